@@ -1,0 +1,5 @@
+"""`python -m trapsync` is `trapsync`."""
+
+from trapsync.cli import main
+
+main()

@@ -1,0 +1,87 @@
+"""Wall, monotonic, and whether the wall can be trusted.
+
+A trap has no battery behind its clock: it boots days in the past and steps hours later. So intervals
+and waits run on the monotonic clock, and every moment that is kept says what the wall was worth then.
+"""
+
+import ctypes
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from trapsync.image import Evidence
+
+# systemd-timesyncd touches this file once it has set the clock from a server.
+_SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+
+
+class Clock(Protocol):
+    """What the program may ask of time. Tests bring their own."""
+
+    def monotonic(self) -> float:
+        """Seconds since boot, never stepped; the same for all processes of one boot."""
+
+    def wall(self) -> float:
+        """Unix seconds as the system clock has them, right or wrong."""
+
+    def boot_id(self) -> str:
+        """The kernel's random id of this boot."""
+
+    def trusted(self) -> bool:
+        """Whether the wall clock is known to be synchronised."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """The machine's own clock. `always_trusted` is for traps with a real-time clock of their own."""
+
+    always_trusted: bool = False
+
+    def monotonic(self) -> float:
+        """Seconds since boot (CLOCK_MONOTONIC)."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        return time.time()
+
+    def boot_id(self) -> str:
+        """Linux's boot id; empty where there is none."""
+        try:
+            return _BOOT_ID.read_text().strip()
+        except OSError:
+            return ""
+
+    def trusted(self) -> bool:
+        """Synchronised by timesyncd, or by another daemon that told the kernel so."""
+        return self.always_trusted or _SYNCHRONISED.exists() or _kernel_synchronised()
+
+
+def _kernel_synchronised() -> bool:
+    """Ask adjtimex(2), which chrony and ntpd keep true. Under ProtectClock=yes it may not be asked."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        # struct timex is 208 bytes on 64-bit Linux and 128 on 32-bit; zeroed, it is a query.
+        answer = libc.adjtimex(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError):
+        return False
+    return 0 <= int(answer) < _TIME_ERROR
+
+
+def evidence(clock: Clock) -> Evidence:
+    """Take down the present moment."""
+    return Evidence(clock.boot_id(), clock.monotonic(), clock.wall(), clock.trusted())
+
+
+def utc(unix_seconds: float) -> datetime:
+    """The UTC datetime of unix seconds, with its time zone."""
+    return datetime.fromtimestamp(unix_seconds, UTC)
+
+
+def iso(moment: datetime) -> str:
+    """`2022-05-17T18:46:57Z`: how moments are written on the wire and in the catalog."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,83 @@
+"""Every error raised on purpose.
+
+::
+
+    TrapsyncError                 one line for a person, never a traceback
+    ├── SettingsError             the owner must change a setting
+    ├── CatalogError              the catalog cannot be opened or written
+    ├── StorageError              the card or a folder refuses: full, read-only, no permission
+    ├── CameraError               no picture: the camera failed, hung or is absent
+    ├── DamagedImage              this file is no good: quarantine it with the reason
+    │   └── IncompleteImage       … or it is still being written: look again first
+    └── DeliveryError             an image did not reach a destination
+        ├── Unreachable           try again later; says nothing about the image
+        │   └── Unauthorised      … but rarely: the owner has to mend the credentials
+        ├── Failed                the destination lives and did not take this image; try it again
+        ├── Held                  not yet: the image waits for something on our side
+        └── Refused               never again, until the owner says retry
+
+The destination decides which of the last five it is. Anything else that is raised is a bug, and loud.
+"""
+
+
+class TrapsyncError(Exception):
+    """An error meant for a person: its text is one line that says what is wrong and what to do."""
+
+
+class SettingsError(TrapsyncError):
+    """A setting is wrong; the text names the file, the key and the reason."""
+
+
+class CatalogError(TrapsyncError):
+    """The catalog cannot be opened, read or written."""
+
+
+class StorageError(TrapsyncError):
+    """A folder or the card refuses a read or a write."""
+
+
+class CameraError(TrapsyncError):
+    """The camera gave no picture."""
+
+
+class DamagedImage(TrapsyncError):
+    """The file is not a whole JPEG; the text is the reason kept with it in quarantine."""
+
+
+class IncompleteImage(DamagedImage):
+    """The file has no end: cut off, or still being written. Which of them, only time can tell."""
+
+
+class DeliveryError(TrapsyncError):
+    """An image did not reach a destination."""
+
+
+class Unreachable(DeliveryError):
+    """No answer that counts; whether the image arrived is unknown, so ask before sending again.
+
+    `wait` is the least number of seconds until the next attempt that the destination asked for
+    (a Retry-After, say), or zero.
+    """
+
+    def __init__(self, message: str, *, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class Unauthorised(Unreachable):
+    """The destination knows us and says no (401, 403). At most one attempt in fifteen minutes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, wait=900.0)
+
+
+class Failed(DeliveryError):
+    """The destination is alive but did not take this one image, and gave no reason that is final."""
+
+
+class Held(DeliveryError):
+    """The image is in order but cannot go yet; the text says what it waits for."""
+
+
+class Refused(DeliveryError):
+    """The destination will never take this image as it is; the text says why."""

@@ -1,0 +1,1 @@
+"""The hub: a small receiver that speaks the Sticky Pi upload protocol (extra `hub`)."""

@@ -1,0 +1,104 @@
+"""The image: the record that travels from the spool to the servers, its name and its digests."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+# Sticky Pi's own convention, and the identity of an image: device and UTC second.
+_NAME = re.compile(r"([0-9a-fA-F]{8})\.(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.jpe?g", re.ASCII)
+_STAMP = "%Y-%m-%d_%H-%M-%S"
+
+# Files that may be images. Everything else in the spool (notes, temporary files) is left alone.
+SUFFIXES = frozenset({".jpg", ".jpeg"})
+
+
+@dataclass(frozen=True, slots=True)
+class TrapName:
+    """What a trap's file name says: the device (8 lower-case hex digits) and the UTC second."""
+
+    device: str
+    taken: datetime
+
+    def __str__(self) -> str:
+        return f"{self.device}.{self.taken.strftime(_STAMP)}.jpg"
+
+    @property
+    def folder(self) -> str:
+        """The folder of such an image below the spool: `<device>/<YYYY-MM-DD>`."""
+        return f"{self.device}/{self.taken:%Y-%m-%d}"
+
+
+def parse_name(name: str) -> TrapName | None:
+    """Read a trap's file name; None for a name that somebody else gave (`IMG_0001.JPG`)."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        taken = datetime.strptime(match[2], _STAMP).replace(tzinfo=UTC)
+    except ValueError:  # the 31st of February
+        return None
+    return TrapName(match[1].lower(), taken)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is the program's business: a visible `.jpg` or `.jpeg`."""
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of the moment of capture, so that a wrong clock can be put right later.
+
+    `boot_id` is the kernel's random id of that boot, `monotonic` the seconds since it,
+    `wall` the unix seconds that the clock showed, `trusted` whether it was synchronised then.
+    """
+
+    boot_id: str
+    monotonic: float
+    wall: float
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image as examined. It is never changed: a file with other bytes is another image.
+
+    `path` is relative to the spool, with forward slashes. `device` and `taken` (UTC) come from the
+    file name and are None for a foreign one. `metadata` has the keys of the Sticky Pi `images` table
+    (`device_version temp hum bat lum lat lng alt but`) as far as the file holds them, and standard
+    tags under their EXIF names. Digests are lower-case hex of the whole file.
+    """
+
+    path: str
+    size: int
+    md5: str
+    sha256: str
+    width: int
+    height: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    id: int = 0
+
+    @property
+    def name(self) -> str:
+        """The file's name, without its folder."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def trap_name(self) -> TrapName | None:
+        """The name taken apart, if it is a trap's."""
+        return parse_name(self.name)
+
+    @property
+    def key(self) -> str:
+        """The identity: the name for a trap's image, wherever it lies; the path for a foreign one."""
+        trap_name = self.trap_name
+        return str(trap_name) if trap_name else self.path
+
+    @property
+    def place(self) -> str:
+        """Where a copy of it belongs below a folder of ours: `<device>/<date>/<name>`, or its path."""
+        trap_name = self.trap_name
+        return f"{trap_name.folder}/{trap_name}" if trap_name else self.path

@@ -1,0 +1,369 @@
+"""The typed settings, and the one way to read them.
+
+TOML with msgspec for the types. Whatever is wrong ends as one `SettingsError` of one line: the file,
+the key, the reason, and for a typing mistake the nearest key that exists. Durations and sizes are
+written with their unit ("20 min", "2 GB") and read as seconds and bytes. `config/trapsync.toml` shows
+every key with its default; a test holds the two equal.
+"""
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from trapsync.errors import SettingsError
+from trapsync.schedule import parse_window
+
+DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")
+ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
+
+_UNITS_OF_TIME = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "day": 86400, "days": 86400}
+_UNITS_OF_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+
+
+class Duration(float):
+    """Seconds, written with a unit: `"500 ms"`, `"20 s"`, `"20 min"`, `"2 h"`, `"7 days"`."""
+
+    @classmethod
+    def parse(cls, text: object) -> "Duration":
+        """Read the written form; ValueError says how it is written."""
+        return cls(_quantity(text, _UNITS_OF_TIME, '"20 min" or "30 s"'))
+
+
+class Exposure(Duration):
+    """The exposure time in seconds, or `"auto"`, which is zero."""
+
+    @classmethod
+    def parse(cls, text: object) -> "Exposure":
+        """Read the written form; ValueError says how it is written."""
+        return cls(0 if text == "auto" else _quantity(text, _UNITS_OF_TIME, '"auto" or "20 ms"'))
+
+
+class Size(int):
+    """Bytes, written with a decimal unit: `"200 kB"`, `"50 MB"`, `"2 GB"`; `"0 B"` is nothing."""
+
+    @classmethod
+    def parse(cls, text: object) -> "Size":
+        """Read the written form; ValueError says how it is written."""
+        return cls(_quantity(text, _UNITS_OF_SIZE, '"500 MB" or "2 GB"'))
+
+
+def _quantity(text: object, units: dict[str, Any], example: str) -> float:
+    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None or match[2] not in units:
+        raise ValueError(f"{text!r} is not a quantity with a unit ({', '.join(units)}); write {example}")
+    return float(match[1]) * float(units[match[2]])
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the config file. Its fields are the keys, their defaults the defaults."""
+
+
+def within(table: Table, **bounds: tuple[float, float]) -> None:
+    """Refuse a value out of bounds; for `__post_init__`. The text starts with the key."""
+    for key, (least, most) in bounds.items():
+        value = getattr(table, key)
+        if not least <= value <= most:
+            raise ValueError(
+                f"{key}: {_shown(value)} is not between {_shown(least, value)} and {_shown(most, value)}"
+            )
+
+
+def _shown(number: float, like: object = None) -> str:
+    """Write a bound in the unit of the value that it bounds."""
+    kind = number if like is None else like
+    if isinstance(kind, Duration):
+        unit = next((u for u in ("day", "h", "min", "s") if number >= _UNITS_OF_TIME[u]), "ms")
+        return f"{number / _UNITS_OF_TIME[unit]:g} {unit}"
+    if isinstance(kind, Size):
+        unit = next((u for u in ("GB", "MB", "kB") if number >= _UNITS_OF_SIZE[u]), "B")
+        return f"{number / _UNITS_OF_SIZE[unit]:g} {unit}"
+    return f"{number:g}"
+
+
+class Trap(Table, frozen=True):
+    """[trap]: which trap this is, and where it hangs."""
+
+    device: str = ""
+    name: str = ""
+    latitude: float = 0.0
+    longitude: float = 0.0
+    altitude: float = 0.0
+    timezone: str = "UTC"
+    clock: Literal["auto", "trusted"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        if self.device and not re.fullmatch("[0-9a-f]{8}", self.device):
+            raise ValueError(f"device: {self.device!r} is not 8 hexadecimal digits in lower case")
+        within(self, latitude=(-90, 90), longitude=(-180, 180), altitude=(-500, 9000))
+
+    @property
+    def has_place(self) -> bool:
+        """Whether somebody said where the trap hangs; 0, 0 is in the Atlantic and means unknown."""
+        return (self.latitude, self.longitude) != (0.0, 0.0)
+
+
+class Storage(Table, frozen=True):
+    """[storage]: where images wait and what is remembered of them."""
+
+    spool: Path = Path("/var/lib/trapsync/spool")
+    state: Path = Path("/var/lib/trapsync/state")
+    min_free: Size = Size(200 * 10**6)
+
+    @property
+    def catalog(self) -> Path:
+        """The SQLite catalog's file."""
+        return self.state / "catalog.sqlite"
+
+    @property
+    def thumbnails(self) -> Path:
+        """The folder of the small copies."""
+        return self.state / "thumbnails"
+
+    @property
+    def quarantine(self) -> Path:
+        """Beside the images, so that a move there is a rename on one filesystem."""
+        return self.spool / ".quarantine"
+
+
+class SimulatedCamera(Table, frozen=True):
+    """[camera.simulated]: the camera without hardware."""
+
+    seed: int = 1
+    replay: Path | None = None
+
+
+class Camera(Table, frozen=True):
+    """[camera]: which camera, and how it takes pictures. The same keys for each kind."""
+
+    kind: Literal["picamera", "simulated", "none"] = "picamera"
+    resolution: tuple[int, int] = (4056, 3040)
+    quality: int = 90
+    exposure: Exposure = Exposure(0)
+    gain: Literal["auto"] | float = "auto"
+    white_balance: Literal["auto"] | tuple[float, float] = "auto"
+    lens_position: Literal["auto"] | float = "auto"
+    zoom: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    rotation: Literal[0, 180] = 0
+    settle: Duration = Duration(2)
+    deadline: Duration = Duration(10)
+    recycle: Duration = Duration(86400)
+    simulated: SimulatedCamera = SimulatedCamera()
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(
+            self,
+            quality=(1, 100),
+            exposure=(0, 240),
+            settle=(0, 60),
+            deadline=(1, 300),
+            recycle=(600, 30 * 86400),
+        )
+        width, height = self.resolution
+        if not (64 <= width <= 9152 and 64 <= height <= 6944):
+            raise ValueError(f"resolution: [{width}, {height}] is not between [64, 64] and [9152, 6944]")
+        x, y, w, h = self.zoom
+        if not (0 <= x < 1 and 0 <= y < 1 and 0 < w <= 1 - x and 0 < h <= 1 - y):
+            raise ValueError("zoom: must be [x, y, width, height], fractions inside the sensor (0 to 1)")
+
+
+class Capture(Table, frozen=True):
+    """[capture]: when pictures are taken."""
+
+    every: Duration = Duration(1200)
+    windows: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, every=(1, 86400))
+        for window in self.windows:
+            try:
+                parse_window(window)
+            except ValueError as error:
+                raise ValueError(f"windows: {error}") from None
+
+
+class Ingest(Table, frozen=True):
+    """[ingest]: how new files are found and examined."""
+
+    sweep: Duration = Duration(600)
+    settle: Duration = Duration(120)
+    workers: int = 1
+    timeout: Duration = Duration(60)
+    memory: Size = Size(512 * 10**6)
+    thumbnails: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, sweep=(1, 86400), settle=(0, 86400), workers=(1, 8), timeout=(1, 600))
+        within(self, memory=(128 * 10**6, 8 * 10**9))
+
+
+class Prune(Table, frozen=True):
+    """[prune]: whether delivered images may leave the card."""
+
+    enabled: bool = False
+    min_age: Duration = Duration(7 * 86400)
+    keep_free: Size = Size(2 * 10**9)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, min_age=(0, 3650 * 86400), keep_free=(0, 10**13))
+
+
+class Destination(Table, frozen=True):
+    """The keys that every [destinations.NAME] has; each kind adds its own."""
+
+    kind: str
+    required: bool = True
+    every: Duration = Duration(300)
+    order: Literal["newest", "oldest"] = "newest"
+    parallel: int = 2
+    bandwidth: Size = Size(0)
+    retry_first: Duration = Duration(30)
+    retry_longest: Duration = Duration(3600)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, every=(1, 7 * 86400), parallel=(1, 16), retry_first=(0.1, 86400))
+        within(self, retry_longest=(0.1, 7 * 86400))
+
+
+class Settings(Table, frozen=True):
+    """The whole config file. `destinations` stays raw here: each kind decodes its own table."""
+
+    trap: Trap = Trap()
+    storage: Storage = Storage()
+    camera: Camera = Camera()
+    capture: Capture = Capture()
+    ingest: Ingest = Ingest()
+    prune: Prune = Prune()
+    destinations: dict[str, dict[str, Any]] = {}
+
+
+T = TypeVar("T", bound=Table)
+
+
+def find(path: Path | None = None) -> Path:
+    """The config file to read: the one named, else $TRAPSYNC_CONFIG, else the system's."""
+    return path or Path(os.environ.get(ENVIRONMENT_KEY) or DEFAULT_PATH)
+
+
+def load(path: Path) -> Settings:
+    """Read a config file. Paths in it are taken relative to its own folder.
+
+    Raises SettingsError, one line, for whatever is wrong: no such file, no permission, not TOML,
+    an unknown key, a wrong type, a value out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path}: there is no such config file; copy config/trapsync.toml there, "
+            f"or name another with --config"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(f"{path}: cannot be read: {reason}") from None
+    return _rooted(parse(text, path), path.absolute().parent)
+
+
+def parse(text: str, source: object) -> Settings:
+    """Decode the text of a config file; `source` is what errors call it."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{source}: is not TOML: {error}") from None
+    return decode(tables, Settings, source)
+
+
+def decode(table: dict[str, Any], kind: type[T], source: object, at: str = "") -> T:
+    """Decode one table into its type: the one parser, for the file, for destinations, for pushes.
+
+    `at` is the dotted path of the table in its file, for the error's text.
+    """
+    _refuse_unknown(table, kind, source, at)
+    try:
+        return msgspec.convert(table, kind, dec_hook=_from_toml)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source}: {_explain(str(error), table, at)}") from None
+
+
+def _refuse_unknown(table: dict[str, Any], kind: type[Table], source: object, at: str) -> None:
+    """msgspec would refuse an unknown key too, but could not say which one was meant."""
+    known = typing.get_type_hints(kind)
+    for key, value in table.items():
+        where = f"{at}.{key}" if at else key
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            raise SettingsError(f"{source}: {where}: there is no such setting; {hint}")
+        inner = known[key]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Table):
+            _refuse_unknown(value, inner, source, where)
+
+
+def _from_toml(kind: type, value: object) -> object:
+    if kind is Path:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is not a path in quotes")
+        return Path(value).expanduser()
+    if issubclass(kind, Duration | Size):
+        return kind.parse(value)
+    raise NotImplementedError(kind)
+
+
+def _explain(message: str, table: dict[str, Any], at: str) -> str:
+    """Turn `Expected `int` <= 100 - at `$.camera.quality`` into `camera.quality = 300: …`."""
+    reason, _, path = message.partition(" - at `$")
+    keys = [key for key in path.rstrip("`").split(".") if key]
+    where = ".".join([at, *keys] if at else keys)
+    own_key = re.match(r"([a-z_]+): (.*)", reason, re.DOTALL)  # from within(): the key leads
+    if own_key:
+        return f"{where}.{own_key[1]}: {own_key[2]}" if where else f"{own_key[1]}: {own_key[2]}"
+    found: Any = table
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    value = f" = {found!r}" if isinstance(found, str | int | float | bool) else ""
+    return f"{where}{value}: {reason[:1].lower()}{reason[1:].replace('`', '')}"
+
+
+def _rooted(settings: Settings, folder: Path) -> Settings:
+    """Make relative paths absolute, from the config file's own folder."""
+    storage = msgspec.structs.replace(
+        settings.storage,
+        spool=folder / settings.storage.spool,
+        state=folder / settings.storage.state,
+    )
+    replay = settings.camera.simulated.replay
+    simulated = msgspec.structs.replace(settings.camera.simulated, replay=folder / replay if replay else None)
+    camera = msgspec.structs.replace(settings.camera, simulated=simulated)
+    return msgspec.structs.replace(settings, storage=storage, camera=camera)
+
+
+def read_secret(name: Path, key: str) -> str:
+    """Read a secret from a file, or from a systemd credential of that name; the last newline goes.
+
+    Raises SettingsError when it is missing, empty, or readable by everybody on the machine.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(credentials, name) if credentials and len(name.parts) == 1 else name
+    try:
+        mode = path.stat().st_mode
+        secret = path.read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise SettingsError(f"{key}: the secret {path} cannot be read: {error.strerror}") from None
+    if mode & stat.S_IROTH:
+        raise SettingsError(f"{key}: everybody can read the secret {path}; run: chmod o-r {path}")
+    if not secret:
+        raise SettingsError(f"{key}: the secret {path} is empty")
+    return secret

@@ -1,0 +1,23 @@
+"""READY, WATCHDOG, STOPPING: the three words that systemd wants to hear (sd_notify(3))."""
+
+import os
+import socket
+
+
+def notify(message: str) -> None:
+    """Send one sd_notify message, `READY=1` say. Without systemd nothing happens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):  # the abstract namespace
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect(address)
+        sock.sendall(message.encode())
+
+
+def watchdog_seconds() -> float | None:
+    """How long systemd waits for a sign of life before it kills us, or None when it does not."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    meant_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(microseconds) / 1e6 if microseconds.isdigit() and meant_for_us else None
