@@ -1,0 +1,85 @@
+"""Writing files that survive a power cut: temporary name, flush, rename, flush the folder.
+
+A file under its final name is complete, whatever happened while it was written. Temporary files start
+with a dot and end in `.part`; whoever owns the folder may delete those that a crash left behind.
+"""
+
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from trapsync.errors import StorageError
+
+
+def write(path: Path, content: Iterable[bytes]) -> None:
+    """Write a whole new file durably; missing folders are made, an existing file is replaced.
+
+    When this returns, the file and its name are on the storage (as far as that honours flushes).
+    Raises StorageError, and then nothing stands under the final name that did not stand there before.
+    Whatever `content` itself raises goes through, with the temporary file removed.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        make_folder(path.parent)
+        with temporary.open("wb") as file:
+            for chunk in content:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        flush_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StorageError(explain(error, path)) from error
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, each flushed into the one above it."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        flush_folder(new.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's own entries: without this a new name may not survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network folders cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def explain(error: OSError, path: Path) -> str:
+    """One line for a person: which file or folder, what is wrong, what to do."""
+    advice = {
+        errno.ENOSPC: "the card is full; free some space",
+        errno.EDQUOT: "the disk quota is used up; free some space",
+        errno.EACCES: f"no permission; let the user {_user()} write there",
+        errno.EPERM: f"no permission; let the user {_user()} write there",
+        errno.EROFS: "the filesystem is read-only; the card may be failing",
+        errno.EIO: "input/output error; the card or the stick may be failing",
+        errno.ENOTDIR: "something that is not a folder is in the way",
+    }
+    reason = advice.get(error.errno or 0) or error.strerror or str(error)
+    return f"{error.filename or path}: {reason}"
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
