@@ -48,6 +48,25 @@ def is_image_name(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A file of the spool as it was when it was examined: path relative to the spool, size, mtime."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def folder(self) -> str:
+        """The folder part of the path, '' for the spool itself."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known of the moment of capture, so that a wrong clock can be put right later.
 

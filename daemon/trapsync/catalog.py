@@ -1,0 +1,619 @@
+"""The catalog: the SQLite record of every image, and every query in the program.
+
+One process writes, through one connection under one lock; `BEGIN IMMEDIATE`, so that no reader-turned-
+writer meets SQLITE_BUSY; WAL with `synchronous=FULL`, so that a commit survives a power cut. The folder
+is the truth: whatever is lost here is found again by the sweep and by asking the destinations.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlite_utils import Database
+
+from trapsync.clock import Clock
+from trapsync.errors import CatalogError
+from trapsync.image import Evidence, Found, Image
+from trapsync.migrations import migrations
+
+# May it go now? Waits are counted on the monotonic clock of the boot they were set in; after a reboot
+# they are served once more from its start, which is at most `retry_longest` too long.
+_MAY_GO = """(wait_for IS NULL OR (wait_boot = :boot AND wait_until <= :monotonic)
+              OR (wait_boot != :boot AND wait_for <= :monotonic))"""
+
+# An image is delivered when there is a required destination and all of them confirmed its digest.
+_STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND required)
+                  AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.active AND d.required
+                      AND NOT EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id
+                          AND destination = d.name AND state = 'delivered'))
+             THEN 'delivered' ELSE 'owed' END"""
+
+_IMAGE = """images.id, path, size, md5, sha256, width, height, metadata,
+            boot_id, monotonic, wall, clock_trusted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The accounting identity: captured = delivered + owed + quarantined + dropped."""
+
+    captured: int
+    delivered: int
+    owed: int
+    quarantined: int
+    dropped: int
+
+
+class Catalog:
+    """The catalog's file, open. Safe to use from several threads; one process writes."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        self._db = Database(connection, execute_plugins=False)
+        self._clock = clock
+        self._lock = threading.RLock()
+
+    # Opening and closing
+
+    @classmethod
+    def open(cls, path: Path, clock: Clock) -> "Catalog":
+        """Open the catalog for writing, make or migrate it, and check that it is sound.
+
+        Raises CatalogError when the file is damaged, newer than this program, or cannot be used.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise CatalogError(f"{path}: the catalog cannot be opened: {_reason(error)}") from error
+        catalog = cls(connection, clock)
+        try:
+            catalog._prepare()
+        except (sqlite3.Error, CatalogError) as error:
+            connection.close()
+            raise CatalogError(f"{path}: the catalog cannot be used: {_reason(error)}") from error
+        return catalog
+
+    @classmethod
+    def open_to_read(cls, path: Path, clock: Clock) -> "Catalog":
+        """Open the catalog for reading only, beside a daemon or without one. Close it soon."""
+        try:
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None
+            )
+            connection.execute("SELECT 1 FROM images LIMIT 1")
+        except sqlite3.Error as error:
+            raise CatalogError(f"{path}: the catalog cannot be read: {_reason(error)}") from error
+        return cls(connection, clock)
+
+    def _prepare(self) -> None:
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "journal_size_limit=1048576",
+            "foreign_keys=ON",
+        ):
+            self._db.execute(f"PRAGMA {pragma}").fetchall()
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise CatalogError(f"it is damaged ({verdict})")
+        unknown = {done.name for done in migrations.applied(self._db)} - _MIGRATIONS
+        if unknown:
+            raise CatalogError(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
+        migrations.apply(self._db)
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and close it."""
+        with self._lock:
+            self.checkpoint()
+            self._db.close()
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, as far as readers allow; for idle moments."""
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Database]:
+        """The only place where a transaction begins; what happens inside happens whole or not at all."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._db.rollback()
+                raise CatalogError(f"the catalog refuses a write: {_reason(error)}") from error
+            except BaseException:
+                self._db.rollback()
+                raise
+
+    def _query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            try:
+                return list(self._db.query(sql, parameters))
+            except sqlite3.Error as error:
+                raise CatalogError(f"the catalog refuses a read: {_reason(error)}") from error
+
+    def _now(self) -> dict[str, Any]:
+        return {"boot": self._clock.boot_id(), "monotonic": self._clock.monotonic()}
+
+    # Destinations
+
+    def register(self, destinations: Iterable[tuple[str, str, bool]]) -> None:
+        """Say which destinations there are: (name, kind, required). What is on the card is owed to new ones."""
+        with self._transaction() as db:
+            before = db.execute("SELECT name, required FROM destinations WHERE active").fetchall()
+            db.execute("UPDATE destinations SET active = 0")
+            for name, kind, required in destinations:
+                db.execute(
+                    """INSERT INTO destinations (name, kind, required, active) VALUES (?, ?, ?, 1)
+                       ON CONFLICT DO UPDATE SET kind = excluded.kind, required = excluded.required,
+                       active = 1""",
+                    [name, kind, required],
+                )
+            after = db.execute("SELECT name, required FROM destinations WHERE active").fetchall()
+            if set(before) != set(after):
+                self._owe(db, "images.gone_at IS NULL")
+                db.execute(f"UPDATE images SET state = {_STATE} WHERE state != 'dropped'")
+
+    def _owe(self, db: Database, which: str, *parameters: Any) -> None:
+        """Owe images to every active destination that has no delivery of them yet."""
+        db.execute(
+            f"""INSERT INTO deliveries (destination, image_id, state, rank)
+                SELECT destinations.name, images.id, 'owed', images.rank FROM images, destinations
+                WHERE destinations.active AND {which} ON CONFLICT DO NOTHING""",
+            list(parameters),
+        )
+
+    def destinations(self) -> list[dict[str, Any]]:
+        """The active destinations: their row, `owed`, `delivered`, `refused`, and `waits` in seconds."""
+        rows = self._query("SELECT * FROM destinations WHERE active ORDER BY name")
+        tallies = self._tallies()
+        for row in rows:
+            for state in ("owed", "delivered", "refused"):
+                row[state] = tallies.get((row["name"], state), 0)
+            row["waits"] = self._waits(row)
+        return rows
+
+    def _waits(self, row: dict[str, Any]) -> float:
+        if row["wait_for"] is None:
+            return 0.0
+        now = self._now()
+        until = row["wait_until"] if row["wait_boot"] == now["boot"] else row["wait_for"]
+        return max(0.0, float(until) - float(now["monotonic"]))
+
+    def may_go(self, destination: str) -> bool:
+        """Whether the destination's back-off is over."""
+        return bool(
+            self._query(
+                f"SELECT 1 FROM destinations WHERE name = :name AND {_MAY_GO}",
+                name=destination,
+                **self._now(),
+            )
+        )
+
+    def attempts(self, destination: str) -> int:
+        """How many attempts to reach it failed in a row."""
+        rows = self._query("SELECT attempts FROM destinations WHERE name = :name", name=destination)
+        return rows[0]["attempts"] if rows else 0
+
+    def destination_failed(self, destination: str, error: str, wait: float) -> None:
+        """Remember a failed attempt to reach a destination, and leave it alone for `wait` seconds."""
+        with self._transaction() as db:
+            db.execute(
+                """UPDATE destinations SET attempts = attempts + 1, error = :error, error_at = :wall,
+                   wait_boot = :boot, wait_until = :monotonic + :wait, wait_for = :wait WHERE name = :name""",
+                {
+                    "name": destination,
+                    "error": error,
+                    "wait": wait,
+                    "wall": self._clock.wall(),
+                    **self._now(),
+                },
+            )
+
+    def destination_answered(self, destination: str) -> None:
+        """Forget earlier failures: it answers."""
+        with self._transaction() as db:
+            db.execute(
+                """UPDATE destinations SET attempts = 0, error = NULL, wait_for = NULL
+                   WHERE name = ? AND (attempts > 0 OR wait_for IS NOT NULL OR error IS NOT NULL)""",
+                [destination],
+            )
+
+    # Ingest
+
+    def known_in(self, folder: str) -> dict[str, tuple[int, int]]:
+        """The files of one folder that were examined: name -> (size, mtime_ns)."""
+        rows = self._query("SELECT name, size, mtime_ns FROM files WHERE folder = :folder", folder=folder)
+        return {row["name"]: (row["size"], row["mtime_ns"]) for row in rows}
+
+    def folders(self) -> list[str]:
+        """Every folder that holds a known file."""
+        return [row["folder"] for row in self._query("SELECT DISTINCT folder FROM files")]
+
+    def is_known(self, found: Found) -> bool:
+        """Whether just this file, unchanged, was examined before."""
+        return bool(
+            self._query(
+                """SELECT 1 FROM files WHERE folder = :folder AND name = :name
+                   AND size = :size AND mtime_ns = :mtime""",
+                folder=found.folder,
+                name=found.name,
+                size=found.size,
+                mtime=found.mtime_ns,
+            )
+        )
+
+    def add(self, examined: Iterable[tuple[Found, Image]]) -> int:
+        """Record examined files in one commit, owed to every destination; the number of new images.
+
+        The same identity with the same bytes is the same image (a copy, or moved, or back again). The
+        same identity with other bytes is a conflict: kept as an image of its own, and shown.
+        """
+        with self._transaction() as db:
+            return sum(self._add(db, found, image) for found, image in examined)
+
+    def _add(self, db: Database, found: Found, image: Image) -> bool:
+        row = db.execute(
+            "SELECT id FROM images WHERE key = ? AND sha256 = ?", [image.key, image.sha256]
+        ).fetchone()
+        image_id = row[0] if row else self._insert(db, found, image)
+        previous = db.execute(
+            "SELECT image_id FROM files WHERE folder = ? AND name = ?", [found.folder, found.name]
+        ).fetchone()
+        db.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
+            [found.folder, found.name, found.size, found.mtime_ns, image_id],
+        )
+        if previous and previous[0] != image_id:  # other bytes were written over it
+            self._lost_a_file(db, previous[0])
+        self._revive(db, image_id)
+        return row is None
+
+    def _insert(self, db: Database, found: Found, image: Image) -> int:
+        seen = image.evidence
+        trap_name = image.trap_name
+        db.execute(
+            """INSERT INTO images (key, path, size, md5, sha256, width, height, metadata, rank, boot_id,
+                   monotonic, wall, clock_trusted, conflict, state, ingested_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+                   EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
+            [
+                *(image.key, image.path, image.size, image.md5, image.sha256, image.width, image.height),
+                json.dumps(image.metadata),
+                trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
+                *((seen.boot_id, seen.monotonic, seen.wall, int(seen.trusted)) if seen else (None,) * 4),
+                *(image.key, self._clock.wall()),
+            ],
+        )
+        image_id = int(db.execute("SELECT last_insert_rowid()").fetchone()[0])
+        self._owe(db, "images.id = ?", image_id)
+        return image_id
+
+    def _revive(self, db: Database, image_id: int) -> None:
+        """A file of this image is on the card: look for it there, and owe it again if it was dropped."""
+        here = "SELECT iif(folder = '', name, folder || '/' || name) FROM files WHERE image_id = images.id"
+        db.execute(
+            f"UPDATE images SET path = ({here} LIMIT 1) WHERE id = ? AND path NOT IN ({here})", [image_id]
+        )
+        changed = db.execute(
+            """UPDATE images SET gone_at = NULL, gone_why = NULL WHERE id = ? AND gone_at IS NOT NULL
+               AND gone_why != 'pruned'""",
+            [image_id],
+        ).rowcount
+        if changed:
+            self._owe(db, "images.id = ?", image_id)
+            db.execute(f"UPDATE images SET state = {_STATE} WHERE id = ?", [image_id])
+
+    def forget_files(self, paths: Iterable[str], why: str = "vanished") -> int:
+        """Somebody took these files from the spool. An image left without one and still owed is dropped."""
+        with self._transaction() as db:
+            return sum(self._forget_file(db, Found(path, 0, 0), why) for path in paths)
+
+    def _forget_file(self, db: Database, found: Found, why: str) -> bool:
+        row = db.execute(
+            "DELETE FROM files WHERE folder = ? AND name = ? RETURNING image_id", [found.folder, found.name]
+        ).fetchone()
+        return row is not None and self._lost_a_file(db, row[0], why)
+
+    def _lost_a_file(self, db: Database, image_id: int, why: str = "vanished") -> bool:
+        (left,) = db.execute("SELECT count(*) FROM files WHERE image_id = ?", [image_id]).fetchone()
+        if left:
+            self._revive(db, image_id)
+            return False
+        db.execute(
+            """UPDATE images SET gone_at = ?, gone_why = ?, state = iif(state = 'owed', 'dropped', state)
+               WHERE id = ? AND gone_at IS NULL""",
+            [self._clock.wall(), why, image_id],
+        )
+        db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
+        return True
+
+    # Thumbnails
+
+    def without_thumbnails(self, limit: int) -> list[Image]:
+        """Images on the card whose small copies were not made yet, newest first."""
+        return self._images(
+            f"""SELECT {_IMAGE} FROM images WHERE thumbnails IS NULL AND gone_at IS NULL
+                ORDER BY rank DESC LIMIT :limit""",
+            limit=limit,
+        )
+
+    def mark_thumbnails(self, image_id: int, *, made: bool) -> None:
+        """The small copies are made, or cannot be."""
+        with self._transaction() as db:
+            db.execute("UPDATE images SET thumbnails = ? WHERE id = ?", [int(made), image_id])
+
+    # Deliver
+
+    def due(self, destination: str, order: Literal["newest", "oldest"], limit: int) -> list[Image]:
+        """The next images owed to a destination whose own back-off is over."""
+        direction = "DESC" if order == "newest" else "ASC"
+        return self._images(
+            f"""SELECT {_IMAGE} FROM deliveries INDEXED BY deliveries_owed JOIN images ON images.id = image_id
+                WHERE destination = :destination AND deliveries.state = 'owed' AND {_MAY_GO}
+                ORDER BY deliveries.rank {direction} LIMIT :limit""",
+            destination=destination,
+            limit=limit,
+            **self._now(),
+        )
+
+    def mark_delivered(self, destination: str, proofs: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
+        """Record confirmed deliveries in one commit: (image id, confirmed digest, detail)."""
+        if not proofs:
+            return
+        now = self._clock.wall()
+        with self._transaction() as db:
+            for image_id, digest, detail in proofs:
+                db.execute(
+                    """UPDATE deliveries SET state = 'delivered', digest = ?, detail = ?, delivered_at = ?,
+                       error = NULL, wait_for = NULL WHERE destination = ? AND image_id = ?""",
+                    [digest, json.dumps(detail) if detail else None, now, destination, image_id],
+                )
+                db.execute(f"UPDATE images SET state = {_STATE} WHERE id = ? AND state = 'owed'", [image_id])
+            db.execute(
+                """UPDATE destinations SET delivered_at = ?, attempts = 0, error = NULL, wait_for = NULL
+                   WHERE name = ?""",
+                [now, destination],
+            )
+
+    def mark_refused(self, destination: str, image_id: int, reason: str) -> None:
+        """The destination will never take it as it is: final until the owner says retry."""
+        with self._transaction() as db:
+            db.execute(
+                """UPDATE deliveries SET state = 'refused', error = ?, wait_for = NULL
+                   WHERE destination = ? AND image_id = ?""",
+                [reason, destination, image_id],
+            )
+
+    def postpone(self, destination: str, image_id: int, reason: str, wait: float, *, counts: bool) -> None:
+        """Leave one delivery owed for `wait` seconds; `counts` if it was an attempt that failed."""
+        with self._transaction() as db:
+            db.execute(
+                """UPDATE deliveries SET error = :reason, attempts = attempts + :one, wait_boot = :boot,
+                   wait_until = :monotonic + :wait, wait_for = :wait
+                   WHERE destination = :destination AND image_id = :id AND state = 'owed'""",
+                {
+                    "reason": reason,
+                    "one": int(counts),
+                    "wait": wait,
+                    "destination": destination,
+                    "id": image_id,
+                    **self._now(),
+                },
+            )
+
+    def delivery_attempts(self, destination: str, image_id: int) -> int:
+        """How often this image was tried there in vain."""
+        rows = self._query(
+            "SELECT attempts FROM deliveries WHERE destination = :destination AND image_id = :id",
+            destination=destination,
+            id=image_id,
+        )
+        return rows[0]["attempts"] if rows else 0
+
+    def retry(self, destination: str | None = None, image_key: str | None = None) -> int:
+        """The owner says retry: refused deliveries are owed again, waits are over. How many were refused."""
+        which = """(:destination IS NULL OR destination = :destination)
+                   AND (:key IS NULL OR image_id IN (SELECT id FROM images WHERE key = :key))"""
+        with self._transaction() as db:
+            parameters = {"destination": destination, "key": image_key}
+            count = db.execute(
+                f"""UPDATE deliveries SET state = 'owed', attempts = 0, wait_for = NULL
+                    WHERE state = 'refused' AND image_id IN (SELECT id FROM images WHERE gone_at IS NULL)
+                    AND {which}""",
+                parameters,
+            ).rowcount
+            db.execute(f"UPDATE deliveries SET wait_for = NULL WHERE state = 'owed' AND {which}", parameters)
+            db.execute(
+                "UPDATE destinations SET wait_for = NULL WHERE :name IS NULL OR name = :name",
+                {"name": destination},
+            )
+        return count
+
+    def owe_again(self, destination: str, image_ids: Iterable[int]) -> None:
+        """A destination no longer holds what it once confirmed: these are owed again."""
+        with self._transaction() as db:
+            for image_id in image_ids:
+                db.execute(
+                    """UPDATE deliveries SET state = 'owed', digest = NULL, delivered_at = NULL, attempts = 0,
+                       wait_for = NULL, error = 'the destination lost it'
+                       WHERE destination = ? AND image_id = ?""",
+                    [destination, image_id],
+                )
+                db.execute(
+                    f"UPDATE images SET state = {_STATE} WHERE id = ? AND state != 'dropped'", [image_id]
+                )
+
+    def delivered_to(self, destination: str, after: int, limit: int) -> list[Image]:
+        """Images confirmed by a destination, in order of their ids from `after` on: to ask it again."""
+        return self._images(
+            f"""SELECT {_IMAGE} FROM deliveries JOIN images ON images.id = image_id
+                WHERE destination = :destination AND deliveries.state = 'delivered' AND images.id > :after
+                ORDER BY images.id LIMIT :limit""",
+            destination=destination,
+            after=after,
+            limit=limit,
+        )
+
+    # Prune
+
+    def prunable(self, older_than: float, limit: int) -> list[Image]:
+        """Images on the card that all required destinations confirmed, from before a unix time; oldest first."""
+        return self._images(
+            f"""SELECT {_IMAGE} FROM images WHERE state = 'delivered' AND gone_at IS NULL
+                AND rank < :older AND ingested_at < :older ORDER BY rank LIMIT :limit""",
+            older=older_than,
+            limit=limit,
+        )
+
+    def mark_pruned(self, image_ids: Iterable[int]) -> None:
+        """Durable before any file goes: from here on these may be deleted, after a crash too."""
+        with self._transaction() as db:
+            for image_id in image_ids:
+                db.execute(
+                    "UPDATE images SET gone_at = ?, gone_why = 'pruned' WHERE id = ? AND state = 'delivered'",
+                    [self._clock.wall(), image_id],
+                )
+                # A best-effort destination that never took it will not get it any more.
+                db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
+
+    def pruned_files(self) -> list[Found]:
+        """Files of images that are marked as pruned and may still lie on the card."""
+        rows = self._query(
+            """SELECT iif(folder = '', name, folder || '/' || name) AS path, files.size, mtime_ns
+               FROM images JOIN files ON image_id = images.id WHERE gone_why = 'pruned'"""
+        )
+        return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
+
+    def forget_pruned(self, paths: Iterable[str]) -> None:
+        """These files of pruned images are off the card."""
+        with self._transaction() as db:
+            for found in (Found(path, 0, 0) for path in paths):
+                db.execute("DELETE FROM files WHERE folder = ? AND name = ?", [found.folder, found.name])
+
+    # Quarantine
+
+    def add_quarantined(self, path: str, kept_as: str, reason: str, size: int) -> None:
+        """Record a damaged file before it is moved; saying it twice is saying it once."""
+        with self._transaction() as db:
+            db.execute(
+                """INSERT INTO quarantine (path, kept_as, reason, size, found_at) VALUES (?, ?, ?, ?, ?)
+                   ON CONFLICT DO UPDATE SET reason = excluded.reason""",
+                [path, kept_as, reason, size, self._clock.wall()],
+            )
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """What is in quarantine, oldest first."""
+        return self._query("SELECT * FROM quarantine ORDER BY id")
+
+    def release_quarantined(self, quarantine_id: int) -> None:
+        """Forget a quarantined file: it is back in the spool, or gone."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM quarantine WHERE id = ?", [quarantine_id])
+
+    # What there is
+
+    def ledger(self) -> Ledger:
+        """The accounting identity, from the tallies."""
+        tallies = self._tallies()
+        delivered, owed, dropped = (tallies.get(("", s), 0) for s in ("delivered", "owed", "dropped"))
+        quarantined = self._query("SELECT count(*) AS n FROM quarantine")[0]["n"]
+        return Ledger(delivered + owed + dropped + quarantined, delivered, owed, quarantined, dropped)
+
+    def _tallies(self) -> dict[tuple[str, str], int]:
+        return {(row["destination"], row["state"]): row["n"] for row in self._query("SELECT * FROM tallies")}
+
+    def newest(self) -> Image | None:
+        """The newest image by its name's time."""
+        images = self._images(f"SELECT {_IMAGE} FROM images ORDER BY rank DESC LIMIT 1")
+        return images[0] if images else None
+
+    def recent_sizes(self, limit: int = 50) -> list[int]:
+        """The sizes in bytes of the latest images, to predict how long the card lasts."""
+        return [
+            row["size"] for row in self._query("SELECT size FROM images ORDER BY rank DESC LIMIT :n", n=limit)
+        ]
+
+    def conflicts(self) -> int:
+        """How many images share their identity with other bytes."""
+        return int(self._query("SELECT count(*) AS n FROM images WHERE conflict = 1")[0]["n"])
+
+    def vanished(self) -> int:
+        """How many images somebody took from the card before they were delivered."""
+        rows = self._query(
+            "SELECT count(*) AS n FROM images WHERE state = 'dropped' AND gone_why = 'vanished'"
+        )
+        return int(rows[0]["n"])
+
+    def on_card(self, after: int, limit: int) -> list[Image]:
+        """Images whose file is on the card, in order of their ids from `after` on."""
+        return self._images(
+            f"SELECT {_IMAGE} FROM images WHERE gone_at IS NULL AND id > :after ORDER BY id LIMIT :limit",
+            after=after,
+            limit=limit,
+        )
+
+    def listing(self, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """Images newest first, with their deliveries as JSON: for people. `state` may be 'refused' too."""
+        where = {
+            None: "1",
+            "refused": "EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id AND state = 'refused')",
+            "conflict": "conflict = 1",
+        }.get(state, "state = :state")
+        rows = self._query(
+            f"""SELECT id, key, path, size, md5, sha256, width, height, state, gone_at, gone_why, conflict,
+                   thumbnails, clock_trusted, metadata,
+                   (SELECT json_group_object(destination, json_object('state', deliveries.state,
+                        'error', deliveries.error, 'delivered_at', delivered_at))
+                    FROM deliveries JOIN destinations ON name = destination AND active
+                    WHERE image_id = images.id) AS deliveries
+                FROM images WHERE {where} ORDER BY rank DESC LIMIT :limit""",
+            limit=limit,
+            **({"state": state} if ":state" in where else {}),
+        )
+        for row in rows:
+            row["deliveries"], row["metadata"] = json.loads(row["deliveries"]), json.loads(row["metadata"])
+        return rows
+
+    def _images(self, sql: str, **parameters: Any) -> list[Image]:
+        return [_image(row) for row in self._query(sql, **parameters)]
+
+    # Facts
+
+    def set_fact(self, name: str, value: Any) -> None:
+        """Tell `status` something, if it is news."""
+        text = json.dumps(value)
+        with self._transaction() as db:
+            db.execute(
+                """INSERT INTO facts VALUES (?, ?, ?) ON CONFLICT DO UPDATE
+                   SET value = excluded.value, at = excluded.at WHERE value != excluded.value""",
+                [name, text, self._clock.wall()],
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that was told, by name."""
+        return {row["name"]: json.loads(row["value"]) for row in self._query("SELECT name, value FROM facts")}
+
+
+_MIGRATIONS = {migration.name for migration in migrations._migrations}
+
+
+def _image(row: dict[str, Any]) -> Image:
+    boot_id = row["boot_id"]
+    evidence = (
+        None
+        if boot_id is None
+        else Evidence(boot_id, row["monotonic"], row["wall"], bool(row["clock_trusted"]))
+    )
+    plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height")}
+    return Image(metadata=json.loads(row["metadata"]), evidence=evidence, **plain)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

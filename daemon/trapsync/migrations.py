@@ -1,0 +1,138 @@
+"""How the catalog's schema came to be: append only. A released migration is never edited.
+
+Moments are unix seconds of the wall clock, right or wrong as it was. JSON columns hold objects.
+"""
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("trapsync")
+
+
+@migrations()
+def m001_the_way_of_an_image(db: Database) -> None:
+    """The tables of the first release."""
+    db.executescript(
+        """
+-- A row is an image that was examined and found whole: these bytes under this identity. The same
+-- identity with other bytes is another row with `conflict` 1. Rows stay when the file leaves the card.
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,              -- a trap's file name, or the path of a foreign file
+    path TEXT NOT NULL,             -- where its bytes lie, or lay, relative to the spool
+    size INTEGER NOT NULL,
+    md5 TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    metadata TEXT NOT NULL,         -- JSON: what the file says of itself
+    rank REAL NOT NULL,             -- the order of delivery: the name's time, else the file's
+    boot_id TEXT,                   -- the evidence of the moment of capture; NULL: another program's file
+    monotonic REAL,
+    wall REAL,
+    clock_trusted INTEGER,
+    conflict INTEGER NOT NULL DEFAULT 0,
+    thumbnails INTEGER,             -- 1 made, 0 cannot be made, NULL not tried yet
+    state TEXT NOT NULL CHECK (state IN ('owed', 'delivered', 'dropped')),
+    gone_at REAL,                   -- when its file left the card; NULL: it is there
+    gone_why TEXT,                  -- 'pruned', 'vanished', or the owner's policy
+    ingested_at REAL NOT NULL,
+    UNIQUE (key, sha256)
+) STRICT;
+CREATE INDEX images_newest ON images (rank);
+CREATE INDEX images_without_thumbnails ON images (rank) WHERE thumbnails IS NULL AND gone_at IS NULL;
+CREATE INDEX images_prunable ON images (rank) WHERE state = 'delivered' AND gone_at IS NULL;
+CREATE INDEX images_conflicting ON images (key) WHERE conflict = 1;
+
+-- A row is a file of the spool that was looked at, as it was then. What the sweep finds and is not
+-- here, or differs, is examined. Two copies of one image are two rows.
+CREATE TABLE files (
+    folder TEXT NOT NULL,           -- relative to the spool; '' is the spool itself
+    name TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    image_id INTEGER NOT NULL REFERENCES images (id),
+    PRIMARY KEY (folder, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX files_of_image ON files (image_id);
+
+-- A row is a [destinations.NAME] table that was in the config file once.
+CREATE TABLE destinations (
+    name TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    required INTEGER NOT NULL,
+    active INTEGER NOT NULL,        -- 0: no longer in the config file
+    attempts INTEGER NOT NULL DEFAULT 0, -- that failed in a row
+    wait_boot TEXT,                 -- back-off: until `wait_until` on that boot's monotonic clock,
+    wait_until REAL,
+    wait_for REAL,                  -- or this long after the next boot; NULL: may go at once
+    error TEXT,                     -- the last error; NULL: the last attempt was well
+    error_at REAL,
+    delivered_at REAL               -- the last confirmed delivery
+) STRICT;
+
+-- A row is one image × one destination. There is no "sending": a crash while sending leaves "owed".
+CREATE TABLE deliveries (
+    destination TEXT NOT NULL,
+    image_id INTEGER NOT NULL REFERENCES images (id),
+    state TEXT NOT NULL CHECK (state IN ('owed', 'delivered', 'refused')),
+    rank REAL NOT NULL,             -- as in images
+    attempts INTEGER NOT NULL DEFAULT 0,
+    wait_boot TEXT,                 -- back-off, as in destinations
+    wait_until REAL,
+    wait_for REAL,
+    error TEXT,                     -- why it is still owed, or why it was refused
+    digest TEXT,                    -- the proof: what the destination confirmed
+    detail TEXT,                    -- JSON: what the destination wants remembered
+    delivered_at REAL,
+    PRIMARY KEY (destination, image_id),
+    CHECK (state != 'delivered' OR digest IS NOT NULL)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deliveries_owed ON deliveries (destination, rank) WHERE state = 'owed';
+CREATE INDEX deliveries_refused ON deliveries (destination, rank) WHERE state = 'refused';
+CREATE INDEX deliveries_of_image ON deliveries (image_id);
+
+-- A row is a damaged file, kept under `kept_as` in the quarantine folder with its reason.
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL,             -- where it lay in the spool
+    kept_as TEXT NOT NULL UNIQUE,
+    reason TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    found_at REAL NOT NULL
+) STRICT;
+
+-- A row is how many images, or deliveries to one destination, are in a state: kept by the triggers
+-- below, so that `status` need not count a million rows. The images' own rows have destination ''.
+CREATE TABLE tallies (
+    destination TEXT NOT NULL,
+    state TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (destination, state)
+) STRICT, WITHOUT ROWID;
+
+-- A row is something the daemon wants `status` to know, with the moment it was so.
+CREATE TABLE facts (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL,            -- JSON
+    at REAL NOT NULL
+) STRICT;
+
+CREATE TRIGGER images_counted AFTER INSERT ON images BEGIN
+    INSERT INTO tallies VALUES ('', new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER images_recounted AFTER UPDATE OF state ON images WHEN old.state != new.state BEGIN
+    UPDATE tallies SET n = n - 1 WHERE destination = '' AND state = old.state;
+    INSERT INTO tallies VALUES ('', new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER deliveries_counted AFTER INSERT ON deliveries BEGIN
+    INSERT INTO tallies VALUES (new.destination, new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER deliveries_recounted AFTER UPDATE OF state ON deliveries WHEN old.state != new.state BEGIN
+    UPDATE tallies SET n = n - 1 WHERE destination = old.destination AND state = old.state;
+    INSERT INTO tallies VALUES (new.destination, new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER deliveries_uncounted AFTER DELETE ON deliveries BEGIN
+    UPDATE tallies SET n = n - 1 WHERE destination = old.destination AND state = old.state;
+END;
+"""
+    )

@@ -1,0 +1,366 @@
+"""An image's life: capture → ingest → deliver → prune.
+
+Read from top to bottom, this is all that happens to an image. Each step can be called by hand, and can
+be killed at any point and called again: a file under its final name is complete, a row in the catalog
+is true, and nothing leaves the card without positive proof. Threads, processes, schedules and time
+belong to `service`, which calls these steps.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from trapsync import __version__, backoff, durable, exif
+from trapsync.cameras import Camera, Frame
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock, evidence
+from trapsync.destinations import Destination, Receipt
+from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
+from trapsync.examine import thumbnail_paths
+from trapsync.image import Evidence, Found, Image, TrapName
+from trapsync.settings import Prune, Settings, Storage, Trap
+from trapsync.watch import Patience, look, walk
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+# How the service runs examinations: in worker processes, each file by itself, whatever it does to them.
+Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | DamagedImage]]]
+# How it runs sends: several at once, pulling the next image only when there is a hand free.
+Hands = Callable[[Callable[[Image], Receipt], Iterator[Image]], Iterator[tuple[Image, Receipt | Exception]]]
+
+# A server that answers but will not take one image: after so many attempts the image is set aside.
+_ATTEMPTS_WHILE_OTHERS_PASS = 5
+_ATTEMPTS_AT_MOST = 12
+
+
+# ── Capture ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def capture(camera: Camera, settings: Settings, device: str, clock: Clock) -> str:
+    """Take one picture and store it durably in the spool; the path there, relative to it.
+
+    When this returns, the image survives a power cut. Runs in the camera's own process. Raises
+    CameraError, or StorageError when the card is too full or refuses.
+    """
+    # A card that is nearly full stops the trap here, before it eats what is not delivered yet.
+    require_space(settings.storage)
+
+    # The second of the exposure is the image's name for life. If the clock was stepped back onto
+    # seconds that are taken, the name moves on; what the clock really showed stays in the evidence.
+    seen = evidence(clock)
+    name = _free_name(settings.storage.spool, device, seen.wall)
+    frame = camera.capture(name.taken)
+
+    # Everything is put together in memory and written once: temporary name, flush, rename, flush.
+    jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen))
+    path = f"{name.folder}/{name}"
+    durable.write(settings.storage.spool / path, [jpeg])
+    return path
+
+
+def require_space(storage: Storage) -> None:
+    """StorageError when less than `storage.min_free` is left on the spool's filesystem."""
+    free = free_bytes(storage.spool)
+    if free < storage.min_free:
+        raise StorageError(
+            f"only {free / 1e6:.0f} MB are free on the card and {storage.min_free / 1e6:.0f} MB must stay "
+            f"free (storage.min_free): no pictures are taken until images are delivered and pruned"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """What an ordinary user may still write there; of the nearest folder that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _free_name(spool: Path, device: str, wall: float) -> TrapName:
+    name = TrapName(device, datetime.fromtimestamp(int(wall), UTC))
+    while (spool / name.folder / str(name)).exists():
+        name = TrapName(device, name.taken + timedelta(seconds=1))
+    return name
+
+
+def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence) -> exif.Facts:
+    return exif.Facts(
+        taken=taken,
+        model=frame.model,
+        software=f"trapsync {__version__}",
+        version=__version__,
+        width=frame.width,
+        height=frame.height,
+        exposure=frame.exposure,
+        gain=frame.gain,
+        latitude=trap.latitude,
+        longitude=trap.longitude,
+        altitude=trap.altitude,
+        evidence=seen,
+    )
+
+
+# ── Ingest ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class Ingested:
+    """What became of a handful of files: how many were new images, were damaged, are to be seen again."""
+
+    new: int = 0
+    damaged: int = 0
+    later: list[str] = field(default_factory=list)
+
+
+def sweep(catalog: Catalog, spool: Path, offer: Callable[[str], None]) -> int:
+    """Walk the spool and offer every file that the catalog does not know as it is; how many those were.
+
+    This, not the observer, is what finds every file. Files that somebody took away are forgotten.
+    """
+    offered, seen = 0, set()
+    for folder, files in walk(spool):
+        seen.add(folder)
+        known = catalog.known_in(folder)
+        for found in files:
+            if known.pop(found.name, None) != (found.size, found.mtime_ns):
+                offer(found.path)
+                offered += 1
+        _forget(catalog, folder, known)
+    for folder in set(catalog.folders()) - seen:
+        _forget(catalog, folder, catalog.known_in(folder))
+    return offered
+
+
+def _forget(catalog: Catalog, folder: str, names: Iterable[str]) -> None:
+    """The files of these names are not where they were: look once more, then say so."""
+    paths = [f"{folder}/{name}" if folder else name for name in names]
+    if paths and (lost := catalog.forget_files(paths)):
+        log.warning("%d images vanished from the card: somebody or something removed their files", lost)
+
+
+def ingest(
+    catalog: Catalog,
+    storage: Storage,
+    paths: Iterable[str],
+    examiner: Examiner,
+    patience: Patience,
+    clock: Clock,
+) -> Ingested:
+    """Examine files of the spool and record them: images in the catalog, damaged ones in quarantine.
+
+    A file that changed while it was read, or has no end yet, comes back in `later`.
+    """
+    result, whole = Ingested(), []
+    unknown = (
+        found for path in paths if (found := look(storage.spool, path)) and not catalog.is_known(found)
+    )
+    for found, outcome in examiner(unknown):
+        # Somebody is still writing to it, or took it away again.
+        if look(storage.spool, found.path) != found:
+            result.later.append(found.path)
+        elif isinstance(outcome, Image):
+            whole.append((found, outcome))
+        # A file without its end may yet grow one; only time tells.
+        elif isinstance(outcome, IncompleteImage) and not patience.is_over(found, clock.monotonic()):
+            result.later.append(found.path)
+        else:
+            quarantine(catalog, storage, found, str(outcome))
+            result.damaged += 1
+    # One commit for all of them: flushes are what a card is slow at.
+    result.new = catalog.add(whole) if whole else 0
+    for found, _ in whole:
+        patience.forget(found.path)
+    return result
+
+
+def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) -> None:
+    """Keep a damaged file with its reason, out of the way: the row first, then the move.
+
+    Killed in between, the next sweep finds the file again and ends in the same row and name.
+    """
+    kept_as = _quarantine_name(found)
+    catalog.add_quarantined(_printable(found.path), kept_as, reason, found.size)
+    log.warning("quarantined %s: %s", _printable(found.path), reason)
+    with suppress(FileNotFoundError):
+        durable.make_folder(storage.quarantine)
+        (storage.spool / found.path).rename(storage.quarantine / kept_as)
+        durable.flush_folder(storage.quarantine)
+
+
+def _quarantine_name(found: Found) -> str:
+    """The file's own name as far as it is harmless, made unique by what is known of it."""
+    mark = hashlib.sha256(os.fsencode(f"{found.path}\0{found.size}\0{found.mtime_ns}")).hexdigest()[:12]
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in found.name)
+    return f"{mark}.{safe[-100:].lstrip('.')}"
+
+
+def _printable(path: str) -> str:
+    """The path with bytes that are no text, and control characters, written out."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# ── Deliver ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn of deliveries to one destination did; `trouble` is why it ended early."""
+
+    delivered: int = 0
+    refused: int = 0
+    postponed: int = 0
+    trouble: Unreachable | None = None
+
+
+def deliver(
+    catalog: Catalog,
+    destination: Destination,
+    spool: Path,
+    clock: Clock,
+    hands: Hands,
+    progress: Callable[[], object] = lambda: None,
+) -> Turn:
+    """Bring everything that is owed and due to one destination; `progress` is called along the way.
+
+    Ends when nothing is due, or at the first sign that the destination is out of reach: then the
+    back-off is in the catalog, where a restart does not forget it.
+    """
+    turn = Turn()
+    send = partial(_send, destination, spool)
+    try:
+        while images := catalog.due(destination.name, destination.settings.order, destination.batch):
+            progress()
+            # Ask before sending: it may have arrived although we were never told.
+            known = destination.known(images)
+            catalog.destination_answered(destination.name)
+            _settle(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
+
+            # Send the rest. Once the destination is out of reach no further image is begun, but those
+            # in flight may still arrive, and are marked.
+            unsent = (image for image in images if image.id not in known and turn.trouble is None)
+            for outcomes in _handfuls(hands(send, unsent), clock):
+                progress()
+                _settle(catalog, destination, turn, outcomes)
+            if turn.trouble:
+                raise turn.trouble
+    except Unreachable as trouble:
+        turn.trouble = trouble
+        _back_off(catalog, destination, trouble)
+    return turn
+
+
+def _send(destination: Destination, spool: Path, image: Image) -> Receipt:
+    return destination.deliver(image, spool / image.path)
+
+
+def _handfuls(
+    items: Iterable[Item], clock: Clock, most: int = 16, seconds: float = 2.0
+) -> Iterator[list[Item]]:
+    """Gather what comes, so that a burst of deliveries is one commit and a slow one is marked at once."""
+    handful: list[Item] = []
+    since = clock.monotonic()
+    for item in items:
+        handful.append(item)
+        if len(handful) >= most or clock.monotonic() - since >= seconds:
+            yield handful
+            handful, since = [], clock.monotonic()
+    if handful:
+        yield handful
+
+
+def _settle(
+    catalog: Catalog,
+    destination: Destination,
+    turn: Turn,
+    outcomes: Iterable[tuple[Image, Receipt | Exception]],
+) -> None:
+    """Write down what became of some deliveries: proofs in one commit, each failure by its kind."""
+    proofs = []
+    for image, outcome in outcomes:
+        match outcome:
+            case Receipt():
+                proofs.append((image.id, outcome.digest, outcome.detail))
+                turn.delivered += 1
+            case Refused():
+                _refuse(catalog, destination, turn, image, str(outcome))
+            case Unreachable():
+                turn.trouble = turn.trouble or outcome
+            case Failed():
+                _try_again(catalog, destination, turn, image, str(outcome))
+            case Held() | FileNotFoundError():
+                reason = str(outcome) if isinstance(outcome, Held) else "its file is not on the card"
+                wait = destination.settings.retry_longest
+                catalog.postpone(destination.name, image.id, reason, wait, counts=False)
+                turn.postponed += 1
+            case _:
+                raise outcome
+    catalog.mark_delivered(destination.name, proofs)
+
+
+def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
+    log.warning("%s refused %s: %s", destination.name, image.name, reason)
+    catalog.mark_refused(destination.name, image.id, reason)
+    turn.refused += 1
+
+
+def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
+    """One image failed where the destination lives: later again, and set aside once it is clear who is to blame."""
+    attempts = catalog.delivery_attempts(destination.name, image.id) + 1
+    patience = _ATTEMPTS_WHILE_OTHERS_PASS if turn.delivered else _ATTEMPTS_AT_MOST
+    if attempts >= patience:
+        _refuse(catalog, destination, turn, image, f"{reason} ({attempts} attempts)")
+        return
+    settings = destination.settings
+    wait = backoff.wait(attempts, first=settings.retry_first, longest=settings.retry_longest)
+    catalog.postpone(destination.name, image.id, reason, wait, counts=True)
+    turn.postponed += 1
+
+
+def _back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -> None:
+    settings = destination.settings
+    attempts = catalog.attempts(destination.name) + 1
+    wait = backoff.wait(
+        attempts, first=settings.retry_first, longest=settings.retry_longest, least=trouble.wait
+    )
+    catalog.destination_failed(destination.name, str(trouble), wait)
+    log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
+
+
+# ── Prune ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def prune(catalog: Catalog, storage: Storage, settings: Prune, clock: Clock) -> int:
+    """Free space on the card by removing images with positive proof, oldest first; how many went.
+
+    Only as far as `prune.keep_free` asks, and none younger than `prune.min_age`. The mark in the
+    catalog is durable before a file goes; what a crash left half done is finished first.
+    """
+    removed = _remove_pruned(catalog, storage)
+    while free_bytes(storage.spool) < settings.keep_free:
+        images = catalog.prunable(clock.wall() - settings.min_age, limit=16)
+        if not images:
+            break
+        catalog.mark_pruned([image.id for image in images])
+        removed += _remove_pruned(catalog, storage)
+    return removed
+
+
+def _remove_pruned(catalog: Catalog, storage: Storage) -> int:
+    """Remove the files that are marked, if they still are the bytes that were proven."""
+    marked = catalog.pruned_files()
+    for found in marked:
+        if look(storage.spool, found.path) == found:
+            (storage.spool / found.path).unlink(missing_ok=True)
+            for thumbnail in thumbnail_paths(storage.thumbnails, found.path):
+                thumbnail.unlink(missing_ok=True)
+    catalog.forget_pruned([found.path for found in marked])
+    return len(marked)

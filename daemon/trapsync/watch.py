@@ -1,0 +1,136 @@
+"""How files are found: watchdog's observer as a hint, a walk through the spool as the truth.
+
+The observer loses events (a full inotify queue, files that were there before, network folders), so
+what it says only makes things quicker. The one door to watchdog.
+"""
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from trapsync.errors import StorageError
+from trapsync.image import Found, is_image_name
+
+log = logging.getLogger(__name__)
+
+
+def look(spool: Path, path: str) -> Found | None:
+    """One file of the spool as it is now; None if it is gone, or a folder."""
+    try:
+        status = (spool / path).lstat()
+    except OSError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    return Found(path, status.st_size, status.st_mtime_ns)
+
+
+def walk(spool: Path) -> Iterator[tuple[str, list[Found]]]:
+    """Every visible folder of the spool with the files in it that may be images.
+
+    Hidden folders and links to folders are left alone. A folder that vanishes on the way is skipped;
+    a spool that is not there at all is a StorageError, for it must not look like an empty one.
+    """
+    if not spool.is_dir():
+        raise StorageError(f"{spool}: the spool is not there; is the card or the stick mounted?")
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        files = []
+        for entry in _entries(spool / folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith("."):
+                    folders.append(path)
+            elif is_image_name(entry.name) and (found := look(spool, path)):
+                files.append(found)
+        yield folder, files
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        log.warning("cannot look into %s: %s", folder, error.strerror)
+        return []
+
+
+class Patience:
+    """Remembers unfinished files, to tell one that is still being written from one that was cut off."""
+
+    def __init__(self, settle: float) -> None:
+        self._settle = settle
+        self._seen: dict[str, tuple[Found, float]] = {}
+
+    def is_over(self, found: Found, now: float) -> bool:
+        """Whether this file has not changed for `settle` seconds of the monotonic clock."""
+        before, since = self._seen.setdefault(found.path, (found, now))
+        if before != found:  # it grew: it is alive
+            self._seen[found.path] = (found, now)
+            return False
+        return now - since >= self._settle
+
+    def forget(self, path: str) -> None:
+        """The file is dealt with."""
+        self._seen.pop(path, None)
+
+
+class Watcher:
+    """The observer of a spool. `offer` gets the path of a file that may be new (relative to the spool),
+    `sweep` is called when a whole folder appeared. Both are called from the observer's threads."""
+
+    def __init__(self, spool: Path, offer: Callable[[str], None], sweep: Callable[[], None]) -> None:
+        self._spool = spool
+        self._handler = _Handler(spool, offer, sweep)
+        self._observer: BaseObserver | None = None
+
+    def start(self) -> None:
+        """Begin to watch; StorageError if the system refuses (too many watches, no spool)."""
+        observer = Observer()
+        try:
+            observer.schedule(self._handler, str(self._spool), recursive=True)
+            observer.start()
+        except OSError as error:
+            raise StorageError(f"{self._spool}: cannot be watched: {error.strerror or error}") from error
+        self._observer = observer
+
+    def is_alive(self) -> bool:
+        """Whether the observer and every emitter of it still run: they may die without a word."""
+        observer = self._observer
+        return (
+            observer is not None
+            and observer.is_alive()
+            and bool(observer.emitters)
+            and all(emitter.is_alive() for emitter in observer.emitters)
+        )
+
+    def stop(self) -> None:
+        """Stop watching; may be called twice."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer = None
+
+
+class _Handler(FileSystemEventHandler):
+    """Puts paths on the queue and does nothing else: an exception here would kill the observer."""
+
+    def __init__(self, spool: Path, offer: Callable[[str], None], sweep: Callable[[], None]) -> None:
+        self._prefix = f"{spool}/"
+        self._offer = offer
+        self._sweep = sweep
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, DirCreatedEvent | DirMovedEvent):
+            self._sweep()  # what already lay in it gives no event
+        elif event.event_type in {"closed", "created", "moved"}:
+            path = os.fsdecode(event.dest_path or event.src_path).removeprefix(self._prefix)
+            hidden = any(part.startswith(".") for part in path.split("/"))
+            if not hidden and is_image_name(path.rpartition("/")[2]):
+                self._offer(path)
