@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sqlite_utils import Database
 
 from trapsync.clock import Clock
-from trapsync.errors import CatalogError
+from trapsync.errors import CatalogDamaged, CatalogError
 from trapsync.image import Evidence, Found, Image
 from trapsync.migrations import migrations
 
@@ -62,7 +62,8 @@ class Catalog:
     def open(cls, path: Path, clock: Clock) -> "Catalog":
         """Open the catalog for writing, make or migrate it, and check that it is sound.
 
-        Raises CatalogError when the file is damaged, newer than this program, or cannot be used.
+        Raises CatalogDamaged when the file is no sound catalog, or newer than this program, and
+        CatalogError when it cannot be opened for another reason.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +73,12 @@ class Catalog:
         catalog = cls(connection, clock)
         try:
             catalog._prepare()
-        except (sqlite3.Error, CatalogError) as error:
+        except sqlite3.OperationalError as error:  # no room, no permission, an I/O error: not its fault
             connection.close()
-            raise CatalogError(f"{path}: the catalog cannot be used: {_reason(error)}") from error
+            raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
+        except (sqlite3.DatabaseError, CatalogDamaged) as error:
+            connection.close()
+            raise CatalogDamaged(f"{path}: the catalog cannot be used: {error}") from error
         return catalog
 
     @classmethod
@@ -99,10 +103,10 @@ class Catalog:
             self._db.execute(f"PRAGMA {pragma}").fetchall()
         (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise CatalogError(f"it is damaged ({verdict})")
+            raise CatalogDamaged(f"it is damaged ({verdict})")
         unknown = {done.name for done in migrations.applied(self._db)} - _MIGRATIONS
         if unknown:
-            raise CatalogError(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
+            raise CatalogDamaged(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
         migrations.apply(self._db)
 
     def close(self) -> None:
@@ -144,7 +148,7 @@ class Catalog:
     # Destinations
 
     def register(self, destinations: Iterable[tuple[str, str, bool]]) -> None:
-        """Say which destinations there are: (name, kind, required). What is on the card is owed to new ones."""
+        """Say which destinations there are: (name, kind, required). New ones are owed what is on the card."""
         with self._transaction() as db:
             before = db.execute("SELECT name, required FROM destinations WHERE active").fetchall()
             db.execute("UPDATE destinations SET active = 0")
@@ -429,12 +433,18 @@ class Catalog:
                     AND {which}""",
                 parameters,
             ).rowcount
-            db.execute(f"UPDATE deliveries SET wait_for = NULL WHERE state = 'owed' AND {which}", parameters)
-            db.execute(
-                "UPDATE destinations SET wait_for = NULL WHERE :name IS NULL OR name = :name",
-                {"name": destination},
-            )
-        return count
+        self.end_waits(destination)
+        return int(count)
+
+    def end_waits(self, destination: str | None = None) -> None:
+        """Whatever waits after failures may go at once, to one destination or to all."""
+        with self._transaction() as db:
+            for table, column in (("deliveries", "destination"), ("destinations", "name")):
+                db.execute(
+                    f"""UPDATE {table} SET wait_for = NULL
+                        WHERE wait_for IS NOT NULL AND (:name IS NULL OR {column} = :name)""",
+                    {"name": destination},
+                )
 
     def owe_again(self, destination: str, image_ids: Iterable[int]) -> None:
         """A destination no longer holds what it once confirmed: these are owed again."""
@@ -464,7 +474,7 @@ class Catalog:
     # Prune
 
     def prunable(self, older_than: float, limit: int) -> list[Image]:
-        """Images on the card that all required destinations confirmed, from before a unix time; oldest first."""
+        """Images on the card with every required proof, older than a unix time; oldest first."""
         return self._images(
             f"""SELECT {_IMAGE} FROM images WHERE state = 'delivered' AND gone_at IS NULL
                 AND rank < :older AND ingested_at < :older ORDER BY rank LIMIT :limit""",

@@ -5,6 +5,7 @@
     TrapsyncError                 one line for a person, never a traceback
     ├── SettingsError             the owner must change a setting
     ├── CatalogError              the catalog cannot be opened or written
+    │   └── CatalogDamaged        … because it is no sound catalog: keep it aside, make a new one
     ├── StorageError              the card or a folder refuses: full, read-only, no permission
     ├── CameraError               no picture: the camera failed, hung or is absent
     ├── DamagedImage              this file is no good: quarantine it with the reason
@@ -30,6 +31,10 @@ class SettingsError(TrapsyncError):
 
 class CatalogError(TrapsyncError):
     """The catalog cannot be opened, read or written."""
+
+
+class CatalogDamaged(CatalogError):
+    """The catalog's file is damaged, or written by a newer program."""
 
 
 class StorageError(TrapsyncError):

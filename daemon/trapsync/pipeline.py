@@ -6,6 +6,8 @@ is true, and nothing leaves the card without positive proof. Threads, processes,
 belong to `service`, which calls these steps.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import os
@@ -16,11 +18,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from trapsync import __version__, backoff, durable, exif
 from trapsync.cameras import Camera, Frame
-from trapsync.catalog import Catalog
 from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
 from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
@@ -28,6 +29,9 @@ from trapsync.examine import thumbnail_paths
 from trapsync.image import Evidence, Found, Image, TrapName
 from trapsync.settings import Prune, Settings, Storage, Trap
 from trapsync.watch import Patience, look, walk
+
+if TYPE_CHECKING:  # the camera's process runs `capture` and need not load SQLite for it
+    from trapsync.catalog import Catalog
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -313,7 +317,7 @@ def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image
 
 
 def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
-    """One image failed where the destination lives: later again, and set aside once it is clear who is to blame."""
+    """One image failed where the destination lives: try later, until it is clear who is to blame."""
     attempts = catalog.delivery_attempts(destination.name, image.id) + 1
     patience = _ATTEMPTS_WHILE_OTHERS_PASS if turn.delivered else _ATTEMPTS_AT_MOST
     if attempts >= patience:

@@ -1,0 +1,233 @@
+"""The two kinds of child: the camera's process and the examiners.
+
+What may hang, leak or crash (libcamera, libvips, a hostile JPEG) runs in them, under a deadline that
+this side keeps. A child that does not answer is killed and another takes its place. Children die with
+the daemon: the kernel sees to it.
+"""
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import TimeoutError as DeadlinePassed
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from trapsync import examine
+from trapsync.clock import Clock
+from trapsync.errors import CameraError, DamagedImage, StorageError, TrapsyncError
+from trapsync.image import Found, Image
+from trapsync.settings import Ingest, Settings, Storage
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
+_spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
+
+
+def _become_child() -> None:
+    """Leave signals to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # it died before we asked
+        os._exit(0)
+
+
+class CameraProcess:
+    """The camera in its own process. One thread uses it.
+
+    A failed capture closes and reopens the camera, one that passes its deadline costs the process.
+    Each is a CameraError; whether to give up is the caller's business.
+    """
+
+    def __init__(self, settings: Settings, device: str, clock: Clock) -> None:
+        self._settings = settings
+        self._device = device
+        self._clock = clock
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._started = 0.0
+
+    def capture(self) -> str:
+        """Have one picture taken and stored; its path in the spool. Raises CameraError, StorageError."""
+        camera = self._settings.camera
+        if self._process and self._clock.monotonic() - self._started > camera.recycle:
+            self.close()  # what leaks in libcamera goes with the process
+        pipe = self._pipe or self._start()
+        deadline = camera.exposure + camera.settle + camera.deadline
+        try:
+            pipe.send("capture")
+            if not pipe.poll(deadline):
+                self._kill()
+                raise CameraError(
+                    f"the camera gave no picture within {deadline:.0f} s; its process was killed"
+                )
+            answer = pipe.recv()
+        except (EOFError, OSError) as error:
+            code = self._kill()
+            raise CameraError(f"the camera's process died ({_describe_exit(code)})") from error
+        if isinstance(answer, TrapsyncError):
+            raise answer
+        return str(answer)
+
+    def _start(self) -> Connection:
+        ours, theirs = _spawn.Pipe()
+        process = _spawn.Process(
+            target=_run_camera,
+            args=(theirs, self._settings, self._device, self._clock),
+            name="camera",
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        self._process, self._pipe, self._started = process, ours, self._clock.monotonic()
+        return ours
+
+    def _kill(self) -> int | None:
+        process, self._process = self._process, None
+        if self._pipe:
+            self._pipe.close()
+            self._pipe = None
+        if process is None:
+            return None
+        process.join(0.2)
+        code = process.exitcode
+        process.kill()
+        process.join(2)  # a process stuck in the kernel stays; it must not take us with it
+        return code
+
+    def close(self) -> None:
+        """Let the camera go: the process ends by itself when its pipe closes, or is killed."""
+        if self._pipe:
+            self._pipe.close()
+            self._pipe = None
+        if self._process:
+            self._process.join(2)
+            self._kill()
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None:
+        return "no exit code"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _run_camera(pipe: Connection, settings: Settings, device: str, clock: Clock) -> None:
+    """The camera process: wait for a word, take a picture, answer with its path or the error."""
+    _become_child()
+    from trapsync import cameras, pipeline
+
+    camera = cameras.make(settings.camera, device)
+    is_open = False
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:  # the daemon is done with us
+            break
+        try:
+            if not is_open:
+                camera.open()
+                is_open = True
+            pipe.send(pipeline.capture(camera, settings, device, clock))
+        except StorageError as error:  # no fault of the camera's
+            pipe.send(error)
+        except TrapsyncError as error:
+            camera.close()
+            is_open = False
+            pipe.send(error)
+    camera.close()
+
+
+class Examiners:
+    """The worker pool that looks at files, each under a limit of time and memory."""
+
+    def __init__(self, settings: Ingest, storage: Storage) -> None:
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+        os.environ.setdefault("VIPS_CONCURRENCY", "1")
+        self._settings = settings
+        self._storage = storage
+        self._pool = ProcessPool(
+            max_workers=settings.workers,
+            max_tasks=_TASKS_PER_EXAMINER,
+            initializer=_become_examiner,
+            initargs=(int(settings.memory),),
+            context=_spawn,
+        )
+
+    def examine(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+        """Examine files, as many at a time as there are workers; each comes back as an image or damaged.
+
+        A file that hangs or kills its examiner twice is damaged. One on which our own program fails is
+        left out, loudly; the next sweep offers it again.
+        """
+        waiting = iter(files)
+        flying = [(found, self._schedule(found)) for found in islice(waiting, 2 * self._settings.workers)]
+        while flying:
+            found, future = flying.pop(0)
+            flying += [(more, self._schedule(more)) for more in islice(waiting, 1)]
+            outcome = self._outcome(found, future)
+            if outcome is not None:
+                yield found, outcome
+
+    def _schedule(self, found: Found) -> ProcessFuture[Any]:
+        return self._pool.schedule(
+            examine.examine, args=(self._storage.spool, found.path), timeout=float(self._settings.timeout)
+        )
+
+    def _outcome(
+        self, found: Found, future: ProcessFuture[Any], attempt: int = 1
+    ) -> Image | DamagedImage | None:
+        try:
+            image: Image = future.result()
+            return image
+        except DamagedImage as error:
+            return error
+        except FileNotFoundError:  # taken away meanwhile
+            return None
+        except (DeadlinePassed, ProcessExpired, MemoryError) as error:
+            if attempt == 1:  # it may have been the machine's fault: once more, in a fresh process
+                return self._outcome(found, self._schedule(found), attempt=2)
+            return DamagedImage(_describe_failure(error, self._settings))
+        except Exception:
+            log.exception("examining %r failed; it stays in the spool", found.path)
+            return None
+
+    def make_thumbnails(self, image: Image, path: str) -> bool:
+        """Make the small copies of one image; False if they cannot be made."""
+        future = self._pool.schedule(
+            examine.thumbnails,
+            args=(self._storage.spool, path, self._storage.thumbnails),
+            timeout=float(self._settings.timeout),
+        )
+        try:
+            future.result()
+        except (TrapsyncError, DeadlinePassed, ProcessExpired, MemoryError, OSError) as error:
+            log.warning("no thumbnails of %s: %s", image.name, error or type(error).__name__)
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the workers, whatever they do."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join(timeout=5)
+
+
+def _become_examiner(memory: int) -> None:
+    _become_child()
+    examine.prepare(memory)
+
+
+def _describe_failure(error: Exception, settings: Ingest) -> str:
+    if isinstance(error, DeadlinePassed):
+        return f"examining it took longer than {settings.timeout:.0f} s, twice"
+    if isinstance(error, MemoryError):
+        return f"examining it took more than {settings.memory / 1e6:.0f} MB of memory"
+    return "examining it crashed the examiner, twice"

@@ -1,0 +1,405 @@
+"""The running daemon: threads, the scheduler, signals, systemd. It knows nothing about images.
+
+::
+
+    main thread     signals, the clock guard, the word to systemd
+    capture         one picture every so often, on the monotonic clock
+    ingest          the inbox: examine what was found, then small copies while there is nothing better to do
+    scheduler       deliveries to each destination, the sweep, pruning, housekeeping
+    observer        watchdog's own threads: they only fill the inbox
+
+Whatever dies takes the daemon down loudly; systemd starts it again, and nothing in flight was stored.
+"""
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerThreads
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+
+from trapsync import durable, pipeline, schedule, systemd, thumbnail, watch
+from trapsync.clock import Clock
+from trapsync.destinations import Destination, Receipt, Tools, connect
+from trapsync.device import device_id
+from trapsync.errors import CameraError, StorageError
+from trapsync.image import Image
+from trapsync.inbox import Inbox
+from trapsync.processes import CameraProcess, Examiners
+from trapsync.settings import Settings
+from trapsync.trap import local_time, lock, open_catalog, place, system_clock
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0  # seconds between two looks of the main thread
+_CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
+_STOP_WITHIN = 8.0  # seconds: SIGTERM is promised to end within ten
+
+
+class Stopping(BaseException):
+    """The daemon ends: raised inside a turn of deliveries to leave it between two images."""
+
+
+class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
+    """Fire again so many seconds from now, give or take a tenth; never make up for missed times.
+
+    APScheduler's own interval trigger enumerates every time it missed when the clock steps forward
+    (3.4 s of CPU for ten days of seconds); after a suspend or a step one run is enough.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        """The next time, from now; the very first comes soon."""
+        seconds = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311 - traps need not march in step
+        return now + timedelta(seconds=seconds if previous else min(seconds, 1.0))
+
+
+class Board:
+    """Signs of life: each part of the daemon reports, and must do so again within its own limit."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due: dict[str, float] = {}
+
+    def beat(self, part: str, within: float) -> None:
+        """This part lives, and will say so again within so many seconds."""
+        self._due[part] = self._clock.monotonic() + within
+
+    def rest(self, part: str) -> None:
+        """This part has nothing to do and owes no sign of life."""
+        self._due.pop(part, None)
+
+    def overdue(self) -> list[str]:
+        """The parts that fell silent."""
+        now = self._clock.monotonic()
+        return [part for part, due in list(self._due.items()) if due < now]
+
+
+class Service:
+    """The daemon. `run` returns when it is told to stop; `reload` says whether to start again."""
+
+    def __init__(self, settings: Settings, source: Path) -> None:
+        """Check everything that can be wrong in the settings; SettingsError, and nothing was touched."""
+        self.settings = settings
+        self.reload = False
+        self._source = source
+        self._clock: Clock = system_clock(settings)
+        self._device = device_id(settings.trap)
+        self._place = place(settings)
+        tools = Tools(self._clock, self._pause, self._device)
+        self._destinations = [connect(name, t, tools, source) for name, t in settings.destinations.items()]
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._deliver_now = False
+        self._board = Board(self._clock)
+        self._overdue: list[str] = []
+        self._inbox = Inbox(self._clock)
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={"default": SchedulerThreads(len(self._destinations) + 2)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self._threads: list[threading.Thread] = []
+
+    # Start, run, stop
+
+    def run(self) -> None:
+        """Run until SIGTERM, SIGINT or SIGHUP. Raises TrapsyncError when it cannot start or go on."""
+        storage = self.settings.storage
+        with lock(storage.state):
+            self._prepare_folders()
+            self._catalog = open_catalog(self.settings, self._clock)
+            self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
+            self._examiners = Examiners(self.settings.ingest, storage)
+            self._camera = CameraProcess(self.settings, self._device, self._clock)
+            self._watcher = watch.Watcher(storage.spool, self._inbox.put, self._sweep_soon)
+            try:
+                self._start()
+                self._watch_over()
+            finally:
+                self._end()
+
+    def _prepare_folders(self) -> None:
+        storage = self.settings.storage
+        for folder in (storage.spool, storage.state, storage.thumbnails):
+            try:
+                durable.make_folder(folder)
+            except OSError as error:
+                raise StorageError(durable.explain(error, folder)) from error
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise StorageError(f"{folder}: no permission; let the daemon's user write there")
+
+    def _start(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+        self._watcher.start()
+        self._add_jobs()
+        self._scheduler.start()
+        self._start_thread("ingest", self._ingest)
+        if self.settings.camera.kind != "none":
+            self._start_thread("capture", self._capture)
+        systemd.notify("READY=1")
+        log.info("watching over trap %s: spool %s", self._device, self.settings.storage.spool)
+
+    def _start_thread(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Only leave word for the main thread: the catalog's lock may be held right here."""
+        if number == signal.SIGUSR1:
+            self._deliver_now = True
+        else:
+            self.reload = number == signal.SIGHUP
+            self._stop.set()
+        self._wake.set()
+
+    def _watch_over(self) -> None:
+        """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
+        offset = self._clock.wall() - self._clock.monotonic()
+        while not self._stop.is_set():
+            self._wake.wait(_TICK)
+            self._wake.clear()
+            if self._deliver_now:
+                self._deliver_now = False
+                self._catalog.end_waits()
+                self._run_jobs_now("deliver")
+            offset = self._straighten(offset)
+            self._check_parts()
+
+    def _straighten(self, offset: float) -> float:
+        """After a step of the wall clock, move the jobs: APScheduler would stand still, or run wild."""
+        now = self._clock.wall() - self._clock.monotonic()
+        if abs(now - offset) < _CLOCK_STEP:
+            return offset
+        log.warning("the clock was stepped by %+.0f s", now - offset)
+        self._run_jobs_now("")
+        return now
+
+    def _check_parts(self) -> None:
+        for thread in self._threads:
+            if not thread.is_alive() and not self._stop.is_set():
+                raise RuntimeError(f"the {thread.name} thread died; see the log above")
+        if not self._watcher.is_alive():
+            log.warning("the observer of the spool died; a new one takes over, the sweep finds the rest")
+            with suppress(StorageError):
+                self._watcher.start()
+            self._sweep_soon()
+        overdue = self._board.overdue()
+        if not overdue:
+            systemd.notify("WATCHDOG=1")
+        elif overdue != self._overdue:
+            log.error("no sign of life from: %s", ", ".join(overdue))
+        self._overdue = overdue
+
+    def _end(self) -> None:
+        """End within ten seconds, whatever hangs; uploads in flight stay owed."""
+        systemd.notify("RELOADING=1" if self.reload else "STOPPING=1")
+        self._stop.set()
+        self._inbox.close()
+        self._watcher.stop()
+        with suppress(Exception):
+            self._scheduler.shutdown(wait=False)
+        self._camera.close()
+        self._examiners.close()
+        for thread in self._threads:
+            thread.join(_STOP_WITHIN / 4)
+        for destination in self._destinations:
+            destination.close()
+        self._catalog.close()
+        log.info("stopped")
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep for the bandwidth limit, but not through the end."""
+        if self._stop.wait(seconds):
+            raise Stopping
+
+    # Capture
+
+    def _capture(self) -> None:
+        """Take a picture every so often. A missed one is not made up for; the rhythm stays."""
+        every, clock = self.settings.capture.every, self._clock
+        due, failures = clock.monotonic(), 0
+        self._board.beat("capture", self._patience())
+        while not self._stop.wait(max(0.0, due - clock.monotonic())):
+            due = max(due + every, clock.monotonic())
+            if schedule.is_open(self.settings.capture.windows, self._place, local_time(clock)):
+                failures = self._capture_once(failures)
+            else:
+                self._board.beat("capture", self._patience())
+
+    def _capture_once(self, failures: int) -> int:
+        """One picture; the number of failures in a row. Only a new image is a sign of life."""
+        try:
+            path = self._camera.capture()
+        except StorageError as error:
+            self._board.beat("capture", self._patience())  # the trap waits on purpose
+            return self._capture_failed(failures, error)
+        except CameraError as error:
+            return self._capture_failed(failures, error)
+        self._board.beat("capture", self._patience())
+        self._inbox.put(path)
+        log.info("captured %s", path)
+        self._catalog.set_fact("capture", {"failures": 0, "error": None})
+        return 0
+
+    def _capture_failed(self, failures: int, error: Exception) -> int:
+        log.log(logging.ERROR if failures < 3 else logging.DEBUG, "no picture: %s", error)
+        self._catalog.set_fact("capture", {"failures": failures + 1, "error": str(error)})
+        return failures + 1
+
+    def _patience(self) -> float:
+        """Three intervals without a new image are too many (and a minute's grace to open the camera)."""
+        return 3 * self.settings.capture.every + self.settings.camera.deadline + 60
+
+    # Ingest
+
+    def _ingest(self) -> None:
+        """Examine what the inbox holds; in between, make one image's small copies at a time."""
+        patience = watch.Patience(self.settings.ingest.settle)
+        thumbnails = self._thumbnails()
+        while not self._stop.is_set():
+            self._board.beat("ingest", 4 * self.settings.ingest.timeout * 32)
+            paths = self._inbox.take(most=32)
+            if paths:
+                self._ingest_some(paths, patience)
+            elif not next(thumbnails):
+                self._inbox.wait(_TICK)
+
+    def _ingest_some(self, paths: list[str], patience: watch.Patience) -> None:
+        result = pipeline.ingest(
+            self._catalog, self.settings.storage, paths, self._examiners.examine, patience, self._clock
+        )
+        for path in result.later:
+            self._inbox.put_later(path, min(2.0, self.settings.ingest.settle))
+
+    def _thumbnails(self) -> Iterator[bool]:
+        """Each step makes the small copies of one image, and says whether there was anything to do."""
+        reason = thumbnail.missing() if self.settings.ingest.thumbnails else "they are switched off"
+        if reason and self.settings.ingest.thumbnails:
+            log.warning("no thumbnails for now: %s", reason)
+        self._catalog.set_fact("thumbnails", reason)
+        while not reason:
+            images = self._catalog.without_thumbnails(1)
+            for image in images:
+                made = self._examiners.make_thumbnails(image, image.path)
+                if not self._stop.is_set():
+                    self._catalog.mark_thumbnails(image.id, made=made)
+            yield bool(images)
+        while True:
+            yield False
+
+    # Jobs
+
+    def _add_jobs(self) -> None:
+        ingest, every = self.settings.ingest, 60.0
+        self._add_job("sweep", ingest.sweep, self._sweep)
+        self._add_job("housekeeping", 300.0, self._catalog.checkpoint)
+        if self.settings.prune.enabled:
+            self._add_job("prune", every, self._prune)
+        for destination in self._destinations:
+            self._add_job(
+                f"deliver:{destination.name}",
+                destination.settings.every,
+                lambda d=destination: self._deliver(d),
+            )
+
+    def _add_job(self, name: str, every: float, work: Callable[[], object]) -> None:
+        def job() -> None:
+            with suppress(Stopping):
+                try:
+                    work()
+                except Exception:
+                    log.exception("%s failed", name)
+                    self._catalog.set_fact("bug", f"{name} failed; see the log")
+            self._board.rest(name)
+
+        self._scheduler.add_job(job, Every(every), id=name, name=name)
+
+    def _run_jobs_now(self, prefix: str) -> None:
+        for job in self._scheduler.get_jobs():
+            if job.id.startswith(prefix):
+                job.modify(next_run_time=datetime.now(job.next_run_time.tzinfo))
+
+    def _sweep(self) -> None:
+        try:
+            pipeline.sweep(self._catalog, self.settings.storage.spool, self._inbox.put)
+        except StorageError as error:
+            log.error("%s", error)
+
+    def _sweep_soon(self) -> None:
+        with suppress(Exception):
+            self._run_jobs_now("sweep")
+
+    def _prune(self) -> None:
+        settings = self.settings
+        removed = pipeline.prune(self._catalog, settings.storage, settings.prune, self._clock)
+        if removed:
+            log.info("pruned %d images that are safe at their destinations", removed)
+
+    def _deliver(self, destination: Destination) -> None:
+        name = f"deliver:{destination.name}"
+
+        def progress() -> None:
+            self._board.beat(name, 1800)
+            if self._stop.is_set():
+                raise Stopping
+
+        if not self._catalog.may_go(destination.name):
+            return
+        hands = in_parallel(destination.settings.parallel)
+        turn = pipeline.deliver(
+            self._catalog, destination, self.settings.storage.spool, self._clock, hands, progress
+        )
+        if turn.delivered:
+            log.info("delivered %d images to %s", turn.delivered, destination.name)
+
+
+def in_parallel(threads: int) -> pipeline.Hands:
+    """Send with so many threads; the next image is taken only when one of them is free."""
+
+    def hands(
+        send: Callable[[Image], Receipt], images: Iterator[Image]
+    ) -> Iterator[tuple[Image, Receipt | Exception]]:
+        flying: dict[Future[Receipt], Image] = {}
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="send")
+        try:
+            while True:
+                flying |= {pool.submit(send, image): image for image in islice(images, threads - len(flying))}
+                if not flying:
+                    break
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    yield flying.pop(future), _outcome(future)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    return hands
+
+
+def _outcome(future: Future[Receipt]) -> Receipt | Exception:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, Exception):
+        return error
+    raise error
+
+
+def restart(arguments: list[str]) -> Any:
+    """Begin again as the same process with fresh settings: reload is start again."""
+    os.execv(sys.executable, [sys.executable, "-m", "trapsync", *arguments])  # noqa: S606

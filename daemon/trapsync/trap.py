@@ -1,0 +1,105 @@
+"""The trap as the daemon and the commands share it: its lock, its clock, its place, its catalog."""
+
+import fcntl
+import logging
+import os
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from trapsync import durable, schedule
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock, SystemClock
+from trapsync.errors import CatalogDamaged, SettingsError, StorageError
+from trapsync.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class lock:  # noqa: N801 - used as `with lock(folder)`
+    """The one who holds it is the one daemon, or a command that stands in for it.
+
+    A lock on a file ends with its process, however that ends. Inside the file stands the process id.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / "daemon.lock"
+
+    def __enter__(self) -> None:
+        try:
+            durable.make_folder(self._path.parent)
+            self._file = self._path.open("a+")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"another trapsync (process {holder(self._path.parent)}) is running here"
+            ) from None
+        except OSError as error:
+            raise StorageError(durable.explain(error, self._path)) from error
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def holder(state: Path) -> int | None:
+    """The process id of the daemon that is running on this state folder; None when none is."""
+    path = state / "daemon.lock"
+    try:
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read().strip() or 0)
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def system_clock(settings: Settings) -> SystemClock:
+    """The machine's clock, trusted as the settings say."""
+    return SystemClock(always_trusted=settings.trap.clock == "trusted")
+
+
+def local_time(clock: Clock) -> datetime:
+    """Now, with a time zone."""
+    return datetime.fromtimestamp(clock.wall(), ZoneInfo("UTC"))
+
+
+def place(settings: Settings) -> schedule.Place:
+    """Where the trap hangs; SettingsError for an unknown time zone, or if the sun needs a place."""
+    trap = settings.trap
+    try:
+        timezone = ZoneInfo(trap.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SettingsError(
+            f'trap.timezone = {trap.timezone!r}: there is no such time zone; write "Europe/Zurich" or "UTC"'
+        ) from None
+    if schedule.needs_place(settings.capture.windows) and not trap.has_place:
+        raise SettingsError("capture.windows: the sun needs a place; set trap.latitude and trap.longitude")
+    return schedule.Place(trap.latitude, trap.longitude, timezone)
+
+
+def open_catalog(settings: Settings, clock: Clock) -> Catalog:
+    """Open the catalog; keep a damaged one aside and begin a new one, which the sweep fills again."""
+    path = settings.storage.catalog
+    try:
+        return Catalog.open(path, clock)
+    except CatalogDamaged as error:
+        aside = _keep_aside(path)
+        log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", error, aside.name)
+    return Catalog.open(path, clock)
+
+
+def _keep_aside(path: Path) -> Path:
+    """Two generations of damaged catalogs are kept, the older one goes."""
+    newest, older = path.with_suffix(".damaged-1"), path.with_suffix(".damaged-2")
+    for suffix in ("", "-wal", "-shm"):
+        for source, target in ((newest, older), (path, newest)):
+            with suppress(FileNotFoundError):
+                Path(f"{source}{suffix}").rename(f"{target}{suffix}")
+    durable.flush_folder(path.parent)
+    return newest
