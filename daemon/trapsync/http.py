@@ -1,0 +1,354 @@
+"""The one door to requests: timeouts, deadlines, streaming, and its errors made ours.
+
+Whatever goes wrong on the way to a server ends as `Unreachable` with one line for a person; only a
+whole answer comes back, and it is for the destination to judge. Nothing here ever follows a redirect:
+a POST that is redirected becomes a GET, and a captive portal's page then looks like success.
+"""
+
+import email.utils
+import json
+import socket
+import ssl
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from trapsync import clock as clocks
+from trapsync.body import Body, Pieces
+from trapsync.clock import Clock
+from trapsync.errors import Unreachable
+from trapsync.throttle import Throttle
+
+# urllib3 spends the *connect* timeout on sending as well, per chunk when the body is file-like: a chunk
+# of 16 kB over a link of 1 kB/s needs 16 s (urllib3 issue 857). Less than this breaks slow links.
+_CONNECT_TIMEOUT = 30.0
+_CHUNK = 16 * 1024
+# Sessions idle for longer are dropped rather than used again: carriers forget a silent connection
+# without telling either end, and the next request would then wait out its whole timeout.
+_IDLE = 45.0
+_LARGEST_ANSWER = 32 * 2**20
+_LONGEST_WAIT = 86400.0
+_EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
+
+T = TypeVar("T", list[Any], dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. Header names are found in any case; the body is already unpacked."""
+
+    host: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def kind(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    @property
+    def date(self) -> float | None:
+        """The server's own clock in unix seconds, from its Date header."""
+        return _moment(self.headers.get("Date", ""))
+
+    def __str__(self) -> str:
+        return f"{self.host} answered {self.status} with {self.kind or 'no content type'}"
+
+    def json(self, shape: type[T]) -> T:
+        """The decoded body of an exact success: status 200, JSON by its type, and of this shape.
+
+        Everything else is Unreachable, whatever the status says: a portal's page comes with 200 too.
+        """
+        if self.status != 200 or self.kind != "application/json":
+            portal = ": a captive portal?" if self.status == 200 and "html" in self.kind else ""
+            raise Unreachable(f"{self}{portal}")
+        try:
+            content = json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise Unreachable(f"{self.host} answered 200 with JSON that is cut off or broken") from None
+        if not isinstance(content, shape):
+            found = type(content).__name__
+            raise Unreachable(f"{self.host} answered 200 with JSON of another shape: a {found}")
+        return content
+
+
+class _BasicAuth(requests.auth.AuthBase):
+    """Basic authentication, or none at all; never what a .netrc says."""
+
+    def __init__(self, pair: tuple[str, str] | None) -> None:
+        self._pair = pair
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._pair:
+            # In UTF-8: requests' own would raise on a password that is not Latin-1.
+            user, password = (text.encode() for text in self._pair)
+            requests.auth.HTTPBasicAuth(user, password)(request)
+        return request
+
+
+class _Session(requests.Session):
+    """A session for which there are no redirects, so that not even their bodies are read ahead."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None, always."""
+
+
+class Door:
+    """One server: a pool of kept-alive connections, the bandwidth limit, and the patience.
+
+    `base_url` is `https://host[:port][/path]`; `bandwidth` is the limit of all uploads together and
+    `least_rate` the rate below which a transfer is given up, both in bytes per second; `patience` the
+    longest silence of the server, in seconds. May be used from `parallel` threads at once.
+
+    What the environment says about proxies, certificates and .netrc does not count: what a trap does
+    depends on its settings. `authorities` names a file of certificate authorities to trust instead of
+    the usual ones.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        agent: str,
+        clock: Clock,
+        sleep: Callable[[float], None],
+        *,
+        bandwidth: int = 0,
+        parallel: int = 1,
+        least_rate: int = 2000,
+        patience: float = 120.0,
+        authorities: Path | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.host = urlsplit(self.base_url).netloc
+        self._clock = clock
+        self._throttle = Throttle(bandwidth, clock.monotonic, sleep)
+        self._slowest = min(least_rate, bandwidth / parallel / 2) if bandwidth else least_rate
+        self._patience = patience
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=parallel, max_retries=0)
+        self._session = _session(self._adapter, agent, authorities)
+        self._lock = threading.Lock()
+        self._busy = 0
+        self._last_used = clock.monotonic()
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._session.close()
+
+    def post(
+        self,
+        path: str,
+        body: "Body | bytes" = b"",
+        *,
+        kind: str = "",
+        auth: tuple[str, str] | None = None,
+        deadline: float | None = None,
+        largest: int = _LARGEST_ANSWER,
+    ) -> Answer:
+        """POST a body of content type `kind` and read the whole answer, of at most `largest` bytes.
+
+        `auth` is user and password for Basic authentication. `deadline` is in seconds from now; without
+        one it follows from the size of the body. Raises Unreachable when no whole answer came in time,
+        when it is a redirect, and when the server asks to come later (429, 503; `wait` is its
+        Retry-After). What the body raises goes through.
+        """
+        limit = deadline or 60 + self._patience + len(body) / self._slowest
+        ends = self._clock.monotonic() + limit
+        source = Pieces(body) if isinstance(body, bytes) else body
+        paced = _Paced(source, self._throttle, lambda: self._within(ends)) if len(body) else None
+        with self._connections():
+            try:
+                answer = self._exchange(path, paced, kind, auth, ends, largest)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                raise Unreachable(f"{self.host}: {self._reason(error)}") from None
+        return _settled(answer)
+
+    def _exchange(
+        self,
+        path: str,
+        body: "_Paced | None",
+        kind: str,
+        auth: tuple[str, str] | None,
+        ends: float,
+        largest: int,
+    ) -> Answer:
+        with self._session.post(
+            self.base_url + path,
+            data=body,
+            headers={"Content-Type": kind} if kind else None,
+            auth=_BasicAuth(auth),
+            timeout=(_CONNECT_TIMEOUT, self._patience),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            raw = b"".join(self._chunks(response.raw, ends, largest))
+            content = _unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
+            return Answer(self.host, response.status_code, response.headers, content)
+
+    def _chunks(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
+        """What arrives, as it arrives.
+
+        `read1` returns after one read of the socket, so a server that sends a byte now and then
+        stretches the deadline by one silence at most.
+        NOTE: http.client reads the headers in one go; there, only each silence is limited.
+        """
+        received = 0
+        while chunk := raw.read1(_CHUNK, decode_content=False):
+            received += len(chunk)
+            if received > largest:
+                raise Unreachable(f"{self.host}: the answer is longer than {largest} bytes")
+            self._within(ends)
+            yield chunk
+
+    def _within(self, ends: float) -> None:
+        if self._clock.monotonic() > ends:
+            raise Unreachable(f"{self.host}: the transfer was too slow and was given up")
+
+    @contextmanager
+    def _connections(self) -> Iterator[None]:
+        """Count a request in and out; the first after a pause finds old connections dropped."""
+        with self._lock:
+            if not self._busy and self._clock.monotonic() - self._last_used > _IDLE:
+                self._adapter.poolmanager.clear()
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._last_used = self._clock.monotonic()
+
+    def _reason(self, error: BaseException) -> str:
+        """One line for a person out of what requests, urllib3, ssl and the system raise.
+
+        Their own texts are not used: they show objects' addresses, and some hold the whole request.
+        """
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return self._certificate(cause)
+        for kinds, text in _REASONS:
+            if any(isinstance(cause, kinds) for cause in causes):
+                return text
+        named = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+        return f"the connection failed: {(named or [type(causes[-1]).__name__])[0]}"
+
+    def _certificate(self, error: ssl.SSLCertVerificationError) -> str:
+        now = clocks.iso(clocks.utc(self._clock.wall()))
+        if error.verify_code == _NOT_YET_VALID:
+            return f"its certificate is not valid yet: the trap's clock is probably wrong, it says {now}"
+        if error.verify_code == _EXPIRED:
+            return f"its certificate has expired, or the trap's clock is wrong: it says {now}"
+        return f"its certificate cannot be trusted: {error.verify_message}"
+
+
+class _Paced:
+    """A body on its way out: each read waits for its share of the bandwidth and minds the deadline."""
+
+    def __init__(self, body: Body, throttle: Throttle, within: Callable[[], None]) -> None:
+        self._body = body
+        self._throttle = throttle
+        self._within = within
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def read(self, count: int = _CHUNK) -> bytes:
+        """Up to `count` bytes of the body; fewer does not mean the end."""
+        chunk = self._body.read(self._throttle.portion(min(count, _CHUNK)))
+        self._throttle.take(len(chunk))
+        self._within()
+        return chunk
+
+
+def _session(adapter: HTTPAdapter, agent: str, authorities: Path | None) -> requests.Session:
+    session = _Session()
+    session.trust_env = False
+    session.headers.update({"User-Agent": agent, "Accept-Encoding": "gzip"})
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    if authorities:
+        session.verify = str(authorities)
+    return session
+
+
+def _settled(answer: Answer) -> Answer:
+    """The answer, unless it sends us elsewhere or away for a while."""
+    if 300 <= answer.status < 400:
+        target = urlsplit(answer.headers.get("Location", ""))
+        raise Unreachable(f"{answer.host} redirected to {target.netloc or 'another page'}: a captive portal?")
+    if answer.status in {429, 503}:
+        wait = _retry_after(answer)
+        later = f", in {wait:.0f} s" if wait else ""
+        raise Unreachable(f"{answer.host} answered {answer.status}: it asks to come later{later}", wait=wait)
+    return answer
+
+
+def _retry_after(answer: Answer) -> float:
+    """Seconds to stay away, a day at most: a server's slip must not silence a trap for ever.
+
+    A moment is taken relative to the server's own Date, for our clock may be years off (RFC 9110,
+    10.2.3).
+    """
+    text = answer.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_WAIT)
+    moment, now = _moment(text), answer.date
+    return min(max(moment - now, 0.0), _LONGEST_WAIT) if moment and now else 0.0
+
+
+def _moment(text: str) -> float | None:
+    """Unix seconds of an HTTP date."""
+    try:
+        return email.utils.parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _unpacked(raw: bytes, encoding: str, largest: int) -> bytes:
+    """Undo gzip by hand and within a limit, so that a small answer cannot fill the memory."""
+    if encoding.lower() not in {"gzip", "x-gzip"}:
+        return raw
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        content = unpacker.decompress(raw, largest)
+    except zlib.error:
+        raise urllib3.exceptions.ProtocolError("broken gzip") from None
+    if not unpacker.eof:
+        raise urllib3.exceptions.ProtocolError("cut or oversized gzip")
+    return content
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything it was made of, wherever requests and urllib3 hide it."""
+    todo: list[object] = [error]
+    seen: set[int] = set()
+    while todo:
+        cause = todo.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            todo += [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
+
+
+# In the order of how much they tell.
+_REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (socket.gaierror, "its name cannot be resolved: no network, or no such server"),
+    (ConnectionRefusedError, "it refuses the connection: nothing listens there"),
+    ((TimeoutError, urllib3.exceptions.TimeoutError), "no answer in time"),
+    (ssl.SSLError, "TLS fails: is it an https server, and nothing in between?"),
+    ((ConnectionError, urllib3.exceptions.ProtocolError), "the connection was cut"),
+    (requests.exceptions.InvalidURL, "this is not the address of a server"),
+)
