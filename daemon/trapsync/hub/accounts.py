@@ -1,0 +1,137 @@
+"""Who may talk to the hub: users, their roles and hashed passwords, and the tokens they are given."""
+
+import functools
+import hashlib
+import sqlite3
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from trapsync.clock import Clock, SystemClock
+from trapsync.errors import SettingsError
+from trapsync.hub.database import Database
+
+Role = Literal["admin", "read-write", "read-only"]
+
+TOKEN_LIFE = 86400  # seconds, as on the Sticky Pi server
+# Good enough for the five-minute demo on loopback; anywhere else the hub refuses to start with it.
+DEFAULT_NAME = DEFAULT_PASSWORD = "trapsync"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who has shown a password or a token."""
+
+    id: int
+    name: str
+    role: Role
+
+
+class Accounts:
+    """The users of one hub."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._serializer = URLSafeTimedSerializer(
+            database.secret("key"),
+            salt="token",
+            signer=_ClockedSigner,
+            signer_kwargs={"clock": self._clock},
+        )
+
+    def add(self, name: str, password: str, role: Role = "read-write") -> None:
+        """Make a user, or give one that exists a new password and role: old tokens end with that.
+
+        Raises SettingsError for an empty name or password, a name with a colon, or an unknown role.
+        """
+        if not name or ":" in name:
+            raise SettingsError(f"{name!r} cannot be a user's name: it must not be empty nor hold a colon")
+        if not password:
+            raise SettingsError(f"the password of {name!r} is empty; give one")
+        if role not in get_args(Role):
+            raise SettingsError(f"{role!r} is not a role; choose one of: {', '.join(get_args(Role))}")
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT INTO users (name, password_hash, role) VALUES (?, ?, ?) ON CONFLICT (name) "
+                "DO UPDATE SET password_hash = excluded.password_hash, role = excluded.role",
+                (name, generate_password_hash(password), role),
+            )
+
+    def names(self) -> list[str]:
+        """Everybody, by name."""
+        with self._database.reading() as connection:
+            return [row["name"] for row in connection.execute("SELECT name FROM users ORDER BY name")]
+
+    def with_default_password(self) -> list[str]:
+        """Those whose password everybody knows who has read the manual."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT name, password_hash FROM users").fetchall()
+        return [
+            row["name"]
+            for row in rows
+            if any(
+                check_password_hash(row["password_hash"], known) for known in {DEFAULT_PASSWORD, row["name"]}
+            )
+        ]
+
+    def recognise(self, name_or_token: str, password: str) -> User | None:
+        """Who this is: a token comes as the name, whatever the password; None for a stranger."""
+        return self._by_token(name_or_token) or self._by_password(name_or_token, password)
+
+    def token(self, user: User) -> tuple[str, int]:
+        """A token for a day, and the unix second, on this machine's clock, when it ends."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT * FROM users WHERE id = ?", (user.id,)).fetchone()
+        token = self._serializer.dumps({"id": user.id, "of": _fingerprint(row["password_hash"])})
+        return str(token), int(self._clock.wall()) + TOKEN_LIFE
+
+    def _by_token(self, token: str) -> User | None:
+        try:
+            content = self._serializer.loads(token, max_age=TOKEN_LIFE)
+        except BadData:
+            return None
+        row = self._find("id", content["id"])
+        if row is None or content["of"] != _fingerprint(row["password_hash"]):
+            return None
+        return _user(row)
+
+    def _by_password(self, name: str, password: str) -> User | None:
+        row = self._find("name", name)
+        known = check_password_hash(row["password_hash"] if row else _hash_of_nobody(), password)
+        return _user(row) if row and known else None
+
+    def _find(self, column: Literal["id", "name"], value: object) -> sqlite3.Row | None:
+        with self._database.reading() as connection:
+            found = connection.execute(f"SELECT * FROM users WHERE {column} = ?", (value,))  # noqa: S608
+            row: sqlite3.Row | None = found.fetchone()
+        return row
+
+
+class _ClockedSigner(TimestampSigner):
+    """itsdangerous asks the machine for the time; this asks the clock it was given."""
+
+    def __init__(self, *args: Any, clock: Clock, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._clock = clock
+
+    def get_timestamp(self) -> int:
+        """Unix seconds."""
+        return int(self._clock.wall())
+
+
+@functools.cache
+def _hash_of_nobody() -> str:
+    """For a name that nobody has: checking against it takes as long as checking a real one."""
+    return generate_password_hash("")
+
+
+def _user(row: sqlite3.Row) -> User:
+    return User(row["id"], row["name"], row["role"])
+
+
+def _fingerprint(password_hash: str) -> str:
+    """Ties a token to the password it was given for: a new password ends the old tokens."""
+    return hashlib.sha256(password_hash.encode()).hexdigest()[:12]

@@ -1,0 +1,93 @@
+"""What detectors found in images (the Sticky Pi table `uid_annotations`)."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from trapsync import __version__
+from trapsync.clock import Clock, iso, utc
+from trapsync.hub.database import Database
+from trapsync.hub.store import KEYED, RANGED, Row
+from trapsync.hub.wire import BadRequest, moment, questions
+
+_INSERT = """
+    INSERT INTO uid_annotations (parent_image_id, algo_name, algo_version, n_objects, json,
+                                 datetime_created, api_version, api_user_id)
+    VALUES (:parent_image_id, :algo_name, :algo_version, :n_objects, :json,
+            :datetime_created, :api_version, :api_user_id)
+    RETURNING *
+"""
+_SELECT = "SELECT uid_annotations.* FROM uid_annotations JOIN images ON images.id = parent_image_id WHERE "
+
+
+class Annotations:
+    """The annotations of one hub, each tied to an image that is here."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def put(self, body: object, user_id: int) -> list[Row]:
+        """Store a list of annotations, all or none; the answer leaves out their (long) `json`.
+
+        Raises BadRequest when an image is not here or has another md5, or when the same version of the
+        same detector has spoken on it already.
+        """
+        with self._database.writing() as connection:
+            return [
+                {**self._put_one(connection, entry, user_id), "json": ""}
+                for entry in questions(body, "annotations", "metadata")
+            ]
+
+    def find(self, keys: Iterable[tuple[str, str]], *, with_json: bool) -> list[Row]:
+        """The annotations of these images."""
+        return self._select(KEYED, (json.dumps(list(keys)),), with_json=with_json)
+
+    def series(self, device: str, start: str, end: str, *, with_json: bool) -> list[Row]:
+        """The annotations of the images of a series."""
+        return self._select(RANGED, (device, start, end), with_json=with_json)
+
+    def _select(self, condition: str, values: tuple[str, ...], *, with_json: bool) -> list[Row]:
+        with self._database.reading() as connection:
+            found = connection.execute(f"{_SELECT} {condition} ORDER BY uid_annotations.id", values)
+            rows = [dict(row) for row in found]
+        if not with_json:
+            for row in rows:
+                del row["json"]
+        return rows
+
+    def _put_one(self, connection: sqlite3.Connection, entry: dict[str, Any], user_id: int) -> Row:
+        (about,) = questions([entry["metadata"]], "algo_name", "algo_version", "device", "datetime", "md5")
+        values = {
+            "parent_image_id": _parent(connection, about),
+            "algo_name": _short(about, "algo_name", 64),
+            "algo_version": _short(about, "algo_version", 46),
+            "n_objects": len(entry["annotations"]),
+            "json": json.dumps(entry),
+            "datetime_created": iso(utc(self._clock.wall())),
+            "api_version": __version__,
+            "api_user_id": user_id,
+        }
+        try:
+            return dict(connection.execute(_INSERT, values).fetchone())
+        except sqlite3.IntegrityError:
+            raise BadRequest("this version of this algorithm has annotated this image already") from None
+
+
+def _parent(connection: sqlite3.Connection, about: dict[str, Any]) -> int:
+    sql = "SELECT id, md5 FROM images WHERE device = ? AND datetime = ?"
+    key = (str(about["device"]), moment(about["datetime"]))
+    image = connection.execute(sql, key).fetchone()
+    if image is None:
+        raise BadRequest(f"there is no image {key[0]} {key[1]} to annotate")
+    if image["md5"] != about["md5"]:
+        raise BadRequest(f"the image {key[0]} {key[1]} has another md5")
+    return int(image["id"])
+
+
+def _short(about: dict[str, Any], key: str, longest: int) -> str:
+    text = str(about[key])
+    if len(text) > longest:
+        raise BadRequest(f"{key} is longer than {longest} characters")
+    return text

@@ -1,0 +1,248 @@
+"""The endpoints: what the Sticky Pi server answers, status by status.
+
+Its protocol has one status for whatever goes wrong with a request that it understood: 500. So has the hub,
+but the body says why, in one line.
+"""
+
+import gzip
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from flask import Flask, Response, g, jsonify, request, send_file
+from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauthorized
+
+from trapsync import examine, thumbnail
+from trapsync.clock import Clock, SystemClock
+from trapsync.errors import TrapsyncError
+from trapsync.hub.accounts import Accounts, Role, User
+from trapsync.hub.annotations import Annotations
+from trapsync.hub.database import Database
+from trapsync.hub.intake import Examine, Intake
+from trapsync.hub.links import Links, What
+from trapsync.hub.store import Row, Store
+from trapsync.hub.wire import BadRequest, moment, questions
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 100 * 1024 * 1024  # nginx's limit in front of the original
+_GZIP_FROM = 1000  # bytes
+_EVERYBODY = frozenset(get_args(Role))
+_WRITERS = frozenset({"admin", "read-write"})
+_ADMINS = frozenset({"admin"})
+_RANGE = ("device", "start_datetime", "end_datetime")
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """All that one hub consists of, below one folder."""
+
+    folder: Path
+    database: Database
+    accounts: Accounts
+    store: Store
+    annotations: Annotations
+    links: Links
+    intake: Intake
+
+    @classmethod
+    def open(cls, folder: Path, clock: Clock | None = None, examiner: Examine = examine.examine) -> "Hub":
+        """Open the hub in this folder, or make a new one there. Raises StorageError."""
+        clock = clock or SystemClock()
+        database = Database(folder / "hub.sqlite")
+        store = Store(folder, database)
+        return cls(
+            folder=folder,
+            database=database,
+            accounts=Accounts(database, clock),
+            store=store,
+            annotations=Annotations(database, clock),
+            links=Links(database, clock),
+            intake=Intake(store, examiner, clock),
+        )
+
+
+def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
+    """The hub as a WSGI application."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = largest_body
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    endpoints = _Endpoints(hub)
+    for rule, roles, view in (
+        ("/get_token", _EVERYBODY, endpoints.get_token),
+        ("/get_images/<what>", _EVERYBODY, endpoints.get_images),
+        ("/get_image_series/<what>", _EVERYBODY, endpoints.get_image_series),
+        ("/_put_new_images", _WRITERS, endpoints.put_new_images),
+        ("/delete_images", _ADMINS, endpoints.delete_images),
+        ("/put_uid_annotations", _WRITERS, endpoints.put_uid_annotations),
+        ("/get_uid_annotations/<what>", _EVERYBODY, endpoints.get_uid_annotations),
+        ("/get_uid_annotations_series/<what>", _EVERYBODY, endpoints.get_uid_annotations_series),
+    ):
+        guarded = _guarded(hub.accounts, roles, view)
+        app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=["POST"])
+    app.add_url_rule("/image/<name>", view_func=_Files(hub).send, methods=["GET"], endpoint="image")
+    app.register_error_handler(TrapsyncError, _explain)
+    app.register_error_handler(Unauthorized, _unauthorised)
+    app.register_error_handler(Forbidden, _unauthorised)
+    app.after_request(_compressed)
+    return app
+
+
+class _Endpoints:
+    """One method per address. Whoever gets here is known, and may."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def get_token(self) -> Any:
+        """A token for a day; the expiry is on this machine's clock."""
+        token, expiration = self._hub.accounts.token(g.user)
+        return {"token": token, "expiration": expiration}
+
+    def get_images(self, what: str) -> Any:
+        """The rows of these devices and moments, as far as they are here."""
+        keys = _keys()
+        if not keys:
+            raise BadRequest("the list is empty")  # the original's SQL has no condition then
+        return self._with_addresses(self._hub.store.find(keys), what)
+
+    def get_image_series(self, what: str) -> Any:
+        """The rows of devices LIKE one and in a range of time, for each object asked."""
+        rows = [row for asked in _ranges() for row in self._hub.store.series(*asked)]
+        return self._with_addresses(rows, what)
+
+    def put_new_images(self) -> Any:
+        """Store the files one after another; the first that fails ends it, those before it stay stored."""
+        if not request.files:
+            raise BadRequest("there is no file in the request")
+        return [
+            self._hub.intake.take(name, file.stream, request.form.get(f"{name}.md5", ""), g.user)
+            for name, file in request.files.items()
+        ]
+
+    def delete_images(self) -> Any:
+        """Forget images, their annotations and their files; the rows that were are the answer."""
+        rows = self._hub.store.delete(_keys())
+        for row in rows:
+            log.info("deleted %s for %s", self._hub.store.path(row).name, g.user.name)
+        return rows
+
+    def put_uid_annotations(self) -> Any:
+        """Store annotations, all of them or none."""
+        return self._hub.annotations.put(request.get_json(), g.user.id)
+
+    def get_uid_annotations(self, what: str) -> Any:
+        """The annotations of these images; with their `json` when `what` is data."""
+        return self._hub.annotations.find(_keys(), with_json=what != "metadata")
+
+    def get_uid_annotations_series(self, what: str) -> Any:
+        """The annotations of series of images; with their `json` when `what` is data."""
+        found = self._hub.annotations.series
+        return [row for asked in _ranges() for row in found(*asked, with_json=what != "metadata")]
+
+    def _with_addresses(self, rows: list[Row], what: str) -> list[Row]:
+        """Each row with its `url`: empty for the metadata alone, else an address that expires."""
+        if what == "metadata":
+            return [{**row, "url": ""} for row in rows]
+        if what not in get_args(What):
+            raise BadRequest(f"{what!r} is not one of: metadata, {', '.join(get_args(What))}")
+        return [{**row, "url": self._address(row, what)} for row in rows]
+
+    def _address(self, row: Row, what: Any) -> str:
+        # Signed in the query, not in the path: servers and proxies write paths into their logs.
+        name = self._hub.store.path(row).name
+        return f"{request.host_url}image/{name}?signed={self._hub.links.sign(row['id'], what)}"
+
+
+class _Files:
+    """Sends the files that signed addresses stand for."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._drawing = threading.Lock()  # one decoder at a time: the hub may be a Pi
+
+    def send(self, name: str) -> Response:
+        """The bytes; what the name in the address says does not matter."""
+        meaning = self._hub.links.read(request.args.get("signed", ""))
+        if meaning is None:
+            raise Forbidden
+        number, what = meaning
+        row = self._hub.store.by_id(number)
+        if row is None:
+            raise NotFound
+        path = self._hub.store.path(row)
+        if what != "image":
+            path = self._small(path, what)
+        return send_file(path, mimetype="image/jpeg")
+
+    def _small(self, path: Path, what: What) -> Path:
+        """The small copy, made when it is first wanted; the image itself where none can be made."""
+        folder = self._hub.folder / "thumbnails" / path.relative_to(self._hub.store.images).parent
+        small, mini = folder / f"{path.stem}.small.jpg", folder / f"{path.stem}.mini.jpg"
+        wanted = small if what == "thumbnail" else mini
+        with self._drawing:
+            try:
+                if not wanted.exists() or wanted.stat().st_mtime < path.stat().st_mtime:
+                    thumbnail.make(path, small, mini)
+            except TrapsyncError as error:
+                log.warning("no small copy of %s: %s", path.name, error)
+                return path
+        return wanted
+
+
+def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
+    """The view behind a door: who are you, and may you? What it returns goes out as JSON."""
+
+    def guard(**parts: str) -> Response:
+        given = request.authorization
+        user: User | None = None
+        if given is not None and given.type == "basic":
+            user = accounts.recognise(given.username or "", given.password or "")
+        if user is None:
+            raise Unauthorized
+        if user.role not in roles:
+            raise Forbidden
+        g.user = user
+        return jsonify(view(**parts))
+
+    return guard
+
+
+def _keys() -> list[tuple[str, str]]:
+    asked = questions(request.get_json(), "device", "datetime")
+    return [(str(entry["device"]), moment(entry["datetime"])) for entry in asked]
+
+
+def _ranges() -> list[tuple[str, str, str]]:
+    asked = questions(request.get_json(), *_RANGE)
+    return [
+        (str(entry["device"]), moment(entry["start_datetime"]), moment(entry["end_datetime"]))
+        for entry in asked
+    ]
+
+
+def _explain(error: Exception) -> Any:
+    """Anything raised on purpose is a 500 with its one line; the rest is Flask's bare 500, logged."""
+    log.warning("%s: %s", request.path, error)
+    return InternalServerError(str(error)).get_response()
+
+
+def _unauthorised(error: Exception) -> Response:
+    """401 and 403 look alike but for the number, as the original's do."""
+    status = error.code if isinstance(error, Unauthorized | Forbidden) else None
+    answer = Response("Unauthorized Access", status or 401, content_type="text/html; charset=utf-8")
+    answer.headers["WWW-Authenticate"] = 'Basic realm="Authentication Required"'
+    return answer
+
+
+def _compressed(answer: Response) -> Response:
+    """Long JSON goes out compressed, as from the original's nginx: a trap's link is thin."""
+    wanted = request.accept_encodings.quality("gzip") > 0
+    if wanted and answer.is_json and len(answer.data) >= _GZIP_FROM:
+        answer.data = gzip.compress(answer.data, 6)
+        answer.headers["Content-Encoding"] = "gzip"
+        answer.headers["Vary"] = "Accept-Encoding"
+    return answer

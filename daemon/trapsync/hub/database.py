@@ -1,0 +1,144 @@
+"""The hub's SQLite file: its schema, its connections, its transactions."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from trapsync.durable import make_folder
+from trapsync.errors import StorageError
+
+# Append only: a hub in a hut is updated years after it was installed. PRAGMA user_version counts them.
+_MIGRATIONS = (
+    """
+    -- A row is a thing the hub keeps to itself: so far only `key`, which signs tokens and addresses.
+    CREATE TABLE secrets (
+        name  TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- A row is somebody who may talk to the hub. No password is kept, only its salted hash.
+    CREATE TABLE users (
+        id            INTEGER PRIMARY KEY AUTOINCREMENT,
+        name          TEXT NOT NULL UNIQUE,
+        password_hash TEXT NOT NULL,
+        role          TEXT NOT NULL CHECK (role IN ('admin', 'read-write', 'read-only'))
+    ) STRICT;
+
+    -- A row is an image whose whole file stands, flushed, in its folder. The columns are those of the
+    -- Sticky Pi table `images`. `device` keeps the sender's spelling but has no case, as over there.
+    -- `datetime` is UTC, written 2022-05-17T18:46:57Z, so that text order is time order.
+    -- NULL in a measurement: the image does not say. NULL in `api_user_id`: the user is gone.
+    CREATE TABLE images (
+        id               INTEGER PRIMARY KEY AUTOINCREMENT,
+        device           TEXT NOT NULL COLLATE NOCASE,
+        datetime         TEXT NOT NULL,
+        md5              TEXT NOT NULL,
+        device_version   TEXT,
+        width            INTEGER NOT NULL,
+        height           INTEGER NOT NULL,
+        lat              REAL,
+        lng              REAL,
+        alt              REAL,
+        temp             REAL,
+        hum              REAL,
+        lum              REAL,
+        bat              INTEGER,
+        but              INTEGER,
+        datetime_created TEXT NOT NULL,
+        api_version      TEXT NOT NULL,
+        api_user_id      INTEGER REFERENCES users (id) ON DELETE SET NULL,
+        UNIQUE (device, datetime)
+    ) STRICT;
+
+    -- A row is what one version of one detector found in one image; it goes when its image goes.
+    -- `json` is the sender's whole text, contours included. NULL in `api_user_id`: the user is gone.
+    CREATE TABLE uid_annotations (
+        id               INTEGER PRIMARY KEY AUTOINCREMENT,
+        parent_image_id  INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+        algo_name        TEXT NOT NULL,
+        algo_version     TEXT NOT NULL,
+        n_objects        INTEGER NOT NULL,
+        json             TEXT NOT NULL,
+        datetime_created TEXT NOT NULL,
+        api_version      TEXT NOT NULL,
+        api_user_id      INTEGER REFERENCES users (id) ON DELETE SET NULL,
+        UNIQUE (parent_image_id, algo_name, algo_version)
+    ) STRICT;
+    """,
+)
+
+
+class Database:
+    """One SQLite file. A connection lives as long as one `reading()` or `writing()` and is not shared.
+
+    Writers queue at BEGIN IMMEDIATE, also those of another process; readers never wait for them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        make_folder(path.parent)
+        try:
+            # Held open for the hub's life: SQLite checkpoints the WAL whenever the last connection closes.
+            self._keeper = self._connect()
+            path.chmod(0o600)  # password hashes and the signing key are nobody else's business
+            self._keeper.execute("PRAGMA journal_mode = WAL")
+            self._migrate()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"{path}: the hub's database cannot be opened: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._keeper.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to ask with; each question sees one moment of the file."""
+        with closing(self._connect()) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: durable when the block ends, undone when it raises."""
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def secret(self, name: str) -> str:
+        """A random text of this hub's own, made when it is first asked for."""
+        with self.writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, secrets.token_hex(32)))
+            row = connection.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+        return str(row["value"])
+
+    def _connect(self) -> sqlite3.Connection:
+        # isolation_level=None: the sqlite3 module begins no transaction behind our back.
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _migrate(self) -> None:
+        with self.writing() as connection:
+            (done,) = connection.execute("PRAGMA user_version").fetchone()
+            for number, migration in enumerate(_MIGRATIONS[done:], start=done + 1):
+                for statement in _statements(migration):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Cut a script at its semicolons: `executescript` would commit the transaction around it."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,197 @@
+"""What the hub keeps: images in folders, a row beside each. Nothing stored is ever overwritten.
+
+::
+
+    images/<device>/<YYYY-MM-DD>/<device>.<stamp>.jpg   a whole image; flushed before it has its row
+    images/.incoming/                                   on their way in; emptied at every start
+    conflicts/<device>/…/<device>.<stamp>.<md5>.jpg     other bytes for a second that has its image
+"""
+
+import hashlib
+import json
+import logging
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from trapsync import durable
+from trapsync.errors import StorageError, TrapsyncError
+from trapsync.hub.database import Database
+from trapsync.image import TrapName
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 256 * 1024
+_COLUMNS = (
+    *("device", "datetime", "md5", "device_version", "width", "height"),
+    *("lat", "lng", "alt", "temp", "hum", "lum", "bat", "but"),
+    *("datetime_created", "api_version", "api_user_id"),
+)
+_INSERT = (
+    f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{column}' for column in _COLUMNS)})"  # noqa: S608
+)
+# One parameter, however many keys: a client may ask for tens of thousands at once.
+KEYED = (
+    "(images.device, images.datetime) IN "
+    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+)
+RANGED = "images.device LIKE ? AND images.datetime >= ? AND images.datetime < ?"
+
+Row = dict[str, Any]
+
+
+class AlreadyHere(TrapsyncError):
+    """The very same bytes are stored under this device and second."""
+
+
+class Conflict(TrapsyncError):
+    """Other bytes are stored under this device and second; these were kept aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An upload as it lies in `.incoming`: flushed, but not yet looked at."""
+
+    path: Path
+    size: int
+    md5: str
+
+
+class Store:
+    """The images of one hub."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.images = folder / "images"
+        self.conflicts = folder / "conflicts"
+        self._incoming = self.images / ".incoming"
+        self._database = database
+        # Rows are guarded by the database; this holds a file and its row together (see `delete`).
+        self._moving = threading.Lock()
+        try:
+            durable.make_folder(self._incoming)
+            for left_over in self._incoming.iterdir():
+                left_over.unlink()
+        except OSError as error:
+            raise StorageError(durable.explain(error, self._incoming)) from error
+
+    def path(self, row: Row) -> Path:
+        """Where the image of a row stands."""
+        return self.images / _place(row)
+
+    @contextmanager
+    def arriving(self, stream: IO[bytes]) -> Iterator[Arrival]:
+        """Write an upload to a file of its own, gone at the end of the block unless `keep` moved it."""
+        path = self._incoming / f"{secrets.token_hex(8)}.jpg"
+        digest = hashlib.md5(usedforsecurity=False)
+        try:
+            durable.write(path, _hashed(stream, digest))
+            yield Arrival(path, path.stat().st_size, digest.hexdigest())
+        finally:
+            path.unlink(missing_ok=True)
+
+    def keep(self, row: Row, arrival: Path) -> None:
+        """Give a flushed, verified file its final name, then its row.
+
+        Raises AlreadyHere or Conflict, with what is stored left as it is; in a conflict the new file
+        moves to `conflicts`. A crash half-way leaves a file without a row; see `_clear`.
+        """
+        target = self.path(row)
+        durable.make_folder(target.parent)
+        try:
+            with self._moving, self._database.writing() as connection:
+                self._refuse_known(connection, row)
+                self._clear(target, row)
+                arrival.rename(target)
+                durable.flush_folder(target.parent)
+                connection.execute(_INSERT, row)
+        except Conflict:
+            self._set_aside(arrival, row, row["md5"])
+            raise
+
+    def find(self, keys: Iterable[tuple[str, str]]) -> list[Row]:
+        """The rows of these devices and moments, in the order of the table; unknown ones are missing."""
+        with self._database.reading() as connection:
+            found = connection.execute(f"SELECT * FROM images WHERE {KEYED} ORDER BY id", (_array(keys),))  # noqa: S608
+            return [dict(row) for row in found]
+
+    def series(self, device: str, start: str, end: str) -> list[Row]:
+        """The rows of devices LIKE this one, from `start` on and before `end`."""
+        with self._database.reading() as connection:
+            sql = f"SELECT * FROM images WHERE {RANGED} ORDER BY id"  # noqa: S608
+            return [dict(row) for row in connection.execute(sql, (device, start, end))]
+
+    def by_id(self, number: int) -> Row | None:
+        """The row with this id."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT * FROM images WHERE id = ?", (number,)).fetchone()
+            return dict(row) if row else None
+
+    def delete(self, keys: Iterable[tuple[str, str]]) -> list[Row]:
+        """Forget images and their annotations, then remove the files; return the rows that were.
+
+        A crash in between leaves files without rows, which is harmless: see `_clear`.
+        """
+        with self._moving:  # or an upload could put its file between the row's end and the file's
+            with self._database.writing() as connection:
+                sql = f"DELETE FROM images WHERE {KEYED} RETURNING *"  # noqa: S608
+                rows = [dict(row) for row in connection.execute(sql, (_array(keys),)).fetchall()]
+            for row in rows:
+                self.path(row).unlink(missing_ok=True)
+        return rows
+
+    def _refuse_known(self, connection: sqlite3.Connection, row: Row) -> None:
+        sql = "SELECT md5 FROM images WHERE device = :device AND datetime = :datetime"
+        stored = connection.execute(sql, row).fetchone()
+        if stored is None:
+            return
+        name = _place(row).name
+        if stored["md5"] == row["md5"]:
+            raise AlreadyHere(f"{name} is already here, with the same bytes")
+        raise Conflict(
+            f"conflict: {name} is already here with other bytes (md5 {stored['md5']}); "
+            "it stays as it is, and the new file was kept aside"
+        )
+
+    def _clear(self, target: Path, row: Row) -> None:
+        """Make way for a file whose second has no row.
+
+        What stands there was left by a crash, after the rename and before the row, so nobody was ever
+        told that it is stored. The same bytes may be replaced by themselves; others are kept aside.
+        """
+        if not target.exists():
+            return
+        with target.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found != row["md5"]:
+            self._set_aside(target, row, found)
+
+    def _set_aside(self, path: Path, row: Row, md5: str) -> None:
+        place = self.conflicts / _place(row)
+        target = place.with_name(f"{place.stem}.{md5}.jpg")
+        durable.make_folder(target.parent)
+        path.rename(target)
+        durable.flush_folder(target.parent)
+        log.warning("conflict: kept aside as %s", target)
+
+
+def _place(row: Row) -> Path:
+    """`<device>/<date>/<name>`: one spelling of the device, so that one image has one place."""
+    taken = datetime.strptime(row["datetime"], "%Y-%m-%dT%H:%M:%S%z")
+    name = TrapName(row["device"].lower(), taken)
+    return Path(name.folder, str(name))
+
+
+def _array(keys: Iterable[tuple[str, str]]) -> str:
+    return json.dumps(list(keys))
+
+
+def _hashed(stream: IO[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+        yield chunk
