@@ -4,13 +4,33 @@ A request of known length needs no chunked encoding, which WSGI servers treat ba
 server's sees an empty body).
 """
 
+import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from trapsync.durable import explain
 from trapsync.errors import Failed
+from trapsync.image import Image
+
+
+@contextmanager
+def opened(image: Image, path: Path) -> Iterator[BinaryIO]:
+    """Open an image's file for sending. Raises FileNotFoundError when it is gone, Failed when it cannot
+    be read or is not of the size that was examined."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Failed(f"reading it failed: {explain(error, path)}") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size != image.size:
+            raise Failed(f"the file has {size} bytes now; it had {image.size} when it was examined")
+        yield file
 
 
 class Body(Protocol):

@@ -6,19 +6,20 @@ with a dot and end in `.part`; whoever owns the folder may delete those that a c
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from trapsync.errors import StorageError
 
 
-def write(path: Path, content: Iterable[bytes]) -> None:
+def write(path: Path, content: Iterable[bytes], *, verify: Callable[[Path], None] | None = None) -> None:
     """Write a whole new file durably; missing folders are made, an existing file is replaced.
 
     When this returns, the file and its name are on the storage (as far as that honours flushes).
     Raises StorageError, and then nothing stands under the final name that did not stand there before.
-    Whatever `content` itself raises goes through, with the temporary file removed.
+    `verify` is given the flushed temporary file before it gets its name. Whatever `content` or `verify`
+    raise goes through (an OSError as StorageError), with the temporary file removed.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -28,6 +29,8 @@ def write(path: Path, content: Iterable[bytes]) -> None:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
+        if verify:
+            verify(temporary)
         temporary.rename(path)
         flush_folder(path.parent)
     except BaseException as error:

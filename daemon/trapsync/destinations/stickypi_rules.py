@@ -1,0 +1,79 @@
+"""What the Sticky Pi server would answer with a bare 500, known before a byte is sent.
+
+It follows the server's image parser and the columns of its database (branch develop of 2023).
+"""
+
+import ast
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from trapsync.image import Image
+
+# The server refuses earlier dates: there was no Sticky Pi before. A trap that shows one has no clock.
+FIRST_DAY = datetime(2019, 11, 1, tzinfo=UTC)
+# nginx in front of the server takes bodies of 100 MiB; the form around the image is far below 4 kB.
+_LARGEST = 100 * 2**20 - 4096
+# Columns of its database, where they are narrower than a float: the largest magnitude that fits.
+_COLUMN_LIMITS = {"lat": 999.999999, "lng": 999.999999, "alt": 32767.0, "bat": 32767.0}
+_NUMBERS = ("temp", "hum", "bat", "lum", "lat", "lng", "alt")
+_LONGEST_VERSION = 8
+_LONGEST_MAKE = 2000
+
+
+def problem(image: Image) -> str | None:
+    """Why the Sticky Pi server would never take this image, or None. Works on the examined record alone.
+
+    A date before Sticky Pi existed is not among the reasons: that waits for the clock to be put right.
+    """
+    only = "kept on the card; the Sticky Pi API only takes"
+    metadata = image.metadata
+    if image.trap_name is None:
+        return f"{only} names such as 512858f4.2022-05-17_18-46-57.jpg"
+    if not 0 < image.size <= _LARGEST:
+        return f"{only} images up to 100 MB; this has {image.size} bytes"
+    if not metadata.get("exif"):
+        return f"{only} images with EXIF, and this has none"
+    if error := metadata.get("exif_error") or metadata.get("format_error"):
+        return f"kept on the card; the Sticky Pi API cannot read its metadata: {error}"
+    if "format" not in metadata:
+        return f"{only} images with Sticky Pi metadata (UserComment), and this has none"
+    return _problem_with_make(metadata) or _problem_with_columns(metadata)
+
+
+def _problem_with_make(metadata: Mapping[str, Any]) -> str | None:
+    """The server reads Make as a Python literal: a dict is the format of 2020; a ValueError, that is an
+    expression but no literal (StickyPi), the one of 2022; anything else ends in its 500."""
+    make = metadata.get("Make")
+    if not isinstance(make, str):
+        return "EXIF Make is missing; the Sticky Pi API takes StickyPi"
+    if len(make) > _LONGEST_MAKE:
+        return f"EXIF Make has {len(make)} characters"
+    try:
+        literal = ast.literal_eval(make)
+    except ValueError:
+        found = "2022"
+    except (SyntaxError, TypeError, MemoryError, RecursionError):
+        found = ""
+    else:
+        found = "2020" if isinstance(literal, dict) else ""
+    if found != metadata["format"]:
+        return f"EXIF Make is {make[:40]!r}, on which the Sticky Pi API fails; it takes one word: StickyPi"
+    return None
+
+
+def _problem_with_columns(metadata: Mapping[str, Any]) -> str | None:
+    version = metadata.get("device_version")
+    if version is not None and len(str(version)) > _LONGEST_VERSION:
+        return f"device_version {version!r} is longer than {_LONGEST_VERSION} characters"
+    for name in _NUMBERS:
+        value = metadata.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{name} is {value!r}, which is no number"
+        # NOTE: a latitude of -121 passes: genuine images of 2020 have the two swapped, and it takes them.
+        if abs(value) > _COLUMN_LIMITS.get(name, math.inf):
+            return f"{name} is {value!r}, which the server's database has no room for"
+    return None
