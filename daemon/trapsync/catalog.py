@@ -115,6 +115,10 @@ class Catalog:
             self.checkpoint()
             self._db.close()
 
+    def close_reader(self) -> None:
+        """Close what `open_to_read` opened."""
+        self._db.close()
+
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file, as far as readers allow; for idle moments."""
         with self._lock:

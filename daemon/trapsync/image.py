@@ -47,6 +47,12 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
+def place_of(path: str) -> str:
+    """Where a copy of a spool's file belongs: `<device>/<date>/<name>`, or its path if it is foreign."""
+    trap_name = parse_name(PurePosixPath(path).name)
+    return f"{trap_name.folder}/{trap_name}" if trap_name else path
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file of the spool as it was when it was examined: path relative to the spool, size, mtime."""
@@ -118,6 +124,5 @@ class Image:
 
     @property
     def place(self) -> str:
-        """Where a copy of it belongs below a folder of ours: `<device>/<date>/<name>`, or its path."""
-        trap_name = self.trap_name
-        return f"{trap_name.folder}/{trap_name}" if trap_name else self.path
+        """Where a copy of it belongs below a folder of ours; see `place_of`."""
+        return place_of(self.path)

@@ -26,7 +26,7 @@ from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
 from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
 from trapsync.examine import thumbnail_paths
-from trapsync.image import Evidence, Found, Image, TrapName
+from trapsync.image import Evidence, Found, Image, TrapName, place_of
 from trapsync.settings import Prune, Settings, Storage, Trap
 from trapsync.watch import Patience, look, walk
 
@@ -364,7 +364,7 @@ def _remove_pruned(catalog: Catalog, storage: Storage) -> int:
     for found in marked:
         if look(storage.spool, found.path) == found:
             (storage.spool / found.path).unlink(missing_ok=True)
-            for thumbnail in thumbnail_paths(storage.thumbnails, found.path):
+            for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
                 thumbnail.unlink(missing_ok=True)
     catalog.forget_pruned([found.path for found in marked])
     return len(marked)

@@ -196,6 +196,9 @@ class Examiners:
             if attempt == 1:  # it may have been the machine's fault: once more, in a fresh process
                 return self._outcome(found, self._schedule(found), attempt=2)
             return DamagedImage(_describe_failure(error, self._settings))
+        except StorageError as error:  # the card does not let it be read
+            log.error("%s", error)
+            return None
         except Exception:
             log.exception("examining %r failed; it stays in the spool", found.path)
             return None

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import NoReturn
 
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerThreads
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -123,6 +124,7 @@ class Service:
         with lock(storage.state):
             self._prepare_folders()
             self._catalog = open_catalog(self.settings, self._clock)
+            self._catalog.set_fact("bug", None)
             self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
             self._examiners = Examiners(self.settings.ingest, storage)
             self._camera = CameraProcess(self.settings, self._device, self._clock)
@@ -313,11 +315,8 @@ class Service:
         if self.settings.prune.enabled:
             self._add_job("prune", every, self._prune)
         for destination in self._destinations:
-            self._add_job(
-                f"deliver:{destination.name}",
-                destination.settings.every,
-                lambda d=destination: self._deliver(d),
-            )
+            work = partial(self._deliver, destination)
+            self._add_job(f"deliver:{destination.name}", destination.settings.every, work)
 
     def _add_job(self, name: str, every: float, work: Callable[[], object]) -> None:
         def job() -> None:
@@ -400,6 +399,13 @@ def _outcome(future: Future[Receipt]) -> Receipt | Exception:
     raise error
 
 
-def restart(arguments: list[str]) -> Any:
+def restart(arguments: list[str]) -> NoReturn:
     """Begin again as the same process with fresh settings: reload is start again."""
     os.execv(sys.executable, [sys.executable, "-m", "trapsync", *arguments])  # noqa: S606
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End the process now. An upload in flight would hold up the interpreter; it stays owed."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

@@ -81,7 +81,8 @@ def _shown(number: float, like: object = None) -> str:
     kind = number if like is None else like
     if isinstance(kind, Duration):
         unit = next((u for u in ("day", "h", "min", "s") if number >= _UNITS_OF_TIME[u]), "ms")
-        return f"{number / _UNITS_OF_TIME[unit]:g} {unit}"
+        count = number / _UNITS_OF_TIME[unit]
+        return f"{count:g} {unit}{'s' if unit == 'day' and count != 1 else ''}"
     if isinstance(kind, Size):
         unit = next((u for u in ("GB", "MB", "kB") if number >= _UNITS_OF_SIZE[u]), "B")
         return f"{number / _UNITS_OF_SIZE[unit]:g} {unit}"
@@ -335,6 +336,28 @@ def _explain(message: str, table: dict[str, Any], at: str) -> str:
         found = found.get(key) if isinstance(found, dict) else None
     value = f" = {found!r}" if isinstance(found, str | int | float | bool) else ""
     return f"{where}{value}: {reason[:1].lower()}{reason[1:].replace('`', '')}"
+
+
+def to_text(settings: Table) -> str:
+    """Write settings as TOML that `parse` reads back to the same; durations and sizes with their units."""
+    import tomli_w
+
+    return tomli_w.dumps(_plain(settings))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Table):
+        fields = ((key, getattr(value, key)) for key in value.__struct_fields__)
+        return {key: _plain(inner) for key, inner in fields if inner is not None}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Exposure) and not value:
+        return "auto"
+    if isinstance(value, Duration | Size):
+        return _shown(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _rooted(settings: Settings, folder: Path) -> Settings:

@@ -1,0 +1,131 @@
+"""What a person's command does in the daemon's place, or asks the running daemon to do."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trapsync import pipeline, trap
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock
+from trapsync.destinations import Destination, Tools, connect
+from trapsync.errors import SettingsError, StorageError
+from trapsync.inbox import Inbox
+from trapsync.processes import Examiners
+from trapsync.service import in_parallel
+from trapsync.settings import Settings
+from trapsync.watch import Patience
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """An opened trap: the catalog and the destinations that were asked for."""
+
+    settings: Settings
+    catalog: Catalog
+    destinations: list[Destination]
+    clock: Clock
+
+
+@contextmanager
+def opened(settings: Settings, source: Path, tools: Tools, only: str | None = None) -> Iterator[Bench]:
+    """Open the catalog and connect destinations (all, or the one named); for writing beside a daemon too.
+
+    Each write is a short transaction of its own, so a command and the daemon do not get in each other's way.
+    """
+    destinations = connect_some(settings, source, tools, only)
+    catalog = trap.open_catalog(settings, tools.clock)
+    try:
+        yield Bench(settings, catalog, destinations, tools.clock)
+    finally:
+        for destination in destinations:
+            destination.close()
+        catalog.close()
+
+
+def connect_some(settings: Settings, source: Path, tools: Tools, only: str | None) -> list[Destination]:
+    """Connect the destinations of the config file, or only the one named; SettingsError if there is none."""
+    if only is not None and only not in settings.destinations:
+        known = ", ".join(settings.destinations) or "none"
+        raise SettingsError(f"{source}: there is no destination {only!r}; there are: {known}")
+    return [
+        connect(name, table, tools, source)
+        for name, table in settings.destinations.items()
+        if only in (None, name)
+    ]
+
+
+def deliver(
+    bench: Bench, progress: Callable[[int], None], only: str | None = None
+) -> dict[str, pipeline.Turn]:
+    """Without a daemon: find and examine what is new, then one turn to each destination, or the one named.
+
+    The caller holds the trap's lock. `progress` gets the number of images still owed to all of them.
+    """
+    if only is not None and only not in {destination.name for destination in bench.destinations}:
+        raise SettingsError(f"there is no destination {only!r} in the config file")
+    bench.catalog.register((d.name, d.settings.kind, d.settings.required) for d in bench.destinations)
+    ingest(bench)
+    return {
+        destination.name: pipeline.deliver(
+            bench.catalog,
+            destination,
+            bench.settings.storage.spool,
+            bench.clock,
+            in_parallel(destination.settings.parallel),
+            lambda: progress(owed(bench.catalog)),
+        )
+        for destination in bench.destinations
+        if only in (None, destination.name)
+    }
+
+
+def ingest(bench: Bench) -> None:
+    """Sweep the spool once and examine what the catalog does not know."""
+    storage = bench.settings.storage
+    inbox = Inbox(bench.clock)
+    if not storage.spool.is_dir():
+        raise StorageError(f"{storage.spool}: the spool is not there")
+    pipeline.sweep(bench.catalog, storage.spool, inbox.put)
+    examiners = Examiners(bench.settings.ingest, storage)
+    patience = Patience(bench.settings.ingest.settle)
+    try:
+        while paths := inbox.take(32):
+            pipeline.ingest(bench.catalog, storage, paths, examiners.examine, patience, bench.clock)
+    finally:
+        examiners.close()
+
+
+def owed(catalog: Catalog) -> int:
+    """How many deliveries are owed, to all destinations together."""
+    return sum(int(row["owed"]) for row in catalog.destinations())
+
+
+def wake_daemon(process: int) -> None:
+    """Ask the running daemon to deliver now (SIGUSR1); StorageError if it is another user's."""
+    try:
+        os.kill(process, signal.SIGUSR1)
+    except PermissionError:
+        raise StorageError(
+            f"the daemon (process {process}) belongs to another user; try: sudo trapsync deliver"
+        ) from None
+
+
+def release(settings: Settings, catalog: Catalog, quarantine_id: int) -> str:
+    """Put a quarantined file back where it lay, to be examined again; its path in the spool."""
+    for row in catalog.quarantined():
+        if row["id"] == quarantine_id:
+            break
+    else:
+        raise StorageError(f"there is no number {quarantine_id} in quarantine; see: trapsync quarantine")
+    target = settings.storage.spool / row["path"]
+    if target.exists():
+        raise StorageError(f"{target} is there already; move it away first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The opposite order of going in: the file first. Killed in between, it is in both records, and the
+    # next sweep examines it.
+    (settings.storage.quarantine / row["kept_as"]).rename(target)
+    catalog.release_quarantined(quarantine_id)
+    return str(row["path"])

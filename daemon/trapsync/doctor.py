@@ -1,0 +1,130 @@
+"""The doctor: what could keep this trap from working, and what to do about each finding."""
+
+import os
+from pathlib import Path
+
+from trapsync import thumbnail
+from trapsync.clock import Clock
+from trapsync.destinations import Finding, Tools, connect
+from trapsync.device import device_id
+from trapsync.errors import TrapsyncError
+from trapsync.pipeline import free_bytes
+from trapsync.settings import Settings
+from trapsync.trap import holder
+
+
+def examine_trap(settings: Settings, clock: Clock, tools: Tools, source: Path) -> list[Finding]:
+    """All findings, in the order in which an image meets what they are about. Sends no image."""
+    return [
+        _device(settings),
+        _camera(settings),
+        *_folders(settings),
+        _space(settings),
+        _thumbnails(),
+        _clock(clock),
+        _daemon(settings),
+        *_destinations(settings, tools, source),
+    ]
+
+
+def _device(settings: Settings) -> Finding:
+    try:
+        return Finding("ok", "device", f"this trap is {device_id(settings.trap)}")
+    except TrapsyncError as error:
+        return Finding("failing", "device", str(error))
+
+
+def _camera(settings: Settings) -> Finding:
+    """Only whether the software is there: the hardware belongs to the daemon while it runs."""
+    kind = settings.camera.kind
+    if kind == "none":
+        return Finding("warning", "camera", "none: only files that others put into the spool are delivered")
+    if kind == "simulated":
+        missing = None if settings.camera.simulated.replay else thumbnail.missing()
+        if missing:
+            return Finding("failing", "camera", f"the simulated camera draws with libvips: {missing}")
+        return Finding(
+            "warning", "camera", 'simulated: these are no real pictures; set camera.kind = "picamera"'
+        )
+    import importlib.util
+
+    if importlib.util.find_spec("picamera2"):
+        return Finding("ok", "camera", "picamera2 is installed")
+    return Finding(
+        "failing",
+        "camera",
+        "picamera2 is not installed: sudo apt install python3-picamera2, in a venv that sees system packages",
+    )
+
+
+def _folders(settings: Settings) -> list[Finding]:
+    folders = (("spool", settings.storage.spool), ("state", settings.storage.state))
+    return [_folder(subject, folder) for subject, folder in folders]
+
+
+def _folder(subject: str, folder: Path) -> Finding:
+    if not folder.is_dir():
+        return Finding("warning", subject, f"{folder} is not there yet; the daemon makes it when it starts")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(
+            "failing", subject, f"{folder}: no permission to write; run the doctor as the daemon's user"
+        )
+    return Finding("ok", subject, str(folder))
+
+
+def _space(settings: Settings) -> Finding:
+    free, least = free_bytes(settings.storage.spool), settings.storage.min_free
+    text = f"{free / 1e9:.1f} GB free"
+    if free < least:
+        return Finding(
+            "failing", "card", f"{text}: below storage.min_free, no pictures are taken; free some space"
+        )
+    if free < 5 * least:
+        return Finding("warning", "card", f"{text}: not much; enable [prune] or change the card")
+    return Finding("ok", "card", text)
+
+
+def _thumbnails() -> Finding:
+    missing = thumbnail.missing()
+    if missing:
+        return Finding("warning", "thumbnails", f"none are made: {missing}")
+    return Finding("ok", "thumbnails", "libvips is installed")
+
+
+def _clock(clock: Clock) -> Finding:
+    if clock.trusted():
+        return Finding("ok", "clock", "synchronised")
+    return Finding(
+        "warning",
+        "clock",
+        "not synchronised: times may be wrong until the network comes; with a real-time clock that you "
+        'set yourself, say trap.clock = "trusted"',
+    )
+
+
+def _daemon(settings: Settings) -> Finding:
+    process = holder(settings.storage.state)
+    if process is None:
+        return Finding(
+            "warning", "daemon", "not running; start it: systemctl start trapsync, or trapsync run"
+        )
+    return Finding("ok", "daemon", f"running as process {process}")
+
+
+def _destinations(settings: Settings, tools: Tools, source: Path) -> list[Finding]:
+    if not settings.destinations:
+        return [
+            Finding(
+                "warning", "destinations", "there is none: images stay on the card; add a [destinations.NAME]"
+            )
+        ]
+    findings = []
+    for name, table in settings.destinations.items():
+        try:
+            destination = connect(name, table, tools, source)
+        except TrapsyncError as error:
+            findings.append(Finding("failing", name, str(error)))
+            continue
+        findings += [Finding(f.verdict, f"{name}: {f.subject}", f.text) for f in destination.check()]
+        destination.close()
+    return findings

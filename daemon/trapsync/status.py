@@ -1,0 +1,272 @@
+"""A snapshot of the trap's health, and its two faces: JSON for programs, lines for people.
+
+It is taken from the catalog, the filesystem and the daemon's lock, so it is true when the daemon is
+dead too. The verdict is the worst of its reasons; each reason says what to do about it.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from trapsync import __version__, schedule
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock, iso, utc
+from trapsync.errors import CatalogError
+from trapsync.image import Image
+from trapsync.pipeline import free_bytes
+from trapsync.settings import Settings
+from trapsync.trap import holder, local_time, place
+
+VERDICTS = ("ok", "warning", "failing")
+_FEW_DAYS = 3.0  # of disk left: time to come by
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why the verdict is not ok, in words for a person."""
+
+    verdict: str
+    text: str
+
+
+def snapshot(settings: Settings, clock: Clock, device: str) -> dict[str, Any]:
+    """How the trap is. Keys: see the README; seconds and bytes, moments as UTC text.
+
+    Reads only; works beside a daemon, without one, and without a catalog.
+    """
+    storage = settings.storage
+    facts: dict[str, Any] = {
+        "device": device,
+        "name": settings.trap.name,
+        "version": __version__,
+        "at": iso(utc(clock.wall())),
+        "clock": {"trusted": clock.trusted()},
+        "daemon": {"running": holder(storage.state) is not None},
+        "disk": {"free_bytes": free_bytes(storage.spool), "days_left": None},
+        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 0),
+        "newest_image": None,
+        "destinations": {},
+    }
+    problem = _add_catalog(facts, settings, clock)
+    reasons = [problem] if problem else list(_reasons(facts, settings, clock))
+    facts["verdict"] = max((reason.verdict for reason in reasons), key=VERDICTS.index, default="ok")
+    facts["reasons"] = [reason.text for reason in reasons]
+    return facts
+
+
+def _add_catalog(facts: dict[str, Any], settings: Settings, clock: Clock) -> Reason | None:
+    """Read what the catalog knows; a Reason if it cannot be read."""
+    path = settings.storage.catalog
+    if not path.exists():
+        return Reason(
+            "failing", f"there is no catalog at {path}: the daemon never ran; start it: trapsync run"
+        )
+    try:
+        catalog = Catalog.open_to_read(path, clock)
+        try:
+            _read(catalog, facts, settings, clock)
+        finally:
+            catalog.close_reader()
+    except (CatalogError, sqlite3.Error) as error:
+        return Reason("failing", f"{error}; restarting the daemon rebuilds it from the spool")
+    return None
+
+
+def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Clock) -> None:
+    ledger = catalog.ledger()
+    facts["ledger"] = {name: getattr(ledger, name) for name in facts["ledger"]}
+    facts["conflicts"] = catalog.conflicts()
+    facts["vanished"] = catalog.vanished()
+    facts["newest_image"] = _newest(catalog.newest(), clock)
+    facts["disk"]["days_left"] = _days_left(facts["disk"]["free_bytes"], catalog, settings, clock)
+    facts["destinations"] = {row["name"]: _destination(row, clock) for row in catalog.destinations()}
+    facts |= {
+        name: value for name, value in catalog.facts().items() if name in {"capture", "thumbnails", "bug"}
+    }
+
+
+def _newest(image: Image | None, clock: Clock) -> dict[str, Any] | None:
+    """The newest image and its age: by the monotonic clock within its own boot, else by the wall."""
+    if image is None:
+        return None
+    seen = image.evidence
+    if seen and seen.boot_id == clock.boot_id():
+        age = clock.monotonic() - seen.monotonic
+    elif image.trap_name:
+        age = clock.wall() - image.trap_name.taken.timestamp()
+    else:
+        age = None
+    return {"name": image.name, "age_s": None if age is None else round(max(0.0, age), 1)}
+
+
+def _days_left(free: int, catalog: Catalog, settings: Settings, clock: Clock) -> float | None:
+    """Days until the card is full at the present rate, if nothing leaves it; None if unknown."""
+    sizes = catalog.recent_sizes()
+    if not sizes or settings.camera.kind == "none":
+        return None
+    awake = schedule.open_fraction(settings.capture.windows, place(settings), local_time(clock))
+    a_day = awake * 86400 / settings.capture.every * sum(sizes) / len(sizes)
+    return round(max(0, free - settings.storage.min_free) / a_day, 1) if a_day else None
+
+
+def _destination(row: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    def moment(at: float | None) -> str | None:
+        return None if at is None else iso(utc(at))
+
+    return {
+        "kind": row["kind"],
+        "required": bool(row["required"]),
+        "owed": row["owed"],
+        "delivered": row["delivered"],
+        "refused": row["refused"],
+        "last_delivery": moment(row["delivered_at"]),
+        "next_attempt": moment(clock.wall() + row["waits"]) if row["waits"] else None,
+        "last_error": row["error"],
+    }
+
+
+def _reasons(facts: dict[str, Any], settings: Settings, clock: Clock) -> list[Reason]:
+    checks = (_daemon, _capture, _disk, _clock, _losses, _destinations)
+    return [reason for check in checks for reason in check(facts, settings, clock)]
+
+
+def _daemon(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[Reason]:
+    if facts["daemon"]["running"]:
+        return (
+            [Reason("warning", "a job of the daemon failed unexpectedly: see its log")]
+            if facts.get("bug")
+            else []
+        )
+    return [
+        Reason("failing", "the daemon is not running; start it: systemctl start trapsync, or trapsync run")
+    ]
+
+
+def _capture(facts: dict[str, Any], settings: Settings, clock: Clock) -> list[Reason]:
+    if settings.camera.kind == "none":
+        return []
+    capture = facts.get("capture") or {"failures": 0, "error": None}
+    if capture["failures"] >= 3:
+        return [
+            Reason("failing", f"no pictures, {capture['failures']} failures in a row: {capture['error']}")
+        ]
+    if capture["failures"]:
+        return [Reason("warning", f"the last picture failed: {capture['error']}")]
+    newest = facts["newest_image"]
+    awake = schedule.is_open(settings.capture.windows, place(settings), local_time(clock))
+    if newest and awake and newest["age_s"] is not None and newest["age_s"] > 3 * settings.capture.every + 60:
+        return [Reason("failing", f"the newest image is {_ago(newest['age_s'])} old: is the camera well?")]
+    return []
+
+
+def _disk(facts: dict[str, Any], settings: Settings, _clock: Clock) -> list[Reason]:
+    free, days = facts["disk"]["free_bytes"], facts["disk"]["days_left"]
+    if free < settings.storage.min_free:
+        return [
+            Reason(
+                "failing",
+                f"the card is full ({free / 1e6:.0f} MB free): no pictures until images are delivered",
+            )
+        ]
+    if days is not None and days < _FEW_DAYS and not settings.prune.enabled:
+        return [Reason("warning", f"the card is full in {days:g} days; deliver, prune or change it")]
+    return []
+
+
+def _clock(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[Reason]:
+    if facts["clock"]["trusted"]:
+        return []
+    return [Reason("warning", "the clock is not synchronised: the times of images may be wrong")]
+
+
+def _losses(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[Reason]:
+    reasons = []
+    if facts["ledger"]["quarantined"]:
+        n = facts["ledger"]["quarantined"]
+        reasons.append(
+            Reason("warning", f"{_count(n, 'damaged file')} in quarantine; see: trapsync quarantine")
+        )
+    if facts.get("vanished"):
+        reasons.append(
+            Reason(
+                "warning",
+                f"{_count(facts['vanished'], 'image')} left the card before being delivered: who removed them?",
+            )
+        )
+    if facts.get("conflicts"):
+        reasons.append(
+            Reason(
+                "warning",
+                f"{_count(facts['conflicts'], 'image')} with the name of another; see: trapsync images --conflicts",
+            )
+        )
+    if facts.get("thumbnails"):
+        reasons.append(Reason("warning", f"no thumbnails: {facts['thumbnails']}"))
+    return reasons
+
+
+def _destinations(facts: dict[str, Any], settings: Settings, _clock: Clock) -> list[Reason]:
+    if not facts["destinations"]:
+        return [
+            Reason("warning", "there is no destination: images stay on the card; add a [destinations.NAME]")
+        ]
+    reasons = []
+    for name, row in facts["destinations"].items():
+        if row["refused"]:
+            text = f"{name} refused {_count(row['refused'], 'image')}; see: trapsync images --refused"
+            reasons.append(Reason("warning", text))
+        if row["owed"] and row["last_error"]:
+            reasons.append(Reason("warning", f"{name} is out of reach: {row['last_error']}"))
+    return reasons
+
+
+# ── For people ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The snapshot as (label, text) lines for a person; the verdict and its reasons come first."""
+    ledger, disk, newest = facts["ledger"], facts["disk"], facts["newest_image"]
+    days = "" if disk["days_left"] is None else f", {disk['days_left']:g} days at this rate"
+    return [
+        (facts["verdict"], f"trap {facts['device']}" + (f" ({facts['name']})" if facts["name"] else "")),
+        *(("", f"- {reason}") for reason in facts["reasons"]),
+        ("newest image", _newest_line(newest)),
+        ("images", _ledger_line(ledger)),
+        *((name, _destination_line(row)) for name, row in facts["destinations"].items()),
+        ("card", f"{disk['free_bytes'] / 1e9:.1f} GB free{days}"),
+        ("clock", "synchronised" if facts["clock"]["trusted"] else "not synchronised"),
+        ("daemon", "running" if facts["daemon"]["running"] else "not running"),
+    ]
+
+
+def _newest_line(newest: dict[str, Any] | None) -> str:
+    if newest is None:
+        return "none yet"
+    age = "" if newest["age_s"] is None else f", {_ago(newest['age_s'])} ago"
+    return f"{newest['name']}{age}"
+
+
+def _ledger_line(ledger: dict[str, int]) -> str:
+    parts = " + ".join(f"{n} {name}" for name, n in ledger.items() if name != "captured")
+    return f"{ledger['captured']} captured = {parts}"
+
+
+def _destination_line(row: dict[str, Any]) -> str:
+    parts = [f"{row['delivered']} delivered, {row['owed']} owed"]
+    if row["refused"]:
+        parts.append(f"{row['refused']} refused")
+    parts.append(f"last {row['last_delivery']}" if row["last_delivery"] else "nothing delivered yet")
+    if row["next_attempt"]:
+        parts.append(f"next attempt {row['next_attempt']}")
+    return "; ".join(parts)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
