@@ -8,7 +8,7 @@
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ class RunningHub:
     hub: Hub
     url: str
     port: int
+    stop: Callable[[], None]
     user: str = "trap"
     password: str = PASSWORD
 
@@ -58,15 +59,18 @@ class RunningHub:
         assert all(path.is_file() for path in paths)
         return {path.name: md5 for path, md5 in paths.items()}
 
-    def token(self, user: str = "trap") -> str:
-        """A fresh token, got over HTTP."""
-        answer = requests.post(f"{self.url}/get_token", auth=(user, self.password), timeout=10)
-        answer.raise_for_status()
-        return str(answer.json()["token"])
+    def auth(self, user: str = "trap") -> tuple[str, str]:
+        """How a client that has a token shows it. One of USERS is made when it is first wanted."""
+        accounts = self.hub.accounts
+        if user not in accounts.names():  # not all of them at once: hashing passwords is slow by design
+            accounts.add(user, PASSWORD, USERS[user])
+        known = accounts.named(user)
+        assert known is not None
+        return accounts.token(known)[0], ""
 
     def ask(self, path: str, body: Any, user: str = "trap") -> requests.Response:
-        """POST a JSON body with that user's password."""
-        return requests.post(f"{self.url}/{path}", json=body, auth=(user, self.password), timeout=30)
+        """POST a JSON body as that user."""
+        return requests.post(f"{self.url}/{path}", json=body, auth=self.auth(user), timeout=30)
 
     def upload(
         self, name: str, content: bytes, md5: str | None = None, user: str = "trap"
@@ -76,7 +80,7 @@ class RunningHub:
             f"{self.url}/_put_new_images",
             files={name: (name, content, "application/jpeg")},
             data={} if md5 is None else {f"{name}.md5": md5},
-            auth=(user, self.password),
+            auth=self.auth(user),
             timeout=30,
         )
 
@@ -90,18 +94,18 @@ def running(
     examiner: Examine = examine.examine,
     largest_body: int = LARGEST_BODY,
 ) -> Iterator[RunningHub]:
-    """A hub with the three USERS, listening until the block ends.
+    """A hub that listens until the block ends.
 
     A hub that comes back after an outage is the same folder and the same port once more.
     """
     hub = Hub.open(folder, clock, examiner)
-    for name in USERS.keys() - set(hub.accounts.names()):  # hashing passwords is slow by design
-        hub.accounts.add(name, PASSWORD, USERS[name])
+    if "trap" not in hub.accounts.names():
+        hub.accounts.add("trap", PASSWORD, "read-write")
     server = Server(make_app(hub, largest_body=largest_body), "127.0.0.1", port)
     thread = threading.Thread(target=server.run, name="hub", daemon=True)
     thread.start()
     try:
-        yield RunningHub(hub, server.address, server.port)
+        yield RunningHub(hub, server.address, server.port, server.stop)
     finally:
         server.stop()
         thread.join(10)

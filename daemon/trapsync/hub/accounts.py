@@ -65,6 +65,11 @@ class Accounts:
         with self._database.reading() as connection:
             return [row["name"] for row in connection.execute("SELECT name FROM users ORDER BY name")]
 
+    def named(self, name: str) -> User | None:
+        """The user of that name."""
+        row = self._find("name", name)
+        return _user(row) if row else None
+
     def with_default_password(self) -> list[str]:
         """Those whose password everybody knows who has read the manual."""
         with self._database.reading() as connection:

@@ -106,6 +106,7 @@ class Server:
                 clear_untrusted_proxy_headers=True,
             )
         except (OSError, ValueError) as error:
+            self._close()
             raise SettingsError(_why_not(error, host, port)) from error
 
     @property
@@ -131,14 +132,17 @@ class Server:
         while self._is_busy() and time.monotonic() < deadline:
             self._turn(0.1)
         self._waitress.task_dispatcher.shutdown(timeout=1)
-        for one in list(self._sockets.values()):
-            one.close()
+        self._close()
 
     def stop(self) -> None:
         """End `run`. May be called from a signal handler or from another thread, more than once."""
         self._stopping = True
         for listener in self._listeners():
             listener.pull_trigger()  # wakes the loop
+
+    def _close(self) -> None:
+        for one in list(self._sockets.values()):
+            one.close()
 
     def _turn(self, seconds: float) -> None:
         from waitress import wasyncore
