@@ -97,8 +97,9 @@ def _with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.command()
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
+@click.option("--captures", type=click.IntRange(min=0), metavar="N", help="Take no more than N pictures.")
 @_with_trap
-def run(trap: _Trap, verbose: bool) -> None:
+def run(trap: _Trap, verbose: bool, captures: int | None) -> None:
     """Run the daemon in the foreground.
 
     SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
@@ -106,7 +107,7 @@ def run(trap: _Trap, verbose: bool) -> None:
     from trapsync import service
 
     _start_logging(verbose)
-    daemon = service.Service(trap.settings, trap.source)
+    daemon = service.Service(trap.settings, trap.source, captures)
     try:
         daemon.run()
     except TrapsyncError as error:

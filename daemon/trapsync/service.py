@@ -93,11 +93,14 @@ class Board:
 class Service:
     """The daemon. `run` returns when it is told to stop; `reload` says whether to start again."""
 
-    def __init__(self, settings: Settings, source: Path) -> None:
-        """Check everything that can be wrong in the settings; SettingsError, and nothing was touched."""
+    def __init__(self, settings: Settings, source: Path, captures: int | None = None) -> None:
+        """Check everything that can be wrong in the settings; SettingsError, and nothing was touched.
+
+        `captures`: take no more than so many pictures, for trying things out.
+        """
         self.settings = settings
         self.reload = False
-        self._source = source
+        self._captures = captures
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
         self._place = place(settings)
@@ -238,12 +241,14 @@ class Service:
         every, clock = self.settings.capture.every, self._clock
         due, failures = clock.monotonic(), 0
         self._board.beat("capture", self._patience())
-        while not self._stop.wait(max(0.0, due - clock.monotonic())):
+        while self._captures != 0 and not self._stop.wait(max(0.0, due - clock.monotonic())):
             due = max(due + every, clock.monotonic())
             if schedule.is_open(self.settings.capture.windows, self._place, local_time(clock)):
                 failures = self._capture_once(failures)
             else:
                 self._board.beat("capture", self._patience())
+        self._board.rest("capture")
+        self._stop.wait()
 
     def _capture_once(self, failures: int) -> int:
         """One picture; the number of failures in a row. Only a new image is a sign of life."""
@@ -256,6 +261,7 @@ class Service:
             return self._capture_failed(failures, error)
         self._board.beat("capture", self._patience())
         self._inbox.put(path)
+        self._captures = self._captures and self._captures - 1
         log.info("captured %s", path)
         self._catalog.set_fact("capture", {"failures": 0, "error": None})
         return 0

@@ -275,7 +275,7 @@ def load(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
-    return _rooted(parse(text, path), path.absolute().parent)
+    return rooted(parse(text, path), path.absolute().parent)
 
 
 def parse(text: str, source: object) -> Settings:
@@ -360,26 +360,25 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _rooted(settings: Settings, folder: Path) -> Settings:
-    """Make relative paths absolute, from the config file's own folder."""
-    storage = msgspec.structs.replace(
-        settings.storage,
-        spool=folder / settings.storage.spool,
-        state=folder / settings.storage.state,
-    )
-    replay = settings.camera.simulated.replay
-    simulated = msgspec.structs.replace(settings.camera.simulated, replay=folder / replay if replay else None)
-    camera = msgspec.structs.replace(settings.camera, simulated=simulated)
-    return msgspec.structs.replace(settings, storage=storage, camera=camera)
+def rooted(table: T, folder: Path) -> T:
+    """The same table with relative paths made absolute, from the config file's own folder."""
+    changes: dict[str, Any] = {}
+    for key in table.__struct_fields__:
+        value = getattr(table, key)
+        if isinstance(value, Path):
+            changes[key] = folder / value
+        elif isinstance(value, Table):
+            changes[key] = rooted(value, folder)
+    return msgspec.structs.replace(table, **changes)
 
 
 def read_secret(name: Path, key: str) -> str:
-    """Read a secret from a file, or from a systemd credential of that name; the last newline goes.
+    """Read a secret from a file, or from the systemd credential of the same name; the last newline goes.
 
     Raises SettingsError when it is missing, empty, or readable by everybody on the machine.
     """
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(credentials, name) if credentials and len(name.parts) == 1 else name
+    path = Path(credentials, name.name) if credentials and Path(credentials, name.name).exists() else name
     try:
         mode = path.stat().st_mode
         secret = path.read_text(encoding="utf-8").rstrip("\n")

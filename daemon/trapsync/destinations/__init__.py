@@ -16,7 +16,7 @@ from trapsync.clock import Clock
 from trapsync.errors import SettingsError
 from trapsync.image import Image
 from trapsync.settings import Destination as DestinationSettings
-from trapsync.settings import decode
+from trapsync.settings import decode, rooted
 
 # A kind is a module that defines `Settings` and `connect(name, settings, tools)`; it is imported when a
 # table of that kind is in the config file, and not before.
@@ -82,7 +82,7 @@ class Destination(Protocol):
         """Let connections go."""
 
 
-def connect(name: str, table: dict[str, Any], tools: Tools, source: object) -> Destination:
+def connect(name: str, table: dict[str, Any], tools: Tools, source: Path) -> Destination:
     """Make the destination of one [destinations.NAME] table; SettingsError if the table is wrong."""
     kind, settings = check(name, table, source)
     make: Callable[[str, DestinationSettings, Tools], Destination] = importlib.import_module(
@@ -91,11 +91,11 @@ def connect(name: str, table: dict[str, Any], tools: Tools, source: object) -> D
     return make(name, settings, tools)
 
 
-def check(name: str, table: dict[str, Any], source: object) -> tuple[str, DestinationSettings]:
+def check(name: str, table: dict[str, Any], source: Path) -> tuple[str, DestinationSettings]:
     """Decode a table by its kind's own settings type, and connect nothing."""
     at = f"destinations.{name}"
     kind = table.get("kind") if isinstance(table, dict) else None
     if kind not in KINDS:
         raise SettingsError(f"{source}: {at}.kind = {kind!r}: must be one of: {', '.join(KINDS)}")
     settings: DestinationSettings = decode(table, importlib.import_module(KINDS[kind]).Settings, source, at)
-    return kind, settings
+    return kind, rooted(settings, source.absolute().parent)
