@@ -1,0 +1,177 @@
+"""What runs in the worker pool: one file's digests and metadata, and its small copies.
+
+A worker reads files that anybody may have written, with limits on time and memory from outside. What a
+delivery needs (`examine`: a few milliseconds) is apart from what a gallery needs (`thumbnails`: a decoder,
+and twenty times as long).
+"""
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from trapsync import durable, exif, jpeg, thumbnail
+from trapsync.errors import DamagedImage, IncompleteImage, StorageError
+from trapsync.image import Evidence, Image
+
+LARGEST_FILE = 100 * 10**6  # bytes; also what the Sticky Pi server's nginx accepts
+LARGEST_PICTURE = 100 * 10**6  # pixels
+_CHUNK = 1 << 20
+_LONGEST_HEADER = 16 << 20  # some phones keep megabytes of depth map before the picture data
+
+
+def prepare(memory: int) -> None:
+    """Make this worker process harmless: the pool's initialiser, called once in each.
+
+    `memory` is the limit of its address space in bytes; beyond it an allocation fails as MemoryError.
+    An interrupt from the keyboard is the parent's business.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    os.nice(5)
+
+
+def examine(spool: Path, path: str) -> Image:
+    """Read one file of the spool, once, and say what it is: digests, size, metadata, evidence.
+
+    The memory needed does not depend on the file. Raises IncompleteImage for a file that has no end
+    (cut off, zero-filled, or still being written), DamagedImage for whatever else is no whole JPEG,
+    FileNotFoundError when it is gone, StorageError when the card does not let it be read.
+    """
+    full = spool / path
+    with _reading(full):
+        # O_NONBLOCK: to open a fifo would wait for its writer, for ever.
+        descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            size = _checked_size(os.fstat(descriptor))
+            findings = _Findings()
+            while chunk := os.read(descriptor, _CHUNK):
+                findings.take(chunk)
+        finally:
+            os.close(descriptor)
+    return findings.image(path, size)
+
+
+def thumbnails(spool: Path, path: str, folder: Path) -> None:
+    """Make both small copies of an image, below `folder`. Raises like `thumbnail.make`."""
+    small, mini = thumbnail_paths(folder, Image(path, 0, "", "", 0, 0).place)
+    thumbnail.make(spool / path, small, mini)
+
+
+def thumbnail_paths(folder: Path, place: str) -> tuple[Path, Path]:
+    """Where the copies of 512 x 384 and of 128 x 96 belong; `place` is `Image.place`."""
+    return folder / f"{place}.thumbnail.jpg", folder / f"{place}.thumbnail-mini.jpg"
+
+
+@contextmanager
+def _reading(full: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedImage("a symbolic link, not a file") from None
+        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
+            raise DamagedImage("not a regular file") from None
+        if error.errno == errno.EACCES:
+            raise StorageError(f"{full}: no permission to read it") from None
+        raise StorageError(durable.explain(error, full)) from error
+
+
+def _checked_size(status: os.stat_result) -> int:
+    if stat.S_ISDIR(status.st_mode):
+        raise DamagedImage("a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedImage("not a regular file")
+    if status.st_size == 0:
+        raise IncompleteImage("cut off: the file is empty")
+    if status.st_size > LARGEST_FILE:
+        raise DamagedImage(f"too large: {status.st_size / 1e6:.0f} MB, and the limit is 100 MB")
+    return status.st_size
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class _Findings:
+    """What is known of a file after some of its chunks. The head is kept until it says what the file is."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.md5: _Digest = hashlib.md5(usedforsecurity=False)
+        self.sha256: _Digest = hashlib.sha256()
+        self.head = bytearray()
+        self.header: jpeg.Header | None = None
+        self.has_end = False
+        self.last = b""
+
+    def take(self, chunk: bytes) -> None:
+        """The next part of the file, in order."""
+        self.size += len(chunk)
+        if self.size > LARGEST_FILE:
+            raise IncompleteImage("still being written: it grows beyond 100 MB")
+        self.md5.update(chunk)
+        self.sha256.update(chunk)
+        if self.header is None:
+            chunk = self._scan_data_of_head(chunk)
+        self._look_for_end(chunk)
+
+    def _scan_data_of_head(self, chunk: bytes) -> bytes:
+        """Try to read the header with this much more of the file; what follows it is returned."""
+        self.head += chunk
+        try:
+            self.header = jpeg.header(self.head)
+        except IncompleteImage:
+            if len(self.head) > _LONGEST_HEADER:
+                raise DamagedImage("not a whole JPEG: its header does not end within 16 MB") from None
+            return b""
+        _refuse_huge(self.header)
+        rest = bytes(self.head[self.header.scan :])
+        self.head.clear()
+        return rest
+
+    def _look_for_end(self, data: bytes) -> None:
+        """Picture data cannot hold the end marker by chance, and what stands behind the end is allowed."""
+        if not self.has_end:
+            self.has_end = jpeg.END_OF_IMAGE in self.last + data[:1] or data.rfind(jpeg.END_OF_IMAGE) >= 0
+            self.last = data[-1:]
+
+    def image(self, path: str, size: int) -> Image:
+        """The image, when all chunks are in; `size` is what the file had when it was opened."""
+        if self.size != size:
+            raise IncompleteImage("still being written: its size changed while it was read")
+        if self.header is None:
+            raise IncompleteImage("cut off: it ends inside its header")
+        if not self.has_end:
+            raise IncompleteImage("cut off: no end-of-image marker")
+        metadata: dict[str, Any]
+        evidence: Evidence | None
+        metadata, evidence = exif.read(self.header.exif)
+        return Image(
+            path=path,
+            size=size,
+            md5=self.md5.hexdigest(),
+            sha256=self.sha256.hexdigest(),
+            width=self.header.width,
+            height=self.header.height,
+            metadata=metadata,
+            evidence=evidence,
+        )
+
+
+def _refuse_huge(header: jpeg.Header) -> None:
+    if header.width * header.height > LARGEST_PICTURE:
+        megapixels = header.width * header.height / 1e6
+        raise DamagedImage(f"too large: {megapixels:.0f} megapixels, and the limit is 100")
