@@ -11,6 +11,7 @@ class FakeTime:
         self.is_trusted = is_trusted
         self._lock = threading.Lock()
         self._monotonic = 1000.0
+        self._boots = 0
         self._ahead = wall - self._monotonic
 
     def monotonic(self) -> float:
@@ -22,8 +23,14 @@ class FakeTime:
         return self._monotonic + self._ahead
 
     def boot_id(self) -> str:
-        """Always the same boot."""
-        return "5b0c0d5e-0000-4000-8000-000000000000"
+        """The same until `reboot`."""
+        return f"5b0c0d5e-0000-4000-8000-{self._boots:012d}"
+
+    def reboot(self, uptime: float = 10.0) -> None:
+        """Start the monotonic clock anew, so many seconds ago."""
+        self._boots += 1
+        self._ahead += self._monotonic - uptime
+        self._monotonic = uptime
 
     def trusted(self) -> bool:
         """As the test wants it."""

@@ -481,7 +481,7 @@ class Catalog:
         """Images on the card with every required proof, older than a unix time; oldest first."""
         return self._images(
             f"""SELECT {_IMAGE} FROM images WHERE state = 'delivered' AND gone_at IS NULL
-                AND rank < :older AND ingested_at < :older ORDER BY rank LIMIT :limit""",
+                AND rank <= :older AND ingested_at <= :older ORDER BY rank LIMIT :limit""",
             older=older_than,
             limit=limit,
         )
@@ -584,7 +584,7 @@ class Catalog:
             f"""SELECT id, key, path, size, md5, sha256, width, height, state, gone_at, gone_why, conflict,
                    thumbnails, clock_trusted, metadata,
                    (SELECT json_group_object(destination, json_object('state', deliveries.state,
-                        'error', deliveries.error, 'delivered_at', delivered_at))
+                        'error', deliveries.error, 'delivered_at', deliveries.delivered_at))
                     FROM deliveries JOIN destinations ON name = destination AND active
                     WHERE image_id = images.id) AS deliveries
                 FROM images WHERE {where} ORDER BY rank DESC LIMIT :limit""",

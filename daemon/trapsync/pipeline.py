@@ -163,9 +163,16 @@ def ingest(
     A file that changed while it was read, or has no end yet, comes back in `later`.
     """
     result, whole = Ingested(), []
-    unknown = (
-        found for path in paths if (found := look(storage.spool, path)) and not catalog.is_known(found)
-    )
+    unknown = []
+    for path in paths:
+        found = look(storage.spool, path)
+        if found is None or (is_text(path) and catalog.is_known(found)):
+            continue
+        if is_text(path):
+            unknown.append(found)
+        else:  # neither the catalog nor a server could ever name it
+            quarantine(catalog, storage, found, "its name holds characters that are no text")
+            result.damaged += 1
     for found, outcome in examiner(unknown):
         # Somebody is still writing to it, or took it away again.
         if look(storage.spool, found.path) != found:
@@ -197,6 +204,11 @@ def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) ->
         durable.make_folder(storage.quarantine)
         (storage.spool / found.path).rename(storage.quarantine / kept_as)
         durable.flush_folder(storage.quarantine)
+
+
+def is_text(path: str) -> bool:
+    """Whether a path can be written down: valid UTF-8 without control characters."""
+    return path.isprintable()
 
 
 def _quarantine_name(found: Found) -> str:
@@ -251,7 +263,7 @@ def deliver(
             # Send the rest. Once the destination is out of reach no further image is begun, but those
             # in flight may still arrive, and are marked.
             unsent = (image for image in images if image.id not in known and turn.trouble is None)
-            for outcomes in _handfuls(hands(send, unsent), clock):
+            for outcomes in _handfuls(_watched(hands(send, unsent), turn), clock):
                 progress()
                 _settle(catalog, destination, turn, outcomes)
             if turn.trouble:
@@ -264,6 +276,16 @@ def deliver(
 
 def _send(destination: Destination, spool: Path, image: Image) -> Receipt:
     return destination.deliver(image, spool / image.path)
+
+
+def _watched(
+    outcomes: Iterable[tuple[Image, Receipt | Exception]], turn: Turn
+) -> Iterator[tuple[Image, Receipt | Exception]]:
+    """Notice trouble at once, before the next image is taken."""
+    for image, outcome in outcomes:
+        if isinstance(outcome, Unreachable):
+            turn.trouble = turn.trouble or outcome
+        yield image, outcome
 
 
 def _handfuls(
@@ -296,8 +318,8 @@ def _settle(
                 turn.delivered += 1
             case Refused():
                 _refuse(catalog, destination, turn, image, str(outcome))
-            case Unreachable():
-                turn.trouble = turn.trouble or outcome
+            case Unreachable():  # says nothing about the image
+                pass
             case Failed():
                 _try_again(catalog, destination, turn, image, str(outcome))
             case Held() | FileNotFoundError():

@@ -1,0 +1,225 @@
+"""From a file in the spool to a row in the catalog, or to quarantine."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import drawn
+from bench import Memory, Trap
+from trapsync import pipeline
+from trapsync.errors import StorageError
+
+
+def test_a_good_file_becomes_an_image_owed_to_every_destination(trap: Trap) -> None:
+    trap.register(Memory("home"), Memory("stick"))
+    path = trap.put()
+    assert trap.ingest().new == 1
+    (image,) = trap.catalog.due("home", "newest", 9)
+    assert (image.path, image.evidence) == (path, drawn.EVIDENCE)
+    assert trap.catalog.due("stick", "newest", 9) == [image]
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+def test_what_the_catalog_knows_is_not_examined_again(trap: Trap) -> None:
+    trap.put()
+    trap.ingest()
+    trap.ingest()
+    assert len(trap.examined) == 1
+
+
+def test_files_there_before_moved_in_or_in_new_folders_are_found_by_the_sweep(trap: Trap) -> None:
+    outside = trap.folder / "elsewhere"
+    drawn.put(outside, drawn.trap(seed=2), "IMG_0001.JPG")
+    trap.put()
+    outside.rename(trap.storage.spool / "DCIM")
+    trap.put(1, seed=3, path="a/b/c/new.jpeg")
+    assert trap.ingest().new == 3
+    assert {image.key for image in trap.catalog.on_card(0, 9)} == {
+        drawn.NAME,
+        "DCIM/IMG_0001.JPG",
+        "a/b/c/new.jpeg",
+    }
+
+
+@pytest.mark.parametrize("name", [".hidden.jpg", "notes.txt", ".x/7a.jpg", "7a.jpg.part", "7a.jpg~"])
+def test_what_is_no_image_by_its_name_is_left_alone(trap: Trap, name: str) -> None:
+    drawn.put(trap.storage.spool, b"anything", name)
+    assert trap.ingest() == pipeline.Ingested()
+    assert (trap.storage.spool / name).read_bytes() == b"anything"
+
+
+def test_a_copy_of_an_image_is_the_same_image(trap: Trap) -> None:
+    trap.put()
+    trap.put(path=f"copy/{drawn.NAME}")
+    assert trap.ingest().new == 1
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+    assert trap.ingest() == pipeline.Ingested()
+
+
+def test_a_moved_image_is_the_same_image_at_its_new_place(trap: Trap) -> None:
+    trap.register(Memory())
+    trap.put()
+    trap.ingest()
+    (trap.storage.spool / drawn.DEVICE).rename(trap.storage.spool / "moved")
+    assert trap.ingest().new == 0
+    (image,) = trap.catalog.due("home", "newest", 9)
+    assert (trap.storage.spool / image.path).is_file()
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+def test_another_picture_under_the_same_name_is_kept_as_a_conflict(trap: Trap) -> None:
+    trap.put(seed=1)
+    trap.put(seed=2, path=f"other/{drawn.NAME}")
+    assert trap.ingest().new == 2
+    assert trap.catalog.conflicts() == 1
+    assert trap.ledger() == (2, 0, 2, 0, 0)
+
+
+def test_a_file_written_over_with_another_picture_is_a_new_image_and_the_old_one_is_reported(
+    trap: Trap,
+) -> None:
+    trap.put(seed=1)
+    trap.ingest()
+    trap.put(seed=2)
+    assert trap.ingest().new == 1
+    assert trap.ledger() == (2, 0, 1, 0, 1)
+    assert trap.catalog.vanished() == 1
+
+
+def test_an_image_taken_from_the_card_is_dropped_and_owed_again_when_it_comes_back(trap: Trap) -> None:
+    home = Memory()
+    trap.register(home)
+    path = trap.storage.spool / trap.put()
+    trap.ingest()
+    content = path.read_bytes()
+    path.unlink()
+    trap.ingest()
+    assert trap.ledger() == (1, 0, 0, 0, 1)
+    path.write_bytes(content)
+    trap.ingest()
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+    assert trap.deliver(home).delivered == 1
+
+
+def test_an_image_taken_from_the_card_after_delivery_stays_delivered(trap: Trap) -> None:
+    home = Memory()
+    trap.register(home)
+    path = trap.storage.spool / trap.put()
+    trap.ingest()
+    trap.deliver(home)
+    path.unlink()
+    trap.ingest()
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
+def test_a_spool_that_is_not_there_is_not_an_empty_one(trap: Trap) -> None:
+    trap.put()
+    trap.ingest()
+    trap.storage.spool.rename(trap.folder / "unplugged")
+    with pytest.raises(StorageError, match="is not there"):
+        trap.ingest()
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"not a picture at all", "not a JPEG"),
+        (drawn.trap()[:-300] + bytes(300), "no end-of-image marker"),
+        (drawn.trap()[:2000], "no end-of-image marker"),
+    ],
+)
+def test_a_damaged_file_ends_in_quarantine_with_its_reason(trap: Trap, content: bytes, reason: str) -> None:
+    trap.settle = 0
+    trap.restart()
+    path = f"{drawn.DEVICE}/2026-06-21/{drawn.NAME}"
+    drawn.put(trap.storage.spool, content, path)
+    assert trap.ingest().damaged == 1
+    (row,) = trap.catalog.quarantined()
+    assert (row["path"], row["size"]) == (path, len(content))
+    assert reason in row["reason"]
+    assert (trap.storage.quarantine / row["kept_as"]).read_bytes() == content
+    assert trap.ledger() == (1, 0, 0, 1, 0)
+
+
+def test_a_damaged_file_does_not_keep_the_good_ones_back(trap: Trap) -> None:
+    trap.put(0, seed=1)
+    drawn.put(
+        trap.storage.spool, b"rubbish", f"{drawn.DEVICE}/2026-06-21/{drawn.DEVICE}.2026-06-21_20-00-00.jpg"
+    )
+    trap.put(1, seed=2)
+    result = trap.ingest()
+    assert (result.new, result.damaged) == (2, 1)
+
+
+def test_an_unfinished_file_is_looked_at_again_until_it_has_its_end(trap: Trap) -> None:
+    whole = drawn.trap()
+    path = f"slow/{drawn.NAME}"
+    drawn.put(trap.storage.spool, whole[:1500], path)
+    assert trap.ingest().later == [path]
+    trap.time.sleep(100)
+    drawn.put(trap.storage.spool, whole[:2500], path)  # it grows: somebody is writing
+    assert trap.ingest().later == [path]
+    trap.time.sleep(100)
+    drawn.put(trap.storage.spool, whole, path)
+    assert trap.ingest().new == 1
+
+
+def test_an_unfinished_file_that_never_grows_is_damaged_after_the_settling_time(trap: Trap) -> None:
+    path = trap.storage.spool / drawn.NAME
+    path.write_bytes(drawn.trap()[:1500])
+    assert trap.ingest().later == [drawn.NAME]
+    trap.time.sleep(121)
+    assert trap.ingest().damaged == 1
+    assert not path.exists()
+
+
+def test_a_file_that_changes_while_it_is_examined_is_looked_at_again(trap: Trap) -> None:
+    path = trap.put()
+
+    def examiner_that_is_overtaken(files):  # type: ignore[no-untyped-def]
+        for found, outcome in trap._examiner(files):
+            with (trap.storage.spool / path).open("ab") as file:
+                file.write(b"more")
+            yield found, outcome
+
+    result = pipeline.ingest(
+        trap.catalog, trap.storage, [path], examiner_that_is_overtaken, trap.patience, trap.time
+    )
+    assert (result.new, result.later) == (0, [path])
+
+
+@pytest.mark.parametrize("name", [b"night\n7.jpg", b"caf\xe9.jpg", b"tab\t.jpg", "bad\u202eexe.jpg".encode()])
+def test_a_file_whose_name_cannot_be_written_down_is_quarantined(trap: Trap, name: bytes) -> None:
+    path = os.path.join(os.fsencode(trap.storage.spool), name)
+    with open(path, "wb") as file:  # noqa: PTH123 - a name that is no text
+        file.write(drawn.trap())
+    assert trap.ingest().damaged == 1
+    (row,) = trap.catalog.quarantined()
+    assert "name" in row["reason"]
+    assert row["path"].isprintable()
+
+
+def test_a_link_out_of_the_spool_is_not_followed(trap: Trap, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(drawn.trap())
+    (trap.storage.spool / "link.jpg").symlink_to(secret)
+    (trap.storage.spool / "folder").symlink_to(tmp_path)
+    assert trap.ingest().damaged == 1
+    assert secret.exists()
+    assert "link" in trap.catalog.quarantined()[0]["reason"]
+
+
+def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(trap: Trap) -> None:
+    drawn.put(trap.storage.spool, b"rubbish", drawn.NAME)
+    found: list[str] = []
+    pipeline.sweep(trap.catalog, trap.storage.spool, found.append)
+    one = pipeline.look(trap.storage.spool, drawn.NAME)
+    assert one
+    trap.catalog.add_quarantined(one.path, pipeline._quarantine_name(one), "not a JPEG", one.size)
+    trap.restart()
+    assert trap.ingest().damaged == 1
+    assert len(trap.catalog.quarantined()) == 1
+    assert trap.on_card() == set()

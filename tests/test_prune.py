@@ -1,0 +1,113 @@
+"""What leaves the card leaves it with positive proof, and never otherwise."""
+
+from bench import Memory, Trap
+from trapsync import pipeline
+from trapsync.examine import thumbnail_paths
+from trapsync.image import place_of
+from trapsync.settings import Duration, Size
+
+
+def fill(trap: Trap, count: int, *destinations: Memory) -> None:
+    trap.register(*destinations)
+    for second in range(count):
+        trap.put(second, seed=second + 1)
+    trap.ingest()
+    trap.time.sleep(100)
+
+
+def test_confirmed_images_are_removed_oldest_first_and_stay_in_the_catalog(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 3, home)
+    trap.deliver(home)
+    assert trap.prune() == 3
+    assert trap.on_card() == set()
+    assert trap.ledger() == (3, 3, 0, 0, 0)
+
+
+def test_an_owed_image_is_never_removed_however_full_the_card_is(trap: Trap) -> None:
+    fill(trap, 3, Memory())
+    assert trap.prune() == 0
+    assert len(trap.on_card()) == 3
+
+
+def test_an_image_that_one_required_destination_lacks_is_not_removed(trap: Trap) -> None:
+    home, stick = Memory("home"), Memory("stick")
+    fill(trap, 2, home, stick)
+    trap.deliver(home)
+    assert trap.prune() == 0
+
+
+def test_a_best_effort_destination_out_of_reach_keeps_nothing_on_the_card(trap: Trap) -> None:
+    home, gallery = Memory("home"), Memory("gallery", required=False)
+    fill(trap, 2, home, gallery)
+    trap.deliver(home)
+    assert trap.prune() == 2
+    assert trap.catalog.due("gallery", "newest", 9) == []
+
+
+def test_without_any_required_destination_nothing_is_removed(trap: Trap) -> None:
+    gallery = Memory("gallery", required=False)
+    fill(trap, 2, gallery)
+    trap.deliver(gallery)
+    assert trap.prune() == 0
+
+
+def test_nothing_is_removed_while_enough_is_free(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 2, home)
+    trap.deliver(home)
+    assert trap.prune(keep_free=Size(0)) == 0
+
+
+def test_a_young_image_is_not_removed(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 2, home)
+    trap.deliver(home)
+    assert trap.prune(min_age=Duration(86400)) == 0
+    trap.time.sleep(86410)
+    assert trap.prune(min_age=Duration(86400)) == 2
+
+
+def test_killed_between_the_mark_and_the_file_the_next_run_finishes(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 2, home)
+    trap.deliver(home)
+    trap.catalog.mark_pruned([image.id for image in trap.catalog.prunable(2e9, 9)])
+    trap.restart(reboot=True)
+    trap.ingest()
+    assert len(trap.on_card()) == 2
+    assert trap.prune() == 2
+    assert trap.on_card() == set()
+    assert trap.ledger() == (2, 2, 0, 0, 0)
+
+
+def test_a_file_changed_after_its_proof_is_not_removed(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    trap.put(0, seed=99)
+    trap.prune()
+    assert len(trap.on_card()) == 1
+    assert trap.ingest().new == 1  # it is an image of its own, and owed
+
+
+def test_its_thumbnails_go_with_the_image(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    (path,) = trap.on_card()
+    thumbnails = thumbnail_paths(trap.storage.thumbnails, place_of(path))
+    for thumbnail in thumbnails:
+        thumbnail.parent.mkdir(parents=True, exist_ok=True)
+        thumbnail.write_bytes(b"small")
+    trap.prune()
+    assert not any(thumbnail.exists() for thumbnail in thumbnails)
+
+
+def test_a_sweep_after_pruning_reports_no_loss(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 2, home)
+    trap.deliver(home)
+    trap.prune()
+    assert trap.ingest() == pipeline.Ingested()
+    assert trap.catalog.vanished() == 0
