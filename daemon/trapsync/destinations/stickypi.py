@@ -220,8 +220,14 @@ class StickyPi:
         return there
 
     def _ask(self, image: Image) -> Receipt | None:
-        """The receipt if the server holds it, None if it does not. Raises Refused on a conflict."""
+        """The receipt if the server holds it, None if it does not. Raises Refused on a conflict.
+
+        What it says is good for the caller's next step only: a request that we have given up may still
+        be at work on the server.
+        """
         outcome = self.known([image]).get(image.id)
+        if key := _key(image):
+            self._absences.take(key)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -1,0 +1,418 @@
+"""The server that misbehaves: one HTTP server on the loopback, a backend, and a plan of faults.
+
+::
+
+    with FaultServer(Original()) as server:
+        server.plan("/_put_new_images", "answer lost", "500")
+        ... deliver ...
+        server.assert_injected()       # a fault test that injected nothing has failed
+
+Each request to a path takes the next fault planned for it; without one the backend answers. `Original` is
+a Sticky Pi server in memory that does what the real one does (branch develop of 2023, observed), its danger
+included: a second upload under a taken name is answered with 500 and overwrites the stored file.
+`Forwarding` puts the faults in front of a real server, the hub for instance.
+"""
+
+import base64
+import gzip
+import hashlib
+import http.client
+import json
+import re
+import socket
+import struct
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+Reply = tuple[int, dict[str, str], bytes]
+Backend = Callable[[str, Mapping[str, str], bytes], Reply]
+
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+JSON = {"Content-Type": "application/json"}
+PORTAL = b"<html><body>Welcome to the field station's Wi-Fi. <a href='/agree'>I agree</a></body></html>"
+BLANK_500 = (500, HTML, b"<!doctype html><title>500 Internal Server Error</title>")
+
+
+class FaultServer:
+    """The server. Faults are named; `_Handler.faults` says what each does."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.requests: list[str] = []  # the paths, in the order of arrival
+        self.received = Counter[str]()  # bytes of body by path
+        self.headers: list[Mapping[str, str]] = []
+        self.connections = 0
+        self.injected = Counter[str]()
+        self.released = threading.Event()  # lets stalled answers go
+        self._plans: dict[str, deque[str]] = defaultdict(deque)
+        self._planned = Counter[str]()
+        self._lock = threading.Lock()
+        self._server = self._listen(0)
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def plan(self, path: str, *faults: str) -> None:
+        """Let the next requests to this path meet these faults, one each."""
+        unknown = [fault for fault in faults if fault not in _Handler.faults]
+        assert not unknown, unknown
+        self._plans[path].extend(faults)
+        self._planned.update(faults)
+
+    def next_fault(self, path: str) -> str | None:
+        """Take the next planned fault of a path, and count it as injected."""
+        with self._lock:
+            if not self._plans[path]:
+                return None
+            fault = self._plans[path].popleft()
+            self.injected[fault] += 1
+            return fault
+
+    def assert_injected(self) -> None:
+        """All that was planned has happened."""
+        assert self._planned
+        assert self.injected == self._planned
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Nobody listens: connections are refused. The same port comes back afterwards."""
+        self._stop()
+        yield
+        self._server = self._listen(self.port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._stop()
+
+    def _listen(self, port: int) -> "_Server":
+        server = _Server(("127.0.0.1", port), _Handler)
+        server.owner = self
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server
+
+    def _stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.cut_all()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    block_on_close = False
+    owner: FaultServer
+
+    def __init__(self, *args: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.owner.connections += 1
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def cut_all(self) -> None:
+        """Cut the kept-alive connections too; a server that is gone keeps none."""
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is part of the game."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_POST(self) -> None:
+        """Meet the planned fault, or be answered by the backend."""
+        owner = self.server.owner
+        owner.requests.append(self.path)
+        owner.headers.append(dict(self.headers))
+        fault = owner.next_fault(self.path)
+        if fault:
+            self.faults[fault](self)
+        else:
+            self.reply(*self.served())
+
+    def do_GET(self) -> None:
+        """What a client that follows a redirect would get: success, as from a portal."""
+        self.server.owner.requests.append(f"GET {self.path}")
+        self.reply(200, HTML, PORTAL)
+
+    def body(self, most: int | None = None) -> bytes:
+        """Read the body, or its beginning."""
+        length = int(self.headers.get("Content-Length", 0))
+        content = self.rfile.read(length if most is None else min(most, length))
+        self.server.owner.received[self.path] += len(content)
+        return content
+
+    def served(self) -> Reply:
+        """Let the backend do its work."""
+        return self.server.owner.backend(self.path, dict(self.headers), self.body())
+
+    def reply(
+        self, status: int, headers: Mapping[str, str], content: bytes, *, length: int | None = None
+    ) -> None:
+        """Answer; another `length` than the content's is a lie."""
+        self.send_response_only(status)
+        for name, value in {"Date": format_datetime(datetime.now(UTC), usegmt=True), **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def cut(self) -> None:
+        """Reset the connection."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    # --- The faults ---------------------------------------------------------------------------------------
+
+    def _cut_in_body(self) -> None:
+        self.body(most=1000)
+        self.cut()
+
+    def _cut_after_body(self) -> None:
+        self.body()
+        self.cut()
+
+    def _lose_answer(self) -> None:
+        self.served()
+        self.cut()
+
+    def _answer(self, status: int, headers: Mapping[str, str] = HTML, content: bytes = b"<p>no</p>") -> None:
+        self.body()
+        self.reply(status, headers, content)
+
+    def _answer_500_though_stored(self) -> None:
+        self.served()
+        self.reply(*BLANK_500)
+
+    def _unauthorised(self, status: int) -> None:
+        self._answer(status, {**HTML, "WWW-Authenticate": 'Basic realm="x"'}, b"Unauthorized Access")
+
+    def _stall(self) -> None:
+        self.served()
+        self.server.owner.released.wait(20)
+        self.cut()
+
+    def _later_by_date(self) -> None:
+        # On the server's clock, which is years away from ours.
+        dates = {"Date": "Tue, 01 Jan 2013 00:00:00 GMT", "Retry-After": "Tue, 01 Jan 2013 00:01:30 GMT"}
+        self._answer(503, {**HTML, **dates})
+
+    def _no_echo(self) -> None:
+        self.served()
+        self.reply(200, JSON, b"[]")
+
+    def _wrong_digest(self) -> None:
+        status, headers, content = self.served()
+        self.reply(status, headers, re.sub(rb'("md5": ?)"\w+"', rb'\1"' + b"0" * 32 + b'"', content))
+
+    def _wrong_device(self) -> None:
+        status, headers, content = self.served()
+        self.reply(status, headers, re.sub(rb'("device": ?)"\w+"', rb'\1"ffffffff"', content))
+
+    def _truncated(self) -> None:
+        status, headers, content = self.served()
+        self.reply(status, headers, content[: len(content) // 2], length=len(content))
+        self.cut()
+
+    def _half_json(self) -> None:
+        status, headers, content = self.served()
+        self.reply(status, headers, content[: len(content) // 2])
+
+    def _json_as_html(self) -> None:
+        status, _, content = self.served()
+        self.reply(status, HTML, content)
+
+    def _wrong_date(self) -> None:
+        status, headers, content = self.served()
+        self.reply(status, {**headers, "Date": "Tue, 01 Jan 2013 00:00:00 GMT"}, content)
+
+    def _endless(self, **headers: str) -> None:
+        self.body()
+        self.reply(200, {**JSON, **headers}, b"[", length=10**12)
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b" " * 65536)
+
+    def _bomb(self) -> None:
+        packed = gzip.compress(b" " * 60 * 2**20, 1)
+        self._answer(200, {**JSON, "Content-Encoding": "gzip"}, packed)
+
+    faults: Mapping[str, Callable[["_Handler"], None]] = {
+        "cut before body": cut,
+        "cut in body": _cut_in_body,
+        "cut after body": _cut_after_body,
+        "answer lost": _lose_answer,
+        "500": lambda self: self._answer(*BLANK_500),
+        "500 though stored": _answer_500_though_stored,
+        "502": lambda self: self._answer(502),
+        "401": lambda self: self._unauthorised(401),
+        "403": lambda self: self._unauthorised(403),
+        "404": lambda self: self._answer(404),
+        "413": lambda self: self._answer(413),
+        "429": lambda self: self._answer(429, {**HTML, "Retry-After": "7"}),
+        "429 for a century": lambda self: self._answer(429, {**HTML, "Retry-After": "3155760000"}),
+        "503": lambda self: self._answer(503),
+        "503 until": _later_by_date,
+        "stall": _stall,
+        "redirect": lambda self: self._answer(302, {"Location": "http://portal.example/login?key=1"}, PORTAL),
+        "redirect here": lambda self: self._answer(302, {"Location": "/portal"}, PORTAL),
+        "portal": lambda self: self._answer(200, HTML, PORTAL),
+        "no echo": _no_echo,
+        "an object": lambda self: self._answer(200, JSON, b'{"status": "ok"}'),
+        "wrong digest": _wrong_digest,
+        "wrong device": _wrong_device,
+        "truncated": _truncated,
+        "half JSON": _half_json,
+        "JSON as HTML": _json_as_html,
+        "wrong date": _wrong_date,
+        "endless": _endless,
+        "endless redirect": lambda self: self._answer(302, {"Location": "/"}, b" " * 2**26),
+        "gzip bomb": _bomb,
+        "broken gzip": lambda self: self._answer(200, {**JSON, "Content-Encoding": "gzip"}, b"no gzip"),
+    }
+
+
+class Original:
+    """A Sticky Pi server in memory. `is_old` makes it one of branch main: the older form of dates only.
+
+    NOTE: it does not look into the images, as the hub does; the rules for them are tested there.
+    """
+
+    def __init__(self, *, is_old: bool = False) -> None:
+        self.is_old = is_old
+        self.user, self.password = "trap", "correct horse: battery"
+        self.is_read_only = False
+        self.files: dict[str, bytes] = {}  # what its S3 holds
+        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self.overwritten = 0
+        self.logins = 0
+        self._tokens: set[str] = set()
+        self._lock = threading.Lock()
+
+    def expire_tokens(self) -> None:
+        """A day passes on the server."""
+        self._tokens.clear()
+
+    def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Answer one POST."""
+        with self._lock:
+            user, _, password = _basic(headers).partition(":")
+            by_password = (user, password) == (self.user, self.password)
+            if not by_password and not (user in self._tokens and password == ""):
+                return 401, {**HTML, "WWW-Authenticate": 'Basic realm="x"'}, b"Unauthorized Access"
+            if path == "/get_token":
+                return self._token()
+            if path == "/get_images/metadata":
+                return self._find(headers, body)
+            if path == "/_put_new_images":
+                return self._put(headers, body)
+            return 404, HTML, b"<p>not found</p>"
+
+    def _token(self) -> Reply:
+        self.logins += 1
+        token = f"token-{self.logins}"
+        self._tokens.add(token)
+        return _json({"token": token, "expiration": 1_400_000_000})  # its clock is years behind
+
+    def _find(self, headers: Mapping[str, str], body: bytes) -> Reply:
+        if headers.get("Content-Type") != "application/json":
+            return 415, HTML, b"<p>unsupported media type</p>"
+        asked = json.loads(body)
+        if not asked:
+            return BLANK_500
+        keys = {(key["device"].lower(), self._stamp(key["datetime"])) for key in asked}
+        rows = [
+            dict(row, id=number, url="") for number, (key, row) in enumerate(self.rows.items()) if key in keys
+        ]
+        return _json(rows, headers)
+
+    def _stamp(self, text: str) -> str:
+        """The older form of the date asked for; a form that it does not know matches nothing."""
+        forms = ("%Y-%m-%d_%H-%M-%S",) if self.is_old else ("%Y-%m-%d_%H-%M-%S", "%Y-%m-%dT%H:%M:%SZ")
+        for form in forms:
+            with suppress(ValueError):
+                return datetime.strptime(text, form).strftime("%Y-%m-%d_%H-%M-%S")
+        return ""
+
+    def _put(self, headers: Mapping[str, str], body: bytes) -> Reply:
+        if self.is_read_only:
+            return 403, {**HTML, "WWW-Authenticate": 'Basic realm="x"'}, b"Unauthorized Access"
+        parts = _parts(headers["Content-Type"], body)
+        (name, content) = next((part for part in parts.items() if not part[0].endswith(".md5")), ("", b""))
+        match = re.fullmatch(r"([0-9a-fA-F]{8})\.(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)\.\w+", name)
+        digest = hashlib.md5(content).hexdigest()
+        sent = parts.get(f"{name}.md5", digest.encode()).decode()
+        if not match or not content.startswith(b"\xff\xd8") or (sent != digest and not self.is_old):
+            return BLANK_500
+        key = (match[1].lower(), match[2])
+        is_taken = key in self.rows
+        self.files[name] = content  # before the database is asked: this is the danger
+        if is_taken:
+            self.overwritten += 1
+            return BLANK_500
+        taken = datetime.strptime(match[2], "%Y-%m-%d_%H-%M-%S")
+        written = match[2] if self.is_old else taken.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.rows[key] = {"id": None, "device": match[1], "datetime": written, "md5": digest}
+        return _json([self.rows[key]])
+
+
+class Forwarding:
+    """A real server behind the faults."""
+
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url).netloc
+
+    def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Pass one POST on."""
+        connection = http.client.HTTPConnection(self._address, timeout=30)
+        passed = {name: headers[name] for name in ("Authorization", "Content-Type") if name in headers}
+        connection.request("POST", path, body, passed)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, {"Content-Type": answer.headers["Content-Type"]}, content
+
+
+def _json(content: object, headers: Mapping[str, str] | None = None) -> Reply:
+    body = json.dumps(content).encode() + b"\n"
+    if headers and "gzip" in headers.get("Accept-Encoding", "") and len(body) >= 1000:
+        return 200, {**JSON, "Content-Encoding": "gzip"}, gzip.compress(body)
+    return 200, JSON, body
+
+
+def _basic(headers: Mapping[str, str]) -> str:
+    scheme, _, encoded = headers.get("Authorization", "").partition(" ")
+    return base64.b64decode(encoded).decode() if scheme == "Basic" else ""
+
+
+def _parts(kind: str, body: bytes) -> dict[str, bytes]:
+    """The parts of a form by their *names*, which is what the server goes by."""
+    boundary = b"--" + kind.partition("boundary=")[2].encode()
+    assert body.endswith(boundary + b"--\r\n")
+    parts = {}
+    for part in body.split(boundary + b"\r\n")[1:]:
+        head, _, rest = part.partition(b"\r\n\r\n")
+        name = re.search(rb'[ ;]name="([^"]*)"', head)
+        assert name
+        parts[name[1].decode()] = rest.partition(b"\r\n" + boundary)[0].removesuffix(b"\r\n")
+    return parts

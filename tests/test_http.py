@@ -1,0 +1,440 @@
+"""The door to requests: what goes out, what may come back, and how failures read."""
+
+import io
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import urllib3
+
+from fake_time import FakeTime
+from fault_server import HTML, JSON, FaultServer, Reply
+from trapsync.body import FilePiece, Pieces, multipart, opened
+from trapsync.errors import Failed, Unreachable
+from trapsync.http import Door
+from trapsync.image import Image
+from trapsync.throttle import Throttle
+
+
+class Echo:
+    """A backend that answers with what it got, or with what it is told to."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.answer: Reply | None = None
+
+    def __call__(self, path: str, headers: Any, body: bytes) -> Reply:
+        """Answer one POST."""
+        self.bodies.append(body)
+        return self.answer or (200, JSON, json.dumps({"path": path, "size": len(body)}).encode())
+
+
+@pytest.fixture
+def echo() -> Echo:
+    """The backend."""
+    return Echo()
+
+
+@pytest.fixture
+def front(echo: Echo) -> Iterator[FaultServer]:
+    """The server."""
+    with FaultServer(echo) as front:
+        yield front
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    """Time that stands still."""
+    return FakeTime()
+
+
+@pytest.fixture
+def door(front: FaultServer, time: FakeTime) -> Iterator[Door]:
+    """A door to the server."""
+    door = Door(front.url, "trapsync/test", time, time.sleep)
+    yield door
+    door.close()
+
+
+# --- What goes out ------------------------------------------------------------------------------------------
+
+
+def test_a_body_arrives_whole_with_its_length_known_beforehand(
+    front: FaultServer, echo: Echo, door: Door
+) -> None:
+    content = bytes(range(256)) * 1000
+    answer = door.post("/here", content, kind="text/plain", auth=("me", "sécret"))
+    assert answer.json(dict) == {"path": "/here", "size": 256_000}
+    assert echo.bodies == [content]
+    assert front.headers[0]["Content-Length"] == "256000"
+    assert front.headers[0]["Content-Type"] == "text/plain"
+    assert "Transfer-Encoding" not in front.headers[0]
+
+
+def test_a_post_without_a_body_has_length_nought(front: FaultServer, door: Door) -> None:
+    door.post("/")
+    assert front.headers[0]["Content-Length"] == "0"
+
+
+def test_neither_netrc_nor_proxies_of_the_environment_count(
+    front: FaultServer, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login other password other")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert door.post("/").status == 200
+    assert "Authorization" not in front.headers[0]
+
+
+def test_cookies_are_not_kept(front: FaultServer, echo: Echo, door: Door) -> None:
+    echo.answer = (200, {**JSON, "Set-Cookie": "portal=1; Path=/"}, b"{}")
+    for _ in range(2):
+        door.post("/")
+    assert "Cookie" not in front.headers[1]
+
+
+def test_connections_are_kept_but_not_after_a_long_silence(
+    front: FaultServer, door: Door, time: FakeTime
+) -> None:
+    for _ in range(3):
+        door.post("/")
+    assert front.connections == 1
+    time.sleep(60)
+    door.post("/")
+    assert front.connections == 2
+
+
+def test_a_form_has_the_parts_that_a_parser_finds_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"\xff\xd8 picture \r\n--x\r\n")
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        body, kind = multipart(
+            ("a.jpg", "a.jpg", "image/jpeg", FilePiece(file, size)), ('q"\r\nx', "", "", b"0123")
+        )
+        sent = b"".join(iter(lambda: body.read(7), b""))
+    assert len(body) == len(sent)
+    fields = _parsed(kind, sent)
+    assert fields["a.jpg"] == ("a.jpg", "image/jpeg", b"\xff\xd8 picture \r\n--x\r\n")
+    assert fields['q"%0D%0Ax'] == ("", "", b"0123")
+
+
+def _parsed(kind: str, sent: bytes) -> dict[str, tuple[str, str, bytes]]:
+    """What werkzeug, the parser of the Sticky Pi server, finds in a form."""
+    from werkzeug.formparser import parse_form_data
+
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": kind,
+        "CONTENT_LENGTH": str(len(sent)),
+        "wsgi.input": io.BytesIO(sent),
+    }
+    _, form, files = parse_form_data(environ)
+    found = {
+        name: (file.filename or "", file.content_type or "", file.read()) for name, file in files.items()
+    }
+    return found | {name: ("", "", text.encode()) for name, text in form.items()}
+
+
+def test_a_file_that_shrinks_while_it_is_sent_fails_and_the_door_works_on(
+    front: FaultServer, echo: Echo, door: Door, tmp_path: Path
+) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"x" * 100_000)
+    with path.open("r+b") as file:
+        body = Pieces(b"head", FilePiece(file, 100_000))
+        file.truncate(50_000)
+        with pytest.raises(Failed, match="shrank while it was sent: 50000 of 100000 bytes"):
+            door.post("/", body)
+    assert door.post("/").status == 200
+
+
+def test_a_file_that_grows_is_sent_as_it_was_announced(echo: Echo, door: Door, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"x" * 1000)
+    with path.open("rb") as file:
+        body = Pieces(FilePiece(file, 500))
+        door.post("/", body)
+    assert echo.bodies == [b"x" * 500]
+
+
+def test_a_file_that_is_removed_while_it_is_sent_arrives_all_the_same(
+    echo: Echo, door: Door, tmp_path: Path
+) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"x" * 1000)
+    with opened(_image(1000), path) as file:
+        path.unlink()
+        door.post("/", Pieces(FilePiece(file, 1000)))
+    assert echo.bodies == [b"x" * 1000]
+
+
+def test_a_card_that_fails_while_it_is_read_is_this_images_failure(door: Door) -> None:
+    class Broken(io.BytesIO):
+        name = "image.jpg"
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(Failed, match=r"image\.jpg: input/output error"):
+        door.post("/", Pieces(FilePiece(Broken(), 10)))
+
+
+def test_opening_tells_a_missing_file_from_one_that_changed(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    with pytest.raises(FileNotFoundError), opened(_image(3), path):
+        pass
+    path.write_bytes(b"four")
+    with pytest.raises(Failed, match="has 4 bytes now; it had 3"), opened(_image(3), path):
+        pass
+    with pytest.raises(Failed, match="reading it failed"), opened(_image(3), tmp_path):
+        pass
+
+
+def _image(size: int) -> Image:
+    return Image("a.jpg", size, "", "", 1, 1)
+
+
+# --- Bandwidth and deadlines --------------------------------------------------------------------------------
+
+
+def test_all_uploads_of_a_door_share_its_bandwidth(front: FaultServer, time: FakeTime) -> None:
+    door = Door(front.url, "x", time, time.sleep, bandwidth=10_000, parallel=2)
+    threads = [threading.Thread(target=door.post, args=("/", b"x" * 50_000)) for _ in range(2)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # With a clock that each sleeper advances, two of them sleep twice as long as they would together.
+    assert time.monotonic() - started >= 9.5
+    assert front.received["/"] == 100_000
+
+
+def test_a_throttle_keeps_its_rate_and_does_not_save_up_for_bursts(time: FakeTime) -> None:
+    throttle = Throttle(1000, time.monotonic, time.sleep)
+    time.sleep(1000)
+    time.slept.clear()
+    for _ in range(100):
+        throttle.take(throttle.portion(10_000))
+    assert sum(time.slept) == pytest.approx(50, abs=1)
+    assert max(time.slept) <= 0.5
+
+
+def test_a_slow_limit_is_not_mistaken_for_a_slow_link(front: FaultServer, time: FakeTime) -> None:
+    door = Door(front.url, "x", time, time.sleep, bandwidth=500, least_rate=2000)
+    assert door.post("/", b"x" * 200_000).status == 200
+    assert time.monotonic() > 1000 + 390
+
+
+def test_a_transfer_that_takes_too_long_is_given_up(front: FaultServer, time: FakeTime) -> None:
+    class Crawl(Pieces):
+        def read(self, count: int) -> bytes:
+            time.sleep(5)
+            return super().read(1000)
+
+    door = Door(front.url, "x", time, time.sleep, least_rate=1000, patience=10)
+    with pytest.raises(Unreachable, match="too slow"):
+        door.post("/", Crawl(b"x" * 1_000_000))
+    assert time.monotonic() - 1000 == pytest.approx(1070, abs=10)
+
+
+def test_an_answer_that_trickles_is_given_up(time: FakeTime) -> None:
+    with _Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", drip=time) as raw:
+        door = Door(raw.url, "x", time, time.sleep, patience=10)
+        with pytest.raises(Unreachable, match="too slow"):
+            door.post("/", deadline=60)
+
+
+class _Raw:
+    """A server that sends these bytes whatever it is asked, then one byte at a time if it drips."""
+
+    def __init__(self, answer: bytes, drip: FakeTime | None = None) -> None:
+        self._answer = answer
+        self._drip = drip
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        peer, _ = self._listener.accept()
+        with peer:
+            peer.recv(65536)
+            try:
+                peer.sendall(self._answer)
+                while self._drip:
+                    self._drip.sleep(0.5)
+                    peer.sendall(b"x")
+            except OSError:
+                return
+
+    def __enter__(self) -> "_Raw":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._thread.join(10)
+
+
+# --- What may come back -------------------------------------------------------------------------------------
+
+
+def test_json_is_json_only_with_its_status_its_type_and_its_shape(echo: Echo, door: Door) -> None:
+    for answer, reason in [
+        ((200, HTML, b"{}"), "answered 200 with text/html: a captive portal?"),
+        ((201, JSON, b"{}"), "answered 201 with application/json"),
+        ((404, HTML, b"no"), "answered 404 with text/html"),
+        ((200, {}, b"{}"), "answered 200 with no content type"),
+        ((200, JSON, b'{"a'), "cut off or broken"),
+        ((200, JSON, b"[" * 100_000), "cut off or broken"),
+        ((200, JSON, b"\xff\xfe"), "cut off or broken"),
+        ((200, JSON, b"[]"), "of another shape: a list"),
+        ((200, JSON, b"null"), "of another shape: a NoneType"),
+    ]:
+        echo.answer = answer
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1") as caught:
+            door.post("/").json(dict)
+        assert reason in str(caught.value)
+    echo.answer = (200, {"Content-Type": "Application/JSON; charset=utf-8"}, b'{"a": 1}')
+    assert door.post("/").json(dict) == {"a": 1}
+
+
+def test_a_redirect_is_never_followed_and_names_where_it_leads(front: FaultServer, door: Door) -> None:
+    front.plan("/", "redirect", "redirect here")
+    with pytest.raises(Unreachable, match=r"redirected to portal\.example: a captive portal\?$"):
+        door.post("/")
+    with pytest.raises(Unreachable, match="redirected to another page"):
+        door.post("/")
+    assert front.requests == ["/", "/"]
+    front.assert_injected()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("endless", "longer than 1048576 bytes"),
+        ("endless redirect", "longer than 1048576 bytes"),
+        ("gzip bomb", "cut"),
+    ],
+)
+def test_no_answer_fills_the_memory(front: FaultServer, door: Door, fault: str, reason: str) -> None:
+    front.plan("/", fault)
+    with pytest.raises(Unreachable, match=reason):
+        door.post("/", largest=2**20)
+    front.assert_injected()
+
+
+def test_a_compressed_answer_is_unpacked_and_a_broken_one_is_no_answer(
+    front: FaultServer, echo: Echo, door: Door
+) -> None:
+    import gzip
+
+    packed = gzip.compress(b'{"a": 1}')
+    echo.answer = (200, {**JSON, "Content-Encoding": "gzip"}, packed)
+    assert door.post("/").json(dict) == {"a": 1}
+    echo.answer = (200, {**JSON, "Content-Encoding": "gzip"}, packed[:-9])
+    with pytest.raises(Unreachable):
+        door.post("/")
+    front.plan("/", "broken gzip")
+    with pytest.raises(Unreachable):
+        door.post("/")
+
+
+@pytest.mark.parametrize(
+    ("fault", "wait"), [("429", 7), ("503 until", 90), ("503", 0), ("429 for a century", 86400)]
+)
+def test_a_server_may_ask_us_to_come_later(front: FaultServer, door: Door, fault: str, wait: float) -> None:
+    front.plan("/", fault)
+    with pytest.raises(Unreachable, match="come later") as caught:
+        door.post("/")
+    assert caught.value.wait == wait
+    front.assert_injected()
+
+
+@pytest.mark.parametrize("text", ["-5", "soon", "1e9", "Tue, 99 Foo 2013", "\N{SUPERSCRIPT TWO}", ""])
+def test_a_strange_retry_after_is_no_wait(echo: Echo, door: Door, text: str) -> None:
+    echo.answer = (429, {**HTML, "Retry-After": text.encode("utf-8").decode("latin-1")}, b"")
+    with pytest.raises(Unreachable) as caught:
+        door.post("/")
+    assert caught.value.wait == 0
+
+
+# --- How failures read --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["cut before body", "cut in body", "cut after body", "truncated"])
+def test_a_cut_connection_is_no_answer(front: FaultServer, door: Door, fault: str) -> None:
+    front.plan("/", fault)
+    with pytest.raises(Unreachable, match="the connection was cut"):
+        door.post("/", b"x" * 5_000_000 if fault == "cut in body" else b"x" * 5000)
+    front.assert_injected()
+    assert door.post("/").status == 200
+
+
+def test_silence_is_no_answer_in_time(front: FaultServer, time: FakeTime) -> None:
+    door = Door(front.url, "x", time, time.sleep, patience=0.2)
+    front.plan("/", "stall")
+    with pytest.raises(Unreachable, match="no answer in time"):
+        door.post("/")
+    front.assert_injected()
+
+
+def test_nobody_there_is_refused(front: FaultServer, door: Door) -> None:
+    with front.down(), pytest.raises(Unreachable, match="refuses the connection"):
+        door.post("/")
+    assert door.post("/").status == 200
+
+
+def test_an_unknown_name_says_so(time: FakeTime) -> None:
+    door = Door("https://trap.invalid", "x", time, time.sleep)
+    with pytest.raises(Unreachable, match=r"^trap\.invalid: its name cannot be resolved"):
+        door.post("/")
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.2\r\n", b"", b"HTTP/1.1 abc\r\n\r\n", b"\0" * 100])
+def test_something_that_speaks_no_http_is_no_answer(time: FakeTime, answer: bytes) -> None:
+    with _Raw(answer) as raw:
+        door = Door(raw.url, "x", time, time.sleep)
+        with pytest.raises(Unreachable) as caught:
+            door.post("/")
+        assert "\n" not in str(caught.value)
+
+
+def test_https_to_a_server_without_tls_says_so(front: FaultServer, time: FakeTime) -> None:
+    door = Door(front.url.replace("http:", "https:"), "x", time, time.sleep)
+    with pytest.raises(Unreachable, match="TLS fails"):
+        door.post("/")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (9, "not valid yet: the trap's clock is probably wrong, it says 2026-06-21T"),
+        (10, "expired, or the trap's clock is wrong"),
+        (18, "cannot be trusted: self-signed certificate"),
+    ],
+)
+def test_a_certificate_that_fails_says_whether_the_clock_may_be_to_blame(
+    door: Door, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
+) -> None:
+    inner = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    inner.verify_code, inner.verify_message = code, "self-signed certificate"
+    outer = requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, "/", inner))  # type: ignore[arg-type]
+
+    def fail(*_: object, **__: object) -> None:
+        raise outer
+
+    monkeypatch.setattr(requests.Session, "send", fail)
+    with pytest.raises(Unreachable, match="its certificate") as caught:
+        door.post("/", auth=("user", "hunter2"))
+    assert reason in str(caught.value)
+    assert "hunter2" not in str(caught.value)

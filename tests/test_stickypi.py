@@ -1,0 +1,626 @@
+"""The Sticky Pi protocol, against a faithful server in memory, the hub, and a server that misbehaves."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import drawn
+import hub_server
+from conformance import Card, Conformance, tools
+from fake_time import FakeTime
+from fault_server import FaultServer, Forwarding, Original
+from trapsync import destinations
+from trapsync.destinations import Receipt, stickypi
+from trapsync.destinations.stickypi import Settings, StickyPi
+from trapsync.destinations.stickypi_rules import problem
+from trapsync.errors import (
+    DeliveryError,
+    Failed,
+    Held,
+    Refused,
+    SettingsError,
+    Unauthorised,
+    Unreachable,
+)
+from trapsync.image import Image
+from trapsync.settings import Duration, Size
+
+PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
+
+
+class Server:
+    """A site: a fault server in front of the original in memory."""
+
+    def __init__(self, front: FaultServer, original: Original, folder: Path) -> None:
+        self.front = front
+        self.original = original
+        self.time = FakeTime()
+        self._password = folder / "password"
+        self.change_password(original.password)
+
+    def change_password(self, password: str) -> None:
+        """Let the trap's password file say this."""
+        self._password.write_text(password + "\n")
+        self._password.chmod(0o600)
+
+    def connect(self, **more: Any) -> StickyPi:
+        """A destination that delivers there."""
+        settings = Settings(
+            kind="stickypi",
+            url=self.front.url,
+            username=self.original.user,
+            **{"password_file": self._password, "patience": Duration(20), **more},
+        )
+        return stickypi.connect("server", settings, tools(self.time))
+
+    def stored(self) -> dict[str, bytes]:
+        """What the server holds; files and rows must agree, and nothing was ever overwritten."""
+        assert self.original.overwritten == 0
+        assert len(self.original.files) == len(self.original.rows)
+        return self.original.files
+
+    def broken(self) -> AbstractContextManager[None]:
+        """Nobody listens."""
+        return self.front.down()
+
+
+@pytest.fixture
+def original() -> Original:
+    """A Sticky Pi server of 2023."""
+    return Original()
+
+
+@pytest.fixture
+def site(original: Original, tmp_path: Path) -> Iterator[Server]:
+    """It listens."""
+    with FaultServer(original) as front:
+        yield Server(front, original, tmp_path)
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Card:
+    """An empty spool."""
+    return Card(tmp_path / "spool")
+
+
+@pytest.fixture
+def server(site: Server) -> Iterator[StickyPi]:
+    """Connected to it."""
+    destination = site.connect()
+    yield destination
+    destination.close()
+
+
+class TestOriginal(Conformance):
+    """The promises that all destinations make, with the server as it is."""
+
+
+class TestOldOriginal(Conformance):
+    """The same with a server of branch main, which knows the older form of dates only."""
+
+    @pytest.fixture
+    def original(self) -> Original:
+        """An older one. It checks no digests."""
+        return Original(is_old=True)
+
+    def test_a_file_that_changed_since_it_was_examined_is_not_stored(self, *_: object) -> None:
+        """It would be: that server does not compare digests. What it echoes is compared all the same."""
+
+
+class Hub(Server):
+    """A site: the real hub, behind the same front."""
+
+    def __init__(self, front: FaultServer, hub: hub_server.RunningHub, folder: Path) -> None:
+        original = Original()
+        original.user, original.password = hub.user, hub.password
+        super().__init__(front, original, folder)
+        self._hub = hub
+
+    def stored(self) -> dict[str, bytes]:
+        """What the hub holds."""
+        paths = [self._hub.store.path(row) for row in self._hub.rows()]
+        return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub_server.RunningHub]:
+    """One hub for all of these tests: hashing its users' passwords takes a second."""
+    with hub_server.running(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+class TestHub(Conformance):
+    """The same with the hub."""
+
+    @pytest.fixture
+    def site(self, hub: hub_server.RunningHub, tmp_path: Path) -> Iterator[Server]:
+        """The hub, emptied."""
+        keys = [{"device": row["device"], "datetime": row["datetime"]} for row in hub.rows()]
+        if keys:
+            assert hub.ask("delete_images", keys, "owner").status_code == 200
+        with FaultServer(Forwarding(hub.url)) as front:
+            yield Hub(front, hub, tmp_path)
+
+
+# --- Faults -------------------------------------------------------------------------------------------------
+
+# fault, where, what a delivery that meets it ends with, whether the image is on the server then
+FAULTS: list[tuple[str, str, type[DeliveryError] | None, bool]] = [
+    ("cut before body", PUT, Unreachable, False),
+    ("cut in body", PUT, Unreachable, False),
+    ("cut after body", PUT, Unreachable, False),
+    ("answer lost", PUT, None, True),
+    ("500", PUT, Failed, False),
+    ("500 though stored", PUT, None, True),
+    ("502", PUT, Unreachable, False),
+    ("404", PUT, Unreachable, False),
+    ("401", PUT, None, True),
+    ("403", PUT, Unauthorised, False),
+    ("413", PUT, Refused, False),
+    ("429", PUT, Unreachable, False),
+    ("503", PUT, Unreachable, False),
+    ("503 until", PUT, Unreachable, False),
+    ("stall", PUT, None, True),
+    ("redirect", PUT, Unreachable, False),
+    ("redirect here", PUT, Unreachable, False),
+    ("portal", PUT, Unreachable, False),
+    ("no echo", PUT, None, True),
+    ("an object", PUT, Unreachable, False),
+    ("wrong digest", PUT, None, True),
+    ("wrong device", PUT, None, True),
+    ("truncated", PUT, None, True),
+    ("half JSON", PUT, None, True),
+    ("JSON as HTML", PUT, None, True),
+    ("wrong date", PUT, None, True),
+    ("endless", PUT, Unreachable, False),
+    ("gzip bomb", PUT, Unreachable, False),
+    ("cut before body", ASK, Unreachable, False),
+    ("502", ASK, Unreachable, False),
+    ("404", ASK, Unreachable, False),
+    ("401", ASK, None, True),
+    ("403", ASK, Unauthorised, False),
+    ("429", ASK, Unreachable, False),
+    ("503", ASK, Unreachable, False),
+    ("stall", ASK, Unreachable, False),
+    ("redirect", ASK, Unreachable, False),
+    ("redirect here", ASK, Unreachable, False),
+    ("portal", ASK, Unreachable, False),
+    ("an object", ASK, Unreachable, False),
+    ("half JSON", ASK, Unreachable, False),
+    ("JSON as HTML", ASK, Unreachable, False),
+    ("endless", ASK, Unreachable, False),
+    ("cut after body", TOKEN, Unreachable, False),
+    ("500", TOKEN, Unreachable, False),
+    ("401", TOKEN, Unauthorised, False),
+    ("403", TOKEN, Unauthorised, False),
+    ("portal", TOKEN, Unreachable, False),
+    ("redirect here", TOKEN, Unreachable, False),
+    ("half JSON", TOKEN, Unreachable, False),
+    ("wrong date", TOKEN, None, True),
+]
+
+
+@pytest.mark.parametrize(("fault", "path", "outcome", "is_stored"), FAULTS)
+def test_after_each_fault_every_image_is_stored_exactly_once(
+    site: Server, card: Card, fault: str, path: str, outcome: type[DeliveryError] | None, is_stored: bool
+) -> None:
+    server = site.connect(patience=Duration(0.3 if fault == "stall" else 20))
+    images = [card.image(second) for second in range(3)]
+    site.front.plan(path, fault)
+    if outcome:
+        with pytest.raises(outcome) as caught:
+            server.deliver(images[0], card.path(images[0]))
+        assert type(caught.value) is outcome
+        assert "\n" not in str(caught.value)
+    else:
+        server.deliver(images[0], card.path(images[0]))
+    site.front.assert_injected()
+    assert len(site.stored()) == is_stored
+
+    # The server behaves again, and all are delivered as a turn does it: ask, then send what is not there.
+    site.front.released.set()
+    known = server.known(images)
+    assert all(isinstance(receipt, Receipt) for receipt in known.values())
+    for image in images:
+        if image.id not in known:
+            server.deliver(image, card.path(image))
+    assert site.stored() == {image.name: card.bytes(image) for image in images}
+    assert "GET /portal" not in site.front.requests
+    server.close()
+
+
+@pytest.mark.parametrize("fault", ["answer lost", "500 though stored", "half JSON", "wrong digest"])
+def test_a_doubt_that_cannot_be_settled_is_unreachable(site: Server, card: Card, fault: str) -> None:
+    server, image = site.connect(), card.image()
+    server.known([image])
+    site.front.plan(PUT, fault)
+    site.front.plan(ASK, "503", "cut before body")
+    with pytest.raises(Unreachable, match="and then"):
+        server.deliver(image, card.path(image))
+    with pytest.raises(Unreachable):
+        server.known([image])
+    site.front.assert_injected()
+    assert isinstance(server.known([image])[image.id], Receipt)
+    assert site.stored() == {image.name: card.bytes(image)}
+
+
+def test_a_server_that_stored_other_bytes_than_it_was_sent_is_a_conflict(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    image = card.image()
+    site.front.plan(PUT, "answer lost")
+    backend = site.front.backend
+
+    def damage(path: str, headers: Any, body: bytes) -> Any:
+        reply = backend(path, headers, body)
+        for row in site.original.rows.values():
+            row["md5"] = "f" * 32
+        return reply
+
+    site.front.backend = damage
+    with pytest.raises(Refused, match="another image is there"):
+        server.deliver(image, card.path(image))
+    site.front.assert_injected()
+
+
+def test_the_wait_that_a_server_asks_for_is_passed_on(site: Server, server: StickyPi, card: Card) -> None:
+    image = card.image()
+    server.known([image])
+    site.front.plan(PUT, "503 until")
+    with pytest.raises(Unreachable) as caught:
+        server.deliver(image, card.path(image))
+    assert caught.value.wait == 90
+    site.front.assert_injected()
+
+
+def test_faults_in_a_row_in_front_of_the_hub_end_with_every_image_there_once(
+    tmp_path: Path, card: Card
+) -> None:
+    images = [card.image(second) for second in range(6)]
+    with hub_server.running(tmp_path / "hub") as hub, FaultServer(Forwarding(hub.url)) as front:
+        site = Hub(front, hub, tmp_path)
+        server = site.connect()
+        front.plan(PUT, "answer lost", "500 though stored", "portal", "wrong digest", "truncated", "401")
+        front.plan(ASK, "cut before body", "portal")
+        front.plan(TOKEN, "half JSON")
+        for _ in range(12):
+            try:
+                known = server.known(images)
+                for image in images:
+                    if image.id not in known:
+                        server.deliver(image, card.path(image))
+            except Unreachable:
+                continue
+        front.assert_injected()
+        assert len(server.known(images)) == 6
+        assert site.stored() == {image.name: card.bytes(image) for image in images}
+        assert list(hub.store.conflicts.rglob("*.jpg")) == []
+
+
+# --- The protocol -------------------------------------------------------------------------------------------
+
+
+def test_one_request_asks_for_a_batch_and_one_sends_an_image(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    images = [card.image(second) for second in range(5)]
+    for image in images:
+        server.deliver(image, card.path(image))
+    site.front.requests.clear()
+    assert len(server.known(images)) == 5
+    assert site.front.requests == [ASK]
+    new = [card.image(second) for second in range(10, 15)]
+    site.front.requests.clear()
+    assert server.known(new) == {}
+    for image in new:
+        server.deliver(image, card.path(image))
+    assert site.front.requests == [ASK, *[PUT] * 5]
+
+
+def test_an_upload_is_a_form_of_known_length_and_little_more_than_the_image(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    image = card.image()
+    server.deliver(image, card.path(image))
+    headers = site.front.headers[site.front.requests.index(PUT)]
+    assert "Transfer-Encoding" not in headers
+    assert "Cookie" not in headers
+    assert headers["User-Agent"].startswith("trapsync/")
+    assert image.size < int(headers["Content-Length"]) < image.size + 600
+    assert site.front.received[PUT] == int(headers["Content-Length"])
+
+
+def test_connections_are_kept(site: Server, server: StickyPi, card: Card) -> None:
+    for second in range(5):
+        image = card.image(second)
+        server.deliver(image, card.path(image))
+    assert site.front.connections == 1
+
+
+def test_an_upper_case_device_on_the_server_is_the_same(site: Server, server: StickyPi, card: Card) -> None:
+    image = card.image()
+    server.deliver(image, card.path(image))
+    for row in site.original.rows.values():
+        row["device"] = row["device"].upper()
+    assert isinstance(server.known([image])[image.id], Receipt)
+
+
+def test_an_old_server_is_recognised_by_its_dates(card: Card, tmp_path: Path) -> None:
+    original = Original(is_old=True)
+    with FaultServer(original) as front:
+        site = Server(front, original, tmp_path)
+        server, image = site.connect(), card.image()
+        assert server.known([image]) == {}  # asked in both forms
+        server.deliver(image, card.path(image))
+        front.requests.clear()
+        assert isinstance(server.known([image])[image.id], Receipt)
+        assert front.requests == [ASK]
+
+
+def test_an_absence_is_believed_for_one_upload_and_not_for_ever(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    image, other = card.image(), card.image(1)
+    server.deliver(other, card.path(other))
+    server.known([image])
+    site.front.requests.clear()
+    site.time.sleep(7200)
+    server.deliver(image, card.path(image))
+    assert site.front.requests == [ASK, PUT]
+
+
+def test_images_that_the_server_could_never_hold_are_not_asked_for(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    foreign = card.put(drawn.trap(), "IMG_0001.JPG")
+    early = card.put(drawn.trap(), f"{drawn.DEVICE}.1970-01-01_00-00-07.jpg")
+    assert server.known([foreign, early]) == {}
+    assert site.front.requests == []
+
+
+def test_a_date_before_there_were_sticky_pis_is_held_not_refused(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    image = card.put(drawn.trap(), f"{drawn.DEVICE}.2019-10-31_23-59-59.jpg")
+    with pytest.raises(Held, match="clock was not set"):
+        server.deliver(image, card.path(image))
+    assert site.front.requests == []
+
+
+def test_a_form_is_taken_in_whole_while_the_bandwidth_is_limited(site: Server, card: Card) -> None:
+    server, image = site.connect(bandwidth=Size(1000)), card.image()
+    server.deliver(image, card.path(image))
+    assert site.stored() == {image.name: card.bytes(image)}
+    assert sum(site.time.slept) == pytest.approx(image.size / 1000, rel=0.2)
+
+
+# --- Tokens -------------------------------------------------------------------------------------------------
+
+
+def test_one_token_serves_a_day_whatever_the_clocks_say(site: Server, server: StickyPi, card: Card) -> None:
+    image = card.image()
+    server.deliver(image, card.path(image))
+    site.time.step_wall(10 * 365 * 86400)
+    server.known([image])
+    site.time.sleep(80_000)
+    server.known([image])
+    assert site.original.logins == 1
+    site.time.sleep(6_000)
+    server.known([image])
+    assert site.original.logins == 2
+
+
+def test_an_expired_token_is_replaced_in_the_middle_of_an_upload(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    image, other = card.image(0), card.image(1)
+    server.known([image, other])
+    server.deliver(image, card.path(image))
+    site.original.expire_tokens()
+    server.deliver(other, card.path(other))
+    assert site.original.logins == 2
+    assert len(site.stored()) == 2
+
+
+def test_parallel_uploads_fetch_one_token(site: Server, card: Card) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = site.connect(parallel=4)
+    images = [card.image(second) for second in range(8)]
+    server.known(images)
+    site.original.expire_tokens()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda image: server.deliver(image, card.path(image)), images))
+    assert site.original.logins == 2
+    assert len(site.stored()) == 8
+
+
+def test_a_wrong_password_asks_once_and_says_what_to_look_at(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    site.change_password("a-secret-that-is-wrong")
+    image = card.image()
+    with pytest.raises(Unauthorised, match="look at username") as caught:
+        server.deliver(image, card.path(image))
+    assert site.front.requests == [TOKEN]
+    assert caught.value.wait == 900
+    assert "a-secret" not in str(caught.value)
+    site.change_password(site.original.password)
+    server.deliver(image, card.path(image))  # mended while running
+
+
+def test_a_missing_password_file_stops_the_deliveries_and_not_the_trap(
+    site: Server, tmp_path: Path, card: Card
+) -> None:
+    server, image = site.connect(password_file=tmp_path / "nowhere"), card.image()
+    with pytest.raises(Unauthorised, match="nowhere cannot be read"):
+        server.known([image])
+
+
+def test_a_server_that_refuses_new_tokens_is_not_asked_for_ever(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    image = card.image()
+    site.front.plan(ASK, "401", "401")
+    with pytest.raises(Unauthorised, match="even a new token"):
+        server.known([image])
+    assert site.front.requests == [TOKEN, ASK, TOKEN, ASK]
+    site.front.assert_injected()
+
+
+def test_a_read_only_account_is_the_owners_to_mend(site: Server, server: StickyPi, card: Card) -> None:
+    image = card.image()
+    site.original.is_read_only = True
+    with pytest.raises(Unauthorised, match="read-only"):
+        server.deliver(image, card.path(image))
+    assert site.front.requests.count(PUT) == 1
+    assert site.stored() == {}
+
+
+@pytest.mark.parametrize("path", [TOKEN, ASK, PUT])
+@pytest.mark.parametrize("fault", ["403", "502", "portal", "cut after body", "redirect", "429"])
+def test_no_secret_is_in_any_text(
+    site: Server, server: StickyPi, card: Card, path: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    image = card.image()
+    site.front.plan(path, fault)
+    with pytest.raises(DeliveryError) as caught:
+        server.deliver(image, card.path(image))
+    texts = f"{caught.getrepr(style='long')} {caught.value!r} {caplog.text}"
+    assert site.original.password not in texts
+    assert "token-1" not in str(caught.value) + caplog.text
+    site.front.assert_injected()
+
+
+# --- The doctor ---------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_tells_a_clock_that_disagrees(site: Server, server: StickyPi) -> None:
+    site.front.plan(TOKEN, "wrong date")
+    findings = server.check()
+    site.front.assert_injected()
+    assert [finding.verdict for finding in findings] == ["ok", "warning"]
+    assert "ahead of the server's" in findings[1].text
+    assert "whether it may write" in findings[0].text
+
+
+# --- What is not even sent ----------------------------------------------------------------------------------
+
+
+def _image(**metadata: Any) -> Image:
+    good = {"exif": True, "format": "2022", "Make": "StickyPi", "device_version": "3.1.0", "temp": 20.6}
+    known = {name: value for name, value in (good | metadata).items() if value != "absent"}
+    return Image(drawn.NAME, 1000, "0" * 32, "0" * 64, 160, 120, known)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"Make": "sticky-pi"},
+        {"Make": "RaspberryPi"},
+        {"Make": drawn.MAKE_2020, "format": "2020"},
+        {"device_version": "absent", "temp": None},
+        {"lat": -121.76, "lng": 49.24},  # genuine images of 2020 have them swapped
+        {"temp": -300.0, "hum": -1.0, "bat": -1.0, "but": True},
+    ],
+)
+def test_what_the_server_takes_is_no_problem(metadata: dict[str, Any]) -> None:
+    assert problem(_image(**metadata)) is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"exif": False}, "has none"),
+        ({"exif_error": "ValueError: no TIFF"}, "no TIFF"),
+        ({"format": "absent"}, "UserComment"),
+        ({"format": "absent", "format_error": "UserComment has 1 lines, not two"}, "1 lines"),
+        ({"Make": "absent"}, "Make is missing"),
+        ({"Make": "Raspberry Pi"}, "Raspberry Pi"),
+        ({"Make": ""}, "one word"),
+        ({"Make": "123"}, "one word"),
+        ({"Make": "None"}, "one word"),
+        ({"Make": "('a', 'b')"}, "one word"),
+        ({"Make": "{[]: 1}"}, "one word"),
+        ({"Make": "(" * 300}, "one word"),
+        ({"Make": "x" * 5000}, "5000 characters"),
+        ({"Make": drawn.MAKE_2020}, "Make"),
+        ({"device_version": "2026.12.1"}, "longer than 8"),
+        ({"lat": 1000.5}, "no room"),
+        ({"lng": -1000.0}, "no room"),
+        ({"alt": 40_000.0}, "no room"),
+        ({"bat": 1e6}, "no room"),
+        ({"temp": float("nan")}, "no number"),
+        ({"hum": float("inf")}, "no number"),
+        ({"lum": "bright"}, "no number"),
+    ],
+)
+def test_what_the_server_fails_on_is_told_beforehand(metadata: dict[str, Any], reason: str) -> None:
+    assert reason in str(problem(_image(**metadata)))
+
+
+@pytest.mark.parametrize(
+    "name", ["IMG_0001.JPG", "0a1b2c3.2026-06-21_20-19-15.jpg", "0a1b2c3d.2026-02-31_20-19-15.jpg"]
+)
+def test_foreign_names_stay_on_the_card(name: str) -> None:
+    assert "only takes names" in str(problem(replace(_image(), path=name)))
+
+
+@pytest.mark.parametrize("size", [0, 101 * 2**20])
+def test_sizes_that_the_proxy_refuses_stay_on_the_card(size: int) -> None:
+    assert "100 MB" in str(problem(replace(_image(), size=size)))
+
+
+@pytest.mark.parametrize("picture", [drawn.plain, drawn.trap, drawn.sticky_pi_2020, drawn.sticky_pi_2022])
+def test_our_rules_agree_with_the_hubs(card: Card, picture: Any) -> None:
+    from trapsync.hub import intake
+    from trapsync.hub.wire import BadRequest
+
+    image = card.put(picture(), drawn.NAME)
+    try:
+        intake.check(image.metadata)
+        is_taken = True
+    except BadRequest:
+        is_taken = False
+    assert (problem(image) is None) == is_taken
+
+
+# --- Settings -----------------------------------------------------------------------------------------------
+
+TABLE = {
+    "kind": "stickypi",
+    "url": "https://api.example.org",
+    "username": "trap",
+    "password_file": "password",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("url", "api.example.org", "is not an address"),
+        ("url", "ftp://example.org", "is not an address"),
+        ("url", "https://trap:secret@example.org", "do not belong there"),
+        ("username", "", "username"),
+        ("username", "a:b", "no colon"),
+        ("least_rate", "0 B", "least_rate"),
+        ("patience", "10 days", "patience"),
+        ("ca_file", "/nowhere/ca.pem", "no file"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(key: str, value: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason) as caught:
+        destinations.connect("server", TABLE | {key: value}, tools(), Path("trapsync.toml"))
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_right_settings_connect_without_a_word_on_the_wire() -> None:
+    destinations.connect("server", TABLE, tools(), Path("trapsync.toml")).close()
