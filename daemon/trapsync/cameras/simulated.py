@@ -213,14 +213,14 @@ def _shade(sun: float) -> str:
 def _catch(chance: Random, moment: datetime) -> list[_Insect]:
     """The insects of this card that have landed until that moment, the first ones first."""
     now = moment.timestamp()
-    monday = now - now % _WEEK
-    insects = [_insect(chance, monday) for _ in range(_CATCH)]
+    changed = now - now % _WEEK
+    insects = [_insect(chance, changed) for _ in range(_CATCH)]
     return sorted((one for one in insects if one.landed <= now), key=lambda one: one.landed)
 
 
-def _insect(chance: Random, monday: float) -> _Insect:
+def _insect(chance: Random, changed: float) -> _Insect:
     hour = chance.choices(range(24), _ACTIVITY)[0]
-    landed = monday + chance.randrange(7) * 86400 + (hour + chance.random()) * 3600
+    landed = changed + chance.randrange(7) * 86400 + (hour + chance.random()) * 3600
     kind = chance.choices((_fly, _gnat, _cranefly, _moth, _beetle, _speck), (110, 48, 3, 4, 14, 30))[0]
     return _Insect(
         landed=landed,
