@@ -7,11 +7,14 @@ every key with its default; a test holds the two equal.
 """
 
 import difflib
+import json
 import os
 import re
 import stat
 import tomllib
+import types
 import typing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +28,7 @@ ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
 
 _UNITS_OF_TIME = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "day": 86400, "days": 86400}
 _UNITS_OF_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_QUANTITY = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
 class Duration(float):
@@ -58,7 +61,7 @@ class Size(int):
 def _quantity(text: object, units: dict[str, Any], example: str) -> float:
     match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or match[2] not in units:
-        raise ValueError(f"{text!r} is not a quantity with a unit ({', '.join(units)}); write {example}")
+        raise ValueError(f"must be a quantity with a unit ({', '.join(units)}), such as {example}")
     return float(match[1]) * float(units[match[2]])
 
 
@@ -81,12 +84,16 @@ def _shown(number: float, like: object = None) -> str:
     kind = number if like is None else like
     if isinstance(kind, Duration):
         unit = next((u for u in ("day", "h", "min", "s") if number >= _UNITS_OF_TIME[u]), "ms")
-        count = number / _UNITS_OF_TIME[unit]
-        return f"{count:g} {unit}{'s' if unit == 'day' and count != 1 else ''}"
+        return _with_unit(number, unit if number else "s", _UNITS_OF_TIME)
     if isinstance(kind, Size):
         unit = next((u for u in ("GB", "MB", "kB") if number >= _UNITS_OF_SIZE[u]), "B")
-        return f"{number / _UNITS_OF_SIZE[unit]:g} {unit}"
+        return _with_unit(number, unit, _UNITS_OF_SIZE)
     return f"{number:g}"
+
+
+def _with_unit(number: float, unit: str, units: dict[str, Any]) -> str:
+    count = f"{number / units[unit]:g}"
+    return f"{count} days" if unit == "day" and count != "1" else f"{count} {unit}"
 
 
 class Trap(Table, frozen=True):
@@ -169,6 +176,11 @@ class Camera(Table, frozen=True):
             deadline=(1, 300),
             recycle=(600, 30 * 86400),
         )
+        for key, most in (("gain", 100.0), ("lens_position", 100.0)):
+            if getattr(self, key) != "auto":
+                within(self, **{key: (0, most)})
+        if self.white_balance != "auto" and not all(0 < gain <= 100 for gain in self.white_balance):
+            raise ValueError("white_balance: must be two gains above 0 and up to 100")
         width, height = self.resolution
         if not (64 <= width <= 9152 and 64 <= height <= 6944):
             raise ValueError(f"resolution: [{width}, {height}] is not between [64, 64] and [9152, 6944]")
@@ -266,14 +278,20 @@ def load(path: Path) -> Settings:
     an unknown key, a wrong type, a value out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # an editor of Windows may have put a mark in front
     except FileNotFoundError:
         raise SettingsError(
             f"{path}: there is no such config file; copy config/trapsync.toml there, "
             f"or name another with --config"
         ) from None
+    except PermissionError:
+        raise SettingsError(
+            f"{path}: no permission to read it; run this as the daemon's user, or with sudo"
+        ) from None
+    except IsADirectoryError:
+        raise SettingsError(f"{path}: is a folder; name the config file in it") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text; save it as UTF-8"
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
     return rooted(parse(text, path), path.absolute().parent)
 
@@ -282,7 +300,9 @@ def parse(text: str, source: object) -> Settings:
     """Decode the text of a config file; `source` is what errors call it."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise SettingsError(f"{source}: is not TOML: too many brackets in one another") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise SettingsError(f"{source}: is not TOML: {error}") from None
     return decode(tables, Settings, source)
 
@@ -296,14 +316,14 @@ def decode(table: dict[str, Any], kind: type[T], source: object, at: str = "") -
     try:
         return msgspec.convert(table, kind, dec_hook=_from_toml)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {_explain(str(error), table, at)}") from None
+        raise SettingsError(f"{source}: {_explain(str(error), table, kind, at)}") from None
 
 
 def _refuse_unknown(table: dict[str, Any], kind: type[Table], source: object, at: str) -> None:
     """msgspec would refuse an unknown key too, but could not say which one was meant."""
     known = typing.get_type_hints(kind)
     for key, value in table.items():
-        where = f"{at}.{key}" if at else key
+        where = _dotted(at, key)
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
@@ -316,26 +336,78 @@ def _refuse_unknown(table: dict[str, Any], kind: type[Table], source: object, at
 def _from_toml(kind: type, value: object) -> object:
     if kind is Path:
         if not isinstance(value, str):
-            raise ValueError(f"{value!r} is not a path in quotes")
-        return Path(value).expanduser()
+            raise ValueError("must be a path in quotes")
+        if not value or "\0" in value:
+            raise ValueError("must not be empty, and hold no zero byte")
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError("there is no such user, whose home it could be in") from None
     if issubclass(kind, Duration | Size):
         return kind.parse(value)
     raise NotImplementedError(kind)
 
 
-def _explain(message: str, table: dict[str, Any], at: str) -> str:
-    """Turn `Expected `int` <= 100 - at `$.camera.quality`` into `camera.quality = 300: …`."""
-    reason, _, path = message.partition(" - at `$")
-    keys = [key for key in path.rstrip("`").split(".") if key]
-    where = ".".join([at, *keys] if at else keys)
-    own_key = re.match(r"([a-z_]+): (.*)", reason, re.DOTALL)  # from within(): the key leads
-    if own_key:
-        return f"{where}.{own_key[1]}: {own_key[2]}" if where else f"{own_key[1]}: {own_key[2]}"
-    found: Any = table
-    for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    value = f" = {found!r}" if isinstance(found, str | int | float | bool) else ""
-    return f"{where}{value}: {reason[:1].lower()}{reason[1:].replace('`', '')}"
+# msgspec's words end with the place: "Expected `int`, got `str` - at `$.camera.quality`".
+_COMPLAINT = re.compile(r"(?P<reason>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
+_FROM_WITHIN = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+
+
+def _explain(message: str, table: dict[str, Any], kind: type[Table], at: str) -> str:
+    """Put msgspec's complaint into words for a person: `camera.quality = 'x': must be a whole number`."""
+    complaint = _COMPLAINT.fullmatch(message)
+    assert complaint is not None, message
+    reason, where, value, wanted = complaint["reason"], at, table, kind
+    for key in re.findall(r"\.(\w+)", complaint["place"] or ""):
+        where, value = _dotted(where, key), value[key]
+        wanted = typing.get_type_hints(wanted)[key]
+    if own := _FROM_WITHIN.fullmatch(reason):  # the key leads, and the value is in the text
+        return f"{_dotted(where, own[1])}: {own[2]}"
+    if missing := _MISSING.fullmatch(reason):
+        return f"{_dotted(where, missing[1])}: is missing, and has no default"
+    if reason.startswith(("Expected", "Invalid enum")):
+        reason = f"must be {_in_words(wanted)}"
+    return f"{where}{_written(value)}: {reason}"
+
+
+def _dotted(at: str, key: str) -> str:
+    """The path of a key, as it would be written in TOML."""
+    bare = key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key, ensure_ascii=False)
+    return f"{at}.{bare}" if at else bare
+
+
+def _written(value: object) -> str:
+    """` = value` for the text of an error, if it is short enough to help."""
+    if isinstance(value, bool):
+        return f" = {str(value).lower()}"
+    is_short = isinstance(value, str | int | float | list) and len(repr(value)) <= 60
+    return f" = {value!r}" if is_short else ""
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+    dict: "a table",
+}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts in quotes"}
+
+
+def _in_words(wanted: Any) -> str:
+    """What a value of this type is, for somebody who knows no types."""
+    parts, origin = typing.get_args(wanted), typing.get_origin(wanted)
+    if origin is Literal:
+        return f"one of: {', '.join(map(str, parts))}" if len(parts) > 1 else f'"{parts[0]}"'
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_in_words(part) for part in parts if part is not types.NoneType)
+    if origin is tuple:
+        count = "" if parts[-1] is ... else f"{len(parts)} "
+        return f"a list of {count}{_PLURALS[parts[0]]}"
+    if origin is dict:
+        return "a table" if parts[-1] is Any else "tables with names of your choice: [destinations.NAME]"
+    return "a table" if issubclass(wanted, Table) else _WORDS[wanted]
 
 
 def to_text(settings: Table) -> str:
@@ -356,8 +428,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Exposure) and not value:
         return "auto"
     if isinstance(value, Duration | Size):
-        return _shown(value)
+        return _exactly(value)
     return str(value) if isinstance(value, Path) else value
+
+
+def _exactly(value: Duration | Size) -> str:
+    """The short form where it says all of it, else every digit of seconds or bytes."""
+    short = _shown(value)
+    try:
+        if type(value).parse(short) == value:
+            return short
+    except ValueError:  # 1e+06 days
+        pass
+    return f"{value} B" if isinstance(value, Size) else f"{Decimal(repr(float(value))):f} s"
 
 
 def rooted(table: T, folder: Path) -> T:
@@ -384,6 +467,8 @@ def read_secret(name: Path, key: str) -> str:
         secret = path.read_text(encoding="utf-8").rstrip("\n")
     except OSError as error:
         raise SettingsError(f"{key}: the secret {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
     if mode & stat.S_IROTH:
         raise SettingsError(f"{key}: everybody can read the secret {path}; run: chmod o-r {path}")
     if not secret:

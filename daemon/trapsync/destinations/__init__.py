@@ -95,7 +95,7 @@ def check(name: str, table: dict[str, Any], source: Path) -> tuple[str, Destinat
     """Decode a table by its kind's own settings type, and connect nothing."""
     at = f"destinations.{name}"
     kind = table.get("kind") if isinstance(table, dict) else None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise SettingsError(f"{source}: {at}.kind = {kind!r}: must be one of: {', '.join(KINDS)}")
     settings: DestinationSettings = decode(table, importlib.import_module(KINDS[kind]).Settings, source, at)
     return kind, rooted(settings, source.absolute().parent)
