@@ -9,6 +9,7 @@ import drawn
 from bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.errors import StorageError
+from trapsync.watch import look
 
 
 def test_a_good_file_becomes_an_image_owed_to_every_destination(trap: Trap) -> None:
@@ -193,9 +194,7 @@ def test_a_file_that_changes_while_it_is_examined_is_looked_at_again(trap: Trap)
 
 @pytest.mark.parametrize("name", [b"night\n7.jpg", b"caf\xe9.jpg", b"tab\t.jpg", "bad\u202eexe.jpg".encode()])
 def test_a_file_whose_name_cannot_be_written_down_is_quarantined(trap: Trap, name: bytes) -> None:
-    path = os.path.join(os.fsencode(trap.storage.spool), name)
-    with open(path, "wb") as file:  # noqa: PTH123 - a name that is no text
-        file.write(drawn.trap())
+    (trap.storage.spool / os.fsdecode(name)).write_bytes(drawn.trap())
     assert trap.ingest().damaged == 1
     (row,) = trap.catalog.quarantined()
     assert "name" in row["reason"]
@@ -216,7 +215,7 @@ def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(
     drawn.put(trap.storage.spool, b"rubbish", drawn.NAME)
     found: list[str] = []
     pipeline.sweep(trap.catalog, trap.storage.spool, found.append)
-    one = pipeline.look(trap.storage.spool, drawn.NAME)
+    one = look(trap.storage.spool, drawn.NAME)
     assert one
     trap.catalog.add_quarantined(one.path, pipeline._quarantine_name(one), "not a JPEG", one.size)
     trap.restart()

@@ -10,8 +10,10 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as DeadlinePassed
+from contextlib import suppress
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
@@ -62,7 +64,8 @@ class CameraProcess:
         if self._process and self._clock.monotonic() - self._started > camera.recycle:
             self.close()  # what leaks in libcamera goes with the process
         pipe = self._pipe or self._start()
-        deadline = camera.exposure + camera.settle + camera.deadline
+        # A long exposure may take two frames: the one that was under way is not ours.
+        deadline = 2 * camera.exposure + camera.settle + camera.deadline
         try:
             pipe.send("capture")
             if not pipe.poll(deadline):
@@ -130,7 +133,7 @@ def _run_camera(pipe: Connection, settings: Settings, device: str, clock: Clock)
     while True:
         try:
             pipe.recv()
-        except EOFError:  # the daemon is done with us
+        except (EOFError, OSError):  # the daemon is done with us
             break
         try:
             if not is_open:
@@ -147,54 +150,77 @@ def _run_camera(pipe: Connection, settings: Settings, device: str, clock: Clock)
 
 
 class Examiners:
-    """The worker pool that looks at files, each under a limit of time and memory."""
+    """The worker pool that looks at files, each under a limit of time and memory. One thread uses it."""
 
     def __init__(self, settings: Ingest, storage: Storage) -> None:
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
         os.environ.setdefault("VIPS_CONCURRENCY", "1")
         self._settings = settings
         self._storage = storage
-        self._pool = ProcessPool(
-            max_workers=settings.workers,
+        self._pool = self._make_pool()
+
+    def _make_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._settings.workers,
             max_tasks=_TASKS_PER_EXAMINER,
             initializer=_become_examiner,
-            initargs=(int(settings.memory),),
+            initargs=(int(self._settings.memory),),
             context=_spawn,
         )
 
     def examine(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
         """Examine files, as many at a time as there are workers; each comes back as an image or damaged.
 
-        A file that hangs or kills its examiner twice is damaged. One on which our own program fails is
-        left out, loudly; the next sweep offers it again.
+        A file that hangs or kills its examiner twice is damaged. One that the card does not let us read,
+        or on which our own program fails, is left out, loudly; the next sweep offers it again.
         """
         waiting = iter(files)
-        flying = [(found, self._schedule(found)) for found in islice(waiting, 2 * self._settings.workers)]
+        flying = [(found, self._examine(found)) for found in islice(waiting, 2 * self._settings.workers)]
         while flying:
             found, future = flying.pop(0)
-            flying += [(more, self._schedule(more)) for more in islice(waiting, 1)]
+            flying += [(more, self._examine(more)) for more in islice(waiting, 1)]
             outcome = self._outcome(found, future)
             if outcome is not None:
                 yield found, outcome
 
-    def _schedule(self, found: Found) -> ProcessFuture[Any]:
-        return self._pool.schedule(
-            examine.examine, args=(self._storage.spool, found.path), timeout=float(self._settings.timeout)
-        )
+    def _examine(self, found: Found) -> ProcessFuture[Any]:
+        return self._schedule(examine.examine, self._storage.spool, found.path)
+
+    def _schedule(self, work: Callable[..., Any], *arguments: Any) -> ProcessFuture[Any]:
+        """Hand out one piece of work. A pool that broke down (a worker killed at a bad moment) is replaced."""
+        try:
+            return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+        except RuntimeError:
+            log.warning("the examiners broke down; others take their place")
+            self._renew()
+            return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+
+    def _renew(self) -> None:
+        self.close()
+        self._pool = self._make_pool()
+
+    def _result(self, future: ProcessFuture[Any]) -> Any:
+        """Wait for it. The pool keeps each file's own deadline; if it does not, it is broken itself."""
+        try:
+            return future.result(timeout=3 * self._settings.timeout + 30)
+        except (DeadlinePassed, CancelledError):
+            if not future.done() or future.cancelled():
+                self._renew()
+            raise
 
     def _outcome(
         self, found: Found, future: ProcessFuture[Any], attempt: int = 1
     ) -> Image | DamagedImage | None:
         try:
-            image: Image = future.result()
+            image: Image = self._result(future)
             return image
         except DamagedImage as error:
             return error
         except FileNotFoundError:  # taken away meanwhile
             return None
-        except (DeadlinePassed, ProcessExpired, MemoryError) as error:
+        except (DeadlinePassed, CancelledError, ProcessExpired, MemoryError) as error:
             if attempt == 1:  # it may have been the machine's fault: once more, in a fresh process
-                return self._outcome(found, self._schedule(found), attempt=2)
+                return self._outcome(found, self._examine(found), attempt=2)
             return DamagedImage(_describe_failure(error, self._settings))
         except StorageError as error:  # the card does not let it be read
             log.error("%s", error)
@@ -205,22 +231,19 @@ class Examiners:
 
     def make_thumbnails(self, image: Image, path: str) -> bool:
         """Make the small copies of one image; False if they cannot be made."""
-        future = self._pool.schedule(
-            examine.thumbnails,
-            args=(self._storage.spool, path, self._storage.thumbnails),
-            timeout=float(self._settings.timeout),
-        )
+        future = self._schedule(examine.thumbnails, self._storage.spool, path, self._storage.thumbnails)
         try:
-            future.result()
-        except (TrapsyncError, DeadlinePassed, ProcessExpired, MemoryError, OSError) as error:
-            log.warning("no thumbnails of %s: %s", image.name, error or type(error).__name__)
+            self._result(future)
+        except (TrapsyncError, DeadlinePassed, CancelledError, ProcessExpired, MemoryError, OSError) as error:
+            log.warning("no thumbnails of %s: %s", image.name, str(error) or type(error).__name__)
             return False
         return True
 
     def close(self) -> None:
         """End the workers, whatever they do."""
         self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join(timeout=5)
+        with suppress(DeadlinePassed):
+            self._pool.join(timeout=5)
 
 
 def _become_examiner(memory: int) -> None:

@@ -35,11 +35,11 @@ from trapsync import durable, pipeline, schedule, systemd, thumbnail, watch
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Receipt, Tools, connect
 from trapsync.device import device_id
-from trapsync.errors import CameraError, StorageError
+from trapsync.errors import CameraError, StorageError, TrapsyncError
 from trapsync.image import Image
 from trapsync.inbox import Inbox
 from trapsync.processes import CameraProcess, Examiners
-from trapsync.settings import Settings
+from trapsync.settings import Settings, load
 from trapsync.trap import local_time, lock, open_catalog, place, system_clock
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ class Service:
         """
         self.settings = settings
         self.reload = False
+        self._source = source
         self._captures = captures
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
@@ -108,7 +109,7 @@ class Service:
         self._destinations = [connect(name, t, tools, source) for name, t in settings.destinations.items()]
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._deliver_now = False
+        self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
         self._inbox = Inbox(self._clock)
@@ -167,12 +168,25 @@ class Service:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Only leave word for the main thread: the catalog's lock may be held right here."""
-        if number == signal.SIGUSR1:
-            self._deliver_now = True
-        else:
-            self.reload = number == signal.SIGHUP
+        if number in (signal.SIGTERM, signal.SIGINT):
             self._stop.set()
+        else:
+            self._words.add(number)
         self._wake.set()
+
+    def _heed(self, number: int) -> None:
+        """SIGUSR1 delivers now. SIGHUP ends the daemon to begin again, unless the new settings are wrong."""
+        if number == signal.SIGUSR1:
+            self._catalog.end_waits()
+            self._run_jobs_now("deliver")
+            return
+        try:
+            Service(load(self._source), self._source)
+        except TrapsyncError as error:
+            log.error("the old settings stay in force: %s", error)
+        else:
+            self.reload = True
+            self._stop.set()
 
     def _watch_over(self) -> None:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
@@ -180,10 +194,8 @@ class Service:
         while not self._stop.is_set():
             self._wake.wait(_TICK)
             self._wake.clear()
-            if self._deliver_now:
-                self._deliver_now = False
-                self._catalog.end_waits()
-                self._run_jobs_now("deliver")
+            while self._words:
+                self._heed(self._words.pop())
             offset = self._straighten(offset)
             self._check_parts()
 
@@ -355,7 +367,7 @@ class Service:
         settings = self.settings
         removed = pipeline.prune(self._catalog, settings.storage, settings.prune, self._clock)
         if removed:
-            log.info("pruned %d images that are safe at their destinations", removed)
+            log.info("pruned: %d, safe at their destinations", removed)
 
     def _deliver(self, destination: Destination) -> None:
         name = f"deliver:{destination.name}"
@@ -372,7 +384,7 @@ class Service:
             self._catalog, destination, self.settings.storage.spool, self._clock, hands, progress
         )
         if turn.delivered:
-            log.info("delivered %d images to %s", turn.delivered, destination.name)
+            log.info("delivered to %s: %d", destination.name, turn.delivered)
 
 
 def in_parallel(threads: int) -> pipeline.Hands:

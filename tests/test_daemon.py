@@ -1,0 +1,189 @@
+"""The real daemon, from end to end: pictures in, images at the hub, signals, misfortunes."""
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import daemon
+import drawn
+import hub_server
+
+
+def digests(spool: Path) -> dict[str, str]:
+    return {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in spool.rglob("*.jpg")}
+
+
+def children(pid: int) -> dict[int, str]:
+    """The daemon's child processes with their command lines."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"\nPPid:\t{pid}\n" in (path / "status").read_text():
+                found[int(path.name)] = (path / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    return found
+
+
+def test_pictures_taken_are_catalogued_thumbnailed_and_delivered_byte_for_byte(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        with daemon.running(tmp_path, more, camera="simulated", arguments=("--captures", "3")) as trap:
+            facts = trap.until(lambda f: f["ledger"]["delivered"] == 3)
+            assert facts["ledger"] == {
+                "captured": 3,
+                "delivered": 3,
+                "owed": 0,
+                "quarantined": 0,
+                "dropped": 0,
+            }
+            assert hub.stored() == digests(trap.spool)
+            assert trap.stop() == 0
+        assert len(list((tmp_path / "state" / "thumbnails").rglob("*.thumbnail.jpg"))) == 3
+
+
+def test_files_that_others_put_into_the_spool_are_delivered(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        drawn.put(tmp_path / "spool", drawn.trap(), f"before/{drawn.NAME}")
+        with daemon.running(tmp_path, more) as trap:
+            later = f"{drawn.DEVICE}.2026-06-22_00-00-01.jpg"
+            drawn.put(tmp_path / "elsewhere", drawn.trap(seed=2), later)
+            (tmp_path / "elsewhere").rename(trap.spool / "moved-in")
+            trap.until(lambda f: f["ledger"]["delivered"] == 2)
+        assert set(hub.stored()) == {drawn.NAME, later}
+
+
+def test_pictures_taken_while_the_server_is_away_arrive_when_it_is_back(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        port = hub.port
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+    with daemon.running(tmp_path, more, camera="simulated", arguments=("--captures", "3")) as trap:
+        facts = trap.until(lambda f: f["ledger"]["owed"] == 3 and f["destinations"]["hub"]["last_error"])
+        assert (facts["verdict"], facts["ledger"]["delivered"]) == ("warning", 0)
+        with hub_server.running(tmp_path / "hub", port=port) as hub:
+            trap.until(lambda f: f["ledger"]["delivered"] == 3)
+            assert hub.stored() == digests(trap.spool)
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        with daemon.running(tmp_path, more, camera="simulated") as trap:
+            for _ in range(4):
+                trap.until(lambda f: f["daemon"]["running"] and f["newest_image"] is not None)
+                trap.kill()
+                assert trap.status()["daemon"]["running"] is False
+                trap.start()
+            trap.until(lambda f: f["ledger"]["captured"] > 2)
+            trap.stop()
+            trap.config.write_text(trap.config.read_text().replace('"simulated"', '"none"'))
+            trap.start()
+            facts = trap.until(lambda f: f["daemon"]["running"] and f["ledger"]["owed"] == 0)
+            assert hub.stored() == digests(trap.spool)
+            assert facts["ledger"]["delivered"] == len(hub.stored())
+
+
+def test_sigterm_ends_it_within_ten_seconds_with_its_children(tmp_path: Path) -> None:
+    with daemon.running(tmp_path, camera="simulated") as trap:
+        trap.until(lambda f: f["ledger"]["captured"] > 0)
+        began, family = time.monotonic(), children(trap.pid)
+        assert trap.stop() == 0
+        assert time.monotonic() - began < 10
+        assert len(family) >= 2
+        assert not [pid for pid in family if Path(f"/proc/{pid}/exe").exists()]
+
+
+def test_sighup_reads_the_settings_again_in_the_same_process(tmp_path: Path) -> None:
+    with daemon.running(tmp_path) as trap:
+        trap.config.write_text(trap.config.read_text().replace("[trap]", '[trap]\nname = "Meadow"'))
+        trap.signal(signal.SIGHUP)
+        trap.until_log("stopped")
+        trap.until(lambda f: f["name"] == "Meadow" and f["daemon"]["running"])
+        assert Path(f"/proc/{trap.pid}").exists()
+
+
+def test_sighup_with_wrong_settings_keeps_the_old_ones_and_says_so(tmp_path: Path) -> None:
+    with daemon.running(tmp_path) as trap:
+        trap.config.write_text(trap.config.read_text().replace("[capture]", "[captures]"))
+        trap.signal(signal.SIGHUP)
+        trap.until_log("did you mean 'capture'?")
+        assert "stopped" not in trap.text()
+        assert trap.stop() == 0
+
+
+def test_sigusr1_delivers_now(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        port = hub.port
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+    more = more.replace('"100 ms"', '"1 h"').replace('"500 ms"', '"1 h"')
+    drawn.put(tmp_path / "spool", drawn.trap(), drawn.NAME)
+    with daemon.running(tmp_path, more) as trap:
+        trap.until(lambda f: f["destinations"]["hub"]["next_attempt"] is not None)
+        with hub_server.running(tmp_path / "hub", port=port):
+            assert trap.run("deliver").returncode == 0
+            assert trap.status()["ledger"]["delivered"] == 1
+
+
+def test_a_second_daemon_on_the_same_trap_says_who_is_there(tmp_path: Path) -> None:
+    with daemon.running(tmp_path) as trap:
+        second = trap.run("run")
+        assert second.returncode == 1
+        assert f"process {trap.pid}" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_a_camera_process_that_dies_is_replaced(tmp_path: Path) -> None:
+    with daemon.running(tmp_path, camera="simulated") as trap:
+        before = trap.until(lambda f: f["ledger"]["captured"] > 0)["ledger"]["captured"]
+        newest = max(children(trap.pid))  # the camera starts with the first capture, after the examiners
+        for pid in children(trap.pid):
+            if "resource_tracker" not in children(trap.pid)[pid]:
+                os.kill(pid, signal.SIGKILL)
+        trap.until(lambda f: f["ledger"]["captured"] >= before + 2)
+        assert newest
+
+
+def test_damaged_files_go_to_quarantine_while_the_daemon_goes_on(tmp_path: Path) -> None:
+    with daemon.running(tmp_path) as trap:
+        drawn.put(trap.spool, drawn.trap()[:1000], "cut.jpg")
+        drawn.put(trap.spool, b"", "empty.jpg")
+        drawn.put(trap.spool, b"GIF89a....", "gif.jpg")
+        os.mkfifo(trap.spool / "pipe.jpg")
+        drawn.put(trap.spool, drawn.trap(), drawn.NAME)
+        facts = trap.until(lambda f: f["ledger"]["quarantined"] == 4 and f["ledger"]["owed"] == 1)
+        assert facts["daemon"]["running"]
+        assert trap.run("quarantine").stdout.count("\n") >= 5
+
+
+def test_a_damaged_catalog_is_kept_aside_and_rebuilt_and_nothing_is_sent_twice(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        for second in range(3):
+            drawn.put(
+                tmp_path / "spool", drawn.trap(seed=second), f"{drawn.DEVICE}.2026-06-22_00-00-0{second}.jpg"
+            )
+        with daemon.running(tmp_path, more) as trap:
+            trap.until(lambda f: f["ledger"]["delivered"] == 3)
+            trap.stop()
+            catalog = tmp_path / "state" / "catalog.sqlite"
+            damaged = b"not a database" + catalog.read_bytes()[14:]
+            catalog.write_bytes(damaged)
+            trap.start()
+            trap.until(lambda f: f["daemon"]["running"] and f["ledger"]["delivered"] == 3)
+            (line,) = [line for line in trap.text().splitlines() if "kept as" in line]
+            assert "nothing is lost" in line
+        assert (tmp_path / "state" / "catalog.damaged-1").read_bytes() == damaged
+        assert len(hub.rows()) == 3
+
+
+def test_the_daemon_stays_below_64_megabytes(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        with daemon.running(tmp_path, more, camera="simulated", arguments=("--captures", "4")) as trap:
+            trap.until(lambda f: f["ledger"]["delivered"] == 4)
+            status = Path(f"/proc/{trap.pid}/status").read_text()
+            peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+            assert peak < 64 * 1024, f"{peak / 1024:.1f} MB"
