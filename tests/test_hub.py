@@ -219,7 +219,8 @@ def test_what_the_original_takes_is_taken(hub: RunningHub, name: str, content: b
         (NAME, dressed(comment=columns(v="3.1.0", T="")), "UserComment"),
         (NAME, dressed(comment=columns(v="3.1.0", T="nan")), "UserComment"),
         (NAME, dressed(comment=columns(v="3.1.0", b="true")), "UserComment"),
-        (NAME, dressed(comment=columns(v="3.1.0", lat="1000.5")), "no place on Earth"),
+        (NAME, dressed(comment=columns(v="3.1.0", lat="1000.5")), "no room"),
+        (NAME, dressed(comment=columns(v="3.1.0", B="1e30")), "no room"),
         (NAME, dressed(comment=columns(v="3.1.0-rc.1")), "device_version"),
     ],
 )
@@ -528,6 +529,17 @@ def test_the_address_of_an_image_needs_no_password_and_gives_its_bytes(library: 
     assert NAME in row["url"]
 
 
+def test_a_hub_in_a_folder_named_from_here_finds_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with hub_server.running(Path("hub")) as hub:
+        hub.upload(NAME, GOOD)
+        (row,) = hub.ask("get_images/image", [KEY]).json()
+
+        assert requests.get(row["url"], timeout=10).content == GOOD
+
+
 @pytest.mark.parametrize(("what", "width", "height"), [("thumbnail", 512, 384), ("thumbnail-mini", 128, 96)])
 def test_small_copies_fit_their_boxes(hub: RunningHub, what: str, width: int, height: int) -> None:
     picture = pyvips.Image.black(1024, 768).jpegsave_buffer(strip=True)
@@ -597,6 +609,7 @@ def test_deleting_removes_rows_files_and_annotations_and_answers_with_the_rows(h
     hub.upload(NAME, GOOD)
     hub.upload(LIBRARY[1], GOOD)
     hub.ask("put_uid_annotations", [annotation()])
+    requests.get(hub.ask("get_images/thumbnail", [KEY]).json()[0]["url"], timeout=10)
 
     deleted = hub.ask("delete_images", [KEY, {**KEY, "device": "unknown'"}], user="owner").json()
 

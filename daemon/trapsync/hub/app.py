@@ -52,6 +52,7 @@ class Hub:
     def open(cls, folder: Path, clock: Clock | None = None, examiner: Examine = examine.examine) -> "Hub":
         """Open the hub in this folder, or make a new one there. Raises StorageError."""
         clock = clock or SystemClock()
+        folder = folder.absolute()  # Flask takes relative paths from its own package
         database = Database(folder / "hub.sqlite")
         store = Store(folder, database)
         return cls(
@@ -127,7 +128,10 @@ class _Endpoints:
         """Forget images, their annotations and their files; the rows that were are the answer."""
         rows = self._hub.store.delete(_keys())
         for row in rows:
-            log.info("deleted %s for %s", self._hub.store.path(row).name, g.user.name)
+            path = self._hub.store.path(row)
+            for copy in _small_copies(self._hub, path):
+                copy.unlink(missing_ok=True)
+            log.info("deleted %s for %s", path.name, g.user.name)
         return rows
 
     def put_uid_annotations(self) -> Any:
@@ -180,8 +184,7 @@ class _Files:
 
     def _small(self, path: Path, what: What) -> Path:
         """The small copy, made when it is first wanted; the image itself where none can be made."""
-        folder = self._hub.folder / "thumbnails" / path.relative_to(self._hub.store.images).parent
-        small, mini = folder / f"{path.stem}.small.jpg", folder / f"{path.stem}.mini.jpg"
+        small, mini = _small_copies(self._hub, path)
         wanted = small if what == "thumbnail" else mini
         with self._drawing:
             try:
@@ -191,6 +194,11 @@ class _Files:
                 log.warning("no small copy of %s: %s", path.name, error)
                 return path
         return wanted
+
+
+def _small_copies(hub: Hub, path: Path) -> tuple[Path, Path]:
+    """Where the thumbnail and the thumbnail-mini of a stored image belong."""
+    return examine.thumbnail_paths(hub.folder / "thumbnails", str(path.relative_to(hub.store.images)))
 
 
 def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:

@@ -28,7 +28,8 @@ Examine = Callable[[Path, str], Image]
 _NAME = re.compile(r"([0-9a-fA-F]{8})\.(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.[^.]*", re.ASCII)
 _FIRST_DAY = datetime(2019, 11, 1, tzinfo=UTC)  # "before the platform even existed"
 _LONGEST_VERSION = 8  # its column is VARCHAR(8)
-_LARGEST_ANGLE = 1000  # its columns are DECIMAL(9, 6)
+# Its columns lat and lng are DECIMAL(9, 6), alt and bat SMALLINT.
+_LARGEST = {"lat": 999.999999, "lng": 999.999999, "alt": 32767, "bat": 32767}
 _MEASUREMENTS = ("lat", "lng", "alt", "temp", "hum", "lum")
 
 
@@ -123,7 +124,7 @@ def _problem_of_fields(metadata: dict[str, Any]) -> str | None:
         return "the EXIF has no Sticky Pi fields in UserComment"
     if len(metadata.get("device_version") or "") > _LONGEST_VERSION:
         return f"device_version is longer than {_LONGEST_VERSION} characters"
-    for name in ("lat", "lng"):
-        if abs(metadata.get(name) or 0) >= _LARGEST_ANGLE:
-            return f"{name} is {metadata[name]}, which is no place on Earth"
+    for name, largest in _LARGEST.items():
+        if abs(metadata.get(name) or 0) > largest:
+            return f"{name} is {metadata[name]}, for which its column has no room"
     return None
