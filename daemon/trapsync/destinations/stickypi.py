@@ -126,21 +126,22 @@ class StickyPi:
     def _rows(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
         """The server's rows of these keys.
 
-        A server of branch main knows only its own form of dates and finds nothing by the newer one. As
-        long as no date of this server has been seen, silence is therefore asked about in both forms.
+        A server of branch main knows only its own form of dates and finds nothing by the newer one, which
+        branch develop prefers. As long as no date of this server has been seen, each key is spelt both
+        ways in the one request; should a server choke on the newer spelling, the older one is asked alone.
         """
-        forms = [self._date_form] if self._date_form else [_DATE_FORMS[0], _OLD_FORM]
-        for form in forms:
-            answer = self._lookup(keys, form)
-            if answer.status == 500 and form != forms[-1]:
-                continue
-            rows = answer.json(list)
-            if rows:
-                return rows
-        return []
+        forms = [[self._date_form]] if self._date_form else [[_DATE_FORMS[0], _OLD_FORM], [_OLD_FORM]]
+        for spellings in forms:
+            answer = self._lookup(keys, spellings)
+            if answer.status != 500:
+                break
+        rows: list[dict[str, Any]] = answer.json(list)
+        return rows
 
-    def _lookup(self, keys: Sequence[Key], form: str) -> Answer:
-        asked = [{"device": device, "datetime": taken.strftime(form)} for device, taken in keys]
+    def _lookup(self, keys: Sequence[Key], forms: Sequence[str]) -> Answer:
+        asked = [
+            {"device": device, "datetime": taken.strftime(form)} for device, taken in keys for form in forms
+        ]
         body = json.dumps(asked).encode()
         return self._authorised("/get_images/metadata", lambda: (Pieces(body), "application/json"))
 
