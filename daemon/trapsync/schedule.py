@@ -15,6 +15,8 @@ _EDGE = re.compile(
     r"(?:(?P<clock>([01]\d|2[0-3]):[0-5]\d)|(?P<sun>sunrise|sunset)((?P<sign>[+-])(?P<shift>\d+)(?P<unit>min|h))?)"
 )
 
+_LONGEST_SHIFT = 12 * 60  # minutes: beyond, it is another day's sunrise that is meant
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -48,7 +50,9 @@ def _parse_edge(edge: str, text: str) -> Edge:
         raise ValueError(f'{edge!r} in {text!r} is neither a time like "21:00" nor "sunset-30min"')
     if match["clock"]:
         return Edge(clock=time.fromisoformat(match["clock"]))
-    minutes = int(match["shift"] or 0) * (60 if match["unit"] == "h" else 1)
+    minutes = int((match["shift"] or "0")[:6]) * (60 if match["unit"] == "h" else 1)
+    if minutes > _LONGEST_SHIFT:
+        raise ValueError(f'{edge!r} in {text!r} is more than 12 h from the sun; write a time like "21:00"')
     return Edge(sun=match["sun"], shift=timedelta(minutes=-minutes if match["sign"] == "-" else minutes))
 
 
@@ -71,16 +75,14 @@ def open_fraction(windows: Sequence[str], place: Place, now: datetime) -> float:
 def _holds(begin: Edge, end: Edge, place: Place, now: datetime) -> bool:
     """Look at the window that began today, yesterday or (east of Greenwich, by the sun) tomorrow."""
     today = now.astimezone(place.timezone).date()
-    for day in (today - timedelta(days=1), today, today + timedelta(days=1)):
-        opened, closed = _moment(begin, day, place), _moment(end, day, place)
-        if opened is None or closed is None:
-            continue
-        if closed <= opened:  # over midnight
-            closed = _moment(end, day + timedelta(days=1), place)
-        if closed is not None and opened <= now < closed:
-            return True
+    days = [today + timedelta(days=n) for n in (-1, 0, 1, 2)]
+    opening = [at for day in days if (at := _moment(begin, day, place))]
+    closing = [at for day in days if (at := _moment(end, day, place))]
     # The sun that neither rises nor sets leaves no edge to go by: rather a picture too many.
-    return any(_moment(edge, today, place) is None for edge in (begin, end))
+    if len(opening) + len(closing) < 2 * len(days):
+        return True
+    windows = zip(opening, closing, closing[1:], strict=False)
+    return any(opened <= now < (closed if closed > opened else over) for opened, closed, over in windows)
 
 
 def _moment(edge: Edge, day: date, place: Place) -> datetime | None:
