@@ -93,7 +93,8 @@ def test_sigterm_ends_it_within_ten_seconds_with_its_children(tmp_path: Path) ->
         assert trap.stop() == 0
         assert time.monotonic() - began < 10
         assert len(family) >= 2
-        assert not [pid for pid in family if Path(f"/proc/{pid}/exe").exists()]
+        while [pid for pid in family if Path(f"/proc/{pid}/exe").exists()]:  # they see it end a moment later
+            assert time.monotonic() - began < 10
 
 
 def test_sighup_reads_the_settings_again_in_the_same_process(tmp_path: Path) -> None:

@@ -312,13 +312,19 @@ def _follow_daemon(trap: _Trap, destination: str | None) -> int:
         while True:
             with _reading(trap) as catalog:
                 rows = [row for row in catalog.destinations() if destination in (None, row["name"])]
-            progress(sum(row["owed"] for row in rows))
-            trouble = [f"{row['name']}: {row['error']}" for row in rows if row["owed"] and row["error"]]
-            if trouble or not any(row["owed"] for row in rows):
+                is_done = not any(
+                    catalog.may_go(row["name"]) and catalog.due(row["name"], "newest", 1) for row in rows
+                )
+            owed = sum(row["owed"] for row in rows)
+            progress(owed)
+            if is_done:
                 break
             time.sleep(1)
-    click.echo("; ".join(trouble) or "everything is delivered, or refused")
-    return int(bool(trouble))
+    trouble = [f"{row['name']}: {row['error']}" for row in rows if row["owed"] and row["error"]]
+    click.echo(
+        "; ".join(trouble) or (f"{owed} wait; see: trapsync images --owed" if owed else "nothing is owed")
+    )
+    return int(bool(owed))
 
 
 @contextmanager

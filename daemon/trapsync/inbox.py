@@ -9,13 +9,14 @@ from trapsync.clock import Clock
 class Inbox:
     """A queue of paths without duplicates, filled from any thread and emptied by one.
 
-    Bounded: beyond `most` paths further ones are not kept, for the next sweep finds them again.
+    Bounded: beyond `most` paths further ones are not kept; `overflowed` says that a sweep is due again.
     """
 
     def __init__(self, clock: Clock, most: int = 10_000) -> None:
         self._clock = clock
         self._most = most
         self._due: dict[str, float] = {}
+        self._overflowed = False
         self._changed = threading.Condition()
 
     def put(self, path: str) -> None:
@@ -29,6 +30,13 @@ class Inbox:
             if path in self._due or len(self._due) < self._most:
                 self._due[path] = min(due, self._due.get(path, due))
                 self._changed.notify()
+            else:
+                self._overflowed = True
+
+    def overflowed(self) -> bool:
+        """Whether paths had to be left out since this was last asked."""
+        overflowed, self._overflowed = self._overflowed, False
+        return overflowed
 
     def take(self, most: int) -> list[str]:
         """Up to `most` paths that are due, in the order in which they came; they leave the inbox."""

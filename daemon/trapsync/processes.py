@@ -104,7 +104,7 @@ class CameraProcess:
         process.join(0.2)
         code = process.exitcode
         process.kill()
-        process.join(2)  # a process stuck in the kernel stays; it must not take us with it
+        process.join(0.5)  # a process stuck in the kernel stays; it must not take us with it
         return code
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class CameraProcess:
             self._pipe.close()
             self._pipe = None
         if self._process:
-            self._process.join(2)
+            self._process.join(1)
             self._kill()
 
 
@@ -243,7 +243,7 @@ class Examiners:
         """End the workers, whatever they do."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         with suppress(DeadlinePassed):
-            self._pool.join(timeout=5)
+            self._pool.join(timeout=2)
 
 
 def _become_examiner(memory: int) -> None:

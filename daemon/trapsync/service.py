@@ -28,6 +28,8 @@ from types import FrameType
 from typing import NoReturn
 
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerThreads
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -35,7 +37,7 @@ from trapsync import durable, pipeline, schedule, systemd, thumbnail, watch
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Receipt, Tools, connect
 from trapsync.device import device_id
-from trapsync.errors import CameraError, StorageError, TrapsyncError
+from trapsync.errors import CameraError, CatalogError, StorageError, TrapsyncError
 from trapsync.image import Image
 from trapsync.inbox import Inbox
 from trapsync.processes import CameraProcess, Examiners
@@ -46,7 +48,9 @@ log = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
-_STOP_WITHIN = 8.0  # seconds: SIGTERM is promised to end within ten
+_WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
+_HANDFUL = 32  # files that are examined and committed together
+_BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 
 
 class Stopping(BaseException):
@@ -152,7 +156,7 @@ class Service:
     def _start(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
-        self._watcher.start()
+        self._start_watcher()
         self._add_jobs()
         self._scheduler.start()
         self._start_thread("ingest", self._ingest)
@@ -160,6 +164,14 @@ class Service:
             self._start_thread("capture", self._capture)
         systemd.notify("READY=1")
         log.info("watching over trap %s: spool %s", self._device, self.settings.storage.spool)
+
+    def _start_watcher(self) -> None:
+        """The observer only makes things quicker: without it the sweep still finds every file."""
+        self._watch_again = self._clock.monotonic() + _WATCH_AGAIN
+        try:
+            self._watcher.start()
+        except StorageError as error:
+            log.warning("%s; new files are found by the sweep only", error)
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)
@@ -212,10 +224,9 @@ class Service:
         for thread in self._threads:
             if not thread.is_alive() and not self._stop.is_set():
                 raise RuntimeError(f"the {thread.name} thread died; see the log above")
-        if not self._watcher.is_alive():
+        if not self._watcher.is_alive() and self._clock.monotonic() >= self._watch_again:
             log.warning("the observer of the spool died; a new one takes over, the sweep finds the rest")
-            with suppress(StorageError):
-                self._watcher.start()
+            self._start_watcher()
             self._sweep_soon()
         overdue = self._board.overdue()
         if not overdue:
@@ -230,12 +241,14 @@ class Service:
         self._stop.set()
         self._inbox.close()
         self._watcher.stop()
-        with suppress(Exception):
+        with suppress(SchedulerNotRunningError):
             self._scheduler.shutdown(wait=False)
+        for thread in self._threads:
+            thread.join(3.0 if thread.name == "capture" else 0.5)  # a picture under way may be finished
         self._camera.close()
         self._examiners.close()
         for thread in self._threads:
-            thread.join(_STOP_WITHIN / 4)
+            thread.join(1.0)
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
@@ -275,13 +288,22 @@ class Service:
         self._inbox.put(path)
         self._captures = self._captures and self._captures - 1
         log.info("captured %s", path)
-        self._catalog.set_fact("capture", {"failures": 0, "error": None})
+        self._tell("capture", {"failures": 0, "error": None})
         return 0
 
     def _capture_failed(self, failures: int, error: Exception) -> int:
+        if self._stop.is_set():  # the camera was taken away from us
+            return failures
         log.log(logging.ERROR if failures < 3 else logging.DEBUG, "no picture: %s", error)
-        self._catalog.set_fact("capture", {"failures": failures + 1, "error": str(error)})
+        self._tell("capture", {"failures": failures + 1, "error": str(error)})
         return failures + 1
+
+    def _tell(self, fact: str, value: object) -> None:
+        """Let `status` know. A catalog that refuses must not cost a picture or a delivery."""
+        try:
+            self._catalog.set_fact(fact, value)
+        except CatalogError as error:
+            log.error("%s", error)
 
     def _patience(self) -> float:
         """Three intervals without a new image are too many (and a minute's grace to open the camera)."""
@@ -294,12 +316,21 @@ class Service:
         patience = watch.Patience(self.settings.ingest.settle)
         thumbnails = self._thumbnails()
         while not self._stop.is_set():
-            self._board.beat("ingest", 4 * self.settings.ingest.timeout * 32)
-            paths = self._inbox.take(most=32)
-            if paths:
-                self._ingest_some(paths, patience)
-            elif not next(thumbnails):
-                self._inbox.wait(_TICK)
+            self._board.beat("ingest", self._ingest_limit())
+            paths = self._inbox.take(most=_HANDFUL)
+            try:
+                if paths:
+                    self._ingest_some(paths, patience)
+                elif self._inbox.overflowed():  # the rest of a long backlog
+                    self._sweep()
+                elif not next(thumbnails):
+                    self._inbox.wait(_TICK)
+            except (CatalogError, StorageError) as error:
+                log.error("%s; trying again in %.0f s", error, _BREATH)
+                for path in paths:
+                    self._inbox.put_later(path, _BREATH)
+                thumbnails = self._thumbnails()
+                self._stop.wait(_BREATH)
 
     def _ingest_some(self, paths: list[str], patience: watch.Patience) -> None:
         result = pipeline.ingest(
@@ -308,12 +339,16 @@ class Service:
         for path in result.later:
             self._inbox.put_later(path, min(2.0, self.settings.ingest.settle))
 
+    def _ingest_limit(self) -> float:
+        """A handful of files, each of which may take its whole time twice."""
+        return 2 * _HANDFUL * self.settings.ingest.timeout + 60
+
     def _thumbnails(self) -> Iterator[bool]:
         """Each step makes the small copies of one image, and says whether there was anything to do."""
         reason = thumbnail.missing() if self.settings.ingest.thumbnails else "they are switched off"
         if reason and self.settings.ingest.thumbnails:
             log.warning("no thumbnails for now: %s", reason)
-        self._catalog.set_fact("thumbnails", reason)
+        self._tell("thumbnails", reason)
         while not reason:
             images = self._catalog.without_thumbnails(1)
             for image in images:
@@ -338,12 +373,16 @@ class Service:
 
     def _add_job(self, name: str, every: float, work: Callable[[], object]) -> None:
         def job() -> None:
-            with suppress(Stopping):
-                try:
-                    work()
-                except Exception:
+            try:
+                work()
+            except Stopping:
+                pass
+            except (CatalogError, StorageError) as error:
+                log.error("%s", error)
+            except Exception:
+                if not self._stop.is_set():
                     log.exception("%s failed", name)
-                    self._catalog.set_fact("bug", f"{name} failed; see the log")
+                    self._tell("bug", f"{name} failed; see the log")
             self._board.rest(name)
 
         self._scheduler.add_job(job, Every(every), id=name, name=name)
@@ -354,13 +393,10 @@ class Service:
                 job.modify(next_run_time=datetime.now(job.next_run_time.tzinfo))
 
     def _sweep(self) -> None:
-        try:
-            pipeline.sweep(self._catalog, self.settings.storage.spool, self._inbox.put)
-        except StorageError as error:
-            log.error("%s", error)
+        pipeline.sweep(self._catalog, self.settings.storage.spool, self._inbox.put)
 
     def _sweep_soon(self) -> None:
-        with suppress(Exception):
+        with suppress(JobLookupError):  # it was just taken from the schedule
             self._run_jobs_now("sweep")
 
     def _prune(self) -> None:
