@@ -23,7 +23,7 @@ def serial() -> str | None:
             match = _SERIAL.search(path.read_text(errors="replace"))
         except OSError:
             continue
-        if match:
+        if match and int(match[1], 16):  # zeros: a board that was never given one
             return match[1][-8:]
     return None
 

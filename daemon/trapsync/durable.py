@@ -73,6 +73,7 @@ def explain(error: OSError, path: Path) -> str:
         errno.EPERM: f"no permission; let the user {_user()} write there",
         errno.EROFS: "the filesystem is read-only; the card may be failing",
         errno.EIO: "input/output error; the card or the stick may be failing",
+        errno.EEXIST: "something that is not a folder is in the way",
         errno.ENOTDIR: "something that is not a folder is in the way",
     }
     reason = advice.get(error.errno or 0) or error.strerror or str(error)

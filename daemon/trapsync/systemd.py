@@ -2,16 +2,22 @@
 
 import os
 import socket
+from contextlib import suppress
 
 
 def notify(message: str) -> None:
-    """Send one sd_notify message, `READY=1` say. Without systemd nothing happens."""
+    """Send one sd_notify message, `READY=1` say. Without systemd nothing happens.
+
+    Nor when it does not listen: a daemon that works must not end over a word that nobody heard, and one
+    that is not heard for too long is started again anyway.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     if address.startswith("@"):  # the abstract namespace
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as sock:
         sock.connect(address)
         sock.sendall(message.encode())
 
