@@ -616,7 +616,8 @@ def test_deleting_removes_rows_files_and_annotations_and_answers_with_the_rows(h
     assert [row["datetime"] for row in deleted] == [KEY["datetime"]]
     assert [path.name for path in hub.folder.rglob("*.jpg")] == [LIBRARY[1]]
     assert list(hub.stored()) == [LIBRARY[1]]
-    assert hub.ask("get_uid_annotations_series/data", [EVERYTHING]).json() == []
+    with hub.hub.database.reading() as connection:
+        assert connection.execute("SELECT count(*) FROM uid_annotations").fetchone()[0] == 0
 
 
 def test_a_deleted_image_can_be_stored_again(hub: RunningHub) -> None:
@@ -949,6 +950,13 @@ def test_a_stop_lets_the_request_under_way_finish(tmp_path: Path) -> None:
         hub.stop()
         go_on.set()
         assert uploading.result().status_code == 200
+
+
+def test_a_stop_can_be_asked_for_again_and_again(tmp_path: Path) -> None:
+    server = Server(make_app(Hub.open(tmp_path)), "127.0.0.1", 0)
+    server.stop()
+    server.run()
+    server.stop()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,6 +94,8 @@ class Server:
 
         self._sockets: dict[int, Any] = {}
         self._stopping = False
+        # No wake-up for a loop that has closed its pipe. Reentrant, for a signal may come at any moment.
+        self._closing = threading.RLock()
         try:
             self._waitress = waitress.create_server(
                 app,
@@ -136,13 +139,17 @@ class Server:
 
     def stop(self) -> None:
         """End `run`. May be called from a signal handler or from another thread, more than once."""
-        self._stopping = True
-        for listener in self._listeners():
-            listener.pull_trigger()  # wakes the loop
+        with self._closing:
+            if self._stopping:
+                return
+            self._stopping = True
+            for listener in self._listeners():
+                listener.pull_trigger()  # wakes the loop
 
     def _close(self) -> None:
-        for one in list(self._sockets.values()):
-            one.close()
+        with self._closing:
+            for one in list(self._sockets.values()):
+                one.close()
 
     def _turn(self, seconds: float) -> None:
         from waitress import wasyncore
