@@ -16,14 +16,17 @@ from concurrent.futures import TimeoutError as DeadlinePassed
 from contextlib import suppress
 from itertools import islice
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from trapsync import examine
+from trapsync import cameras, examine
+from trapsync.cameras import Camera
 from trapsync.clock import Clock
 from trapsync.errors import CameraError, DamagedImage, StorageError, TrapsyncError
 from trapsync.image import Found, Image
+from trapsync.settings import Camera as CameraSettings
 from trapsync.settings import Ingest, Settings, Storage
 
 log = logging.getLogger(__name__)
@@ -34,9 +37,8 @@ _spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not su
 
 
 def _become_child() -> None:
-    """Leave signals to the parent, and do not outlive it."""
+    """Leave the keyboard's signals to the parent, and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == 1:  # it died before we asked
@@ -47,10 +49,17 @@ class CameraProcess:
     """The camera in its own process. One thread uses it.
 
     A failed capture closes and reopens the camera, one that passes its deadline costs the process.
-    Each is a CameraError; whether to give up is the caller's business.
+    Each is a CameraError; whether to give up is the caller's business. `make` makes the camera, there.
     """
 
-    def __init__(self, settings: Settings, device: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        device: str,
+        clock: Clock,
+        make: Callable[[CameraSettings, str], Camera] = cameras.make,
+    ) -> None:
+        self._make = make
         self._settings = settings
         self._device = device
         self._clock = clock
@@ -85,7 +94,7 @@ class CameraProcess:
         ours, theirs = _spawn.Pipe()
         process = _spawn.Process(
             target=_run_camera,
-            args=(theirs, self._settings, self._device, self._clock),
+            args=(theirs, self._settings, self._device, self._clock, self._make),
             name="camera",
             daemon=True,
         )
@@ -123,12 +132,19 @@ def _describe_exit(code: int | None) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _run_camera(pipe: Connection, settings: Settings, device: str, clock: Clock) -> None:
+def _run_camera(
+    pipe: Connection,
+    settings: Settings,
+    device: str,
+    clock: Clock,
+    make: Callable[[CameraSettings, str], Camera],
+) -> None:
     """The camera process: wait for a word, take a picture, answer with its path or the error."""
     _become_child()
-    from trapsync import cameras, pipeline
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a picture under way is finished; the pipe says when
+    from trapsync import pipeline
 
-    camera = cameras.make(settings.camera, device)
+    camera = make(settings.camera, device)
     is_open = False
     while True:
         try:
@@ -150,13 +166,19 @@ def _run_camera(pipe: Connection, settings: Settings, device: str, clock: Clock)
 
 
 class Examiners:
-    """The worker pool that looks at files, each under a limit of time and memory. One thread uses it."""
+    """The worker pool that looks at files, each under a limit of time and memory. One thread uses it.
 
-    def __init__(self, settings: Ingest, storage: Storage) -> None:
+    `look` is what is done to each file, in a worker: a function of the spool and the path.
+    """
+
+    def __init__(
+        self, settings: Ingest, storage: Storage, look: Callable[[Path, str], Image] = examine.examine
+    ) -> None:
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
         os.environ.setdefault("VIPS_CONCURRENCY", "1")
         self._settings = settings
         self._storage = storage
+        self._look = look
         self._pool = self._make_pool()
 
     def _make_pool(self) -> ProcessPool:
@@ -184,7 +206,7 @@ class Examiners:
                 yield found, outcome
 
     def _examine(self, found: Found) -> ProcessFuture[Any]:
-        return self._schedule(examine.examine, self._storage.spool, found.path)
+        return self._schedule(self._look, self._storage.spool, found.path)
 
     def _schedule(self, work: Callable[..., Any], *arguments: Any) -> ProcessFuture[Any]:
         """Hand out one piece of work. A pool that broke down (a worker killed at a bad moment) is replaced."""

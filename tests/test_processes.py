@@ -1,0 +1,154 @@
+"""The children: what befalls one costs that one, and no more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import drawn
+import misfortunes
+from trapsync.errors import CameraError, DamagedImage, StorageError
+from trapsync.examine import examine
+from trapsync.image import Found, Image
+from trapsync.processes import CameraProcess, Examiners
+from trapsync.settings import Camera, Duration, Ingest, Settings, Size, Storage
+from trapsync.watch import look
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def examiners(spool: Path) -> Iterator[Examiners]:
+    settings = Ingest(timeout=Duration(1), memory=Size(600 * 10**6))
+    some = Examiners(settings, Storage(spool=spool, state=spool / "state"), misfortunes.look)
+    yield some
+    some.close()
+
+
+def put(spool: Path, *names: str) -> list[Found]:
+    found = []
+    for number, name in enumerate(names):
+        drawn.put(spool, drawn.trap(seed=number), name)
+        one = look(spool, name)
+        assert one
+        found.append(one)
+    return found
+
+
+def outcomes(examiners: Examiners, files: list[Found]) -> dict[str, Image | DamagedImage]:
+    return {found.path: outcome for found, outcome in examiners.examine(files)}
+
+
+def test_good_files_come_back_examined(examiners: Examiners, spool: Path) -> None:
+    files = put(spool, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    assert outcomes(examiners, files) == {found.path: examine(spool, found.path) for found in files}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("hang.jpg", "longer than 1 s"), ("crash.jpg", "crashed"), ("greedy.jpg", "memory")],
+)
+def test_a_file_that_undoes_its_examiner_is_damaged_and_the_others_are_not(
+    examiners: Examiners, spool: Path, name: str, reason: str
+) -> None:
+    result = outcomes(examiners, put(spool, "a.jpg", name, "b.jpg"))
+    assert isinstance(result["a.jpg"], Image)
+    assert isinstance(result["b.jpg"], Image)
+    assert reason in str(result[name])
+
+
+def test_a_file_on_which_our_own_program_fails_is_not_called_damaged(
+    examiners: Examiners, spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = outcomes(examiners, put(spool, "bug.jpg", "a.jpg"))
+    assert set(result) == {"a.jpg"}
+    assert "a mistake of our own" in caplog.text
+
+
+def test_a_file_that_vanishes_before_it_is_examined_is_left_out(examiners: Examiners, spool: Path) -> None:
+    files = put(spool, "a.jpg", "gone.jpg")
+    (spool / "gone.jpg").unlink()
+    assert set(outcomes(examiners, files)) == {"a.jpg"}
+
+
+def test_thumbnails_that_cannot_be_made_are_no_reason_to_stop(examiners: Examiners, spool: Path) -> None:
+    put(spool, "a.jpg")
+    (spool / "bad.jpg").write_bytes(b"rubbish")
+    good, bad = (Image(name, 0, "", "", 0, 0) for name in ("a.jpg", "bad.jpg"))
+    assert examiners.make_thumbnails(good, "a.jpg")
+    assert not examiners.make_thumbnails(bad, "bad.jpg")
+
+
+@pytest.fixture
+def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CameraProcess]:
+    monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))
+    settings = Settings(
+        storage=Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(0)),
+        camera=Camera(settle=Duration(0), deadline=Duration(3)),
+    )
+    process = CameraProcess(settings, drawn.DEVICE, misfortunes.StillClock(), misfortunes.make)
+    yield process
+    process.close()
+
+
+def script(tmp_path: Path, words: str) -> None:
+    (tmp_path / "script").write_text(words)
+
+
+def model(tmp_path: Path, path: str) -> str:
+    return str(examine(tmp_path / "spool", path).metadata["Model"])
+
+
+def test_pictures_of_one_second_get_names_of_their_own(camera: CameraProcess, tmp_path: Path) -> None:
+    script(tmp_path, "ok ok ok")
+    paths = [camera.capture() for _ in range(3)]
+    assert len(set(paths)) == 3
+    assert all((tmp_path / "spool" / path).is_file() for path in paths)
+
+
+def test_a_camera_that_fails_is_opened_anew_in_the_same_process(
+    camera: CameraProcess, tmp_path: Path
+) -> None:
+    script(tmp_path, "ok fail ok")
+    first = model(tmp_path, camera.capture())
+    with pytest.raises(CameraError, match="the cable is loose"):
+        camera.capture()
+    second = model(tmp_path, camera.capture())
+    assert first.replace("opened 1", "opened 2") == second
+
+
+def test_a_camera_that_hangs_loses_its_process_and_the_next_picture_is_well(
+    camera: CameraProcess, tmp_path: Path
+) -> None:
+    script(tmp_path, "hang ok")
+    with pytest.raises(CameraError, match="within 3 s"):
+        camera.capture()
+    assert "opened 1" in model(tmp_path, camera.capture())
+
+
+def test_a_camera_process_that_dies_is_replaced(camera: CameraProcess, tmp_path: Path) -> None:
+    script(tmp_path, "die ok")
+    with pytest.raises(CameraError, match="exit code 3"):
+        camera.capture()
+    assert camera.capture()
+
+
+def test_a_card_that_is_nearly_full_stops_capture_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))
+    storage = Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(10**15))
+    process = CameraProcess(
+        Settings(storage=storage), drawn.DEVICE, misfortunes.StillClock(), misfortunes.make
+    )
+    try:
+        with pytest.raises(StorageError, match="min_free"):
+            process.capture()
+    finally:
+        process.close()
+    assert not (tmp_path / "spool").exists()
