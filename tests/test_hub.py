@@ -212,7 +212,7 @@ def test_what_the_original_takes_is_taken(hub: RunningHub, name: str, content: b
         (NAME, plain(), "no EXIF"),
         (NAME, dressed(make=None), "no Make"),
         (NAME, dressed(make=b"Raspberry Pi"), "one word"),
-        (NAME, dressed(make=b"123"), "literal"),
+        (NAME, dressed(make=b"123"), "must be one word"),
         (NAME, dressed(make=b"{'lat': 1.0}", comment=None), "Make"),
         (NAME, dressed(comment=None), "UserComment"),
         (NAME, dressed(comment=b"v,T,H"), "lines"),

@@ -20,7 +20,6 @@ from trapsync import __version__
 from trapsync.body import FilePiece, Pieces, multipart, opened
 from trapsync.clock import Clock, iso
 from trapsync.destinations import Finding, Receipt, Tools
-from trapsync.destinations.stickypi_rules import FIRST_DAY, problem
 from trapsync.errors import (
     DeliveryError,
     Failed,
@@ -34,6 +33,7 @@ from trapsync.errors import (
 from trapsync.http import Answer, Door
 from trapsync.image import Image
 from trapsync.settings import Destination, Duration, Size, read_secret, within
+from trapsync.stickypi_rules import FIRST_DAY, problem
 
 _TOKEN_LIFE = 86400.0 - 1800.0
 # How long "it is not there" is believed before an upload; nobody else sends under this trap's name.

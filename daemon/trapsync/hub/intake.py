@@ -4,14 +4,13 @@ That server judges by running its parser and answering 500 to whatever that rais
 taken here, for the same reasons, but the reasons are said.
 """
 
-import ast
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from trapsync import __version__
 from trapsync.clock import Clock, iso, utc
@@ -19,6 +18,7 @@ from trapsync.hub.accounts import User
 from trapsync.hub.store import AlreadyHere, Row, Store
 from trapsync.hub.wire import BadRequest
 from trapsync.image import Image
+from trapsync.stickypi_rules import FIRST_DAY, metadata_problem
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,6 @@ Examine = Callable[[Path, str], Image]
 
 # Three fields; the third, and so the true kind of the file, does not matter to the server.
 _NAME = re.compile(r"([0-9a-fA-F]{8})\.(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.[^.]*", re.ASCII)
-_FIRST_DAY = datetime(2019, 11, 1, tzinfo=UTC)  # "before the platform even existed"
-_LONGEST_VERSION = 8  # its column is VARCHAR(8)
-# Its columns lat and lng are DECIMAL(9, 6), alt and bat SMALLINT.
-_LARGEST = {"lat": 999.999999, "lng": 999.999999, "alt": 32767, "bat": 32767}
 _MEASUREMENTS = ("lat", "lng", "alt", "temp", "hum", "lum")
 
 
@@ -52,7 +48,8 @@ class Intake:
             if md5 and md5 != arrival.md5:
                 raise BadRequest(f"the file's md5 is {arrival.md5}, not {md5[:40]} as its sender says")
             image = self.examine(arrival.path.parent, arrival.path.name)
-            check(image.metadata)
+            if reason := metadata_problem(image.metadata):
+                raise BadRequest(reason)
             row = {**self._row(image, user), "device": device, "datetime": iso(taken)}
             try:
                 self.store.keep(row, arrival.path)
@@ -87,44 +84,6 @@ def read_name(name: str) -> tuple[str, datetime]:
         taken = datetime.strptime(match[2], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC)
     except ValueError:
         raise BadRequest(f"wrong file name {name!r}: there is no such date") from None
-    if taken < _FIRST_DAY:
+    if taken < FIRST_DAY:
         raise BadRequest(f"wrong file name {name!r}: dates begin on 2019-11-01")
     return match[1], taken
-
-
-def check(metadata: dict[str, Any]) -> None:
-    """Raise BadRequest for metadata on which the Sticky Pi server's parser, or its database, would fail."""
-    reason = _problem_of_make(metadata) or _problem_of_fields(metadata)
-    if reason:
-        raise BadRequest(reason)
-
-
-def _problem_of_make(metadata: dict[str, Any]) -> str | None:
-    """Its parser evaluates Make: a dict is the format of 2020, an error of *value* means the one of 2022."""
-    if not metadata.get("exif"):
-        return "the image has no EXIF"
-    if "exif_error" in metadata:
-        return f"the EXIF cannot be read: {metadata['exif_error']}"
-    make = metadata.get("Make")
-    if make is None:
-        return "the EXIF has no Make"
-    try:
-        evaluated = ast.literal_eval(make)
-    except ValueError:
-        return None
-    except (SyntaxError, MemoryError, RecursionError):
-        return f"the EXIF's Make is {make[:40]!r}; it must be one word, as in StickyPi"
-    return None if isinstance(evaluated, dict) else f"the EXIF's Make is the literal {make[:40]!r}"
-
-
-def _problem_of_fields(metadata: dict[str, Any]) -> str | None:
-    if "format_error" in metadata:
-        return str(metadata["format_error"])
-    if "format" not in metadata:
-        return "the EXIF has no Sticky Pi fields in UserComment"
-    if len(metadata.get("device_version") or "") > _LONGEST_VERSION:
-        return f"device_version is longer than {_LONGEST_VERSION} characters"
-    for name, largest in _LARGEST.items():
-        if abs(metadata.get(name) or 0) > largest:
-            return f"{name} is {metadata[name]}, for which its column has no room"
-    return None

@@ -1,6 +1,7 @@
-"""What the Sticky Pi server would answer with a bare 500, known before a byte is sent.
+"""What the Sticky Pi server takes, and what it answers with a bare 500.
 
-It follows the server's image parser and the columns of its database (branch develop of 2023).
+It follows the server's image parser and the columns of its database (branch develop of 2023). The
+destination asks before a byte is sent; the hub, which says its reasons, asks when one has arrived.
 """
 
 import ast
@@ -28,17 +29,20 @@ def problem(image: Image) -> str | None:
     A date before Sticky Pi existed is not among the reasons: that waits for the clock to be put right.
     """
     only = "kept on the card; the Sticky Pi API only takes"
-    metadata = image.metadata
     if image.trap_name is None:
         return f"{only} names such as 512858f4.2022-05-17_18-46-57.jpg"
     if not 0 < image.size <= _LARGEST:
         return f"{only} images up to 100 MB; this has {image.size} bytes"
+    reason = metadata_problem(image.metadata)
+    return f"kept on the card; the Sticky Pi API would fail on it: {reason}" if reason else None
+
+
+def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
+    """Why the server's parser, or its database, would fail on an image with this metadata, or None."""
     if not metadata.get("exif"):
-        return f"{only} images with EXIF, and this has none"
+        return "the image has no EXIF"
     if error := metadata.get("exif_error") or metadata.get("format_error"):
-        return f"kept on the card; the Sticky Pi API cannot read its metadata: {error}"
-    if "format" not in metadata:
-        return f"{only} images with Sticky Pi metadata (UserComment), and this has none"
+        return f"its metadata cannot be read: {error}"
     return _problem_with_make(metadata) or _problem_with_columns(metadata)
 
 
@@ -47,9 +51,9 @@ def _problem_with_make(metadata: Mapping[str, Any]) -> str | None:
     expression but no literal (StickyPi), the one of 2022; anything else ends in its 500."""
     make = metadata.get("Make")
     if not isinstance(make, str):
-        return "EXIF Make is missing; the Sticky Pi API takes StickyPi"
+        return "the EXIF has no Make"
     if len(make) > _LONGEST_MAKE:
-        return f"EXIF Make has {len(make)} characters"
+        return f"the EXIF's Make has {len(make)} characters"
     try:
         literal = ast.literal_eval(make)
     except ValueError:
@@ -58,8 +62,12 @@ def _problem_with_make(metadata: Mapping[str, Any]) -> str | None:
         found = ""
     else:
         found = "2020" if isinstance(literal, dict) else ""
+    if not found:
+        return f"the EXIF's Make is {make[:40]!r}; it must be one word, as in StickyPi"
+    if "format" not in metadata:
+        return "the EXIF has no Sticky Pi fields in UserComment"
     if found != metadata["format"]:
-        return f"EXIF Make is {make[:40]!r}, on which the Sticky Pi API fails; it takes one word: StickyPi"
+        return f"the EXIF's Make is of the format of {found}, its fields are of {metadata['format']}"
     return None
 
 
