@@ -41,6 +41,7 @@ from trapsync.errors import CameraError, CatalogError, StorageError, TrapsyncErr
 from trapsync.image import Image
 from trapsync.inbox import Inbox
 from trapsync.processes import CameraProcess, Examiners
+from trapsync.reserve import Reserve
 from trapsync.settings import Settings, load
 from trapsync.trap import local_time, lock, open_catalog, place, system_clock
 
@@ -117,6 +118,7 @@ class Service:
         self._board = Board(self._clock)
         self._overdue: list[str] = []
         self._inbox = Inbox(self._clock)
+        self._reserve = Reserve(settings.storage.state)
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={"default": SchedulerThreads(len(self._destinations) + 2)},
@@ -209,6 +211,8 @@ class Service:
             while self._words:
                 self._heed(self._words.pop())
             offset = self._straighten(offset)
+            if self._reserve.tend():
+                log.error("the card is full: the catalog lives on its reserve until there is room again")
             self._check_parts()
 
     def _straighten(self, offset: float) -> float:

@@ -1,0 +1,31 @@
+"""A few megabytes kept back on the card, so that the catalog can go on when everything else is full.
+
+Other programs may fill a card to its last byte. Then the reserve is given up, and what it held is enough
+for the marks of many thousand deliveries, which are what frees the card in the end.
+"""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+SIZE = 8 * 10**6
+_FULL = 2 * 10**6  # bytes free: nearly nothing
+
+
+class Reserve:
+    """The file that takes up the room. Made again when there is plenty."""
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / "reserve"
+
+    def tend(self) -> bool:
+        """Give the reserve up if the card is full, make it if there is room; True if it was given up now."""
+        free = shutil.disk_usage(self._path.parent).free
+        if free < _FULL and self._path.exists():
+            self._path.unlink()
+            return True
+        if free > 4 * SIZE and not self._path.exists():
+            with suppress(OSError), self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, SIZE)
+        return False
