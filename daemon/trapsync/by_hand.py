@@ -47,14 +47,19 @@ def opened(settings: Settings, source: Path, tools: Tools, only: str | None = No
 
 def connect_some(settings: Settings, source: Path, tools: Tools, only: str | None) -> list[Destination]:
     """Connect the destinations of the config file, or only the one named; SettingsError if there is none."""
-    if only is not None and only not in settings.destinations:
-        known = ", ".join(settings.destinations) or "none"
-        raise SettingsError(f"{source}: there is no destination {only!r}; there are: {known}")
+    require(settings, source, only)
     return [
         connect(name, table, tools, source)
         for name, table in settings.destinations.items()
         if only in (None, name)
     ]
+
+
+def require(settings: Settings, source: Path, only: str | None) -> None:
+    """SettingsError if the config file has no destination of that name."""
+    if only is not None and only not in settings.destinations:
+        known = ", ".join(settings.destinations) or "none"
+        raise SettingsError(f"{source}: there is no destination {only!r}; there are: {known}")
 
 
 def deliver(
@@ -64,8 +69,6 @@ def deliver(
 
     The caller holds the trap's lock. `progress` gets the number of images still owed to all of them.
     """
-    if only is not None and only not in {destination.name for destination in bench.destinations}:
-        raise SettingsError(f"there is no destination {only!r} in the config file")
     bench.catalog.register((d.name, d.settings.kind, d.settings.required) for d in bench.destinations)
     ingest(bench)
     return {
@@ -86,8 +89,6 @@ def ingest(bench: Bench) -> None:
     """Sweep the spool once and examine what the catalog does not know."""
     storage = bench.settings.storage
     inbox = Inbox(bench.clock)
-    if not storage.spool.is_dir():
-        raise StorageError(f"{storage.spool}: the spool is not there")
     pipeline.sweep(bench.catalog, storage.spool, inbox.put)
     examiners = Examiners(bench.settings.ingest, storage)
     patience = Patience(bench.settings.ingest.settle)

@@ -40,6 +40,10 @@ def main() -> None:
     except TrapsyncError as error:
         click.echo(f"trapsync: {error}", err=True)
         code = 1
+    except PermissionError as error:  # the one error of the system's that a person can always mend
+        advice = "no permission; run this as the daemon's user, or with sudo"
+        click.echo(f"trapsync: {error.filename or error}: {advice}", err=True)
+        code = 1
     except BrokenPipeError:  # `trapsync images | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -51,7 +55,7 @@ def main() -> None:
 @click.option(
     "-c",
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, readable=False),
     help=f"The config file; else ${config.ENVIRONMENT_KEY}, else {config.DEFAULT_PATH}.",
 )
 @click.pass_context
@@ -130,6 +134,7 @@ def _start_logging(verbose: bool = False) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("trapsync").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a job still at work is no news
 
 
 class _JournalFormatter(logging.Formatter):
@@ -278,11 +283,12 @@ def deliver(trap: _Trap, destination: str | None) -> int:
     from trapsync import by_hand
     from trapsync.trap import holder
 
+    by_hand.require(trap.settings, trap.source, destination)
     process = holder(trap.settings.storage.state)
     if process:
-        by_hand.connect_some(trap.settings, trap.source, trap.tools(), destination)
+        since = trap.clock.wall()
         by_hand.wake_daemon(process)
-        return _follow_daemon(trap, destination)
+        return _follow_daemon(trap, destination, since)
     return _deliver_here(trap, destination)
 
 
@@ -305,26 +311,32 @@ def _deliver_here(trap: _Trap, destination: str | None) -> int:
     return int(any(turn.trouble or turn.refused or turn.postponed for turn in turns.values()))
 
 
-def _follow_daemon(trap: _Trap, destination: str | None) -> int:
-    """Show how the daemon works it off; end when nothing is owed, or it meets trouble."""
+def _follow_daemon(trap: _Trap, destination: str | None, since: float) -> int:
+    """Show how the daemon works it off; end when nothing is due any more, or it meets trouble."""
+    from trapsync.trap import holder
+
     with _progress("the daemon delivers") as progress:
         time.sleep(2)  # it takes up a signal within one tick
         while True:
             with _reading(trap) as catalog:
                 rows = [row for row in catalog.destinations() if destination in (None, row["name"])]
-                is_done = not any(
-                    catalog.may_go(row["name"]) and catalog.due(row["name"], "newest", 1) for row in rows
-                )
+                is_due = any(catalog.due(row["name"], "newest", 1) for row in rows)
             owed = sum(row["owed"] for row in rows)
             progress(owed)
-            if is_done:
+            trouble = [f"{row['name']}: {row['error']}" for row in rows if _failed(row, since)]
+            if holder(trap.settings.storage.state) is None:
+                trouble.append("the daemon has stopped")
+            if trouble or not is_due:
                 break
             time.sleep(1)
-    trouble = [f"{row['name']}: {row['error']}" for row in rows if row["owed"] and row["error"]]
-    click.echo(
-        "; ".join(trouble) or (f"{owed} wait; see: trapsync images --owed" if owed else "nothing is owed")
-    )
-    return int(bool(owed))
+    waiting = f"{owed} must wait; see: trapsync images --owed" if owed else ""
+    click.echo("; ".join(trouble) or waiting or "everything is delivered, or refused")
+    return int(bool(trouble or owed))
+
+
+def _failed(row: dict[str, Any], since: float) -> bool:
+    """Whether a destination that is owed images could not be reached since then."""
+    return bool(row["owed"] and row["error"] and row["error_at"] >= since)
 
 
 @contextmanager
@@ -380,8 +392,9 @@ def prune(trap: _Trap, yes: bool) -> None:
     if free >= settings.prune.keep_free:
         click.echo(f"{free / 1e9:.1f} GB are free, as prune.keep_free asks: nothing to do")
         return
-    if not yes:
-        click.confirm("Remove images that are safe at their destinations from this card?", abort=True)
+    if not yes and not click.confirm("Remove images that are safe at their destinations from this card?"):
+        click.echo("nothing was removed")
+        return
     with by_hand.opened(settings, trap.source, trap.tools()) as bench:
         removed = pipeline.prune(bench.catalog, settings.storage, settings.prune, trap.clock)
     click.echo(
@@ -454,10 +467,12 @@ def _counter(label: str) -> Iterator[Callable[[int], None]]:
     help="Where it keeps images.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
-@click.option("--port", default=8080, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
+)
 @click.option(
     "--password-file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, readable=False),
     help="Holds the password of the user trapsync; needed when others can reach the hub.",
 )
 def hub(folder: Path, host: str, port: int, password_file: Path | None) -> None:
@@ -523,9 +538,9 @@ def completion(shell: str) -> None:
 
 @contextmanager
 def _reading(trap: _Trap) -> Iterator[Any]:
-    from trapsync.catalog import Catalog
+    from trapsync.trap import open_to_read
 
-    catalog = Catalog.open_to_read(trap.settings.storage.catalog, trap.clock)
+    catalog = open_to_read(trap.settings, trap.clock)
     try:
         yield catalog
     finally:

@@ -7,10 +7,10 @@ from trapsync import thumbnail
 from trapsync.clock import Clock
 from trapsync.destinations import Finding, Tools, connect
 from trapsync.device import device_id
-from trapsync.errors import TrapsyncError
+from trapsync.errors import CatalogError, TrapsyncError
 from trapsync.pipeline import free_bytes
 from trapsync.settings import Settings
-from trapsync.trap import holder
+from trapsync.trap import holder, open_to_read, place
 
 
 def examine_trap(settings: Settings, clock: Clock, tools: Tools, source: Path) -> list[Finding]:
@@ -18,8 +18,10 @@ def examine_trap(settings: Settings, clock: Clock, tools: Tools, source: Path) -
     return [
         _device(settings),
         _camera(settings),
+        _schedule(settings),
         *_folders(settings),
         _space(settings),
+        _catalog(settings, clock),
         _thumbnails(),
         _clock(clock),
         _daemon(settings),
@@ -57,13 +59,25 @@ def _camera(settings: Settings) -> Finding:
     )
 
 
+def _schedule(settings: Settings) -> Finding:
+    try:
+        place(settings)
+    except TrapsyncError as error:
+        return Finding("failing", "schedule", str(error))
+    return Finding("ok", "schedule", ", ".join(settings.capture.windows) or "day and night")
+
+
 def _folders(settings: Settings) -> list[Finding]:
     folders = (("spool", settings.storage.spool), ("state", settings.storage.state))
     return [_folder(subject, folder) for subject, folder in folders]
 
 
 def _folder(subject: str, folder: Path) -> Finding:
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    except PermissionError as error:
+        return _forbidden(subject, error)
+    if not is_there:
         return Finding("warning", subject, f"{folder} is not there yet; the daemon makes it when it starts")
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(
@@ -73,7 +87,10 @@ def _folder(subject: str, folder: Path) -> Finding:
 
 
 def _space(settings: Settings) -> Finding:
-    free, least = free_bytes(settings.storage.spool), settings.storage.min_free
+    try:
+        free, least = free_bytes(settings.storage.spool), settings.storage.min_free
+    except PermissionError as error:
+        return _forbidden("card", error)
     text = f"{free / 1e9:.1f} GB free"
     if free < least:
         return Finding(
@@ -82,6 +99,23 @@ def _space(settings: Settings) -> Finding:
     if free < 5 * least:
         return Finding("warning", "card", f"{text}: not much; enable [prune] or change the card")
     return Finding("ok", "card", text)
+
+
+def _forbidden(subject: str, error: PermissionError) -> Finding:
+    advice = "no permission to look there; run the doctor as the daemon's user, or with sudo"
+    return Finding("failing", subject, f"{error.filename}: {advice}")
+
+
+def _catalog(settings: Settings, clock: Clock) -> Finding:
+    try:
+        catalog = open_to_read(settings, clock)
+        images = catalog.ledger().captured
+        catalog.close_reader()
+    except CatalogError as error:
+        return Finding(
+            "failing" if os.access(settings.storage.catalog, os.F_OK) else "warning", "catalog", str(error)
+        )
+    return Finding("ok", "catalog", f"{images} images")
 
 
 def _thumbnails() -> Finding:
@@ -125,6 +159,6 @@ def _destinations(settings: Settings, tools: Tools, source: Path) -> list[Findin
         except TrapsyncError as error:
             findings.append(Finding("failing", name, str(error)))
             continue
-        findings += [Finding(f.verdict, f"{name}: {f.subject}", f.text) for f in destination.check()]
+        findings += [Finding(found.verdict, name, found.text) for found in destination.check()]
         destination.close()
     return findings

@@ -15,7 +15,7 @@ from trapsync.errors import CatalogError
 from trapsync.image import Image
 from trapsync.pipeline import free_bytes
 from trapsync.settings import Settings
-from trapsync.trap import holder, local_time, place
+from trapsync.trap import holder, local_time, open_to_read, place
 
 VERDICTS = ("ok", "warning", "failing")
 _FEW_DAYS = 3.0  # of disk left: time to come by
@@ -56,19 +56,14 @@ def snapshot(settings: Settings, clock: Clock, device: str) -> dict[str, Any]:
 
 def _add_catalog(facts: dict[str, Any], settings: Settings, clock: Clock) -> Reason | None:
     """Read what the catalog knows; a Reason if it cannot be read."""
-    path = settings.storage.catalog
-    if not path.exists():
-        return Reason(
-            "failing", f"there is no catalog at {path}: the daemon never ran; start it: trapsync run"
-        )
     try:
-        catalog = Catalog.open_to_read(path, clock)
+        catalog = open_to_read(settings, clock)
         try:
             _read(catalog, facts, settings, clock)
         finally:
             catalog.close_reader()
     except (CatalogError, sqlite3.Error) as error:
-        return Reason("failing", f"{error}; restarting the daemon rebuilds it from the spool")
+        return Reason("failing", str(error))
     return None
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from trapsync import durable, schedule
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, SystemClock
-from trapsync.errors import CatalogDamaged, SettingsError, StorageError
+from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
 from trapsync.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,30 @@ def open_catalog(settings: Settings, clock: Clock) -> Catalog:
     except CatalogDamaged as error:
         aside = _keep_aside(path)
         log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", error, aside.name)
+    except CatalogError as error:
+        raise _explained(error, path) from error
     return Catalog.open(path, clock)
+
+
+def open_to_read(settings: Settings, clock: Clock) -> Catalog:
+    """Open the catalog to look into it; the CatalogError says what to do if that cannot be."""
+    path = settings.storage.catalog
+    try:
+        path.stat()
+        return Catalog.open_to_read(path, clock)
+    except FileNotFoundError:
+        raise CatalogError(
+            f"there is no catalog at {path}: the daemon never ran; start it: trapsync run"
+        ) from None
+    except (OSError, CatalogError) as error:
+        raise _explained(error, path, "restarting the daemon rebuilds it from the spool") from error
+
+
+def _explained(error: Exception, path: Path, advice: str = "") -> CatalogError:
+    """The same error with what to do. SQLite must write beside the file even in order to read it."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return CatalogError(f"{path}: no permission; run this as the daemon's user, or with sudo")
+    return CatalogError(f"{error}; {advice}" if advice else str(error))
 
 
 def _keep_aside(path: Path) -> Path:
