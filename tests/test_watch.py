@@ -1,0 +1,104 @@
+"""The observer hints, the walk finds. Real inotify, real folders."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import drawn
+from trapsync.errors import StorageError
+from trapsync.watch import Watcher, walk
+
+
+class Hints:
+    """Collects what the observer says, for a test to wait for."""
+
+    def __init__(self, spool: Path) -> None:
+        self.paths: queue.Queue[str] = queue.Queue()
+        self.sweeps = threading.Semaphore(0)
+        self.watcher = Watcher(spool, self.paths.put, self.sweeps.release)
+
+    def wait_for(self, path: str) -> None:
+        """The next hints up to this one; times out if it never comes."""
+        while self.paths.get(timeout=10) != path:
+            pass
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def hints(spool: Path) -> Iterator[Hints]:
+    some = Hints(spool)
+    some.watcher.start()
+    yield some
+    some.watcher.stop()
+
+
+def test_a_file_written_into_the_spool_is_noticed(spool: Path, hints: Hints) -> None:
+    drawn.put(spool, b"anything", "a.jpg")
+    hints.wait_for("a.jpg")
+
+
+def test_a_file_renamed_into_place_is_noticed_under_its_final_name(spool: Path, hints: Hints) -> None:
+    (spool / ".a.jpg.part").write_bytes(b"anything")
+    (spool / ".a.jpg.part").rename(spool / "a.jpg")
+    hints.wait_for("a.jpg")
+    assert hints.paths.empty()  # and not under the temporary one
+
+
+def test_a_file_moved_in_from_elsewhere_is_noticed(spool: Path, hints: Hints, tmp_path: Path) -> None:
+    (tmp_path / "b.JPG").write_bytes(b"anything")
+    (tmp_path / "b.JPG").rename(spool / "b.JPG")
+    hints.wait_for("b.JPG")
+
+
+def test_a_hard_link_into_the_spool_is_noticed(spool: Path, hints: Hints, tmp_path: Path) -> None:
+    (tmp_path / "c.jpg").write_bytes(b"anything")
+    (spool / "c.jpg").hardlink_to(tmp_path / "c.jpg")
+    hints.wait_for("c.jpg")
+
+
+def test_a_folder_moved_in_asks_for_a_sweep_and_is_watched(spool: Path, hints: Hints, tmp_path: Path) -> None:
+    drawn.put(tmp_path / "new", b"anything", "d.jpg")
+    (tmp_path / "new").rename(spool / "new")
+    assert hints.sweeps.acquire(timeout=10)
+    drawn.put(spool, b"anything", "new/e.jpg")
+    hints.wait_for("new/e.jpg")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden.jpg", "a.jpg.part"])
+def test_other_files_are_no_news(spool: Path, hints: Hints, name: str) -> None:
+    drawn.put(spool, b"anything", name)
+    drawn.put(spool, b"anything", "last.jpg")
+    assert hints.paths.get(timeout=10) == "last.jpg"
+
+
+def test_a_watcher_tells_whether_it_lives_and_can_start_again(spool: Path) -> None:
+    hints = Hints(spool)
+    assert not hints.watcher.is_alive()
+    for _ in range(2):
+        hints.watcher.start()
+        assert hints.watcher.is_alive()
+        hints.watcher.stop()
+        assert not hints.watcher.is_alive()
+
+
+def test_a_spool_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be watched"):
+        Hints(tmp_path / "nowhere").watcher.start()
+
+
+def test_the_walk_skips_hidden_folders_and_links_to_folders(spool: Path, tmp_path: Path) -> None:
+    drawn.put(spool, b"x", "a/b/one.jpg")
+    drawn.put(spool, b"x", ".quarantine/two.jpg")
+    drawn.put(tmp_path / "outside", b"x", "three.jpg")
+    (spool / "link").symlink_to(tmp_path / "outside")
+    (spool / "loop").symlink_to(spool)
+    assert [found.path for _, files in walk(spool) for found in files] == ["a/b/one.jpg"]
