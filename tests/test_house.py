@@ -1,0 +1,234 @@
+"""The house: one door per package, imports that point down, and who may start threads or read the clock."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import trapsync
+
+ROOT = Path(trapsync.__file__).parent
+
+# From the top to the bottom. A module imports from its own layer and from those below it.
+LAYERS = [
+    ["__main__"],
+    ["cli"],
+    ["service", "by_hand", "doctor"],
+    ["status", "trap", "verify", "processes"],
+    ["pipeline"],
+    [
+        *("catalog", "migrations", "watch", "examine", "exif", "jpeg", "thumbnail", "http", "body"),
+        *("throttle", "stickypi_rules", "cameras", "destinations"),
+    ],
+    [
+        *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "inbox"),
+        *("reserve", "systemd", ""),
+    ],
+]
+# The hub stands beside it, on the two lowest layers; only its command leads there.
+HUB_STANDS_ON = LAYERS[-2] + LAYERS[-1]
+
+# A package is imported in its own files only, so that it can be replaced in one place.
+DOORS = {
+    "picamera2": {"cameras.picamera"},
+    "libcamera": {"cameras.picamera"},
+    "watchdog": {"watch"},
+    "pyvips": {"thumbnail"},
+    "piexif": {"exif"},
+    "sqlite_utils": {"catalog", "migrations"},
+    "apscheduler": {"service"},
+    "requests": {"http"},
+    "urllib3": {"http"},
+    "pebble": {"processes"},
+    "msgspec": {"settings"},
+    "tomli_w": {"settings"},
+    "astral": {"schedule"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    **dict.fromkeys(("flask", "werkzeug", "itsdangerous", "waitress"), {"hub"}),
+}
+
+# These are imported where they are used: they are costly, or may be missing.
+ONLY_IN_FUNCTIONS = {"picamera2", "libcamera", "pyvips", "piexif", "astral", "rich", "tomli_w", "waitress"}
+
+
+def name_of(path: Path) -> str:
+    """`cameras.picamera`; the package itself is ''."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """What is imported anywhere in it, by its full dotted name; `from a import b` is a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_at_the_top(tree: ast.Module) -> set[str]:
+    """The packages that are imported when the module is."""
+    plain = (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    return {name.split(".")[0] for node in plain for name in imports(node)}
+
+
+def ours(tree: ast.AST) -> set[str]:
+    """Which of our own modules it imports."""
+    found = set()
+    for name in imports(tree):
+        package, _, inner = name.partition(".")
+        while package == "trapsync" and inner and inner not in MODULES:
+            inner = inner.rpartition(".")[0]
+        if package == "trapsync":
+            found.add(inner)
+    return found
+
+
+def head(module: str) -> str:
+    """The module of the house's list that it belongs to: the folder for one in a folder."""
+    return module.split(".")[0]
+
+
+def layer(module: str) -> int:
+    """Its layer; 0 is the top."""
+    return next(number for number, modules in enumerate(LAYERS) if head(module) in modules)
+
+
+PROGRAM = [module for module in MODULES if head(module) != "hub"]
+HUB = [module for module in MODULES if head(module) == "hub"]
+
+
+def test_every_module_has_its_place_in_the_house() -> None:
+    placed = [module for modules in LAYERS for module in modules]
+    assert sorted(placed) == sorted({head(module) for module in PROGRAM})
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_a_package_is_imported_through_its_one_door(package: str) -> None:
+    through = {m for m, tree in MODULES.items() if package in {name.split(".")[0] for name in imports(tree)}}
+    assert {"hub" if module in HUB else module for module in through} == DOORS[package]
+
+
+def test_every_package_has_a_door() -> None:
+    theirs = {name.split(".")[0] for tree in MODULES.values() for name in imports(tree)}
+    assert theirs - sys.stdlib_module_names - {"trapsync"} == set(DOORS)
+
+
+@pytest.mark.parametrize("package", sorted(ONLY_IN_FUNCTIONS))
+def test_a_costly_package_is_imported_only_where_it_is_used(package: str) -> None:
+    assert not [module for module, tree in MODULES.items() if package in imported_at_the_top(tree)]
+
+
+@pytest.mark.parametrize("module", PROGRAM)
+def test_imports_point_down(module: str) -> None:
+    for other in ours(MODULES[module]):
+        assert head(other) == "hub" or layer(other) >= layer(module), f"{module} imports {other}, above it"
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {}
+    for module, tree in MODULES.items():
+        nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        graph[module] = {other for node in nodes for other in ours(node)} - {module}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names them
+
+
+def test_cameras_destinations_and_the_catalog_do_not_know_one_another() -> None:
+    strangers = {"cameras", "destinations", "catalog", "migrations"}
+    for module in PROGRAM:
+        if head(module) in strangers:
+            others = {head(other) for other in ours(MODULES[module])} & strangers - {head(module)}
+            assert others <= {"migrations"}, module
+
+
+@pytest.mark.parametrize("module", HUB)
+def test_the_hub_stands_beside_the_program(module: str) -> None:
+    below = {head(other) for other in ours(MODULES[module])} - {"hub"}
+    assert below <= set(HUB_STANDS_ON)
+
+
+def test_only_its_command_leads_to_the_hub() -> None:
+    leading = {m for m in PROGRAM if any(head(other) == "hub" for other in ours(MODULES[m]))}
+    assert leading == {"cli"}
+
+
+# ── Threads, sleep, the clock ────────────────────────────────────────────────────────────────────────
+
+
+def mentions(tree: ast.AST) -> set[str]:
+    """Every dotted name that is used, as it is written: `time.sleep`."""
+    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
+
+
+@pytest.mark.parametrize("module", PROGRAM)
+def test_nothing_below_service_and_processes_starts_a_thread_or_a_process(module: str) -> None:
+    if module in {"service", "processes"}:
+        return
+    starting = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "ProcessPoolExecutor"}
+    starting |= {"ProcessPool", "os.fork", "os.system", "os.posix_spawn", "Process"}
+    assert not mentions(MODULES[module]) & starting
+    assert not {name.split(".")[0] for name in imports(MODULES[module])} & {"subprocess", "multiprocessing"}
+
+
+# A camera's module runs in a process of its own, and takes this sleep only where it is given no other.
+SLEEPERS = {"cli", "cameras.picamera"}
+
+
+@pytest.mark.parametrize("module", PROGRAM)
+def test_nobody_sleeps_but_commands(module: str) -> None:
+    assert "time.sleep" not in mentions(MODULES[module]) or module in SLEEPERS
+
+
+@pytest.mark.parametrize("module", PROGRAM)
+def test_nobody_reads_the_machines_clock_but_the_clock(module: str) -> None:
+    reading = {"time.time", "time.monotonic", "time.time_ns", "time.perf_counter", "time.localtime"}
+    reading |= {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+    # The scheduler is told "now" in its own words: it has no other clock than the machine's.
+    assert not mentions(MODULES[module]) & reading or module in {"clock", "service"}
+
+
+def test_only_commands_print() -> None:
+    printing = {module for module, tree in MODULES.items() if "print" in mentions(tree)}
+    assert printing == set()
+    echoing = {module for module, tree in MODULES.items() if "click.echo" in mentions(tree)}
+    assert echoing == {"cli"}
+
+
+# ── What is loaded ───────────────────────────────────────────────────────────────────────────────────
+
+
+def loaded_by(code: str) -> set[str]:
+    """The packages that a fresh interpreter has loaded after that."""
+    code += "\nimport sys; print(*(name.split('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_daemons_own_process_loads_nothing_that_decodes_pictures_or_drives_a_camera() -> None:
+    loaded = loaded_by("import trapsync.service")
+    assert "apscheduler" in loaded
+    assert not loaded & {"pyvips", "piexif", "picamera2", "libcamera", "flask", "waitress", "rich"}
+
+
+def test_every_module_can_be_imported_where_libvips_and_libcamera_are_missing() -> None:
+    missing = "".join(f"sys.modules['{name}'] = None; " for name in ("pyvips", "picamera2", "libcamera"))
+    wanted = ", ".join(f"trapsync.{module}".rstrip(".") for module in MODULES if module != "__main__")
+    loaded_by(f"import sys; {missing}\nimport {wanted}")
+
+
+def test_a_command_that_needs_little_starts_with_little() -> None:
+    loaded = loaded_by("import sys; sys.argv = ['trapsync', '--help']\nfrom trapsync.cli import main\n"
+                       "try: main()\nexcept SystemExit: pass")  # fmt: skip
+    assert "click" in loaded
+    costly = {"sqlite_utils", "sqlite3", "requests", "apscheduler", "watchdog", "pebble", "astral", "rich"}
+    assert not loaded & costly
