@@ -49,7 +49,10 @@ DOORS = {
     "astral": {"schedule"},
     "click": {"cli"},
     "rich": {"cli"},
-    **dict.fromkeys(("flask", "werkzeug", "itsdangerous", "waitress"), {"hub"}),
+    "flask": {"hub"},
+    "werkzeug": {"hub"},
+    "itsdangerous": {"hub"},
+    "waitress": {"hub"},
 }
 
 # These are imported where they are used: they are costly, or may be missing.
