@@ -672,6 +672,16 @@ def test_a_corrupt_catalog_is_kept_aside_and_nothing_is_lost(call: Call, corrupt
     assert len(list((folder / "stick").rglob("*.jpg"))) == 1
 
 
+def test_a_damaged_catalog_is_never_put_aside_under_a_running_daemon(
+    call: Call, corrupt: Path, running: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)  # the command is not the daemon
+    said = call("retry")
+    assert said.code == 1
+    assert said.complaint.endswith("not a database; restarting the daemon rebuilds it from the spool")
+    assert corrupt.read_bytes().startswith(b"noise")
+
+
 @pytest.mark.parametrize(
     ("closed", "words", "code", "says"),
     [

@@ -84,13 +84,19 @@ def place(settings: Settings) -> schedule.Place:
 
 
 def open_catalog(settings: Settings, clock: Clock) -> Catalog:
-    """Open the catalog; keep a damaged one aside and begin a new one, which the sweep fills again."""
+    """Open the catalog; keep a damaged one aside and begin a new one, which the sweep fills again.
+
+    Not beside a running daemon, which would go on writing into the one that was put aside: CatalogError.
+    """
     path = settings.storage.catalog
     try:
         return Catalog.open(path, clock)
     except CatalogDamaged as error:
+        reason = " ".join(str(error).split())  # SQLite takes several lines for it
+        if holder(settings.storage.state) not in {None, os.getpid()}:
+            raise CatalogError(f"{reason}; restarting the daemon rebuilds it from the spool") from error
         aside = _keep_aside(path)
-        log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", error, aside.name)
+        log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", reason, aside.name)
     except CatalogError as error:
         raise _explained(error, path) from error
     return Catalog.open(path, clock)
