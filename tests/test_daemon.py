@@ -9,6 +9,9 @@ from pathlib import Path
 import daemon
 import drawn
 import hub_server
+from fault_server import FaultServer, Forwarding
+
+PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
 
 
 def digests(spool: Path) -> dict[str, str]:
@@ -66,6 +69,38 @@ def test_pictures_taken_while_the_server_is_away_arrive_when_it_is_back(tmp_path
         with hub_server.running(tmp_path / "hub", port=port) as hub:
             trap.until(lambda f: f["ledger"]["delivered"] == 3)
             assert hub.stored() == digests(trap.spool)
+
+
+def test_through_every_fault_of_the_server_each_image_arrives_once_byte_for_byte(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub, FaultServer(Forwarding(hub.url)) as front:
+        more = daemon.deliver_to(tmp_path, front.url, hub.user, hub.password)
+        front.plan(TOKEN, "500", "portal")
+        front.plan(ASK, "redirect", "cut before body", "401", "half JSON", "portal")
+        front.plan(PUT, "redirect", "portal", "answer lost", "wrong digest", "cut in body", "no echo")
+        front.plan(PUT, "500 though stored", "500", "401", "truncated", "503", "cut after body", "502")
+        with daemon.running(tmp_path, more, camera="simulated", arguments=("--captures", "8")) as trap:
+            trap.until(lambda f: f["ledger"]["captured"] == 8)
+            with front.down():
+                drawn.put(trap.spool, drawn.trap(), drawn.NAME)
+                trap.until(lambda f: "refuses the connection" in str(f["destinations"]["hub"]["last_error"]))
+            facts = trap.until(lambda f: f["ledger"]["delivered"] == 9, seconds=90)
+            assert facts["ledger"] == {
+                "captured": 9,
+                "delivered": 9,
+                "owed": 0,
+                "quarantined": 0,
+                "dropped": 0,
+            }
+            front.assert_injected()
+            assert hub.stored() == digests(trap.spool)
+            assert len(hub.rows()) == 9
+            assert not list(hub.store.conflicts.rglob("*.jpg"))
+            # All is delivered: from here on nothing is asked any more.
+            front.requests.clear()
+            trap.signal(signal.SIGUSR1)
+            drawn.put(trap.spool, b"", "empty.jpg")
+            trap.until(lambda f: f["ledger"]["quarantined"] == 1)
+            assert list(front.requests) == []
 
 
 def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path) -> None:
