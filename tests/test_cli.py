@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -710,6 +711,48 @@ def test_a_folder_without_permission_is_one_clear_line(
     assert "Traceback" not in done.stderr
     assert re.search(says, done.stderr + done.stdout)
     assert done.stderr.count("\n") == (0 if code == 2 else 1)
+
+
+@pytest.fixture
+def full_card(folder: Path) -> Iterator[Path]:
+    """The state folder on a real filesystem that is full to the last byte, but for the reserve; needs root."""
+    card = folder / "card"
+    card.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=10m", "trapsync-test", str(card)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("needs to mount a filesystem: commands on a card that is full are not tested here")
+    set_in(folder, '"state"', '"card"')
+    try:
+        (card / "reserve").write_bytes(b"\0" * 8_000_000)
+        with suppress(OSError), (card / "fill").open("wb", buffering=0) as file:
+            while file.write(b"\0" * 4096):
+                pass
+        yield card
+    finally:
+        subprocess.run(["umount", "--lazy", str(card)], check=False, capture_output=True)
+
+
+def test_on_a_card_that_is_full_the_reserve_lets_images_be_delivered(
+    call: Call, trap: bench.Trap, folder: Path, full_card: Path
+) -> None:
+    path = trap.put()
+    said = call("deliver")
+    assert (said.code, said.out) == (0, "stick: 1 delivered, 0 refused, 0 postponed\n")
+    assert (folder / "stick" / path).exists()
+    assert not (full_card / "reserve").exists()
+
+
+def test_without_a_reserve_a_full_card_is_one_line(call: Call, trap: bench.Trap, full_card: Path) -> None:
+    with (full_card / "fill2").open("wb", buffering=0) as file, suppress(OSError):
+        (full_card / "reserve").unlink()
+        while file.write(b"\0" * 4096):
+            pass
+    path = trap.put()
+    for command in ("deliver", "retry", "verify"):
+        said = call(command)
+        assert said.code == 1
+        assert "the card is full; free some space" in said.complaint
+    assert (trap.storage.spool / path).exists()
 
 
 def test_a_port_in_use_is_one_line(call: Call) -> None:

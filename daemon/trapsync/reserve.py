@@ -19,12 +19,19 @@ class Reserve:
     def __init__(self, state: Path) -> None:
         self._path = state / "reserve"
 
+    def give_up(self) -> bool:
+        """Give it up if the card is full; True if that was done now."""
+        with suppress(OSError):
+            if shutil.disk_usage(self._path.parent).free < _FULL and self._path.exists():
+                self._path.unlink()
+                return True
+        return False
+
     def tend(self) -> bool:
         """Give the reserve up if the card is full, make it if there is room; True if it was given up now."""
-        free = shutil.disk_usage(self._path.parent).free
-        if free < _FULL and self._path.exists():
-            self._path.unlink()
+        if self.give_up():
             return True
+        free = shutil.disk_usage(self._path.parent).free
         if free > 4 * SIZE and not self._path.exists():
             with suppress(OSError), self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, SIZE)

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import shutil
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +13,12 @@ from trapsync import durable, schedule
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
+from trapsync.reserve import Reserve
 from trapsync.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_NO_ROOM = 100_000  # bytes: SQLite needs 32 kB beside the catalog even to read it
 
 
 class lock:  # noqa: N801 - used as `with lock(folder)`
@@ -29,7 +33,9 @@ class lock:  # noqa: N801 - used as `with lock(folder)`
     def __enter__(self) -> None:
         try:
             durable.make_folder(self._path.parent)
-            self._file = self._path.open("a+")
+            # On a card that is full there must be room for the catalog before it is opened.
+            Reserve(self._path.parent).give_up()
+            self._file = self._path.open("a+b", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
@@ -38,8 +44,8 @@ class lock:  # noqa: N801 - used as `with lock(folder)`
         except OSError as error:
             raise StorageError(durable.explain(error, self._path)) from error
         self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        with suppress(OSError):  # no room even for that: the lock holds without it
+            self._file.write(b"%d\n" % os.getpid())
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -89,6 +95,7 @@ def open_catalog(settings: Settings, clock: Clock) -> Catalog:
     Not beside a running daemon, which would go on writing into the one that was put aside: CatalogError.
     """
     path = settings.storage.catalog
+    Reserve(settings.storage.state).give_up()
     try:
         return Catalog.open(path, clock)
     except CatalogDamaged as error:
@@ -120,6 +127,8 @@ def _explained(error: Exception, path: Path, advice: str = "") -> CatalogError:
     """The same error with what to do. SQLite must write beside the file even in order to read it."""
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return CatalogError(f"{path}: no permission; run this as the daemon's user, or with sudo")
+    if shutil.disk_usage(path.parent).free < _NO_ROOM:
+        return CatalogError(f"{path}: the card is full; free some space")
     return CatalogError(f"{error}; {advice}" if advice else str(error))
 
 
