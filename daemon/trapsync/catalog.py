@@ -83,15 +83,22 @@ class Catalog:
 
     @classmethod
     def open_to_read(cls, path: Path, clock: Clock) -> "Catalog":
-        """Open the catalog for reading only, beside a daemon or without one. Close it soon."""
-        try:
-            connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None
-            )
-            connection.execute("SELECT 1 FROM images LIMIT 1")
-        except sqlite3.Error as error:
-            raise CatalogError(f"{path}: the catalog cannot be read: {_reason(error)}") from error
-        return cls(connection, clock)
+        """Open the catalog for reading only, beside a daemon or without one. Close it soon.
+
+        SQLite makes files beside the catalog even in order to read it. Who may not, and finds no
+        write-ahead log that belongs to it, reads the file alone: nobody is writing.
+        """
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        alone = [] if Path(f"{path}-wal").exists() else [f"{address}&immutable=1"]
+        for uri in (address, *alone):
+            try:
+                connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
+                connection.execute("SELECT 1 FROM images LIMIT 1")
+            except sqlite3.Error as error:
+                problem = error
+            else:
+                return cls(connection, clock)
+        raise CatalogError(f"{path}: the catalog cannot be read: {_reason(problem)}") from problem
 
     def _prepare(self) -> None:
         for pragma in (
