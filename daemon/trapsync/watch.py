@@ -7,6 +7,7 @@ what it says only makes things quicker. The one door to watchdog.
 import logging
 import os
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,6 +94,8 @@ class Watcher:
 
     def start(self) -> None:
         """Begin to watch; StorageError if the system refuses (too many watches, no spool)."""
+        # watchdog 7 warns, at length, when a folder appears while it is already being added: no news.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         observer = Observer()
         try:
             observer.schedule(self._handler, str(self._spool), recursive=True)
