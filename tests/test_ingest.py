@@ -114,11 +114,29 @@ def test_an_image_taken_from_the_card_after_delivery_stays_delivered(trap: Trap)
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
+def test_a_folder_that_cannot_be_listed_for_a_moment_loses_nothing(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap.put(0, seed=1)
+    trap.put(path="other/deep/in/it.jpg", seed=2)
+    trap.ingest()
+    scandir = os.scandir
+
+    def failing(folder: Path) -> object:
+        if folder.name in (drawn.DEVICE, "deep"):
+            raise OSError(5, "Input/output error")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    trap.ingest()
+    assert trap.ledger() == (2, 0, 2, 0, 0)
+
+
 def test_a_spool_that_is_not_there_is_not_an_empty_one(trap: Trap) -> None:
     trap.put()
     trap.ingest()
     trap.storage.spool.rename(trap.folder / "unplugged")
-    with pytest.raises(StorageError, match="is not there"):
+    with pytest.raises(StorageError, match="cannot be listed"):
         trap.ingest()
     assert trap.ledger() == (1, 0, 1, 0, 0)
 

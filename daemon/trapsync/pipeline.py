@@ -129,8 +129,11 @@ def sweep(catalog: Catalog, spool: Path, offer: Callable[[str], None]) -> int:
 
     This, not the observer, is what finds every file. Files that somebody took away are forgotten.
     """
-    offered, seen = 0, set()
+    offered, seen, closed = 0, set(), []
     for folder, files in walk(spool):
+        if files is None:
+            closed.append(f"{folder}/")
+            continue
         seen.add(folder)
         known = catalog.known_in(folder)
         for found in files:
@@ -139,12 +142,13 @@ def sweep(catalog: Catalog, spool: Path, offer: Callable[[str], None]) -> int:
                 offered += 1
         _forget(catalog, folder, known)
     for folder in set(catalog.folders()) - seen:
-        _forget(catalog, folder, catalog.known_in(folder))
+        if not f"{folder}/".startswith(tuple(closed)):
+            _forget(catalog, folder, catalog.known_in(folder))
     return offered
 
 
 def _forget(catalog: Catalog, folder: str, names: Iterable[str]) -> None:
-    """The files of these names are not where they were: look once more, then say so."""
+    """The files of these names are not where they were: somebody took them."""
     paths = [f"{folder}/{name}" if folder else name for name in names]
     if paths and (lost := catalog.forget_files(paths)):
         log.warning("%d images vanished from the card: somebody or something removed their files", lost)

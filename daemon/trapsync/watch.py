@@ -15,6 +15,7 @@ from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, Fil
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from trapsync import durable
 from trapsync.errors import StorageError
 from trapsync.image import Found, is_image_name
 
@@ -22,45 +23,59 @@ log = logging.getLogger(__name__)
 
 
 def look(spool: Path, path: str) -> Found | None:
-    """One file of the spool as it is now; None if it is gone, or a folder."""
+    """One file of the spool as it is now; None if it is gone, or a folder. Else StorageError."""
     try:
         status = (spool / path).lstat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise StorageError(durable.explain(error, spool / path)) from error
     if stat.S_ISDIR(status.st_mode):
         return None
     return Found(path, status.st_size, status.st_mtime_ns)
 
 
-def walk(spool: Path) -> Iterator[tuple[str, list[Found]]]:
+def walk(spool: Path) -> Iterator[tuple[str, list[Found] | None]]:
     """Every visible folder of the spool with the files in it that may be images.
 
-    Hidden folders and links to folders are left alone. A folder that vanishes on the way is skipped;
-    a spool that is not there at all is a StorageError, for it must not look like an empty one.
+    Hidden folders and links to folders are left alone, a folder that vanishes on the way is skipped. One
+    that cannot be listed comes with None: what is in it, and below, is not known, which is not nothing. A
+    spool that cannot be listed itself is a StorageError, for it must not look like an empty one.
     """
-    if not spool.is_dir():
-        raise StorageError(f"{spool}: the spool is not there; is the card or the stick mounted?")
     folders = [""]
     while folders:
         folder = folders.pop()
-        files = []
-        for entry in _entries(spool / folder):
-            path = f"{folder}/{entry.name}" if folder else entry.name
+        try:
+            below, files = _list(spool, folder)
+        except StorageError as error:
+            log.warning("%s", error)
+            yield folder, None
+        except OSError as error:
+            if not folder:
+                raise StorageError(
+                    f"{spool}: the spool cannot be listed; is it mounted? ({error.strerror})"
+                ) from error
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                log.warning("%s", durable.explain(error, spool / folder))
+                yield folder, None
+        else:
+            folders += below
+            yield folder, files
+
+
+def _list(spool: Path, folder: str) -> tuple[list[str], list[Found]]:
+    """The visible folders in a folder, and the files that may be images."""
+    prefix = f"{folder}/" if folder else ""
+    below, files = [], []
+    with os.scandir(spool / folder) as entries:
+        for entry in entries:
+            path = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("."):
-                    folders.append(path)
+                    below.append(path)
             elif is_image_name(entry.name) and (found := look(spool, path)):
                 files.append(found)
-        yield folder, files
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        log.warning("cannot look into %s: %s", folder, error.strerror)
-        return []
+    return below, files
 
 
 class Patience:
