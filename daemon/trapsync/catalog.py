@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,8 @@ from trapsync.clock import Clock
 from trapsync.errors import CatalogDamaged, CatalogError
 from trapsync.image import Evidence, Found, Image
 from trapsync.migrations import migrations
+
+_PATIENCE = 5  # seconds for another process that writes; less than the ten in which a daemon must end
 
 # May it go now? Waits are counted on the monotonic clock of the boot they were set in; after a reboot
 # they are served once more from its start, which is at most `retry_longest` too long.
@@ -67,7 +69,9 @@ class Catalog:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
         except (OSError, sqlite3.Error) as error:
             raise CatalogError(f"{path}: the catalog cannot be opened: {_reason(error)}") from error
         catalog = cls(connection, clock)
@@ -117,9 +121,10 @@ class Catalog:
         migrations.apply(self._db)
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and close it."""
+        """Fold the write-ahead log into the file and close it; what cannot be folded now, is next time."""
         with self._lock:
-            self.checkpoint()
+            with suppress(CatalogError):
+                self.checkpoint()
             self._db.close()
 
     def close_reader(self) -> None:
@@ -128,30 +133,38 @@ class Catalog:
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file, as far as readers allow; for idle moments."""
-        with self._lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with self._refusing("write"):
+            # Not with the patience of a write: a reader that stays would hold up everybody, and the end.
+            self._db.execute("PRAGMA busy_timeout=0").fetchall()
+            try:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout={_PATIENCE * 1000}").fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[Database]:
         """The only place where a transaction begins; what happens inside happens whole or not at all."""
-        with self._lock:
+        with self._refusing("write"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
                 self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._db.rollback()
-                raise CatalogError(f"the catalog refuses a write: {_reason(error)}") from error
             except BaseException:
                 self._db.rollback()
                 raise
 
     def _query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        with self._refusing("read"):
+            return list(self._db.query(sql, parameters))
+
+    @contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """Hold the lock, and say in our own words what SQLite does not do."""
         with self._lock:
             try:
-                return list(self._db.query(sql, parameters))
+                yield
             except sqlite3.Error as error:
-                raise CatalogError(f"the catalog refuses a read: {_reason(error)}") from error
+                raise CatalogError(f"the catalog refuses a {what}: {_reason(error)}") from error
 
     def _now(self) -> dict[str, Any]:
         return {"boot": self._clock.boot_id(), "monotonic": self._clock.monotonic()}
