@@ -1,5 +1,6 @@
 """From a file in the spool to a row in the catalog, or to quarantine."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -132,6 +133,22 @@ def test_a_folder_that_cannot_be_listed_for_a_moment_loses_nothing(
     assert trap.ledger() == (2, 0, 2, 0, 0)
 
 
+def test_an_image_that_is_ingested_while_the_sweep_is_in_its_folder_is_not_forgotten(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap.put(0, seed=1)
+    trap.ingest()
+    known_in = trap.catalog.known_in
+
+    def overtaken(folder: str) -> dict[str, tuple[int, int]]:
+        trap.ingest(trap.put(1, seed=2))
+        return known_in(folder)
+
+    monkeypatch.setattr(trap.catalog, "known_in", overtaken)
+    pipeline.sweep(trap.catalog, trap.storage.spool, lambda _path: None)
+    assert trap.ledger() == (2, 0, 2, 0, 0)
+
+
 def test_a_spool_that_is_not_there_is_not_an_empty_one(trap: Trap) -> None:
     trap.put()
     trap.ingest()
@@ -171,6 +188,39 @@ def test_a_damaged_file_does_not_keep_the_good_ones_back(trap: Trap) -> None:
     trap.put(1, seed=2)
     result = trap.ingest()
     assert (result.new, result.damaged) == (2, 1)
+
+
+def test_a_damaged_file_that_cannot_be_moved_keeps_nobody_back(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn.put(trap.storage.spool, b"rubbish", "of-root/a.jpg")
+    trap.put()
+    rename = Path.rename
+
+    def forbidden(self: Path, target: Path) -> Path:
+        if "of-root" in self.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", forbidden)
+    for _ in range(2):
+        trap.ingest()
+        assert trap.ledger() == (2, 0, 1, 1, 0)
+
+
+def test_a_file_that_the_card_does_not_show_keeps_nobody_back(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [trap.put(0, seed=1), trap.put(1, seed=2)]
+    lstat = Path.lstat
+
+    def failing(self: Path) -> os.stat_result:
+        if str(self).endswith(paths[0]):
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return lstat(self)
+
+    monkeypatch.setattr(Path, "lstat", failing)
+    assert trap.ingest(*paths).new == 1
 
 
 def test_an_unfinished_file_is_looked_at_again_until_it_has_its_end(trap: Trap) -> None:

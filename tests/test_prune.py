@@ -1,5 +1,9 @@
 """What leaves the card leaves it with positive proof, and never otherwise."""
 
+from pathlib import Path
+
+import pytest
+
 from bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.examine import thumbnail_paths
@@ -89,6 +93,27 @@ def test_a_file_changed_after_its_proof_is_not_removed(trap: Trap) -> None:
     trap.prune()
     assert len(trap.on_card()) == 1
     assert trap.ingest().new == 1  # it is an image of its own, and owed
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other_on_the_card(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Memory()
+    fill(trap, 3, home)
+    trap.deliver(home)
+    stuck = min(trap.on_card())
+    unlink = Path.unlink
+
+    def forbidden(self: Path, missing_ok: bool = False) -> None:
+        if str(self).endswith(stuck):
+            raise PermissionError(13, "Permission denied", str(self))
+        unlink(self, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", forbidden)
+        assert trap.prune() == 2
+    assert trap.on_card() == {stuck}
+    assert trap.prune() == 1
 
 
 def test_its_thumbnails_go_with_the_image(trap: Trap) -> None:

@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -140,16 +139,20 @@ def sweep(catalog: Catalog, spool: Path, offer: Callable[[str], None]) -> int:
             if known.pop(found.name, None) != (found.size, found.mtime_ns):
                 offer(found.path)
                 offered += 1
-        _forget(catalog, folder, known)
+        _forget(catalog, spool, folder, known)
     for folder in set(catalog.folders()) - seen:
         if not f"{folder}/".startswith(tuple(closed)):
-            _forget(catalog, folder, catalog.known_in(folder))
+            _forget(catalog, spool, folder, catalog.known_in(folder))
     return offered
 
 
-def _forget(catalog: Catalog, folder: str, names: Iterable[str]) -> None:
-    """The files of these names are not where they were: somebody took them."""
+def _forget(catalog: Catalog, spool: Path, folder: str, names: Iterable[str]) -> None:
+    """The files of these names were not seen: look once more, then say so.
+
+    One that was ingested after its folder was listed is known and not seen, and is there all the same.
+    """
     paths = [f"{folder}/{name}" if folder else name for name in names]
+    paths = [path for path in paths if look(spool, path) is None]
     if paths and (lost := catalog.forget_files(paths)):
         log.warning("%d images vanished from the card: somebody or something removed their files", lost)
 
@@ -169,7 +172,7 @@ def ingest(
     result, whole = Ingested(), []
     unknown = []
     for path in paths:
-        found = look(storage.spool, path)
+        found = _look(storage.spool, path)
         if found is None or (is_text(path) and catalog.is_known(found)):
             continue
         if is_text(path):
@@ -179,7 +182,7 @@ def ingest(
             result.damaged += 1
     for found, outcome in examiner(unknown):
         # Somebody is still writing to it, or took it away again.
-        if look(storage.spool, found.path) != found:
+        if _look(storage.spool, found.path) != found:
             result.later.append(found.path)
         elif isinstance(outcome, Image):
             whole.append((found, outcome))
@@ -196,18 +199,32 @@ def ingest(
     return result
 
 
+def _look(spool: Path, path: str) -> Found | None:
+    """Look at one of many: what the card does not show now must not keep the others back."""
+    try:
+        return look(spool, path)
+    except StorageError as error:
+        log.error("%s; the next sweep offers it again", error)
+        return None
+
+
 def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) -> None:
     """Keep a damaged file with its reason, out of the way: the row first, then the move.
 
-    Killed in between, the next sweep finds the file again and ends in the same row and name.
+    Killed in between, the next sweep finds the file again and ends in the same row and name. So it does
+    where the file cannot be moved (a folder that somebody copied as root): it stays where it lies.
     """
     kept_as = _quarantine_name(found)
     catalog.add_quarantined(_printable(found.path), kept_as, reason, found.size)
     log.warning("quarantined %s: %s", _printable(found.path), reason)
-    with suppress(FileNotFoundError):
+    try:
         durable.make_folder(storage.quarantine)
         (storage.spool / found.path).rename(storage.quarantine / kept_as)
         durable.flush_folder(storage.quarantine)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.error("it cannot be moved: %s", durable.explain(error, storage.quarantine))
 
 
 def is_text(path: str) -> bool:
@@ -385,12 +402,20 @@ def prune(catalog: Catalog, storage: Storage, settings: Prune, clock: Clock) -> 
 
 
 def _remove_pruned(catalog: Catalog, storage: Storage) -> int:
-    """Remove the files that are marked, if they still are the bytes that were proven."""
-    marked = catalog.pruned_files()
-    for found in marked:
-        if look(storage.spool, found.path) == found:
-            (storage.spool / found.path).unlink(missing_ok=True)
-            for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
-                thumbnail.unlink(missing_ok=True)
-    catalog.forget_pruned([found.path for found in marked])
-    return len(marked)
+    """Remove the files that are marked, if they still are the bytes that were proven.
+
+    One that cannot be removed stays marked, and keeps no other back.
+    """
+    gone = []
+    for found in catalog.pruned_files():
+        try:
+            if look(storage.spool, found.path) == found:
+                (storage.spool / found.path).unlink(missing_ok=True)
+                for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
+                    thumbnail.unlink(missing_ok=True)
+        except (OSError, StorageError) as error:
+            log.error("it cannot be pruned: %s", error)
+        else:
+            gone.append(found.path)
+    catalog.forget_pruned(gone)
+    return len(gone)
