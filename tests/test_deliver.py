@@ -1,5 +1,6 @@
 """From the catalog to the destinations: once, whole, and again when it must be."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,19 @@ def test_the_back_off_grows_and_a_restart_does_not_forget_it(trap: Trap) -> None
     assert not trap.catalog.may_go("home")
     (row,) = trap.catalog.destinations()
     assert 100 <= row["waits"] <= 1000  # the longest wait, less the jitter
+
+
+def test_the_back_off_grows_where_asking_works_and_sending_does_not(trap: Trap) -> None:
+    home = Memory()
+    (key,) = fill(trap, 1, home)
+    home.trouble[key] = Unreachable("the upload stalled")
+    for _ in range(8):
+        trap.deliver(home)
+        trap.time.sleep(1001)
+    assert trap.catalog.attempts("home") == 8
+    home.trouble.clear()
+    assert trap.deliver(home).delivered == 1
+    assert trap.catalog.attempts("home") == 0
 
 
 def test_after_a_reboot_a_wait_is_served_at_most_once_more(trap: Trap) -> None:
@@ -182,6 +196,33 @@ def test_an_image_that_keeps_failing_while_others_pass_is_set_aside(trap: Trap) 
     assert "5 attempts" in row["deliveries"]["home"]["error"]
 
 
+def test_a_server_that_takes_no_image_at_all_is_left_alone_and_no_image_is_blamed(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    keys = fill(trap, 40, home)[1:]
+    home.trouble = dict.fromkeys(keys, Failed("the server answered 500"))
+    home.sent.clear()
+    assert "takes no image" in str(trap.deliver(home).trouble)
+    assert len(home.sent) == 3
+    for _ in range(60):
+        trap.time.sleep(1001)
+        assert trap.deliver(home).refused == 0
+    home.trouble.clear()
+    trap.time.sleep(1001)
+    assert trap.deliver(home).delivered == 39
+
+
+def test_images_that_fail_keep_the_others_back_for_a_turn_at_most(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 7, home)
+    home.trouble = dict.fromkeys(keys[3:], Failed("the server answered 500"))  # newest first
+    for _ in range(3):
+        trap.deliver(home)
+        trap.time.sleep(11)
+    assert set(home.stored) == set(keys[:3])
+
+
 def test_a_held_image_stays_owed_without_counting_as_a_failure(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 1, home)
@@ -203,6 +244,23 @@ def test_a_file_that_vanishes_before_it_is_sent_costs_only_itself(trap: Trap) ->
     assert trap.ledger() == (3, 2, 0, 0, 1)
 
 
+def test_an_image_that_vanishes_while_it_is_sent_is_delivered_if_it_arrived(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+
+    def hands(
+        send: Callable[[Image], Receipt], images: Iterator[Image]
+    ) -> Iterator[tuple[Image, Receipt | Exception]]:
+        for image in images:
+            receipt = send(image)
+            (trap.storage.spool / image.path).unlink()
+            trap.ingest()
+            yield image, receipt
+
+    assert trap.deliver(home, hands).delivered == 1
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
 def test_a_lost_mark_is_found_again_by_asking(trap: Trap) -> None:
     home = Memory()
     fill(trap, 3, home)
@@ -214,13 +272,16 @@ def test_a_lost_mark_is_found_again_by_asking(trap: Trap) -> None:
     assert home.sent == []
 
 
-def test_a_bug_in_a_destination_is_loud_and_loses_nothing(trap: Trap) -> None:
+def test_a_bug_in_a_destination_is_loud_and_costs_one_image_its_turn(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 2, home)
     home.trouble[keys[1]] = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         trap.deliver(home)
-    assert trap.ledger() == (2, 0, 2, 0, 0)
+    assert trap.ledger() == (2, 1, 1, 0, 0)
+    home.sent.clear()
+    assert trap.deliver(home).trouble is None  # it waits, and is in nobody's way
+    assert home.sent == []
 
 
 def test_an_image_is_delivered_only_when_every_required_destination_has_confirmed_it(trap: Trap) -> None:

@@ -145,6 +145,9 @@ class Catalog:
     def _transaction(self) -> Iterator[Database]:
         """The only place where a transaction begins; what happens inside happens whole or not at all."""
         with self._refusing("write"):
+            if self._db.conn.in_transaction:  # it is ours, for the lock is: a part of `together`
+                yield self._db
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -152,6 +155,12 @@ class Catalog:
             except BaseException:
                 self._db.rollback()
                 raise
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Several writes in one commit: flushes are what a card is slow at."""
+        with self._transaction():
+            yield
 
     def _query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         with self._refusing("read"):
@@ -380,16 +389,21 @@ class Catalog:
     # Deliver
 
     def due(self, destination: str, order: Literal["newest", "oldest"], limit: int) -> list[Image]:
-        """The next images owed to a destination whose own back-off is over."""
+        """The next images owed to a destination whose own back-off is over; those that failed come last."""
         direction = "DESC" if order == "newest" else "ASC"
-        return self._images(
-            f"""SELECT {_IMAGE} FROM deliveries INDEXED BY deliveries_owed JOIN images ON images.id = image_id
-                WHERE destination = :destination AND deliveries.state = 'owed' AND {_MAY_GO}
-                ORDER BY deliveries.rank {direction} LIMIT :limit""",
-            destination=destination,
-            limit=limit,
-            **self._now(),
-        )
+        images: list[Image] = []
+        for attempts, first in (("= 0", ""), ("> 0", "attempts, ")):
+            images += self._images(
+                f"""SELECT {_IMAGE} FROM deliveries INDEXED BY deliveries_owed
+                    JOIN images ON images.id = image_id
+                    WHERE destination = :destination AND deliveries.state = 'owed'
+                    AND attempts {attempts} AND {_MAY_GO}
+                    ORDER BY {first}deliveries.rank {direction} LIMIT :limit""",
+                destination=destination,
+                limit=limit - len(images),
+                **self._now(),
+            )
+        return images
 
     def mark_delivered(self, destination: str, proofs: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
         """Record confirmed deliveries in one commit: (image id, confirmed digest, detail)."""
@@ -398,12 +412,20 @@ class Catalog:
         now = self._clock.wall()
         with self._transaction() as db:
             for image_id, digest, detail in proofs:
+                # Of an image whose file vanished while it was sent, nothing was owed any more.
                 db.execute(
-                    """UPDATE deliveries SET state = 'delivered', digest = ?, detail = ?, delivered_at = ?,
-                       error = NULL, wait_for = NULL WHERE destination = ? AND image_id = ?""",
-                    [digest, json.dumps(detail) if detail else None, now, destination, image_id],
+                    """INSERT INTO deliveries (destination, image_id, state, rank, digest, detail, delivered_at)
+                       SELECT ?, id, 'delivered', rank, ?, ?, ? FROM images WHERE id = ?
+                       ON CONFLICT DO UPDATE SET state = 'delivered', digest = excluded.digest,
+                       detail = excluded.detail, delivered_at = excluded.delivered_at, error = NULL,
+                       wait_for = NULL""",
+                    [destination, digest, json.dumps(detail) if detail else None, now, image_id],
                 )
-                db.execute(f"UPDATE images SET state = {_STATE} WHERE id = ? AND state = 'owed'", [image_id])
+                db.execute(
+                    f"""UPDATE images SET state = 'delivered'
+                        WHERE id = ? AND state != 'delivered' AND {_STATE} = 'delivered'""",
+                    [image_id],
+                )
             db.execute(
                 """UPDATE destinations SET delivered_at = ?, attempts = 0, error = NULL, wait_for = NULL
                    WHERE name = ?""",
@@ -415,20 +437,19 @@ class Catalog:
         with self._transaction() as db:
             db.execute(
                 """UPDATE deliveries SET state = 'refused', error = ?, wait_for = NULL
-                   WHERE destination = ? AND image_id = ?""",
+                   WHERE destination = ? AND image_id = ? AND state = 'owed'""",
                 [reason, destination, image_id],
             )
 
-    def postpone(self, destination: str, image_id: int, reason: str, wait: float, *, counts: bool) -> None:
-        """Leave one delivery owed for `wait` seconds; `counts` if it was an attempt that failed."""
+    def postpone(self, destination: str, image_id: int, reason: str, wait: float) -> None:
+        """Leave one delivery owed for `wait` seconds."""
         with self._transaction() as db:
             db.execute(
-                """UPDATE deliveries SET error = :reason, attempts = attempts + :one, wait_boot = :boot,
+                """UPDATE deliveries SET error = :reason, wait_boot = :boot,
                    wait_until = :monotonic + :wait, wait_for = :wait
                    WHERE destination = :destination AND image_id = :id AND state = 'owed'""",
                 {
                     "reason": reason,
-                    "one": int(counts),
                     "wait": wait,
                     "destination": destination,
                     "id": image_id,
@@ -436,14 +457,18 @@ class Catalog:
                 },
             )
 
-    def delivery_attempts(self, destination: str, image_id: int) -> int:
-        """How often this image was tried there in vain."""
-        rows = self._query(
-            "SELECT attempts FROM deliveries WHERE destination = :destination AND image_id = :id",
-            destination=destination,
-            id=image_id,
-        )
-        return rows[0]["attempts"] if rows else 0
+    def count_attempt(self, destination: str, image_id: int) -> tuple[int, int]:
+        """One more attempt failed; how many that makes, and before how many of them another image passed."""
+        with self._transaction() as db:
+            row = db.execute(
+                """UPDATE deliveries SET attempts = attempts + 1, blamed = blamed + (n > others), others = n
+                   FROM (SELECT coalesce(max(n), 0) AS n FROM tallies
+                         WHERE destination = :destination AND state = 'delivered')
+                   WHERE destination = :destination AND image_id = :id AND state = 'owed'
+                   RETURNING attempts, blamed""",
+                {"destination": destination, "id": image_id},
+            ).fetchone()
+            return (row[0], row[1]) if row else (0, 0)
 
     def retry(self, destination: str | None = None, image_key: str | None = None) -> int:
         """The owner says retry: refused deliveries are owed again, waits are over. How many were refused."""
@@ -452,7 +477,7 @@ class Catalog:
         with self._transaction() as db:
             parameters = {"destination": destination, "key": image_key}
             count = db.execute(
-                f"""UPDATE deliveries SET state = 'owed', attempts = 0, wait_for = NULL
+                f"""UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, wait_for = NULL
                     WHERE state = 'refused' AND image_id IN (SELECT id FROM images WHERE gone_at IS NULL)
                     AND {which}""",
                 parameters,
@@ -476,7 +501,7 @@ class Catalog:
             for image_id in image_ids:
                 db.execute(
                     """UPDATE deliveries SET state = 'owed', digest = NULL, delivered_at = NULL, attempts = 0,
-                       wait_for = NULL, error = 'the destination lost it'
+                       blamed = 0, wait_for = NULL, error = 'the destination lost it'
                        WHERE destination = ? AND image_id = ?""",
                     [destination, image_id],
                 )

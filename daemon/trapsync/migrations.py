@@ -76,7 +76,9 @@ CREATE TABLE deliveries (
     image_id INTEGER NOT NULL REFERENCES images (id),
     state TEXT NOT NULL CHECK (state IN ('owed', 'delivered', 'refused')),
     rank REAL NOT NULL,             -- as in images
-    attempts INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0, -- that failed
+    blamed INTEGER NOT NULL DEFAULT 0, -- those of them before which another image passed
+    others INTEGER NOT NULL DEFAULT 0, -- how many had passed at the last of them
     wait_boot TEXT,                 -- back-off, as in destinations
     wait_until REAL,
     wait_for REAL,
@@ -87,7 +89,7 @@ CREATE TABLE deliveries (
     PRIMARY KEY (destination, image_id),
     CHECK (state != 'delivered' OR digest IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX deliveries_owed ON deliveries (destination, rank) WHERE state = 'owed';
+CREATE INDEX deliveries_owed ON deliveries (destination, attempts, rank) WHERE state = 'owed';
 CREATE INDEX deliveries_refused ON deliveries (destination, rank) WHERE state = 'refused';
 CREATE INDEX deliveries_of_image ON deliveries (image_id);
 

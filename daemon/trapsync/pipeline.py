@@ -40,9 +40,10 @@ Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | DamagedImag
 # How it runs sends: several at once, pulling the next image only when there is a hand free.
 Hands = Callable[[Callable[[Image], Receipt], Iterator[Image]], Iterator[tuple[Image, Receipt | Exception]]]
 
-# A server that answers but will not take one image: after so many attempts the image is set aside.
+# Who is to blame when a server answers, and takes no image? So many images in a row: the server, which is
+# then left alone. One that failed so often while others passed: the image, which is then set aside.
+_IMAGES_IN_A_ROW = 3
 _ATTEMPTS_WHILE_OTHERS_PASS = 5
-_ATTEMPTS_AT_MOST = 12
 
 
 # ── Capture ──────────────────────────────────────────────────────────────────────────────────────────
@@ -255,6 +256,7 @@ class Turn:
     delivered: int = 0
     refused: int = 0
     postponed: int = 0
+    failed_in_a_row: int = 0
     trouble: Unreachable | None = None
 
 
@@ -278,7 +280,6 @@ def deliver(
             progress()
             # Ask before sending: it may have arrived although we were never told.
             known = destination.known(images)
-            catalog.destination_answered(destination.name)
             _settle(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
 
             # Send the rest. Once the destination is out of reach no further image is begun, but those
@@ -289,6 +290,7 @@ def deliver(
                 _settle(catalog, destination, turn, outcomes)
             if turn.trouble:
                 raise turn.trouble
+            catalog.destination_answered(destination.name)
     except Unreachable as trouble:
         turn.trouble = trouble
         _back_off(catalog, destination, trouble)
@@ -306,6 +308,12 @@ def _watched(
     for image, outcome in outcomes:
         if isinstance(outcome, Unreachable):
             turn.trouble = turn.trouble or outcome
+        elif isinstance(outcome, Receipt):
+            turn.failed_in_a_row = 0
+        elif isinstance(outcome, Failed):
+            turn.failed_in_a_row += 1
+            if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
+                turn.trouble = turn.trouble or Unreachable(f"it takes no image: {outcome}")
         yield image, outcome
 
 
@@ -330,27 +338,32 @@ def _settle(
     turn: Turn,
     outcomes: Iterable[tuple[Image, Receipt | Exception]],
 ) -> None:
-    """Write down what became of some deliveries: proofs in one commit, each failure by its kind."""
-    proofs = []
-    for image, outcome in outcomes:
-        match outcome:
-            case Receipt():
-                proofs.append((image.id, outcome.digest, outcome.detail))
-                turn.delivered += 1
-            case Refused():
-                _refuse(catalog, destination, turn, image, str(outcome))
-            case Unreachable():  # says nothing about the image
-                pass
-            case Failed():
-                _try_again(catalog, destination, turn, image, str(outcome))
-            case Held() | FileNotFoundError():
-                reason = str(outcome) if isinstance(outcome, Held) else "its file is not on the card"
-                wait = destination.settings.retry_longest
-                catalog.postpone(destination.name, image.id, reason, wait, counts=False)
-                turn.postponed += 1
-            case _:
-                raise outcome
-    catalog.mark_delivered(destination.name, proofs)
+    """Write down in one commit what became of some deliveries: proofs first, then each failure by its kind.
+
+    What is no error of the destination's is a bug. It is loud, but costs this one image: the next turn
+    begins with the others.
+    """
+    some = list(outcomes)
+    bugs = []
+    proofs = [(image.id, one.digest, one.detail) for image, one in some if isinstance(one, Receipt)]
+    turn.delivered += len(proofs)
+    with catalog.together():
+        catalog.mark_delivered(destination.name, proofs)
+        for image, outcome in some:
+            match outcome:
+                case Receipt() | Unreachable():  # the latter says nothing about the image
+                    pass
+                case Refused():
+                    _refuse(catalog, destination, turn, image, str(outcome))
+                case Held() | FileNotFoundError():
+                    reason = str(outcome) if isinstance(outcome, Held) else "its file is not on the card"
+                    catalog.postpone(destination.name, image.id, reason, destination.settings.retry_longest)
+                    turn.postponed += 1
+                case _:
+                    _try_again(catalog, destination, turn, image, str(outcome) or repr(outcome))
+                    bugs += [] if isinstance(outcome, Failed) else [outcome]
+    for bug in bugs:
+        raise bug
 
 
 def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
@@ -361,14 +374,13 @@ def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image
 
 def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
     """One image failed where the destination lives: try later, until it is clear who is to blame."""
-    attempts = catalog.delivery_attempts(destination.name, image.id) + 1
-    patience = _ATTEMPTS_WHILE_OTHERS_PASS if turn.delivered else _ATTEMPTS_AT_MOST
-    if attempts >= patience:
+    attempts, while_others_passed = catalog.count_attempt(destination.name, image.id)
+    if while_others_passed >= _ATTEMPTS_WHILE_OTHERS_PASS:
         _refuse(catalog, destination, turn, image, f"{reason} ({attempts} attempts)")
         return
     settings = destination.settings
     wait = backoff.wait(attempts, first=settings.retry_first, longest=settings.retry_longest)
-    catalog.postpone(destination.name, image.id, reason, wait, counts=True)
+    catalog.postpone(destination.name, image.id, reason, wait)
     turn.postponed += 1
 
 
