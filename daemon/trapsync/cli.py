@@ -50,7 +50,14 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _InOrder(click.Group):
+    """Lists the commands as they stand in this file: the daemon, how it is, what one can do."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", message="trapsync %(version)s")
 @click.option(
     "-c",
@@ -66,6 +73,8 @@ def cli(context: click.Context, config: Path | None) -> None:
     the other commands show how that goes, and help where it does not.
     """
     context.obj = config
+    if os.environ.get("NO_COLOR"):  # no-color.org
+        context.color = False
 
 
 class _Trap:
@@ -94,6 +103,30 @@ def _with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(_Trap(context.find_root().obj), *arguments, **options)
 
     return wrapped
+
+
+def _giving_a_verdict(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An error is the worst verdict: a monitor that reads exit codes must not take it for a warning."""
+    import functools
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except TrapsyncError as error:
+            click.echo(f"trapsync: {error}", err=True)
+            return 2
+
+    return wrapped
+
+
+def _destination_names(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+    """For shell completion: the destinations of the config file that begin with what is typed."""
+    try:
+        settings = config.load(config.find(context.find_root().params.get("config")))
+    except SettingsError:
+        return []
+    return [name for name in settings.destinations if name.startswith(typed)]
 
 
 # ── The daemon ───────────────────────────────────────────────────────────────────────────────────────
@@ -148,9 +181,10 @@ class _JournalFormatter(logging.Formatter):
 # ── How it is ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command()
+@cli.command(short_help="Show how the trap is.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
+@_giving_a_verdict
 @_with_trap
 def status(trap: _Trap, as_json: bool, watch: bool) -> int:
     """Show how the trap is. Exit code 0 ok, 1 warning, 2 failing.
@@ -182,7 +216,7 @@ def _show_lines(lines: list[tuple[str, str]]) -> None:
         click.echo(f"{column}  {text}")
 
 
-@cli.command()
+@cli.command(short_help="List images and the state of their deliveries.")
 @click.option("--owed", "state", flag_value="owed", help="Only those still to be delivered.")
 @click.option("--delivered", "state", flag_value="delivered", help="Only those delivered.")
 @click.option("--dropped", "state", flag_value="dropped", help="Only those that left the card undelivered.")
@@ -242,8 +276,9 @@ def quarantine(trap: _Trap, release: int | None, as_json: bool) -> None:
         click.echo(f"\nThe files are kept in {trap.settings.storage.quarantine}")
 
 
-@cli.command()
+@cli.command(short_help="Look for what could keep this trap from working.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_giving_a_verdict
 @_with_trap
 def doctor(trap: _Trap, as_json: bool) -> int:
     """Look for what could keep this trap from working, and say what to do. Sends no image."""
@@ -272,8 +307,8 @@ def _show_findings(findings: "list[Finding]") -> None:
 # ── What one can do ──────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command()
-@click.argument("destination", required=False)
+@cli.command(short_help="Deliver now what is owed.")
+@click.argument("destination", required=False, shell_complete=_destination_names)
 @_with_trap
 def deliver(trap: _Trap, destination: str | None) -> int:
     """Deliver now what is owed, to all destinations or to one.
@@ -360,8 +395,8 @@ def _progress(label: str) -> Iterator[Callable[[int], None]]:
         yield show
 
 
-@cli.command()
-@click.argument("destination", required=False)
+@cli.command(short_help="Owe again what was refused, and end all waits.")
+@click.argument("destination", required=False, shell_complete=_destination_names)
 @click.option("--image", metavar="NAME", help="Only this image.")
 @_with_trap
 def retry(trap: _Trap, destination: str | None, image: str | None) -> None:
@@ -376,7 +411,7 @@ def retry(trap: _Trap, destination: str | None, image: str | None) -> None:
         by_hand.wake_daemon(process)
 
 
-@cli.command()
+@cli.command(short_help="Remove delivered images from the card.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_with_trap
 def prune(trap: _Trap, yes: bool) -> None:
@@ -402,7 +437,7 @@ def prune(trap: _Trap, yes: bool) -> None:
     )
 
 
-@cli.command()
+@cli.command(short_help="Hash the card again, and ask the destinations.")
 @click.option("--resend", is_flag=True, help="Owe again what a destination no longer holds.")
 @_with_trap
 def verify(trap: _Trap, resend: bool) -> int:
@@ -458,7 +493,7 @@ def _counter(label: str) -> Iterator[Callable[[int], None]]:
 # ── The hub ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command()
+@cli.command(short_help="Run a small receiver for images.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -521,7 +556,7 @@ def show(context: click.Context) -> None:
     click.echo(config.to_text(config.load(source)), nl=False)
 
 
-@cli.command()
+@cli.command(short_help="Print the script for shell completion.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the script for shell completion: eval "$(trapsync completion bash)"."""

@@ -138,7 +138,7 @@ def _daemon(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[R
 
 
 def _capture(facts: dict[str, Any], settings: Settings, clock: Clock) -> list[Reason]:
-    if settings.camera.kind == "none":
+    if settings.camera.kind == "none" or not facts["daemon"]["running"]:
         return []
     capture = facts.get("capture") or {"failures": 0, "error": None}
     if capture["failures"] >= 3:
