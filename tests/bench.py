@@ -18,6 +18,9 @@ from trapsync.settings import Destination as DestinationSettings
 from trapsync.settings import Duration, Prune, Size, Storage
 from trapsync.watch import Patience
 
+_COUNTED = """SELECT '', state, count(*) FROM images GROUP BY state
+    UNION ALL SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state"""
+
 
 class Memory:
     """A destination that keeps what it is given, asked and told in lists; trouble can be put in its way."""
@@ -126,6 +129,10 @@ class Trap:
         """captured, delivered, owed, quarantined, dropped: held to the accounting identity."""
         one = self.catalog.ledger()
         assert one.captured == one.delivered + one.owed + one.quarantined + one.dropped
+        # It is told from the tallies, so those must be what a count would be.
+        assert sorted(self.catalog._db.execute(_COUNTED).fetchall()) == sorted(
+            self.catalog._db.execute("SELECT * FROM tallies WHERE n != 0").fetchall()
+        )
         return one.captured, one.delivered, one.owed, one.quarantined, one.dropped
 
     def on_card(self) -> set[str]:

@@ -32,3 +32,26 @@ def test_a_reader_that_stays_holds_up_no_checkpoint_and_no_end(trap: Trap) -> No
     assert time.monotonic() - began < 4
     assert trap.catalog.facts() == {"capture": 1}
     reader.close()
+
+
+def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: Trap) -> None:
+    home = Memory()
+    trap.register(home)
+    asked: list[str] = []
+    trap.catalog._db.conn.set_trace_callback(asked.append)
+    trap.put(0, seed=1)
+    trap.put(1, seed=2)
+    trap.ingest()
+    trap.deliver(home)
+    trap.prune()
+    trap.catalog.conflicts()
+    trap.catalog.vanished()
+    trap.catalog.without_thumbnails(1)
+    trap.catalog.newest()
+    trap.catalog.delivered_to("home", 0, 9)
+    trap.catalog._db.conn.set_trace_callback(None)
+    asked = [one for one in asked if one.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))]
+    assert len(asked) > 20
+    for one in asked:
+        for *_, step in trap.catalog._db.execute(f"EXPLAIN QUERY PLAN {one}").fetchall():
+            assert step not in ("SCAN images", "SCAN deliveries"), one

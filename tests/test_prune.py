@@ -116,6 +116,56 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_on_the_card(
     assert trap.prune() == 1
 
 
+def test_what_was_delivered_and_pruned_stays_so_when_a_destination_is_added(trap: Trap) -> None:
+    home, stick = Memory("home"), Memory("stick")
+    fill(trap, 2, home)
+    trap.deliver(home)
+    trap.prune()
+    trap.register(home, stick)
+    assert trap.ledger() == (2, 2, 0, 0, 0)
+
+
+def test_an_image_that_its_destination_lost_is_owed_and_kept_when_it_is_put_back(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    (path,) = trap.on_card()
+    content = (trap.storage.spool / path).read_bytes()
+    (image,) = trap.catalog.on_card(0, 9)
+    trap.prune()
+    home.stored.clear()
+    trap.catalog.owe_again("home", [image.id])
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+    (trap.storage.spool / path).write_bytes(content)
+    trap.ingest()
+    assert trap.prune() == 0
+    assert trap.on_card() == {path}
+    assert trap.deliver(home).delivered == 1
+
+
+def test_an_image_owed_again_between_the_choice_and_the_mark_is_not_pruned(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    (image,) = trap.catalog.prunable(2e9, 9)
+    home.stored.clear()
+    trap.catalog.owe_again("home", [image.id])
+    trap.catalog.mark_pruned([image.id])
+    assert trap.prune() == 0
+    assert trap.deliver(home).delivered == 1
+
+
+def test_a_pruned_image_that_comes_back_is_removed_again(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    trap.prune()
+    trap.put(0, seed=1)
+    assert trap.ingest().new == 0
+    assert trap.prune() == 1
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
 def test_its_thumbnails_go_with_the_image(trap: Trap) -> None:
     home = Memory()
     fill(trap, 1, home)

@@ -194,8 +194,12 @@ class Catalog:
                 )
             after = db.execute("SELECT name, required FROM destinations WHERE active").fetchall()
             if set(before) != set(after):
+                # What has left the card as delivered stays so: a new destination cannot have it.
                 self._owe(db, "images.gone_at IS NULL")
-                db.execute(f"UPDATE images SET state = {_STATE} WHERE state != 'dropped'")
+                db.execute(
+                    f"""UPDATE images SET state = {_STATE} WHERE state != 'dropped' AND state != {_STATE}
+                        AND (gone_at IS NULL OR state = 'owed')"""
+                )
 
     def _owe(self, db: Database, which: str, *parameters: Any) -> None:
         """Owe images to every active destination that has no delivery of them yet."""
@@ -304,7 +308,8 @@ class Catalog:
             "SELECT image_id FROM files WHERE folder = ? AND name = ?", [found.folder, found.name]
         ).fetchone()
         db.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
+            """INSERT OR REPLACE INTO files SELECT ?, ?, ?, ?, id, gone_why IS 'pruned' AND state = 'delivered'
+               FROM images WHERE id = ?""",
             [found.folder, found.name, found.size, found.mtime_ns, image_id],
         )
         if previous and previous[0] != image_id:  # other bytes were written over it
@@ -340,7 +345,7 @@ class Catalog:
         )
         changed = db.execute(
             """UPDATE images SET gone_at = NULL, gone_why = NULL WHERE id = ? AND gone_at IS NOT NULL
-               AND gone_why != 'pruned'""",
+               AND (gone_why != 'pruned' OR state = 'owed')""",
             [image_id],
         ).rowcount
         if changed:
@@ -473,13 +478,13 @@ class Catalog:
     def retry(self, destination: str | None = None, image_key: str | None = None) -> int:
         """The owner says retry: refused deliveries are owed again, waits are over. How many were refused."""
         which = """(:destination IS NULL OR destination = :destination)
-                   AND (:key IS NULL OR image_id IN (SELECT id FROM images WHERE key = :key))"""
+                   AND (:key IS NULL OR EXISTS (SELECT 1 FROM images WHERE id = image_id AND key = :key))"""
         with self._transaction() as db:
             parameters = {"destination": destination, "key": image_key}
             count = db.execute(
                 f"""UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, wait_for = NULL
-                    WHERE state = 'refused' AND image_id IN (SELECT id FROM images WHERE gone_at IS NULL)
-                    AND {which}""",
+                    WHERE state = 'refused' AND {which}
+                    AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND gone_at IS NULL)""",
                 parameters,
             ).rowcount
         self.end_waits(destination)
@@ -508,13 +513,15 @@ class Catalog:
                 db.execute(
                     f"UPDATE images SET state = {_STATE} WHERE id = ? AND state != 'dropped'", [image_id]
                 )
+                if db.execute("UPDATE files SET leaving = 0 WHERE image_id = ?", [image_id]).rowcount:
+                    self._revive(db, image_id)
 
     def delivered_to(self, destination: str, after: int, limit: int) -> list[Image]:
         """Images confirmed by a destination, in order of their ids from `after` on: to ask it again."""
         return self._images(
             f"""SELECT {_IMAGE} FROM deliveries JOIN images ON images.id = image_id
-                WHERE destination = :destination AND deliveries.state = 'delivered' AND images.id > :after
-                ORDER BY images.id LIMIT :limit""",
+                WHERE destination = :destination AND deliveries.state = 'delivered' AND image_id > :after
+                ORDER BY image_id LIMIT :limit""",
             destination=destination,
             after=after,
             limit=limit,
@@ -535,18 +542,21 @@ class Catalog:
         """Durable before any file goes: from here on these may be deleted, after a crash too."""
         with self._transaction() as db:
             for image_id in image_ids:
-                db.execute(
+                marked = db.execute(
                     "UPDATE images SET gone_at = ?, gone_why = 'pruned' WHERE id = ? AND state = 'delivered'",
                     [self._clock.wall(), image_id],
-                )
+                ).rowcount
+                if not marked:  # it was owed again meanwhile
+                    continue
+                db.execute("UPDATE files SET leaving = 1 WHERE image_id = ?", [image_id])
                 # A best-effort destination that never took it will not get it any more.
                 db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
 
     def pruned_files(self) -> list[Found]:
         """Files of images that are marked as pruned and may still lie on the card."""
         rows = self._query(
-            """SELECT iif(folder = '', name, folder || '/' || name) AS path, files.size, mtime_ns
-               FROM images JOIN files ON image_id = images.id WHERE gone_why = 'pruned'"""
+            """SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns
+               FROM files WHERE leaving = 1"""
         )
         return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
 
@@ -622,7 +632,7 @@ class Catalog:
         """Images newest first, with their deliveries as JSON: for people. `state` may be 'refused' too."""
         where = {
             None: "1",
-            "refused": "EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id AND state = 'refused')",
+            "refused": "id IN (SELECT image_id FROM deliveries WHERE state = 'refused')",
             "conflict": "conflict = 1",
         }.get(state, "state = :state")
         rows = self._query(

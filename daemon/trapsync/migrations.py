@@ -41,7 +41,8 @@ CREATE TABLE images (
 CREATE INDEX images_newest ON images (rank);
 CREATE INDEX images_without_thumbnails ON images (rank) WHERE thumbnails IS NULL AND gone_at IS NULL;
 CREATE INDEX images_prunable ON images (rank) WHERE state = 'delivered' AND gone_at IS NULL;
-CREATE INDEX images_conflicting ON images (key) WHERE conflict = 1;
+CREATE INDEX images_conflicting ON images (rank) WHERE conflict = 1;
+CREATE INDEX images_dropped ON images (gone_why) WHERE state = 'dropped';
 
 -- A row is a file of the spool that was looked at, as it was then. What the sweep finds and is not
 -- here, or differs, is examined. Two copies of one image are two rows.
@@ -51,9 +52,11 @@ CREATE TABLE files (
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     image_id INTEGER NOT NULL REFERENCES images (id),
+    leaving INTEGER NOT NULL,       -- 1: its image is pruned, and the file is to be deleted
     PRIMARY KEY (folder, name)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX files_of_image ON files (image_id);
+CREATE INDEX files_leaving ON files (leaving) WHERE leaving = 1;
 
 -- A row is a [destinations.NAME] table that was in the config file once.
 CREATE TABLE destinations (
