@@ -25,8 +25,8 @@ LAYERS = [
         *("throttle", "stickypi_rules", "cameras", "destinations"),
     ],
     [
-        *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "inbox"),
-        *("reserve", "systemd", ""),
+        *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
+        *("inbox", "reserve", "systemd", ""),
     ],
 ]
 # The hub stands beside it, on the two lowest layers; only its command leads there.

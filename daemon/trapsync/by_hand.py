@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trapsync import pipeline, trap
+from trapsync import failpoint, pipeline, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools, connect
@@ -128,5 +128,6 @@ def release(settings: Settings, catalog: Catalog, quarantine_id: int) -> str:
     # The opposite order of going in: the file first. Killed in between, it is in both records, and the
     # next sweep examines it.
     (settings.storage.quarantine / row["kept_as"]).rename(target)
+    failpoint.hit("release: moved")
     catalog.release_quarantined(quarantine_id)
     return str(row["path"])

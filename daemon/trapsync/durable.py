@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from trapsync import failpoint
 from trapsync.errors import StorageError
 
 
@@ -28,11 +29,15 @@ def write(path: Path, content: Iterable[bytes], *, verify: Callable[[Path], None
             for chunk in content:
                 file.write(chunk)
             file.flush()
+            failpoint.hit("write: written")
             os.fsync(file.fileno())
+        failpoint.hit("write: flushed")
         if verify:
             verify(temporary)
         temporary.rename(path)
+        failpoint.hit("write: renamed")
         flush_folder(path.parent)
+        failpoint.hit("write: done")
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -49,6 +54,7 @@ def make_folder(folder: Path) -> None:
         folder = folder.parent
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
+        failpoint.hit("folder: made")
         flush_folder(new.parent)
 
 
@@ -62,6 +68,7 @@ def flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+    failpoint.hit("folder: flushed")
 
 
 def explain(error: OSError, path: Path) -> str:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from trapsync import __version__, backoff, durable, exif
+from trapsync import __version__, backoff, durable, exif, failpoint
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
@@ -68,6 +68,7 @@ def capture(camera: Camera, settings: Settings, device: str, clock: Clock) -> st
     jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen))
     path = f"{name.folder}/{name}"
     durable.write(settings.storage.spool / path, [jpeg])
+    failpoint.hit("capture: stored")
     return path
 
 
@@ -221,6 +222,7 @@ def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) ->
     try:
         durable.make_folder(storage.quarantine)
         (storage.spool / found.path).rename(storage.quarantine / kept_as)
+        failpoint.hit("quarantine: moved")
         durable.flush_folder(storage.quarantine)
     except FileNotFoundError:
         pass
@@ -298,7 +300,9 @@ def deliver(
 
 
 def _send(destination: Destination, spool: Path, image: Image) -> Receipt:
-    return destination.deliver(image, spool / image.path)
+    receipt = destination.deliver(image, spool / image.path)
+    failpoint.hit("deliver: confirmed")
+    return receipt
 
 
 def _watched(
@@ -423,8 +427,10 @@ def _remove_pruned(catalog: Catalog, storage: Storage) -> int:
         try:
             if look(storage.spool, found.path) == found:
                 (storage.spool / found.path).unlink(missing_ok=True)
+                failpoint.hit("prune: removed")
                 for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
                     thumbnail.unlink(missing_ok=True)
+                    failpoint.hit("prune: small copy removed")
         except (OSError, StorageError) as error:
             log.error("it cannot be pruned: %s", error)
         else:

@@ -9,6 +9,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from trapsync import failpoint
+
 SIZE = 8 * 10**6
 _FULL = 2 * 10**6  # bytes free: nearly nothing
 
@@ -24,6 +26,7 @@ class Reserve:
         with suppress(OSError):
             if shutil.disk_usage(self._path.parent).free < _FULL and self._path.exists():
                 self._path.unlink()
+                failpoint.hit("reserve: given up")
                 return True
         return False
 
@@ -35,4 +38,5 @@ class Reserve:
         if free > 4 * SIZE and not self._path.exists():
             with suppress(OSError), self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, SIZE)
+                failpoint.hit("reserve: made")
         return False

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trapsync import durable, jpeg
+from trapsync import durable, failpoint, jpeg
 from trapsync.errors import DamagedImage, StorageError, TrapsyncError
 
 SMALL = (512, 384)
@@ -137,7 +137,9 @@ def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
+        failpoint.hit("thumbnail: written")
         temporary.rename(path)
+        failpoint.hit("thumbnail: renamed")
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from trapsync import durable, schedule
+from trapsync import durable, failpoint, schedule
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
@@ -139,5 +139,6 @@ def _keep_aside(path: Path) -> Path:
         for source, target in ((newest, older), (path, newest)):
             with suppress(FileNotFoundError):
                 Path(f"{source}{suffix}").rename(f"{target}{suffix}")
+                failpoint.hit("catalog: moved aside")
     durable.flush_folder(path.parent)
     return newest

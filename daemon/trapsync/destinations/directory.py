@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from trapsync import durable
+from trapsync import durable, failpoint
 from trapsync.body import FilePiece, opened
 from trapsync.destinations import Finding, Receipt, Tools, manifest
 from trapsync.errors import DeliveryError, Failed, Refused, StorageError, Unreachable
@@ -103,8 +103,10 @@ class Directory:
                 raise Failed(
                     f"read back from {self.settings.path} it differs: the stick is failing, replace it"
                 )
+            failpoint.hit("copy: verified")
 
         durable.write(copy, content(), verify=verify)
+        failpoint.hit("copy: made")
 
     def _verdict(self, image: Image, digest: str) -> Receipt | Refused:
         if digest == image.sha256:

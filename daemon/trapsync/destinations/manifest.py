@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trapsync import durable
+from trapsync import durable, failpoint
 
 NAME = "SHA256SUMS"
 
@@ -70,7 +70,9 @@ def _append(path: Path, lines: bytes) -> None:
         file.truncate(whole)
         file.write(lines)
         file.flush()
+        failpoint.hit("manifest: appended")
         os.fsync(file.fileno())
+        failpoint.hit("manifest: flushed")
     if is_new:
         durable.flush_folder(path.parent)
 

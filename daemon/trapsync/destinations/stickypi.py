@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trapsync import __version__
+from trapsync import __version__, failpoint
 from trapsync.body import FilePiece, Pieces, multipart, opened
 from trapsync.clock import Clock, iso
 from trapsync.destinations import Finding, Receipt, Tools
@@ -172,6 +172,7 @@ class StickyPi:
             return there
         try:
             answer = self._upload(image, path)
+            failpoint.hit("stickypi: answered")
         except Unauthorised:
             raise
         except Unreachable as lost:

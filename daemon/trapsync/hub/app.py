@@ -15,7 +15,7 @@ from typing import Any, get_args
 from flask import Flask, Response, g, jsonify, request, send_file
 from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauthorized
 
-from trapsync import examine, thumbnail
+from trapsync import examine, failpoint, thumbnail
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError
 from trapsync.hub.accounts import Accounts, Role, User
@@ -131,6 +131,7 @@ class _Endpoints:
             path = self._hub.store.path(row)
             for copy in _small_copies(self._hub, path):
                 copy.unlink(missing_ok=True)
+                failpoint.hit("hub: small copy deleted")
             log.info("deleted %s for %s", path.name, g.user.name)
         return rows
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from trapsync import failpoint
 from trapsync.durable import make_folder
 from trapsync.errors import StorageError
 
@@ -108,7 +109,9 @@ class Database:
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
+            failpoint.hit("hub: before the commit")
             connection.execute("COMMIT")
+            failpoint.hit("hub: committed")
 
     def secret(self, name: str) -> str:
         """A random text of this hub's own, made when it is first asked for."""

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from trapsync import durable
+from trapsync import durable, failpoint
 from trapsync.errors import StorageError, TrapsyncError
 from trapsync.hub.database import Database
 from trapsync.image import TrapName
@@ -77,6 +77,7 @@ class Store:
             durable.make_folder(self._incoming)
             for left_over in self._incoming.iterdir():
                 left_over.unlink()
+                failpoint.hit("hub: incoming emptied")
         except OSError as error:
             raise StorageError(durable.explain(error, self._incoming)) from error
 
@@ -94,6 +95,7 @@ class Store:
             yield Arrival(path, path.stat().st_size, digest.hexdigest())
         finally:
             path.unlink(missing_ok=True)
+            failpoint.hit("hub: arrival removed")
 
     def keep(self, row: Row, arrival: Path) -> None:
         """Give a flushed, verified file its final name, then its row.
@@ -108,6 +110,7 @@ class Store:
                 self._refuse_known(connection, row)
                 self._clear(target, row)
                 arrival.rename(target)
+                failpoint.hit("hub: renamed")
                 durable.flush_folder(target.parent)
                 connection.execute(_INSERT, row)
         except Conflict:
@@ -143,6 +146,7 @@ class Store:
                 rows = [dict(row) for row in connection.execute(sql, (_array(keys),)).fetchall()]
             for row in rows:
                 self.path(row).unlink(missing_ok=True)
+                failpoint.hit("hub: deleted")
         return rows
 
     def _refuse_known(self, connection: sqlite3.Connection, row: Row) -> None:
@@ -176,6 +180,7 @@ class Store:
         target = place.with_name(f"{place.stem}.{md5}.jpg")
         durable.make_folder(target.parent)
         path.rename(target)
+        failpoint.hit("hub: set aside")
         durable.flush_folder(target.parent)
         log.warning("conflict: kept aside as %s", target)
 
