@@ -10,6 +10,7 @@ import daemon
 import drawn
 import hub_server
 from fault_server import FaultServer, Forwarding
+from trapsync.trap import holder
 
 PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
 
@@ -139,6 +140,19 @@ def test_sighup_reads_the_settings_again_in_the_same_process(tmp_path: Path) -> 
         trap.until_log("stopped")
         trap.until(lambda f: f["name"] == "Meadow" and f["daemon"]["running"])
         assert Path(f"/proc/{trap.pid}").exists()
+        assert [
+            pid for pid in children(trap.pid) if "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+        ] == []
+
+
+def test_a_word_to_a_daemon_that_is_only_starting_does_not_end_it(tmp_path: Path) -> None:
+    trap = daemon.Daemon(tmp_path)
+    trap.start()
+    while holder(tmp_path / "state") is None:
+        time.sleep(0.001)  # another process is to come so far
+    trap.signal(signal.SIGUSR1)
+    trap.until_log("watching over")
+    assert trap.stop() == 0
 
 
 def test_sighup_with_wrong_settings_keeps_the_old_ones_and_says_so(tmp_path: Path) -> None:

@@ -84,6 +84,17 @@ def test_thumbnails_that_cannot_be_made_are_no_reason_to_stop(examiners: Examine
     assert not examiners.make_thumbnails(bad, "bad.jpg")
 
 
+def test_a_bug_in_making_thumbnails_is_loud_and_no_reason_to_stop(
+    examiners: Examiners, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(_future: object) -> None:
+        raise ZeroDivisionError("a mistake of our own")
+
+    monkeypatch.setattr(examiners, "_result", failing)
+    assert not examiners.make_thumbnails(Image("a.jpg", 0, "", "", 0, 0), "a.jpg")
+    assert "a mistake of our own" in caplog.text
+
+
 @pytest.fixture
 def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CameraProcess]:
     monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))

@@ -1,16 +1,22 @@
 """The daemon's own small parts: its schedule, its clock guard, its signs of life."""
 
 import signal
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
+from msgspec import structs
 
 import daemon
+from bench import Memory
 from fake_time import FakeTime
-from trapsync.errors import SettingsError
+from trapsync.destinations import Receipt
+from trapsync.errors import CatalogError, SettingsError
+from trapsync.image import Image
+from trapsync.pipeline import Hands, Turn
 from trapsync.service import Board, Every, Service
 from trapsync.settings import load
 
@@ -62,6 +68,114 @@ def test_after_a_step_of_the_clock_every_job_is_put_straight(
     time.step_wall(step)
     assert service._straighten(offset) == offset + step
     assert jobs.told == [""]
+
+
+def test_drift_of_weeks_is_no_step(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    time, jobs = FakeTime(), Jobs()
+    monkeypatch.setattr(service, "_clock", time)
+    monkeypatch.setattr(service, "_run_jobs_now", jobs)
+    offset = time.wall() - time.monotonic()
+    for _ in range(10):
+        time.step_wall(0.5)
+        offset = service._straighten(offset)
+    assert jobs.told == []
+
+
+def test_a_signal_waits_for_no_lock_that_the_interrupted_thread_holds(service: Service) -> None:
+    def interrupted() -> None:
+        with service._stop._cond:  # type: ignore[attr-defined]
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+                service._on_signal(number, None)
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+class Refusing:
+    """A catalog on a card that takes no more writes."""
+
+    def may_go(self, _destination: str) -> bool:
+        return True
+
+    def end_waits(self) -> None:
+        raise CatalogError("the catalog refuses a write: disk I/O error")
+
+
+def test_the_word_to_deliver_now_survives_a_catalog_that_refuses(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs()
+    monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
+    monkeypatch.setattr(service, "_run_jobs_now", jobs)
+    service._heed(signal.SIGUSR1)
+    assert jobs.told == ["deliver"]
+
+
+def test_the_ingest_thread_survives_what_the_card_refuses(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[list[str]] = []
+
+    def failing(paths: list[str], _patience: object) -> None:
+        tried.append(paths)
+        service._stop.set()
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(service, "_thumbnails", lambda: iter(()))
+    monkeypatch.setattr(service, "_ingest_some", failing)
+    service._inbox.put("a.jpg")
+    service._ingest()
+    assert tried == [["a.jpg"]]
+
+
+def test_an_image_that_is_sent_for_hours_is_no_silence(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = FakeTime()
+    board = Board(time)
+    overdue: list[list[str]] = []
+
+    def send(image: Image) -> Receipt:
+        time.sleep(3 * 3600)
+        overdue.append(board.overdue())
+        return Receipt(f"md5:{image.md5}")
+
+    def deliver(_c: object, _d: object, _s: object, _t: object, hands: Hands, _p: object) -> Turn:
+        images = (Image(f"{n}.jpg", 4 * 10**6, "", "", 1, 1) for n in range(2))
+        return Turn(delivered=len(list(hands(send, images))))
+
+    monkeypatch.setattr("trapsync.pipeline.deliver", deliver)
+    monkeypatch.setattr(service, "_board", board)
+    monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
+    home = Memory()
+    home.settings = structs.replace(home.settings, parallel=1)
+    service._deliver(home)
+    assert overdue == [[], []]
+
+
+def test_what_hangs_at_the_end_does_not_keep_the_process(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    class Hanging:
+        def stop(self) -> None:
+            assert ended.wait(10)
+            raise InterruptedError
+
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr("trapsync.service._END", 0.01)
+    monkeypatch.setattr(service, "_watcher", Hanging(), raising=False)
+    with pytest.raises(InterruptedError):
+        service._end()
+    assert codes == [1]
 
 
 def test_a_part_that_falls_silent_is_overdue_until_it_speaks_or_rests() -> None:

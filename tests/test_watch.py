@@ -90,6 +90,14 @@ def test_a_watcher_tells_whether_it_lives_and_can_start_again(spool: Path) -> No
         assert not hints.watcher.is_alive()
 
 
+def test_a_watcher_that_starts_again_leaves_no_observer_behind(hints: Hints) -> None:
+    before = hints.watcher._observer
+    assert before
+    hints.watcher.start()
+    before.join(10)
+    assert not before.is_alive()
+
+
 def test_a_spool_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be watched"):
         Hints(tmp_path / "nowhere").watcher.start()

@@ -259,6 +259,9 @@ class Examiners:
         except (TrapsyncError, DeadlinePassed, CancelledError, ProcessExpired, MemoryError, OSError) as error:
             log.warning("no thumbnails of %s: %s", image.name, str(error) or type(error).__name__)
             return False
+        except Exception:  # a bug, loud; but without this copy the trap works
+            log.exception("no thumbnails of %s", image.name)
+            return False
         return True
 
     def close(self) -> None:

@@ -46,11 +46,16 @@ from trapsync.settings import Settings, load
 from trapsync.trap import local_time, lock, open_catalog, place, system_clock
 
 log = logging.getLogger(__name__)
+# That a job is still at work when its time comes again is no news: a backlog may take a week.
+logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
 _HANDFUL = 32  # files that are examined and committed together
+_END = 9.0  # seconds for everything to end; then the process does, as it is
+_PATIENCE = 1800.0  # seconds without a sign of life of a job
+_SLOWEST = 100.0  # bytes per second: whoever sends an image more slowly is as good as dead
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 
 
@@ -113,7 +118,6 @@ class Service:
         tools = Tools(self._clock, self._pause, self._device)
         self._destinations = [connect(name, t, tools, source) for name, t in settings.destinations.items()]
         self._stop = threading.Event()
-        self._wake = threading.Event()
         self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
@@ -131,6 +135,10 @@ class Service:
     def run(self) -> None:
         """Run until SIGTERM, SIGINT or SIGHUP. Raises TrapsyncError when it cannot start or go on."""
         storage = self.settings.storage
+        _reap()
+        # Whoever finds the lock taken may send a word at once; unheard, it would end us.
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
         with lock(storage.state):
             self._prepare_folders()
             self._catalog = open_catalog(self.settings, self._clock)
@@ -156,7 +164,7 @@ class Service:
                 raise StorageError(f"{folder}: no permission; let the daemon's user write there")
 
     def _start(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._start_watcher()
         self._add_jobs()
@@ -181,33 +189,35 @@ class Service:
         self._threads.append(thread)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Only leave word for the main thread: the catalog's lock may be held right here."""
-        if number in (signal.SIGTERM, signal.SIGINT):
-            self._stop.set()
-        else:
-            self._words.add(number)
-        self._wake.set()
+        """Only leave word for the main thread: whatever has a lock in it, an Event too, may be held here."""
+        self._words.add(number)
 
     def _heed(self, number: int) -> None:
-        """SIGUSR1 delivers now. SIGHUP ends the daemon to begin again, unless the new settings are wrong."""
+        """SIGTERM and SIGINT end the daemon. SIGHUP ends it to begin again. SIGUSR1 delivers now."""
         if number == signal.SIGUSR1:
-            self._catalog.end_waits()
-            self._run_jobs_now("deliver")
+            self._deliver_now()
             return
-        try:
-            Service(load(self._source), self._source)
-        except TrapsyncError as error:
-            log.error("the old settings stay in force: %s", error)
-        else:
+        if number == signal.SIGHUP:
+            try:
+                Service(load(self._source), self._source)
+            except TrapsyncError as error:
+                log.error("the old settings stay in force: %s", error)
+                return
             self.reload = True
-            self._stop.set()
+        self._stop.set()
+
+    def _deliver_now(self) -> None:
+        try:
+            self._catalog.end_waits()
+        except CatalogError as error:
+            log.error("%s", error)
+        self._run_jobs_now("deliver")
 
     def _watch_over(self) -> None:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
         offset = self._clock.wall() - self._clock.monotonic()
         while not self._stop.is_set():
-            self._wake.wait(_TICK)
-            self._wake.clear()
+            self._stop.wait(_TICK)
             while self._words:
                 self._heed(self._words.pop())
             offset = self._straighten(offset)
@@ -218,11 +228,10 @@ class Service:
     def _straighten(self, offset: float) -> float:
         """After a step of the wall clock, move the jobs: APScheduler would stand still, or run wild."""
         now = self._clock.wall() - self._clock.monotonic()
-        if abs(now - offset) < _CLOCK_STEP:
-            return offset
-        log.warning("the clock was stepped by %+.0f s", now - offset)
-        self._run_jobs_now("")
-        return now
+        if abs(now - offset) >= _CLOCK_STEP:
+            log.warning("the clock was stepped by %+.0f s", now - offset)
+            self._run_jobs_now("")
+        return now  # not the old one: drift of weeks would add up to a step
 
     def _check_parts(self) -> None:
         for thread in self._threads:
@@ -241,6 +250,9 @@ class Service:
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay owed."""
+        last = threading.Timer(_END, os._exit, (1,))
+        last.daemon = True
+        last.start()
         systemd.notify("RELOADING=1" if self.reload else "STOPPING=1")
         self._stop.set()
         self._inbox.close()
@@ -252,10 +264,11 @@ class Service:
         self._camera.close()
         self._examiners.close()
         for thread in self._threads:
-            thread.join(1.0)
+            thread.join(0.5)
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
+        last.cancel()
         log.info("stopped")
 
     def _pause(self, seconds: float) -> None:
@@ -329,7 +342,7 @@ class Service:
                     self._sweep()
                 elif not next(thumbnails):
                     self._inbox.wait(_TICK)
-            except (CatalogError, StorageError) as error:
+            except (CatalogError, StorageError, OSError) as error:
                 log.error("%s; trying again in %.0f s", error, _BREATH)
                 for path in paths:
                     self._inbox.put_later(path, _BREATH)
@@ -377,6 +390,7 @@ class Service:
 
     def _add_job(self, name: str, every: float, work: Callable[[], object]) -> None:
         def job() -> None:
+            self._board.beat(name, _PATIENCE)
             try:
                 work()
             except Stopping:
@@ -410,16 +424,29 @@ class Service:
             log.info("pruned: %d, safe at their destinations", removed)
 
     def _deliver(self, destination: Destination) -> None:
-        name = f"deliver:{destination.name}"
+        name, settings = f"deliver:{destination.name}", destination.settings
+        longest, slowest = 0.0, min(_SLOWEST, settings.bandwidth / settings.parallel / 4 or _SLOWEST)
 
         def progress() -> None:
-            self._board.beat(name, 1800)
+            self._board.beat(name, _PATIENCE + longest)
             if self._stop.is_set():
                 raise Stopping
 
+        def hands(
+            send: Callable[[Image], Receipt], images: Iterator[Image]
+        ) -> Iterator[tuple[Image, Receipt | Exception]]:
+            return in_parallel(settings.parallel)(send, begun(images))
+
+        def begun(images: Iterator[Image]) -> Iterator[Image]:
+            """An image on its way gives no sign of life: the larger it is, the longer."""
+            nonlocal longest
+            for image in images:
+                longest = max(longest, image.size / slowest)
+                progress()
+                yield image
+
         if not self._catalog.may_go(destination.name):
             return
-        hands = in_parallel(destination.settings.parallel)
         turn = pipeline.deliver(
             self._catalog, destination, self.settings.storage.spool, self._clock, hands, progress
         )
@@ -457,8 +484,17 @@ def _outcome(future: Future[Receipt]) -> Receipt | Exception:
     raise error
 
 
+def _reap() -> None:
+    """Let the children go that are left over from before a reload, in this same process."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def restart(arguments: list[str]) -> NoReturn:
     """Begin again as the same process with fresh settings: reload is start again."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # until they are heard again, they must not end us
+        signal.signal(number, signal.SIG_IGN)
     os.execv(sys.executable, [sys.executable, "-m", "trapsync", *arguments])  # noqa: S606
 
 

@@ -109,6 +109,7 @@ class Watcher:
 
     def start(self) -> None:
         """Begin to watch; StorageError if the system refuses (too many watches, no spool)."""
+        self.stop()  # of an observer that died in part, the rest lives on
         # watchdog 7 warns, at length, when a folder appears while it is already being added: no news.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         observer = Observer()
