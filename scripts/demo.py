@@ -146,6 +146,8 @@ class Program:
 def main() -> int:
     """Run the demonstration; 0 only if every image was confirmed delivered."""
     options = _options()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     folder = Path(tempfile.mkdtemp(prefix="trapsync-demo-"))
     with _stage(folder) as (hub_port, hub):
         link = Link(hub_port)
@@ -157,6 +159,13 @@ def main() -> int:
             trap.stop()
             hub.stop()
     return _report(facts, trap, link, folder, options.images)
+
+
+def _leave(number: int, _: object) -> None:
+    """Told to end: leave by every `finally`, so that neither the trap nor the server runs on alone."""
+    for repeated in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(repeated, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _options() -> argparse.Namespace:
@@ -177,18 +186,22 @@ def _stage(folder: Path) -> Iterator[tuple[int, Program]]:
     """Start the hub on a free port of this machine and wait until it answers."""
     port = _free_port()
     hub = Program("hub", "--folder", str(folder / "hub"), "--port", str(port))
-    deadline = time.monotonic() + 30
-    while True:
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        if not hub.is_running() or time.monotonic() > deadline:
-            sys.exit("the hub did not start:\n" + "\n".join(hub.lines))
-        time.sleep(0.1)
     try:
+        deadline = time.monotonic() + 30
+        while not _answers(port):
+            if not hub.is_running() or time.monotonic() > deadline:
+                sys.exit("the hub did not start:\n" + "\n".join(hub.lines))
+            time.sleep(0.1)
         yield port, hub
     finally:
         hub.stop()
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
 
 
 def _free_port() -> int:
