@@ -5,8 +5,9 @@ import time
 
 import pytest
 
+import drawn
 from bench import Memory, Trap
-from trapsync.errors import CatalogError
+from trapsync.errors import CatalogDamaged, CatalogError
 
 
 def test_a_catalog_that_another_process_keeps_locked_refuses_in_our_own_words(trap: Trap) -> None:
@@ -32,6 +33,33 @@ def test_a_reader_that_stays_holds_up_no_checkpoint_and_no_end(trap: Trap) -> No
     assert time.monotonic() - began < 4
     assert trap.catalog.facts() == {"capture": 1}
     reader.close()
+
+
+def test_damage_that_shows_only_in_use_is_told_from_a_refusal(trap: Trap) -> None:
+    for second in range(40):
+        trap.put(second, seed=second % 5)
+    trap.ingest()
+    trap.restart()
+    assert trap.catalog.damage is None
+    with trap.storage.catalog.open("r+b") as file:
+        file.seek(4096)  # all but the first page, which holds the schema
+        file.write(b"\xa5" * (trap.storage.catalog.stat().st_size - 4096))
+    trap.catalog._db.execute("PRAGMA shrink_memory").fetchall()
+    with pytest.raises(CatalogDamaged, match="malformed"):
+        trap.catalog.on_card(0, 99)
+    assert trap.catalog.damage
+
+
+def test_an_image_from_the_future_is_not_the_newest(trap: Trap) -> None:
+    now = int(trap.time.wall() - drawn.TAKEN.timestamp())
+    trap.put(now + 90 * 86400, seed=1)
+    trap.ingest()
+    assert trap.catalog.newest() is not None  # better than none
+    path = trap.put(now - 30, seed=2)
+    trap.ingest()
+    newest = trap.catalog.newest()
+    assert newest
+    assert newest.path == path
 
 
 def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: Trap) -> None:

@@ -14,7 +14,7 @@ import daemon
 from bench import Memory
 from fake_time import FakeTime
 from trapsync.destinations import Receipt
-from trapsync.errors import CatalogError, SettingsError
+from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
 from trapsync.pipeline import Hands, Turn
 from trapsync.service import Board, Every, Service
@@ -96,11 +96,23 @@ def test_a_signal_waits_for_no_lock_that_the_interrupted_thread_holds(service: S
 class Refusing:
     """A catalog on a card that takes no more writes."""
 
+    damage: CatalogDamaged | None = None
+
     def may_go(self, _destination: str) -> bool:
         return True
 
     def end_waits(self) -> None:
         raise CatalogError("the catalog refuses a write: disk I/O error")
+
+
+def test_a_catalog_that_is_damaged_while_in_use_ends_the_daemon_so_that_the_next_rebuilds_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = Refusing()
+    damaged.damage = CatalogDamaged("the catalog refuses a read: database disk image is malformed")
+    monkeypatch.setattr(service, "_catalog", damaged, raising=False)
+    with pytest.raises(CatalogDamaged):
+        service._check_parts()
 
 
 def test_the_word_to_deliver_now_survives_a_catalog_that_refuses(
@@ -221,6 +233,7 @@ def test_the_watchdog_is_fed_while_all_parts_live_and_no_longer(
     monkeypatch.setattr(service, "_clock", time)
     monkeypatch.setattr(service, "_board", Board(time))
     monkeypatch.setattr(service, "_watcher", _Alive(), raising=False)
+    monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
     service._board.beat("capture", 60)
     service._check_parts()
     assert said == ["WATCHDOG=1"]

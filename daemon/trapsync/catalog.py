@@ -6,6 +6,7 @@ is the truth: whatever is lost here is found again by the sweep and by asking th
 """
 
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from trapsync.errors import CatalogDamaged, CatalogError
 from trapsync.image import Evidence, Found, Image
 from trapsync.migrations import migrations
 
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PATIENCE = 5  # seconds for another process that writes; less than the ten in which a daemon must end
 
 # May it go now? Waits are counted on the monotonic clock of the boot they were set in; after a reboot
@@ -57,6 +59,8 @@ class Catalog:
         self._db = Database(connection, execute_plugins=False)
         self._clock = clock
         self._lock = threading.RLock()
+        # What was found damaged while it was in use: only opening it again, elsewhere, helps.
+        self.damage: CatalogDamaged | None = None
 
     # Opening and closing
 
@@ -173,7 +177,11 @@ class Catalog:
             try:
                 yield
             except sqlite3.Error as error:
-                raise CatalogError(f"the catalog refuses a {what}: {_reason(error)}") from error
+                refusal = f"the catalog refuses a {what}: {_reason(error)}"
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+                    self.damage = CatalogDamaged(refusal)
+                    raise self.damage from error
+                raise CatalogError(refusal) from error
 
     def _now(self) -> dict[str, Any]:
         return {"boot": self._clock.boot_id(), "monotonic": self._clock.monotonic()}
@@ -599,8 +607,9 @@ class Catalog:
         return {(row["destination"], row["state"]): row["n"] for row in self._query("SELECT * FROM tallies")}
 
     def newest(self) -> Image | None:
-        """The newest image by its name's time."""
-        images = self._images(f"SELECT {_IMAGE} FROM images ORDER BY rank DESC LIMIT 1")
+        """The newest image by its name's time; one from the future, of a clock that was wrong, does not count."""
+        newest = f"SELECT {_IMAGE} FROM images WHERE rank <= :until ORDER BY rank DESC LIMIT 1"
+        images = self._images(newest, until=self._clock.wall() + 60) or self._images(newest, until=math.inf)
         return images[0] if images else None
 
     def recent_sizes(self, limit: int = 50) -> list[int]:

@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 # That a job is still at work when its time comes again is no news: a backlog may take a week.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
-_SOON = 0.1  # seconds after the start until every job runs for the first time
 _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
@@ -77,7 +76,7 @@ class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
         """The next time, from now; the very first comes soon."""
         seconds = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311 - traps need not march in step
-        return now + timedelta(seconds=seconds if previous else min(seconds, _SOON))
+        return now + timedelta(seconds=seconds if previous else min(seconds, 1.0))
 
 
 class Board:
@@ -235,6 +234,8 @@ class Service:
         return now  # not the old one: drift of weeks would add up to a step
 
     def _check_parts(self) -> None:
+        if self._catalog.damage:  # the next start puts it aside and rebuilds it
+            raise self._catalog.damage
         for thread in self._threads:
             if not thread.is_alive() and not self._stop.is_set():
                 raise RuntimeError(f"the {thread.name} thread died; see the log above")
