@@ -1,6 +1,7 @@
 """What the worker pool says of a file: whole ones, damaged ones, and things that are no files."""
 
 import hashlib
+import itertools
 import os
 import pickle
 import random
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,7 +88,7 @@ def test_one_damaged_byte_anywhere_gives_an_image_or_a_reason(
     except DamagedImage as reason:
         outcome = type(reason)(*reason.args).args[0]
 
-    assert outcome == hashlib.md5(content).hexdigest() or re.match("cut off|not a|too large", outcome)
+    assert outcome == hashlib.md5(content).hexdigest() or re.match("cut off|damaged|not a|too large", outcome)
 
 
 def test_a_thumbnails_end_inside_the_metadata_is_not_the_images_end(tmp_path: Path) -> None:
@@ -212,6 +214,71 @@ def test_a_file_that_grows_while_it_is_read_is_incomplete(
     monkeypatch.setattr(jpeg, "header", slow_header)
     with pytest.raises(IncompleteImage, match="still being written"):
         examine.examine(tmp_path, path)
+
+
+def saved(**options: object) -> bytes:
+    """A picture of 640 x 480, as libvips saves it with these options."""
+    picture = pyvips.Image.new_from_buffer(drawn.plain(640, 480), "")
+    content: bytes = picture.jpegsave_buffer(Q=90, **options)
+    return content
+
+
+KINDS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "progressive": {"interlace": True},
+    "restarts": {"restart_interval": 1},
+    "some restarts": {"restart_interval": 7},
+    "progressive with restarts": {"interlace": True, "restart_interval": 5},
+}
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+@given(sizes=st.lists(st.integers(1, 5000), min_size=1), fill=st.integers(0, 3))
+@settings(max_examples=20)
+def test_the_walk_through_picture_data_may_be_taken_in_steps_of_any_length(
+    options: dict[str, object], sizes: list[int], fill: int
+) -> None:
+    content = saved(**options)[:-2] + b"\xff" * fill + jpeg.END_OF_IMAGE
+    header = jpeg.header(content)
+    walk, at = jpeg.PictureData(header), header.scan
+    for size in itertools.cycle(sizes):
+        walk.take(content[at : at + size])
+        at += size
+        if at >= len(content):
+            break
+
+    assert (walk.has_end, walk.goes_on) == (True, False)
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_four_random_kilobytes_in_the_middle_are_seen(tmp_path: Path, options: dict[str, object]) -> None:
+    content = saved(**options)
+    start, dice = jpeg.header(content).scan, random.Random(1)
+    for _ in range(200):
+        at = dice.randrange(start, len(content) - 4100)
+        with pytest.raises(DamagedImage, match=r"^(damaged|cut off): "):
+            examined(tmp_path, content[:at] + dice.randbytes(4096) + content[at + 4096 :])
+
+
+def test_a_restart_marker_out_of_turn_is_seen(tmp_path: Path) -> None:
+    content = saved(restart_interval=7)
+    third = content.index(b"\xff\xd2", jpeg.header(content).scan)
+    with pytest.raises(IncompleteImage, match=f"what stands at byte {third} is no picture data"):
+        examined(tmp_path, content[:third] + b"\xff\xd3" + content[third + 2 :])
+
+
+def test_an_end_in_the_middle_of_a_picture_is_not_its_end(tmp_path: Path) -> None:
+    content = saved()
+    middle = len(content) // 2
+    with pytest.raises(DamagedImage, match="breaks off"):
+        examined(tmp_path, content[:middle] + jpeg.END_OF_IMAGE + content[middle + 2 :])
+
+
+@pytest.mark.parametrize("behind", [drawn.plain(), drawn.plain()[-500:], jpeg.END_OF_IMAGE, b"SEFT"])
+def test_a_second_picture_or_the_rest_of_an_older_one_behind_the_end_is_no_damage(
+    tmp_path: Path, behind: bytes
+) -> None:
+    assert examined(tmp_path, saved() + behind).width == 640
 
 
 @pytest.mark.parametrize("kind", [DamagedImage, IncompleteImage])

@@ -58,7 +58,10 @@ def examine(spool: Path, path: str) -> Image:
                 findings.take(chunk)
         finally:
             os.close(descriptor)
-    return findings.image(path, size)
+    image = findings.image(path, size)
+    if findings.has_second_end and not thumbnail.missing() and not thumbnail.is_whole(full):
+        raise DamagedImage("damaged: the picture breaks off before its end")
+    return image
 
 
 def thumbnails(spool: Path, path: str, folder: Path) -> None:
@@ -114,8 +117,7 @@ class _Findings:
         self.sha256: _Digest = hashlib.sha256()
         self.head = bytearray()
         self.header: jpeg.Header | None = None
-        self.has_end = False
-        self.last = b""
+        self.data: jpeg.PictureData | None = None
 
     def take(self, chunk: bytes) -> None:
         """The next part of the file, in order."""
@@ -124,37 +126,37 @@ class _Findings:
             raise IncompleteImage("still being written: it grows beyond 100 MB")
         self.md5.update(chunk)
         self.sha256.update(chunk)
-        if self.header is None:
-            chunk = self._scan_data_of_head(chunk)
-        self._look_for_end(chunk)
+        if self.data is None:
+            self._take_head(chunk)
+        else:
+            self.data.take(chunk)
 
-    def _scan_data_of_head(self, chunk: bytes) -> bytes:
-        """Try to read the header with this much more of the file; what follows it is returned."""
+    def _take_head(self, chunk: bytes) -> None:
+        """Try to read the header with this much more of the file; what follows it is picture data."""
         self.head += chunk
         try:
             self.header = jpeg.header(self.head)
         except IncompleteImage:
             if len(self.head) > _LONGEST_HEADER:
                 raise DamagedImage("not a whole JPEG: its header does not end within 16 MB") from None
-            return b""
+            return
         _refuse_huge(self.header)
-        rest = bytes(self.head[self.header.scan :])
+        self.data = jpeg.PictureData(self.header)
+        self.data.take(bytes(self.head[self.header.scan :]))
         self.head.clear()
-        return rest
 
-    def _look_for_end(self, data: bytes) -> None:
-        """Picture data cannot hold the end marker by chance, and what stands behind the end is allowed."""
-        if not self.has_end:
-            self.has_end = jpeg.END_OF_IMAGE in self.last + data[:1] or data.rfind(jpeg.END_OF_IMAGE) >= 0
-            self.last = data[-1:]
+    @property
+    def has_second_end(self) -> bool:
+        """Whether the end that was found may be none."""
+        return self.data is not None and self.data.goes_on
 
     def image(self, path: str, size: int) -> Image:
         """The image, when all chunks are in; `size` is what the file had when it was opened."""
         if self.size != size:
             raise IncompleteImage("still being written: its size changed while it was read")
-        if self.header is None:
+        if self.header is None or self.data is None:
             raise IncompleteImage("cut off: it ends inside its header")
-        if not self.has_end:
+        if not self.data.has_end:
             raise IncompleteImage("cut off: no end-of-image marker")
         metadata: dict[str, Any]
         evidence: Evidence | None

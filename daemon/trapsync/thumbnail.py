@@ -72,6 +72,23 @@ def make(source: Path, small: Path, mini: Path) -> None:
         _write(path, content)
 
 
+def is_whole(source: Path) -> bool:
+    """Decode a JPEG to its last block, at an eighth of its size: False if the decoder had any complaint.
+
+    True as well for a picture that is too large to try. Raises like `make`, but never for the picture's sake.
+    """
+    pyvips = _pyvips()
+    try:
+        _shrink(_header(source))
+    except DamagedImage:
+        return True
+    try:
+        pyvips.Image.jpegload(str(source), shrink=8, fail_on="warning", access="sequential").avg()
+    except pyvips.Error:
+        return False
+    return True
+
+
 def draw(svg: str, *, width: int, height: int, noise: float, seed: int, quality: int) -> bytes:
     """A JPEG of `width` x `height` pixels from an SVG, with Gaussian grain of `noise` grey levels.
 
