@@ -122,6 +122,15 @@ def test_pictures_of_one_second_get_names_of_their_own(camera: CameraProcess, tm
     assert all((tmp_path / "spool" / path).is_file() for path in paths)
 
 
+def test_a_name_of_an_image_that_has_left_the_card_is_not_given_again(
+    camera: CameraProcess, tmp_path: Path
+) -> None:
+    script(tmp_path, "ok ok")
+    first = camera.capture()
+    (tmp_path / "spool" / first).unlink()  # pruned; and then the clock is stepped back
+    assert camera.capture(frozenset({Path(first).name})) > first
+
+
 def test_a_camera_that_fails_is_opened_anew_in_the_same_process(
     camera: CameraProcess, tmp_path: Path
 ) -> None:

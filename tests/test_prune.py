@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import drawn
 from bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.examine import thumbnail_paths
@@ -164,6 +165,16 @@ def test_a_pruned_image_that_comes_back_is_removed_again(trap: Trap) -> None:
     assert trap.ingest().new == 0
     assert trap.prune() == 1
     assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
+def test_the_names_of_pruned_images_stay_taken(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 3, home)
+    trap.deliver(home)
+    names = {Path(path).name for path in trap.on_card()}
+    trap.prune()
+    assert trap.catalog.names_from(drawn.DEVICE, drawn.TAKEN.timestamp()) == names
+    assert trap.catalog.names_from(drawn.DEVICE, drawn.TAKEN.timestamp() + 9) == set()
 
 
 def test_its_thumbnails_go_with_the_image(trap: Trap) -> None:

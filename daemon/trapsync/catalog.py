@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from sqlite_utils import Database
 
-from trapsync.clock import Clock
+from trapsync.clock import Clock, utc
 from trapsync.errors import CatalogDamaged, CatalogError
-from trapsync.image import Evidence, Found, Image
+from trapsync.image import Evidence, Found, Image, TrapName
 from trapsync.migrations import migrations
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -611,6 +611,12 @@ class Catalog:
         newest = f"SELECT {_IMAGE} FROM images WHERE rank <= :until ORDER BY rank DESC LIMIT 1"
         images = self._images(newest, until=self._clock.wall() + 60) or self._images(newest, until=math.inf)
         return images[0] if images else None
+
+    def names_from(self, device: str, wall: float, seconds: float = 600.0) -> set[str]:
+        """The names of a trap's images from a unix time on, on the card or not: they are taken."""
+        first, last = (str(TrapName(device, utc(at))) for at in (wall - 1, wall + seconds))
+        sql = "SELECT key FROM images WHERE key BETWEEN :first AND :last"
+        return {row["key"] for row in self._query(sql, first=first, last=last)}
 
     def recent_sizes(self, limit: int = 50) -> list[int]:
         """The sizes in bytes of the latest images, to predict how long the card lasts."""

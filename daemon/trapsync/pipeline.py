@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -49,11 +49,12 @@ _ATTEMPTS_WHILE_OTHERS_PASS = 5
 # ── Capture ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def capture(camera: Camera, settings: Settings, device: str, clock: Clock) -> str:
+def capture(camera: Camera, settings: Settings, device: str, clock: Clock, taken: Container[str] = ()) -> str:
     """Take one picture and store it durably in the spool; the path there, relative to it.
 
-    When this returns, the image survives a power cut. Runs in the camera's own process. Raises
-    CameraError, or StorageError when the card is too full or refuses.
+    When this returns, the image survives a power cut. Runs in the camera's own process. `taken` are names
+    of images that have left the card. Raises CameraError, or StorageError when the card is too full or
+    refuses.
     """
     # A card that is nearly full stops the trap here, before it eats what is not delivered yet.
     require_space(settings.storage)
@@ -61,7 +62,7 @@ def capture(camera: Camera, settings: Settings, device: str, clock: Clock) -> st
     # The second of the exposure is the image's name for life. If the clock was stepped back onto
     # seconds that are taken, the name moves on; what the clock really showed stays in the evidence.
     seen = evidence(clock)
-    name = _free_name(settings.storage.spool, device, seen.wall)
+    name = _free_name(settings.storage.spool, device, seen.wall, taken)
     frame = camera.capture(name.taken)
 
     # Everything is put together in memory and written once: temporary name, flush, rename, flush.
@@ -89,9 +90,9 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _free_name(spool: Path, device: str, wall: float) -> TrapName:
+def _free_name(spool: Path, device: str, wall: float, taken: Container[str]) -> TrapName:
     name = TrapName(device, datetime.fromtimestamp(int(wall), UTC))
-    while (spool / name.folder / str(name)).exists():
+    while str(name) in taken or (spool / name.folder / str(name)).exists():
         name = TrapName(device, name.taken + timedelta(seconds=1))
     return name
 

@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as DeadlinePassed
 from contextlib import suppress
@@ -67,8 +67,11 @@ class CameraProcess:
         self._pipe: Connection | None = None
         self._started = 0.0
 
-    def capture(self) -> str:
-        """Have one picture taken and stored; its path in the spool. Raises CameraError, StorageError."""
+    def capture(self, taken: Set[str] = frozenset()) -> str:
+        """Have one picture taken and stored; its path in the spool. Raises CameraError, StorageError.
+
+        `taken` are names that it must not get, besides those in the spool.
+        """
         camera = self._settings.camera
         if self._process and self._clock.monotonic() - self._started > camera.recycle:
             self.close()  # what leaks in libcamera goes with the process
@@ -76,7 +79,7 @@ class CameraProcess:
         # A long exposure may take two frames: the one that was under way is not ours.
         deadline = 2 * camera.exposure + camera.settle + camera.deadline
         try:
-            pipe.send("capture")
+            pipe.send(taken)
             if not pipe.poll(deadline):
                 self._kill()
                 raise CameraError(
@@ -139,7 +142,7 @@ def _run_camera(
     clock: Clock,
     make: Callable[[CameraSettings, str], Camera],
 ) -> None:
-    """The camera process: wait for a word, take a picture, answer with its path or the error."""
+    """The camera process: wait for the word, take a picture, answer with its path or the error."""
     _become_child()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a picture under way is finished; the pipe says when
     from trapsync import pipeline
@@ -148,14 +151,14 @@ def _run_camera(
     is_open = False
     while True:
         try:
-            pipe.recv()
+            taken = pipe.recv()
         except (EOFError, OSError):  # the daemon is done with us
             break
         try:
             if not is_open:
                 camera.open()
                 is_open = True
-            pipe.send(pipeline.capture(camera, settings, device, clock))
+            pipe.send(pipeline.capture(camera, settings, device, clock, taken))
         except StorageError as error:  # no fault of the camera's
             pipe.send(error)
         except TrapsyncError as error:

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 # That a job is still at work when its time comes again is no news: a backlog may take a week.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
+_SOON = 0.1  # seconds after the start until every job runs for the first time
 _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
@@ -76,7 +77,7 @@ class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
         """The next time, from now; the very first comes soon."""
         seconds = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311 - traps need not march in step
-        return now + timedelta(seconds=seconds if previous else min(seconds, 1.0))
+        return now + timedelta(seconds=seconds if previous else min(seconds, _SOON))
 
 
 class Board:
@@ -297,7 +298,7 @@ class Service:
     def _capture_once(self, failures: int) -> int:
         """One picture; the number of failures in a row. Only a new image is a sign of life."""
         try:
-            path = self._camera.capture()
+            path = self._camera.capture(self._taken_names())
         except StorageError as error:
             self._board.beat("capture", self._patience())  # the trap waits on purpose
             return self._capture_failed(failures, error)
@@ -309,6 +310,14 @@ class Service:
         log.info("captured %s", path)
         self._tell("capture", {"failures": 0, "error": None})
         return 0
+
+    def _taken_names(self) -> set[str]:
+        """Names of images that this second and the next may find used, though they have left the card."""
+        try:
+            return self._catalog.names_from(self._device, self._clock.wall())
+        except CatalogError as error:
+            log.error("%s", error)
+            return set()
 
     def _capture_failed(self, failures: int, error: Exception) -> int:
         if self._stop.is_set():  # the camera was taken away from us
