@@ -21,6 +21,17 @@ def test_a_catalog_that_another_process_keeps_locked_refuses_in_our_own_words(tr
     assert trap.catalog.facts() == {"capture": 1}
 
 
+def test_what_is_no_news_waits_for_no_other_process(trap: Trap) -> None:
+    trap.catalog.set_fact("capture", {"failures": 0})
+    other = sqlite3.connect(trap.storage.catalog)
+    other.execute("BEGIN IMMEDIATE")
+    trap.catalog._db.execute("PRAGMA busy_timeout=10").fetchall()
+    trap.catalog.set_fact("capture", {"failures": 0})
+    with pytest.raises(CatalogError):
+        trap.catalog.set_fact("capture", {"failures": 1})
+    other.close()
+
+
 def test_a_reader_that_stays_holds_up_no_checkpoint_and_no_end(trap: Trap) -> None:
     trap.register(Memory())
     reader = sqlite3.connect(trap.storage.catalog)

@@ -9,7 +9,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from trapsync import failpoint
+from trapsync import durable, failpoint
+from trapsync.errors import StorageError
 
 SIZE = 8 * 10**6
 _FULL = 2 * 10**6  # bytes free: nearly nothing
@@ -31,12 +32,22 @@ class Reserve:
         return False
 
     def tend(self) -> bool:
-        """Give the reserve up if the card is full, make it if there is room; True if it was given up now."""
+        """Give the reserve up if the card is full, make it if there is room; True if it was given up now.
+
+        StorageError when the state folder is no longer there.
+        """
         if self.give_up():
             return True
-        free = shutil.disk_usage(self._path.parent).free
-        if free > 4 * SIZE and not self._path.exists():
+        try:
+            free = shutil.disk_usage(self._path.parent).free
+        except OSError as error:
+            raise StorageError(durable.explain(error, self._path.parent)) from error
+        if free > 4 * SIZE and not self._is_whole():
             with suppress(OSError), self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, SIZE)
                 failpoint.hit("reserve: made")
         return False
+
+    def _is_whole(self) -> bool:
+        """Whether it holds what it should: killed while it was made, it is there and empty."""
+        return self._path.exists() and self._path.stat().st_size >= SIZE

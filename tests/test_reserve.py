@@ -1,0 +1,19 @@
+"""The room that is kept back on the card."""
+
+from pathlib import Path
+
+import pytest
+
+from trapsync.errors import StorageError
+from trapsync.reserve import SIZE, Reserve
+
+
+def test_a_reserve_that_was_being_made_when_the_power_went_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "reserve").touch()
+    assert not Reserve(tmp_path).tend()
+    assert (tmp_path / "reserve").stat().st_size == SIZE
+
+
+def test_without_its_folder_it_says_which_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="state: No such file"):
+        Reserve(tmp_path / "state").tend()
