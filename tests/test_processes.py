@@ -1,5 +1,6 @@
 """The children: what befalls one costs that one, and no more."""
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,18 @@ def test_a_file_that_vanishes_before_it_is_examined_is_left_out(examiners: Exami
     files = put(spool, "a.jpg", "gone.jpg")
     (spool / "gone.jpg").unlink()
     assert set(outcomes(examiners, files)) == {"a.jpg"}
+
+
+def test_an_examiner_that_is_shot_between_two_files_costs_no_file(
+    examiners: Examiners, spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = put(spool, "a.jpg", "b.jpg", "c.jpg")
+    expected = {found.path: examine(spool, found.path) for found in files}
+    for _ in range(8):
+        for child in multiprocessing.active_children():
+            child.kill()
+        assert outcomes(examiners, files) == expected
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_thumbnails_that_cannot_be_made_are_no_reason_to_stop(examiners: Examiners, spool: Path) -> None:

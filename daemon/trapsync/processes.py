@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Set
-from concurrent.futures import CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures import TimeoutError as DeadlinePassed
 from contextlib import suppress
 from itertools import islice
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
+# What befalls an examiner; the last when it was killed in between two files, or at its very start.
+_MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
 _spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
 
 
@@ -41,7 +43,8 @@ def _become_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # it died before we asked
+    parent = multiprocessing.parent_process()
+    if parent and os.getppid() != parent.pid:  # it died before we asked
         os._exit(0)
 
 
@@ -228,9 +231,9 @@ class Examiners:
         """Wait for it. The pool keeps each file's own deadline; if it does not, it is broken itself."""
         try:
             return future.result(timeout=3 * self._settings.timeout + 30)
-        except (DeadlinePassed, CancelledError):
-            if not future.done() or future.cancelled():
-                self._renew()
+        except (DeadlinePassed, CancelledError, BrokenExecutor) as error:
+            if not future.done() or not isinstance(error, DeadlinePassed):
+                self._renew()  # what is tried again is alone in it, so that no other file is to blame
             raise
 
     def _outcome(
@@ -243,7 +246,7 @@ class Examiners:
             return error
         except FileNotFoundError:  # taken away meanwhile
             return None
-        except (DeadlinePassed, CancelledError, ProcessExpired, MemoryError) as error:
+        except (*_MISFORTUNES, MemoryError) as error:
             if attempt == 1:  # it may have been the machine's fault: once more, in a fresh process
                 return self._outcome(found, self._examine(found), attempt=2)
             return DamagedImage(_describe_failure(error, self._settings))
@@ -256,10 +259,13 @@ class Examiners:
 
     def make_thumbnails(self, image: Image, path: str) -> bool:
         """Make the small copies of one image; False if they cannot be made."""
-        future = self._schedule(examine.thumbnails, self._storage.spool, path, self._storage.thumbnails)
+        arguments = (self._storage.spool, path, self._storage.thumbnails)
         try:
-            self._result(future)
-        except (TrapsyncError, DeadlinePassed, CancelledError, ProcessExpired, MemoryError, OSError) as error:
+            try:
+                self._result(self._schedule(examine.thumbnails, *arguments))
+            except _MISFORTUNES:  # which may have been the machine's fault
+                self._result(self._schedule(examine.thumbnails, *arguments))
+        except (TrapsyncError, *_MISFORTUNES, MemoryError, OSError) as error:
             log.warning("no thumbnails of %s: %s", image.name, str(error) or type(error).__name__)
             return False
         except Exception:  # a bug, loud; but without this copy the trap works
