@@ -40,6 +40,10 @@ PORTAL = b"<html><body>Welcome to the field station's Wi-Fi. <a href='/agree'>I 
 BLANK_500 = (500, HTML, b"<!doctype html><title>500 Internal Server Error</title>")
 
 
+_LATENCY = 2.0  # seconds of a link by satellite, at its worst
+_RATE = 50_000  # bytes per second: a link at the edge of the village's cell
+
+
 class FaultServer:
     """The server. Faults are named; `_Handler.faults` says what each does."""
 
@@ -64,6 +68,10 @@ class FaultServer:
         assert not unknown, unknown
         self._plans[path].extend(faults)
         self._planned.update(faults)
+
+    def left(self, path: str) -> int:
+        """How many planned faults of a path have not happened yet."""
+        return len(self._plans[path])
 
     def next_fault(self, path: str) -> str | None:
         """Take the next planned fault of a path, and count it as injected."""
@@ -212,6 +220,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.owner.released.wait(20)
         self.cut()
 
+    def _late(self) -> None:
+        self.server.owner.released.wait(_LATENCY)
+        self.reply(*self.served())
+
+    def _slow(self) -> None:
+        length, content = int(self.headers.get("Content-Length", 0)), b""
+        while len(content) < length and (piece := self.body(most=min(_RATE // 20, length - len(content)))):
+            content += piece
+            self.server.owner.released.wait(0.05)
+        self.reply(*self.server.owner.backend(self.path, dict(self.headers), content))
+
     def _later_by_date(self) -> None:
         # On the server's clock, which is years away from ours.
         dates = {"Date": "Tue, 01 Jan 2013 00:00:00 GMT", "Retry-After": "Tue, 01 Jan 2013 00:01:30 GMT"}
@@ -273,7 +292,10 @@ class _Handler(BaseHTTPRequestHandler):
         "429 for a century": lambda self: self._answer(429, {**HTML, "Retry-After": "3155760000"}),
         "503": lambda self: self._answer(503),
         "503 until": _later_by_date,
+        "507": lambda self: self._answer(507),
         "stall": _stall,
+        "late": _late,
+        "slow": _slow,
         "redirect": lambda self: self._answer(302, {"Location": "http://portal.example/login?key=1"}, PORTAL),
         "redirect here": lambda self: self._answer(302, {"Location": "/portal"}, PORTAL),
         "portal": lambda self: self._answer(200, HTML, PORTAL),
