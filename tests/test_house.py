@@ -21,8 +21,8 @@ LAYERS = [
     ["status", "trap", "verify", "processes"],
     ["pipeline"],
     [
-        *("catalog", "migrations", "watch", "examine", "exif", "jpeg", "thumbnail", "http", "body"),
-        *("throttle", "stickypi_rules", "cameras", "destinations"),
+        *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),
+        *("body", "throttle", "stickypi_rules", "cameras", "destinations"),
     ],
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),

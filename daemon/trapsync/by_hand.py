@@ -129,5 +129,6 @@ def release(settings: Settings, catalog: Catalog, quarantine_id: int) -> str:
     # next sweep examines it.
     (settings.storage.quarantine / row["kept_as"]).rename(target)
     failpoint.hit("release: moved")
+    (settings.storage.quarantine / f"{row['kept_as']}{pipeline.REASON}").unlink(missing_ok=True)
     catalog.release_quarantined(quarantine_id)
     return str(row["path"])

@@ -7,22 +7,36 @@ is the truth: whatever is lost here is found again by the sweep and by asking th
 
 import json
 import math
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlite_utils import Database
 
+from trapsync import soundness
 from trapsync.clock import Clock, utc
 from trapsync.errors import CatalogDamaged, CatalogError
 from trapsync.image import Evidence, Found, Image, TrapName
 from trapsync.migrations import migrations
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# No room, no permission, an I/O error, another program that writes: another try may go well.
+_NOT_ITS_FAULT = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+}
 _PATIENCE = 5  # seconds for another process that writes; less than the ten in which a daemon must end
 
 # May it go now? Waits are counted on the monotonic clock of the boot they were set in; after a reboot
@@ -73,6 +87,8 @@ class Catalog:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if any(Path(f"{path}{suffix}").is_dir() for suffix in ("", "-wal", "-shm")):
+                raise CatalogDamaged(f"{path}: a folder is in its place")
             connection = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -81,11 +97,10 @@ class Catalog:
         catalog = cls(connection, clock)
         try:
             catalog._prepare()
-        except sqlite3.OperationalError as error:  # no room, no permission, an I/O error: not its fault
-            connection.close()
-            raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
         except (sqlite3.DatabaseError, CatalogDamaged) as error:
             connection.close()
+            if _is_not_its_fault(error, path):
+                raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
             raise CatalogDamaged(f"{path}: the catalog cannot be used: {error}") from error
         return catalog
 
@@ -116,13 +131,16 @@ class Catalog:
             "foreign_keys=ON",
         ):
             self._db.execute(f"PRAGMA {pragma}").fetchall()
-        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise CatalogDamaged(f"it is damaged ({verdict})")
+        # A text may hold any bytes after damage, and must be read all the same, to be told.
+        self._db.conn.text_factory = partial(str, encoding="utf-8", errors="replace")
         unknown = {done.name for done in migrations.applied(self._db)} - _MIGRATIONS
         if unknown:
             raise CatalogDamaged(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
         migrations.apply(self._db)
+        pristine = Database(memory=True, execute_plugins=False)
+        migrations.apply(pristine)
+        if problem := soundness.problem(self._db.conn, pristine.conn):
+            raise CatalogDamaged(f"it is damaged ({problem})")
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close it; what cannot be folded now, is next time."""
@@ -578,12 +596,21 @@ class Catalog:
 
     def add_quarantined(self, path: str, kept_as: str, reason: str, size: int) -> None:
         """Record a damaged file before it is moved; saying it twice is saying it once."""
+        self.correct_quarantine(add=[(path, kept_as, reason, size)])
+
+    def correct_quarantine(
+        self, *, add: Iterable[tuple[str, str, str, int]] = (), remove: Iterable[int] = ()
+    ) -> None:
+        """Record files that are in quarantine (path, kept_as, reason, size), and forget rows by their ids."""
         with self._transaction() as db:
-            db.execute(
-                """INSERT INTO quarantine (path, kept_as, reason, size, found_at) VALUES (?, ?, ?, ?, ?)
-                   ON CONFLICT DO UPDATE SET reason = excluded.reason""",
-                [path, kept_as, reason, size, self._clock.wall()],
-            )
+            for row in add:
+                db.execute(
+                    """INSERT INTO quarantine (path, kept_as, reason, size, found_at) VALUES (?, ?, ?, ?, ?)
+                       ON CONFLICT DO UPDATE SET reason = excluded.reason""",
+                    [*row, self._clock.wall()],
+                )
+            for row_id in remove:
+                db.execute("DELETE FROM quarantine WHERE id = ?", [row_id])
 
     def quarantined(self) -> list[dict[str, Any]]:
         """What is in quarantine, oldest first."""
@@ -591,8 +618,7 @@ class Catalog:
 
     def release_quarantined(self, quarantine_id: int) -> None:
         """Forget a quarantined file: it is back in the spool, or gone."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM quarantine WHERE id = ?", [quarantine_id])
+        self.correct_quarantine(remove=[quarantine_id])
 
     # What there is
 
@@ -699,6 +725,13 @@ def _image(row: dict[str, Any]) -> Image:
     )
     plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height")}
     return Image(metadata=json.loads(row["metadata"]), evidence=evidence, **plain)
+
+
+def _is_not_its_fault(error: Exception, path: Path) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_READONLY:  # so says a damaged header too
+        return not all(os.access(place, os.W_OK) for place in (path, path.parent))
+    return code in _NOT_ITS_FAULT
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from trapsync import durable, failpoint, schedule
+from trapsync import durable, failpoint, pipeline, schedule
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
@@ -96,17 +96,26 @@ def open_catalog(settings: Settings, clock: Clock) -> Catalog:
     """
     path = settings.storage.catalog
     Reserve(settings.storage.state).give_up()
+    is_ours = holder(settings.storage.state) in {None, os.getpid()}
+    try:
+        catalog = _open_sound(path, clock, may_begin_anew=is_ours)
+    except CatalogError as error:
+        raise _explained(error, path) from error
+    if is_ours:
+        pipeline.recall_quarantine(catalog, settings.storage)
+    return catalog
+
+
+def _open_sound(path: Path, clock: Clock, *, may_begin_anew: bool) -> Catalog:
     try:
         return Catalog.open(path, clock)
     except CatalogDamaged as error:
         reason = " ".join(str(error).split())  # SQLite takes several lines for it
-        if holder(settings.storage.state) not in {None, os.getpid()}:
+        if not may_begin_anew:
             raise CatalogError(f"{reason}; restarting the daemon rebuilds it from the spool") from error
         aside = _keep_aside(path)
         log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", reason, aside.name)
-    except CatalogError as error:
-        raise _explained(error, path) from error
-    return Catalog.open(path, clock)
+        return Catalog.open(path, clock)
 
 
 def open_to_read(settings: Settings, clock: Clock) -> Catalog:
@@ -135,10 +144,22 @@ def _explained(error: Exception, path: Path, advice: str = "") -> CatalogError:
 def _keep_aside(path: Path) -> Path:
     """Two generations of damaged catalogs are kept, the older one goes."""
     newest, older = path.with_suffix(".damaged-1"), path.with_suffix(".damaged-2")
-    for suffix in ("", "-wal", "-shm"):
+    try:
         for source, target in ((newest, older), (path, newest)):
-            with suppress(FileNotFoundError):
-                Path(f"{source}{suffix}").rename(f"{target}{suffix}")
-                failpoint.hit("catalog: moved aside")
-    durable.flush_folder(path.parent)
+            # The log first: left alone beside a new catalog, SQLite would play it into that.
+            for suffix in ("-wal", "-shm", ""):
+                _move(Path(f"{source}{suffix}"), Path(f"{target}{suffix}"))
+        durable.flush_folder(path.parent)
+    except OSError as error:
+        raise CatalogError(durable.explain(error, path)) from error
     return newest
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move what is there, file or folder, in the place of whatever was."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        source.rename(target)
+        failpoint.hit("catalog: moved aside")
