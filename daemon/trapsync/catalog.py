@@ -346,16 +346,17 @@ class Catalog:
     def _insert(self, db: Database, found: Found, image: Image) -> int:
         seen = image.evidence
         trap_name = image.trap_name
+        sealed = [
+            *(image.key, image.size, image.md5, image.sha256, image.width, image.height),
+            json.dumps(image.metadata),
+            *((seen.boot_id, seen.monotonic, seen.wall, int(seen.trusted)) if seen else (None,) * 4),
+        ]
         db.execute(
-            """INSERT INTO images (key, path, size, md5, sha256, width, height, metadata, rank, boot_id,
-                   monotonic, wall, clock_trusted, conflict, state, ingested_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-                   EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
+            f"""INSERT INTO images ({soundness.SEALED}, seal, path, rank, conflict, state, ingested_at)
+                VALUES ({"?, " * len(sealed)} ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
             [
-                *(image.key, image.path, image.size, image.md5, image.sha256, image.width, image.height),
-                json.dumps(image.metadata),
+                *(*sealed, soundness.seal(*sealed), image.path),
                 trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
-                *((seen.boot_id, seen.monotonic, seen.wall, int(seen.trusted)) if seen else (None,) * 4),
                 *(image.key, self._clock.wall()),
             ],
         )

@@ -36,6 +36,7 @@ CREATE TABLE images (
     gone_at REAL,                   -- when its file left the card; NULL: it is there
     gone_why TEXT,                  -- 'pruned', 'vanished', or the owner's policy
     ingested_at REAL NOT NULL,
+    seal INTEGER NOT NULL,          -- of what never changes in the row: see `soundness`
     UNIQUE (key, sha256)
 ) STRICT;
 CREATE INDEX images_newest ON images (rank);
