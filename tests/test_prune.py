@@ -156,6 +156,31 @@ def test_an_image_owed_again_between_the_choice_and_the_mark_is_not_pruned(trap:
     assert trap.deliver(home).delivered == 1
 
 
+def test_an_image_that_was_marked_and_not_removed_stays_when_it_is_owed_again(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    (image,) = trap.catalog.prunable(2e9, 9)
+    trap.catalog.mark_pruned([image.id])
+    home.stored.clear()
+    trap.catalog.owe_again("home", [image.id])
+    assert trap.prune() == 0
+    assert trap.deliver(home).delivered == 1
+    assert trap.prune() == 1
+
+
+def test_an_image_lost_by_a_best_effort_destination_is_still_removed(trap: Trap) -> None:
+    home, gallery = Memory("home"), Memory("gallery", required=False)
+    fill(trap, 1, home, gallery)
+    trap.deliver(home)
+    trap.deliver(gallery)
+    (image,) = trap.catalog.prunable(2e9, 9)
+    trap.catalog.mark_pruned([image.id])
+    trap.catalog.owe_again("gallery", [image.id])
+    assert trap.prune() == 1
+    assert trap.on_card() == set()
+
+
 def test_a_pruned_image_that_comes_back_is_removed_again(trap: Trap) -> None:
     home = Memory()
     fill(trap, 1, home)

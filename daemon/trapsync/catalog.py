@@ -493,7 +493,7 @@ class Catalog:
         """One more attempt failed; how many that makes, and before how many of them another image passed."""
         with self._transaction() as db:
             row = db.execute(
-                """UPDATE deliveries SET attempts = attempts + 1, blamed = blamed + (n > others), others = n
+                """UPDATE deliveries SET attempts = min(attempts + 1, 9999), blamed = blamed + (n > others), others = n
                    FROM (SELECT coalesce(max(n), 0) AS n FROM tallies
                          WHERE destination = :destination AND state = 'delivered')
                    WHERE destination = :destination AND image_id = :id AND state = 'owed'
@@ -540,7 +540,12 @@ class Catalog:
                 db.execute(
                     f"UPDATE images SET state = {_STATE} WHERE id = ? AND state != 'dropped'", [image_id]
                 )
-                if db.execute("UPDATE files SET leaving = 0 WHERE image_id = ?", [image_id]).rowcount:
+                kept = db.execute(
+                    """UPDATE files SET leaving = 0 WHERE image_id = ?
+                       AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND state = 'owed')""",
+                    [image_id],
+                ).rowcount
+                if kept:  # it was to be pruned, and may not be any more
                     self._revive(db, image_id)
 
     def delivered_to(self, destination: str, after: int, limit: int) -> list[Image]:
