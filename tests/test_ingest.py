@@ -279,6 +279,16 @@ def test_a_link_out_of_the_spool_is_not_followed(trap: Trap, tmp_path: Path) -> 
     assert "link" in trap.catalog.quarantined()[0]["reason"]
 
 
+def test_what_kills_left_of_pictures_under_way_is_removed_and_nothing_of_anybody_elses(trap: Trap) -> None:
+    good = trap.put()
+    place = (trap.storage.spool / good).parent
+    (place / f".{drawn.DEVICE}.2026-06-21_20-19-16.jpg.part").write_bytes(b"half")
+    (place / ".somebody.jpg.part").write_bytes(b"half")
+    assert pipeline.tidy(trap.storage.spool, drawn.DEVICE) == 1
+    assert pipeline.tidy(trap.storage.spool, "ffffffff") == 0
+    assert {path.name for path in place.iterdir()} == {Path(good).name, ".somebody.jpg.part"}
+
+
 def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(trap: Trap) -> None:
     drawn.put(trap.storage.spool, b"rubbish", drawn.NAME)
     found: list[str] = []

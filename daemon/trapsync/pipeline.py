@@ -75,6 +75,19 @@ def capture(camera: Camera, settings: Settings, device: str, clock: Clock, taken
     return path
 
 
+def tidy(spool: Path, device: str) -> int:
+    """Remove what kills have left of pictures that were being written; how many. Before the camera starts."""
+    removed = 0
+    try:
+        for left_over in (spool / device).glob(f"*/.{device}.*.part"):
+            left_over.unlink(missing_ok=True)
+            failpoint.hit("capture: tidied")
+            removed += 1
+    except OSError as error:
+        log.error("%s", durable.explain(error, spool))
+    return removed
+
+
 def require_space(storage: Storage) -> None:
     """StorageError when less than `storage.min_free` is left on the spool's filesystem."""
     free = free_bytes(storage.spool)

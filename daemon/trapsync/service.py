@@ -145,6 +145,7 @@ class Service:
             self._catalog = open_catalog(self.settings, self._clock)
             self._catalog.set_fact("bug", None)
             self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
+            pipeline.tidy(storage.spool, self._device)
             self._examiners = Examiners(self.settings.ingest, storage)
             self._camera = CameraProcess(self.settings, self._device, self._clock)
             self._watcher = watch.Watcher(storage.spool, self._inbox.put, self._sweep_soon)

@@ -1,0 +1,409 @@
+"""Kill the real daemon at random moments, under a server that misbehaves, and see what is left.
+
+::
+
+    report = Torment(tmp_path, hub, front, seed=1).run(kills=75)
+
+A camera takes pictures as fast as it may, another program lays files into the spool (whole, in two halves,
+damaged), the server commits every fault that leaves an image in doubt, the camera's process and the
+examiners are shot now and then, and after a second or so the daemon itself. What `run` ends with are the
+promises: whatever was acknowledged is at the hub and on the stick once, byte for byte, and the accounts agree.
+"""
+
+import hashlib
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import daemon
+import drawn
+from fault_server import FaultServer
+from hub_server import RunningHub
+
+PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
+
+# NOTE: not 413: that is final until the owner says retry. And 500 to an upload only here and there: five
+# times for one image while others pass is final too.
+FAULTS = {
+    PUT: [
+        *("answer lost", "500 though stored", "no echo", "wrong digest", "wrong device", "truncated"),
+        *("half JSON", "JSON as HTML", "cut before body", "cut in body", "cut after body", "redirect"),
+        *("portal", "401", "403", "500", "502", "503", "507", "slow", "stall", "wrong date"),
+    ],
+    ASK: ["cut before body", "cut after body", "401", "503", "half JSON", "portal", "redirect", "truncated"],
+    TOKEN: ["500", "portal", "401", "cut after body"],
+}
+STICK = """
+[destinations.stick]
+kind = "directory"
+path = "stick"
+every = "1 s"
+retry_first = "100 ms"
+retry_longest = "500 ms"
+"""
+PRUNE = """
+[prune]
+enabled = true
+min_age = "0 s"
+keep_free = "9000 GB"
+"""
+
+
+@dataclass
+class Report:
+    """What happened. `phases` counts, per kill, all that was half done then."""
+
+    kills: int = 0
+    phases: Counter[str] = field(default_factory=Counter)
+    children: int = 0
+    images: int = 0
+    quarantined: int = 0
+    faults: int = 0
+    sent_again: int = 0
+    pruned: int = 0
+
+    def __str__(self) -> str:
+        phases = ", ".join(f"{phase} {count}" for phase, count in self.phases.most_common())
+        return (
+            f"{self.kills} kills of the daemon ({phases}), {self.children} of its children, {self.faults} faults "
+            f"of the server: {self.images} images, 0 lost, 0 stored twice, 0 damaged; {self.quarantined} files "
+            f"in quarantine, {self.pruned} images pruned, {self.sent_again} sent though the hub had them"
+        )
+
+
+class Stores(logging.Handler):
+    """Counts what the hub stores, and what it is sent though it has it, from the hub's own log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.stored: Counter[str] = Counter()
+        self.sent_again = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at one line of it."""
+        if record.msg.startswith("stored "):
+            self.stored[str(record.args[0])] += 1  # type: ignore[index]
+        elif "already here, sent again" in record.msg:
+            self.sent_again += 1
+
+    def __enter__(self) -> "Stores":
+        log = logging.getLogger("trapsync.hub.intake")
+        self._level = log.level
+        log.setLevel(logging.INFO)
+        log.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        log = logging.getLogger("trapsync.hub.intake")
+        log.removeHandler(self)
+        log.setLevel(self._level)
+
+
+class Torment:
+    """One trap under torment."""
+
+    def __init__(
+        self, folder: Path, hub: RunningHub, front: FaultServer, *, seed: int, prune: bool = False
+    ) -> None:
+        self.chance = Random(seed)
+        self.hub, self.front = hub, front
+        self.report = Report()
+        self._stores = Stores()
+        self.spool, self.state, self.stick = folder / "spool", folder / "state", folder / "stick"
+        self._elsewhere = folder / "elsewhere"
+        # What was acknowledged: a file that stood under its final name, or that the log speaks of.
+        self.acknowledged: dict[str, str] = {}
+        self._bad = 0
+        self._number = 0
+        self._seen: set[Path] = set()
+        self._read = 0
+        self._prune = prune
+        self.stick.mkdir(parents=True)
+        (self.stick / ".trapsync-destination").touch()
+        self._elsewhere.mkdir()
+        hub_table = daemon.deliver_to(folder, front.url, hub.user, hub.password) + 'patience = "2 s"\n'
+        more = hub_table + STICK + (PRUNE if prune else "")
+        self.trap = daemon.Daemon(folder, more, camera="simulated")
+        self._rewrite('settle = "1 s"', 'settle = "15 s"')  # nobody writes his halves that far apart
+
+    def _rewrite(self, old: str, new: str) -> None:
+        text = self.trap.config.read_text()
+        assert old in text
+        self.trap.config.write_text(text.replace(old, new))
+
+    # The torment
+
+    def run(self, kills: int) -> Report:
+        """So many lives, each ended by SIGKILL; then a last one in peace, and the promises."""
+        with self._stores:
+            try:
+                while self.report.kills < kills:
+                    self._live_and_die()
+                self._rewrite('kind = "simulated"', 'kind = "none"')
+                self.trap.start(TORMENT=str(self.state))
+                self._settle()
+                self._check()
+            finally:
+                self.front.released.set()
+                self._end()
+        return self.report
+
+    def _end(self) -> None:
+        for pid in self._survivors():
+            os.kill(pid, signal.SIGKILL)
+
+    def _live_and_die(self) -> None:
+        self._plan_faults()
+        began = time.monotonic()
+        self.trap.start(TORMENT=str(self.state))
+        length = self.chance.choice((0.25, 1.0, 1.6)) * self.chance.uniform(0.2, 1.3)
+        deeds: list[Callable[[], object]] = [self._put] * self.chance.randint(0, 5)
+        if self.chance.random() < 0.25:
+            deeds.append(self._shoot_a_child)
+        if self.chance.random() < 0.1:
+            deeds.append(self._go_away_for_a_moment)
+        if self.chance.random() < 0.5:
+            deeds.append(self._say_deliver)
+        for at, deed in sorted(((self.chance.uniform(0, length), d) for d in deeds), key=lambda one: one[0]):
+            self._live_until(began + at)
+            deed()
+        self._live_until(began + length)
+        if self.chance.random() < 0.4:  # a moment of which there are few: something has just arrived
+            self._say_deliver()
+            self._live_until_stored(began + 2)
+        self.trap.kill()
+        self.report.kills += 1
+        self._look_what_is_left()
+
+    def _live_until_stored(self, latest: float) -> None:
+        before = self._stores.stored.total()
+        while self._stores.stored.total() == before and time.monotonic() < latest:
+            self._live_until(time.monotonic() + 0.002)
+        self._live_until(time.monotonic() + self.chance.uniform(0, 0.03))
+
+    def _live_until(self, moment: float) -> None:
+        try:
+            code = self.trap.wait(max(0.0, moment - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return
+        raise AssertionError(f"the daemon ended by itself with {code}:\n{self.trap.text()[-4000:]}")
+
+    def _plan_faults(self) -> None:
+        for path, faults in FAULTS.items():
+            likely = {PUT: 0.9, ASK: 0.4, TOKEN: 0.15}[path]
+            if self.front.left(path) < 3 and self.chance.random() < likely:
+                self.front.plan(path, self.chance.choice(faults))
+
+    def _go_away_for_a_moment(self) -> None:
+        with self.front.down():
+            self._put()
+
+    def _shoot_a_child(self) -> None:
+        """The camera's process, or an examiner: never one of multiprocessing's own helpers."""
+        pids = [pid for pid, words in _children(self.trap.pid).items() if "spawn_main" in words]
+        if pids:
+            os.kill(self.chance.choice(pids), signal.SIGKILL)
+            self.report.children += 1
+
+    def _say_deliver(self) -> None:
+        """As `trapsync deliver` does: an account that was refused is left alone for a quarter of an hour."""
+        if "watching over" in self.trap.text()[self._read :]:  # before that it would be the end
+            self.trap.signal(signal.SIGUSR1)
+
+    # The other program
+
+    def _put(self) -> None:
+        """Another program lays a file into the spool: renamed into it, in two halves, or damaged."""
+        self._number += 1
+        taken = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(minutes=self._number)
+        path = self.spool / "others" / f"0a1b2c3e.{taken:%Y-%m-%d_%H-%M-%S}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = drawn.trap(seed=self._number % 50, taken=taken)
+        way = self.chance.random()
+        if way < 0.1:
+            path.with_name(f"bad-{self._number}.jpg").write_bytes(b"GIF89a" + content)
+            self._bad += 1
+        elif way < 0.3:
+            with path.open("wb") as file:
+                file.write(content[:3000])
+                file.flush()
+                self._live_until(time.monotonic() + 0.05)
+                file.write(content[3000:])
+        elif way < 0.6:
+            path.write_bytes(content)
+        else:
+            (self._elsewhere / path.name).write_bytes(content)
+            (self._elsewhere / path.name).rename(path)
+        if way >= 0.1:
+            self.acknowledged[path.name] = hashlib.md5(content).hexdigest()
+
+    # What is left after a kill
+
+    def _look_what_is_left(self) -> None:
+        new = self._new_log()
+        logged = [line.split()[-1] for line in new.splitlines() if " captured " in line]
+        for path in self._files(self.spool) - self._seen:
+            self._seen.add(path)
+            if not path.name.startswith("bad-"):
+                md5 = hashlib.md5(path.read_bytes()).hexdigest()
+                assert self.acknowledged.setdefault(path.name, md5) == md5, f"{path} was written over"
+        for name in {Path(path).name for path in logged} - set(self.acknowledged):
+            # Pruned already: the hub's own digest must do, which was compared when it was sent.
+            self.acknowledged[name] = self.hub.stored().get(name, "lost")
+        self.report.phases.update(self._phases(new))
+
+    def _new_log(self) -> str:
+        text = self.trap.text()[self._read :]
+        self._read += len(text)
+        return text
+
+    def _files(self, folder: Path) -> set[Path]:
+        """Images under their final names."""
+        paths = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
+        return {path for path in paths if path.suffix == ".jpg" and not _is_hidden(path.relative_to(folder))}
+
+    def _phases(self, log: str) -> set[str]:
+        """What was half done when it was killed. The catalog is looked at as the next start will find it."""
+        phases = set() if "watching over" in log else {"starting"}
+        if any(self.spool.rglob(".*.part")):
+            phases.add("writing a picture")
+        if any(self.stick.rglob(".*.part")):
+            phases.add("copying to the stick")
+        catalog = self.state / "catalog.sqlite"
+        if catalog.exists():
+            with closing(sqlite3.connect(f"file:{catalog}?mode=ro", uri=True)) as connection:
+                if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+                    assert connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+                    phases |= self._phases_in(connection)
+        return phases or {"nothing to do"}
+
+    def _phases_in(self, catalog: sqlite3.Connection) -> set[str]:
+        known = {
+            self.spool / folder / name for folder, name in catalog.execute("SELECT folder, name FROM files")
+        }
+        owed: dict[str, set[str]] = {"hub": set(), "stick": set()}
+        for destination, key in catalog.execute(
+            "SELECT destination, path FROM deliveries JOIN images ON id = image_id WHERE deliveries.state = 'owed'"
+        ):
+            owed[destination].add(Path(key).name)
+        there = {"hub": set(self.hub.stored()), "stick": {path.name for path in self._files(self.stick)}}
+        (unmoved,) = catalog.execute("SELECT count(*) FROM quarantine").fetchone()
+        (pruned,) = catalog.execute(
+            "SELECT count(*) FROM images JOIN files ON image_id = images.id WHERE gone_why = 'pruned'"
+        ).fetchone()
+        claims = {
+            "a file without its row": bool(self._files(self.spool) - known),
+            "owed, not sent": any(owed[name] - there[name] for name in owed),
+            "at the hub, not marked": bool(owed["hub"] & there["hub"]),
+            "on the stick, not marked": bool(owed["stick"] & there["stick"]),
+            "quarantined, not moved": unmoved > len(list((self.spool / ".quarantine").glob("*"))),
+            "marked as pruned, not removed": bool(pruned),
+        }
+        return {phase for phase, is_so in claims.items() if is_so}
+
+    # Peace
+
+    def _settle(self) -> None:
+        """Every fault that is still planned happens, and everything arrives."""
+        while any(self.front.left(path) for path in FAULTS):
+            if self.front.left(TOKEN):  # a token is fetched anew only at a start
+                self.trap.kill()
+                self.trap.start(TORMENT=str(self.state))
+            self._put()
+            self._until_delivered()
+        self._until_delivered()
+
+    def _until_delivered(self) -> None:
+        wanted = (len(self.acknowledged), self._bad)
+
+        def is_done(facts: dict[str, Any]) -> bool:
+            if facts["destinations"]["hub"]["next_attempt"]:
+                self._say_deliver()
+            ledger = facts["ledger"]
+            return (ledger["delivered"], ledger["quarantined"]) == wanted and bool(facts["daemon"]["running"])
+
+        self.trap.until(is_done, seconds=60)
+
+    def _check(self) -> None:
+        """The accounts, the hub's store, the stick and the card agree."""
+        expected = self.acknowledged
+        ledger = self.trap.status()["ledger"]
+        assert ledger == {
+            "captured": len(expected) + self._bad,
+            "delivered": len(expected),
+            "owed": 0,
+            "quarantined": self._bad,
+            "dropped": 0,
+        }
+        assert self.trap.stop() == 0
+        # 0 lost, 0 damaged: at the hub and on the stick, byte for byte.
+        rows = {Path(self.hub.store.path(row)): row["md5"] for row in self.hub.rows()}
+        assert {path.name: md5 for path, md5 in rows.items()} == expected
+        for folder in (self.hub.store.images, self.stick):
+            assert _digests(self._files(folder)) == expected, folder
+        # 0 twice: nothing was stored a second time, and nothing else under the same name.
+        assert set(self._stores.stored) == set(expected)
+        assert max(self._stores.stored.values()) == 1
+        assert not self._files(self.hub.store.conflicts)
+        # The card: every image is there with the same bytes, unless it was pruned.
+        on_card = _digests(self._files(self.spool))
+        assert on_card.items() <= expected.items()
+        assert self._prune or on_card == expected
+        assert len(list((self.spool / ".quarantine").iterdir())) == self._bad
+        # Every start found its catalog sound, none was put aside.
+        assert not list(self.state.glob("*damaged*"))
+        assert "kept as" not in self.trap.text()
+        assert not any((self.spool / drawn.DEVICE).rglob(".*"))
+        # No error that we did not foresee; a child whose parent was shot while it was born may say so.
+        text = self.trap.text()
+        assert text.count("Traceback") == text.count('(most recent call last):\n  File "<string>", line 1')
+        self.front.assert_injected()
+        assert not self._survivors()
+        self.report.images, self.report.quarantined = len(expected), self._bad
+        self.report.faults = sum(self.front.injected.values())
+        self.report.sent_again = self._stores.sent_again
+        self.report.pruned = len(expected) - len(on_card)
+
+    def _survivors(self) -> list[int]:
+        """Processes of any of the trap's lives: they name its config, or are children that outlived it."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (path / "environ").read_bytes()
+            except OSError:
+                continue
+            if f"TORMENT={self.state}".encode() in environment.split(b"\0"):
+                found.append(int(path.name))
+        return found
+
+
+def _is_hidden(path: Path) -> bool:
+    """A temporary file, or in a hidden folder such as the quarantine."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _digests(paths: set[Path]) -> dict[str, str]:
+    found = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in paths}
+    assert len(found) == len(paths), "two files of one name"
+    return found
+
+
+def _children(pid: int) -> dict[int, str]:
+    """The child processes with their command lines."""
+    found = {}
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for number in children.read_text().split():
+                found[int(number)] = Path(f"/proc/{number}/cmdline").read_text().replace("\0", " ")
+    return found
