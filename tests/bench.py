@@ -69,6 +69,21 @@ def in_turn(
             yield image, error
 
 
+def examiner(spool: Path, examined: list[str] | None = None) -> pipeline.Examiner:
+    """Examinations in this very process; the paths of what is examined are added to the list."""
+
+    def look(files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+        for found in files:
+            if examined is not None:
+                examined.append(found.path)
+            try:
+                yield found, examine(spool, found.path)
+            except DamagedImage as error:
+                yield found, error
+
+    return look
+
+
 @dataclass
 class Trap:
     """The trap: its spool, catalog and time, and the steps of the pipeline with all they need."""
@@ -102,12 +117,7 @@ class Trap:
         return pipeline.ingest(self.catalog, self.storage, found, self._examiner, self.patience, self.time)
 
     def _examiner(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
-        for found in files:
-            self.examined.append(found.path)
-            try:
-                yield found, examine(self.storage.spool, found.path)
-            except DamagedImage as error:
-                yield found, error
+        return examiner(self.storage.spool, self.examined)(files)
 
     def deliver(self, destination: Memory, hands: pipeline.Hands = in_turn) -> pipeline.Turn:
         return pipeline.deliver(self.catalog, destination, self.storage.spool, self.time, hands)

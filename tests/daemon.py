@@ -122,10 +122,10 @@ class Daemon:
             assert time.monotonic() < deadline, f"in vain: {facts}\n{self.text()}"
             time.sleep(0.2)  # another process is to come so far
 
-    def until_log(self, text: str, seconds: float = 20) -> None:
-        """Wait until the log says so."""
+    def until_log(self, text: str, seconds: float = 20, since: int = 0) -> None:
+        """Wait until the log says so, after so many characters of it."""
         deadline = time.monotonic() + seconds
-        while text not in self.text():
+        while text not in self.text()[since:]:
             assert time.monotonic() < deadline, f"the log never said {text!r}:\n{self.text()}"
             time.sleep(0.05)
 
