@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from sqlite_utils import Database
 
-from trapsync import soundness
+from trapsync import failpoint, soundness
 from trapsync.clock import Clock, utc
 from trapsync.errors import CatalogDamaged, CatalogError
 from trapsync.image import Evidence, Found, Image, TrapName
@@ -97,7 +97,8 @@ class Catalog:
         catalog = cls(connection, clock)
         try:
             catalog._prepare()
-        except (sqlite3.DatabaseError, CatalogDamaged) as error:
+        # A ValueError: SQLite's own message quotes the damage, and that is no text.
+        except (sqlite3.DatabaseError, CatalogDamaged, ValueError) as error:
             connection.close()
             if _is_not_its_fault(error, path):
                 raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
@@ -164,8 +165,11 @@ class Catalog:
                 self._db.execute(f"PRAGMA busy_timeout={_PATIENCE * 1000}").fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Database]:
-        """The only place where a transaction begins; what happens inside happens whole or not at all."""
+    def _transaction(self, what: str) -> Iterator[Database]:
+        """The only place where a transaction begins; what happens inside happens whole or not at all.
+
+        `what` names it for the failpoints before and after its commit.
+        """
         with self._refusing("write"):
             if self._db.conn.in_transaction:  # it is ours, for the lock is: a part of `together`
                 yield self._db
@@ -173,7 +177,9 @@ class Catalog:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                failpoint.hit(f"catalog: before {what}")
                 self._db.execute("COMMIT")
+                failpoint.hit(f"catalog: after {what}")
             except BaseException:
                 self._db.rollback()
                 raise
@@ -181,7 +187,7 @@ class Catalog:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Several writes in one commit: flushes are what a card is slow at."""
-        with self._transaction():
+        with self._transaction("together"):
             yield
 
     def _query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -208,7 +214,7 @@ class Catalog:
 
     def register(self, destinations: Iterable[tuple[str, str, bool]]) -> None:
         """Say which destinations there are: (name, kind, required). New ones are owed what is on the card."""
-        with self._transaction() as db:
+        with self._transaction("register") as db:
             before = db.execute("SELECT name, required FROM destinations WHERE active").fetchall()
             db.execute("UPDATE destinations SET active = 0")
             for name, kind, required in destinations:
@@ -270,7 +276,7 @@ class Catalog:
 
     def destination_failed(self, destination: str, error: str, wait: float) -> None:
         """Remember a failed attempt to reach a destination, and leave it alone for `wait` seconds."""
-        with self._transaction() as db:
+        with self._transaction("destination_failed") as db:
             db.execute(
                 """UPDATE destinations SET attempts = attempts + 1, error = :error, error_at = :wall,
                    wait_boot = :boot, wait_until = :monotonic + :wait, wait_for = :wait WHERE name = :name""",
@@ -285,7 +291,7 @@ class Catalog:
 
     def destination_answered(self, destination: str) -> None:
         """Forget earlier failures: it answers."""
-        with self._transaction() as db:
+        with self._transaction("destination_answered") as db:
             db.execute(
                 """UPDATE destinations SET attempts = 0, error = NULL, wait_for = NULL
                    WHERE name = ? AND (attempts > 0 OR wait_for IS NOT NULL OR error IS NOT NULL)""",
@@ -322,7 +328,7 @@ class Catalog:
         The same identity with the same bytes is the same image (a copy, or moved, or back again). The
         same identity with other bytes is a conflict: kept as an image of its own, and shown.
         """
-        with self._transaction() as db:
+        with self._transaction("add") as db:
             return sum(self._add(db, found, image) for found, image in examined)
 
     def _add(self, db: Database, found: Found, image: Image) -> bool:
@@ -381,7 +387,7 @@ class Catalog:
 
     def forget_files(self, paths: Iterable[str], why: str = "vanished") -> int:
         """Somebody took these files from the spool. An image left without one and still owed is dropped."""
-        with self._transaction() as db:
+        with self._transaction("forget_files") as db:
             return sum(self._forget_file(db, Found(path, 0, 0), why) for path in paths)
 
     def _forget_file(self, db: Database, found: Found, why: str) -> bool:
@@ -415,7 +421,7 @@ class Catalog:
 
     def mark_thumbnails(self, image_id: int, *, made: bool) -> None:
         """The small copies are made, or cannot be."""
-        with self._transaction() as db:
+        with self._transaction("mark_thumbnails") as db:
             db.execute("UPDATE images SET thumbnails = ? WHERE id = ?", [int(made), image_id])
 
     # Deliver
@@ -442,7 +448,7 @@ class Catalog:
         if not proofs:
             return
         now = self._clock.wall()
-        with self._transaction() as db:
+        with self._transaction("mark_delivered") as db:
             for image_id, digest, detail in proofs:
                 # Of an image whose file vanished while it was sent, nothing was owed any more.
                 db.execute(
@@ -466,7 +472,7 @@ class Catalog:
 
     def mark_refused(self, destination: str, image_id: int, reason: str) -> None:
         """The destination will never take it as it is: final until the owner says retry."""
-        with self._transaction() as db:
+        with self._transaction("mark_refused") as db:
             db.execute(
                 """UPDATE deliveries SET state = 'refused', error = ?, wait_for = NULL
                    WHERE destination = ? AND image_id = ? AND state = 'owed'""",
@@ -475,7 +481,7 @@ class Catalog:
 
     def postpone(self, destination: str, image_id: int, reason: str, wait: float) -> None:
         """Leave one delivery owed for `wait` seconds."""
-        with self._transaction() as db:
+        with self._transaction("postpone") as db:
             db.execute(
                 """UPDATE deliveries SET error = :reason, wait_boot = :boot,
                    wait_until = :monotonic + :wait, wait_for = :wait
@@ -491,7 +497,7 @@ class Catalog:
 
     def count_attempt(self, destination: str, image_id: int) -> tuple[int, int]:
         """One more attempt failed; how many that makes, and before how many of them another image passed."""
-        with self._transaction() as db:
+        with self._transaction("count_attempt") as db:
             row = db.execute(
                 """UPDATE deliveries SET attempts = min(attempts + 1, 9999), blamed = blamed + (n > others), others = n
                    FROM (SELECT coalesce(max(n), 0) AS n FROM tallies
@@ -506,7 +512,7 @@ class Catalog:
         """The owner says retry: refused deliveries are owed again, waits are over. How many were refused."""
         which = """(:destination IS NULL OR destination = :destination)
                    AND (:key IS NULL OR EXISTS (SELECT 1 FROM images WHERE id = image_id AND key = :key))"""
-        with self._transaction() as db:
+        with self._transaction("retry") as db:
             parameters = {"destination": destination, "key": image_key}
             count = db.execute(
                 f"""UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, wait_for = NULL
@@ -519,7 +525,7 @@ class Catalog:
 
     def end_waits(self, destination: str | None = None) -> None:
         """Whatever waits after failures may go at once, to one destination or to all."""
-        with self._transaction() as db:
+        with self._transaction("end_waits") as db:
             for table, column in (("deliveries", "destination"), ("destinations", "name")):
                 db.execute(
                     f"""UPDATE {table} SET wait_for = NULL
@@ -529,7 +535,7 @@ class Catalog:
 
     def owe_again(self, destination: str, image_ids: Iterable[int]) -> None:
         """A destination no longer holds what it once confirmed: these are owed again."""
-        with self._transaction() as db:
+        with self._transaction("owe_again") as db:
             for image_id in image_ids:
                 db.execute(
                     """UPDATE deliveries SET state = 'owed', digest = NULL, delivered_at = NULL, attempts = 0,
@@ -572,7 +578,7 @@ class Catalog:
 
     def mark_pruned(self, image_ids: Iterable[int]) -> None:
         """Durable before any file goes: from here on these may be deleted, after a crash too."""
-        with self._transaction() as db:
+        with self._transaction("mark_pruned") as db:
             for image_id in image_ids:
                 marked = db.execute(
                     "UPDATE images SET gone_at = ?, gone_why = 'pruned' WHERE id = ? AND state = 'delivered'",
@@ -594,7 +600,7 @@ class Catalog:
 
     def forget_pruned(self, paths: Iterable[str]) -> None:
         """These files of pruned images are off the card."""
-        with self._transaction() as db:
+        with self._transaction("forget_pruned") as db:
             for found in (Found(path, 0, 0) for path in paths):
                 db.execute("DELETE FROM files WHERE folder = ? AND name = ?", [found.folder, found.name])
 
@@ -608,7 +614,7 @@ class Catalog:
         self, *, add: Iterable[tuple[str, str, str, int]] = (), remove: Iterable[int] = ()
     ) -> None:
         """Record files that are in quarantine (path, kept_as, reason, size), and forget rows by their ids."""
-        with self._transaction() as db:
+        with self._transaction("correct_quarantine") as db:
             for row in add:
                 db.execute(
                     """INSERT INTO quarantine (path, kept_as, reason, size, found_at) VALUES (?, ?, ?, ?, ?)
@@ -707,7 +713,7 @@ class Catalog:
         text = json.dumps(value)
         if self._query("SELECT 1 FROM facts WHERE name = :name AND value = :text", name=name, text=text):
             return
-        with self._transaction() as db:
+        with self._transaction("set_fact") as db:
             db.execute(
                 """INSERT INTO facts VALUES (?, ?, ?)
                    ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at""",
