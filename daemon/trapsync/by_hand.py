@@ -86,15 +86,19 @@ def deliver(
 
 
 def ingest(bench: Bench) -> None:
-    """Sweep the spool once and examine what the catalog does not know."""
+    """Sweep the spool and examine what the catalog does not know."""
     storage = bench.settings.storage
     inbox = Inbox(bench.clock)
-    pipeline.sweep(bench.catalog, storage.spool, inbox.put)
     examiners = Examiners(bench.settings.ingest, storage)
     patience = Patience(bench.settings.ingest.settle)
     try:
+        found = pipeline.sweep(bench.catalog, storage.spool, inbox.put)
         while paths := inbox.take(32):
             pipeline.ingest(bench.catalog, storage, paths, examiners.examine, patience, bench.clock)
+            if inbox.is_empty() and inbox.overflowed():  # the rest of a long backlog, as long as it shrinks
+                before, found = found, pipeline.sweep(bench.catalog, storage.spool, inbox.put)
+                if found >= before:
+                    break
     finally:
         examiners.close()
 

@@ -38,6 +38,10 @@ class Inbox:
         overflowed, self._overflowed = self._overflowed, False
         return overflowed
 
+    def is_empty(self) -> bool:
+        """Whether nothing is waiting."""
+        return not self._due
+
     def take(self, most: int) -> list[str]:
         """Up to `most` paths that are due, in the order in which they came; they leave the inbox."""
         now = self._clock.monotonic()
