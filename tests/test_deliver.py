@@ -337,3 +337,23 @@ def test_parallel_hands_never_hold_more_images_than_they_are(trap: Trap) -> None
     assert len(taken) == 20
     assert most <= 4
     assert drawn.DEVICE
+
+
+def test_a_new_picture_does_not_wait_for_a_long_backlog(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 5, home)
+    newest = ""
+
+    def send_while_a_picture_is_taken(
+        send: Callable[[Image], Receipt], images: Iterator[Image]
+    ) -> Iterator[tuple[Image, Receipt | Exception]]:
+        nonlocal newest
+        for number, image in enumerate(images):
+            if number == 1 and not newest:
+                newest = trap.put(100, seed=100).rpartition("/")[2]
+                trap.ingest()
+            yield image, send(image)
+
+    assert trap.deliver(home, send_while_a_picture_is_taken).delivered == 6
+    assert home.sent.index(newest) == 2
+    assert len(home.asked) == 2

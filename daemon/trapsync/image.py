@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 # Sticky Pi's own convention, and the identity of an image: device and UTC second.
-_NAME = re.compile(r"([0-9a-fA-F]{8})\.([1-9]\d{3}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.jpe?g", re.ASCII)
+_NAME = re.compile(r"([0-9a-fA-F]{8})\.([1-9]\d{3}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.(?i:jpe?g)", re.ASCII)
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 
 # Files that may be images. Everything else in the spool (notes, temporary files) is left alone.

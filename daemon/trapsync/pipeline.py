@@ -339,8 +339,9 @@ def deliver(
 
             # Send the rest. Once the destination is out of reach no further image is begun, but those
             # in flight may still arrive, and are marked.
-            unsent = (image for image in images if image.id not in known and turn.trouble is None)
-            for outcomes in _handfuls(_watched(hands(send, unsent), turn), clock):
+            unsent = [image for image in images if image.id not in known]
+            going = _while_first(catalog, destination, images, unsent, turn)
+            for outcomes in _handfuls(_watched(hands(send, going), turn), clock):
                 progress()
                 _settle(catalog, destination, turn, outcomes)
             if turn.trouble:
@@ -350,6 +351,21 @@ def deliver(
         turn.trouble = trouble
         _back_off(catalog, destination, trouble)
     return turn
+
+
+def _while_first(
+    catalog: Catalog, destination: Destination, batch: list[Image], unsent: list[Image], turn: Turn
+) -> Iterator[Image]:
+    """The images to send, as long as there is no trouble and none came in that should go before them.
+
+    Over a slow link a batch takes hours; the picture of this minute is not to wait for it.
+    """
+    ids = {image.id for image in batch}
+    for image in unsent:
+        first = catalog.due(destination.name, destination.settings.order, 1)
+        if turn.trouble or (first and first[0].id not in ids):
+            return
+        yield image
 
 
 def _send(destination: Destination, spool: Path, image: Image) -> Receipt:
