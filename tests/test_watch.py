@@ -98,6 +98,48 @@ def test_a_watcher_that_starts_again_leaves_no_observer_behind(hints: Hints) -> 
     assert not before.is_alive()
 
 
+def test_an_observer_whose_handler_raised_is_known_to_be_dead(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _arguments: died.set())
+
+    def bug(_path: str) -> None:
+        raise ZeroDivisionError
+
+    watcher = Watcher(spool, bug, lambda: None)
+    watcher.start()
+    drawn.put(spool, b"anything", "a.jpg")
+    assert died.wait(10)
+    for thread in threading.enumerate():
+        if watcher._observer and thread is watcher._observer:
+            thread.join(10)
+    assert not watcher.is_alive()
+    before = threading.active_count()
+    watcher.start()
+    assert watcher.is_alive()
+    assert threading.active_count() <= before + 1  # those of the dead one are gone
+    watcher.stop()
+
+
+@pytest.mark.parametrize("way", ["moved", "removed"])
+def test_a_spool_that_was_taken_away_and_made_again_is_watched_anew(spool: Path, way: str) -> None:
+    hints = Hints(spool)
+    hints.watcher.start()
+    if way == "moved":
+        spool.rename(spool.with_name("elsewhere"))
+    else:
+        spool.rmdir()
+    assert not hints.watcher.is_alive() or way == "removed"  # which its thread takes a moment to notice
+    spool.mkdir()
+    while hints.watcher.is_alive():
+        pass
+    hints.watcher.start()
+    drawn.put(spool, b"anything", "a.jpg")
+    hints.wait_for("a.jpg")
+    hints.watcher.stop()
+
+
 def test_a_spool_that_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be watched"):
         Hints(tmp_path / "nowhere").watcher.start()

@@ -106,6 +106,7 @@ class Watcher:
         self._spool = spool
         self._handler = _Handler(spool, offer, sweep)
         self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None
 
     def start(self) -> None:
         """Begin to watch; StorageError if the system refuses (too many watches, no spool)."""
@@ -114,6 +115,7 @@ class Watcher:
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         observer = Observer()
         try:
+            self._watched = self._identity()
             observer.schedule(self._handler, str(self._spool), recursive=True)
             observer.start()
         except OSError as error:
@@ -121,14 +123,26 @@ class Watcher:
         self._observer = observer
 
     def is_alive(self) -> bool:
-        """Whether the observer and every emitter of it still run: they may die without a word."""
+        """Whether the observer and every emitter of it still run: they may die without a word.
+
+        And whether what they watch is the spool: a folder that was moved away, they follow.
+        """
         observer = self._observer
         return (
             observer is not None
             and observer.is_alive()
             and bool(observer.emitters)
             and all(emitter.is_alive() for emitter in observer.emitters)
+            and self._watched == self._identity()
         )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which folder is at the spool's path now."""
+        try:
+            status = self._spool.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def stop(self) -> None:
         """Stop watching; may be called twice."""
