@@ -150,6 +150,7 @@ def _keep_aside(path: Path) -> Path:
             for suffix in ("-wal", "-shm", ""):
                 _move(Path(f"{source}{suffix}"), Path(f"{target}{suffix}"))
         durable.flush_folder(path.parent)
+        failpoint.hit("catalog: kept aside")
     except OSError as error:
         raise CatalogError(durable.explain(error, path)) from error
     return newest
