@@ -97,8 +97,8 @@ class Catalog:
         catalog = cls(connection, clock)
         try:
             catalog._prepare()
-        # A ValueError: SQLite's own message quotes the damage, and that is no text.
-        except (sqlite3.DatabaseError, CatalogDamaged, ValueError) as error:
+        # Damage meets us as a message of SQLite that is no text, or as a column that is missing, too.
+        except (sqlite3.DatabaseError, CatalogDamaged, ValueError, LookupError, TypeError) as error:
             connection.close()
             if _is_not_its_fault(error, path):
                 raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
@@ -172,7 +172,9 @@ class Catalog:
         """
         with self._refusing("write"):
             if self._db.conn.in_transaction:  # it is ours, for the lock is: a part of `together`
+                failpoint.hit(f"catalog: before {what}")
                 yield self._db
+                failpoint.hit(f"catalog: after {what}")
                 return
             self._db.execute("BEGIN IMMEDIATE")
             try:
