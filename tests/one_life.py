@@ -1,0 +1,214 @@
+"""One life of a trap and of its hub in a single process: every durable step, one after another.
+
+`live` is what `tests/test_failpoints.py` runs in a child and kills at a failpoint. It can be killed at any
+point and run again in the same folder. What it was told is safe, it writes into `acknowledged` at once.
+"""
+
+import hashlib
+import importlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import bench
+import drawn
+import hub_server
+from fake_time import FakeTime
+from trapsync import by_hand, cameras, examine, failpoint, pipeline, reserve, trap
+from trapsync.catalog import Catalog
+from trapsync.destinations import Destination, Tools, connect
+from trapsync.errors import Failed, Held, Refused, Unreachable
+from trapsync.settings import Camera, Capture, Duration, Prune, Settings, SimulatedCamera, Size, Storage
+from trapsync.watch import Patience
+
+SOURCE = Path("trapsync.toml")
+OTHER = "0a1b2c3e"  # the device of what another program puts in
+STRANGER = "0a1b2c3f"  # another trap, whose images the hub's admin deletes
+
+
+def prepare(folder: Path) -> None:
+    """A trap and a hub on which nothing has happened yet. To be copied: passwords are slow by design."""
+    for name in ("stick", "replay", "spool", "state", "hub"):
+        (folder / name).mkdir(parents=True)
+    (folder / "stick" / ".trapsync-destination").touch()
+    (folder / "password").write_text(hub_server.PASSWORD)
+    (folder / "password").chmod(0o600)
+    (folder / "replay" / "one.jpg").write_bytes(drawn.plain())
+    with hub_server.running(folder / "hub") as hub:
+        hub.auth("owner")
+
+
+def feed(folder: Path, number: int, name: str) -> None:
+    """What is there when the n-th life begins: images and rubbish of another program, and left-overs.
+
+    Some failpoints are hit only after something special happened; `name` is the one that is wanted.
+    """
+    spool, hub = folder / "spool", folder / "hub"
+    for second in range(6):
+        taken = taken_by_others(number, second)
+        file_name = f"{OTHER}.{taken:%Y-%m-%d_%H-%M-%S}.jpg"
+        content = drawn.trap(seed=10 * number + second, taken=taken)
+        drawn.put(spool, content, f"others/{number}/{file_name}")
+        acknowledge(folder, file_name, content)
+        if name == "hub: set aside":  # left there between the rename and the row
+            drawn.put(hub / "images", content + b"other", f"{OTHER}/{taken:%Y-%m-%d}/{file_name}")
+    for bad in range(3):
+        drawn.put(spool, b"GIF89a %d %d" % (number, bad), f"others/{number}/bad-{bad}.jpg")
+    date = spool / drawn.DEVICE / "2026-06-21"
+    drawn.put(date, b"half", f".{drawn.DEVICE}.2026-06-21_20-19-{number:02}.jpg.part")
+    drawn.put(hub / "images" / ".incoming", b"half", "half.jpg")
+    if name in {"catalog: moved aside", "catalog: kept aside"}:
+        (folder / "state" / "catalog.sqlite").write_bytes(
+            b"no catalog at all, and long enough for a page" * 99
+        )
+
+
+def taken_by_others(number: int, second: int) -> datetime:
+    """When the images of another program were taken."""
+    return datetime(2026, 5, 1 + number, 12, 0, second, tzinfo=UTC)
+
+
+def acknowledge(folder: Path, name: str, content: bytes) -> None:
+    """It is safe from here on: that is what is held against the program in the end."""
+    with (folder / "acknowledged").open("a") as file:
+        file.write(f"{hashlib.md5(content).hexdigest()} {name}\n")
+
+
+def acknowledged(folder: Path) -> dict[str, str]:
+    """File name to md5."""
+    lines = (line.split() for line in (folder / "acknowledged").read_text().splitlines())
+    return {name: md5 for md5, name in lines}
+
+
+def live(folder: Path, number: int, order: str) -> None:
+    """A life, to its end or to the failpoint of `order`."""
+    os.environ[failpoint.VARIABLE] = order
+    importlib.reload(failpoint)
+    with hub_server.running(folder / "hub") as hub:
+        _Life(folder, number, hub).live()
+        (folder / f"lived-{number}").touch()
+    # Whatever hangs on here (a thread of the server's) has nothing more to do.
+    os._exit(0)
+
+
+class _Life:
+    def __init__(self, folder: Path, number: int, hub: hub_server.RunningHub) -> None:
+        self.folder, self.number, self.hub = folder, number, hub
+        self.time = FakeTime(1_782_073_155.0 + 3600 * number)
+        self.storage = Storage(spool=folder / "spool", state=folder / "state", min_free=Size(0))
+        self.settings = Settings(
+            storage=self.storage,
+            camera=Camera(kind="simulated", simulated=SimulatedCamera(replay=folder / "replay")),
+            capture=Capture(every=Duration(1)),
+            prune=Prune(enabled=True, min_age=Duration(0), keep_free=Size(10**13)),
+        )
+        self.odd = bench.Memory("odd", required=False)
+
+    def live(self) -> None:
+        """The steps, in the order in which the daemon would take them."""
+        with trap.lock(self.storage.state):
+            catalog = trap.open_catalog(self.settings, self.time)
+            self._reserve()
+            destinations = [*self._connect(), self.odd]
+            catalog.register((d.name, d.settings.kind, d.settings.required) for d in destinations)
+            pipeline.tidy(self.storage.spool, drawn.DEVICE)
+            self._capture()
+            self._ingest(catalog)
+            self._thumbnails(catalog)
+            self._deliver(catalog, destinations)
+            self._misfortunes(catalog, destinations)
+            self._stranger()
+            pipeline.prune(catalog, self.storage, self.settings.prune, self.time)
+            catalog.set_fact("bug", self.number)
+            catalog.close()
+
+    def _reserve(self) -> None:
+        kept = reserve.Reserve(self.storage.state)
+        kept.tend()
+        full, reserve._FULL = reserve._FULL, 10**15  # as if the card were full
+        assert kept.tend()
+        reserve._FULL = full
+        kept.tend()
+
+    def _connect(self) -> list[Destination]:
+        tools = Tools(self.time, self.time.sleep, drawn.DEVICE)
+        stick = {"kind": "directory", "path": str(self.folder / "stick")}
+        hub = {
+            "kind": "stickypi",
+            "url": self.hub.url,
+            "username": self.hub.user,
+            "password_file": str(self.folder / "password"),
+        }
+        return [connect("stick", stick, tools, SOURCE), connect("hub", hub, tools, SOURCE)]
+
+    def _capture(self) -> None:
+        camera = cameras.make(self.settings.camera, drawn.DEVICE)
+        camera.open()
+        for _ in range(4):
+            path = self.storage.spool / pipeline.capture(camera, self.settings, drawn.DEVICE, self.time)
+            acknowledge(self.folder, path.name, path.read_bytes())
+            self.time.sleep(1)
+
+    def _ingest(self, catalog: Catalog) -> None:
+        found: list[str] = []
+        pipeline.sweep(catalog, self.storage.spool, found.append)
+        look = bench.examiner(self.storage.spool)
+        pipeline.ingest(catalog, self.storage, found, look, Patience(0), self.time)
+
+    def _thumbnails(self, catalog: Catalog) -> None:
+        for one in catalog.without_thumbnails(5):
+            with suppress(FileNotFoundError):
+                examine.thumbnails(self.storage.spool, one.path, self.storage.thumbnails)
+            catalog.mark_thumbnails(one.id, made=True)
+
+    def _deliver(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
+        for destination in destinations:
+            pipeline.deliver(catalog, destination, self.storage.spool, self.time, bench.in_turn)
+
+    def _misfortunes(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
+        """A destination that fails in every way, one that lost an image, the owner who says retry."""
+        stick = destinations[0]
+        kept = catalog.delivered_to("stick", 0, 1000)[-3:]
+        for name in ("stick", "odd"):
+            catalog.owe_again(name, [one.id for one in kept])
+        for one in kept:
+            (self.folder / "stick" / one.place).unlink(missing_ok=True)
+        self.odd.stored.clear()
+        causes = [Refused("too good"), Held("not now"), Failed("not in the mood")]
+        self.odd.trouble = {one.key: cause for one, cause in zip(kept, causes, strict=False)}
+        self._deliver(catalog, [self.odd])
+        self.odd.deaf = Unreachable("nobody there")
+        catalog.end_waits()
+        self._deliver(catalog, [self.odd])
+        self.odd.deaf, self.odd.trouble = None, {}
+        catalog.retry()
+        self._deliver(catalog, [self.odd, stick])
+        for row in catalog.quarantined()[-2:]:
+            by_hand.release(self.settings, catalog, row["id"])
+        self._take_away(catalog)
+        self._ingest(catalog)
+
+    def _take_away(self, catalog: Catalog) -> None:
+        """Somebody takes a picture from the card, sees that it is none of his, and puts it back."""
+        for one in catalog.on_card(0, 1000)[-1:]:
+            path, away = self.storage.spool / one.path, self.folder / "away.jpg"
+            content = path.read_bytes()
+            path.rename(away)
+            self._ingest(catalog)
+            path.write_bytes(content)
+            away.unlink()
+
+    def _stranger(self) -> None:
+        """Another trap's images come to the hub, get small copies, and are deleted by its admin."""
+        taken = taken_by_others(self.number, 0)
+        for second in range(3):
+            moment = taken + timedelta(seconds=second)
+            content = drawn.trap(seed=second, taken=moment)
+            self.hub.upload(f"{STRANGER}.{moment:%Y-%m-%d_%H-%M-%S}.jpg", content)
+        asked = [
+            {"device": STRANGER, "datetime": f"{taken + timedelta(seconds=second):%Y-%m-%d_%H-%M-%S}"}
+            for second in range(3)
+        ]
+        self.hub.ask("delete_images", asked, "owner")
