@@ -91,6 +91,9 @@ class Well(Trap):
         assert len(self.home.sent) == len(set(self.home.sent))
         _, _, owed, quarantined, dropped = self.ledger()
         assert (owed, quarantined, dropped) == (0, 2, 0)
+
+    def assert_reasons(self) -> None:
+        """Why files are in quarantine is still known."""
         assert {row["path"]: row["reason"] for row in self.catalog.quarantined()} == {
             "rubbish.jpg": "not a JPEG: it does not begin like one",
             "empty.jpg": "cut off: the file is empty",
@@ -192,6 +195,7 @@ def test_a_damaged_catalog_is_rebuilt_and_nothing_is_lost_or_sent_twice(
     card, held = well.contents(), dict(well.home.stored)
     well.begin_again(damage)
     well.assert_well(card, held)
+    well.assert_reasons()
     well.time.sleep(1000 * 86400)
     well.prune()
     assert well.on_card() == set()
@@ -236,6 +240,7 @@ def test_a_write_ahead_log_that_is_gone_or_damaged_costs_nothing(well: Well, par
 
     well.begin_again(damage)
     well.assert_well(card, held)
+    well.assert_reasons()
 
 
 def test_killed_while_it_is_put_aside_the_old_log_is_not_played_into_the_new_catalog(well: Well) -> None:
@@ -247,6 +252,7 @@ def test_killed_while_it_is_put_aside_the_old_log_is_not_played_into_the_new_cat
 
     well.begin_again(damage)
     well.assert_well(card, held)
+    well.assert_reasons()
 
 
 @pytest.mark.parametrize("bytes_each", [1, 40])
