@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -470,19 +471,24 @@ def _back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) 
 # ── Prune ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def prune(catalog: Catalog, storage: Storage, settings: Prune, clock: Clock) -> int:
+def prune(catalog: Catalog, storage: Storage, settings: Prune, clock: Clock, soon: int = 0) -> int:
     """Free space on the card by removing images with positive proof, oldest first; how many went.
 
-    Only as far as `prune.keep_free` asks, and none younger than `prune.min_age`. The mark in the
-    catalog is durable before a file goes; what a crash left half done is finished first.
+    Only as far as `prune.keep_free` asks, and none younger than `prune.min_age`. But before capture would
+    have to stop, they make room for the `soon` bytes that are foreseen, whatever their age. The mark in
+    the catalog is durable before a file goes; what a crash left half done is finished first.
     """
     removed = _remove_pruned(catalog, storage)
-    while free_bytes(storage.spool) < settings.keep_free:
-        images = catalog.prunable(clock.wall() - settings.min_age, limit=16)
-        if not images:
-            break
-        catalog.mark_pruned([image.id for image in images])
-        removed += _remove_pruned(catalog, storage)
+    for wanted, older_than in (
+        (int(settings.keep_free), clock.wall() - settings.min_age),
+        (storage.min_free + soon, math.inf),
+    ):
+        while free_bytes(storage.spool) < wanted:
+            images = catalog.prunable(older_than, limit=16)
+            if not images:
+                break
+            catalog.mark_pruned([image.id for image in images])
+            removed += _remove_pruned(catalog, storage)
     return removed
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures import TimeoutError as DeadlinePassed
 from contextlib import suppress
+from datetime import datetime
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from trapsync import cameras, examine
-from trapsync.cameras import Camera
+from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock
 from trapsync.errors import CameraError, DamagedImage, StorageError, TrapsyncError
 from trapsync.image import Found, Image
@@ -35,6 +36,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
 # What befalls an examiner; the last when it was killed in between two files, or at its very start.
 _MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
+_ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
 _spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
 
 
@@ -51,8 +53,10 @@ def _become_child() -> None:
 class CameraProcess:
     """The camera in its own process. One thread uses it.
 
-    A failed capture closes and reopens the camera, one that passes its deadline costs the process.
-    Each is a CameraError; whether to give up is the caller's business. `make` makes the camera, there.
+    The ladder: a failed capture closes the camera, and the next one opens it again; a second failure in a row,
+    or one that passes its deadline, costs the process. Each is a CameraError; whether to give up is the
+    caller's business. A picture that looks wrong is kept; `oddity` says what is wrong with the last one, and
+    several in a row cost the process once. `make` makes the camera, there.
     """
 
     def __init__(
@@ -69,6 +73,9 @@ class CameraProcess:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
         self._started = 0.0
+        self._failures = 0
+        self._odd_pictures = 0
+        self.oddity: str | None = None
 
     def capture(self, taken: Set[str] = frozenset()) -> str:
         """Have one picture taken and stored; its path in the spool. Raises CameraError, StorageError.
@@ -93,8 +100,23 @@ class CameraProcess:
             code = self._kill()
             raise CameraError(f"the camera's process died ({_describe_exit(code)})") from error
         if isinstance(answer, TrapsyncError):
+            self._failed(answer)
             raise answer
-        return str(answer)
+        path, self.oddity = answer
+        self._taken_well()
+        return str(path)
+
+    def _failed(self, error: TrapsyncError) -> None:
+        if isinstance(error, CameraError):
+            self._failures += 1
+            if self._failures > 1:  # to open it again did not help
+                self.close()
+
+    def _taken_well(self) -> None:
+        self._failures = 0
+        self._odd_pictures = self._odd_pictures + 1 if self.oddity else 0
+        if self._odd_pictures == _ODD_PICTURES:  # once: it may just be a dark night
+            self.close()
 
     def _start(self) -> Connection:
         ours, theirs = _spawn.Pipe()
@@ -138,6 +160,22 @@ def _describe_exit(code: int | None) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
+class _Observed:
+    """A camera, and what looks wrong about its last picture."""
+
+    def __init__(self, camera: Camera, settings: CameraSettings) -> None:
+        self._settings = settings
+        self._camera = camera
+        self.oddity: str | None = None
+        self.open, self.close = camera.open, camera.close
+
+    def capture(self, moment: datetime) -> Frame:
+        """Take a picture, and look at it."""
+        frame = self._camera.capture(moment)
+        self.oddity = cameras.oddity(frame, self._settings)
+        return frame
+
+
 def _run_camera(
     pipe: Connection,
     settings: Settings,
@@ -150,7 +188,7 @@ def _run_camera(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a picture under way is finished; the pipe says when
     from trapsync import pipeline
 
-    camera = make(settings.camera, device)
+    camera = _Observed(make(settings.camera, device), settings.camera)
     is_open = False
     while True:
         try:
@@ -161,7 +199,8 @@ def _run_camera(
             if not is_open:
                 camera.open()
                 is_open = True
-            pipe.send(pipeline.capture(camera, settings, device, clock, taken))
+            path = pipeline.capture(camera, settings, device, clock, taken)
+            pipe.send((path, camera.oddity))
         except StorageError as error:  # no fault of the camera's
             pipe.send(error)
         except TrapsyncError as error:

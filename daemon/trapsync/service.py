@@ -58,6 +58,11 @@ _END = 9.0  # seconds for everything to end; then the process does, as it is
 _PATIENCE = 1800.0  # seconds without a sign of life of a job
 _SLOWEST = 100.0  # bytes per second: whoever sends an image more slowly is as good as dead
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
+_GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
+_GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and with fewer words
+_LONGEST_REST = 300.0  # seconds between two tries of a camera that was given up, if the rhythm is quicker
+_ROOM_FOR_COPIES = 10**6  # bytes
+_PULSE = 10.0  # seconds between two signs of life of the scheduler
 
 
 class Stopping(BaseException):
@@ -122,11 +127,14 @@ class Service:
         self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
+        self._rest = 0.0
+        self._has_failed = False
+        self._oddity: str | None = None
         self._inbox = Inbox(self._clock)
         self._reserve = Reserve(settings.storage.state)
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
-            executors={"default": SchedulerThreads(len(self._destinations) + 2)},
+            executors={"default": SchedulerThreads(len(self._destinations) + 4)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._threads: list[threading.Thread] = []
@@ -218,8 +226,9 @@ class Service:
     def _watch_over(self) -> None:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
         offset = self._clock.wall() - self._clock.monotonic()
+        tick = min(_TICK, (systemd.watchdog_seconds() or 60.0) / 4)
         while not self._stop.is_set():
-            self._stop.wait(_TICK)
+            self._stop.wait(tick)
             while self._words:
                 self._heed(self._words.pop())
             offset = self._straighten(offset)
@@ -285,14 +294,17 @@ class Service:
     def _capture(self) -> None:
         """Take a picture every so often. A missed one is not made up for; the rhythm stays."""
         every, clock = self.settings.capture.every, self._clock
-        due, failures = clock.monotonic(), 0
+        due, failures = clock.monotonic(), self._failures_before()
         self._board.beat("capture", self._patience())
         while self._captures != 0 and not self._stop.wait(max(0.0, due - clock.monotonic())):
             due = max(due + every, clock.monotonic())
+            self._rest = 0.0
             if schedule.is_open(self.settings.capture.windows, self._place, local_time(clock)):
                 failures = self._capture_once(failures)
             else:
                 self._board.beat("capture", self._patience())
+            while due < clock.monotonic() + self._rest - every:
+                due += every
         self._board.rest("capture")
         self._stop.wait()
 
@@ -309,8 +321,25 @@ class Service:
         self._inbox.put(path)
         self._captures = self._captures and self._captures - 1
         log.info("captured %s", path)
-        self._tell("capture", {"failures": 0, "error": None})
+        if failures >= _GIVEN_UP:
+            log.warning("there are pictures again, after %d failures", failures)
+        self._tell_oddity(self._camera.oddity)
+        self._tell("capture", {"failures": 0, "error": None, "oddity": self._oddity})
         return 0
+
+    def _tell_oddity(self, oddity: str | None) -> None:
+        """Say once what looks wrong about the pictures, and once that it is over."""
+        if oddity != self._oddity:
+            log.warning("%s", oddity or "the pictures look well again")
+        self._oddity = oddity
+
+    def _failures_before(self) -> int:
+        """Those in a row that an earlier run left off with: a broken camera stays broken over a restart."""
+        try:
+            return int((self._catalog.facts().get("capture") or {}).get("failures", 0))
+        except CatalogError as error:
+            log.error("%s", error)
+            return 0
 
     def _taken_names(self) -> set[str]:
         """Names of images that this second and the next may find used, though they have left the card."""
@@ -323,7 +352,15 @@ class Service:
     def _capture_failed(self, failures: int, error: Exception) -> int:
         if self._stop.is_set():  # the camera was taken away from us
             return failures
-        log.log(logging.ERROR if failures < 3 else logging.DEBUG, "no picture: %s", error)
+        # A camera is tried less and less often; a card may have room again any minute.
+        if failures + 1 >= _GIVEN_UP:
+            longest = _LONGEST_REST if isinstance(error, CameraError) else _BREATH
+            self._rest = min(longest, 2.0 ** min(failures, 30))
+        is_news = failures < _GIVEN_UP or not self._has_failed
+        self._has_failed = True
+        log.log(logging.ERROR if is_news else logging.DEBUG, "no picture: %s", error)
+        if failures + 1 == _GIVEN_UP:
+            log.error("%d failures in a row: it is tried less often from here on, in silence", _GIVEN_UP)
         self._tell("capture", {"failures": failures + 1, "error": str(error)})
         return failures + 1
 
@@ -335,8 +372,8 @@ class Service:
             log.error("%s", error)
 
     def _patience(self) -> float:
-        """Three intervals without a new image are too many (and a minute's grace to open the camera)."""
-        return 3 * self.settings.capture.every + self.settings.camera.deadline + 60
+        """Three intervals without a new image are too many; a quick rhythm gets some grace."""
+        return 3 * self.settings.capture.every + self.settings.camera.deadline + _GRACE
 
     # Ingest
 
@@ -379,7 +416,7 @@ class Service:
             log.warning("no thumbnails for now: %s", reason)
         self._tell("thumbnails", reason)
         while not reason:
-            images = self._catalog.without_thumbnails(1)
+            images = self._catalog.without_thumbnails(1) if self._has_room() else []
             for image in images:
                 made = self._examiners.make_thumbnails(image, image.path)
                 if not self._stop.is_set():
@@ -388,11 +425,17 @@ class Service:
         while True:
             yield False
 
+    def _has_room(self) -> bool:
+        """Whether there is room for small copies: they must not take the last of it, nor fail for want of it."""
+        storage = self.settings.storage
+        return pipeline.free_bytes(storage.thumbnails) >= max(storage.min_free, _ROOM_FOR_COPIES)
+
     # Jobs
 
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
         self._add_job("sweep", ingest.sweep, self._sweep)
+        self._add_pulse()
         self._add_job("housekeeping", 300.0, self._catalog.checkpoint)
         if self.settings.prune.enabled:
             self._add_job("prune", every, self._prune)
@@ -417,6 +460,15 @@ class Service:
 
         self._scheduler.add_job(job, Every(every), id=name, name=name)
 
+    def _add_pulse(self) -> None:
+        """The scheduler's own sign of life: without it no job would ever begin, and none be missed."""
+
+        def pulse() -> None:
+            self._board.beat("scheduler", 12 * _PULSE)
+
+        pulse()
+        self._scheduler.add_job(pulse, Every(_PULSE), id="pulse", name="pulse")
+
     def _run_jobs_now(self, prefix: str) -> None:
         for job in self._scheduler.get_jobs():
             if job.id.startswith(prefix):
@@ -431,9 +483,18 @@ class Service:
 
     def _prune(self) -> None:
         settings = self.settings
-        removed = pipeline.prune(self._catalog, settings.storage, settings.prune, self._clock)
+        removed = pipeline.prune(
+            self._catalog, settings.storage, settings.prune, self._clock, self._next_hour()
+        )
         if removed:
             log.info("pruned: %d, safe at their destinations", removed)
+
+    def _next_hour(self) -> int:
+        """How many bytes of pictures the next hour will bring, at the present rate."""
+        sizes = self._catalog.recent_sizes()
+        if not sizes or self.settings.camera.kind == "none":
+            return 0
+        return int(3600 / self.settings.capture.every * sum(sizes) / len(sizes))
 
     def _deliver(self, destination: Destination) -> None:
         name, settings = f"deliver:{destination.name}", destination.settings

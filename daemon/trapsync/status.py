@@ -147,6 +147,8 @@ def _capture(facts: dict[str, Any], settings: Settings, clock: Clock) -> list[Re
         ]
     if capture["failures"]:
         return [Reason("warning", f"the last picture failed: {capture['error']}")]
+    if capture.get("oddity"):
+        return [Reason("warning", capture["oddity"])]
     newest = facts["newest_image"]
     awake = schedule.is_open(settings.capture.windows, place(settings), local_time(clock))
     if newest and awake and newest["age_s"] is not None and newest["age_s"] > 3 * settings.capture.every + 60:

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from trapsync.errors import CameraError
+from trapsync import jpeg
+from trapsync.errors import CameraError, DamagedImage
 from trapsync.settings import Camera as CameraSettings
+
+# Bytes per pixel. A picture of a single colour takes 0.016 to 0.020 (a DC and an end-of-block code for each
+# block, 4:2:0 to 4:2:2); the noise of a night alone makes it several times as much.
+_NEXT_TO_NOTHING = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,25 @@ class Camera(Protocol):
 
     def close(self) -> None:
         """Let the hardware go. Never raises; may be called twice."""
+
+
+def oddity(frame: Frame, settings: CameraSettings) -> str | None:
+    """What looks wrong about a picture, in words for a person; None where nothing does.
+
+    Such a picture is kept all the same: it may show a night like any other. CameraError if it is none.
+    """
+    try:
+        header = jpeg.header(frame.jpeg)
+    except DamagedImage as error:
+        raise CameraError(f"the camera's picture is no JPEG: {error}") from None
+    width, height = settings.resolution
+    # A sensor may round down to even numbers; pictures that are replayed have the size that they have.
+    fits = (header.width, header.height) in {(width, height), (width - width % 2, height - height % 2)}
+    if not fits and not (settings.kind == "simulated" and settings.simulated.replay):
+        return f"the pictures are {header.width} × {header.height}, not {width} × {height} as set"
+    if len(frame.jpeg) - header.scan < _NEXT_TO_NOTHING * header.width * header.height:
+        return "the pictures show next to nothing: is the lens covered, or the camera broken?"
+    return None
 
 
 def make(settings: CameraSettings, device: str) -> Camera:
