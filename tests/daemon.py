@@ -49,6 +49,8 @@ retry_longest = "500 ms"
 class Daemon:
     """A daemon's folder: its config, and the process once it is started."""
 
+    program: tuple[str, ...] = ("-m", "trapsync")
+
     def __init__(self, folder: Path, more: str = "", *, camera: str = "none") -> None:
         self.folder = folder
         self.config = folder / "trapsync.toml"
@@ -62,7 +64,7 @@ class Daemon:
         """Start `trapsync run`; its log goes to a file."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "trapsync", "-c", str(self.config), "run", *arguments],
+                [sys.executable, *self.program, "-c", str(self.config), "run", *arguments],
                 stderr=log,
                 stdout=log,
                 env=os.environ | environment,
@@ -78,6 +80,11 @@ class Daemon:
     def signal(self, number: int) -> None:
         """Send a signal to the daemon's own process."""
         os.kill(self.pid, number)
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it lives."""
+        assert self._process
+        return self._process.poll()
 
     def wait(self, seconds: float = 15) -> int:
         """Wait for its end; its exit code."""

@@ -2,12 +2,17 @@
 
 import ctypes
 import os
+import signal
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from pkgutil import resolve_name
 
 import drawn
+from trapsync import service, thumbnail
 from trapsync.cameras import Frame
 from trapsync.errors import CameraError
 from trapsync.examine import examine
@@ -45,6 +50,13 @@ class StillClock:
         return True
 
 
+def black(width: int = 160, height: int = 120) -> bytes:
+    """A picture without any light, and without noise."""
+    size = f'width="{width}" height="{height}"'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect {size}/></svg>'
+    return thumbnail.draw(svg, width=width, height=height, noise=0, seed=1, quality=90)
+
+
 class Camera:
     """A camera whose n-th picture goes as the n-th word of the file `script` in the current folder says."""
 
@@ -62,9 +74,18 @@ class Camera:
             time.sleep(60)
         if word == "die":
             os._exit(3)
+        if word == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if word == "fail":
             raise CameraError("the cable is loose")
-        return Frame(drawn.plain(), 160, 120, f"opened {self._opened} pid {os.getpid()}")
+        if word == "rubbish":
+            return Frame(b"no picture", 160, 120, "imx477")
+        model = f"opened {self._opened} pid {os.getpid()}"
+        if word == "black":
+            return Frame(black(), 160, 120, model)
+        if word == "small":
+            return Frame(drawn.plain(80, 60), 80, 60, model)
+        return Frame(drawn.plain(), 160, 120, model)
 
     def close(self) -> None:
         pass
@@ -73,3 +94,44 @@ class Camera:
 def make(settings: CameraSettings, device: str) -> Camera:
     """What the camera process is given in place of `cameras.make`."""
     return Camera(settings, device)
+
+
+# ── A daemon of which one part freezes: `python misfortunes.py PART -c CONFIG run` ───────────────────
+
+
+def _freeze(*_: object) -> None:
+    while True:
+        time.sleep(60)
+
+
+def _fail(*_: object) -> str:
+    raise CameraError("the cable is loose")
+
+
+SERVICE = "trapsync.service:"
+FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
+    "main": (SERVICE + "Service", "_straighten", _freeze),
+    "capture": (SERVICE + "CameraProcess", "capture", _freeze),
+    "camera": (SERVICE + "CameraProcess", "capture", _fail),
+    "ingest": (SERVICE + "Service", "_ingest_some", _freeze),
+    "thumbnails": (SERVICE + "Examiners", "make_thumbnails", _freeze),
+    "scheduler": (SERVICE + "BackgroundScheduler", "_process_jobs", _freeze),
+    "sweep": (SERVICE + "Service", "_sweep", _freeze),
+    "deliver": (SERVICE + "Service", "_deliver", _freeze),
+}
+
+
+def _run_freezing(part: str) -> None:
+    """Run the program with one part replaced, and with less patience than a trap has in the field."""
+    if part in FREEZING:
+        service._GRACE, service._PULSE, service._PATIENCE = 1.0, 0.2, 3.0
+        setattr(service.Service, "_ingest_limit", lambda _self: 3.0)  # noqa: B010
+        where, name, instead = FREEZING[part]
+        setattr(resolve_name(where), name, instead)
+    from trapsync.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    _run_freezing(sys.argv.pop(1))

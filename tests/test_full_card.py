@@ -2,13 +2,18 @@
 
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import daemon
+import drawn
 import hub_server
+from test_daemon import children
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small filesystem to fill")
 
@@ -78,3 +83,110 @@ def test_on_a_full_card_deliveries_go_on(card: Path, tmp_path: Path) -> None:
         with hub_server.running(tmp_path / "hub", port=port) as hub:
             trap.until(lambda f: len(hub.rows()) == 3, seconds=60)
             assert trap.status()["daemon"]["running"]
+
+
+@pytest.mark.parametrize("where", ["spool", "state", "stick"])
+def test_whichever_part_is_full_nothing_short_gets_a_name_and_all_goes_on_when_there_is_room(
+    card: Path, tmp_path: Path, where: str
+) -> None:
+    """The spool (pictures, quarantine), the state (catalog, its log, small copies), or a destination."""
+    places = {name: card if name == where else tmp_path / name for name in ("spool", "state", "stick")}
+    places["stick"].mkdir(exist_ok=True)
+    (places["stick"] / ".trapsync-destination").touch()
+    more = f"""[destinations.stick]
+kind = "directory"
+path = "{places["stick"]}"
+every = "1 s"
+retry_first = "100 ms"
+retry_longest = "1 s"
+"""
+    with daemon.running(tmp_path / "trap", more, camera="simulated") as trap:
+        trap.stop()
+        config = trap.config.read_text().replace('min_free = "1 MB"', 'min_free = "0 B"')
+        for name in ("spool", "state"):
+            config = config.replace(f'{name} = "{name}"', f'{name} = "{places[name]}/{name}"')
+        trap.config.write_text(config)
+        fill(card, 9_000_000)  # no room for the reserve, so that it really ends
+        trap.start()
+        trap.until(lambda f: f["ledger"]["delivered"] > 1)
+        ballast = fill_to_the_last_byte(card)
+        spool = places["spool"] / "spool"
+        put_if_there_is_room(spool / "cut-off.jpg", drawn.trap()[:-100])
+        put_if_there_is_room(spool / "empty.jpg", b"")
+        began, used = time.monotonic(), cpu_seconds(trap.pid)
+        passes(trap, 10)
+        share = (cpu_seconds(trap.pid) - used) / (time.monotonic() - began)
+        assert share < 0.5, f"a busy loop: {share:.0%} of a CPU"
+        assert sound(places["stick"])
+        assert sound(spool, "cut-off.jpg", "empty.jpg")
+        ballast.unlink()
+        (card / "more ballast").unlink()
+        before = trap.status()["ledger"]["delivered"]
+        trap.until(lambda f: f["ledger"]["delivered"] > before + 1, seconds=60)
+        facts = trap.until(lambda f: f["ledger"]["quarantined"] == 2 - len(list(spool.glob("*.jpg"))))
+        assert facts["ledger"]["captured"] == sum(
+            facts["ledger"][state] for state in ("delivered", "owed", "quarantined", "dropped")
+        )
+        assert "Traceback" not in trap.text()
+        sys.stdout.write(f"{where} full: {share:.1%} of a CPU\n")
+
+
+def fill_to_the_last_byte(card: Path) -> Path:
+    """Leave no byte; a second file takes what is given up within a moment, such as a reserve."""
+    ballast = fill(card, 0)
+    with suppress(OSError), (card / "more ballast").open("wb", buffering=0) as file:
+        while file.write(bytes(512)):
+            pass
+    return ballast
+
+
+def put_if_there_is_room(path: Path, content: bytes) -> None:
+    with suppress(OSError):
+        path.write_bytes(content)
+
+
+def sound(folder: Path, *others: str) -> bool:
+    """Whether every JPEG has its end, those of other programs aside."""
+    ours = (path for path in folder.rglob("*.jpg") if not path.name.endswith(others or "\0"))
+    return all(path.read_bytes().endswith(b"\xff\xd9") for path in ours)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the daemon and its children have used, the children that ended included."""
+    ticks = 0
+    for one in [pid, *children(pid)]:
+        with suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:13])) + (sum(map(int, fields[13:15])) if one == pid else 0)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def passes(trap: daemon.Daemon, seconds: float) -> None:
+    """Let the daemon live for so long."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        trap.wait(seconds)
+
+
+def test_on_a_card_that_fills_up_safe_images_make_room_and_capture_never_stops(
+    card: Path, tmp_path: Path
+) -> None:
+    more = f"""[prune]
+enabled = true
+keep_free = "0 B"
+[destinations.stick]
+kind = "directory"
+path = "{tmp_path}"
+every = "1 s"
+"""
+    (tmp_path / ".trapsync-destination").touch()
+    with daemon.running(card, more, camera="simulated") as trap:
+        trap.until(lambda f: f["ledger"]["delivered"] > 3)
+        trap.stop()
+        fill(card, 3_000_000)  # an hour of pictures takes far more than that
+        trap.start()
+        trap.until(lambda f: f["ledger"]["captured"] > len(list(trap.spool.rglob("*.jpg"))))
+        assert sound(trap.spool)
+        facts = trap.status()
+        assert (facts["verdict"], facts["ledger"]["dropped"]) == ("ok", 0)
+        kept = {path.name for path in tmp_path.rglob("*.jpg") if card not in path.parents}
+        assert len(kept) >= facts["ledger"]["delivered"]

@@ -113,7 +113,7 @@ def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CameraPr
     monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))
     settings = Settings(
         storage=Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(0)),
-        camera=Camera(settle=Duration(0), deadline=Duration(3)),
+        camera=Camera(settle=Duration(0), deadline=Duration(3), resolution=(160, 120)),
     )
     process = CameraProcess(settings, drawn.DEVICE, misfortunes.StillClock(), misfortunes.make)
     yield process
@@ -169,6 +169,59 @@ def test_a_camera_process_that_dies_is_replaced(camera: CameraProcess, tmp_path:
     with pytest.raises(CameraError, match="exit code 3"):
         camera.capture()
     assert camera.capture()
+
+
+def test_a_camera_that_fails_again_after_it_was_opened_anew_gets_a_new_process(
+    camera: CameraProcess, tmp_path: Path
+) -> None:
+    script(tmp_path, "ok fail fail ok")
+    first = model(tmp_path, camera.capture())
+    for _ in range(2):
+        with pytest.raises(CameraError, match="the cable is loose"):
+            camera.capture()
+    second = model(tmp_path, camera.capture())
+    assert second.startswith("opened 1 ")
+    assert second != first
+
+
+def test_a_camera_process_that_is_frozen_is_replaced(camera: CameraProcess, tmp_path: Path) -> None:
+    script(tmp_path, "stop ok")
+    with pytest.raises(CameraError, match="within 3 s"):
+        camera.capture()
+    assert camera.capture()
+
+
+def test_what_the_camera_gives_and_is_no_picture_is_the_cameras_failure(
+    camera: CameraProcess, tmp_path: Path
+) -> None:
+    script(tmp_path, "rubbish ok")
+    with pytest.raises(CameraError, match="no JPEG"):
+        camera.capture()
+    assert camera.capture()
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"), [("black", "next to nothing"), ("small", "80 × 60, not 160 × 120")]
+)
+def test_a_picture_that_looks_wrong_is_kept_and_its_oddity_told_until_the_next_is_well(
+    camera: CameraProcess, tmp_path: Path, word: str, reason: str
+) -> None:
+    script(tmp_path, f"ok {word} ok")
+    camera.capture()
+    assert camera.oddity is None
+    path = camera.capture()
+    assert reason in str(camera.oddity)
+    assert examine(tmp_path / "spool", path).size > 500
+    camera.capture()
+    assert camera.oddity is None
+
+
+def test_a_row_of_black_pictures_costs_the_process_once_and_no_picture(
+    camera: CameraProcess, tmp_path: Path
+) -> None:
+    script(tmp_path, 8 * "black ")
+    models = [model(tmp_path, camera.capture()) for _ in range(8)]
+    assert [models.index(one) for one in models] == [0, 0, 0, 3, 3, 3, 3, 3]
 
 
 def test_a_card_that_is_nearly_full_stops_capture_with_a_reason(

@@ -9,7 +9,7 @@ from bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.examine import thumbnail_paths
 from trapsync.image import place_of
-from trapsync.settings import Duration, Size
+from trapsync.settings import Duration, Prune, Size
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> None:
@@ -222,3 +222,20 @@ def test_a_sweep_after_pruning_reports_no_loss(trap: Trap) -> None:
     trap.prune()
     assert trap.ingest() == pipeline.Ingested()
     assert trap.catalog.vanished() == 0
+
+
+def test_safe_images_younger_than_the_least_age_go_rather_than_that_capture_stops(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 20, home)
+    trap.deliver(home)
+    settings = Prune(enabled=True, min_age=Duration(10**6), keep_free=Size(0))
+    free = pipeline.free_bytes(trap.storage.spool)
+    assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, soon=0) == 0
+    assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, soon=2 * free) == 20
+
+
+def test_what_is_foreseen_takes_no_image_without_proof(trap: Trap) -> None:
+    fill(trap, 3, Memory())
+    settings = Prune(enabled=True, min_age=Duration(0), keep_free=Size(0))
+    assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, soon=10**15) == 0
+    assert len(trap.on_card()) == 3

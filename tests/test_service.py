@@ -2,7 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from msgspec import structs
 import daemon
 from bench import Memory
 from fake_time import FakeTime
+from trapsync import status
 from trapsync.destinations import Receipt
-from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
+from trapsync.errors import CameraError, CatalogDamaged, CatalogError, SettingsError, StorageError
 from trapsync.image import Image
 from trapsync.pipeline import Hands, Turn
 from trapsync.service import Board, Every, Service
-from trapsync.settings import load
+from trapsync.settings import Settings, load
 
 
 def test_a_job_runs_soon_at_first_and_then_after_its_interval_give_or_take_a_tenth() -> None:
@@ -240,6 +243,127 @@ def test_the_watchdog_is_fed_while_all_parts_live_and_no_longer(
     time.sleep(61)
     service._check_parts()
     assert said == ["WATCHDOG=1"]
+
+
+class Unlucky:
+    """A camera that fails until so many tries are over."""
+
+    oddity: str | None = None
+
+    def __init__(self, error: Exception, tries: int = 10**9) -> None:
+        self.error = error
+        self.tries = tries
+        self.tried: list[float] = []
+        self.time = FakeTime()
+
+    def capture(self, _taken: object) -> str:
+        self.tried.append(self.time.monotonic())
+        if len(self.tried) <= self.tries:
+            raise self.error
+        return "a.jpg"
+
+
+class Passing:
+    """Where the word to stop stands: time passes while one waits for it, and after an hour it comes."""
+
+    def __init__(self, time: FakeTime, seconds: float = 3600.0) -> None:
+        self._time = time
+        self._end = time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        return self._time.monotonic() >= self._end
+
+    def wait(self, seconds: float = 0.0) -> bool:
+        self._time.sleep(seconds)
+        return self.is_set()
+
+
+@pytest.fixture
+def hour(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[Unlucky], dict[str, Any]]:
+    """Let an hour of the capture thread pass with a camera; the last fact about it."""
+
+    def pass_by(camera: Unlucky) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        monkeypatch.setattr(service, "_clock", camera.time)
+        monkeypatch.setattr(service, "_board", Board(camera.time))
+        monkeypatch.setattr(service, "_stop", Passing(camera.time))
+        monkeypatch.setattr(service, "_camera", camera, raising=False)
+        monkeypatch.setattr(service, "_taken_names", set)
+        monkeypatch.setattr(service, "_failures_before", lambda: 0)
+        monkeypatch.setattr(service, "_tell", lambda name, value: facts.update({name: value}))
+        service._capture()
+        return facts
+
+    return pass_by
+
+
+def test_a_broken_camera_is_tried_less_and_less_often_and_fills_no_log(
+    hour: Callable[[Unlucky], dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = Unlucky(CameraError("the cable is loose"))
+    facts = hour(camera)
+    gaps = [later - earlier for earlier, later in pairwise(camera.tried)]
+    assert gaps[:2] == [1.0, 1.0]  # the ladder is climbed at once
+    assert gaps == sorted(gaps)
+    assert max(gaps) <= 300
+    assert 15 < len(camera.tried) < 30
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 4
+    assert facts["capture"] == {"failures": len(camera.tried), "error": "the cable is loose"}
+
+
+def test_a_camera_that_is_still_broken_after_a_restart_is_said_to_once_more(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "_tell", lambda *_: None)
+    for failures in range(40, 50):
+        service._capture_failed(failures, CameraError("the cable is loose"))
+    assert [r.levelname for r in caplog.records if r.levelname != "DEBUG"] == ["ERROR"]
+
+
+def test_a_card_that_has_room_again_is_noticed_within_a_minute(
+    hour: Callable[[Unlucky], dict[str, Any]],
+) -> None:
+    camera = Unlucky(StorageError("the card is full"))
+    hour(camera)
+    assert max(later - earlier for earlier, later in pairwise(camera.tried)) <= 60
+
+
+def test_a_camera_that_comes_back_is_back_in_its_rhythm(
+    hour: Callable[[Unlucky], dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = Unlucky(CameraError("the cable is loose"), tries=6)
+    facts = hour(camera)
+    assert {later - earlier for earlier, later in pairwise(camera.tried[7:])} == {1.0}
+    assert "pictures again" in caplog.text
+    assert facts["capture"] == {"failures": 0, "error": None, "oddity": None}
+
+
+def test_pictures_that_look_wrong_are_said_to_once_and_shown_by_the_status(
+    hour: Callable[[Unlucky], dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = Unlucky(CameraError(""), tries=0)
+    camera.oddity = "the pictures show next to nothing"
+    facts = hour(camera)
+    assert facts["capture"]["oddity"] == camera.oddity
+    assert caplog.text.count("next to nothing") == 1
+
+
+def test_the_status_warns_of_pictures_that_look_wrong(service: Service) -> None:
+    capture = {"failures": 0, "error": None, "oddity": "the pictures show next to nothing"}
+    facts = {"daemon": {"running": True}, "capture": capture, "newest_image": None}
+    (reason,) = status._capture(facts, Settings(), FakeTime())
+    assert (reason.verdict, reason.text) == ("warning", capture["oddity"])
+
+
+def test_a_camera_that_was_broken_before_a_restart_is_still_failing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Remembering:
+        def facts(self) -> dict[str, Any]:
+            return {"capture": {"failures": 7, "error": "the cable is loose"}}
+
+    monkeypatch.setattr(service, "_catalog", Remembering(), raising=False)
+    assert service._failures_before() == 7
 
 
 class _Alive:
