@@ -145,15 +145,16 @@ def test_the_ingest_thread_survives_what_the_card_refuses(
     assert tried == [["a.jpg"]]
 
 
-def test_an_image_that_is_sent_for_hours_is_no_silence(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("hours", "silent"), [(2.5, []), (3, ["deliver:home"])])
+def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_deadlines(
+    service: Service, monkeypatch: pytest.MonkeyPatch, hours: float, silent: list[str]
 ) -> None:
     time = FakeTime()
     board = Board(time)
     overdue: list[list[str]] = []
 
     def send(image: Image) -> Receipt:
-        time.sleep(3 * 3600)
+        time.sleep(hours * 3600)
         overdue.append(board.overdue())
         return Receipt(f"md5:{image.md5}")
 
@@ -167,7 +168,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence(
     home = Memory()
     home.settings = structs.replace(home.settings, parallel=1)
     service._deliver(home)
-    assert overdue == [[], []]
+    assert overdue == [silent, silent]
 
 
 def test_what_hangs_at_the_end_does_not_keep_the_process(

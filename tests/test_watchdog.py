@@ -105,6 +105,16 @@ def test_a_part_that_freezes_ends_the_words_to_the_watchdog(tmp_path: Path, part
             assert "no sign of life from: " in trap.text()
 
 
+def test_while_the_camera_is_broken_deliveries_go_on(tmp_path: Path) -> None:
+    (tmp_path / ".trapsync-destination").touch()
+    more = f'[destinations.stick]\nkind = "directory"\nevery = "1 s"\npath = "{tmp_path}"\n'
+    with watched(tmp_path, more, part="camera") as (trap, _):
+        trap.until(lambda f: f["verdict"] == "failing" and "the cable is loose" in f["reasons"][0])
+        drawn.put(trap.spool, drawn.trap(), drawn.NAME)
+        trap.until(lambda f: f["ledger"]["delivered"] == 1)
+        assert trap.status()["verdict"] == "failing"
+
+
 @pytest.mark.parametrize("child", [0, 1])  # the camera's process and an examiner, in some order
 def test_a_child_that_is_frozen_is_replaced_and_the_words_go_on(tmp_path: Path, child: int) -> None:
     with watched(tmp_path) as (trap, systemd):

@@ -12,6 +12,7 @@ Whatever dies takes the daemon down loudly; systemd starts it again, and nothing
 """
 
 import logging
+import math
 import os
 import random
 import signal
@@ -56,7 +57,6 @@ _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
 _HANDFUL = 32  # files that are examined and committed together
 _END = 9.0  # seconds for everything to end; then the process does, as it is
 _PATIENCE = 1800.0  # seconds without a sign of life of a job
-_SLOWEST = 100.0  # bytes per second: whoever sends an image more slowly is as good as dead
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 _GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
 _GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and with fewer words
@@ -498,7 +498,9 @@ class Service:
 
     def _deliver(self, destination: Destination) -> None:
         name, settings = f"deliver:{destination.name}", destination.settings
-        longest, slowest = 0.0, min(_SLOWEST, settings.bandwidth / settings.parallel / 4 or _SLOWEST)
+        # A send has its own deadlines, and may be begun anew: four times as long, and it hangs.
+        slowest = min(settings.slowest(), settings.bandwidth / settings.parallel or math.inf) / 4
+        longest = 0.0
 
         def progress() -> None:
             self._board.beat(name, _PATIENCE + longest)

@@ -250,6 +250,10 @@ class Destination(Table, frozen=True):
         within(self, every=(1, 7 * 86400), parallel=(1, 16), retry_first=(0.1, 86400))
         within(self, retry_longest=(0.1, 7 * 86400))
 
+    def slowest(self) -> float:
+        """Bytes per second: one that sends more slowly has given up by itself, or hangs."""
+        return 2000.0
+
 
 class Settings(Table, frozen=True):
     """The whole config file. `destinations` stays raw here: each kind decodes its own table."""

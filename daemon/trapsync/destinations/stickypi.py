@@ -67,6 +67,10 @@ class Settings(Destination, frozen=True, kw_only=True):
             raise ValueError("username: must not be empty, and holds no colon")
         within(self, least_rate=(1, 10**9), patience=(0.1, 3600))
 
+    def slowest(self) -> float:
+        """As the owner says."""
+        return float(self.least_rate)
+
 
 def connect(name: str, settings: Settings, tools: Tools) -> "StickyPi":
     """Make the destination; nothing is sent yet."""
