@@ -387,3 +387,23 @@ def test_systemd_hears_ready_watchdog_and_stopping(tmp_path: Path) -> None:
             heard.append(listener.recv(100))
         assert one.wait() == 0
     assert heard[:2] == [b"READY=1", b"WATCHDOG=1"]
+
+
+def test_small_copies_wait_for_room_instead_of_being_given_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Wanting(Refusing):
+        def without_thumbnails(self, limit: int) -> list[Image]:
+            asked.append(limit)
+            return []
+
+    free = [0]
+    monkeypatch.setattr("trapsync.pipeline.free_bytes", lambda _folder: free[0])
+    monkeypatch.setattr(service, "_catalog", Wanting(), raising=False)
+    monkeypatch.setattr(service, "_tell", lambda *_: None)
+    steps = service._thumbnails()
+    assert (next(steps), asked) == (False, [])
+    free[0] = 10**9
+    assert (next(steps), asked) == (False, [1])
