@@ -239,3 +239,16 @@ def test_what_is_foreseen_takes_no_image_without_proof(trap: Trap) -> None:
     settings = Prune(enabled=True, min_age=Duration(0), keep_free=Size(0))
     assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, soon=10**15) == 0
     assert len(trap.on_card()) == 3
+
+
+def test_what_a_killed_prune_has_removed_did_not_vanish(trap: Trap, caplog: pytest.LogCaptureFixture) -> None:
+    home = Memory()
+    fill(trap, 2, home)
+    trap.deliver(home)
+    trap.catalog.mark_pruned([image.id for image in trap.catalog.prunable(2e9, 9)])
+    (trap.storage.spool / min(trap.on_card())).unlink()
+    trap.restart()
+    trap.ingest()
+    assert "vanished" not in caplog.text
+    assert trap.prune() == 1
+    assert trap.ledger() == (2, 2, 0, 0, 0)

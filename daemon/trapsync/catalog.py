@@ -403,13 +403,13 @@ class Catalog:
         if left:
             self._revive(db, image_id)
             return False
-        db.execute(
+        gone = db.execute(
             """UPDATE images SET gone_at = ?, gone_why = ?, state = iif(state = 'owed', 'dropped', state)
                WHERE id = ? AND gone_at IS NULL""",
             [self._clock.wall(), why, image_id],
-        )
+        ).rowcount
         db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
-        return True
+        return bool(gone)  # if it was pruned, a crash came before that was written down
 
     # Thumbnails
 
