@@ -263,6 +263,10 @@ class Torment:
             self.acknowledged[name] = self.hub.stored().get(name, "lost")
         self.report.phases.update(self._phases(new))
 
+    def _kept(self) -> list[Path]:
+        """What is in quarantine; beside each of them lies its reason."""
+        return list((self.spool / ".quarantine").glob("*.jpg"))
+
     def _new_log(self) -> str:
         text = self.trap.text()[self._read :]
         self._read += len(text)
@@ -307,7 +311,7 @@ class Torment:
             "owed, not sent": any(owed[name] - there[name] for name in owed),
             "at the hub, not marked": bool(owed["hub"] & there["hub"]),
             "on the stick, not marked": bool(owed["stick"] & there["stick"]),
-            "quarantined, not moved": unmoved > len(list((self.spool / ".quarantine").glob("*"))),
+            "quarantined, not moved": unmoved > len(self._kept()),
             "marked as pruned, not removed": bool(pruned),
         }
         return {phase for phase, is_so in claims.items() if is_so}
@@ -360,7 +364,7 @@ class Torment:
         on_card = _digests(self._files(self.spool))
         assert on_card.items() <= expected.items()
         assert self._prune or on_card == expected
-        assert len(list((self.spool / ".quarantine").iterdir())) == self._bad
+        assert len(self._kept()) == self._bad
         # Every start found its catalog sound, none was put aside.
         assert not list(self.state.glob("*damaged*"))
         assert "kept as" not in self.trap.text()
