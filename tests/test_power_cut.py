@@ -67,8 +67,8 @@ def work_until_the_cut(card: powercut.Card, boot: int, chance: random.Random, *m
             pass
         else:
             pytest.fail(f"the worker ended before the cut: {worker.stderr.read().decode()}")
-        # Only what was said before counts: in the 20 ms that the shutdown takes, ext4 may call a flush done
-        # whose extents it converts no more. That is a fault of this way to cut; without power nobody answers.
+        # Only what was said before counts: in the milliseconds that the shutdown takes, ext4 may call a flush
+        # done that it then drops. That is a fault of this way to cut; without power nobody answers.
         said = _read_what_is_there(worker.stdout.fileno())
         card.cut()
         worker.kill()
