@@ -1,0 +1,623 @@
+"""A trap's whole life, as Hypothesis makes it up: every misfortune of the field, in any order.
+
+After each step the account is right, every picture that was ever safe is safe, and nothing arrived twice or
+damaged. In the end everything is well again, and then everything must have arrived.
+
+`TRAPSYNC_EXAMPLES` is how many lives there are, `TRAPSYNC_STEPS` how long each may last, and with
+`TRAPSYNC_SHRINK=1` a life that fails is made as short as it can be.
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlite_utils import Database
+
+import bench
+import drawn
+from conformance import tools
+from trapsync import by_hand, durable, failpoint, pipeline, soundness
+from trapsync.cameras import Frame
+from trapsync.catalog import Catalog
+from trapsync.destinations import Receipt, directory
+from trapsync.errors import CatalogError, Failed, Refused, StorageError, Unreachable
+from trapsync.image import Image
+from trapsync.migrations import migrations
+from trapsync.settings import Settings
+from trapsync.trap import open_catalog
+
+EXAMPLES = int(os.environ.get("TRAPSYNC_EXAMPLES", "60"))
+SHRINK = bool(os.environ.get("TRAPSYNC_SHRINK"))
+STEPS = int(os.environ.get("TRAPSYNC_STEPS", "40"))
+
+MEMORY = Path("/dev/shm")  # where flushes cost nothing
+HOUR, DAY = 3600.0, 86400.0
+PRISTINE = Database(memory=True, execute_plugins=False)
+migrations.apply(PRISTINE)
+
+
+RUBBISH = {
+    "nothing": b"",
+    "a GIF": b"GIF89a",
+    "a portal's page": b"<html>",
+    "half": drawn.plain()[:-1500],
+    "no end": drawn.plain()[:-2] + b"\xff\x01",
+}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Server(bench.Memory):
+    """A server that minds what it holds: other bytes under a name it refuses, and it counts what comes twice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, batch=3)
+        self.mood = "well"
+        self.again = 0
+        self._patience = 0
+
+    def be(self, mood: str, patience: int) -> None:
+        """From the so many-th image on, behave like this."""
+        self.mood, self._patience = mood, patience
+
+    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        if self.mood == "deaf":
+            raise Unreachable("no answer")
+        return {i.id: self._verdict(i) for i in images if i.key in self.stored}
+
+    def _verdict(self, image: Image) -> Receipt | Exception:
+        if self.stored[image.key] != image.sha256:
+            return Refused("other bytes are here under this name")
+        return Receipt(f"sha256:{image.sha256}")
+
+    def deliver(self, image: Image, path: Path) -> Receipt:
+        content = path.read_bytes()
+        self._patience -= 1
+        if self._patience < 0:
+            match self.mood:
+                case "portal":
+                    raise Unreachable("a portal's page")
+                case "failing":
+                    raise Failed("500, no reason given")
+                case "refusing":
+                    raise Refused("too large")
+        if image.key in self.stored:
+            verdict = self._verdict(image)
+            self.again += isinstance(verdict, Receipt)
+            if isinstance(verdict, Refused):
+                raise verdict
+        if hashlib.sha256(content).hexdigest() != image.sha256:
+            raise Failed("the file on the card is not the one that was examined")
+        self.stored[image.key] = image.sha256
+        if self.mood == "answers lost" and self._patience < 0:
+            raise Unreachable("cut after the body")
+        return Receipt(f"sha256:{image.sha256}")
+
+
+class Camera:
+    """Gives another picture each time."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def open(self) -> None:
+        pass
+
+    def capture(self, moment: object) -> Frame:
+        self.taken += 1
+        return Frame(drawn.plain(seed=self.taken % 5) + b"%d" % self.taken, 160, 120, "simulated")
+
+    def close(self) -> None:
+        pass
+
+
+class Life(RuleBasedStateMachine):
+    """One trap, its two servers and a stick, and what the model knows of every picture, by its digest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="trapsync-model-", dir=MEMORY if MEMORY.is_dir() else None)
+        )
+        self.trap = bench.Trap(self.folder, settle=60.0)
+        self.settings = Settings(storage=self.trap.storage)
+        self.home, self.gallery = Server("home"), Server("gallery")
+        self.stick_folder = self.folder / "stick"
+        self.stick_folder.mkdir()
+        (self.stick_folder / directory.MARK).touch()
+        table = directory.Settings(kind="directory", path=self.stick_folder)
+        self.stick = directory.connect("stick", table, tools(self.trap.time))
+        self.required = {"home": True, "gallery": False}
+        self.camera = Camera()
+        self.safe: set[str] = set()  # whatever was whole on the card once
+        self.taken_away: set[str] = set()  # by people
+        self.pruned: set[str] = set()
+        self.pocket: list[tuple[str, bytes]] = []  # files that were taken away, and where they lay
+        self.unfinished: dict[str, bytes] = {}
+        self.files = 0
+
+    def teardown(self) -> None:
+        try:
+            self.in_the_end_everything_arrives()
+        finally:
+            self.trap.catalog._db.close()
+            shutil.rmtree(self.folder)
+
+    # What the model sees
+
+    @property
+    def spool(self) -> Path:
+        return self.trap.storage.spool
+
+    def destinations(self) -> list[Any]:
+        every: list[Any] = [self.home, self.gallery, self.stick]
+        return [one for one in every if one.name in self.required]
+
+    def on_card(self) -> dict[str, str]:
+        """Path to digest of every whole picture in the spool."""
+        found = {path: digest(self.spool / path) for path in self.trap.on_card()}
+        return {path: one for path, one in found.items() if one in self.safe and path.isprintable()}
+
+    def held(self, name: str) -> dict[str, str]:
+        """What a destination holds: where, and which digest."""
+        if name == "stick":
+            root = self.stick_folder if self.stick_folder.exists() else self.folder / "pulled"
+            return {str(p.relative_to(root)): digest(p) for p in root.rglob("*.jp*g") if p.is_file()}
+        return {"home": self.home, "gallery": self.gallery}[name].stored
+
+    def paths(self) -> list[str]:
+        return sorted(path for path in self.trap.on_card() if path.isprintable())
+
+    def choose(self, number: int) -> str | None:
+        paths = self.paths()
+        return paths[number % len(paths)] if paths else None
+
+    def put(self, path: str, content: bytes) -> None:
+        """Some program or person leaves a file there; no two within one tick of the clock of files."""
+        self.files += 1
+        (self.spool / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.spool / path).write_bytes(content)
+        moment = int(self.trap.time.wall() * 1e9) + self.files
+        os.utime(self.spool / path, ns=(moment, moment))
+
+    def acknowledge(self, content: bytes) -> None:
+        one = hashlib.sha256(content).hexdigest()
+        self.safe.add(one)
+        self.taken_away.discard(one)
+
+    def note_what_was_taken(self, before: dict[str, str]) -> None:
+        """People removed something: what has no copy left is not the program's fault."""
+        self.taken_away |= set(before.values()) - set(self.on_card().values())
+
+    def picture(self) -> bytes:
+        return drawn.plain(seed=self.files % 5) + b"of others %d" % self.files
+
+    # Starting and ending
+
+    @initialize(gallery=st.booleans(), stick=st.sampled_from([None, True, False]))
+    def begin(self, gallery: bool, stick: bool | None) -> None:
+        self.configure(True, gallery, stick)
+
+    def die(self) -> None:
+        """End as a kill ends it: what is in the write-ahead log stays there."""
+        files = [Path(f"{self.trap.storage.catalog}{suffix}") for suffix in ("", "-wal")]
+        left = [file.read_bytes() if file.exists() else None for file in files]
+        self.trap.catalog._db.close()
+        for file, content in zip(files, left, strict=True):
+            if content is not None:
+                file.write_bytes(content)
+
+    def start(self) -> None:
+        self.trap.catalog = open_catalog(self.settings, self.trap.time)
+        self.trap.patience = type(self.trap.patience)(self.trap.settle)
+        self.trap.catalog.register((name, "any", required) for name, required in self.required.items())
+
+    @rule(
+        home=st.sampled_from([None, True, True, False]),
+        gallery=st.booleans(),
+        stick=st.sampled_from([None, True, False]),
+    )
+    def configure(self, home: bool | None, gallery: bool, stick: bool | None) -> None:
+        """The owner changes which destinations there are, and which of them must have every image."""
+        self.required = {"gallery": gallery}
+        self.required |= {name: one for name, one in (("home", home), ("stick", stick)) if one is not None}
+        self.die()
+        self.start()
+
+    @rule(reboot=st.booleans())
+    def kill(self, reboot: bool) -> None:
+        self.die()
+        if reboot:
+            self.trap.time.reboot()
+        self.start()
+
+    @rule(which=st.sampled_from(["deleted", "deleted with its log", "log deleted", "cut", "empty"]))
+    def lose_the_catalog(self, which: str) -> None:
+        self.die()
+        path = self.trap.storage.catalog
+        log = Path(f"{path}-wal")
+        if "log" in which:
+            log.unlink(missing_ok=True)
+        if which.startswith("deleted"):
+            path.unlink(missing_ok=True)
+        elif which == "cut":
+            os.truncate(path, path.stat().st_size // 2)
+        elif which == "empty":
+            os.truncate(path, 0)
+        self.start()
+
+    @rule(
+        seed=st.integers(0, 2**16),
+        flips=st.sampled_from([1, 1, 5, 100]),
+        suffix=st.sampled_from(["", "-wal"]),
+    )
+    def damage_the_catalog(self, seed: int, flips: int, suffix: str) -> None:
+        self.die()
+        path = Path(f"{self.trap.storage.catalog}{suffix}")
+        content = bytearray(path.read_bytes() if path.exists() else b"")
+        dice = random.Random(seed)
+        for _ in range(flips if content else 0):
+            content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        path.write_bytes(content)
+        self.start()
+
+    @rule(
+        step=st.sampled_from(["ingest", "deliver", "prune", "capture", "register"]),
+        hits=st.integers(0, 12),
+        reboot=st.booleans(),
+    )
+    def kill_in_the_middle(self, step: str, hits: int, reboot: bool) -> None:
+        """At the n-th durable step of whatever it does."""
+        before, files = self.on_card(), self.trap.on_card()
+
+        def hit(name: str) -> None:
+            nonlocal hits
+            hits -= 1
+            if hits < 0:
+                raise Killed(name)
+
+        steps: dict[str, Callable[[], object]] = {
+            "ingest": self.trap.ingest,
+            "deliver": self.deliver_all,
+            "prune": self.prune_all,
+            "capture": self.take_a_picture,
+            "register": self.start,
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(failpoint, "hit", hit)
+            with suppress(Killed):
+                steps[step]()
+        self.note_what_was_pruned(before)
+        for path in self.trap.on_card() - files if step == "capture" else ():
+            self.acknowledge((self.spool / path).read_bytes())  # under its final name it is complete
+        self.die()
+        if reboot:
+            self.trap.time.reboot()
+        self.start()
+
+    @rule(step=st.sampled_from(["ingest", "deliver", "prune", "capture"]), after=st.integers(0, 4))
+    def fill_the_card(self, step: str, after: int) -> None:
+        """No room any more, neither for files nor for the catalog, after some more writes."""
+        before = self.on_card()
+
+        def full() -> None:
+            nonlocal after
+            after -= 1
+            if after < 0:
+                raise StorageError("the card is full")
+
+        write, transaction = durable.write, Catalog._transaction
+
+        def write_or_not(path: Path, *rest: Any, **more: Any) -> None:
+            full()
+            write(path, *rest, **more)
+
+        def begin(catalog: Catalog, what: str) -> Any:
+            try:
+                full()
+            except StorageError:
+                raise CatalogError("database or disk is full") from None
+            return transaction(catalog, what)
+
+        steps: dict[str, Callable[[], object]] = {
+            "ingest": self.trap.ingest,
+            "deliver": self.deliver_all,
+            "prune": self.prune_all,
+            "capture": self.take_a_picture,
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(durable, "write", write_or_not)
+            patch.setattr(Catalog, "_transaction", begin)
+            with suppress(StorageError, CatalogError):
+                steps[step]()
+        self.note_what_was_pruned(before)
+
+    # The four verbs
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 20.0, 600.0]))
+    def capture(self, seconds: float) -> None:
+        self.trap.time.sleep(seconds)
+        self.take_a_picture()
+
+    def take_a_picture(self) -> None:
+        taken = self.trap.catalog.names_from(drawn.DEVICE, self.trap.time.wall())
+        path = pipeline.capture(self.camera, self.settings, drawn.DEVICE, self.trap.time, taken)
+        self.acknowledge((self.spool / path).read_bytes())
+
+    @rule(wait=st.booleans())
+    def ingest(self, wait: bool) -> None:
+        self.trap.ingest()
+        if wait:  # until what has no end yet will never have one
+            self.trap.time.sleep(self.trap.settle + 1)
+            self.trap.ingest()
+            assert not self.unfinished.keys() & self.trap.on_card()
+        # All that is whole on the card is an image that is there; all else is gone, and accounted for.
+        rows = self.rows("SELECT sha256, gone_at IS NULL, state FROM images")
+        here = {one for one, is_here, _ in rows if is_here}
+        assert here == set(self.on_card().values()) - self.leaving()
+        for one, is_here, state in rows:
+            assert is_here or state == "dropped" or one in self.everywhere()
+
+    def leaving(self) -> set[str]:
+        """What is pruned already, and whose file goes with the next pruning."""
+        return {
+            one for (one,) in self.rows("SELECT sha256 FROM images JOIN files ON image_id = id WHERE leaving")
+        }
+
+    def everywhere(self) -> set[str]:
+        """Whatever any destination holds."""
+        return {one for name in ("home", "gallery", "stick") for one in self.held(name).values()}
+
+    @rule(wait=st.booleans())
+    def deliver(self, wait: bool) -> None:
+        if wait:
+            self.trap.time.sleep(8 * DAY)
+        self.deliver_all()
+
+    def deliver_all(self) -> None:
+        for destination in self.destinations():
+            if self.trap.catalog.may_go(destination.name):
+                self.trap.deliver(destination)
+
+    @rule()
+    def prune(self) -> None:
+        before = self.on_card()
+        self.prune_all()
+        self.note_what_was_pruned(before)
+
+    def prune_all(self) -> None:
+        self.trap.prune()
+
+    def note_what_was_pruned(self, before: dict[str, str]) -> None:
+        """Pruned only with proof: what left the card is held by all who must have it, and by one at least."""
+        gone = set(before.values()) - set(self.on_card().values())
+        must = [name for name, required in self.required.items() if required]
+        for one in gone:
+            assert must
+            for name in must:
+                assert one in self.held(name).values(), f"{name} never had it"
+        self.pruned |= gone
+
+    @rule()
+    def a_good_day(self) -> None:
+        for _ in range(3):
+            self.capture(600.0)
+            self.trap.ingest()
+        self.deliver(True)
+
+    @rule()
+    def a_day_offline(self) -> None:
+        for _ in range(3):
+            self.capture(600.0)
+        self.trap.ingest()
+
+    # What people and other programs do
+
+    @rule(trap_name=st.booleans(), folder=st.sampled_from(["", "DCIM", "a/b"]))
+    def leave_a_picture(self, trap_name: bool, folder: str) -> None:
+        content = self.picture()
+        name = f"{drawn.DEVICE}.2026-05-01_10-{self.files // 60 % 60:02}-{self.files % 60:02}.jpg"
+        self.put(f"{folder}/{name if trap_name else f'IMG_{self.files:04}.jpg'}".lstrip("/"), content)
+        self.acknowledge(content)
+
+    @rule(number=st.integers(0, 99), folder=st.sampled_from(["copies", "more/copies"]))
+    def copy(self, number: int, folder: str) -> None:
+        if path := self.choose(number):
+            content = (self.spool / path).read_bytes()
+            before = self.on_card()
+            self.put(f"{folder}/{Path(path).name}", content)
+            self.taken_away.discard(hashlib.sha256(content).hexdigest())
+            self.note_what_was_taken(before)
+
+    @rule(number=st.integers(0, 99))
+    def overwrite(self, number: int) -> None:
+        if path := self.choose(number):
+            before, content = self.on_card(), self.picture()
+            self.unfinished.pop(path, None)
+            self.put(path, content)
+            self.acknowledge(content)
+            self.note_what_was_taken(before)
+
+    @rule(number=st.integers(0, 99))
+    def take_away(self, number: int) -> None:
+        if path := self.choose(number):
+            before = self.on_card()
+            if path in before:
+                self.pocket.append((path, (self.spool / path).read_bytes()))
+            self.unfinished.pop(path, None)
+            (self.spool / path).unlink()
+            self.note_what_was_taken(before)
+
+    @precondition(lambda self: self.pocket)
+    @rule(number=st.integers(0, 99))
+    def bring_back(self, number: int) -> None:
+        path, content = self.pocket.pop(number % len(self.pocket))
+        before = self.on_card()
+        self.unfinished.pop(path, None)
+        self.put(path, content)
+        self.acknowledge(content)
+        self.note_what_was_taken(before)
+
+    @rule(number=st.integers(0, 9))
+    def move_a_folder(self, number: int) -> None:
+        folders = sorted(path for path in self.spool.iterdir() if path.is_dir() and path.name[0] != ".")
+        if folders:
+            self.files += 1
+            folder = folders[number % len(folders)]
+            folder.rename(self.spool / f"moved-{self.files}")
+            self.unfinished = {
+                p.replace(folder.name, f"moved-{self.files}", 1) if p.startswith(f"{folder.name}/") else p: c
+                for p, c in self.unfinished.items()
+            }
+            self.pocket.clear()
+
+    @rule(part=st.sampled_from([0.0, 0.5, 0.999]), zeros=st.booleans())
+    def leave_an_unfinished_file(self, part: float, zeros: bool) -> None:
+        content = self.picture()
+        content = content[: content.rindex(b"\xff\xd9") + 2]
+        content = content[:2] + b"\xff\xfe\x00\x06%04d" % (self.files % 10000) + content[2:]
+        path = f"slow/{drawn.DEVICE}.2026-05-02_10-{self.files // 60 % 60:02}-{self.files % 60:02}.jpg"
+        head = content[: int(part * len(content))]
+        self.put(path, head.ljust(len(content), b"\0") if zeros else head)
+        self.unfinished[path] = content
+
+    @precondition(lambda self: self.unfinished)
+    @rule()
+    def finish_a_file(self) -> None:
+        path, content = self.unfinished.popitem()
+        if (self.spool / path).exists():  # else it is in quarantine: it took too long
+            self.put(path, content)
+            self.acknowledge(content)
+
+    @rule(what=st.sampled_from(sorted(RUBBISH)))
+    def leave_rubbish(self, what: str) -> None:
+        self.put(f"rubbish/{self.files}.jpg", RUBBISH[what])
+
+    @rule()
+    def leave_a_file_that_cannot_be_named(self) -> None:
+        self.put(f"line\nbreak {self.files}.jpg", drawn.plain())
+
+    @rule()
+    def release_from_quarantine(self) -> None:
+        for row in self.trap.catalog.quarantined()[:1]:
+            with suppress(StorageError, FileNotFoundError):
+                path = self.spool / by_hand.release(self.settings, self.trap.catalog, row["id"])
+                if (
+                    path.read_bytes() == drawn.plain()
+                ):  # which was there for its name, and has a better one now
+                    self.acknowledge(drawn.plain())
+
+    # The world
+
+    @rule(
+        server=st.sampled_from(["home", "gallery"]),
+        mood=st.sampled_from(["well", "well", "deaf", "answers lost", "portal", "failing", "refusing"]),
+        patience=st.integers(0, 3),
+    )
+    def change_mood(self, server: str, mood: str, patience: int) -> None:
+        (self.home if server == "home" else self.gallery).be(mood, patience)
+
+    @rule()
+    def pull_the_stick_or_put_it_in(self) -> None:
+        pulled = self.folder / "pulled"
+        if pulled.exists():
+            pulled.rename(self.stick_folder)
+        else:
+            self.stick_folder.rename(pulled)
+
+    @rule(step=st.sampled_from([-HOUR, HOUR, -90 * DAY, 90 * DAY]))
+    def step_the_clock(self, step: float) -> None:
+        self.trap.time.step_wall(step)
+
+    @rule()
+    def say_retry(self) -> None:
+        self.trap.catalog.retry()
+
+    # What is always true
+
+    def rows(self, sql: str) -> list[Any]:
+        return list(self.trap.catalog._db.execute(sql).fetchall())
+
+    @invariant()
+    def the_account_is_right_and_the_catalog_sound(self) -> None:
+        self.trap.ledger()
+        assert soundness.problem(self.trap.catalog._db.conn, PRISTINE.conn) is None
+
+    @invariant()
+    def what_was_safe_is_safe(self) -> None:
+        assert self.safe - self.taken_away - self.pruned <= set(self.on_card().values())
+
+    @invariant()
+    def nothing_arrives_twice_or_damaged(self) -> None:
+        for server in (self.home, self.gallery):
+            assert server.again == 0
+        for name in ("home", "gallery", "stick"):
+            assert set(self.held(name).values()) <= self.safe, f"{name} got something damaged"
+
+    @invariant()
+    def what_counts_as_delivered_is_there(self) -> None:
+        for name, key, path, proof in self.rows(
+            """SELECT destination, key, path, digest FROM deliveries JOIN images ON id = image_id
+               WHERE deliveries.state = 'delivered'"""
+        ):
+            held = self.held(name)
+            if name == "stick":
+                assert proof.removeprefix("sha256:") in held.values(), path
+            else:
+                assert proof == f"sha256:{held[key]}"
+
+    def in_the_end_everything_arrives(self) -> None:
+        """The servers are well, the stick is in, the owner said retry; a week passes."""
+        self.home.be("well", 0)
+        self.gallery.be("well", 0)
+        if (self.folder / "pulled").exists():
+            (self.folder / "pulled").rename(self.stick_folder)
+        self.trap.ingest()
+        self.trap.time.sleep(self.trap.settle + 1)
+        self.trap.ingest()
+        self.trap.catalog.retry()
+        for _ in range(3):
+            self.trap.time.sleep(8 * DAY)
+            self.deliver_all()
+        for destination in self.destinations():
+            held = self.held(destination.name)
+            refused = {
+                one
+                for (one,) in self.rows(
+                    f"""SELECT sha256 FROM deliveries JOIN images ON id = image_id
+                        WHERE destination = '{destination.name}' AND deliveries.state = 'refused'"""
+                )
+            }
+            for path, one in self.on_card().items():
+                if one in self.leaving():
+                    continue
+                assert one in held.values() or one in refused, f"{path} never arrived at {destination.name}"
+            if destination is not self.stick:  # whom it refuses, has another picture's name
+                taken = {key for (key,) in self.rows("SELECT key FROM images GROUP BY key")} & held.keys()
+                assert len(refused) <= sum(1 for _ in taken) * 9
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+Life.TestCase.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if SHRINK else [])],
+)
+TestLife = pytest.mark.timeout(0)(Life.TestCase)
