@@ -36,6 +36,10 @@ class FakeTime:
         """As the test wants it."""
         return self.is_trusted
 
+    def trusted_by(self) -> str:
+        """The test."""
+        return "the test" if self.is_trusted else ""
+
     def sleep(self, seconds: float) -> None:
         """Let that much time pass at once."""
         with self._lock:

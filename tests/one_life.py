@@ -7,7 +7,7 @@ point and run again in the same folder. What it was told is safe, it writes into
 import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,15 +16,18 @@ import bench
 import drawn
 import hub_server
 from fake_time import FakeTime
-from trapsync import by_hand, cameras, examine, failpoint, pipeline, reserve, trap
+from trapsync import by_hand, cameras, examine, exif, failpoint, pipeline, reserve, timing, trap
 from trapsync.catalog import Catalog
+from trapsync.clock import utc
 from trapsync.destinations import Destination, Tools, connect
 from trapsync.errors import Failed, Held, Refused, Unreachable
-from trapsync.settings import Camera, Capture, Duration, Prune, Settings, SimulatedCamera, Size, Storage
+from trapsync.image import Correction, Evidence, Image
+from trapsync.settings import Camera, Capture, Duration, Prune, Settings, SimulatedCamera, Size, Storage, Trap
 from trapsync.watch import Patience
 
 SOURCE = Path("trapsync.toml")
 OTHER = "0a1b2c3e"  # the device of what another program puts in
+WRONG = "0a1b2c3c"  # a camera of ours whose clock was wrong
 STRANGER = "0a1b2c3f"  # another trap, whose images the hub's admin deletes
 
 
@@ -54,6 +57,7 @@ def feed(folder: Path, number: int, name: str) -> None:
         acknowledge(folder, file_name, content)
         if name == "hub: set aside":  # left there between the rename and the row
             drawn.put(hub / "images", content + b"other", f"{OTHER}/{taken:%Y-%m-%d}/{file_name}")
+    feed_wrong_times(folder, number)
     for bad in range(3):
         drawn.put(spool, b"GIF89a %d %d" % (number, bad), f"others/{number}/bad-{bad}.jpg")
     date = spool / drawn.DEVICE / "2026-06-21"
@@ -63,6 +67,27 @@ def feed(folder: Path, number: int, name: str) -> None:
         (folder / "state" / "catalog.sqlite").write_bytes(
             b"no catalog at all, and long enough for a page" * 99
         )
+
+
+def feed_wrong_times(folder: Path, number: int) -> None:
+    """Images of two boots: of one that its last image knows the time of, and of one that nobody does."""
+    began, wrong_by = taken_by_others(number, 0).timestamp() + 3600, -90 * 86400
+    for second, (error, is_trusted) in enumerate([(wrong_by, False)] * 3 + [(0, False), (0, True)]):
+        monotonic = 100.0 + second
+        seen = Evidence(f"known-{number}", monotonic, began + monotonic + error, is_trusted)
+        _put_wrong_time(folder, seen, began, began + 104.0)
+    seen = Evidence(f"over-{number}", 100.0, began + wrong_by + 200.0, trusted=False)
+    _put_wrong_time(folder, seen, began + wrong_by + 100.0, 0.0)
+
+
+def _put_wrong_time(folder: Path, seen: Evidence, offset: float, set_at: float) -> None:
+    """Lay such an image into the spool; acknowledged is what is to become of it."""
+    showed, taken = utc(seen.wall), utc(seen.monotonic + offset)
+    content = drawn.trap(seed=round(seen.monotonic), taken=showed, evidence=seen)
+    drawn.put(folder / "spool", content, f"{WRONG}/{WRONG}.{showed:%Y-%m-%d_%H-%M-%S}.jpg")
+    if showed != taken:
+        content = exif.correct(content, taken, offset, set_at)
+    acknowledge(folder, f"{WRONG}.{taken:%Y-%m-%d_%H-%M-%S}.jpg", content)
 
 
 def taken_by_others(number: int, second: int) -> datetime:
@@ -97,8 +122,11 @@ class _Life:
     def __init__(self, folder: Path, number: int, hub: hub_server.RunningHub) -> None:
         self.folder, self.number, self.hub = folder, number, hub
         self.time = FakeTime(1_782_073_155.0 + 3600 * number)
+        for _ in range(number):  # each life is a boot of its own
+            self.time.reboot(uptime=self.time.monotonic())
         self.storage = Storage(spool=folder / "spool", state=folder / "state", min_free=Size(0))
         self.settings = Settings(
+            trap=Trap(unsure_times="deliver"),
             storage=self.storage,
             camera=Camera(kind="simulated", simulated=SimulatedCamera(replay=folder / "replay")),
             capture=Capture(every=Duration(1)),
@@ -116,6 +144,7 @@ class _Life:
             pipeline.tidy(self.storage.spool, drawn.DEVICE)
             self._capture()
             self._ingest(catalog)
+            self._put_times_right(catalog)
             self._thumbnails(catalog)
             self._deliver(catalog, destinations)
             self._misfortunes(catalog, destinations)
@@ -156,6 +185,22 @@ class _Life:
         pipeline.sweep(catalog, self.storage.spool, found.append)
         look = bench.examiner(self.storage.spool)
         pipeline.ingest(catalog, self.storage, found, look, Patience(0), self.time)
+
+    def _put_times_right(self, catalog: Catalog) -> None:
+        """The first image of this life finds its name taken, and gets it only when it comes again."""
+        met: set[int] = set()
+
+        def rewrite(
+            corrections: Iterable[Correction],
+        ) -> Iterator[tuple[Correction, Image | FileExistsError]]:
+            for one in corrections:
+                assert one.image.evidence
+                is_first = not met and one.image.evidence.boot_id == f"known-{self.number}"
+                met.add(one.image.id)
+                yield one, FileExistsError() if is_first else examine.rewrite(self.storage.spool, one)
+
+        while timing.settle(catalog, self.storage, self.settings.trap, rewrite, set()):
+            pass
 
     def _thumbnails(self, catalog: Catalog) -> None:
         for one in catalog.without_thumbnails(5):

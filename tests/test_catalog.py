@@ -7,7 +7,9 @@ import pytest
 
 import drawn
 from bench import Memory, Trap
+from trapsync import timing
 from trapsync.errors import CatalogDamaged, CatalogError
+from trapsync.settings import Trap as TrapSettings
 
 
 def test_a_catalog_that_another_process_keeps_locked_refuses_in_our_own_words(trap: Trap) -> None:
@@ -88,6 +90,8 @@ def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: 
     trap.catalog.without_thumbnails(1)
     trap.catalog.newest()
     trap.catalog.delivered_to("home", 0, 9)
+    timing.settle(trap.catalog, trap.storage, TrapSettings(), lambda _corrections: iter(()), set())
+    trap.catalog.timings()
     trap.catalog._db.conn.set_trace_callback(None)
     asked = [one for one in asked if one.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))]
     assert len(asked) > 20

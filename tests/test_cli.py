@@ -23,8 +23,10 @@ import drawn
 import powerless
 from trapsync import cli, trap
 from trapsync.catalog import Catalog
+from trapsync.clock import utc
 from trapsync.destinations.directory import MARK
 from trapsync.errors import Failed, Unreachable
+from trapsync.image import Evidence
 
 CONFIG = f"""\
 [trap]
@@ -278,7 +280,7 @@ def test_status_as_json_holds_every_key_that_was_promised(
     assert facts["newest_image"] == {"name": Path(path).name, "age_s": 0.0}
     assert set(facts["disk"]) == {"free_bytes", "days_left"}
     assert facts["disk"]["free_bytes"] > 0
-    assert facts["clock"] == {"trusted": True}
+    assert facts["clock"] == {"trusted": True, "held": 0, "unsure": 0}
     assert facts["daemon"] == {"running": True}
     (stick,) = facts["destinations"].values()
     assert set(stick) - {"required"} == {
@@ -334,6 +336,73 @@ def test_status_warns_of_a_clock_a_damaged_file_and_an_image_that_somebody_took(
         "1 image left the card before being delivered",
     ]
     assert said.json["ledger"] == {"captured": 2, "delivered": 0, "owed": 0, "quarantined": 1, "dropped": 1}
+
+
+@pytest.fixture
+def unsure(trap: bench.Trap) -> None:
+    """One image of a boot that ended before its clock was set, and one of this boot, which is not set either."""
+    trap.time.is_trusted = False
+    for second in range(2):
+        trap.catalog.note_boot()
+        wall = drawn.TAKEN.timestamp() + second
+        seen = Evidence(trap.time.boot_id(), trap.time.monotonic(), wall, trusted=False)
+        picture = drawn.trap(seed=second, taken=utc(wall), evidence=seen)
+        drawn.put(trap.storage.spool, picture, f"{drawn.DEVICE}.2026-06-21_20-19-{15 + second}.jpg")
+        trap.ingest()
+        trap.restart(reboot=not second)
+    trap.catalog.give_up()
+
+
+def test_status_says_of_held_images_what_there_is_to_do(
+    call: Call, trap: bench.Trap, unsure: None, running: None
+) -> None:
+    bring_home(trap)
+    said = call("status", "--json")
+    assert said.code == 1
+    assert said.json["clock"] == {"trusted": False, "held": 1, "unsure": 1}
+    assert said.json["ledger"]["owed"] == 2
+    waiting, unsure_ = said.json["reasons"]
+    assert waiting == "the clock is not synchronised: images are held until it is (1 now)"
+    assert unsure_.startswith("1 image held, taken before the clock was set and never to be corrected: ")
+    assert 'trap.unsure_times = "deliver"' in unsure_
+    assert 'trap.clock = "trusted"' in unsure_
+    assert "not synchronised; 2 images held" in call("status").out
+
+
+def test_the_doctor_says_of_held_images_what_there_is_to_do(
+    call: Call, trap: bench.Trap, unsure: None, running: None
+) -> None:
+    findings = {finding["subject"]: finding for finding in call("doctor", "--json").json}
+    assert "images are held until the network comes" in findings["clock"]["text"]
+    assert 'trap.clock = "trusted"' in findings["clock"]["text"]
+    trap.time.is_trusted = True
+    findings = {finding["subject"]: finding for finding in call("doctor", "--json").json}
+    assert (findings["clock"]["verdict"], findings["catalog"]["verdict"]) == ("warning", "ok")
+    assert "1 images from before it was can never be corrected" in findings["clock"]["text"]
+    assert 'trap.unsure_times = "deliver"' in findings["clock"]["text"]
+
+
+def test_clock_shows_who_vouches_for_it_the_boots_and_the_images(
+    call: Call, trap: bench.Trap, unsure: None
+) -> None:
+    said = call("clock").out
+    assert "not synchronised" in said
+    assert "1 held, 1 unsure" in said
+    assert "nobody knows when  never" in said
+    trap.time.is_trusted = True
+    trap.catalog.note_boot()
+    facts = call("clock", "--json").json
+    assert (facts["trusted"], facts["trusted_by"]) == (True, "the test")
+    assert facts["images"] == {"held": 1, "confirmed": 0, "corrected": 0, "unsure": 1, "released": 0}
+    first, second = facts["boots"]
+    assert (first["offset_s"], first["is_this"], second["is_this"]) == (None, False, True)
+    assert first["not_after"] == second["began"]
+    assert second["offset_s"] == pytest.approx(trap.time.wall() - trap.time.monotonic(), abs=0.001)
+    said = call("clock").out
+    assert "synchronised, says the test" in said
+    assert f"before {second['began']}" in said
+    assert f"held, taken before {second['began']}" in call("images", "--held").out
+    assert "held until the clock is set" in call("images", "--held").out
 
 
 def test_status_fails_when_the_card_is_full(call: Call, folder: Path, running: None) -> None:

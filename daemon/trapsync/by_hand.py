@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trapsync import failpoint, pipeline, trap
+from trapsync import failpoint, pipeline, timing, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools, connect
@@ -86,11 +86,11 @@ def deliver(
 
 
 def ingest(bench: Bench) -> None:
-    """Sweep the spool and examine what the catalog does not know."""
+    """Sweep the spool, examine what the catalog does not know, and put right what times can be."""
     storage = bench.settings.storage
     inbox = Inbox(bench.clock)
     examiners = Examiners(bench.settings.ingest, storage)
-    patience = Patience(bench.settings.ingest.settle)
+    patience, hopeless = Patience(bench.settings.ingest.settle), set[int]()
     try:
         found = pipeline.sweep(bench.catalog, storage.spool, inbox.put)
         while paths := inbox.take(32):
@@ -99,6 +99,8 @@ def ingest(bench: Bench) -> None:
                 before, found = found, pipeline.sweep(bench.catalog, storage.spool, inbox.put)
                 if found >= before:
                     break
+        while timing.settle(bench.catalog, storage, bench.settings.trap, examiners.rewrite, hopeless):
+            pass
     finally:
         examiners.close()
 

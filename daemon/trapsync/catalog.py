@@ -22,7 +22,7 @@ from sqlite_utils import Database
 from trapsync import failpoint, soundness
 from trapsync.clock import Clock, utc
 from trapsync.errors import CatalogDamaged, CatalogError
-from trapsync.image import Evidence, Found, Image, TrapName
+from trapsync.image import Correction, Evidence, Found, Image, TrapName, parse_name
 from trapsync.migrations import migrations
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -52,7 +52,11 @@ _STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND requir
              THEN 'delivered' ELSE 'owed' END"""
 
 _IMAGE = """images.id, path, size, md5, sha256, width, height, metadata,
-            boot_id, monotonic, wall, clock_trusted"""
+            images.boot_id, monotonic, wall, clock_trusted, images.clock_offset"""
+
+TIMINGS = ("held", "confirmed", "corrected", "unsure", "released")
+# Held: taken under a clock that was not synchronised, and owed to nobody until its time is put right.
+_HELD = "images.timing IN ('held', 'unsure')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +240,11 @@ class Catalog:
                 )
 
     def _owe(self, db: Database, which: str, *parameters: Any) -> None:
-        """Owe images to every active destination that has no delivery of them yet."""
+        """Owe images to every active destination that has no delivery of them yet; not those that are held."""
         db.execute(
             f"""INSERT INTO deliveries (destination, image_id, state, rank)
                 SELECT destinations.name, images.id, 'owed', images.rank FROM images, destinations
-                WHERE destinations.active AND {which} ON CONFLICT DO NOTHING""",
+                WHERE destinations.active AND {which} AND {_HELD} IS NOT TRUE ON CONFLICT DO NOTHING""",
             list(parameters),
         )
 
@@ -312,11 +316,13 @@ class Catalog:
         return [row["folder"] for row in self._query("SELECT DISTINCT folder FROM files")]
 
     def is_known(self, found: Found) -> bool:
-        """Whether just this file, unchanged, was examined before."""
+        """Whether just this file, unchanged, was examined before, or is a corrected one in the making."""
         return bool(
             self._query(
                 """SELECT 1 FROM files WHERE folder = :folder AND name = :name
-                   AND size = :size AND mtime_ns = :mtime""",
+                   AND size = :size AND mtime_ns = :mtime
+                   UNION ALL SELECT 1 FROM corrections WHERE path = :path""",
+                path=found.path,
                 folder=found.folder,
                 name=found.name,
                 size=found.size,
@@ -352,18 +358,14 @@ class Catalog:
         return row is None
 
     def _insert(self, db: Database, found: Found, image: Image) -> int:
-        seen = image.evidence
-        trap_name = image.trap_name
-        sealed = [
-            *(image.key, image.size, image.md5, image.sha256, image.width, image.height),
-            json.dumps(image.metadata),
-            *((seen.boot_id, seen.monotonic, seen.wall, int(seen.trusted)) if seen else (None,) * 4),
-        ]
+        trap_name, sealed = image.trap_name, _sealed(image)
+        offset = image.evidence.offset if image.evidence and image.timing == "corrected" else None
         db.execute(
-            f"""INSERT INTO images ({soundness.SEALED}, seal, path, rank, conflict, state, ingested_at)
-                VALUES ({"?, " * len(sealed)} ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
+            f"""INSERT INTO images ({soundness.SEALED}, seal, path, timing, clock_offset, rank, conflict,
+                    state, ingested_at)
+                VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
             [
-                *(*sealed, soundness.seal(*sealed), image.path),
+                *(*sealed, soundness.seal(*sealed), image.path, image.timing, offset),
                 trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
                 *(image.key, self._clock.wall()),
             ],
@@ -374,7 +376,8 @@ class Catalog:
 
     def _revive(self, db: Database, image_id: int) -> None:
         """A file of this image is on the card: look for it there, and owe it again if it was dropped."""
-        here = "SELECT iif(folder = '', name, folder || '/' || name) FROM files WHERE image_id = images.id"
+        here = """SELECT iif(folder = '', name, folder || '/' || name) FROM files
+                  WHERE image_id = images.id AND leaving != 2"""
         db.execute(
             f"UPDATE images SET path = ({here} LIMIT 1) WHERE id = ? AND path NOT IN ({here})", [image_id]
         )
@@ -399,7 +402,9 @@ class Catalog:
         return row is not None and self._lost_a_file(db, row[0], why)
 
     def _lost_a_file(self, db: Database, image_id: int, why: str = "vanished") -> bool:
-        (left,) = db.execute("SELECT count(*) FROM files WHERE image_id = ?", [image_id]).fetchone()
+        (left,) = db.execute(
+            "SELECT count(*) FROM files WHERE image_id = ? AND leaving != 2", [image_id]
+        ).fetchone()
         if left:
             self._revive(db, image_id)
             return False
@@ -549,7 +554,7 @@ class Catalog:
                     f"UPDATE images SET state = {_STATE} WHERE id = ? AND state != 'dropped'", [image_id]
                 )
                 kept = db.execute(
-                    """UPDATE files SET leaving = 0 WHERE image_id = ?
+                    """UPDATE files SET leaving = 0 WHERE image_id = ? AND leaving = 1
                        AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND state = 'owed')""",
                     [image_id],
                 ).rowcount
@@ -588,23 +593,194 @@ class Catalog:
                 ).rowcount
                 if not marked:  # it was owed again meanwhile
                     continue
-                db.execute("UPDATE files SET leaving = 1 WHERE image_id = ?", [image_id])
+                db.execute("UPDATE files SET leaving = 1 WHERE image_id = ? AND leaving = 0", [image_id])
                 # A best-effort destination that never took it will not get it any more.
                 db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
 
     def pruned_files(self) -> list[Found]:
-        """Files of images that are marked as pruned and may still lie on the card."""
-        rows = self._query(
-            """SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns
-               FROM files WHERE leaving = 1"""
-        )
+        """Files that may still lie on the card though their image is pruned, or has a corrected one."""
+        columns = "SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns FROM files"
+        rows = self._query(f"{columns} WHERE leaving = 1 UNION ALL {columns} WHERE leaving = 2")
         return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
 
     def forget_pruned(self, paths: Iterable[str]) -> None:
-        """These files of pruned images are off the card."""
+        """These files of pruned or corrected images are off the card."""
         with self._transaction("forget_pruned") as db:
             for found in (Found(path, 0, 0) for path in paths):
                 db.execute("DELETE FROM files WHERE folder = ? AND name = ?", [found.folder, found.name])
+
+    # Times
+
+    def note_boot(self) -> None:
+        """Remember this boot, and what its monotonic clock lacks to the wall as soon as that can be trusted."""
+        # As in `clock.evidence`: first the trust.
+        trusted, boot = self._clock.trusted(), self._clock.boot_id()
+        wall, monotonic = self._clock.wall(), self._clock.monotonic()
+        known = self._query("SELECT number, clock_offset FROM boots WHERE boot_id = :boot", boot=boot)
+        if not boot or (
+            known and known[0]["number"] and (known[0]["clock_offset"] is not None or not trusted)
+        ):
+            return
+        with self._transaction("note_boot") as db:
+            db.execute(
+                """INSERT INTO boots SELECT ?, coalesce(max(number), 0) + 1, NULL, NULL FROM boots
+                   WHERE true ON CONFLICT (boot_id) DO UPDATE SET number = coalesce(number, excluded.number)""",
+                [boot],
+            )
+            if trusted:
+                self._know_offset(db, boot, wall - monotonic, wall)
+
+    def _know_offset(self, db: Database, boot: str, offset: float, trusted_at: float) -> None:
+        db.execute(
+            """INSERT INTO boots VALUES (?, NULL, ?, ?) ON CONFLICT (boot_id) DO UPDATE
+               SET clock_offset = excluded.clock_offset, trusted_at = excluded.trusted_at
+               WHERE clock_offset IS NULL""",
+            [boot, offset, trusted_at],
+        )
+
+    def learn_offsets(self) -> None:
+        """Find out from other images of a boot what its clock lacked, where this catalog was not there."""
+        rows = self._query(
+            f"""SELECT DISTINCT boot_id, others.offset, others.wall FROM images JOIN (
+                    SELECT boot_id AS boot, clock_trusted, wall, min(monotonic),
+                        iif(clock_trusted, wall - monotonic, clock_offset) AS offset
+                    FROM images WHERE boot_id IN (SELECT boot_id FROM images WHERE {_HELD})
+                    AND (clock_trusted OR clock_offset IS NOT NULL) GROUP BY boot_id) AS others
+                ON boot_id = boot
+                WHERE {_HELD} AND boot_id != '' AND boot_id NOT IN
+                    (SELECT boot_id FROM boots WHERE clock_offset IS NOT NULL)"""
+        )
+        if rows:
+            with self._transaction("learn_offsets") as db:
+                for row in rows:
+                    self._know_offset(db, row["boot_id"], row["offset"], row["wall"])
+
+    def correctable(self, limit: int) -> list[tuple[Image, float, float]]:
+        """Held images of boots whose clock was set: (image, offset, when that was). The announced come first."""
+        rows = self._query(
+            f"""SELECT {_IMAGE}, boots.clock_offset AS found, trusted_at
+                FROM images JOIN boots USING (boot_id)
+                WHERE {_HELD} AND boots.clock_offset IS NOT NULL AND gone_at IS NULL
+                ORDER BY images.id NOT IN (SELECT image_id FROM corrections), boot_id, monotonic LIMIT :limit""",
+            limit=limit,
+        )
+        return [(_image(row), row["found"], row["trusted_at"]) for row in rows]
+
+    def is_taken(self, key: str) -> bool:
+        """Whether an image has this name, had it, or is to have it."""
+        return bool(
+            self._query(
+                "SELECT 1 FROM images WHERE key = :key UNION ALL SELECT 1 FROM corrections WHERE key = :key",
+                key=key,
+            )
+        )
+
+    def announced(self) -> dict[int, TrapName]:
+        """The corrected files that are being written: image id -> the new name."""
+        rows = self._query("SELECT image_id, key FROM corrections")
+        return {row["image_id"]: name for row in rows if (name := parse_name(row["key"]))}
+
+    def announce(self, corrections: Iterable[Correction]) -> None:
+        """Durable before any of these files is written: what appears under their names is no new image."""
+        with self._transaction("announce") as db:
+            for one in corrections:
+                db.execute(
+                    "INSERT OR REPLACE INTO corrections VALUES (?, ?, ?)",
+                    [one.image.id, str(one.name), one.path],
+                )
+
+    def withdraw(self, image_id: int) -> None:
+        """The corrected file is not to be: what lies under its name is looked at by the next sweep."""
+        with self._transaction("withdraw") as db:
+            db.execute("DELETE FROM corrections WHERE image_id = ?", [image_id])
+
+    def correct(self, corrected: Iterable[tuple[Correction, Found, Image]]) -> None:
+        """The new files are the images from here on, and owed; the old ones are to be deleted."""
+        with self._transaction("correct") as db:
+            for one, found, image in corrected:
+                db.execute("UPDATE files SET leaving = 2 WHERE image_id = ?", [one.image.id])
+                self._reseal(db, one, image)
+                db.execute(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, 0)",
+                    [found.folder, found.name, found.size, found.mtime_ns, one.image.id],
+                )
+                db.execute("DELETE FROM corrections WHERE image_id = ?", [one.image.id])
+                self._let_go(db, "corrected", "id = ?", one.image.id)
+
+    def _reseal(self, db: Database, correction: Correction, image: Image) -> None:
+        sealed = _sealed(image)
+        db.execute(
+            f"""UPDATE images SET ({soundness.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?, rank = ?,
+                    was = key, clock_offset = ?, thumbnails = NULL, conflict = 0 WHERE id = ?""",
+            [
+                *(*sealed, soundness.seal(*sealed), image.path, correction.name.taken.timestamp()),
+                *(correction.offset, correction.image.id),
+            ],
+        )
+
+    def confirm(self, image_ids: Iterable[int] | None = None) -> int:
+        """The times of these held images are right as they are, or those of all; how many those were."""
+        with self._transaction("confirm") as db:
+            if image_ids is None:
+                return self._let_go(db, "confirmed", _HELD)
+            return sum(self._let_go(db, "confirmed", f"id = ? AND {_HELD}", one) for one in image_ids)
+
+    def give_up(self) -> int:
+        """Held images of boots that ended before the clock was set will never be put right; how many."""
+        which = """timing = 'held' AND boot_id IS NOT :boot AND gone_at IS NULL AND boot_id NOT IN
+                    (SELECT boot_id FROM boots WHERE clock_offset IS NOT NULL)"""
+        boot = self._clock.boot_id() or None
+        if not self._query(f"SELECT 1 FROM images WHERE {which} LIMIT 1", boot=boot):
+            return 0
+        with self._transaction("give_up") as db:
+            return int(
+                db.execute(f"UPDATE images SET timing = 'unsure' WHERE {which}", {"boot": boot}).rowcount
+            )
+
+    def release_unsure(self) -> int:
+        """The owner says that images which cannot be put right are to be delivered; how many those were."""
+        if not self._query("SELECT 1 FROM images WHERE timing = 'unsure' LIMIT 1"):
+            return 0
+        with self._transaction("release_unsure") as db:
+            return self._let_go(db, "released", "timing = 'unsure'")
+
+    def _let_go(self, db: Database, timing: str, which: str, *parameters: Any) -> int:
+        """These are held no longer: owed to every destination, and as old as their time says."""
+        ids = [row[0] for row in db.execute(f"SELECT id FROM images WHERE {which}", list(parameters))]
+        for image_id in ids:
+            db.execute(
+                "UPDATE images SET timing = ?, ingested_at = ? WHERE id = ?",
+                [timing, self._clock.wall(), image_id],
+            )
+            self._owe(db, "images.id = ? AND images.gone_at IS NULL", image_id)
+        return len(ids)
+
+    def timings(self) -> dict[str, int]:
+        """How many images are held on the card for their time: 'held' and 'unsure'."""
+        rows = self._query(
+            f"SELECT timing, count(*) AS n FROM images WHERE {_HELD} AND gone_at IS NULL GROUP BY timing"
+        )
+        return {"held": 0, "unsure": 0} | {row["timing"]: row["n"] for row in rows}
+
+    def boots(self) -> list[dict[str, Any]]:
+        """Every boot in its order, those of unknown order first.
+
+        Beside the table's columns: `last`, the latest monotonic time of an image of it, and how many images
+        are `held`, `confirmed`, `corrected`, `unsure`, `released`.
+        """
+        counts = "".join(f", count(*) FILTER (WHERE timing = '{one}') AS {one}" for one in TIMINGS)
+        return self._query(
+            f"""SELECT boot_id, number, boots.clock_offset, trusted_at, coalesce(last, 0) AS last,
+                    {", ".join(f"coalesce({one}, 0) AS {one}" for one in TIMINGS)}
+                FROM (SELECT boot_id FROM boots
+                      UNION SELECT boot_id FROM images WHERE timing IS NOT NULL)
+                LEFT JOIN boots USING (boot_id)
+                LEFT JOIN (SELECT boot_id, max(monotonic) AS last FROM images
+                           WHERE boot_id IS NOT NULL GROUP BY boot_id) USING (boot_id)
+                LEFT JOIN (SELECT boot_id{counts} FROM images WHERE timing IS NOT NULL AND state != 'dropped'
+                           GROUP BY boot_id) USING (boot_id)
+                ORDER BY number NULLS FIRST"""
+        )
 
     # Quarantine
 
@@ -653,9 +829,10 @@ class Catalog:
         return images[0] if images else None
 
     def names_from(self, device: str, wall: float, seconds: float = 600.0) -> set[str]:
-        """The names of a trap's images from a unix time on, on the card or not: they are taken."""
+        """The names of a trap's images from a unix time on, on the card, gone, or to come: they are taken."""
         first, last = (str(TrapName(device, utc(at))) for at in (wall - 1, wall + seconds))
-        sql = "SELECT key FROM images WHERE key BETWEEN :first AND :last"
+        sql = """SELECT key FROM images WHERE key BETWEEN :first AND :last
+                 UNION ALL SELECT key FROM corrections WHERE key BETWEEN :first AND :last"""
         return {row["key"] for row in self._query(sql, first=first, last=last)}
 
     def recent_sizes(self, limit: int = 50) -> list[int]:
@@ -684,15 +861,19 @@ class Catalog:
         )
 
     def listing(self, state: str | None, limit: int) -> list[dict[str, Any]]:
-        """Images newest first, with their deliveries as JSON: for people. `state` may be 'refused' too."""
+        """Images newest first, with their deliveries as JSON: for people.
+
+        `state` may be 'refused', 'conflict' or 'held' too.
+        """
         where = {
             None: "1",
             "refused": "id IN (SELECT image_id FROM deliveries WHERE state = 'refused')",
             "conflict": "conflict = 1",
+            "held": f"{_HELD} AND gone_at IS NULL",
         }.get(state, "state = :state")
         rows = self._query(
             f"""SELECT id, key, path, size, md5, sha256, width, height, state, gone_at, gone_why, conflict,
-                   thumbnails, clock_trusted, metadata,
+                   thumbnails, boot_id, monotonic, wall, clock_trusted, clock_offset, timing, was, metadata,
                    (SELECT json_group_object(destination, json_object('state', deliveries.state,
                         'error', deliveries.error, 'delivered_at', deliveries.delivered_at))
                     FROM deliveries JOIN destinations ON name = destination AND active
@@ -730,12 +911,22 @@ class Catalog:
 _MIGRATIONS = {migration.name for migration in migrations._migrations}
 
 
+def _sealed(image: Image) -> list[Any]:
+    """The values of `soundness.SEALED`, in their order."""
+    seen = image.evidence
+    return [
+        *(image.key, image.size, image.md5, image.sha256, image.width, image.height),
+        json.dumps(image.metadata),
+        *((seen.boot_id, seen.monotonic, seen.wall, int(seen.trusted)) if seen else (None,) * 4),
+    ]
+
+
 def _image(row: dict[str, Any]) -> Image:
     boot_id = row["boot_id"]
     evidence = (
         None
         if boot_id is None
-        else Evidence(boot_id, row["monotonic"], row["wall"], bool(row["clock_trusted"]))
+        else Evidence(boot_id, row["monotonic"], row["wall"], bool(row["clock_trusted"]), row["clock_offset"])
     )
     plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height")}
     return Image(metadata=json.loads(row["metadata"]), evidence=evidence, **plain)

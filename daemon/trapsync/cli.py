@@ -221,21 +221,29 @@ def _show_lines(lines: list[tuple[str, str]]) -> None:
 @click.option("--delivered", "state", flag_value="delivered", help="Only those delivered.")
 @click.option("--dropped", "state", flag_value="dropped", help="Only those that left the card undelivered.")
 @click.option("--refused", "state", flag_value="refused", help="Only those that a destination refused.")
+@click.option("--held", "state", flag_value="held", help="Only those held until their time is known.")
 @click.option("--conflicts", "state", flag_value="conflict", help="Only those with the name of another.")
 @click.option("-n", "--limit", default=20, show_default=True, help="How many, newest first.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @_with_trap
 def images(trap: _Trap, state: str | None, limit: int, as_json: bool) -> None:
     """List images, the newest first, with the state of each delivery."""
+    from trapsync import timing
+
     with _reading(trap) as catalog:
         rows = catalog.listing(state, limit)
+        boots = catalog.boots() if any(row["timing"] in {"unsure", "released"} for row in rows) else []
+    for row in rows:
+        if row["timing"] in {"unsure", "released"}:
+            earliest, latest = timing.bounds(boots, row["boot_id"], row["monotonic"])
+            row |= {"not_before": timing.moment(earliest), "not_after": timing.moment(latest)}
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
     table = [
         (
             row["key"],
-            row["state"],
+            _state(row),
             f"{row['size'] / 1e6:.2f} MB",
             f"{row['width']}×{row['height']}",
             _deliveries(row),
@@ -243,6 +251,32 @@ def images(trap: _Trap, state: str | None, limit: int, as_json: bool) -> None:
         for row in rows
     ]
     _show_table(("image", "state", "size", "pixels", "deliveries"), table, "no such images")
+
+
+def _state(row: dict[str, Any]) -> str:
+    match row["timing"]:
+        case "held" if row["state"] == "owed":
+            return "held until the clock is set"
+        case "corrected":
+            return f"{row['state']}, corrected" + (f" from {row['was']}" if row["was"] else "")
+        case "unsure" | "released":
+            held = "held, " if row["timing"] == "unsure" and row["state"] == "owed" else f"{row['state']}, "
+            return f"{held}taken {_between(row)}"
+    return str(row["state"])
+
+
+def _between(bounds: dict[str, Any]) -> str:
+    """In words, between which moments something was."""
+    match bounds["not_before"], bounds["not_after"]:
+        case None, None:
+            return "nobody knows when"
+        case earliest, None:
+            return f"after {earliest}"
+        case None, latest:
+            return f"before {latest}"
+        case earliest, latest:
+            return f"between {earliest} and {latest}"
+    raise AssertionError(bounds)
 
 
 def _deliveries(row: dict[str, Any]) -> str:
@@ -274,6 +308,39 @@ def quarantine(trap: _Trap, release: int | None, as_json: bool) -> None:
     _show_table(("number", "file", "reason", "bytes"), table, "nothing is in quarantine")
     if rows:
         click.echo(f"\nThe files are kept in {trap.settings.storage.quarantine}")
+
+
+@cli.command(short_help="Show whether the clock is right, and the times of images.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_with_trap
+def clock(trap: _Trap, as_json: bool) -> None:
+    """Show whether the clock can be trusted, when the trap was started, and what that means for images.
+
+    An image that was taken before the clock was set is held until it is, and then corrected. It is unsure when
+    the trap was switched off first.
+    """
+    from trapsync import timing
+
+    with _reading(trap) as catalog:
+        facts = timing.snapshot(catalog, trap.clock, trap.clock.trusted_by())
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    by = f"synchronised, says {facts['trusted_by']}" if facts["trusted"] else "not synchronised"
+    counts = ", ".join(f"{n} {name}" for name, n in facts["images"].items() if n)
+    _show_lines([("clock", f"{facts['now']}, {by}"), ("images", counts or "all taken at a known time")])
+    table = [
+        (
+            boot["boot_id"][:8] + (" (now)" if boot["is_this"] else ""),
+            boot["began"] or _between(boot),
+            boot["trusted_at"] or "never",
+            "" if boot["offset_s"] is None else f"{boot['offset_s']:.3f} s",
+            ", ".join(f"{n} {name}" for name, n in boot["images"].items() if n),
+        )
+        for boot in facts["boots"][-20:]
+    ]
+    click.echo()
+    _show_table(("boot", "began", "clock set", "offset", "images"), table, "the daemon never ran")
 
 
 @cli.command(short_help="Look for what could keep this trap from working.")

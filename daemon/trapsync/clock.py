@@ -58,7 +58,15 @@ class SystemClock:
 
     def trusted(self) -> bool:
         """Synchronised by timesyncd, or by another daemon that told the kernel so."""
-        return self.always_trusted or _SYNCHRONISED.exists() or _kernel_synchronised()
+        return bool(self.trusted_by())
+
+    def trusted_by(self) -> str:
+        """Who says that it is right: the settings, timesyncd or the kernel; empty when nobody does."""
+        if self.always_trusted:
+            return "trap.clock"
+        if _SYNCHRONISED.exists():
+            return "systemd-timesyncd"
+        return "the kernel" if _kernel_synchronised() else ""
 
 
 def _kernel_synchronised() -> bool:
@@ -74,7 +82,9 @@ def _kernel_synchronised() -> bool:
 
 def evidence(clock: Clock) -> Evidence:
     """Take down the present moment."""
-    return Evidence(clock.boot_id(), clock.monotonic(), clock.wall(), clock.trusted())
+    # First the trust: a clock that is set in between must not vouch for what it showed before.
+    trusted = clock.trusted()
+    return Evidence(clock.boot_id(), clock.monotonic(), clock.wall(), trusted)
 
 
 def utc(unix_seconds: float) -> datetime:

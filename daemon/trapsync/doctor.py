@@ -1,6 +1,7 @@
 """The doctor: what could keep this trap from working, and what to do about each finding."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from trapsync import thumbnail
@@ -10,6 +11,7 @@ from trapsync.device import device_id
 from trapsync.errors import CatalogError, TrapsyncError
 from trapsync.pipeline import free_bytes
 from trapsync.settings import Settings
+from trapsync.status import UNSURE_ADVICE
 from trapsync.trap import holder, open_to_read, place
 
 
@@ -23,7 +25,7 @@ def examine_trap(settings: Settings, clock: Clock, tools: Tools, source: Path) -
         _space(settings),
         _catalog(settings, clock),
         _thumbnails(),
-        _clock(clock),
+        _clock(settings, clock),
         _daemon(settings),
         *_destinations(settings, tools, source),
     ]
@@ -125,15 +127,24 @@ def _thumbnails() -> Finding:
     return Finding("ok", "thumbnails", "libvips is installed")
 
 
-def _clock(clock: Clock) -> Finding:
-    if clock.trusted():
-        return Finding("ok", "clock", "synchronised")
-    return Finding(
-        "warning",
-        "clock",
-        "not synchronised: times may be wrong until the network comes; with a real-time clock that you "
-        'set yourself, say trap.clock = "trusted"',
-    )
+def _clock(settings: Settings, clock: Clock) -> Finding:
+    if not clock.trusted():
+        return Finding(
+            "warning",
+            "clock",
+            "not synchronised: images are held until the network comes and sets it, then their times are "
+            'corrected; with a real-time clock that you set yourself, say trap.clock = "trusted"',
+        )
+    with suppress(CatalogError):  # which has a finding of its own
+        catalog = open_to_read(settings, clock)
+        unsure = catalog.timings()["unsure"]
+        catalog.close_reader()
+        if unsure:
+            held = (
+                f"synchronised; but {unsure} images from before it was can never be corrected, and are held"
+            )
+            return Finding("warning", "clock", f"{held}: {UNSURE_ADVICE}")
+    return Finding("ok", "clock", "synchronised")
 
 
 def _daemon(settings: Settings) -> Finding:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from trapsync import durable, exif, jpeg, thumbnail
 from trapsync.errors import DamagedImage, IncompleteImage, StorageError
-from trapsync.image import Evidence, Image
+from trapsync.image import Correction, Evidence, Image
 
 LARGEST_FILE = 100 * 10**6  # bytes; also what the Sticky Pi server's nginx accepts
 LARGEST_PICTURE = 100 * 10**6  # pixels
@@ -62,6 +62,24 @@ def examine(spool: Path, path: str) -> Image:
     if findings.has_second_end and not thumbnail.missing() and not thumbnail.is_whole(full):
         raise DamagedImage("damaged: the picture breaks off before its end")
     return image
+
+
+def rewrite(spool: Path, correction: Correction) -> Image:
+    """Write an image anew, durably, with its corrected time and under the name for it; what it is then.
+
+    Saying it twice is saying it once. Raises FileExistsError when another file has taken that name, and
+    DamagedImage when the image is no longer what was examined.
+    """
+    old, new = spool / correction.image.path, spool / correction.path
+    with _reading(old):
+        content = old.read_bytes()
+    if hashlib.sha256(content).hexdigest() != correction.image.sha256:
+        raise DamagedImage("it is no longer the image that was examined")
+    content = exif.correct(content, correction.name.taken, correction.offset, correction.last_sync)
+    if new.exists() and new.read_bytes() != content:
+        raise FileExistsError(f"{new} is there already")
+    durable.write(new, [content])
+    return examine(spool, correction.path)
 
 
 def thumbnails(spool: Path, path: str, folder: Path) -> None:

@@ -11,12 +11,13 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeGuard
 
+from trapsync.errors import DamagedImage
 from trapsync.image import Evidence
-from trapsync.jpeg import EXIF_SIGNATURE, is_exif, segments
+from trapsync.jpeg import EXIF_SIGNATURE, header, is_exif, segments
 
 _LONGEST_TEXT = 4096  # of a text from a file: longer ones are cut, or not evaluated
 
@@ -99,7 +100,45 @@ def dress(jpeg: bytes, facts: Facts) -> bytes:
     The block is big-endian TIFF with no thumbnail, right behind the start of the image, as EXIF wants it.
     Raises DamagedImage when `jpeg` is none.
     """
-    block = _block(facts)
+    return _with_block(jpeg, _block(facts))
+
+
+def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> bytes:
+    """The same JPEG of our own with another time of capture: `taken` (UTC), wherever a time stands in it.
+
+    The evidence stays as it was and gets `offset` besides; the Sticky Pi `l` becomes `last_sync`, in unix
+    seconds. The same arguments give the same bytes. Raises DamagedImage when it is none of ours.
+    """
+    import piexif
+
+    app1 = header(jpeg).exif
+    try:
+        blocks = _load(app1 or b"", key_is_name=False)
+        details, gps = blocks["Exif"], blocks["GPS"]
+        evidence = _evidence(details.get(piexif.ExifIFD.MakerNote))
+        if evidence is None:
+            raise ValueError("it holds no evidence of its time")
+        moment = taken.strftime("%Y:%m:%d %H:%M:%S").encode()
+        blocks["0th"][piexif.ImageIFD.DateTime] = moment
+        details[piexif.ExifIFD.DateTimeOriginal] = details[piexif.ExifIFD.DateTimeDigitized] = moment
+        details[piexif.ExifIFD.MakerNote] = _evidence_text(replace(evidence, offset=offset))
+        details[piexif.ExifIFD.UserComment] = _synced(details[piexif.ExifIFD.UserComment], last_sync)
+        if piexif.GPSIFD.GPSTimeStamp in gps:
+            gps |= _gps_moment(taken)
+        block: bytes = piexif.dump(blocks)
+    except _UNREADABLE as error:
+        raise DamagedImage(f"its EXIF cannot be written anew: {_clean(str(error))[:200]}") from error
+    return _with_block(jpeg, block)
+
+
+def _synced(comment: bytes, last_sync: float) -> bytes:
+    """Our two lines with the moment when the clock was set."""
+    names, values = (line.split(",") for line in comment.decode("ascii").split("\n"))
+    values[names.index("l")] = f"{last_sync:.0f}"
+    return f"{','.join(names)}\n{','.join(values)}".encode("ascii")
+
+
+def _with_block(jpeg: bytes, block: bytes) -> bytes:
     pieces: list[bytes | memoryview] = [b"\xff\xd8", b"\xff\xe1", (len(block) + 2).to_bytes(2, "big"), block]
     whole = memoryview(jpeg)
     for segment in segments(jpeg):
@@ -188,7 +227,8 @@ def _ascii(text: str) -> bytes:
 def _evidence_text(evidence: Evidence) -> bytes:
     boot_id = re.sub(r"[^0-9A-Za-z-]", "", evidence.boot_id)[:64]
     times = f"mono={evidence.monotonic:.3f} wall={evidence.wall:.3f}"
-    return f"trapsync 1 boot={boot_id} {times} trusted={int(evidence.trusted)}".encode("ascii")
+    offset = "" if evidence.offset is None else f" offset={evidence.offset:.3f}"
+    return f"trapsync 1 boot={boot_id} {times} trusted={int(evidence.trusted)}{offset}".encode("ascii")
 
 
 def _gps(facts: Facts) -> dict[int, Any]:
@@ -199,7 +239,6 @@ def _gps(facts: Facts) -> dict[int, Any]:
     if (north, east) == (0.0, 0.0) or not (abs(north) <= 90 and abs(east) <= 180):
         return {}
     height = _sane(facts.altitude, 0.0, 99999.0)
-    taken = facts.taken
     return {
         gps.GPSVersionID: (2, 3, 0, 0),
         gps.GPSLatitudeRef: b"N" if north >= 0 else b"S",
@@ -208,9 +247,17 @@ def _gps(facts: Facts) -> dict[int, Any]:
         gps.GPSLongitude: _degrees(east),
         gps.GPSAltitudeRef: int(height < 0),
         gps.GPSAltitude: (round(abs(height) * 100), 100),
-        gps.GPSTimeStamp: ((taken.hour, 1), (taken.minute, 1), (taken.second, 1)),
         gps.GPSMapDatum: b"WGS-84",
-        gps.GPSDateStamp: taken.strftime("%Y:%m:%d").encode(),
+        **_gps_moment(facts.taken),
+    }
+
+
+def _gps_moment(taken: datetime) -> dict[int, Any]:
+    import piexif
+
+    return {
+        piexif.GPSIFD.GPSTimeStamp: ((taken.hour, 1), (taken.minute, 1), (taken.second, 1)),
+        piexif.GPSIFD.GPSDateStamp: taken.strftime("%Y:%m:%d").encode(),
     }
 
 
@@ -251,11 +298,15 @@ def read(app1: bytes | None) -> tuple[dict[str, Any], Evidence | None]:
         if metadata.get("lat") is None and metadata.get("lng") is None:
             metadata |= _place(blocks["GPS"])
         return metadata, _evidence(blocks["Exif"].get("MakerNote"))
-    except (ValueError, struct.error, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+    except _UNREADABLE as error:
         return {"exif": True, "exif_error": f"{type(error).__name__}: {_clean(str(error))[:200]}"}, None
 
 
-def _load(app1: bytes) -> dict[str, dict[str, Any]]:
+# What reading an EXIF block that anybody may have written can end in.
+_UNREADABLE = (ValueError, struct.error, ArithmeticError, LookupError, TypeError, MemoryError)
+
+
+def _load(app1: bytes, *, key_is_name: bool = True) -> dict[str, dict[Any, Any]]:
     import piexif
 
     tiff = app1[len(EXIF_SIGNATURE) :]
@@ -263,7 +314,7 @@ def _load(app1: bytes) -> dict[str, dict[str, Any]]:
     if not app1.startswith(EXIF_SIGNATURE) or tiff[:2] not in (b"MM", b"II"):
         raise ValueError("the block is not TIFF")
     _refuse_bombs(tiff)
-    blocks: dict[str, dict[str, Any]] = piexif.load(tiff, key_is_name=True)
+    blocks: dict[str, dict[Any, Any]] = piexif.load(tiff, key_is_name=key_is_name)
     return blocks
 
 
@@ -438,6 +489,7 @@ def _signed(angle: object, negative: bool) -> float | None:
 
 _EVIDENCE = re.compile(
     rb"trapsync 1 boot=([0-9A-Za-z-]*) mono=(\d{1,15}\.\d{3}) wall=(-?\d{1,15}\.\d{3}) trusted=([01])"
+    rb"(?: offset=(-?\d{1,15}\.\d{3}))?"
 )
 
 
@@ -445,5 +497,6 @@ def _evidence(note: object) -> Evidence | None:
     match = _EVIDENCE.fullmatch(note) if isinstance(note, bytes) else None
     if match is None:
         return None
-    boot_id, monotonic, wall, trusted = match.groups()
-    return Evidence(boot_id.decode(), float(monotonic), float(wall), trusted == b"1")
+    boot_id, monotonic, wall, trusted, offset = match.groups()
+    times = float(monotonic), float(wall)
+    return Evidence(boot_id.decode(), *times, trusted == b"1", float(offset) if offset else None)

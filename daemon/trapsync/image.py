@@ -77,13 +77,15 @@ class Evidence:
     """What is known of the moment of capture, so that a wrong clock can be put right later.
 
     `boot_id` is the kernel's random id of that boot, `monotonic` the seconds since it,
-    `wall` the unix seconds that the clock showed, `trusted` whether it was synchronised then.
+    `wall` the unix seconds that the clock showed, `trusted` whether it was synchronised then. `offset`
+    is there once the image's time was corrected: the true time is `monotonic + offset`.
     """
 
     boot_id: str
     monotonic: float
     wall: float
     trusted: bool
+    offset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +128,29 @@ class Image:
     def place(self) -> str:
         """Where a copy of it belongs below a folder of ours; see `place_of`."""
         return place_of(self.path)
+
+    @property
+    def timing(self) -> str | None:
+        """How its time stands when it is found: as in the catalog's column."""
+        if self.evidence is None or self.evidence.trusted or self.trap_name is None:
+            return None
+        return "held" if self.evidence.offset is None else "corrected"
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An image that is to be written anew, with the time that it was taken at, under the name for it.
+
+    `offset` is what its monotonic time lacks to the true one, `last_sync` when the clock was set (unix
+    seconds).
+    """
+
+    image: Image
+    name: TrapName
+    offset: float
+    last_sync: float
+
+    @property
+    def path(self) -> str:
+        """Where the new file is to lie, relative to the spool."""
+        return f"{self.name.folder}/{self.name}"

@@ -142,3 +142,40 @@ CREATE TRIGGER deliveries_uncounted AFTER DELETE ON deliveries BEGIN
 END;
 """
     )
+
+
+@migrations()
+def m002_times_put_right(db: Database) -> None:
+    """What is known of the clock, and of the times of images that were taken before it was set."""
+    db.executescript(
+        """
+-- How the time of an image of our own stands whose clock was not synchronised when it was taken; NULL: it
+-- was, or it is another program's file. 'held': it may yet be put right. 'confirmed': it was right.
+-- 'corrected': the file was written anew. 'unsure': its boot ended first; held too. 'released': unsure,
+-- and delivered all the same, as the owner says.
+ALTER TABLE images ADD COLUMN timing TEXT
+    CHECK (timing IN ('held', 'confirmed', 'corrected', 'unsure', 'released'));
+ALTER TABLE images ADD COLUMN clock_offset REAL; -- corrected: what was added to `monotonic`
+ALTER TABLE images ADD COLUMN was TEXT;          -- corrected: its name until then; NULL: not known any more
+CREATE INDEX images_timed ON images (timing, boot_id, monotonic) WHERE timing IS NOT NULL;
+CREATE INDEX images_of_boot ON images (boot_id, monotonic) WHERE boot_id IS NOT NULL;
+
+-- A row is a boot of the machine, in the order in which the daemon saw them.
+CREATE TABLE boots (
+    boot_id TEXT PRIMARY KEY,
+    number INTEGER UNIQUE,          -- their order; NULL: known from its images only
+    clock_offset REAL,              -- wall − monotonic when the wall could be trusted; NULL: it never could
+    trusted_at REAL                 -- the first such moment, on the wall
+) STRICT, WITHOUT ROWID;
+
+-- A row is a corrected file that is being written: announced before, gone when its image has it.
+CREATE TABLE corrections (
+    image_id INTEGER PRIMARY KEY REFERENCES images (id),
+    key TEXT NOT NULL UNIQUE,       -- the name that the image is to have, and nobody else
+    path TEXT NOT NULL UNIQUE       -- where the file is to lie
+) STRICT;
+
+-- The files that corrected ones replace: `leaving` is 2 until they are deleted.
+CREATE INDEX files_replaced ON files (leaving) WHERE leaving = 2;
+"""
+    )

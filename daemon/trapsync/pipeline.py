@@ -67,6 +67,8 @@ def capture(camera: Camera, settings: Settings, device: str, clock: Clock, taken
     seen = evidence(clock)
     name = _free_name(settings.storage.spool, device, seen.wall, taken)
     frame = camera.capture(name.taken)
+    # Meanwhile an image whose time was corrected may have got that name.
+    name = _free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
 
     # Everything is put together in memory and written once: temporary name, flush, rename, flush.
     jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen))
@@ -478,7 +480,7 @@ def prune(catalog: Catalog, storage: Storage, settings: Prune, clock: Clock, soo
     have to stop, they make room for the `soon` bytes that are foreseen, whatever their age. The mark in
     the catalog is durable before a file goes; what a crash left half done is finished first.
     """
-    removed = _remove_pruned(catalog, storage)
+    removed = remove_leaving(catalog, storage)
     for wanted, older_than in (
         (int(settings.keep_free), clock.wall() - settings.min_age),
         (storage.min_free + soon, math.inf),
@@ -488,12 +490,12 @@ def prune(catalog: Catalog, storage: Storage, settings: Prune, clock: Clock, soo
             if not images:
                 break
             catalog.mark_pruned([image.id for image in images])
-            removed += _remove_pruned(catalog, storage)
+            removed += remove_leaving(catalog, storage)
     return removed
 
 
-def _remove_pruned(catalog: Catalog, storage: Storage) -> int:
-    """Remove the files that are marked, if they still are the bytes that were proven.
+def remove_leaving(catalog: Catalog, storage: Storage) -> int:
+    """Remove the files that are marked, if they still are the bytes that were proven, or corrected.
 
     One that cannot be removed stays marked, and keeps no other back.
     """
@@ -507,7 +509,7 @@ def _remove_pruned(catalog: Catalog, storage: Storage) -> int:
                     thumbnail.unlink(missing_ok=True)
                     failpoint.hit("prune: small copy removed")
         except (OSError, StorageError) as error:
-            log.error("it cannot be pruned: %s", error)
+            log.error("it cannot be removed: %s", error)
         else:
             gone.append(found.path)
     catalog.forget_pruned(gone)

@@ -26,7 +26,7 @@ from trapsync import cameras, examine
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock
 from trapsync.errors import CameraError, DamagedImage, StorageError, TrapsyncError
-from trapsync.image import Found, Image
+from trapsync.image import Correction, Found, Image
 from trapsync.settings import Camera as CameraSettings
 from trapsync.settings import Ingest, Settings, Storage
 
@@ -295,6 +295,26 @@ class Examiners:
         except Exception:
             log.exception("examining %r failed; it stays in the spool", found.path)
             return None
+
+    def rewrite(
+        self, corrections: Iterable[Correction]
+    ) -> Iterator[tuple[Correction, Image | DamagedImage | FileExistsError]]:
+        """Write images anew with their corrected times; each comes back as it is then, or why it is not.
+
+        Raises StorageError when the card refuses.
+        """
+        for one in corrections:
+            try:
+                try:
+                    yield one, self._result(self._schedule(examine.rewrite, self._storage.spool, one))
+                except _MISFORTUNES:  # which may have been the machine's fault
+                    yield one, self._result(self._schedule(examine.rewrite, self._storage.spool, one))
+            except (DamagedImage, FileExistsError) as error:
+                yield one, error
+            except FileNotFoundError:
+                yield one, DamagedImage("its file is not on the card")
+            except (*_MISFORTUNES, MemoryError) as error:
+                yield one, DamagedImage(_describe_failure(error, self._settings))
 
     def make_thumbnails(self, image: Image, path: str) -> bool:
         """Make the small copies of one image; False if they cannot be made."""

@@ -4,7 +4,7 @@
 
     main thread     signals, the clock guard, the word to systemd
     capture         one picture every so often, on the monotonic clock
-    ingest          the inbox: examine what was found, then small copies while there is nothing better to do
+    ingest          the inbox: examine what was found; with nothing to do, put times right, make small copies
     scheduler       deliveries to each destination, the sweep, pruning, housekeeping
     observer        watchdog's own threads: they only fill the inbox
 
@@ -34,7 +34,7 @@ from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from trapsync import durable, pipeline, schedule, systemd, thumbnail, watch
+from trapsync import durable, pipeline, schedule, systemd, thumbnail, timing, watch
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Receipt, Tools, connect
 from trapsync.device import device_id
@@ -55,6 +55,8 @@ _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
 _HANDFUL = 32  # files that are examined and committed together
+_LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
+_LOOK_LATER = 300.0  # and after something went wrong with them
 _END = 9.0  # seconds for everything to end; then the process does, as it is
 _PATIENCE = 1800.0  # seconds without a sign of life of a job
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
@@ -130,6 +132,7 @@ class Service:
         self._rest = 0.0
         self._has_failed = False
         self._oddity: str | None = None
+        self._hopeless: set[int] = set()
         self._inbox = Inbox(self._clock)
         self._reserve = Reserve(settings.storage.state)
         self._scheduler = BackgroundScheduler(
@@ -380,7 +383,7 @@ class Service:
     def _ingest(self) -> None:
         """Examine what the inbox holds; in between, make one image's small copies at a time."""
         patience = watch.Patience(self.settings.ingest.settle)
-        thumbnails = self._thumbnails()
+        thumbnails, times = self._thumbnails(), self._times()
         while not self._stop.is_set():
             self._board.beat("ingest", self._ingest_limit())
             paths = self._inbox.take(most=_HANDFUL)
@@ -389,13 +392,13 @@ class Service:
                     self._ingest_some(paths, patience)
                 elif self._inbox.overflowed():  # the rest of a long backlog
                     self._sweep()
-                elif not next(thumbnails):
+                elif not next(times) and not next(thumbnails):
                     self._inbox.wait(_TICK)
             except (CatalogError, StorageError, OSError) as error:
                 log.error("%s; trying again in %.0f s", error, _BREATH)
                 for path in paths:
                     self._inbox.put_later(path, _BREATH)
-                thumbnails = self._thumbnails()
+                thumbnails, times = self._thumbnails(), self._times()
                 self._stop.wait(_BREATH)
 
     def _ingest_some(self, paths: list[str], patience: watch.Patience) -> None:
@@ -408,6 +411,28 @@ class Service:
     def _ingest_limit(self) -> float:
         """A handful of files, each of which may take its whole time twice."""
         return 2 * _HANDFUL * self.settings.ingest.timeout + 60
+
+    def _times(self) -> Iterator[bool]:
+        """Each step puts right the times of a handful of images, and says whether there was anything to do."""
+        settings, rewrite = self.settings, self._examiners.rewrite
+        while True:
+            rest = _LOOK_AT_CLOCK
+            try:
+                while timing.settle(self._catalog, settings.storage, settings.trap, rewrite, self._hopeless):
+                    yield True
+            except CatalogError:
+                raise
+            except StorageError as error:  # no room for a second file: held images wait
+                log.error("no time can be corrected for now: %s", error)
+                rest = _LOOK_LATER
+            except Exception:  # a bug, loud; but the others need not wait for it
+                log.exception("putting times right failed")
+                self._tell("bug", "putting times right failed; see the log")
+                rest = _LOOK_LATER
+            again = self._clock.monotonic() + rest
+            yield False
+            while self._clock.monotonic() < again:
+                yield False
 
     def _thumbnails(self) -> Iterator[bool]:
         """Each step makes the small copies of one image, and says whether there was anything to do."""

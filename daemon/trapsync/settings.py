@@ -106,6 +106,7 @@ class Trap(Table, frozen=True):
     altitude: float = 0.0
     timezone: str = "UTC"
     clock: Literal["auto", "trusted"] = "auto"
+    unsure_times: Literal["hold", "deliver"] = "hold"
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""

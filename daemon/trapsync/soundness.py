@@ -16,6 +16,7 @@ SEALED = "key, size, md5, sha256, width, height, metadata, boot_id, monotonic, w
 _LONGEST_WAIT = 8 * 86400  # seconds; the settings allow a week
 
 _ON_CARD = "images.gone_at IS NULL"
+_HELD = "(images.timing IS NOT NULL AND images.timing IN ('held', 'unsure'))"
 _COUNTED = """SELECT '', state, count(*) FROM images GROUP BY 2
               UNION ALL SELECT destination, state, count(*) FROM deliveries GROUP BY 1, 2"""
 _PATH = "iif(folder = '', files.name, folder || '/' || files.name)"
@@ -30,9 +31,14 @@ _CONTRADICTIONS = {
     "an image on the card without its file": f"""
         SELECT 1 FROM images WHERE {_ON_CARD} AND NOT EXISTS
             (SELECT 1 FROM files WHERE image_id = images.id AND {_PATH} = path)""",
+    "a held image that is owed to somebody": f"""
+        SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE {_HELD}""",
+    "a time that cannot be": """
+        SELECT 1 FROM images WHERE timing IS NOT NULL AND boot_id IS NULL
+            OR (timing IS 'corrected') != (clock_offset IS NOT NULL)""",
     "a file that is not its image's": """
-        SELECT 1 FROM files JOIN images ON id = image_id WHERE files.size != images.size
-            OR leaving NOT IN (0, 1) OR (leaving AND gone_why IS NOT 'pruned')""",
+        SELECT 1 FROM files JOIN images ON id = image_id WHERE (files.size != images.size AND leaving != 2)
+            OR leaving NOT IN (0, 1, 2) OR (leaving = 1 AND gone_why IS NOT 'pruned')""",
     "a proof of other bytes": """
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE deliveries.state = 'delivered'
             AND digest NOT IN ('md5:' || md5, 'sha256:' || sha256)""",
@@ -47,7 +53,7 @@ _CONTRADICTIONS = {
         SELECT 1 FROM destinations WHERE active NOT IN (0, 1) OR required NOT IN (0, 1)
             OR attempts NOT BETWEEN 0 AND 1000000000 OR wait_for NOT BETWEEN 0 AND {_LONGEST_WAIT}""",
     "an image on the card that is owed to nobody": f"""
-        SELECT 1 FROM destinations WHERE active AND (SELECT count(*) FROM images WHERE {_ON_CARD}) !=
+        SELECT 1 FROM destinations WHERE active AND (SELECT count(*) FROM images WHERE {_ON_CARD} AND NOT {_HELD}) !=
             (SELECT count(*) FROM deliveries JOIN images ON id = image_id
              WHERE destination = destinations.name AND {_ON_CARD})""",
     "a wrong tally": f"""

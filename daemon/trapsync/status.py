@@ -18,6 +18,10 @@ from trapsync.settings import Settings
 from trapsync.trap import holder, local_time, open_to_read, place
 
 VERDICTS = ("ok", "warning", "failing")
+UNSURE_ADVICE = (
+    'to deliver them as they are, set trap.unsure_times = "deliver"; if the trap has a real-time clock, '
+    'trap.clock = "trusted"; see: trapsync clock'
+)
 _FEW_DAYS = 3.0  # of disk left: time to come by
 
 
@@ -40,7 +44,7 @@ def snapshot(settings: Settings, clock: Clock, device: str) -> dict[str, Any]:
         "name": settings.trap.name,
         "version": __version__,
         "at": iso(utc(clock.wall())),
-        "clock": {"trusted": clock.trusted()},
+        "clock": {"trusted": clock.trusted(), "held": 0, "unsure": 0},
         "daemon": {"running": holder(storage.state) is not None},
         "disk": {"free_bytes": free_bytes(storage.spool), "days_left": None},
         "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 0),
@@ -70,6 +74,7 @@ def _add_catalog(facts: dict[str, Any], settings: Settings, clock: Clock) -> Rea
 def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Clock) -> None:
     ledger = catalog.ledger()
     facts["ledger"] = {name: getattr(ledger, name) for name in facts["ledger"]}
+    facts["clock"] |= catalog.timings()
     facts["conflicts"] = catalog.conflicts()
     facts["vanished"] = catalog.vanished()
     facts["newest_image"] = _newest(catalog.newest(), clock)
@@ -171,9 +176,14 @@ def _disk(facts: dict[str, Any], settings: Settings, _clock: Clock) -> list[Reas
 
 
 def _clock(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[Reason]:
-    if facts["clock"]["trusted"]:
-        return []
-    return [Reason("warning", "the clock is not synchronised: the times of images may be wrong")]
+    clock, reasons = facts["clock"], []
+    if not clock["trusted"]:
+        held = f" ({clock['held']} now)" if clock["held"] else ""
+        reasons.append(Reason("warning", f"the clock is not synchronised: images are held until it is{held}"))
+    if clock["unsure"]:
+        held = f"{_count(clock['unsure'], 'image')} held, taken before the clock was set and never to be corrected"
+        reasons.append(Reason("warning", f"{held}: {UNSURE_ADVICE}"))
+    return reasons
 
 
 def _losses(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[Reason]:
@@ -231,7 +241,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", _ledger_line(ledger)),
         *((name, _destination_line(row)) for name, row in facts["destinations"].items()),
         ("card", f"{disk['free_bytes'] / 1e9:.1f} GB free{days}"),
-        ("clock", "synchronised" if facts["clock"]["trusted"] else "not synchronised"),
+        ("clock", _clock_line(facts["clock"])),
         ("daemon", "running" if facts["daemon"]["running"] else "not running"),
     ]
 
@@ -246,6 +256,12 @@ def _newest_line(newest: dict[str, Any] | None) -> str:
 def _ledger_line(ledger: dict[str, int]) -> str:
     parts = " + ".join(f"{n} {name}" for name, n in ledger.items() if name != "captured")
     return f"{ledger['captured']} captured = {parts}"
+
+
+def _clock_line(clock: dict[str, Any]) -> str:
+    held = clock["held"] + clock["unsure"]
+    word = "synchronised" if clock["trusted"] else "not synchronised"
+    return f"{word}; {_count(held, 'image')} held for the time they were taken at" if held else word
 
 
 def _destination_line(row: dict[str, Any]) -> str:
