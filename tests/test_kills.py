@@ -23,7 +23,13 @@ def test_killed_at_random_moments_it_loses_nothing_and_sends_nothing_twice(
     assert report.kills == KILLS
     assert report.images > KILLS
     assert report.children > 5
-    assert report.faults > 40
-    assert len(report.phases) >= 6, report.phases
+    assert report.faults > 20
+    assert len(report.phases) >= 5, report.phases
+    assert report.phases.keys() >= {
+        "starting",
+        "a file without its row",
+        "owed, not sent",
+        "at the hub, not marked",
+    }
     assert report.quarantined > 3
     assert bool(report.pruned) is prune
