@@ -137,7 +137,8 @@ def test_a_header_without_end_is_given_up_before_it_fills_the_memory(tmp_path: P
         (b"<!DOCTYPE html><title>Welcome</title>", "not a JPEG"),
         (b"\xff\xd8\xff\xd9", "no picture data"),
         (b"\xff\xd8\xff\xe1\x00\x01", "impossible length"),
-        (b"\xff\xd8\xff\xe0\x00\x04ab\x00\x00", "no marker at byte 8"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab\x00\x00", "zeros from byte 8 on"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab\x01\x00", "no marker at byte 8"),
         (b"\xff\xd8\xff\xda\x00\x02\x11\xff\xd9", "0 x 0"),
     ],
 )

@@ -236,6 +236,15 @@ def test_an_unfinished_file_is_looked_at_again_until_it_has_its_end(trap: Trap) 
     assert trap.ingest().new == 1
 
 
+@pytest.mark.parametrize("written", [0, 1, 2, 3, 4, 5, 19, 400, 2000])
+def test_a_file_whose_room_was_made_before_it_is_written_is_waited_for(trap: Trap, written: int) -> None:
+    whole = drawn.trap()
+    path = drawn.put(trap.storage.spool, whole[:written].ljust(len(whole), b"\0"), drawn.NAME)
+    assert trap.ingest().later == [path]
+    drawn.put(trap.storage.spool, whole, path)
+    assert trap.ingest().new == 1
+
+
 def test_an_unfinished_file_that_never_grows_is_damaged_after_the_settling_time(trap: Trap) -> None:
     path = trap.storage.spool / drawn.NAME
     path.write_bytes(drawn.trap()[:1500])

@@ -146,6 +146,7 @@ class Life(RuleBasedStateMachine):
         self.pruned: set[str] = set()
         self.pocket: list[tuple[str, bytes]] = []  # files that were taken away, and where they lay
         self.unfinished: dict[str, bytes] = {}
+        self.begun: dict[str, tuple[str, float]] = {}
         self.files = 0
 
     def teardown(self) -> None:
@@ -360,17 +361,28 @@ class Life(RuleBasedStateMachine):
 
     @rule(wait=st.booleans())
     def ingest(self, wait: bool) -> None:
+        young = [path for path in self.unfinished if self.is_young(path)]
         self.trap.ingest()
+        assert all((self.spool / path).exists() for path in young)  # somebody may still be writing
         if wait:  # until what has no end yet will never have one
             self.trap.time.sleep(self.trap.settle + 1)
             self.trap.ingest()
             assert not self.unfinished.keys() & self.trap.on_card()
+        # What is in quarantine is what the folder of that name holds, after a rebuild too.
+        kept = {path.name for path in self.trap.storage.quarantine.glob("*.jpg")}
+        assert {row["kept_as"] for row in self.trap.catalog.quarantined()} == kept
         # All that is whole on the card is an image that is there; all else is gone, and accounted for.
         rows = self.rows("SELECT sha256, gone_at IS NULL, state FROM images")
         here = {one for one, is_here, _ in rows if is_here}
         assert here == set(self.on_card().values()) - self.leaving()
         for one, is_here, state in rows:
             assert is_here or state == "dropped" or one in self.everywhere()
+
+    def is_young(self, path: str) -> bool:
+        """Whether an unfinished file was there for less than its settling time."""
+        boot, since = self.begun[path]
+        now = self.trap.time
+        return boot == now.boot_id() and now.monotonic() - since < self.trap.settle
 
     def leaving(self) -> set[str]:
         """What is pruned already, and whose file goes with the next pruning."""
@@ -398,6 +410,21 @@ class Life(RuleBasedStateMachine):
         before = self.on_card()
         self.prune_all()
         self.note_what_was_pruned(before)
+
+    @rule(number=st.integers(0, 99))
+    def overwrite_what_is_marked_as_pruned(self, number: int) -> None:
+        """After the mark that it may go, and before it goes, another picture is put in its place."""
+        images = self.trap.catalog.prunable(self.trap.time.wall(), limit=16)
+        before = self.on_card()
+        self.trap.catalog.mark_pruned([image.id for image in images])
+        self.die()
+        self.start()
+        if images:
+            path = images[number % len(images)].path
+            self.put(path, self.picture())
+            self.acknowledge((self.spool / path).read_bytes())
+        self.note_what_was_taken(before)
+        self.prune()
 
     def prune_all(self) -> None:
         self.trap.prune()
@@ -479,10 +506,9 @@ class Life(RuleBasedStateMachine):
             self.files += 1
             folder = folders[number % len(folders)]
             folder.rename(self.spool / f"moved-{self.files}")
-            self.unfinished = {
-                p.replace(folder.name, f"moved-{self.files}", 1) if p.startswith(f"{folder.name}/") else p: c
-                for p, c in self.unfinished.items()
-            }
+            for path in [path for path in self.unfinished if path.startswith(f"{folder.name}/")]:
+                moved = path.replace(folder.name, f"moved-{self.files}", 1)
+                self.unfinished[moved], self.begun[moved] = self.unfinished.pop(path), self.begun[path]
             self.pocket.clear()
 
     @rule(part=st.sampled_from([0.0, 0.5, 0.999]), zeros=st.booleans())
@@ -494,6 +520,7 @@ class Life(RuleBasedStateMachine):
         head = content[: int(part * len(content))]
         self.put(path, head.ljust(len(content), b"\0") if zeros else head)
         self.unfinished[path] = content
+        self.begun[path] = (self.trap.time.boot_id(), self.trap.time.monotonic())
 
     @precondition(lambda self: self.unfinished)
     @rule()

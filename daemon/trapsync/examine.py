@@ -135,6 +135,7 @@ class _Findings:
         self.sha256: _Digest = hashlib.sha256()
         self.head = bytearray()
         self.header: jpeg.Header | None = None
+        self.doubt = IncompleteImage("cut off: the file is empty")
         self.data: jpeg.PictureData | None = None
 
     def take(self, chunk: bytes) -> None:
@@ -154,9 +155,10 @@ class _Findings:
         self.head += chunk
         try:
             self.header = jpeg.header(self.head)
-        except IncompleteImage:
+        except IncompleteImage as error:
             if len(self.head) > _LONGEST_HEADER:
-                raise DamagedImage("not a whole JPEG: its header does not end within 16 MB") from None
+                raise IncompleteImage("not a whole JPEG: its header does not end within 16 MB") from None
+            self.doubt = error
             return
         _refuse_huge(self.header)
         self.data = jpeg.PictureData(self.header)
@@ -173,7 +175,7 @@ class _Findings:
         if self.size != size:
             raise IncompleteImage("still being written: its size changed while it was read")
         if self.header is None or self.data is None:
-            raise IncompleteImage("cut off: it ends inside its header")
+            raise self.doubt
         if not self.data.has_end:
             raise IncompleteImage("cut off: no end-of-image marker")
         metadata: dict[str, Any]

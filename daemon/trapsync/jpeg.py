@@ -60,10 +60,13 @@ class Header(NamedTuple):
 def segments(jpeg: bytes | bytearray) -> Iterator[Segment]:
     """Walk the segments of a JPEG up to and including the first start of scan.
 
-    Raises IncompleteImage when the bytes end before that, DamagedImage for what is no JPEG.
+    Raises IncompleteImage when the bytes end before that, or are not written yet, DamagedImage for what is
+    no JPEG.
     """
-    if not b"\xff\xd8\xff".startswith(jpeg[:3]):
+    if not START_OF_IMAGE.startswith(jpeg[:2].rstrip(b"\0")) or (jpeg[2:3] or b"\0") not in b"\xff\0":
         raise DamagedImage("not a JPEG: it does not begin like one")
+    if b"\0" in jpeg[:3]:  # room that was made for it: many a program writes into it later
+        raise IncompleteImage("not a JPEG: it begins with zeros")
     offset = 2
     while True:
         segment = _segment_at(jpeg, offset)
@@ -80,6 +83,7 @@ def _segment_at(jpeg: bytes | bytearray, offset: int) -> Segment:
     if len(jpeg) < start + 2:
         raise IncompleteImage("cut off: it ends inside its header")
     marker = jpeg[start + 1]
+    _refuse_hole(jpeg, start)
     if jpeg[start] != 0xFF or marker in (0x00, 0xD8):
         raise DamagedImage(f"not a whole JPEG: no marker at byte {start}")
     if marker == _END_OF_IMAGE:
@@ -94,6 +98,12 @@ def _segment_at(jpeg: bytes | bytearray, offset: int) -> Segment:
     if end > len(jpeg):
         raise IncompleteImage("cut off: it ends inside its header")
     return Segment(marker, start, start + 4, end)
+
+
+def _refuse_hole(jpeg: bytes | bytearray, start: int) -> None:
+    """Zeros where a segment begins are room that is not written yet, or never will be."""
+    if any(jpeg[at : at + 2] == b"\0\0" for at in range(start, start + 3)):
+        raise IncompleteImage(f"not a whole JPEG: zeros from byte {start} on")
 
 
 def header(jpeg: bytes | bytearray) -> Header:
