@@ -144,6 +144,19 @@ def test_a_name_of_an_image_that_has_left_the_card_is_not_given_again(
     assert camera.capture(frozenset({Path(first).name})) > first
 
 
+def test_a_camera_whose_daemon_died_stores_its_picture_and_ends_in_silence(
+    camera: CameraProcess, tmp_path: Path
+) -> None:
+    script(tmp_path, "ok")
+    pipe = camera._start()
+    assert camera._process
+    pipe.send(frozenset())
+    pipe.close()
+    camera._process.join(20)
+    assert camera._process.exitcode == 0
+    assert len(list((tmp_path / "spool").rglob("*.jpg"))) == 1
+
+
 def test_a_camera_that_fails_is_opened_anew_in_the_same_process(
     camera: CameraProcess, tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def _run_camera(
 
     camera = _Observed(make(settings.camera, device), settings.camera)
     is_open = False
+    answer: tuple[str, str | None] | TrapsyncError
     while True:
         try:
             taken = pipe.recv()
@@ -200,13 +201,17 @@ def _run_camera(
                 camera.open()
                 is_open = True
             path = pipeline.capture(camera, settings, device, clock, taken)
-            pipe.send((path, camera.oddity))
+            answer = path, camera.oddity
         except StorageError as error:  # no fault of the camera's
-            pipe.send(error)
+            answer = error
         except TrapsyncError as error:
             camera.close()
             is_open = False
-            pipe.send(error)
+            answer = error
+        try:
+            pipe.send(answer)
+        except OSError:  # the daemon died meanwhile; the sweep of the next one finds the picture
+            break
     camera.close()
 
 
