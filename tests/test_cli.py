@@ -439,7 +439,7 @@ def test_status_watches_until_it_is_interrupted(call: Call, monkeypatch: pytest.
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "time", SimpleNamespace(sleep=interrupt))
+    monkeypatch.setattr(cli.trap, "time", SimpleNamespace(sleep=interrupt))
     said = call("status", "--watch")
     assert said.code == 130
     assert drawn.DEVICE in said.out
@@ -552,7 +552,7 @@ def test_an_unknown_destination_is_answered_with_those_that_there_are(
 def woken(trap: bench.Trap, running: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[bench.Memory]:
     """A daemon that delivers to this stick when it is woken, while the command does not really wait."""
     memory = bench.Memory("stick")
-    monkeypatch.setattr(cli, "time", SimpleNamespace(sleep=trap.time.sleep))
+    monkeypatch.setattr(cli.images, "time", SimpleNamespace(sleep=trap.time.sleep))
 
     def wake(*_: object) -> None:
         trap.time.sleep(1)

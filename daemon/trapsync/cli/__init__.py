@@ -1,0 +1,76 @@
+"""The commands: one function each, and the only place that prints.
+
+Exit codes: 0 well, 1 an error or a warning, 2 wrong usage; `status` and `doctor` exit with 0, 1 or 2
+for ok, warning and failing. Costly packages are imported by the commands that need them.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from trapsync import __version__
+from trapsync import settings as config
+from trapsync.cli import hub, images, settings, trap
+from trapsync.errors import TrapsyncError
+
+
+def main() -> None:
+    """Run a command. What a person did wrong is one line, never a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except TrapsyncError as error:
+        click.echo(f"trapsync: {error}", err=True)
+        code = 1
+    except PermissionError as error:  # the one error of the system's that a person can always mend
+        advice = "no permission; run this as the daemon's user, or with sudo"
+        click.echo(f"trapsync: {error.filename or error}: {advice}", err=True)
+        code = 1
+    except BrokenPipeError:  # `trapsync images | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class _InOrder(click.Group):
+    """Lists the commands as they were added: the daemon, how it is, what one can do."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="trapsync %(version)s")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, readable=False),
+    help=f"The config file; else ${config.ENVIRONMENT_KEY}, else {config.DEFAULT_PATH}.",
+)
+@click.pass_context
+def cli(context: click.Context, config: Path | None) -> None:
+    """Bring every picture of a camera trap home.
+
+    The daemon takes pictures, looks after them on the card and delivers each one to its destinations;
+    the other commands show how that goes, and help where it does not.
+    """
+    context.obj = config
+    if os.environ.get("NO_COLOR"):  # no-color.org
+        context.color = False
+
+
+# The modules of this package bring their COMMANDS, and `trapsync --help` lists them in this order.
+for module in (  # one line for each
+    trap,
+    images,
+    hub,
+    settings,
+):
+    for command in module.COMMANDS:
+        cli.add_command(command)

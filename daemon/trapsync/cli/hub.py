@@ -1,0 +1,44 @@
+"""The hub: a small receiver for the lab, the hut, and for trying things out."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from trapsync.cli.shared import start_logging
+from trapsync.errors import SettingsError
+
+
+@click.command(short_help="Run a small receiver for images.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("trapsync-hub"),
+    show_default=True,
+    help="Where it keeps images.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
+)
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, readable=False),
+    help="Holds the password of the user trapsync; needed when others can reach the hub.",
+)
+def hub(folder: Path, host: str, port: int, password_file: Path | None) -> None:
+    """Run a small receiver that speaks the Sticky Pi upload protocol.
+
+    For trying trapsync, for the lab, and for a hut that collects from traps on the local Wi-Fi.
+    """
+    try:
+        from trapsync.hub.server import serve
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"the hub needs {error.name}: pip install 'trapsync[hub]'") from None
+    start_logging()
+    serve(
+        folder, host=host, port=port, password_file=password_file, say=logging.getLogger("trapsync.hub").info
+    )
+
+
+COMMANDS = (hub,)

@@ -1,0 +1,246 @@
+"""The images, and what one can do for them: images, quarantine, deliver, retry, prune, verify."""
+
+import json
+import time
+from typing import Any
+
+import click
+
+from trapsync.cli.shared import (
+    Trap,
+    between,
+    counter,
+    destination_names,
+    progress_bar,
+    reading,
+    show_table,
+    start_logging,
+    with_trap,
+)
+
+
+@click.command(short_help="List images and the state of their deliveries.")
+@click.option("--owed", "state", flag_value="owed", help="Only those still to be delivered.")
+@click.option("--delivered", "state", flag_value="delivered", help="Only those delivered.")
+@click.option("--dropped", "state", flag_value="dropped", help="Only those that left the card undelivered.")
+@click.option("--refused", "state", flag_value="refused", help="Only those that a destination refused.")
+@click.option("--held", "state", flag_value="held", help="Only those held until their time is known.")
+@click.option("--conflicts", "state", flag_value="conflict", help="Only those with the name of another.")
+@click.option("-n", "--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@with_trap
+def images(trap: Trap, state: str | None, limit: int, as_json: bool) -> None:
+    """List images, the newest first, with the state of each delivery."""
+    from trapsync import timing
+
+    with reading(trap) as catalog:
+        rows = catalog.listing(state, limit)
+        boots = catalog.boots() if any(row["timing"] in {"unsure", "released"} for row in rows) else []
+    for row in rows:
+        if row["timing"] in {"unsure", "released"}:
+            earliest, latest = timing.bounds(boots, row["boot_id"], row["monotonic"])
+            row |= {"not_before": timing.moment(earliest), "not_after": timing.moment(latest)}
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = [
+        (
+            row["key"],
+            _state(row),
+            f"{row['size'] / 1e6:.2f} MB",
+            f"{row['width']}×{row['height']}",
+            _deliveries(row),
+        )
+        for row in rows
+    ]
+    show_table(("image", "state", "size", "pixels", "deliveries"), table, "no such images")
+
+
+def _state(row: dict[str, Any]) -> str:
+    match row["timing"]:
+        case "held" if row["state"] == "owed":
+            return "held until the clock is set"
+        case "corrected":
+            return f"{row['state']}, corrected" + (f" from {row['was']}" if row["was"] else "")
+        case "unsure" | "released":
+            held = "held, " if row["timing"] == "unsure" and row["state"] == "owed" else f"{row['state']}, "
+            return f"{held}taken {between(row)}"
+    return str(row["state"])
+
+
+def _deliveries(row: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}: {delivery['state']}" + (f" ({delivery['error']})" if delivery["error"] else "")
+        for name, delivery in row["deliveries"].items()
+    )
+
+
+@click.command()
+@click.option("--release", type=int, metavar="NUMBER", help="Put a file back, to be examined again.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@with_trap
+def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
+    """List damaged files with their reasons, or put one back."""
+    from trapsync import by_hand
+
+    if release is not None:
+        with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+            path = by_hand.release(trap.settings, bench.catalog, release)
+        click.echo(f"{path} is back in the spool; the next sweep examines it again")
+        return
+    with reading(trap) as catalog:
+        rows = catalog.quarantined()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = [(str(row["id"]), row["path"], row["reason"], str(row["size"])) for row in rows]
+    show_table(("number", "file", "reason", "bytes"), table, "nothing is in quarantine")
+    if rows:
+        click.echo(f"\nThe files are kept in {trap.settings.storage.quarantine}")
+
+
+@click.command(short_help="Deliver now what is owed.")
+@click.argument("destination", required=False, shell_complete=destination_names)
+@with_trap
+def deliver(trap: Trap, destination: str | None) -> int:
+    """Deliver now what is owed, to all destinations or to one.
+
+    A running daemon is asked to do it; without one it is done here.
+    """
+    from trapsync import by_hand
+    from trapsync.trap import holder
+
+    by_hand.require(trap.settings, trap.source, destination)
+    process = holder(trap.settings.storage.state)
+    if process:
+        since = trap.clock.wall()
+        by_hand.wake_daemon(process)
+        return _follow_daemon(trap, destination, since)
+    return _deliver_here(trap, destination)
+
+
+def _deliver_here(trap: Trap, destination: str | None) -> int:
+    from trapsync import by_hand
+    from trapsync.trap import lock
+
+    start_logging()
+    with (
+        lock(trap.settings.storage.state),
+        by_hand.opened(trap.settings, trap.source, trap.tools()) as bench,
+        progress_bar("delivering") as progress,
+    ):
+        turns = by_hand.deliver(bench, progress, destination)
+    for name, turn in turns.items():
+        trouble = f"; {turn.trouble}" if turn.trouble else ""
+        click.echo(
+            f"{name}: {turn.delivered} delivered, {turn.refused} refused, {turn.postponed} postponed{trouble}"
+        )
+    return int(any(turn.trouble or turn.refused or turn.postponed for turn in turns.values()))
+
+
+def _follow_daemon(trap: Trap, destination: str | None, since: float) -> int:
+    """Show how the daemon works it off; end when nothing is due any more, or it meets trouble."""
+    from trapsync.trap import holder
+
+    with progress_bar("the daemon delivers") as progress:
+        time.sleep(2)  # it takes up a signal within one tick
+        while True:
+            with reading(trap) as catalog:
+                rows = [row for row in catalog.destinations() if destination in (None, row["name"])]
+                is_due = any(catalog.due(row["name"], "newest", 1) for row in rows)
+            owed = sum(row["owed"] for row in rows)
+            progress(owed)
+            trouble = [f"{row['name']}: {row['error']}" for row in rows if _failed(row, since)]
+            if holder(trap.settings.storage.state) is None:
+                trouble.append("the daemon has stopped")
+            if trouble or not is_due:
+                break
+            time.sleep(1)
+    waiting = f"{owed} must wait; see: trapsync images --owed" if owed else ""
+    click.echo("; ".join(trouble) or waiting or "everything is delivered, or refused")
+    return int(bool(trouble or owed))
+
+
+def _failed(row: dict[str, Any], since: float) -> bool:
+    """Whether a destination that is owed images could not be reached since then."""
+    return bool(row["owed"] and row["error"] and row["error_at"] >= since)
+
+
+@click.command(short_help="Owe again what was refused, and end all waits.")
+@click.argument("destination", required=False, shell_complete=destination_names)
+@click.option("--image", metavar="NAME", help="Only this image.")
+@with_trap
+def retry(trap: Trap, destination: str | None, image: str | None) -> None:
+    """Owe again what a destination refused, and end all waits after failures."""
+    from trapsync import by_hand
+    from trapsync.trap import holder
+
+    with by_hand.opened(trap.settings, trap.source, trap.tools(), destination) as bench:
+        count = bench.catalog.retry(destination, image)
+    click.echo(f"{count} refused deliveries are owed again")
+    if process := holder(trap.settings.storage.state):
+        by_hand.wake_daemon(process)
+
+
+@click.command(short_help="Remove delivered images from the card.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_trap
+def prune(trap: Trap, yes: bool) -> None:
+    """Remove delivered images from the card, as far as [prune] allows.
+
+    Only images whose digest every required destination confirmed, older than prune.min_age, and only
+    until prune.keep_free bytes are free. Works also when prune.enabled is false.
+    """
+    from trapsync import by_hand, pipeline
+
+    settings = trap.settings
+    free = pipeline.free_bytes(settings.storage.spool)
+    if free >= settings.prune.keep_free:
+        click.echo(f"{free / 1e9:.1f} GB are free, as prune.keep_free asks: nothing to do")
+        return
+    if not yes and not click.confirm("Remove images that are safe at their destinations from this card?"):
+        click.echo("nothing was removed")
+        return
+    with by_hand.opened(settings, trap.source, trap.tools()) as bench:
+        removed = pipeline.prune(bench.catalog, settings.storage, settings.prune, trap.clock)
+    click.echo(
+        f"{removed} images removed; {pipeline.free_bytes(settings.storage.spool) / 1e9:.1f} GB are free"
+    )
+
+
+@click.command(short_help="Hash the card again, and ask the destinations.")
+@click.option("--resend", is_flag=True, help="Owe again what a destination no longer holds.")
+@with_trap
+def verify(trap: Trap, resend: bool) -> int:
+    """Hash every image on the card again, and ask the destinations what they hold."""
+    from trapsync import by_hand
+    from trapsync import verify as verification
+    from trapsync.errors import Unreachable
+
+    code = 0
+    with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+        with counter("reading the card") as progress:
+            result = verification.verify_card(bench.catalog, trap.settings.storage.spool, progress)
+        code |= _show_verified("card", result)
+        for destination in bench.destinations:
+            try:
+                with counter(f"asking {destination.name}") as progress:
+                    result = verification.verify_destination(bench.catalog, destination, progress)
+            except Unreachable as error:
+                click.echo(f"{destination.name}: {error}")
+                code = 1
+                continue
+            code |= _show_verified(destination.name, result)
+            if resend:
+                bench.catalog.owe_again(destination.name, result.lost)
+    return code
+
+
+def _show_verified(where: str, result: Any) -> int:
+    click.echo(f"{where}: {result.compared} images compared, {len(result.wrong)} wrong")
+    for name, problem in result.wrong:
+        click.echo(f"  {name}: {problem}")
+    return int(bool(result.wrong))
+
+
+COMMANDS = (images, quarantine, deliver, retry, prune, verify)

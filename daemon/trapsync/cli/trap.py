@@ -1,0 +1,141 @@
+"""The daemon itself, and how the trap is: run, status, clock, doctor."""
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from trapsync.cli.shared import (
+    COLOURS,
+    Trap,
+    between,
+    giving_a_verdict,
+    reading,
+    show_lines,
+    show_table,
+    start_logging,
+    with_trap,
+)
+from trapsync.errors import TrapsyncError
+
+if TYPE_CHECKING:
+    from trapsync.destinations import Finding
+
+
+@click.command()
+@click.option("-v", "--verbose", is_flag=True, help="Log every step.")
+@click.option("--captures", type=click.IntRange(min=0), metavar="N", help="Take no more than N pictures.")
+@with_trap
+def run(trap: Trap, verbose: bool, captures: int | None) -> None:
+    """Run the daemon in the foreground.
+
+    SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
+    """
+    from trapsync import service
+
+    start_logging(verbose)
+    daemon = service.Service(trap.settings, trap.source, captures)
+    try:
+        daemon.run()
+    except TrapsyncError as error:
+        logging.getLogger("trapsync").critical("%s", error)
+        service.leave(1)
+    except Exception:
+        logging.getLogger("trapsync").critical("the daemon failed", exc_info=True)
+        service.leave(1)
+    if daemon.reload:
+        service.restart(["--config", str(trap.source), "run", *(["--verbose"] if verbose else [])])
+    service.leave()
+
+
+@click.command(short_help="Show how the trap is.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
+@giving_a_verdict
+@with_trap
+def status(trap: Trap, as_json: bool, watch: bool) -> int:
+    """Show how the trap is. Exit code 0 ok, 1 warning, 2 failing.
+
+    True also when the daemon is dead: it reads the catalog, the card and the daemon's lock.
+    """
+    from trapsync.device import device_id
+    from trapsync.status import VERDICTS, lines, snapshot
+
+    device = device_id(trap.settings.trap)
+    while True:
+        facts = snapshot(trap.settings, trap.clock, device)
+        if watch:
+            click.clear()
+        if as_json:
+            click.echo(json.dumps(facts, indent=2))
+        else:
+            show_lines(lines(facts))
+        if not watch:
+            return VERDICTS.index(facts["verdict"])
+        time.sleep(2)
+
+
+@click.command(short_help="Show whether the clock is right, and the times of images.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@with_trap
+def clock(trap: Trap, as_json: bool) -> None:
+    """Show whether the clock can be trusted, when the trap was started, and what that means for images.
+
+    An image that was taken before the clock was set is held until it is, and then corrected. It is unsure when
+    the trap was switched off first.
+    """
+    from trapsync import timing
+
+    with reading(trap) as catalog:
+        facts = timing.snapshot(catalog, trap.clock, trap.clock.trusted_by())
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    by = f"synchronised, says {facts['trusted_by']}" if facts["trusted"] else "not synchronised"
+    counts = ", ".join(f"{n} {name}" for name, n in facts["images"].items() if n)
+    show_lines([("clock", f"{facts['now']}, {by}"), ("images", counts or "all taken at a known time")])
+    table = [
+        (
+            boot["boot_id"][:8] + (" (now)" if boot["is_this"] else ""),
+            boot["began"] or between(boot),
+            boot["trusted_at"] or "never",
+            "" if boot["offset_s"] is None else f"{boot['offset_s']:.3f} s",
+            ", ".join(f"{n} {name}" for name, n in boot["images"].items() if n),
+        )
+        for boot in facts["boots"][-20:]
+    ]
+    click.echo()
+    show_table(("boot", "began", "clock set", "offset", "images"), table, "the daemon never ran")
+
+
+@click.command(short_help="Look for what could keep this trap from working.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@giving_a_verdict
+@with_trap
+def doctor(trap: Trap, as_json: bool) -> int:
+    """Look for what could keep this trap from working, and say what to do. Sends no image."""
+    from trapsync.doctor import examine_trap
+    from trapsync.status import VERDICTS
+
+    findings = examine_trap(trap.settings, trap.clock, trap.tools(), trap.source)
+    if as_json:
+        click.echo(
+            json.dumps(
+                [{"verdict": f.verdict, "subject": f.subject, "text": f.text} for f in findings], indent=2
+            )
+        )
+    else:
+        _show_findings(findings)
+    return max(VERDICTS.index(finding.verdict) for finding in findings)
+
+
+def _show_findings(findings: "list[Finding]") -> None:
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        verdict = click.style(f"{finding.verdict:<8}", fg=COLOURS[finding.verdict])
+        click.echo(f"{verdict} {finding.subject:<{width}}  {finding.text}")
+
+
+COMMANDS = (run, status, clock, doctor)
