@@ -8,6 +8,7 @@
     │   └── CatalogDamaged        … because it is no sound catalog: keep it aside, make a new one
     ├── StorageError              the card or a folder refuses: full, read-only, no permission
     ├── CameraError               no picture: the camera failed, hung or is absent
+    ├── RefusedDocument           a signed document that the trap does not take, with the code of the reason
     ├── DamagedImage              this file is no good: quarantine it with the reason
     │   └── IncompleteImage       … or it is still being written: look again first
     └── DeliveryError             an image did not reach a destination
@@ -43,6 +44,18 @@ class StorageError(TrapsyncError):
 
 class CameraError(TrapsyncError):
     """The camera gave no picture."""
+
+
+class RefusedDocument(TrapsyncError):
+    """A signed document is not taken, and nothing was changed.
+
+    `code` says why in one word, for reports: size, shape, key, signature, schema, addressee, replay, expired,
+    settings, forbidden, limits, rejected_before.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class DamagedImage(TrapsyncError):
