@@ -18,9 +18,12 @@ from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauth
 from trapsync import examine, failpoint, thumbnail
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError
+from trapsync.hub import fleet_app
 from trapsync.hub.accounts import Accounts, Role, User
 from trapsync.hub.annotations import Annotations
 from trapsync.hub.database import Database
+from trapsync.hub.fleet import Fleet, Verify
+from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Examine, Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.store import Row, Store
@@ -33,6 +36,7 @@ _GZIP_FROM = 1000  # bytes
 _EVERYBODY = frozenset(get_args(Role))
 _WRITERS = frozenset({"admin", "read-write"})
 _ADMINS = frozenset({"admin"})
+_Rule = tuple[str, str, frozenset[str], Callable[..., Any]]
 _RANGE = ("device", "start_datetime", "end_datetime")
 
 
@@ -47,10 +51,20 @@ class Hub:
     annotations: Annotations
     links: Links
     intake: Intake
+    fleet: Fleet
 
     @classmethod
-    def open(cls, folder: Path, clock: Clock | None = None, examiner: Examine = examine.examine) -> "Hub":
-        """Open the hub in this folder, or make a new one there. Raises StorageError."""
+    def open(
+        cls,
+        folder: Path,
+        clock: Clock | None = None,
+        examiner: Examine = examine.examine,
+        verify: Verify | None = None,
+    ) -> "Hub":
+        """Open the hub in this folder, or make a new one there. Raises StorageError.
+
+        `verify` is asked about each pushed document; without one its shape must do.
+        """
         clock = clock or SystemClock()
         folder = folder.absolute()  # Flask takes relative paths from its own package
         database = Database(folder / "hub.sqlite")
@@ -63,6 +77,7 @@ class Hub:
             annotations=Annotations(database, clock),
             links=Links(database, clock),
             intake=Intake(store, examiner, clock),
+            fleet=Fleet(database, clock, verify),
         )
 
 
@@ -71,25 +86,36 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = largest_body
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    endpoints = _Endpoints(hub)
-    for rule, roles, view in (
-        ("/get_token", _EVERYBODY, endpoints.get_token),
-        ("/get_images/<what>", _EVERYBODY, endpoints.get_images),
-        ("/get_image_series/<what>", _EVERYBODY, endpoints.get_image_series),
-        ("/_put_new_images", _WRITERS, endpoints.put_new_images),
-        ("/delete_images", _ADMINS, endpoints.delete_images),
-        ("/put_uid_annotations", _WRITERS, endpoints.put_uid_annotations),
-        ("/get_uid_annotations/<what>", _EVERYBODY, endpoints.get_uid_annotations),
-        ("/get_uid_annotations_series/<what>", _EVERYBODY, endpoints.get_uid_annotations_series),
-    ):
+    for method, rule, roles, view in _rules(_Endpoints(hub), FleetEndpoints(hub.fleet)):
         guarded = _guarded(hub.accounts, roles, view)
-        app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=["POST"])
+        app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
     app.add_url_rule("/image/<name>", view_func=_Files(hub).send, methods=["GET"], endpoint="image")
     app.register_error_handler(TrapsyncError, _explain)
+    for kind in fleet_app.STATUSES:
+        app.register_error_handler(kind, fleet_app.explain)
     app.register_error_handler(Unauthorized, _unauthorised)
     app.register_error_handler(Forbidden, _unauthorised)
     app.after_request(_compressed)
     return app
+
+
+def _rules(images: "_Endpoints", fleet: FleetEndpoints) -> tuple[_Rule, ...]:
+    """Every address but that of a file, and who may use it."""
+    return (
+        ("POST", "/get_token", _EVERYBODY, images.get_token),
+        ("POST", "/get_images/<what>", _EVERYBODY, images.get_images),
+        ("POST", "/get_image_series/<what>", _EVERYBODY, images.get_image_series),
+        ("POST", "/_put_new_images", _WRITERS, images.put_new_images),
+        ("POST", "/delete_images", _ADMINS, images.delete_images),
+        ("POST", "/put_uid_annotations", _WRITERS, images.put_uid_annotations),
+        ("POST", "/get_uid_annotations/<what>", _EVERYBODY, images.get_uid_annotations),
+        ("POST", "/get_uid_annotations_series/<what>", _EVERYBODY, images.get_uid_annotations_series),
+        ("GET", "/pushed/<slot>", _EVERYBODY, fleet.get_pushed),
+        ("PUT", "/pushed/<slot>", _ADMINS, fleet.put_pushed),  # a trap's account must not empty a slot
+        ("POST", "/heartbeats/<device>", _WRITERS, fleet.put_heartbeat),
+        ("GET", "/heartbeats/<device>", _EVERYBODY, fleet.get_heartbeats),
+        ("GET", "/fleet", _EVERYBODY, fleet.get_fleet),
+    )
 
 
 class _Endpoints:
@@ -203,7 +229,7 @@ def _small_copies(hub: Hub, path: Path) -> tuple[Path, Path]:
 
 
 def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
-    """The view behind a door: who are you, and may you? What it returns goes out as JSON."""
+    """The view behind a door: who are you, and may you? What is no answer yet goes out as JSON."""
 
     def guard(**parts: str) -> Response:
         given = request.authorization
@@ -215,7 +241,8 @@ def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]
         if user.role not in roles:
             raise Forbidden
         g.user = user
-        return jsonify(view(**parts))
+        found = view(**parts)
+        return found if isinstance(found, Response) else jsonify(found)
 
     return guard
 

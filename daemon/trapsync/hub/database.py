@@ -68,6 +68,27 @@ _MIGRATIONS = (
         UNIQUE (parent_image_id, algo_name, algo_version)
     ) STRICT;
     """,
+    """
+    -- A row is the owner's newest signed document under a name that traps ask for. `hash` is the SHA-256
+    -- of `data`, in hex; `stored` is UTC text, `user` the name of whoever pushed it.
+    CREATE TABLE slots (
+        name   TEXT PRIMARY KEY,
+        data   BLOB NOT NULL,
+        hash   TEXT NOT NULL,
+        stored TEXT NOT NULL,
+        user   TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- A row is a heartbeat of a trap, as it came; the newest of each trap, and a bounded number before it.
+    -- `received` is in unix seconds of this machine's clock, for a trap's own may be years off.
+    CREATE TABLE heartbeats (
+        id       INTEGER PRIMARY KEY AUTOINCREMENT,
+        device   TEXT NOT NULL,
+        received REAL NOT NULL,
+        body     TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX heartbeats_by_device ON heartbeats (device, id);
+    """,
 )
 
 

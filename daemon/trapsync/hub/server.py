@@ -4,6 +4,7 @@ import fcntl
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -20,8 +21,13 @@ from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 
 log = logging.getLogger(__name__)
+# That requests queue while a fleet comes back is no news, and it says so for each.
+logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 _THREADS = 4
+# Each trap of a fleet that comes back holds a connection for a moment, and one whose link is lost for two
+# minutes; with waitress's own hundred the next would not be heard.
+_CONNECTIONS = 2000
 _GRACE = 4.0  # seconds for requests under way; with the threads' last second it is five
 
 
@@ -40,6 +46,7 @@ def serve(
     or StorageError, one line, when it cannot start.
     """
     with _only_one(folder):
+        _allow_files(_CONNECTIONS + 200)
         hub = Hub.open(folder)
         prepare_accounts(hub, host, password_file, say)
         server = Server(make_app(hub), host, port)
@@ -103,6 +110,7 @@ class Server:
                 host=host,
                 port=port,
                 threads=_THREADS,
+                connection_limit=_CONNECTIONS,
                 ident="trapsync-hub",
                 # Room for the parts' headers; the app itself holds the body to the exact limit.
                 max_request_body_size=LARGEST_BODY + 64 * 1024,
@@ -154,7 +162,8 @@ class Server:
     def _turn(self, seconds: float) -> None:
         from waitress import wasyncore
 
-        wasyncore.loop(timeout=seconds, map=self._sockets, count=1)
+        # poll(2), for select(2) knows no file descriptor beyond 1023.
+        wasyncore.loop(timeout=seconds, map=self._sockets, count=1, use_poll=True)
 
     def _listeners(self) -> list[Any]:
         from waitress.server import BaseWSGIServer
@@ -176,6 +185,14 @@ def _why_not(error: Exception, host: str, port: int) -> str:
     if "permission" in text:
         return f"port {port} is for root only; choose one from 1024 on with --port"
     return f"cannot listen on {host}, port {port}: {error}"
+
+
+def _allow_files(count: int) -> None:
+    """Raise the limit of open files, as far as this process may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextmanager

@@ -1,0 +1,167 @@
+"""What the hub keeps for the fleet: the owner's signed documents in their slots, and the traps' heartbeats.
+
+It holds no private key and is no authority: a trap believes a document's signature, never the hub. A slot
+is a name that a trap asks for, `device-0123abcd.settings` say, and holds the newest document or nothing.
+"""
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trapsync.clock import Clock, iso, utc
+from trapsync.errors import TrapsyncError
+from trapsync.hub.database import Database
+
+LARGEST_DOCUMENT = 64 * 1024  # bytes, as every trap has it
+LARGEST_HEARTBEAT = 4 * 1024  # twice what a trap of ours sends
+KEPT = 100  # heartbeats of one trap: a day's at one in a quarter of an hour
+_SLOT = re.compile(r"(device-[0-9a-f]{8}|group-[A-Za-z0-9_-]{1,32}|all)\.(settings|resend)", re.ASCII)
+_DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
+_FIRST_LINE = re.compile(rb"trapsync-signed-1 [0-9a-f]{16} [0-9a-f]{128}\n")
+
+# Raises TrapsyncError for a document that no trusted key has signed.
+Verify = Callable[[bytes], object]
+
+
+class NoSuchSlot(TrapsyncError):
+    """The name is no slot's."""
+
+
+class NotTaken(TrapsyncError):
+    """A document or a heartbeat that is not what it should be."""
+
+
+class Overtaken(TrapsyncError):
+    """Somebody else pushed in between: the slot holds another document than the sender thought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a slot holds."""
+
+    data: bytes
+    hash: str  # SHA-256 of all of it, in hex
+
+
+class Fleet:
+    """The slots and the heartbeats of one hub."""
+
+    def __init__(self, database: Database, clock: Clock, verify: Verify | None = None) -> None:
+        """`verify` refuses documents at the door; without one only their shape counts."""
+        self._database = database
+        self._clock = clock
+        self._verify = verify
+
+    def held(self, slot: str) -> Held | None:
+        """The document in a slot; None when there is none. Raises NoSuchSlot."""
+        _check_slot(slot)
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT data, hash FROM slots WHERE name = ?", (slot,)).fetchone()
+        return Held(row["data"], row["hash"]) if row else None
+
+    def put(self, slot: str, data: bytes, user: str, *, instead_of: str | None = None) -> str:
+        """Put a signed document into a slot, instead of what it holds; the document's hash.
+
+        `instead_of` is the hash that the sender believes to be there, "" for nothing and None for
+        whatever is: two owners who push at once must not both win. Raises NoSuchSlot, NotTaken, Overtaken.
+        """
+        _check_slot(slot)
+        if len(data) > LARGEST_DOCUMENT:
+            raise NotTaken(f"the document has {len(data)} bytes; {LARGEST_DOCUMENT} are the most")
+        if not _FIRST_LINE.match(data):
+            raise NotTaken("this is no signed document; make one with: trapsync push")
+        self._believe(data)
+        found = hashlib.sha256(data).hexdigest()
+        with self._database.writing() as connection:
+            row = connection.execute("SELECT hash FROM slots WHERE name = ?", (slot,)).fetchone()
+            if instead_of is not None and instead_of != (row["hash"] if row else ""):
+                raise Overtaken(f"{slot}: somebody else pushed in between; look at it, and push again")
+            connection.execute(
+                "INSERT OR REPLACE INTO slots (name, data, hash, stored, user) VALUES (?, ?, ?, ?, ?)",
+                (slot, data, found, iso(utc(self._clock.wall())), user),
+            )
+        return found
+
+    def take(self, device: str, data: bytes) -> str:
+        """Keep a trap's heartbeat, and forget its oldest; when it was received, as UTC text.
+
+        Raises NotTaken for anything but a small JSON object of that device.
+        """
+        if not _DEVICE.fullmatch(device):
+            raise NotTaken(f"{device[:40]!r} is no device: 8 hexadecimal digits in lower case")
+        if len(data) > LARGEST_HEARTBEAT:
+            raise NotTaken(f"the heartbeat has {len(data)} bytes; {LARGEST_HEARTBEAT} are the most")
+        text, now = _text_of(device, data), self._clock.wall()
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT INTO heartbeats (device, received, body) VALUES (?, ?, ?)", (device, now, text)
+            )
+            connection.execute(
+                "DELETE FROM heartbeats WHERE device = :device AND id <= (SELECT id FROM heartbeats "
+                "WHERE device = :device ORDER BY id DESC LIMIT 1 OFFSET :kept)",
+                {"device": device, "kept": KEPT},
+            )
+        return iso(utc(now))
+
+    def snapshot(self) -> dict[str, Any]:
+        """The newest heartbeat of every trap with its age in seconds, and what the slots hold.
+
+        `at` and every `received` are this machine's time: a trap's own clock may be years off.
+        """
+        with self._database.reading() as connection:
+            newest = connection.execute(
+                "SELECT * FROM heartbeats WHERE id IN (SELECT max(id) FROM heartbeats GROUP BY device) "
+                "ORDER BY device"
+            ).fetchall()
+            slots = connection.execute("SELECT name, hash, stored, user FROM slots ORDER BY name").fetchall()
+        return {
+            "at": iso(utc(self._clock.wall())),
+            "traps": [self._entry(row) for row in newest],
+            "slots": {row["name"]: {key: row[key] for key in ("hash", "stored", "user")} for row in slots},
+        }
+
+    def history(self, device: str) -> list[dict[str, Any]]:
+        """The kept heartbeats of one trap, the newest first."""
+        sql = "SELECT * FROM heartbeats WHERE device = ? ORDER BY id DESC"
+        with self._database.reading() as connection:
+            return [self._entry(row) for row in connection.execute(sql, (device,))]
+
+    def _believe(self, data: bytes) -> None:
+        if self._verify:
+            try:
+                self._verify(data)
+            except TrapsyncError as error:
+                raise NotTaken(f"this hub does not take it: {error}") from None
+
+    def _entry(self, row: sqlite3.Row) -> dict[str, Any]:
+        age = max(0, round(self._clock.wall() - row["received"]))
+        return {
+            "device": row["device"],
+            "received": iso(utc(row["received"])),
+            "age_s": age,
+            "heartbeat": json.loads(row["body"]),
+        }
+
+
+def _check_slot(name: str) -> None:
+    if not _SLOT.fullmatch(name):
+        raise NoSuchSlot(f"{name[:80]!r} is no slot: device-0123abcd.settings, group-valley.settings, …")
+
+
+def _text_of(device: str, data: bytes) -> str:
+    try:
+        body = json.loads(data.decode(), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise NotTaken("the heartbeat is no JSON") from None
+    if not isinstance(body, dict) or body.get("device") != device:
+        raise NotTaken(f"the heartbeat is not one of {device}")
+    return data.decode()
+
+
+def _no_number(word: str) -> None:
+    """Python takes NaN and Infinity for JSON; nobody else who reads the fleet does."""
+    raise ValueError(word)

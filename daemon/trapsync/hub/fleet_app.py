@@ -1,0 +1,77 @@
+"""The fleet's endpoints: settings for the traps, heartbeats from them, and both for their owner.
+
+::
+
+    GET  /pushed/<slot>         the signed document, with its ETag; 304 for who has it, 404 for none
+    PUT  /pushed/<slot>         the owner (an admin) puts another; If-Match or If-None-Match: * guard it
+    POST /heartbeats/<device>   a trap says how it is
+    GET  /heartbeats/<device>   what it said lately, the newest first
+    GET  /fleet                 the newest of every trap, and what the slots hold
+
+A folder on any web server can stand in for the first.
+"""
+
+import logging
+from typing import Any
+
+from flask import Response, g, request
+
+from trapsync.errors import TrapsyncError
+from trapsync.hub.fleet import LARGEST_DOCUMENT, LARGEST_HEARTBEAT, Fleet, NoSuchSlot, NotTaken, Overtaken
+
+log = logging.getLogger(__name__)
+
+# The status that each error has, in this order.
+STATUSES: dict[type[TrapsyncError], int] = {NoSuchSlot: 404, NotTaken: 400, Overtaken: 412}
+
+
+class FleetEndpoints:
+    """One method per address. Whoever gets here is known, and may."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def get_pushed(self, slot: str) -> Response:
+        """The bytes as they were pushed, or 304, or an empty 404."""
+        held = self._fleet.held(slot)
+        if held is None:
+            return Response(status=404)
+        answer = Response(held.data, content_type="application/octet-stream")
+        answer.set_etag(held.hash)
+        answer.headers["Cache-Control"] = "no-cache"
+        answer.make_conditional(request.environ)
+        return answer
+
+    def put_pushed(self, slot: str) -> Any:
+        """Take a document from the owner; its hash is the answer."""
+        data = request.stream.read(LARGEST_DOCUMENT + 1)
+        found = self._fleet.put(slot, data, g.user.name, instead_of=_believed())
+        log.info("%s pushed %s: %s", g.user.name, slot, found[:12])
+        return {"slot": slot, "hash": found}
+
+    def put_heartbeat(self, device: str) -> Any:
+        """Keep a heartbeat; the answer names the trap, so that no portal's page passes for it."""
+        received = self._fleet.take(device, request.stream.read(LARGEST_HEARTBEAT + 1))
+        return {"device": device, "received": received}
+
+    def get_heartbeats(self, device: str) -> Any:
+        """The kept heartbeats of one trap."""
+        return self._fleet.history(device)
+
+    def get_fleet(self) -> Any:
+        """How all traps are."""
+        return self._fleet.snapshot()
+
+
+def explain(error: Exception) -> Response:
+    """One line of plain text for whoever pushes, with the error's own status."""
+    log.warning("%s %s: %s", request.method, request.path, error)
+    return Response(f"{error}\n", STATUSES[type(error)], content_type="text/plain; charset=utf-8")  # type: ignore[index]
+
+
+def _believed() -> str | None:
+    """The hash that the sender believes to be in the slot; see `Fleet.put`."""
+    if request.if_none_match.star_tag:
+        return ""
+    tags = list(request.if_match)
+    return tags[0] if tags else None
