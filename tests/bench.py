@@ -10,7 +10,7 @@ import drawn
 from fake_time import FakeTime
 from trapsync import pipeline
 from trapsync.catalog import Catalog
-from trapsync.destinations import Finding, Receipt
+from trapsync.destinations import Alone, Finding, Receipt
 from trapsync.errors import DamagedImage
 from trapsync.examine import examine
 from trapsync.image import Found, Image
@@ -22,13 +22,19 @@ _COUNTED = """SELECT '', state, count(*) FROM images GROUP BY state
     UNION ALL SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state"""
 
 
-class Memory:
+class Memory(Alone):
     """A destination that keeps what it is given, asked and told in lists; trouble can be put in its way."""
 
-    def __init__(self, name: str = "home", *, required: bool = True, batch: int = 100) -> None:
+    def __init__(
+        self, name: str = "home", *, required: bool = True, batch: int = 100, after: str = ""
+    ) -> None:
         self.name = name
         self.settings = DestinationSettings(
-            kind="memory", required=required, retry_first=Duration(10), retry_longest=Duration(1000)
+            kind="memory",
+            required=required,
+            after=after,
+            retry_first=Duration(10),
+            retry_longest=Duration(1000),
         )
         self.batch = batch
         self.stored: dict[str, str] = {}

@@ -18,7 +18,7 @@ LAYERS = [
     ["__main__"],
     ["cli"],
     ["service", "by_hand", "doctor"],
-    ["status", "trap", "verify", "processes", "timing"],
+    ["status", "trap", "verify", "processes", "timing", "linked"],
     ["pipeline"],
     [
         *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),

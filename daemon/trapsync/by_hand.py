@@ -10,9 +10,10 @@ from pathlib import Path
 from trapsync import failpoint, pipeline, timing, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
-from trapsync.destinations import Destination, Tools, connect
-from trapsync.errors import SettingsError, StorageError
+from trapsync.destinations import Destination, Tools
+from trapsync.errors import StorageError
 from trapsync.inbox import Inbox
+from trapsync.linked import connect_some
 from trapsync.processes import Examiners
 from trapsync.service import in_parallel
 from trapsync.settings import Settings
@@ -35,7 +36,7 @@ def opened(settings: Settings, source: Path, tools: Tools, only: str | None = No
 
     Each write is a short transaction of its own, so a command and the daemon do not get in each other's way.
     """
-    destinations = connect_some(settings, source, tools, only)
+    destinations = connect_some(settings, source, tools, lambda: catalog, only)
     catalog = trap.open_catalog(settings, tools.clock)
     try:
         yield Bench(settings, catalog, destinations, tools.clock)
@@ -43,23 +44,6 @@ def opened(settings: Settings, source: Path, tools: Tools, only: str | None = No
         for destination in destinations:
             destination.close()
         catalog.close()
-
-
-def connect_some(settings: Settings, source: Path, tools: Tools, only: str | None) -> list[Destination]:
-    """Connect the destinations of the config file, or only the one named; SettingsError if there is none."""
-    require(settings, source, only)
-    return [
-        connect(name, table, tools, source)
-        for name, table in settings.destinations.items()
-        if only in (None, name)
-    ]
-
-
-def require(settings: Settings, source: Path, only: str | None) -> None:
-    """SettingsError if the config file has no destination of that name."""
-    if only is not None and only not in settings.destinations:
-        known = ", ".join(settings.destinations) or "none"
-        raise SettingsError(f"{source}: there is no destination {only!r}; there are: {known}")
 
 
 def deliver(

@@ -48,11 +48,15 @@ _MAY_GO = """(wait_for IS NULL OR (wait_boot = :boot AND wait_until <= :monotoni
 _STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND required)
                   AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.active AND d.required
                       AND NOT EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id
-                          AND destination = d.name AND state = 'delivered'))
+                          AND destination = d.name AND state = 'delivered' AND digest NOT LIKE 'echo:%'))
              THEN 'delivered' ELSE 'owed' END"""
 
 _IMAGE = """images.id, path, size, md5, sha256, width, height, metadata,
             images.boot_id, monotonic, wall, clock_trusted, images.clock_offset"""
+
+# A destination may come after another: only what that one has confirmed.
+_HAS_COME = """(:after = '' OR EXISTS (SELECT 1 FROM deliveries AS before WHERE before.destination = :after
+                AND before.image_id = deliveries.image_id AND before.state = 'delivered'))"""
 
 TIMINGS = ("held", "confirmed", "corrected", "unsure", "released")
 # Held: taken under a clock that was not synchronised, and owed to nobody until its time is put right.
@@ -433,8 +437,13 @@ class Catalog:
 
     # Deliver
 
-    def due(self, destination: str, order: Literal["newest", "oldest"], limit: int) -> list[Image]:
-        """The next images owed to a destination whose own back-off is over; those that failed come last."""
+    def due(
+        self, destination: str, order: Literal["newest", "oldest"], limit: int, *, after: str = ""
+    ) -> list[Image]:
+        """The next images owed to a destination whose own back-off is over; those that failed come last.
+
+        `after` names another destination: only what was delivered there.
+        """
         direction = "DESC" if order == "newest" else "ASC"
         images: list[Image] = []
         for attempts, first in (("= 0", ""), ("> 0", "attempts, ")):
@@ -442,10 +451,11 @@ class Catalog:
                 f"""SELECT {_IMAGE} FROM deliveries INDEXED BY deliveries_owed
                     JOIN images ON images.id = image_id
                     WHERE destination = :destination AND deliveries.state = 'owed'
-                    AND attempts {attempts} AND {_MAY_GO}
+                    AND attempts {attempts} AND {_MAY_GO} AND {_HAS_COME}
                     ORDER BY {first}deliveries.rank {direction} LIMIT :limit""",
                 destination=destination,
                 limit=limit - len(images),
+                after=after,
                 **self._now(),
             )
         return images
@@ -571,6 +581,60 @@ class Catalog:
             after=after,
             limit=limit,
         )
+
+    # Notes of destinations
+
+    def note(self, destination: str, key: str) -> Any:
+        """What a destination noted under this key; None if nothing."""
+        rows = self._query(
+            "SELECT note FROM notes WHERE destination = :name AND key = :key", name=destination, key=key
+        )
+        return json.loads(rows[0]["note"]) if rows else None
+
+    def put_note(self, destination: str, key: str, note: Any) -> None:
+        """Write a destination's note, in the place of an older one."""
+        row = (destination, key, json.dumps(note))
+        with self._transaction("put_note") as db:
+            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", [*row, soundness.seal(*row)])
+
+    def forget_note(self, destination: str, key: str) -> None:
+        """Remove a destination's note."""
+        with self._transaction("forget_note") as db:
+            db.execute("DELETE FROM notes WHERE destination = ? AND key = ?", [destination, key])
+
+    def note_keys(self, destination: str, prefix: str = "") -> list[str]:
+        """The keys of a destination's notes that begin so, in order."""
+        rows = self._query(
+            """SELECT key FROM notes WHERE destination = :name AND key >= :prefix
+               AND substr(key, 1, length(:prefix)) = :prefix ORDER BY key""",
+            name=destination,
+            prefix=prefix,
+        )
+        return [row["key"] for row in rows]
+
+    def owed_between(self, destination: str, since: float, until: float) -> int:
+        """How many images of a time (unix seconds, the end not included) are owed there, or held."""
+        return int(
+            self._query(
+                f"""SELECT (SELECT count(*) FROM deliveries WHERE destination = :name AND state = 'owed'
+                            AND rank >= :since AND rank < :until)
+                    + (SELECT count(*) FROM images WHERE {_HELD} AND gone_at IS NULL
+                       AND rank >= :since AND rank < :until) AS n""",
+                name=destination,
+                since=since,
+                until=until,
+            )[0]["n"]
+        )
+
+    def receipt(self, destination: str, image_id: int) -> dict[str, Any] | None:
+        """The detail that a destination wanted remembered with its receipt; None: it has not confirmed it."""
+        rows = self._query(
+            """SELECT detail FROM deliveries
+               WHERE destination = :name AND image_id = :id AND state = 'delivered'""",
+            name=destination,
+            id=image_id,
+        )
+        return json.loads(rows[0]["detail"] or "{}") if rows else None
 
     # Prune
 

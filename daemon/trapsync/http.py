@@ -66,21 +66,21 @@ class Answer:
     def __str__(self) -> str:
         return f"{self.host} answered {self.status} with {self.kind or 'no content type'}"
 
-    def json(self, shape: type[T]) -> T:
-        """The decoded body of an exact success: status 200, JSON by its type, and of this shape.
+    def json(self, shape: type[T], *, status: int = 200) -> T:
+        """The decoded body of an exact answer: of this status, JSON by its type, and of this shape.
 
         Everything else is Unreachable, whatever the status says: a portal's page comes with 200 too.
         """
-        if self.status != 200 or self.kind != "application/json":
+        if self.status != status or self.kind != "application/json":
             portal = ": a captive portal?" if self.status == 200 and "html" in self.kind else ""
             raise Unreachable(f"{self}{portal}")
         try:
             content = json.loads(self.body)
         except (ValueError, RecursionError):
-            raise Unreachable(f"{self.host} answered 200 with JSON that is cut off or broken") from None
+            raise Unreachable(f"{self.host} answered {status} with JSON that is cut off or broken") from None
         if not isinstance(content, shape):
             found = type(content).__name__
-            raise Unreachable(f"{self.host} answered 200 with JSON of another shape: a {found}")
+            raise Unreachable(f"{self.host} answered {status} with JSON of another shape: a {found}")
         return content
 
 
@@ -114,7 +114,8 @@ class Door:
 
     What the environment says about proxies, certificates and .netrc does not count: what a trap does
     depends on its settings. `authorities` names a file of certificate authorities to trust instead of
-    the usual ones.
+    the usual ones. `asked_to_wait` reads from a 429 or 503 how many seconds to stay away, for a server
+    that says it otherwise than by Retry-After.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Door:
         least_rate: int = 2000,
         patience: float = 120.0,
         authorities: Path | None = None,
+        asked_to_wait: "Callable[[Answer], float] | None" = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(self.base_url).netloc
@@ -136,6 +138,7 @@ class Door:
         self._throttle = Throttle(bandwidth, clock.monotonic, sleep)
         self._slowest = min(least_rate, bandwidth / parallel / 2) if bandwidth else least_rate
         self._patience = patience
+        self._asked_to_wait = asked_to_wait or retry_after
         self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=parallel, max_retries=0)
         self._session = _session(self._adapter, agent, authorities)
         self._lock = threading.Lock()
@@ -156,37 +159,55 @@ class Door:
         deadline: float | None = None,
         largest: int = _LARGEST_ANSWER,
     ) -> Answer:
-        """POST a body of content type `kind` and read the whole answer, of at most `largest` bytes.
+        """`send` with the method POST."""
+        return self.send("POST", path, body, kind=kind, auth=auth, deadline=deadline, largest=largest)
 
-        `auth` is user and password for Basic authentication. `deadline` is in seconds from now; without
-        one it follows from the size of the body. Raises Unreachable when no whole answer came in time,
-        when it is a redirect, and when the server asks to come later (429, 503; `wait` is its
-        Retry-After). What the body raises goes through.
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: "Body | bytes" = b"",
+        *,
+        kind: str = "",
+        auth: tuple[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        largest: int = _LARGEST_ANSWER,
+    ) -> Answer:
+        """Send a body of content type `kind` and read the whole answer, of at most `largest` bytes.
+
+        `path` begins with a slash, and may hold a query. `auth` is user and password for Basic
+        authentication. `deadline` is in seconds from now; without one it follows from the size of the
+        body. Raises Unreachable when no whole answer came in time, when it is a redirect, and when the
+        server asks to come later (429, 503; `wait` is how long). What the body raises goes through.
         """
+        more = dict(headers or {}) | ({"Content-Type": kind} if kind else {})
         limit = deadline or 60 + self._patience + len(body) / self._slowest
         ends = self._clock.monotonic() + limit
         source = Pieces(body) if isinstance(body, bytes) else body
         paced = _Paced(source, self._throttle, lambda: self._within(ends)) if len(body) else None
         with self._connections():
             try:
-                answer = self._exchange(path, paced, kind, auth, ends, largest)
+                answer = self._exchange(method, path, paced, more, auth, ends, largest)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 raise Unreachable(f"{self.host}: {self._reason(error)}") from None
-        return _settled(answer)
+        return _settled(answer, self._asked_to_wait)
 
     def _exchange(
         self,
+        method: str,
         path: str,
         body: "_Paced | None",
-        kind: str,
+        headers: Mapping[str, str],
         auth: tuple[str, str] | None,
         ends: float,
         largest: int,
     ) -> Answer:
-        with self._session.post(
+        with self._session.request(
+            method,
             self.base_url + path,
             data=body,
-            headers={"Content-Type": kind} if kind else None,
+            headers=headers,
             auth=_BasicAuth(auth),
             timeout=(_CONNECT_TIMEOUT, self._patience),
             allow_redirects=False,
@@ -284,29 +305,30 @@ def _session(adapter: HTTPAdapter, agent: str, authorities: Path | None) -> requ
     return session
 
 
-def _settled(answer: Answer) -> Answer:
+def _settled(answer: Answer, asked_to_wait: Callable[[Answer], float]) -> Answer:
     """The answer, unless it sends us elsewhere or away for a while."""
-    if 300 <= answer.status < 400:
+    if 300 <= answer.status < 400 and answer.status != 304:  # which says: what you have is still so
         target = urlsplit(answer.headers.get("Location", ""))
         raise Unreachable(f"{answer.host} redirected to {target.netloc or 'another page'}: a captive portal?")
     if answer.status in {429, 503}:
-        wait = _retry_after(answer)
+        # A day at most: a server's slip must not silence a trap for ever.
+        wait = min(max(asked_to_wait(answer), 0.0), _LONGEST_WAIT)
         later = f", in {wait:.0f} s" if wait else ""
         raise Unreachable(f"{answer.host} answered {answer.status}: it asks to come later{later}", wait=wait)
     return answer
 
 
-def _retry_after(answer: Answer) -> float:
-    """Seconds to stay away, a day at most: a server's slip must not silence a trap for ever.
+def retry_after(answer: Answer) -> float:
+    """Seconds to stay away, by the header Retry-After; 0 if it says nothing.
 
     A moment is taken relative to the server's own Date, for our clock may be years off (RFC 9110,
     10.2.3).
     """
     text = answer.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST_WAIT)
+        return float(text)
     moment, now = _moment(text), answer.date
-    return min(max(moment - now, 0.0), _LONGEST_WAIT) if moment and now else 0.0
+    return moment - now if moment and now else 0.0
 
 
 def _moment(text: str) -> float | None:

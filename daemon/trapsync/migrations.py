@@ -179,3 +179,21 @@ CREATE TABLE corrections (
 CREATE INDEX files_replaced ON files (leaving) WHERE leaving = 2;
 """
     )
+
+
+@migrations()
+def m003_notes_of_destinations(db: Database) -> None:
+    """What destinations write down beyond single images, and which of them wait for another."""
+    db.executescript(
+        """
+-- A row is a note of one destination's: the id of a job or a task, say. Whatever stands here can be asked
+-- for at its other end.
+CREATE TABLE notes (
+    destination TEXT NOT NULL,
+    key TEXT NOT NULL,
+    note TEXT NOT NULL,             -- JSON
+    seal INTEGER NOT NULL,          -- of the others: see `soundness`
+    PRIMARY KEY (destination, key)
+) STRICT, WITHOUT ROWID;
+"""
+    )

@@ -334,7 +334,7 @@ def deliver(
     turn = Turn()
     send = partial(_send, destination, spool)
     try:
-        while images := catalog.due(destination.name, destination.settings.order, destination.batch):
+        while images := _due(catalog, destination, destination.batch):
             progress()
             # Ask before sending: it may have arrived although we were never told.
             known = destination.known(images)
@@ -350,10 +350,17 @@ def deliver(
             if turn.trouble:
                 raise turn.trouble
             catalog.destination_answered(destination.name)
+        if destination.tend():
+            catalog.destination_answered(destination.name)
     except Unreachable as trouble:
         turn.trouble = trouble
         _back_off(catalog, destination, trouble)
     return turn
+
+
+def _due(catalog: Catalog, destination: Destination, limit: int) -> list[Image]:
+    settings = destination.settings
+    return catalog.due(destination.name, settings.order, limit, after=settings.after)
 
 
 def _while_first(
@@ -365,7 +372,7 @@ def _while_first(
     """
     ids = {image.id for image in batch}
     for image in unsent:
-        first = catalog.due(destination.name, destination.settings.order, 1)
+        first = _due(catalog, destination, 1)
         if turn.trouble or (first and first[0].id not in ids):
             return
         yield image

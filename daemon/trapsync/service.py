@@ -36,11 +36,12 @@ from apscheduler.triggers.base import BaseTrigger
 
 from trapsync import durable, pipeline, schedule, systemd, thumbnail, timing, watch
 from trapsync.clock import Clock
-from trapsync.destinations import Destination, Receipt, Tools, connect
+from trapsync.destinations import Destination, Receipt, Tools
 from trapsync.device import device_id
 from trapsync.errors import CameraError, CatalogError, StorageError, TrapsyncError
 from trapsync.image import Image
 from trapsync.inbox import Inbox
+from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.reserve import Reserve
 from trapsync.settings import Settings, load
@@ -124,7 +125,7 @@ class Service:
         self._device = device_id(settings.trap)
         self._place = place(settings)
         tools = Tools(self._clock, self._pause, self._device)
-        self._destinations = [connect(name, t, tools, source) for name, t in settings.destinations.items()]
+        self._destinations = connect_all(settings, source, tools, lambda: self._catalog)
         self._stop = threading.Event()
         self._words: set[int] = set()
         self._board = Board(self._clock)

@@ -239,6 +239,7 @@ class Destination(Table, frozen=True):
 
     kind: str
     required: bool = True
+    after: str = ""
     every: Duration = Duration(300)
     order: Literal["newest", "oldest"] = "newest"
     parallel: int = 2

@@ -41,7 +41,7 @@ _CONTRADICTIONS = {
             OR leaving NOT IN (0, 1, 2) OR (leaving = 1 AND gone_why IS NOT 'pruned')""",
     "a proof of other bytes": """
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE deliveries.state = 'delivered'
-            AND digest NOT IN ('md5:' || md5, 'sha256:' || sha256)""",
+            AND digest NOT IN ('md5:' || md5, 'sha256:' || sha256, 'echo:' || sha256)""",
     "a delivery that cannot be": f"""
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE deliveries.rank != images.rank
             OR attempts NOT BETWEEN 0 AND 10000 OR wait_for NOT BETWEEN 0 AND {_LONGEST_WAIT}
@@ -59,6 +59,8 @@ _CONTRADICTIONS = {
     "a wrong tally": f"""
         SELECT 1 FROM (SELECT * FROM ({_COUNTED}) EXCEPT SELECT * FROM tallies)
         UNION ALL SELECT 1 FROM (SELECT * FROM tallies WHERE n != 0 EXCEPT SELECT * FROM ({_COUNTED}))""",
+    "a note whose seal is broken": """
+        SELECT 1 FROM notes WHERE seal != sealed(destination, key, note) OR NOT json_valid(note)""",
     "a fact that cannot be read": "SELECT 1 FROM facts WHERE NOT json_valid(value)",
 }
 

@@ -79,7 +79,10 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["vanished"] = catalog.vanished()
     facts["newest_image"] = _newest(catalog.newest(), clock)
     facts["disk"]["days_left"] = _days_left(facts["disk"]["free_bytes"], catalog, settings, clock)
-    facts["destinations"] = {row["name"]: _destination(row, clock) for row in catalog.destinations()}
+    after = {name: table.get("after", "") for name, table in settings.destinations.items()}
+    facts["destinations"] = {
+        row["name"]: _destination(row, after.get(row["name"], ""), clock) for row in catalog.destinations()
+    }
     facts |= {
         name: value for name, value in catalog.facts().items() if name in {"capture", "thumbnails", "bug"}
     }
@@ -109,13 +112,14 @@ def _days_left(free: int, catalog: Catalog, settings: Settings, clock: Clock) ->
     return round(max(0, free - settings.storage.min_free) / a_day, 1) if a_day else None
 
 
-def _destination(row: dict[str, Any], clock: Clock) -> dict[str, Any]:
+def _destination(row: dict[str, Any], after: str, clock: Clock) -> dict[str, Any]:
     def moment(at: float | None) -> str | None:
         return None if at is None else iso(utc(at))
 
     return {
         "kind": row["kind"],
         "required": bool(row["required"]),
+        "after": after or None,
         "owed": row["owed"],
         "delivered": row["delivered"],
         "refused": row["refused"],
@@ -266,6 +270,10 @@ def _clock_line(clock: dict[str, Any]) -> str:
 
 def _destination_line(row: dict[str, Any]) -> str:
     parts = [f"{row['delivered']} delivered, {row['owed']} owed"]
+    if row["after"]:
+        parts.append(f"comes after {row['after']}")
+    if not row["required"]:
+        parts.append("best effort")
     if row["refused"]:
         parts.append(f"{row['refused']} refused")
     parts.append(f"last {row['last_delivery']}" if row["last_delivery"] else "nothing delivered yet")

@@ -107,10 +107,10 @@ def deliver(trap: Trap, destination: str | None) -> int:
 
     A running daemon is asked to do it; without one it is done here.
     """
-    from trapsync import by_hand
+    from trapsync import by_hand, linked
     from trapsync.trap import holder
 
-    by_hand.require(trap.settings, trap.source, destination)
+    linked.require(trap.settings, trap.source, destination)
     process = holder(trap.settings.storage.state)
     if process:
         since = trap.clock.wall()

@@ -23,6 +23,7 @@ def check(context: click.Context) -> None:
     place(settings)
     for name, table in settings.destinations.items():
         destinations.check(name, table, source)
+    destinations.check_order(settings.destinations, source)
     click.echo(f"{source}: well")
 
 

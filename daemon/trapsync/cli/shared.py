@@ -34,8 +34,9 @@ class Trap:
 
     def tools(self) -> "Tools":
         from trapsync.destinations import Tools
+        from trapsync.device import device_id
 
-        return Tools(self.clock, time.sleep, self.settings.trap.device)
+        return Tools(self.clock, time.sleep, device_id(self.settings.trap))
 
 
 def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:

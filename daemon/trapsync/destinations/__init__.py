@@ -7,6 +7,7 @@ exact answer, *Failed* when it lives but did not take this image, *Held* when th
 """
 
 import importlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,9 @@ KINDS = {
 class Receipt:
     """The positive proof: the destination confirmed this digest for this image.
 
-    `digest` is what was confirmed (`md5:…` or `sha256:…`, hex), `detail` what the destination wants
+    `digest` is what was confirmed (`md5:…` or `sha256:…`, hex). A destination that only gives back what
+    it was told, or holds something made of the image, says `echo:` and the image's SHA-256: that it was
+    delivered, but no proof by which an image may leave the card. `detail` is what the destination wants
     remembered with it (an id, a URL).
     """
 
@@ -47,13 +50,71 @@ class Finding:
     text: str
 
 
+class Notebook(Protocol):
+    """What one destination may write down in the catalog, and read there.
+
+    Notes are JSON values under keys of the destination's own. They survive a crash, but not the loss of
+    the catalog: whatever stands in them, the destination must be able to ask its other end for.
+    """
+
+    def get(self, key: str) -> Any:
+        """The note under this key; None if there is none."""
+
+    def put(self, key: str, note: Any) -> None:
+        """Write a note, in the place of an older one; durable when this returns."""
+
+    def forget(self, key: str) -> None:
+        """Remove a note, if there is one."""
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys that begin so, in order."""
+
+    def owed(self, since: float, until: float) -> int:
+        """How many images taken from `since` to just before `until` (unix seconds) are still to come:
+        owed to this destination, or held until their time is known."""
+
+
+class Scratch:
+    """A notebook that ends with the process, of a destination that is owed nothing: for the doctor."""
+
+    def __init__(self) -> None:
+        self._notes: dict[str, str] = {}
+
+    def get(self, key: str) -> Any:
+        """As in Notebook."""
+        return json.loads(self._notes.get(key, "null"))
+
+    def put(self, key: str, note: Any) -> None:
+        """As in Notebook."""
+        self._notes[key] = json.dumps(note)
+
+    def forget(self, key: str) -> None:
+        """As in Notebook."""
+        self._notes.pop(key, None)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """As in Notebook."""
+        return sorted(key for key in self._notes if key.startswith(prefix))
+
+    def owed(self, _since: float, _until: float) -> int:
+        """None."""
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a destination is given rather than taking it: time, sleep, and which device it serves."""
+    """What a destination is given rather than taking it: time, sleep, and which device it serves.
+
+    `thumbnails` is the folder of the small copies (see `thumbnail_paths`). `address` asks the destination
+    that this one comes `after` where an image can be fetched there; None: nowhere.
+    """
 
     clock: Clock
     sleep: Callable[[float], None]
     device: str = ""
+    notebook: Notebook = field(default_factory=Scratch)
+    thumbnails: Path = Path()
+    address: Callable[[Image], str | None] = lambda _image: None
 
 
 class Destination(Protocol):
@@ -75,11 +136,36 @@ class Destination(Protocol):
         """Send one image from the file at `path` and confirm it. Raises DeliveryError, or
         FileNotFoundError when the file is gone."""
 
+    def tend(self) -> bool:
+        """What is to be done beyond single images, at the end of each turn that met no trouble.
+
+        A night that is complete is handed in, results are fetched. Says whether anything was asked of
+        the other end: where there is nothing to do, nothing is. Raises Unreachable.
+        """
+
+    def address(self, image: Image, detail: Mapping[str, Any]) -> str | None:
+        """Where an image that was delivered here can be fetched by somebody else, for a while at least.
+
+        `detail` is its receipt's. None if it cannot. Raises Unreachable if that has to be asked.
+        """
+
     def check(self) -> list[Finding]:
         """For the doctor: reachable, allowed in, room enough? Sends no image and never raises."""
 
     def close(self) -> None:
         """Let connections go."""
+
+
+class Alone:
+    """What most destinations share: nothing to tend beyond single images, and no address to give."""
+
+    def tend(self) -> bool:
+        """Nothing to do."""
+        return False
+
+    def address(self, _image: Image, _detail: Mapping[str, Any]) -> str | None:
+        """None."""
+        return None
 
 
 def connect(name: str, table: dict[str, Any], tools: Tools, source: Path) -> Destination:
@@ -99,3 +185,21 @@ def check(name: str, table: dict[str, Any], source: Path) -> tuple[str, Destinat
         raise SettingsError(f"{source}: {at}.kind = {kind!r}: must be one of: {', '.join(KINDS)}")
     settings: DestinationSettings = decode(table, importlib.import_module(KINDS[kind]).Settings, source, at)
     return kind, rooted(settings, source.absolute().parent)
+
+
+def check_order(tables: Mapping[str, Any], source: Path) -> None:
+    """SettingsError if a destination comes after one that there is not, or after itself by a detour."""
+    after = {name: table.get("after") for name, table in tables.items() if isinstance(table, dict)}
+    for name in tables:
+        way = [name]
+        while previous := after.get(way[-1]):
+            if previous not in tables:
+                known = ", ".join(other for other in tables if other != way[-1]) or "no other"
+                raise SettingsError(
+                    f"{source}: destinations.{way[-1]}.after = {previous!r}: there is no such destination; "
+                    f"there is: {known}"
+                )
+            if previous in way:
+                circle = " after ".join([*way, previous])
+                raise SettingsError(f"{source}: destinations.{name}.after: {circle}: none would ever begin")
+            way.append(previous)

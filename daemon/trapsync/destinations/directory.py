@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 
 from trapsync import durable, failpoint
 from trapsync.body import FilePiece, opened
-from trapsync.destinations import Finding, Receipt, Tools, manifest
+from trapsync.destinations import Alone, Finding, Receipt, Tools, manifest
 from trapsync.errors import DeliveryError, Failed, Refused, StorageError, Unreachable
 from trapsync.image import Image
 from trapsync.settings import Destination
@@ -43,7 +43,7 @@ def connect(name: str, settings: Settings, tools: Tools) -> "Directory":
     return Directory(name, settings, tools)
 
 
-class Directory:
+class Directory(Alone):
     """One folder that copies are kept in, below it as `<device>/<date>/<name>`."""
 
     # Only manifests are read for it, one per day of images.

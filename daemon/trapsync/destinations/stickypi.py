@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from trapsync import __version__, failpoint
 from trapsync.body import FilePiece, Pieces, multipart, opened
 from trapsync.clock import Clock, iso
-from trapsync.destinations import Finding, Receipt, Tools
+from trapsync.destinations import Alone, Finding, Receipt, Tools
 from trapsync.errors import (
     DeliveryError,
     Failed,
@@ -79,7 +79,7 @@ def connect(name: str, settings: Settings, tools: Tools) -> "StickyPi":
     return StickyPi(name, settings, tools)
 
 
-class StickyPi:
+class StickyPi(Alone):
     """One Sticky Pi server and one account on it."""
 
     # Hundreds of keys cost the server some 20 ms and a slow link 30 kB.

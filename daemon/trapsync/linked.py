@@ -1,0 +1,86 @@
+"""Destinations as a trap uses them: linked to the catalog, where they keep notes, and to one another."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trapsync.catalog import Catalog
+from trapsync.destinations import Destination, Tools, check_order, connect
+from trapsync.errors import SettingsError
+from trapsync.image import Image
+from trapsync.settings import Settings
+
+# The catalog is opened when the settings have been found to be well: later than destinations are made.
+OpenCatalog = Callable[[], Catalog]
+
+
+class CatalogNotebook:
+    """The notebook of one destination (see `destinations.Notebook`), in the catalog."""
+
+    def __init__(self, catalog: OpenCatalog, destination: str) -> None:
+        self._catalog = catalog
+        self._destination = destination
+
+    def get(self, key: str) -> Any:
+        """The note under this key; None if there is none."""
+        return self._catalog().note(self._destination, key)
+
+    def put(self, key: str, note: Any) -> None:
+        """Write a note; durable when this returns."""
+        self._catalog().put_note(self._destination, key, note)
+
+    def forget(self, key: str) -> None:
+        """Remove a note, if there is one."""
+        self._catalog().forget_note(self._destination, key)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys that begin so, in order."""
+        return self._catalog().note_keys(self._destination, prefix)
+
+    def owed(self, since: float, until: float) -> int:
+        """How many images of that time (unix seconds) are still to come."""
+        return self._catalog().owed_between(self._destination, since, until)
+
+
+def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCatalog) -> list[Destination]:
+    """Connect every destination of the config file, each linked to the one that it comes after.
+
+    Nothing is sent. Raises SettingsError if a table is wrong, or their order goes in a circle.
+    """
+    tables = settings.destinations
+    check_order(tables, source)
+    connected: dict[str, Destination] = {}
+    for name, table in tables.items():
+        own = replace(
+            tools,
+            notebook=CatalogNotebook(catalog, name),
+            thumbnails=settings.storage.thumbnails,
+            address=partial(_address, connected, catalog, table.get("after", "")),
+        )
+        connected[name] = connect(name, table, own, source)
+    return list(connected.values())
+
+
+def connect_some(
+    settings: Settings, source: Path, tools: Tools, catalog: OpenCatalog, only: str | None
+) -> list[Destination]:
+    """The same, but only the destination named, if one is; SettingsError if there is none of that name."""
+    require(settings, source, only)
+    return [one for one in connect_all(settings, source, tools, catalog) if only in (None, one.name)]
+
+
+def require(settings: Settings, source: Path, only: str | None) -> None:
+    """SettingsError if the config file has no destination of that name."""
+    if only is not None and only not in settings.destinations:
+        known = ", ".join(settings.destinations) or "none"
+        raise SettingsError(f"{source}: there is no destination {only!r}; there are: {known}")
+
+
+def _address(
+    connected: dict[str, Destination], catalog: OpenCatalog, previous: str, image: Image
+) -> str | None:
+    """Where an image can be fetched at the destination before; None if that has not confirmed it."""
+    detail = catalog().receipt(previous, image.id) if previous else None
+    return None if detail is None else connected[previous].address(image, detail)
