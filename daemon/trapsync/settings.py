@@ -257,6 +257,45 @@ class Destination(Table, frozen=True):
         return 2000.0
 
 
+class PushedLimits(Table, frozen=True):
+    """[pushed.limits]: how far pushed settings may go, and how a trap on trial must be."""
+
+    least_interval: Duration = Duration(10)
+    longest_interval: Duration = Duration(6 * 3600)
+    least_bandwidth: Size = Size(2000)
+    longest_wait: Duration = Duration(86400)
+    memory: Size = Size(350 * 10**6)
+    least_days: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, least_interval=(1, 86400), longest_interval=(1, 86400), longest_wait=(1, 7 * 86400))
+        within(self, least_bandwidth=(0, 10**9), memory=(10**8, 64 * 10**9), least_days=(0, 1000))
+
+
+class Pushed(Table, frozen=True):
+    """[pushed]: settings that the owner sends from afar, signed. Never pushable itself."""
+
+    enabled: bool = False
+    keys: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ("capture", "camera", "ingest", "prune", "destinations")
+    trial: Duration = Duration(3600)
+    limits: PushedLimits = PushedLimits()
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, trial=(1, 7 * 86400))
+        if len(self.keys) > 2:
+            raise ValueError("keys: at most two are trusted at once, the old one and the new one")
+        if self.enabled and not self.keys:
+            raise ValueError(
+                'keys: is empty, so nothing could be taken; put in what "trapsync keys new" shows'
+            )
+        if bad := [group for group in self.groups if not re.fullmatch("[a-z0-9][a-z0-9_-]{0,63}", group)]:
+            raise ValueError(f"groups: {bad[0]!r} is not a name of a-z, 0-9, - and _")
+
+
 class Settings(Table, frozen=True):
     """The whole config file. `destinations` stays raw here: each kind decodes its own table."""
 
@@ -266,6 +305,7 @@ class Settings(Table, frozen=True):
     capture: Capture = Capture()
     ingest: Ingest = Ingest()
     prune: Prune = Prune()
+    pushed: Pushed = Pushed()
     destinations: dict[str, dict[str, Any]] = {}
 
 
@@ -283,6 +323,11 @@ def load(path: Path) -> Settings:
     Raises SettingsError, one line, for whatever is wrong: no such file, no permission, not TOML,
     an unknown key, a wrong type, a value out of range.
     """
+    return from_tables(read(path), path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a config file as they stand there, undecoded. Raises SettingsError."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # an editor of Windows may have put a mark in front
     except FileNotFoundError:
@@ -299,18 +344,26 @@ def load(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text; save it as UTF-8"
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
-    return rooted(parse(text, path), path.absolute().parent)
+    return _tables(text, path)
+
+
+def from_tables(tables: dict[str, Any], path: Path) -> Settings:
+    """Decode the tables of the config file at `path`; paths in them are relative to its folder."""
+    return rooted(decode(tables, Settings, path), path.absolute().parent)
 
 
 def parse(text: str, source: object) -> Settings:
     """Decode the text of a config file; `source` is what errors call it."""
+    return decode(_tables(text, source), Settings, source)
+
+
+def _tables(text: str, source: object) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise SettingsError(f"{source}: is not TOML: too many brackets in one another") from None
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise SettingsError(f"{source}: is not TOML: {error}") from None
-    return decode(tables, Settings, source)
 
 
 def decode(table: dict[str, Any], kind: type[T], source: object, at: str = "") -> T:
