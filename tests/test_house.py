@@ -39,7 +39,7 @@ DOORS = {
     "watchdog": {"watch"},
     "pyvips": {"thumbnail"},
     "piexif": {"exif"},
-    "sqlite_utils": {"catalog", "migrations"},
+    "sqlite_utils": {"catalog.file", "migrations"},
     "apscheduler": {"service"},
     "requests": {"http"},
     "urllib3": {"http"},

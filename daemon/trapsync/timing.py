@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trapsync import failpoint, pipeline
-from trapsync.catalog import TIMINGS, Catalog
+from trapsync.catalog import Catalog
+from trapsync.catalog.rows import TIMINGS
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import DamagedImage, StorageError
 from trapsync.image import Correction, Found, Image, TrapName

@@ -1,0 +1,252 @@
+"""The catalog: the SQLite record of every image, and every query in the program.
+
+The folder is the truth: whatever is lost here is found again by the sweep and by asking the destinations.
+An image's way through it is told here: ingest, small copies, prune; what is owed to whom is in
+`deliveries`, how times are put right in `times`, what one may ask in `views`, and SQLite is behind `file`.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from trapsync import soundness
+from trapsync.catalog.file import Transaction
+from trapsync.catalog.rows import IMAGE, STATE, sealed_values
+from trapsync.catalog.times import Times
+from trapsync.catalog.views import Views
+from trapsync.image import Found, Image
+
+
+class Catalog(Times, Views):
+    """The catalog, open. Safe to use from several threads; one process writes."""
+
+    # Ingest
+
+    def known_in(self, folder: str) -> dict[str, tuple[int, int]]:
+        """The files of one folder that were examined: name -> (size, mtime_ns)."""
+        rows = self._query("SELECT name, size, mtime_ns FROM files WHERE folder = :folder", folder=folder)
+        return {row["name"]: (row["size"], row["mtime_ns"]) for row in rows}
+
+    def folders(self) -> list[str]:
+        """Every folder that holds a known file."""
+        return [row["folder"] for row in self._query("SELECT DISTINCT folder FROM files")]
+
+    def is_known(self, found: Found) -> bool:
+        """Whether just this file, unchanged, was examined before, or is a corrected one in the making."""
+        return bool(
+            self._query(
+                """SELECT 1 FROM files WHERE folder = :folder AND name = :name
+                   AND size = :size AND mtime_ns = :mtime
+                   UNION ALL SELECT 1 FROM corrections WHERE path = :path""",
+                path=found.path,
+                folder=found.folder,
+                name=found.name,
+                size=found.size,
+                mtime=found.mtime_ns,
+            )
+        )
+
+    def add(self, examined: Iterable[tuple[Found, Image]]) -> int:
+        """Record examined files in one commit, owed to every destination; the number of new images.
+
+        The same identity with the same bytes is the same image (a copy, or moved, or back again). The
+        same identity with other bytes is a conflict: kept as an image of its own, and shown.
+        """
+        with self._transaction("add") as db:
+            return sum(self._add(db, found, image) for found, image in examined)
+
+    def _add(self, db: Transaction, found: Found, image: Image) -> bool:
+        row = db.execute(
+            "SELECT id FROM images WHERE key = ? AND sha256 = ?", [image.key, image.sha256]
+        ).fetchone()
+        image_id = row[0] if row else self._insert(db, found, image)
+        previous = db.execute(
+            "SELECT image_id FROM files WHERE folder = ? AND name = ?", [found.folder, found.name]
+        ).fetchone()
+        db.execute(
+            """INSERT OR REPLACE INTO files SELECT ?, ?, ?, ?, id, gone_why IS 'pruned' AND state = 'delivered'
+               FROM images WHERE id = ?""",
+            [found.folder, found.name, found.size, found.mtime_ns, image_id],
+        )
+        if previous and previous[0] != image_id:  # other bytes were written over it
+            self._lost_a_file(db, previous[0])
+        self._revive(db, image_id)
+        return row is None
+
+    def _insert(self, db: Transaction, found: Found, image: Image) -> int:
+        trap_name, sealed = image.trap_name, sealed_values(image)
+        offset = image.evidence.offset if image.evidence and image.timing == "corrected" else None
+        db.execute(
+            f"""INSERT INTO images ({soundness.SEALED}, seal, path, timing, clock_offset, rank, conflict,
+                    state, ingested_at)
+                VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
+            [
+                *(*sealed, soundness.seal(*sealed), image.path, image.timing, offset),
+                trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
+                *(image.key, self._clock.wall()),
+            ],
+        )
+        image_id = int(db.execute("SELECT last_insert_rowid()").fetchone()[0])
+        self._owe(db, "images.id = ?", image_id)
+        return image_id
+
+    def _revive(self, db: Transaction, image_id: int) -> None:
+        """A file of this image is on the card: look for it there, and owe it again if it was dropped."""
+        here = """SELECT iif(folder = '', name, folder || '/' || name) FROM files
+                  WHERE image_id = images.id AND leaving != 2"""
+        db.execute(
+            f"UPDATE images SET path = ({here} LIMIT 1) WHERE id = ? AND path NOT IN ({here})", [image_id]
+        )
+        changed = db.execute(
+            """UPDATE images SET gone_at = NULL, gone_why = NULL WHERE id = ? AND gone_at IS NOT NULL
+               AND (gone_why != 'pruned' OR state = 'owed')""",
+            [image_id],
+        ).rowcount
+        if changed:
+            self._owe(db, "images.id = ?", image_id)
+            db.execute(f"UPDATE images SET state = {STATE} WHERE id = ?", [image_id])
+
+    def forget_files(self, paths: Iterable[str], why: str = "vanished") -> int:
+        """Somebody took these files from the spool. An image left without one and still owed is dropped."""
+        with self._transaction("forget_files") as db:
+            return sum(self._forget_file(db, Found(path, 0, 0), why) for path in paths)
+
+    def _forget_file(self, db: Transaction, found: Found, why: str) -> bool:
+        row = db.execute(
+            "DELETE FROM files WHERE folder = ? AND name = ? RETURNING image_id", [found.folder, found.name]
+        ).fetchone()
+        return row is not None and self._lost_a_file(db, row[0], why)
+
+    def _lost_a_file(self, db: Transaction, image_id: int, why: str = "vanished") -> bool:
+        (left,) = db.execute(
+            "SELECT count(*) FROM files WHERE image_id = ? AND leaving != 2", [image_id]
+        ).fetchone()
+        if left:
+            self._revive(db, image_id)
+            return False
+        gone = db.execute(
+            """UPDATE images SET gone_at = ?, gone_why = ?, state = iif(state = 'owed', 'dropped', state)
+               WHERE id = ? AND gone_at IS NULL""",
+            [self._clock.wall(), why, image_id],
+        ).rowcount
+        db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
+        return bool(gone)  # if it was pruned, a crash came before that was written down
+
+    # Thumbnails
+
+    def without_thumbnails(self, limit: int) -> list[Image]:
+        """Images on the card whose small copies were not made yet, newest first."""
+        return self._images(
+            f"""SELECT {IMAGE} FROM images WHERE thumbnails IS NULL AND gone_at IS NULL
+                ORDER BY rank DESC LIMIT :limit""",
+            limit=limit,
+        )
+
+    def mark_thumbnails(self, image_id: int, *, made: bool) -> None:
+        """The small copies are made, or cannot be."""
+        with self._transaction("mark_thumbnails") as db:
+            db.execute("UPDATE images SET thumbnails = ? WHERE id = ?", [int(made), image_id])
+
+    # Prune
+
+    def prunable(self, older_than: float, limit: int) -> list[Image]:
+        """Images on the card with every required proof, older than a unix time; oldest first."""
+        return self._images(
+            f"""SELECT {IMAGE} FROM images WHERE state = 'delivered' AND gone_at IS NULL
+                AND rank <= :older AND ingested_at <= :older ORDER BY rank LIMIT :limit""",
+            older=older_than,
+            limit=limit,
+        )
+
+    def mark_pruned(self, image_ids: Iterable[int]) -> None:
+        """Durable before any file goes: from here on these may be deleted, after a crash too."""
+        with self._transaction("mark_pruned") as db:
+            for image_id in image_ids:
+                marked = db.execute(
+                    "UPDATE images SET gone_at = ?, gone_why = 'pruned' WHERE id = ? AND state = 'delivered'",
+                    [self._clock.wall(), image_id],
+                ).rowcount
+                if not marked:  # it was owed again meanwhile
+                    continue
+                db.execute("UPDATE files SET leaving = 1 WHERE image_id = ? AND leaving = 0", [image_id])
+                # A best-effort destination that never took it will not get it any more.
+                db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
+
+    def pruned_files(self) -> list[Found]:
+        """Files that may still lie on the card though their image is pruned, or has a corrected one."""
+        columns = "SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns FROM files"
+        rows = self._query(f"{columns} WHERE leaving = 1 UNION ALL {columns} WHERE leaving = 2")
+        return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
+
+    def forget_pruned(self, paths: Iterable[str]) -> None:
+        """These files of pruned or corrected images are off the card."""
+        with self._transaction("forget_pruned") as db:
+            for found in (Found(path, 0, 0) for path in paths):
+                db.execute("DELETE FROM files WHERE folder = ? AND name = ?", [found.folder, found.name])
+
+    def owe_again(self, destination: str, image_ids: Iterable[int]) -> None:
+        """A destination no longer holds what it once confirmed: these are owed again."""
+        with self._transaction("owe_again") as db:
+            for image_id in image_ids:
+                db.execute(
+                    """UPDATE deliveries SET state = 'owed', digest = NULL, delivered_at = NULL, attempts = 0,
+                       blamed = 0, wait_for = NULL, error = 'the destination lost it'
+                       WHERE destination = ? AND image_id = ?""",
+                    [destination, image_id],
+                )
+                db.execute(
+                    f"UPDATE images SET state = {STATE} WHERE id = ? AND state != 'dropped'", [image_id]
+                )
+                kept = db.execute(
+                    """UPDATE files SET leaving = 0 WHERE image_id = ? AND leaving = 1
+                       AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND state = 'owed')""",
+                    [image_id],
+                ).rowcount
+                if kept:  # it was to be pruned, and may not be any more
+                    self._revive(db, image_id)
+
+    # Quarantine
+
+    def add_quarantined(self, path: str, kept_as: str, reason: str, size: int) -> None:
+        """Record a damaged file before it is moved; saying it twice is saying it once."""
+        self.correct_quarantine(add=[(path, kept_as, reason, size)])
+
+    def correct_quarantine(
+        self, *, add: Iterable[tuple[str, str, str, int]] = (), remove: Iterable[int] = ()
+    ) -> None:
+        """Record files that are in quarantine (path, kept_as, reason, size), and forget rows by their ids."""
+        with self._transaction("correct_quarantine") as db:
+            for row in add:
+                db.execute(
+                    """INSERT INTO quarantine (path, kept_as, reason, size, found_at) VALUES (?, ?, ?, ?, ?)
+                       ON CONFLICT DO UPDATE SET reason = excluded.reason""",
+                    [*row, self._clock.wall()],
+                )
+            for row_id in remove:
+                db.execute("DELETE FROM quarantine WHERE id = ?", [row_id])
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """What is in quarantine, oldest first."""
+        return self._query("SELECT * FROM quarantine ORDER BY id")
+
+    def release_quarantined(self, quarantine_id: int) -> None:
+        """Forget a quarantined file: it is back in the spool, or gone."""
+        self.correct_quarantine(remove=[quarantine_id])
+
+    # Facts
+
+    def set_fact(self, name: str, value: Any) -> None:
+        """Tell `status` something, if it is news; what is not, waits for nobody who writes."""
+        text = json.dumps(value)
+        if self._query("SELECT 1 FROM facts WHERE name = :name AND value = :text", name=name, text=text):
+            return
+        with self._transaction("set_fact") as db:
+            db.execute(
+                """INSERT INTO facts VALUES (?, ?, ?)
+                   ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at""",
+                [name, text, self._clock.wall()],
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that was told, by name."""
+        return {row["name"]: json.loads(row["value"]) for row in self._query("SELECT name, value FROM facts")}

@@ -1,0 +1,189 @@
+"""Boots, and the images whose time they hold up: held, confirmed, corrected, unsure, released."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from trapsync import soundness
+from trapsync.catalog.deliveries import Deliveries
+from trapsync.catalog.file import Transaction
+from trapsync.catalog.rows import HELD, IMAGE, TIMINGS, image_of, sealed_values
+from trapsync.image import Correction, Found, Image, TrapName, parse_name
+
+
+class Times(Deliveries):
+    """The catalog, as far as times are put right; what is held no longer is owed."""
+
+    # Boots
+
+    def note_boot(self) -> None:
+        """Remember this boot, and what its monotonic clock lacks to the wall as soon as that can be trusted."""
+        # As in `clock.evidence`: first the trust.
+        trusted, boot = self._clock.trusted(), self._clock.boot_id()
+        wall, monotonic = self._clock.wall(), self._clock.monotonic()
+        known = self._query("SELECT number, clock_offset FROM boots WHERE boot_id = :boot", boot=boot)
+        if not boot or (
+            known and known[0]["number"] and (known[0]["clock_offset"] is not None or not trusted)
+        ):
+            return
+        with self._transaction("note_boot") as db:
+            db.execute(
+                """INSERT INTO boots SELECT ?, coalesce(max(number), 0) + 1, NULL, NULL FROM boots
+                   WHERE true ON CONFLICT (boot_id) DO UPDATE SET number = coalesce(number, excluded.number)""",
+                [boot],
+            )
+            if trusted:
+                self._know_offset(db, boot, wall - monotonic, wall)
+
+    def _know_offset(self, db: Transaction, boot: str, offset: float, trusted_at: float) -> None:
+        db.execute(
+            """INSERT INTO boots VALUES (?, NULL, ?, ?) ON CONFLICT (boot_id) DO UPDATE
+               SET clock_offset = excluded.clock_offset, trusted_at = excluded.trusted_at
+               WHERE clock_offset IS NULL""",
+            [boot, offset, trusted_at],
+        )
+
+    def learn_offsets(self) -> None:
+        """Find out from other images of a boot what its clock lacked, where this catalog was not there."""
+        rows = self._query(
+            f"""SELECT DISTINCT boot_id, others.offset, others.wall FROM images JOIN (
+                    SELECT boot_id AS boot, clock_trusted, wall, min(monotonic),
+                        iif(clock_trusted, wall - monotonic, clock_offset) AS offset
+                    FROM images WHERE boot_id IN (SELECT boot_id FROM images WHERE {HELD})
+                    AND (clock_trusted OR clock_offset IS NOT NULL) GROUP BY boot_id) AS others
+                ON boot_id = boot
+                WHERE {HELD} AND boot_id != '' AND boot_id NOT IN
+                    (SELECT boot_id FROM boots WHERE clock_offset IS NOT NULL)"""
+        )
+        if rows:
+            with self._transaction("learn_offsets") as db:
+                for row in rows:
+                    self._know_offset(db, row["boot_id"], row["offset"], row["wall"])
+
+    def boots(self) -> list[dict[str, Any]]:
+        """Every boot in its order, those of unknown order first.
+
+        Beside the table's columns: `last`, the latest monotonic time of an image of it, and how many images
+        are `held`, `confirmed`, `corrected`, `unsure`, `released`.
+        """
+        counts = "".join(f", count(*) FILTER (WHERE timing = '{one}') AS {one}" for one in TIMINGS)
+        return self._query(
+            f"""SELECT boot_id, number, boots.clock_offset, trusted_at, coalesce(last, 0) AS last,
+                    {", ".join(f"coalesce({one}, 0) AS {one}" for one in TIMINGS)}
+                FROM (SELECT boot_id FROM boots
+                      UNION SELECT boot_id FROM images WHERE timing IS NOT NULL)
+                LEFT JOIN boots USING (boot_id)
+                LEFT JOIN (SELECT boot_id, max(monotonic) AS last FROM images
+                           WHERE boot_id IS NOT NULL GROUP BY boot_id) USING (boot_id)
+                LEFT JOIN (SELECT boot_id{counts} FROM images WHERE timing IS NOT NULL AND state != 'dropped'
+                           GROUP BY boot_id) USING (boot_id)
+                ORDER BY number NULLS FIRST"""
+        )
+
+    # Held images
+
+    def correctable(self, limit: int) -> list[tuple[Image, float, float]]:
+        """Held images of boots whose clock was set: (image, offset, when that was). The announced come first."""
+        rows = self._query(
+            f"""SELECT {IMAGE}, boots.clock_offset AS found, trusted_at
+                FROM images JOIN boots USING (boot_id)
+                WHERE {HELD} AND boots.clock_offset IS NOT NULL AND gone_at IS NULL
+                ORDER BY images.id NOT IN (SELECT image_id FROM corrections), boot_id, monotonic LIMIT :limit""",
+            limit=limit,
+        )
+        return [(image_of(row), row["found"], row["trusted_at"]) for row in rows]
+
+    def is_taken(self, key: str) -> bool:
+        """Whether an image has this name, had it, or is to have it."""
+        return bool(
+            self._query(
+                "SELECT 1 FROM images WHERE key = :key UNION ALL SELECT 1 FROM corrections WHERE key = :key",
+                key=key,
+            )
+        )
+
+    def announced(self) -> dict[int, TrapName]:
+        """The corrected files that are being written: image id -> the new name."""
+        rows = self._query("SELECT image_id, key FROM corrections")
+        return {row["image_id"]: name for row in rows if (name := parse_name(row["key"]))}
+
+    def announce(self, corrections: Iterable[Correction]) -> None:
+        """Durable before any of these files is written: what appears under their names is no new image."""
+        with self._transaction("announce") as db:
+            for one in corrections:
+                db.execute(
+                    "INSERT OR REPLACE INTO corrections VALUES (?, ?, ?)",
+                    [one.image.id, str(one.name), one.path],
+                )
+
+    def withdraw(self, image_id: int) -> None:
+        """The corrected file is not to be: what lies under its name is looked at by the next sweep."""
+        with self._transaction("withdraw") as db:
+            db.execute("DELETE FROM corrections WHERE image_id = ?", [image_id])
+
+    def correct(self, corrected: Iterable[tuple[Correction, Found, Image]]) -> None:
+        """The new files are the images from here on, and owed; the old ones are to be deleted."""
+        with self._transaction("correct") as db:
+            for one, found, image in corrected:
+                db.execute("UPDATE files SET leaving = 2 WHERE image_id = ?", [one.image.id])
+                self._reseal(db, one, image)
+                db.execute(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, 0)",
+                    [found.folder, found.name, found.size, found.mtime_ns, one.image.id],
+                )
+                db.execute("DELETE FROM corrections WHERE image_id = ?", [one.image.id])
+                self._let_go(db, "corrected", "id = ?", one.image.id)
+
+    def _reseal(self, db: Transaction, correction: Correction, image: Image) -> None:
+        sealed = sealed_values(image)
+        db.execute(
+            f"""UPDATE images SET ({soundness.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?, rank = ?,
+                    was = key, clock_offset = ?, thumbnails = NULL, conflict = 0 WHERE id = ?""",
+            [
+                *(*sealed, soundness.seal(*sealed), image.path, correction.name.taken.timestamp()),
+                *(correction.offset, correction.image.id),
+            ],
+        )
+
+    def confirm(self, image_ids: Iterable[int] | None = None) -> int:
+        """The times of these held images are right as they are, or those of all; how many those were."""
+        with self._transaction("confirm") as db:
+            if image_ids is None:
+                return self._let_go(db, "confirmed", HELD)
+            return sum(self._let_go(db, "confirmed", f"id = ? AND {HELD}", one) for one in image_ids)
+
+    def give_up(self) -> int:
+        """Held images of boots that ended before the clock was set will never be put right; how many."""
+        which = """timing = 'held' AND boot_id IS NOT :boot AND gone_at IS NULL AND boot_id NOT IN
+                    (SELECT boot_id FROM boots WHERE clock_offset IS NOT NULL)"""
+        boot = self._clock.boot_id() or None
+        if not self._query(f"SELECT 1 FROM images WHERE {which} LIMIT 1", boot=boot):
+            return 0
+        with self._transaction("give_up") as db:
+            return int(
+                db.execute(f"UPDATE images SET timing = 'unsure' WHERE {which}", {"boot": boot}).rowcount
+            )
+
+    def release_unsure(self) -> int:
+        """The owner says that images which cannot be put right are to be delivered; how many those were."""
+        if not self._query("SELECT 1 FROM images WHERE timing = 'unsure' LIMIT 1"):
+            return 0
+        with self._transaction("release_unsure") as db:
+            return self._let_go(db, "released", "timing = 'unsure'")
+
+    def _let_go(self, db: Transaction, timing: str, which: str, *parameters: Any) -> int:
+        """These are held no longer: owed to every destination, and as old as their time says."""
+        ids = [row[0] for row in db.execute(f"SELECT id FROM images WHERE {which}", list(parameters))]
+        for image_id in ids:
+            db.execute(
+                "UPDATE images SET timing = ?, ingested_at = ? WHERE id = ?",
+                [timing, self._clock.wall(), image_id],
+            )
+            self._owe(db, "images.id = ? AND images.gone_at IS NULL", image_id)
+        return len(ids)
+
+    def timings(self) -> dict[str, int]:
+        """How many images are held on the card for their time: 'held' and 'unsure'."""
+        rows = self._query(
+            f"SELECT timing, count(*) AS n FROM images WHERE {HELD} AND gone_at IS NULL GROUP BY timing"
+        )
+        return {"held": 0, "unsure": 0} | {row["timing"]: row["n"] for row in rows}

@@ -1,0 +1,117 @@
+"""What there is: what `status` and the commands show, and the program asks; nothing here writes."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from trapsync.catalog.file import CatalogFile
+from trapsync.catalog.rows import HELD, IMAGE
+from trapsync.clock import utc
+from trapsync.image import Image, TrapName
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The accounting identity: captured = delivered + owed + quarantined + dropped."""
+
+    captured: int
+    delivered: int
+    owed: int
+    quarantined: int
+    dropped: int
+
+
+class Views(CatalogFile):
+    """The catalog, as far as one looks at it."""
+
+    def ledger(self) -> Ledger:
+        """The accounting identity, from the tallies."""
+        tallies = self._tallies()
+        delivered, owed, dropped = (tallies.get(("", s), 0) for s in ("delivered", "owed", "dropped"))
+        quarantined = self._query("SELECT count(*) AS n FROM quarantine")[0]["n"]
+        return Ledger(delivered + owed + dropped + quarantined, delivered, owed, quarantined, dropped)
+
+    def _tallies(self) -> dict[tuple[str, str], int]:
+        return {(row["destination"], row["state"]): row["n"] for row in self._query("SELECT * FROM tallies")}
+
+    def destinations(self) -> list[dict[str, Any]]:
+        """The active destinations: their row, `owed`, `delivered`, `refused`, and `waits` in seconds."""
+        rows = self._query("SELECT * FROM destinations WHERE active ORDER BY name")
+        tallies = self._tallies()
+        for row in rows:
+            for state in ("owed", "delivered", "refused"):
+                row[state] = tallies.get((row["name"], state), 0)
+            row["waits"] = self._waits(row)
+        return rows
+
+    def _waits(self, row: dict[str, Any]) -> float:
+        if row["wait_for"] is None:
+            return 0.0
+        now = self._now()
+        until = row["wait_until"] if row["wait_boot"] == now["boot"] else row["wait_for"]
+        return max(0.0, float(until) - float(now["monotonic"]))
+
+    def newest(self) -> Image | None:
+        """The newest image by its name's time; one from the future, of a clock that was wrong, does not count."""
+        newest = f"SELECT {IMAGE} FROM images WHERE rank <= :until ORDER BY rank DESC LIMIT 1"
+        images = self._images(newest, until=self._clock.wall() + 60) or self._images(newest, until=math.inf)
+        return images[0] if images else None
+
+    def names_from(self, device: str, wall: float, seconds: float = 600.0) -> set[str]:
+        """The names of a trap's images from a unix time on, on the card, gone, or to come: they are taken."""
+        first, last = (str(TrapName(device, utc(at))) for at in (wall - 1, wall + seconds))
+        sql = """SELECT key FROM images WHERE key BETWEEN :first AND :last
+                 UNION ALL SELECT key FROM corrections WHERE key BETWEEN :first AND :last"""
+        return {row["key"] for row in self._query(sql, first=first, last=last)}
+
+    def recent_sizes(self, limit: int = 50) -> list[int]:
+        """The sizes in bytes of the latest images, to predict how long the card lasts."""
+        return [
+            row["size"] for row in self._query("SELECT size FROM images ORDER BY rank DESC LIMIT :n", n=limit)
+        ]
+
+    def conflicts(self) -> int:
+        """How many images share their identity with other bytes."""
+        return int(self._query("SELECT count(*) AS n FROM images WHERE conflict = 1")[0]["n"])
+
+    def vanished(self) -> int:
+        """How many images somebody took from the card before they were delivered."""
+        rows = self._query(
+            "SELECT count(*) AS n FROM images WHERE state = 'dropped' AND gone_why = 'vanished'"
+        )
+        return int(rows[0]["n"])
+
+    def on_card(self, after: int, limit: int) -> list[Image]:
+        """Images whose file is on the card, in order of their ids from `after` on."""
+        return self._images(
+            f"SELECT {IMAGE} FROM images WHERE gone_at IS NULL AND id > :after ORDER BY id LIMIT :limit",
+            after=after,
+            limit=limit,
+        )
+
+    def listing(self, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """Images newest first, with their deliveries as JSON: for people.
+
+        `state` may be 'refused', 'conflict' or 'held' too.
+        """
+        where = {
+            None: "1",
+            "refused": "id IN (SELECT image_id FROM deliveries WHERE state = 'refused')",
+            "conflict": "conflict = 1",
+            "held": f"{HELD} AND gone_at IS NULL",
+        }.get(state, "state = :state")
+        rows = self._query(
+            f"""SELECT id, key, path, size, md5, sha256, width, height, state, gone_at, gone_why, conflict,
+                   thumbnails, boot_id, monotonic, wall, clock_trusted, clock_offset, timing, was, metadata,
+                   (SELECT json_group_object(destination, json_object('state', deliveries.state,
+                        'error', deliveries.error, 'delivered_at', deliveries.delivered_at))
+                    FROM deliveries JOIN destinations ON name = destination AND active
+                    WHERE image_id = images.id) AS deliveries
+                FROM images WHERE {where} ORDER BY rank DESC LIMIT :limit""",
+            limit=limit,
+            **({"state": state} if ":state" in where else {}),
+        )
+        for row in rows:
+            row["deliveries"], row["metadata"] = json.loads(row["deliveries"]), json.loads(row["metadata"])
+        return rows
