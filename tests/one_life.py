@@ -16,7 +16,7 @@ import bench
 import drawn
 import hub_server
 from fake_time import FakeTime
-from trapsync import by_hand, cameras, examine, exif, failpoint, pipeline, reserve, timing, trap
+from trapsync import cameras, examine, exif, failpoint, pipeline, quarantine, reserve, timing, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import utc
 from trapsync.destinations import Destination, Tools, connect
@@ -231,7 +231,7 @@ class _Life:
         catalog.retry()
         self._deliver(catalog, [self.odd, stick])
         for row in catalog.quarantined()[-2:]:
-            by_hand.release(self.settings, catalog, row["id"])
+            quarantine.release(catalog, self.settings.storage, row["id"])
         self._take_away(catalog)
         self._ingest(catalog)
 

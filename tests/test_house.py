@@ -20,6 +20,7 @@ LAYERS = [
     ["service", "by_hand", "doctor"],
     ["status", "trap", "verify", "processes", "timing", "linked"],
     ["pipeline"],
+    ["quarantine"],
     [
         *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),
         *("body", "throttle", "envelope", "stickypi_rules", "cameras", "destinations"),

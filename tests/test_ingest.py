@@ -8,7 +8,7 @@ import pytest
 
 import drawn
 from bench import Memory, Trap
-from trapsync import pipeline
+from trapsync import pipeline, quarantine
 from trapsync.errors import StorageError
 from trapsync.watch import look
 
@@ -304,7 +304,7 @@ def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(
     pipeline.sweep(trap.catalog, trap.storage.spool, found.append)
     one = look(trap.storage.spool, drawn.NAME)
     assert one
-    trap.catalog.add_quarantined(one.path, pipeline._quarantine_name(one), "not a JPEG", one.size)
+    trap.catalog.add_quarantined(one.path, quarantine._name_of(one), "not a JPEG", one.size)
     trap.restart()
     assert trap.ingest().damaged == 1
     assert len(trap.catalog.quarantined()) == 1

@@ -26,7 +26,7 @@ from sqlite_utils import Database
 import bench
 import drawn
 from conformance import tools
-from trapsync import by_hand, durable, failpoint, pipeline, soundness
+from trapsync import durable, failpoint, pipeline, quarantine, soundness
 from trapsync.cameras import Frame
 from trapsync.catalog import Catalog
 from trapsync.destinations import Receipt, directory
@@ -542,7 +542,7 @@ class Life(RuleBasedStateMachine):
     def release_from_quarantine(self) -> None:
         for row in self.trap.catalog.quarantined()[:1]:
             with suppress(StorageError, FileNotFoundError):
-                path = self.spool / by_hand.release(self.settings, self.trap.catalog, row["id"])
+                path = self.spool / quarantine.release(self.trap.catalog, self.settings.storage, row["id"])
                 if (
                     path.read_bytes() == drawn.plain()
                 ):  # which was there for its name, and has a better one now

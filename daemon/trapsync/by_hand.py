@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trapsync import failpoint, pipeline, timing, trap
+from trapsync import pipeline, timing, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
@@ -102,23 +102,3 @@ def wake_daemon(process: int) -> None:
         raise StorageError(
             f"the daemon (process {process}) belongs to another user; try: sudo trapsync deliver"
         ) from None
-
-
-def release(settings: Settings, catalog: Catalog, quarantine_id: int) -> str:
-    """Put a quarantined file back where it lay, to be examined again; its path in the spool."""
-    for row in catalog.quarantined():
-        if row["id"] == quarantine_id:
-            break
-    else:
-        raise StorageError(f"there is no number {quarantine_id} in quarantine; see: trapsync quarantine")
-    target = settings.storage.spool / row["path"]
-    if target.exists():
-        raise StorageError(f"{target} is there already; move it away first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The opposite order of going in: the file first. Killed in between, it is in both records, and the
-    # next sweep examines it.
-    (settings.storage.quarantine / row["kept_as"]).rename(target)
-    failpoint.hit("release: moved")
-    (settings.storage.quarantine / f"{row['kept_as']}{pipeline.REASON}").unlink(missing_ok=True)
-    catalog.release_quarantined(quarantine_id)
-    return str(row["path"])

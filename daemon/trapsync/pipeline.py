@@ -8,13 +8,10 @@ belong to `service`, which calls these steps.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import os
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,7 +24,8 @@ from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
 from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
 from trapsync.examine import thumbnail_paths
-from trapsync.image import Evidence, Found, Image, TrapName, is_image_name, place_of
+from trapsync.image import Evidence, Found, Image, TrapName, place_of
+from trapsync.quarantine import is_text, quarantine
 from trapsync.settings import Prune, Settings, Storage, Trap
 from trapsync.watch import Patience, look, walk
 
@@ -36,7 +34,6 @@ if TYPE_CHECKING:  # the camera's process runs `capture` and need not load SQLit
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-REASON = ".reason"  # what is written beside a file in quarantine is named like it, with this behind
 
 # How the service runs examinations: in worker processes, each file by itself, whatever it does to them.
 Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | DamagedImage]]]
@@ -228,80 +225,6 @@ def _look(spool: Path, path: str) -> Found | None:
     except StorageError as error:
         log.error("%s; the next sweep offers it again", error)
         return None
-
-
-def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) -> None:
-    """Keep a damaged file with its reason, out of the way: the reason, the row, then the move.
-
-    Killed in between, the next sweep finds the file again and ends in the same row and name. So it does
-    where the file cannot be moved (a folder that somebody copied as root): it stays where it lies.
-    """
-    kept_as, path = _quarantine_name(found), _printable(found.path)
-    log.warning("quarantined %s: %s", path, reason)
-    try:
-        durable.write(storage.quarantine / f"{kept_as}{REASON}", [f"{path}\n{reason}\n".encode()])
-    except StorageError as error:  # then it stands in the catalog only
-        log.error("its reason cannot be kept beside it: %s", error)
-    catalog.add_quarantined(path, kept_as, reason, found.size)
-    try:
-        (storage.spool / found.path).rename(storage.quarantine / kept_as)
-        failpoint.hit("quarantine: moved")
-        durable.flush_folder(storage.quarantine)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.error("it cannot be moved: %s", durable.explain(error, storage.quarantine))
-
-
-def recall_quarantine(catalog: Catalog, storage: Storage) -> None:
-    """Make the catalog agree with the quarantine folder, which is the truth, at the start of a daemon.
-
-    A row is made for a file that has none, from the reason beside it. One whose file is not there goes:
-    that was released or taken away, or never moved; then the sweep finds it where it lies.
-    """
-    if not storage.spool.is_dir():
-        return
-    try:
-        names = {path.name for path in storage.quarantine.iterdir() if is_image_name(path.name)}
-    except FileNotFoundError:
-        names = set()
-    except OSError as error:
-        log.error("%s", durable.explain(error, storage.quarantine))
-        return
-    known = {row["kept_as"]: row["id"] for row in catalog.quarantined()}
-    unknown = sorted(names - known.keys())
-    catalog.correct_quarantine(
-        add=[_recalled(storage.quarantine / name) for name in unknown],
-        remove=[row_id for kept_as, row_id in known.items() if kept_as not in names],
-    )
-    if unknown:
-        log.warning("%d files in quarantine were not in the catalog; they are again", len(unknown))
-
-
-def _recalled(kept: Path) -> tuple[str, str, str, int]:
-    """(path, kept_as, reason, size) of a file in quarantine, from what lies beside it."""
-    path, reason = "", ""
-    with suppress(OSError, ValueError):
-        path, reason = kept.with_name(f"{kept.name}{REASON}").read_text().splitlines()[:2]
-    return path or kept.name, kept.name, reason or "its reason was lost", kept.lstat().st_size
-
-
-def is_text(path: str) -> bool:
-    """Whether a path can be written down: valid UTF-8 without control characters."""
-    return path.isprintable()
-
-
-def _quarantine_name(found: Found) -> str:
-    """The file's own name as far as it is harmless, made unique by what is known of it."""
-    mark = hashlib.sha256(os.fsencode(f"{found.path}\0{found.size}\0{found.mtime_ns}")).hexdigest()[:12]
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in found.name)
-    return f"{mark}.{safe[-100:].lstrip('.')}"
-
-
-def _printable(path: str) -> str:
-    """The path with bytes that are no text, and control characters, written out."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # ── Deliver ──────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from trapsync import durable, failpoint, pipeline, schedule
+from trapsync import durable, failpoint, quarantine, schedule
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
@@ -102,7 +102,7 @@ def open_catalog(settings: Settings, clock: Clock) -> Catalog:
     except CatalogError as error:
         raise _explained(error, path) from error
     if is_ours:
-        pipeline.recall_quarantine(catalog, settings.storage)
+        quarantine.recall(catalog, settings.storage)
     return catalog
 
 

@@ -82,10 +82,11 @@ def _deliveries(row: dict[str, Any]) -> str:
 def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
     """List damaged files with their reasons, or put one back."""
     from trapsync import by_hand
+    from trapsync.quarantine import release as put_back
 
     if release is not None:
         with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
-            path = by_hand.release(trap.settings, bench.catalog, release)
+            path = put_back(bench.catalog, trap.settings.storage, release)
         click.echo(f"{path} is back in the spool; the next sweep examines it again")
         return
     with reading(trap) as catalog:
