@@ -199,7 +199,8 @@ class _Life:
                 met.add(one.image.id)
                 yield one, FileExistsError() if is_first else examine.rewrite(self.storage.spool, one)
 
-        while timing.settle(catalog, self.storage, self.settings.trap, rewrite, set()):
+        failures = timing.Failures(self.time)
+        while timing.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
             pass
 
     def _thumbnails(self, catalog: Catalog) -> None:

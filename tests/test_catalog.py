@@ -90,7 +90,8 @@ def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: 
     trap.catalog.without_thumbnails(1)
     trap.catalog.newest()
     trap.catalog.delivered_to("home", 0, 9)
-    timing.settle(trap.catalog, trap.storage, TrapSettings(), lambda _corrections: iter(()), set())
+    failures = timing.Failures(trap.time)
+    timing.settle(trap.catalog, trap.storage, TrapSettings(), lambda _corrections: iter(()), failures)
     trap.catalog.timings()
     trap.catalog._db.conn.set_trace_callback(None)
     asked = [one for one in asked if one.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))]

@@ -35,8 +35,8 @@ _forks.set_forkserver_preload(["one_life"])
 # ── Every side effect has a name ─────────────────────────────────────────────────────────────────────
 
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
-_DURABLE = {"rename", "unlink", "fsync", "fdatasync", "flush_folder", "link", "rmdir", "posix_fallocate"}
-_DURABLE |= {"write_bytes", "write_text"}
+_DURABLE = {"rename", "unlink", "fsync", "fdatasync", "flush_folder", "link", "hardlink_to", "rmdir"}
+_DURABLE |= {"write_bytes", "write_text", "posix_fallocate"}
 
 
 def calls(node: ast.AST) -> Iterator[ast.Call]:

@@ -74,7 +74,7 @@ def ingest(bench: Bench) -> None:
     storage = bench.settings.storage
     inbox = Inbox(bench.clock)
     examiners = Examiners(bench.settings.ingest, storage)
-    patience, hopeless = Patience(bench.settings.ingest.settle), set[int]()
+    patience, failures = Patience(bench.settings.ingest.settle), timing.Failures(bench.clock)
     try:
         found = pipeline.sweep(bench.catalog, storage.spool, inbox.put)
         while paths := inbox.take(32):
@@ -83,7 +83,7 @@ def ingest(bench: Bench) -> None:
                 before, found = found, pipeline.sweep(bench.catalog, storage.spool, inbox.put)
                 if found >= before:
                     break
-        while timing.settle(bench.catalog, storage, bench.settings.trap, examiners.rewrite, hopeless):
+        while timing.settle(bench.catalog, storage, bench.settings.trap, examiners.rewrite, failures):
             pass
     finally:
         examiners.close()

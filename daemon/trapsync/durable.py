@@ -14,15 +14,24 @@ from trapsync import failpoint
 from trapsync.errors import StorageError
 
 
-def write(path: Path, content: Iterable[bytes], *, verify: Callable[[Path], None] | None = None) -> None:
+def write(
+    path: Path,
+    content: Iterable[bytes],
+    *,
+    verify: Callable[[Path], None] | None = None,
+    replace: bool = True,
+    writer: str = "",
+) -> None:
     """Write a whole new file durably; missing folders are made, an existing file is replaced.
 
     When this returns, the file and its name are on the storage (as far as that honours flushes).
     Raises StorageError, and then nothing stands under the final name that did not stand there before.
+    Without `replace` FileExistsError says that the name was taken, at whatever moment before; `writer` then
+    keeps apart the temporary files of two who may want one name.
     `verify` is given the flushed temporary file before it gets its name. Whatever `content` or `verify`
     raise goes through (an OSError as StorageError), with the temporary file removed.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{writer}.part")
     try:
         make_folder(path.parent)
         with temporary.open("wb") as file:
@@ -34,16 +43,40 @@ def write(path: Path, content: Iterable[bytes], *, verify: Callable[[Path], None
         failpoint.hit("write: flushed")
         if verify:
             verify(temporary)
-        temporary.rename(path)
+        if replace or not _claim(path, temporary):
+            temporary.rename(path)
         failpoint.hit("write: renamed")
         flush_folder(path.parent)
         failpoint.hit("write: done")
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not isinstance(error, _NameTaken):
             raise StorageError(explain(error, path)) from error
         raise
+
+
+class _NameTaken(FileExistsError):
+    """Another file has the name."""
+
+
+def _claim(path: Path, temporary: Path) -> bool:
+    """Give the finished file its name as a second one, and take the first: of two that do so, one fails.
+
+    A rename would replace what the other has just written. False on a card without links (FAT), where the
+    name was free when it was looked at, and has to be given by a rename.
+    """
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise _NameTaken(errno.EEXIST, "the name is taken", str(path)) from None
+    except OSError:
+        if path.exists():
+            raise _NameTaken(errno.EEXIST, "the name is taken", str(path)) from None
+        return False
+    failpoint.hit("write: claimed")
+    temporary.unlink()
+    return True
 
 
 def make_folder(folder: Path) -> None:

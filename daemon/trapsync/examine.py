@@ -76,9 +76,10 @@ def rewrite(spool: Path, correction: Correction) -> Image:
     if hashlib.sha256(content).hexdigest() != correction.image.sha256:
         raise DamagedImage("it is no longer the image that was examined")
     content = exif.correct(content, correction.name.taken, correction.offset, correction.last_sync)
-    if new.exists() and new.read_bytes() != content:
-        raise FileExistsError(f"{new} is there already")
-    durable.write(new, [content])
+    # Written already, and killed before that was recorded? It is flushed once more. Otherwise a picture
+    # that is being taken just now may get the name at any moment: then this one does not.
+    is_written = new.exists() and new.read_bytes() == content
+    durable.write(new, [content], replace=is_written, writer=".corrected")
     return examine(spool, correction.path)
 
 

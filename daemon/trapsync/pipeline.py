@@ -64,13 +64,16 @@ def capture(camera: Camera, settings: Settings, device: str, clock: Clock, taken
     seen = evidence(clock)
     name = _free_name(settings.storage.spool, device, seen.wall, taken)
     frame = camera.capture(name.taken)
-    # Meanwhile an image whose time was corrected may have got that name.
-    name = _free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
 
-    # Everything is put together in memory and written once: temporary name, flush, rename, flush.
-    jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen))
-    path = f"{name.folder}/{name}"
-    durable.write(settings.storage.spool / path, [jpeg])
+    # Everything is put together in memory and written once: temporary name, flush, final name, flush.
+    # Meanwhile an image whose time was corrected may have got that name: then this one moves on.
+    while True:
+        name = _free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
+        jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen))
+        path = f"{name.folder}/{name}"
+        with suppress(FileExistsError):
+            durable.write(settings.storage.spool / path, [jpeg], replace=False)
+            break
     failpoint.hit("capture: stored")
     return path
 
@@ -107,7 +110,7 @@ def free_bytes(folder: Path) -> int:
 
 def _free_name(spool: Path, device: str, wall: float, taken: Container[str]) -> TrapName:
     name = TrapName(device, datetime.fromtimestamp(int(wall), UTC))
-    while str(name) in taken or (spool / name.folder / str(name)).exists():
+    while str(name) in taken or os.path.lexists(spool / name.folder / str(name)):
         name = TrapName(device, name.taken + timedelta(seconds=1))
     return name
 

@@ -133,7 +133,7 @@ class Service:
         self._rest = 0.0
         self._has_failed = False
         self._oddity: str | None = None
-        self._hopeless: set[int] = set()
+        self._uncorrected = timing.Failures(self._clock)
         self._inbox = Inbox(self._clock)
         self._reserve = Reserve(settings.storage.state)
         self._scheduler = BackgroundScheduler(
@@ -416,10 +416,11 @@ class Service:
     def _times(self) -> Iterator[bool]:
         """Each step puts right the times of a handful of images, and says whether there was anything to do."""
         settings, rewrite = self.settings, self._examiners.rewrite
+        failures = self._uncorrected
         while True:
             rest = _LOOK_AT_CLOCK
             try:
-                while timing.settle(self._catalog, settings.storage, settings.trap, rewrite, self._hopeless):
+                while timing.settle(self._catalog, settings.storage, settings.trap, rewrite, failures):
                     yield True
             except CatalogError:
                 raise

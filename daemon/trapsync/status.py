@@ -84,7 +84,9 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
         row["name"]: _destination(row, after.get(row["name"], ""), clock) for row in catalog.destinations()
     }
     facts |= {
-        name: value for name, value in catalog.facts().items() if name in {"capture", "thumbnails", "bug"}
+        name: value
+        for name, value in catalog.facts().items()
+        if name in {"capture", "thumbnails", "times", "bug"}
     }
 
 
@@ -187,6 +189,9 @@ def _clock(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[Re
     if clock["unsure"]:
         held = f"{_count(clock['unsure'], 'image')} held, taken before the clock was set and never to be corrected"
         reasons.append(Reason("warning", f"{held}: {UNSURE_ADVICE}"))
+    if times := facts.get("times"):
+        text = f"the time of {_count(times['images'], 'image')} cannot be corrected, and is tried again"
+        reasons.append(Reason("warning", f"{text}: {times['error']}; see: trapsync images --held"))
     return reasons
 
 

@@ -7,12 +7,13 @@ pipeline, `settle` can be killed at any point and called again.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from trapsync import failpoint, pipeline
+from trapsync import backoff, failpoint, pipeline
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import TIMINGS
 from trapsync.clock import Clock, iso, utc
@@ -31,12 +32,46 @@ Rewriter = Callable[
 _CLOSE_ENOUGH = 2.0  # seconds by which a name may differ from the true time
 _HANDFUL = 16  # images that are corrected with three flushes of the catalog
 _THINKABLE = range(253_370_764_800)  # unix seconds until the year 9999
+_FIRST_WAIT, _LONGEST_WAIT = 600.0, 86400.0  # seconds until an image that failed is tried again
 
 
-def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, hopeless: set[int]) -> int:
+class Failures:
+    """The images whose times could not be corrected: each is tried again, less and less often."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tries: dict[int, tuple[int, float]] = {}
+        self._reasons: dict[int, str] = {}
+
+    def note(self, image: Image, reason: str) -> None:
+        """It failed once more."""
+        attempts = self._tries.get(image.id, (0, 0.0))[0] + 1
+        wait = backoff.wait(attempts, first=_FIRST_WAIT, longest=_LONGEST_WAIT)
+        self._tries[image.id] = attempts, self._clock.monotonic() + wait
+        self._reasons[image.id] = f"{image.name}: {reason}"
+        log.error("the time of %s; next attempt in %.0f s", self._reasons[image.id], wait)
+
+    def keep_only(self, image_ids: set[int]) -> None:
+        """No others are held any more: they were corrected, or taken from the card."""
+        for image_id in self._tries.keys() - image_ids:
+            del self._tries[image_id], self._reasons[image_id]
+
+    def waiting(self) -> set[int]:
+        """The ids of those that are to be left alone for now."""
+        now = self._clock.monotonic()
+        return {image_id for image_id, (_, due) in self._tries.items() if due > now}
+
+    def told(self) -> dict[str, Any] | None:
+        """What `status` is to know: how many there are, and what is wrong with one; None: there are none."""
+        if not self._reasons:
+            return None
+        return {"images": len(self._reasons), "error": next(iter(self._reasons.values()))}
+
+
+def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, failures: Failures) -> int:
     """Put right the times of a handful of held images; how many are held no longer. To be repeated until 0.
 
-    `hopeless` are the ids of images that cannot be written anew; the caller keeps them for the next time.
+    `failures` are the images that could not be written anew; the caller keeps them for the next time.
     Raises StorageError when the card has no room for the new file of an image.
     """
     # The first moment of this boot that can be trusted says what its clock lacked before. Another boot's
@@ -50,12 +85,14 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, ho
 
     # Killed in the middle, the announcement stands: the same images come first, with the same names.
     pipeline.remove_leaving(catalog, storage)
-    right, wrong = _plan(catalog, storage.spool, hopeless)
+    right, wrong = _plan(catalog, storage.spool, failures)
     settled = catalog.confirm(right)
     if wrong:
         catalog.announce(wrong)
         failpoint.hit("correction: announced")
-        settled += _correct(catalog, storage, rewrite, wrong, hopeless)
+        settled += _correct(catalog, storage, rewrite, wrong, failures)
+
+    catalog.set_fact("times", failures.told())
 
     # A boot that ended before its clock was set will not be known any better.
     if given_up := catalog.give_up():
@@ -67,17 +104,20 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, ho
     return settled
 
 
-def _plan(catalog: Catalog, spool: Path, hopeless: set[int]) -> tuple[list[int], list[Correction]]:
+def _plan(catalog: Catalog, spool: Path, failures: Failures) -> tuple[list[int], list[Correction]]:
     """Which held images have the right time, and which are to be corrected, under which name."""
-    announced = catalog.announced()
+    announced, waiting = catalog.announced(), failures.waiting()
     right: list[int] = []
     wrong: list[Correction] = []
     chosen = {str(name) for name in announced.values()}
-    for image, offset, trusted_at in catalog.correctable(_HANDFUL + len(hopeless)):
+    some = catalog.correctable(_HANDFUL + len(waiting))
+    if len(some) < _HANDFUL + len(waiting):
+        failures.keep_only({image.id for image, _, _ in some})
+    for image, offset, trusted_at in some:
         assert image.evidence
         assert image.trap_name
         taken = image.evidence.monotonic + offset
-        if image.id in hopeless or int(taken) not in _THINKABLE:
+        if image.id in waiting or int(taken) not in _THINKABLE:
             continue
         if abs(image.trap_name.taken.timestamp() - taken) < _CLOSE_ENOUGH:
             right.append(image.id)
@@ -97,13 +137,13 @@ def _free_name(catalog: Catalog, spool: Path, device: str, taken: float, chosen:
     for shift in chain.from_iterable((n, -n) for n in count()):
         name = TrapName(device, utc(int(taken) + shift))
         is_used = str(name) in chosen or catalog.is_taken(str(name))
-        if not is_used and not (spool / name.folder / str(name)).exists():
+        if not is_used and not os.path.lexists(spool / name.folder / str(name)):
             return name
     raise AssertionError("there are more seconds than images")
 
 
 def _correct(
-    catalog: Catalog, storage: Storage, rewrite: Rewriter, wrong: list[Correction], hopeless: set[int]
+    catalog: Catalog, storage: Storage, rewrite: Rewriter, wrong: list[Correction], failures: Failures
 ) -> int:
     """Write these images anew, let them take the place of the old ones, and delete those."""
     written: list[tuple[Correction, Found, Image]] = []
@@ -117,8 +157,7 @@ def _correct(
             # Another file has the name by now: next time the image gets another.
             catalog.withdraw(one.image.id)
             if isinstance(outcome, DamagedImage):
-                log.error("the time of %s cannot be corrected: %s", one.image.name, outcome)
-                hopeless.add(one.image.id)
+                failures.note(one.image, str(outcome))
     except StorageError as error:  # what was written until now counts, and makes room
         full = error
     failpoint.hit("correction: written")
