@@ -34,7 +34,8 @@ def write(
     temporary = path.with_name(f".{path.name}{writer}.part")
     try:
         make_folder(path.parent)
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # what a crash left may be a finished file's other name
+        with temporary.open("xb") as file:
             for chunk in content:
                 file.write(chunk)
             file.flush()
