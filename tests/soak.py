@@ -16,8 +16,8 @@ import drawn
 from trapsync import cameras, pipeline
 from trapsync.destinations import Receipt
 from trapsync.errors import Unreachable
+from trapsync.hands import ManyHands
 from trapsync.image import Image
-from trapsync.service import in_parallel
 from trapsync.settings import Camera, Capture, Settings, SimulatedCamera
 
 # What may grow in 100,000 pictures: memory for the catalog's cache, nothing else. WAL: its limit is 1 MiB
@@ -107,7 +107,7 @@ def soak(folder: Path, pictures: int, say: Callable[[str], None] = lambda _: Non
     )
     camera = cameras.make(settings.camera, drawn.DEVICE)
     camera.open()
-    wanted, hands = 0, in_parallel(2)
+    wanted, hands = 0, ManyHands(2)
     every = max(_BURST, pictures // _SAMPLES // _BURST * _BURST)
     while report.captured < pictures:
         paths = []

@@ -147,6 +147,16 @@ def test_sighup_reads_the_settings_again_in_the_same_process(tmp_path: Path) -> 
         ] == []
 
 
+def test_sighup_does_not_forget_how_many_pictures_were_asked_for(tmp_path: Path) -> None:
+    with daemon.running(tmp_path, camera="simulated", arguments=("--captures", "1")) as trap:
+        trap.until(lambda f: f["ledger"]["captured"] == 1)
+        trap.signal(signal.SIGHUP)
+        trap.until_log("stopped")
+        trap.until(lambda f: bool(f["daemon"]["running"]))
+        words = Path(f"/proc/{trap.pid}/cmdline").read_bytes().decode().split("\0")
+        assert words[-3:-1] == ["--captures", "0"]
+
+
 def test_a_word_to_a_daemon_that_is_only_starting_does_not_end_it(tmp_path: Path) -> None:
     trap = daemon.Daemon(tmp_path)
     trap.start()

@@ -10,8 +10,8 @@ import drawn
 from bench import Memory, Trap
 from trapsync.destinations import Receipt
 from trapsync.errors import Failed, Held, Refused, Unauthorised, Unreachable
+from trapsync.hands import ManyHands
 from trapsync.image import Image
-from trapsync.service import in_parallel
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> list[str]:
@@ -142,7 +142,7 @@ def test_uploads_in_flight_when_the_line_dies_still_count(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 6, home)
     home.trouble[keys[-1]] = Unreachable("the line is dead")
-    turn = trap.deliver(home, in_parallel(3))
+    turn = trap.deliver(home, ManyHands(3))
     assert turn.trouble
     assert turn.delivered == len(home.stored) == trap.ledger()[1]
 
@@ -332,7 +332,7 @@ def test_parallel_hands_never_hold_more_images_than_they_are(trap: Trap) -> None
             yield Image(f"{number}.jpg", 1, "", "", 1, 1, id=number)
 
     most = 0
-    for done, _ in enumerate(in_parallel(4)(send, images()), 1):  # type: ignore[arg-type]
+    for done, _ in enumerate(ManyHands(4)(send, images()), 1):  # type: ignore[arg-type]
         most = max(most, len(taken) - done)
     assert len(taken) == 20
     assert most <= 4

@@ -18,7 +18,7 @@ LAYERS = [
     ["__main__"],
     ["cli"],
     ["service", "by_hand", "doctor"],
-    ["status", "trap", "verify", "processes", "timing", "linked"],
+    ["status", "trap", "verify", "processes", "hands", "timing", "linked"],
     ["pipeline"],
     ["quarantine"],
     [
@@ -27,7 +27,7 @@ LAYERS = [
     ],
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
-        *("inbox", "reserve", "systemd", ""),
+        *("inbox", "reserve", "signs", "systemd", "timetable", ""),
     ],
 ]
 # The hub stands beside it, on the two lowest layers; only its command leads there.
@@ -41,7 +41,7 @@ DOORS = {
     "pyvips": {"thumbnail"},
     "piexif": {"exif"},
     "sqlite_utils": {"catalog.file", "migrations"},
-    "apscheduler": {"service"},
+    "apscheduler": {"service", "timetable"},
     "requests": {"http"},
     "urllib3": {"http"},
     "pebble": {"processes"},
@@ -179,8 +179,8 @@ def mentions(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("module", PROGRAM)
-def test_nothing_below_service_and_processes_starts_a_thread_or_a_process(module: str) -> None:
-    if module in {"service", "processes"}:
+def test_nothing_but_service_processes_and_hands_starts_a_thread_or_a_process(module: str) -> None:
+    if module in {"service", "processes", "hands"}:
         return
     starting = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "ProcessPoolExecutor"}
     starting |= {"ProcessPool", "os.fork", "os.system", "os.posix_spawn", "Process"}

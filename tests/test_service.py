@@ -20,8 +20,10 @@ from trapsync.destinations import Receipt
 from trapsync.errors import CameraError, CatalogDamaged, CatalogError, SettingsError, StorageError
 from trapsync.image import Image
 from trapsync.pipeline import Hands, Turn
-from trapsync.service import Board, Every, Service
+from trapsync.service import Service, Stopping
 from trapsync.settings import Settings, load
+from trapsync.signs import Board
+from trapsync.timetable import Every
 
 
 def test_a_job_runs_soon_at_first_and_then_after_its_interval_give_or_take_a_tenth() -> None:
@@ -169,6 +171,52 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
     home.settings = structs.replace(home.settings, parallel=1)
     service._deliver(home)
     assert overdue == [silent, silent]
+
+
+class CutShort:
+    """A turn of two uploads: the first arrives, the second hangs, and then the turn ends in an error."""
+
+    def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+        self.error = error
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+        self.arrived: list[str] = []
+        monkeypatch.setattr("trapsync.pipeline.deliver", self.deliver)
+        monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
+        self.home = Memory()
+        self.home.settings = structs.replace(self.home.settings, parallel=2)
+
+    def send(self, image: Image) -> Receipt:
+        if image.path == "1.jpg":
+            self.has_begun.set()
+            assert self.may_end.wait(60)
+        assert self.has_begun.wait(60)
+        self.arrived.append(image.path)
+        return Receipt(f"md5:{image.md5}")
+
+    def deliver(self, _c: object, _d: object, _s: object, _t: object, hands: Hands, _p: object) -> Turn:
+        for _ in hands(self.send, (Image(f"{n}.jpg", 1, "", "", 1, 1) for n in range(2))):
+            raise self.error
+        raise AssertionError
+
+
+def test_a_turn_that_ends_over_the_catalog_lasts_until_no_upload_of_it_is_on_its_way(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = CutShort(service, monkeypatch, CatalogError("disk full"))
+    monkeypatch.setattr(service, "_pause", lambda _seconds: turn.may_end.set())
+    with pytest.raises(CatalogError):
+        service._deliver(turn.home)
+    assert turn.arrived == ["0.jpg", "1.jpg"]
+
+
+def test_the_end_of_the_daemon_waits_for_no_upload(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = CutShort(service, monkeypatch, Stopping())
+    monkeypatch.setattr(service, "_go_on", lambda *_: None)
+    service._stop.set()
+    with pytest.raises(Stopping):
+        service._deliver(turn.home)
+    assert turn.arrived == ["0.jpg"]
+    turn.may_end.set()
 
 
 def test_what_hangs_at_the_end_does_not_keep_the_process(

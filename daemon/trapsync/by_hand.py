@@ -12,10 +12,10 @@ from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
 from trapsync.errors import StorageError
+from trapsync.hands import ManyHands
 from trapsync.inbox import Inbox
 from trapsync.linked import connect_some
 from trapsync.processes import Examiners
-from trapsync.service import in_parallel
 from trapsync.settings import Settings
 from trapsync.watch import Patience
 
@@ -61,7 +61,7 @@ def deliver(
             destination,
             bench.settings.storage.spool,
             bench.clock,
-            in_parallel(destination.settings.parallel),
+            ManyHands(destination.settings.parallel),
             lambda: progress(owed(bench.catalog)),
         )
         for destination in bench.destinations

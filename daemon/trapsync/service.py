@@ -12,18 +12,14 @@ Whatever dies takes the daemon down loudly; systemd starts it again, and nothing
 """
 
 import logging
-import math
 import os
-import random
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -32,26 +28,26 @@ from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerThreads
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.base import BaseTrigger
 
 from trapsync import durable, pipeline, schedule, systemd, thumbnail, timing, watch
 from trapsync.clock import Clock
-from trapsync.destinations import Destination, Receipt, Tools
+from trapsync.destinations import Destination, Tools
 from trapsync.device import device_id
 from trapsync.errors import CameraError, CatalogError, StorageError, TrapsyncError
-from trapsync.image import Image
+from trapsync.hands import ManyHands, SignsOfTurn
 from trapsync.inbox import Inbox
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.reserve import Reserve
 from trapsync.settings import Settings, load
+from trapsync.signs import Board
+from trapsync.timetable import Every
 from trapsync.trap import local_time, lock, open_catalog, place, system_clock
 
 log = logging.getLogger(__name__)
 # That a job is still at work when its time comes again is no news: a backlog may take a week.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
-_SOON = 0.1  # seconds after the start until every job runs for the first time
 _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
@@ -70,43 +66,6 @@ _PULSE = 10.0  # seconds between two signs of life of the scheduler
 
 class Stopping(BaseException):
     """The daemon ends: raised inside a turn of deliveries to leave it between two images."""
-
-
-class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
-    """Fire again so many seconds from now, give or take a tenth; never make up for missed times.
-
-    APScheduler's own interval trigger enumerates every time it missed when the clock steps forward
-    (3.4 s of CPU for ten days of seconds); after a suspend or a step one run is enough.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """The next time, from now; the very first comes soon."""
-        seconds = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311 - traps need not march in step
-        return now + timedelta(seconds=seconds if previous else min(seconds, _SOON))
-
-
-class Board:
-    """Signs of life: each part of the daemon reports, and must do so again within its own limit."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._due: dict[str, float] = {}
-
-    def beat(self, part: str, within: float) -> None:
-        """This part lives, and will say so again within so many seconds."""
-        self._due[part] = self._clock.monotonic() + within
-
-    def rest(self, part: str) -> None:
-        """This part has nothing to do and owes no sign of life."""
-        self._due.pop(part, None)
-
-    def overdue(self) -> list[str]:
-        """The parts that fell silent."""
-        now = self._clock.monotonic()
-        return [part for part, due in list(self._due.items()) if due < now]
 
 
 class Service:
@@ -142,6 +101,11 @@ class Service:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._threads: list[threading.Thread] = []
+
+    @property
+    def captures_left(self) -> int | None:
+        """How many pictures are still to be taken, if their number was limited."""
+        return self._captures
 
     # Start, run, stop
 
@@ -524,66 +488,24 @@ class Service:
         return int(3600 / self.settings.capture.every * sum(sizes) / len(sizes))
 
     def _deliver(self, destination: Destination) -> None:
-        name, settings = f"deliver:{destination.name}", destination.settings
-        # A send has its own deadlines, and may be begun anew: four times as long, and it hangs.
-        slowest = min(settings.slowest(), settings.bandwidth / settings.parallel or math.inf) / 4
-        longest = 0.0
-
-        def progress() -> None:
-            self._board.beat(name, _PATIENCE + longest)
-            if self._stop.is_set():
-                raise Stopping
-
-        def hands(
-            send: Callable[[Image], Receipt], images: Iterator[Image]
-        ) -> Iterator[tuple[Image, Receipt | Exception]]:
-            return in_parallel(settings.parallel)(send, begun(images))
-
-        def begun(images: Iterator[Image]) -> Iterator[Image]:
-            """An image on its way gives no sign of life: the larger it is, the longer."""
-            nonlocal longest
-            for image in images:
-                longest = max(longest, image.size / slowest)
-                progress()
-                yield image
-
         if not self._catalog.may_go(destination.name):
             return
-        turn = pipeline.deliver(
-            self._catalog, destination, self.settings.storage.spool, self._clock, hands, progress
-        )
+        signs = SignsOfTurn(destination.settings, partial(self._go_on, f"deliver:{destination.name}"))
+        hands = ManyHands(destination.settings.parallel, signs.begun)
+        try:
+            turn = pipeline.deliver(
+                self._catalog, destination, self.settings.storage.spool, self._clock, hands, signs.progress
+            )
+        finally:  # else the next turn would begin beside the uploads of this one
+            hands.come_home(self._pause)
         if turn.delivered:
             log.info("delivered to %s: %d", destination.name, turn.delivered)
 
-
-def in_parallel(threads: int) -> pipeline.Hands:
-    """Send with so many threads; the next image is taken only when one of them is free."""
-
-    def hands(
-        send: Callable[[Image], Receipt], images: Iterator[Image]
-    ) -> Iterator[tuple[Image, Receipt | Exception]]:
-        flying: dict[Future[Receipt], Image] = {}
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="send")
-        try:
-            while True:
-                flying |= {pool.submit(send, image): image for image in islice(images, threads - len(flying))}
-                if not flying:
-                    break
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    yield flying.pop(future), _outcome(future)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    return hands
-
-
-def _outcome(future: Future[Receipt]) -> Receipt | Exception:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, Exception):
-        return error
-    raise error
+    def _go_on(self, name: str, silence: float) -> None:
+        """A sign of life of a turn, after which it may be silent for so long; raises Stopping at the end."""
+        self._board.beat(name, _PATIENCE + silence)
+        if self._stop.is_set():
+            raise Stopping
 
 
 def _reap() -> None:

@@ -46,7 +46,9 @@ def run(trap: Trap, verbose: bool, captures: int | None) -> None:
         logging.getLogger("trapsync").critical("the daemon failed", exc_info=True)
         service.leave(1)
     if daemon.reload:
-        service.restart(["--config", str(trap.source), "run", *(["--verbose"] if verbose else [])])
+        left = daemon.captures_left
+        options = [*(["--verbose"] if verbose else []), *([] if left is None else ["--captures", str(left)])]
+        service.restart(["--config", str(trap.source), "run", *options])
     service.leave()
 
 
