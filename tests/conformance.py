@@ -1,7 +1,11 @@
 """What every destination must do: one class of tests, and a subclass of it for each kind.
 
 A new destination passes these with a module of its own, and a `Site` that can set its other end up, read
-back what is stored there, and break and mend it.
+back what is stored there, and break and mend it. One that is spoken to over HTTP passes `OverHttp` as well: there
+its site has a `FaultServer` in front.
+
+Where the other end holds something else than the bytes (a link, a small copy), a subclass says in `held` what
+it must hold; where it confirms no digest, the subclass sets `echoes`.
 """
 
 from collections.abc import Iterator
@@ -10,22 +14,24 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import pytest
 
 import drawn
+import killed
 from fake_time import FakeTime
+from fault_server import FaultServer
 from trapsync.destinations import Destination, Receipt, Tools
-from trapsync.errors import Failed, Refused, Unreachable
+from trapsync.errors import DeliveryError, Failed, Refused, Unauthorised, Unreachable
 from trapsync.examine import examine
 from trapsync.image import Image
 
 
-def tools(time: FakeTime | None = None) -> Tools:
+def tools(time: FakeTime | None = None, **more: Any) -> Tools:
     """What a destination is given, with time that stands still."""
     time = time or FakeTime()
-    return Tools(time, time.sleep, drawn.DEVICE)
+    return Tools(time, time.sleep, drawn.DEVICE, **more)
 
 
 class Card:
@@ -72,6 +78,19 @@ class Site(Protocol):
 class Conformance:
     """The tests. A subclass brings the fixture `site`."""
 
+    # Whether receipts say `echo:`, because the other end confirms no digest.
+    echoes: ClassVar[bool] = False
+
+    def held(self, card: Card, *images: Image) -> dict[str, bytes]:
+        """What `site.stored()` must be when exactly these were delivered."""
+        return {image.name: card.bytes(image) for image in images}
+
+    def proofs(self, image: Image) -> set[str]:
+        """The digests that a receipt may give."""
+        if self.echoes:
+            return {f"echo:{image.sha256}"}
+        return {f"md5:{image.md5}", f"sha256:{image.sha256}"}
+
     @pytest.fixture
     def card(self, tmp_path: Path) -> Card:
         """An empty spool."""
@@ -89,8 +108,8 @@ class Conformance:
     ) -> None:
         image = card.image()
         receipt = destination.deliver(image, card.path(image))
-        assert receipt.digest in {f"md5:{image.md5}", f"sha256:{image.sha256}"}
-        assert site.stored() == {image.name: card.bytes(image)}
+        assert receipt.digest in self.proofs(image)
+        assert site.stored() == self.held(card, image)
 
     def test_delivering_twice_is_one_copy_and_a_receipt_both_times(
         self, destination: Destination, site: Site, card: Card
@@ -98,7 +117,9 @@ class Conformance:
         image = card.image()
         receipts = [destination.deliver(image, card.path(image)) for _ in range(2)]
         assert receipts[0].digest == receipts[1].digest
-        assert site.stored() == {image.name: card.bytes(image)}
+        first, second = (receipt.detail for receipt in receipts)
+        assert all(first[key] == second[key] for key in first.keys() & second.keys())  # ids, above all
+        assert site.stored() == self.held(card, image)
 
     def test_what_is_there_is_known_without_reading_a_byte(
         self, destination: Destination, site: Site, card: Card
@@ -132,22 +153,22 @@ class Conformance:
     ) -> None:
         first = card.image()
         destination.deliver(first, card.path(first))
-        content = card.bytes(first)
+        held = self.held(card, first)
         other = card.image(seed=2)
         assert other.key == first.key
         assert isinstance(destination.known([other])[other.id], Refused)
         with pytest.raises(Refused, match="both are kept"):
             destination.deliver(other, card.path(other))
-        assert site.stored() == {first.name: content}
+        assert site.stored() == held
 
     def test_other_bytes_are_refused_by_a_delivery_that_did_not_ask(self, site: Site, card: Card) -> None:
         first = card.image()
         site.connect().deliver(first, card.path(first))
-        content = card.bytes(first)
+        held = self.held(card, first)
         other = card.image(seed=2)
         with pytest.raises(Refused):
             site.connect().deliver(other, card.path(other))
-        assert site.stored() == {first.name: content}
+        assert site.stored() == held
 
     def test_a_vanished_file_is_said_to_be_gone(
         self, destination: Destination, site: Site, card: Card
@@ -181,7 +202,7 @@ class Conformance:
         assert site.stored() == {}
         assert destination.known([image]) == {}
         destination.deliver(image, card.path(image))
-        assert site.stored() == {image.name: card.bytes(image)}
+        assert site.stored() == self.held(card, image)
 
     def test_what_was_there_is_there_after_an_outage(
         self, destination: Destination, site: Site, card: Card
@@ -198,10 +219,161 @@ class Conformance:
         with ThreadPoolExecutor(4) as pool:
             receipts = list(pool.map(lambda image: destination.deliver(image, card.path(image)), images))
         assert len(receipts) == 8
-        assert site.stored() == {image.name: card.bytes(image) for image in images}
+        assert site.stored() == self.held(card, *images)
 
     def test_the_doctor_is_told_how_it_is(self, destination: Destination, site: Site) -> None:
         assert all(finding.verdict != "failing" for finding in destination.check())
         with site.broken():
             assert any(finding.verdict == "failing" for finding in destination.check())
         assert site.stored() == {}
+
+
+class HttpSite(Site, Protocol):
+    """The other end with a fault server in front."""
+
+    front: FaultServer
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The [destinations] of a config file that delivers there; its secrets are in files that it names."""
+
+
+# How an upload can fail, and what may come of it besides a receipt. A receipt is right where the destination found
+# out by asking that the image arrived all the same.
+HTTP_FAULTS: dict[str, type[DeliveryError]] = {
+    "cut before body": Unreachable,
+    "cut in body": Unreachable,
+    "cut after body": Unreachable,
+    "answer lost": Unreachable,
+    "400": DeliveryError,
+    "401": Unauthorised,
+    "402": DeliveryError,
+    "403": DeliveryError,
+    "404": DeliveryError,
+    "413": DeliveryError,
+    "429": Unreachable,
+    "500": DeliveryError,
+    "500 though stored": DeliveryError,
+    "502": DeliveryError,
+    "503": Unreachable,
+    "portal": Unreachable,
+    "redirect": Unreachable,
+    "redirect here": Unreachable,
+    "no echo": Unreachable,
+    "an object": Unreachable,
+    "truncated": Unreachable,
+    "half JSON": Unreachable,
+    "JSON as HTML": Unreachable,
+}
+ARRIVED = {"answer lost", "500 though stored", "no echo", "truncated", "half JSON", "JSON as HTML"}
+
+
+class OverHttp(Conformance):
+    """What a destination must do besides, whose other end is a server."""
+
+    kind: ClassVar[str]
+    # The requests that a delivery makes, as `FaultServer.plan` names them, and the one of them that carries the
+    # image. A service that cannot tell whether it has the bytes may be sent them again: `resends`.
+    steps: ClassVar[tuple[str, ...]]
+    upload: ClassVar[str]
+    resends: ClassVar[bool] = False
+    # The answer by which it declines one image without a reason that is final.
+    poison: ClassVar[str] = "400"
+
+    def turn(self, destination: Destination, card: Card, *images: Image) -> None:
+        """Deliver as the pipeline does: ask, then send what is not there; whatever fails waits for the next turn."""
+        known = destination.known(images)
+        for image in images:
+            if image.id not in known:
+                destination.deliver(image, card.path(image))
+        assert all(isinstance(receipt, Receipt) for receipt in known.values())
+        destination.tend()
+
+    def outcome(self, destination: Destination, card: Card, image: Image) -> Receipt | DeliveryError:
+        """What comes of one delivery."""
+        try:
+            return destination.deliver(image, card.path(image))
+        except DeliveryError as error:
+            return error
+
+    @pytest.mark.parametrize("fault", HTTP_FAULTS)
+    def test_after_a_fault_at_any_step_every_image_is_there_once(
+        self, site: HttpSite, card: Card, fault: str
+    ) -> None:
+        images = []
+        for number, step in enumerate(self.steps):
+            image = card.image(number)
+            images.append(image)
+            destination = site.connect()
+            site.front.plan(step, fault)
+            before = site.front.requests.count(self.upload)
+            outcome = self.outcome(destination, card, image)
+            if isinstance(outcome, Receipt):
+                assert outcome.digest in self.proofs(image)
+            else:
+                assert isinstance(outcome, HTTP_FAULTS[fault]), (step, outcome)
+                assert not isinstance(outcome, Refused) or fault in {"400", "402", "413"}, (step, outcome)
+                assert len(str(outcome).splitlines()) == 1
+            assert site.front.left(step) == 0, f"{step} was never asked"
+            destination.close()
+            again = site.connect()
+            self.turn(again, card, image)
+            again.close()
+            if step == self.upload and fault in ARRIVED and not self.resends:
+                assert site.front.requests.count(self.upload) == before + 1, "sent again though it was there"
+        site.front.assert_injected()
+        assert site.stored() == self.held(card, *images)
+
+    @pytest.mark.parametrize("fault", ["cut before body", "403", "429", "502", "503", "portal", "half JSON"])
+    def test_a_question_without_an_answer_is_unreachable(
+        self, site: HttpSite, destination: Destination, card: Card, fault: str
+    ) -> None:
+        image = card.image()
+        self.turn(destination, card, image)
+        asked = len(site.front.requests)
+        destination.known([image])
+        asking = site.front.requests[asked:]
+        if not asking:
+            pytest.skip("it asks its own notes")
+        site.front.plan(asking[0], fault)
+        with pytest.raises(Unreachable):
+            destination.known([image])
+        site.front.assert_injected()
+        assert isinstance(destination.known([image])[image.id], Receipt)
+
+    def test_an_image_that_it_does_not_take_costs_only_itself(
+        self, site: HttpSite, destination: Destination, card: Card
+    ) -> None:
+        bad, good = card.image(0), card.image(1)
+        site.front.plan(self.upload, *[self.poison] * 3)
+        for _ in range(3):
+            with pytest.raises((Failed, Refused)):
+                destination.deliver(bad, card.path(bad))
+        site.front.assert_injected()
+        destination.deliver(good, card.path(good))
+        assert site.stored() == self.held(card, good)
+
+    def test_what_is_there_is_not_sent_a_second_time(
+        self, site: HttpSite, destination: Destination, card: Card
+    ) -> None:
+        images = [card.image(second) for second in range(3)]
+        self.turn(destination, card, *images)
+        sent = site.front.requests.count(self.upload)
+        self.turn(destination, card, *images)
+        assert site.front.requests.count(self.upload) == sent
+
+    @pytest.mark.timeout(300)
+    def test_killed_at_each_failpoint_every_image_is_there_once(
+        self, site: HttpSite, card: Card, tmp_path: Path
+    ) -> None:
+        program = killed.Program(tmp_path / "trap", site.tables())
+        failpoints = sorted(killed.declared(self.kind))
+        assert failpoints
+        images: list[Image] = []
+        for failpoint in failpoints:
+            for nth in (1, 2):
+                new = [card.image(len(images)), card.image(len(images) + 1, seed=len(images))]
+                images += new
+                program.lay_in(card.path(image) for image in new)
+                assert program.killed_at(failpoint, nth) or nth > 1, f"never came to {failpoint!r}"
+                assert program.deliver() == 0
+                assert site.stored() == self.held(card, *images), (failpoint, nth)

@@ -7,7 +7,9 @@
         ... deliver ...
         server.assert_injected()       # a fault test that injected nothing has failed
 
-Each request to a path takes the next fault planned for it; without one the backend answers. `Original` is
+Each request to a path takes the next fault planned for it; without one the backend answers. A request that
+is no POST is named with its method, and none is named with its query; a name may be a pattern: "GET /v1/files",
+"PUT /bucket/*". `Original` is
 a Sticky Pi server in memory that does what the real one does (branch develop of 2023, observed), its danger
 included: a second upload under a taken name is answered with 500 and overwrites the stored file.
 `Forwarding` puts the faults in front of a real server, the hub for instance.
@@ -27,11 +29,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 Reply = tuple[int, dict[str, str], bytes]
+# Takes the path with its query (and the method before it, unless it is a POST), the headers and the body. One
+# that answers more than POST says so in an attribute `methods`.
 Backend = Callable[[str, Mapping[str, str], bytes], Reply]
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -49,8 +54,8 @@ class FaultServer:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.requests: list[str] = []  # the paths, in the order of arrival
-        self.received = Counter[str]()  # bytes of body by path
+        self.requests: list[str] = []  # their names, in the order of arrival
+        self.received = Counter[str]()  # bytes of body by name
         self.headers: list[Mapping[str, str]] = []
         self.connections = 0
         self.injected = Counter[str]()
@@ -73,12 +78,13 @@ class FaultServer:
         """How many planned faults of a path have not happened yet."""
         return len(self._plans[path])
 
-    def next_fault(self, path: str) -> str | None:
-        """Take the next planned fault of a path, and count it as injected."""
+    def next_fault(self, request: str) -> str | None:
+        """Take the next fault planned for a request of this name, and count it as injected."""
         with self._lock:
-            if not self._plans[path]:
+            plan = next((p for name, p in self._plans.items() if p and fnmatchcase(request, name)), None)
+            if not plan:
                 return None
-            fault = self._plans[path].popleft()
+            fault = plan.popleft()
             self.injected[fault] += 1
             return fault
 
@@ -146,29 +152,42 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Meet the planned fault, or be answered by the backend."""
         owner = self.server.owner
-        owner.requests.append(self.path)
+        owner.requests.append(self.called)
         owner.headers.append(dict(self.headers))
-        fault = owner.next_fault(self.path)
+        fault = owner.next_fault(self.called)
         if fault:
             self.faults[fault](self)
-        else:
+        elif self.command in getattr(owner.backend, "methods", ("POST",)):
             self.reply(*self.served())
+        else:  # what a client that follows a redirect would get: success, as from a portal
+            self.reply(200, HTML, PORTAL)
 
-    def do_GET(self) -> None:
-        """What a client that follows a redirect would get: success, as from a portal."""
-        self.server.owner.requests.append(f"GET {self.path}")
-        self.reply(200, HTML, PORTAL)
+    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815
+
+    @property
+    def called(self) -> str:
+        """The name of the request."""
+        path = self.path.partition("?")[0]
+        return path if self.command == "POST" else f"{self.command} {path}"
 
     def body(self, most: int | None = None) -> bytes:
-        """Read the body, or its beginning."""
+        """Read the body, or its beginning. One that ends too early is nobody's: raises ConnectionError."""
         length = int(self.headers.get("Content-Length", 0))
-        content = self.rfile.read(length if most is None else min(most, length))
-        self.server.owner.received[self.path] += len(content)
+        wanted = length if most is None else min(most, length)
+        content = self.rfile.read(wanted)
+        self.server.owner.received[self.called] += len(content)
+        if len(content) < wanted:
+            raise ConnectionAbortedError
         return content
 
     def served(self) -> Reply:
         """Let the backend do its work."""
-        return self.server.owner.backend(self.path, dict(self.headers), self.body())
+        return self.backend(self.body())
+
+    def backend(self, content: bytes) -> Reply:
+        """Hand the request over, with this as its body."""
+        named = self.path if self.command == "POST" else f"{self.command} {self.path}"
+        return self.server.owner.backend(named, dict(self.headers), content)
 
     def reply(
         self, status: int, headers: Mapping[str, str], content: bytes, *, length: int | None = None
@@ -229,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
         while len(content) < length and (piece := self.body(most=min(_RATE // 20, length - len(content)))):
             content += piece
             self.server.owner.released.wait(0.05)
-        self.reply(*self.server.owner.backend(self.path, dict(self.headers), content))
+        self.reply(*self.backend(content))
 
     def _later_by_date(self) -> None:
         # On the server's clock, which is years away from ours.
@@ -284,11 +303,14 @@ class _Handler(BaseHTTPRequestHandler):
         "500": lambda self: self._answer(*BLANK_500),
         "500 though stored": _answer_500_though_stored,
         "502": lambda self: self._answer(502),
+        "400": lambda self: self._answer(400, JSON, b'{"message": "no", "error": "no"}'),
         "401": lambda self: self._unauthorised(401),
+        "402": lambda self: self._answer(402, JSON, b'{"message": "pay", "error": "pay"}'),
         "403": lambda self: self._unauthorised(403),
         "404": lambda self: self._answer(404),
         "413": lambda self: self._answer(413),
         "429": lambda self: self._answer(429, {**HTML, "Retry-After": "7"}),
+        "429 in milliseconds": lambda self: self._answer(429, {**JSON, "X-RateLimit-Reset": "7000"}, b"{}"),
         "429 for a century": lambda self: self._answer(429, {**HTML, "Retry-After": "3155760000"}),
         "503": lambda self: self._answer(503),
         "503 until": _later_by_date,

@@ -19,12 +19,15 @@ import pytest
 import one_life
 import trapsync
 from trapsync import failpoint
+from trapsync.destinations import KINDS
 from trapsync.hub.database import Database
 from trapsync.hub.store import Store
 
 ROOT = Path(trapsync.__file__).parent
 KILLS = 5
 ASIDE = {"catalog: moved aside", "catalog: kept aside"}  # a catalog built anew does not know what was pruned
+# At those of the services the program is killed by `conformance.OverHttp`, whose server outlives it.
+SERVICES = set(KINDS) - {"directory", "stickypi"}
 _HITS = (1, 2, 4, 3, 6)  # which hit of its name each of the kills is
 
 # A life is forked from a server that has loaded everything already: it takes a third of a second, not two.
@@ -76,7 +79,7 @@ def declared() -> list[str]:
                 assert isinstance(what, ast.Constant)
                 assert isinstance(what.value, str)
                 names |= {f"catalog: before {what.value}", f"catalog: after {what.value}"}
-    return sorted(names)
+    return sorted(name for name in names if name.partition(":")[0] not in SERVICES)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,5 +1,6 @@
 """The door to requests: what goes out, what may come back, and how failures read."""
 
+import hashlib
 import io
 import json
 import socket
@@ -175,6 +176,19 @@ def test_a_file_that_is_removed_while_it_is_sent_arrives_all_the_same(
         path.unlink()
         door.post("/", Pieces(FilePiece(file, 1000)))
     assert echo.bodies == [b"x" * 1000]
+
+
+def test_a_file_with_other_bytes_than_were_examined_never_arrives_whole(
+    echo: Echo, door: Door, tmp_path: Path
+) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"x" * 50_000)
+    with path.open("rb") as file:
+        with pytest.raises(Failed, match="other bytes now"):
+            door.post("/", Pieces(FilePiece(file, 50_000, "0" * 32)))
+        assert echo.bodies == []
+        door.post("/", Pieces(FilePiece(file, 50_000, hashlib.md5(b"x" * 50_000).hexdigest())))
+    assert echo.bodies == [b"x" * 50_000]
 
 
 def test_a_card_that_fails_while_it_is_read_is_this_images_failure(door: Door) -> None:

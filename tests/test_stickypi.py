@@ -11,7 +11,7 @@ import pytest
 
 import drawn
 import hub_server
-from conformance import Card, Conformance, tools
+from conformance import Card, Conformance, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import FaultServer, Forwarding, Original
 from trapsync import destinations
@@ -58,6 +58,12 @@ class Server:
         )
         return stickypi.connect("server", settings, tools(self.time))
 
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """As an owner would write it."""
+        user, password = self.original.user, str(self._password)
+        table = {"kind": "stickypi", "url": self.front.url, "username": user, "password_file": password}
+        return {"server": table}
+
     def stored(self) -> dict[str, bytes]:
         """What the server holds; files and rows must agree, and nothing was ever overwritten."""
         assert self.original.overwritten == 0
@@ -96,8 +102,13 @@ def server(site: Server) -> Iterator[StickyPi]:
     destination.close()
 
 
-class TestOriginal(Conformance):
+class TestOriginal(OverHttp):
     """The promises that all destinations make, with the server as it is."""
+
+    kind = "stickypi"
+    steps = (TOKEN, ASK, PUT)
+    upload = PUT
+    poison = "500"
 
 
 class TestOldOriginal(Conformance):

@@ -4,6 +4,7 @@ A request of known length needs no chunked encoding, which WSGI servers treat ba
 server's sees an empty body).
 """
 
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -79,13 +80,16 @@ class FilePiece:
     """Exactly `size` bytes from the start of an open file.
 
     A file that has become shorter raises Failed while it is sent; the server then gets less than was
-    announced, and drops it. Bytes beyond `size` are not sent.
+    announced, and drops it. Bytes beyond `size` are not sent. With `md5` (hex), for a server that does not
+    compare digests: the last piece is kept back, with Failed, if what was read is not what was examined.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, size: int, md5: str = "") -> None:
         self._file = file
         self._size = size
         self._offset = 0
+        self._md5 = md5
+        self._digest = hashlib.md5(usedforsecurity=False)
 
     def __len__(self) -> int:
         return self._size
@@ -100,7 +104,14 @@ class FilePiece:
         if not chunk and self._offset < self._size:
             raise Failed(f"the file shrank while it was sent: {self._offset} of {self._size} bytes")
         self._offset += len(chunk)
+        if self._md5 and chunk:
+            self._compare(chunk)
         return chunk
+
+    def _compare(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        if self._offset == self._size and self._digest.hexdigest() != self._md5:
+            raise Failed("the file has other bytes now than when it was examined")
 
 
 def multipart(*parts: tuple[str, str, str, "bytes | FilePiece"]) -> tuple[Pieces, str]:
