@@ -18,12 +18,15 @@ LAYERS = [
     ["__main__"],
     ["cli"],
     ["service", "by_hand", "doctor"],
-    ["status", "trap", "verify", "processes", "hands", "timing", "linked"],
+    [
+        *("status", "trap", "verify", "processes", "hands", "timing", "linked"),
+        *("pushed", "pushable", "remembered"),
+    ],
     ["pipeline"],
     ["quarantine"],
     [
         *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),
-        *("body", "throttle", "envelope", "stickypi_rules", "cameras", "destinations"),
+        *("body", "throttle", "envelope", "overlay", "stickypi_rules", "cameras", "destinations"),
     ],
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
