@@ -14,8 +14,9 @@ from trapsync.destinations import Alone, Finding, Receipt
 from trapsync.errors import DamagedImage
 from trapsync.examine import examine
 from trapsync.image import Found, Image
+from trapsync.quantities import Duration, Size
 from trapsync.settings import Destination as DestinationSettings
-from trapsync.settings import Duration, Prune, Size, Storage
+from trapsync.settings import Prune, Storage
 from trapsync.watch import Patience
 
 _COUNTED = """SELECT '', state, count(*) FROM images GROUP BY state

@@ -22,7 +22,8 @@ from trapsync.clock import utc
 from trapsync.destinations import Destination, Tools, connect
 from trapsync.errors import Failed, Held, Refused, Unreachable
 from trapsync.image import Correction, Evidence, Image
-from trapsync.settings import Camera, Capture, Duration, Prune, Settings, SimulatedCamera, Size, Storage, Trap
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Camera, Capture, Prune, Settings, SimulatedCamera, Storage, Trap
 from trapsync.watch import Patience
 
 SOURCE = Path("trapsync.toml")

@@ -29,7 +29,8 @@ from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Receipt
 from trapsync.image import Image
-from trapsync.settings import Duration, Prune, Settings, Size, Storage
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Prune, Settings, Storage
 from trapsync.trap import open_catalog
 from trapsync.watch import Patience
 

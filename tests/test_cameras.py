@@ -22,7 +22,8 @@ from trapsync.cameras import Frame
 from trapsync.cameras.picamera import Picamera
 from trapsync.cameras.simulated import SimulatedCamera, card
 from trapsync.errors import CameraError
-from trapsync.settings import Camera, Duration, Exposure
+from trapsync.quantities import Duration, Exposure
+from trapsync.settings import Camera
 from trapsync.settings import SimulatedCamera as SimulatedSettings
 
 NOON = datetime(2026, 6, 22, 12, 0, tzinfo=UTC)

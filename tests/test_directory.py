@@ -19,7 +19,7 @@ from trapsync.destinations import Receipt, directory, manifest
 from trapsync.destinations.directory import MARK, Directory, Settings
 from trapsync.errors import Failed, Refused, Unreachable
 from trapsync.image import Image
-from trapsync.settings import Size
+from trapsync.quantities import Size
 
 
 class Stick:

@@ -12,7 +12,8 @@ from trapsync.errors import CameraError, DamagedImage, StorageError
 from trapsync.examine import examine
 from trapsync.image import Found, Image
 from trapsync.processes import CameraProcess, Examiners
-from trapsync.settings import Camera, Duration, Ingest, Settings, Size, Storage
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Camera, Ingest, Settings, Storage
 from trapsync.watch import look
 
 

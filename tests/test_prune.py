@@ -9,7 +9,8 @@ from bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.examine import thumbnail_paths
 from trapsync.image import place_of
-from trapsync.settings import Duration, Prune, Size
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Prune
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> None:

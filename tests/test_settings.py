@@ -11,18 +11,8 @@ from hypothesis import strategies as st
 import powerless
 from trapsync import destinations, settings
 from trapsync.errors import SettingsError
-from trapsync.settings import (
-    Camera,
-    Capture,
-    Duration,
-    Exposure,
-    Ingest,
-    Prune,
-    Settings,
-    Size,
-    Storage,
-    Trap,
-)
+from trapsync.quantities import Duration, Exposure, Size
+from trapsync.settings import Camera, Capture, Ingest, Prune, Settings, Storage, Trap
 
 
 def complaint(text: str) -> str:

@@ -27,7 +27,7 @@ from trapsync.errors import (
     Unreachable,
 )
 from trapsync.image import Image
-from trapsync.settings import Duration, Size
+from trapsync.quantities import Duration, Size
 from trapsync.stickypi_rules import problem
 
 PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"

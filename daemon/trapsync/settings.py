@@ -7,62 +7,23 @@ every key with its default; a test holds the two equal.
 """
 
 import difflib
-import json
 import os
 import re
 import stat
 import tomllib
-import types
 import typing
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from trapsync.complaints import dotted, explain
 from trapsync.errors import SettingsError
+from trapsync.quantities import Duration, Exposure, Size, exactly, shown
 from trapsync.schedule import parse_window
 
 DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")
 ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
-
-_UNITS_OF_TIME = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "day": 86400, "days": 86400}
-_UNITS_OF_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-_QUANTITY = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]+)")
-
-
-class Duration(float):
-    """Seconds, written with a unit: `"500 ms"`, `"20 s"`, `"20 min"`, `"2 h"`, `"7 days"`."""
-
-    @classmethod
-    def parse(cls, text: object) -> "Duration":
-        """Read the written form; ValueError says how it is written."""
-        return cls(_quantity(text, _UNITS_OF_TIME, '"20 min" or "30 s"'))
-
-
-class Exposure(Duration):
-    """The exposure time in seconds, or `"auto"`, which is zero."""
-
-    @classmethod
-    def parse(cls, text: object) -> "Exposure":
-        """Read the written form; ValueError says how it is written."""
-        return cls(0 if text == "auto" else _quantity(text, _UNITS_OF_TIME, '"auto" or "20 ms"'))
-
-
-class Size(int):
-    """Bytes, written with a decimal unit: `"200 kB"`, `"50 MB"`, `"2 GB"`; `"0 B"` is nothing."""
-
-    @classmethod
-    def parse(cls, text: object) -> "Size":
-        """Read the written form; ValueError says how it is written."""
-        return cls(_quantity(text, _UNITS_OF_SIZE, '"500 MB" or "2 GB"'))
-
-
-def _quantity(text: object, units: dict[str, Any], example: str) -> float:
-    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None or match[2] not in units:
-        raise ValueError(f"must be a quantity with a unit ({', '.join(units)}), such as {example}")
-    return float(match[1]) * float(units[match[2]])
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,25 +36,8 @@ def within(table: Table, **bounds: tuple[float, float]) -> None:
         value = getattr(table, key)
         if not least <= value <= most:
             raise ValueError(
-                f"{key}: {_shown(value)} is not between {_shown(least, value)} and {_shown(most, value)}"
+                f"{key}: {shown(value)} is not between {shown(least, value)} and {shown(most, value)}"
             )
-
-
-def _shown(number: float, like: object = None) -> str:
-    """Write a bound in the unit of the value that it bounds."""
-    kind = number if like is None else like
-    if isinstance(kind, Duration):
-        unit = next((u for u in ("day", "h", "min", "s") if number >= _UNITS_OF_TIME[u]), "ms")
-        return _with_unit(number, unit if number else "s", _UNITS_OF_TIME)
-    if isinstance(kind, Size):
-        unit = next((u for u in ("GB", "MB", "kB") if number >= _UNITS_OF_SIZE[u]), "B")
-        return _with_unit(number, unit, _UNITS_OF_SIZE)
-    return f"{number:g}"
-
-
-def _with_unit(number: float, unit: str, units: dict[str, Any]) -> str:
-    count = f"{number / units[unit]:g}"
-    return f"{count} days" if unit == "day" and count != "1" else f"{count} {unit}"
 
 
 class Trap(Table, frozen=True):
@@ -375,14 +319,14 @@ def decode(table: dict[str, Any], kind: type[T], source: object, at: str = "") -
     try:
         return msgspec.convert(table, kind, dec_hook=_from_toml)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {_explain(str(error), table, kind, at)}") from None
+        raise SettingsError(f"{source}: {explain(str(error), table, kind, at)}") from None
 
 
 def _refuse_unknown(table: dict[str, Any], kind: type[Table], source: object, at: str) -> None:
     """msgspec would refuse an unknown key too, but could not say which one was meant."""
     known = typing.get_type_hints(kind)
     for key, value in table.items():
-        where = _dotted(at, key)
+        where = dotted(at, key)
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
@@ -407,68 +351,6 @@ def _from_toml(kind: type, value: object) -> object:
     raise NotImplementedError(kind)
 
 
-# msgspec's words end with the place: "Expected `int`, got `str` - at `$.camera.quality`".
-_COMPLAINT = re.compile(r"(?P<reason>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
-_FROM_WITHIN = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(\w+)`")
-
-
-def _explain(message: str, table: dict[str, Any], kind: type[Table], at: str) -> str:
-    """Put msgspec's complaint into words for a person: `camera.quality = 'x': must be a whole number`."""
-    complaint = _COMPLAINT.fullmatch(message)
-    assert complaint is not None, message
-    reason, where, value, wanted = complaint["reason"], at, table, kind
-    for key in re.findall(r"\.(\w+)", complaint["place"] or ""):
-        where, value = _dotted(where, key), value[key]
-        wanted = typing.get_type_hints(wanted)[key]
-    if own := _FROM_WITHIN.fullmatch(reason):  # the key leads, and the value is in the text
-        return f"{_dotted(where, own[1])}: {own[2]}"
-    if missing := _MISSING.fullmatch(reason):
-        return f"{_dotted(where, missing[1])}: is missing, and has no default"
-    if reason.startswith(("Expected", "Invalid enum")):
-        reason = f"must be {_in_words(wanted)}"
-    return f"{where}{_written(value)}: {reason}"
-
-
-def _dotted(at: str, key: str) -> str:
-    """The path of a key, as it would be written in TOML."""
-    bare = key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key, ensure_ascii=False)
-    return f"{at}.{bare}" if at else bare
-
-
-def _written(value: object) -> str:
-    """` = value` for the text of an error, if it is short enough to help."""
-    if isinstance(value, bool):
-        return f" = {str(value).lower()}"
-    is_short = isinstance(value, str | int | float | list) and len(repr(value)) <= 60
-    return f" = {value!r}" if is_short else ""
-
-
-_WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text in quotes",
-    dict: "a table",
-}
-_PLURALS = {int: "whole numbers", float: "numbers", str: "texts in quotes"}
-
-
-def _in_words(wanted: Any) -> str:
-    """What a value of this type is, for somebody who knows no types."""
-    parts, origin = typing.get_args(wanted), typing.get_origin(wanted)
-    if origin is Literal:
-        return f"one of: {', '.join(map(str, parts))}" if len(parts) > 1 else f'"{parts[0]}"'
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_in_words(part) for part in parts if part is not types.NoneType)
-    if origin is tuple:
-        count = "" if parts[-1] is ... else f"{len(parts)} "
-        return f"a list of {count}{_PLURALS[parts[0]]}"
-    if origin is dict:
-        return "a table" if parts[-1] is Any else "tables with names of your choice: [destinations.NAME]"
-    return "a table" if issubclass(wanted, Table) else _WORDS[wanted]
-
-
 def to_text(settings: Table) -> str:
     """Write settings as TOML that `parse` reads back to the same; durations and sizes with their units."""
     import tomli_w
@@ -487,19 +369,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Exposure) and not value:
         return "auto"
     if isinstance(value, Duration | Size):
-        return _exactly(value)
+        return exactly(value)
     return str(value) if isinstance(value, Path) else value
-
-
-def _exactly(value: Duration | Size) -> str:
-    """The short form where it says all of it, else every digit of seconds or bytes."""
-    short = _shown(value)
-    try:
-        if type(value).parse(short) == value:
-            return short
-    except ValueError:  # 1e+06 days
-        pass
-    return f"{value} B" if isinstance(value, Size) else f"{Decimal(repr(float(value))):f} s"
 
 
 def rooted(table: T, folder: Path) -> T:

@@ -32,7 +32,8 @@ from trapsync.errors import (
 )
 from trapsync.http import Answer, Door
 from trapsync.image import Image
-from trapsync.settings import Destination, Duration, Size, read_secret, within
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Destination, read_secret, within
 from trapsync.stickypi_rules import FIRST_DAY, problem
 
 _TOKEN_LIFE = 86400.0 - 1800.0
