@@ -1,5 +1,6 @@
 """The Sticky Pi protocol, against a faithful server in memory, the hub, and a server that misbehaves."""
 
+import base64
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+import canary
 import drawn
 import hub_server
+import killed
 from conformance import Card, Conformance, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import FaultServer, Forwarding, Original
@@ -494,6 +497,19 @@ def test_a_read_only_account_is_the_owners_to_mend(site: Server, server: StickyP
         server.deliver(image, card.path(image))
     assert site.front.requests.count(PUT) == 1
     assert site.stored() == {}
+
+
+def test_no_command_log_or_file_tells_the_password(site: Server, card: Card, tmp_path: Path) -> None:
+    program = killed.Program(tmp_path / "trap", site.tables())
+    program.lay_in(card.path(card.image(second)) for second in range(3))
+    plans = [[(TOKEN, "403")], [(TOKEN, "500"), (ASK, "502")], [(PUT, "403")], [(PUT, "half JSON")]]
+    canary.assert_silent(site.original.password, canary.overheard(program, site.front, plans))
+
+
+def test_a_password_that_is_told_is_heard() -> None:
+    for told in (b"canary in a mine", b"canary+in+a+mine", base64.b64encode(b"trap:canary in a mine")):
+        with pytest.raises(AssertionError, match="told by: the log"):
+            canary.assert_silent("canary in a mine", {"the log": b"x" + told, "catalog.sqlite": b""})
 
 
 @pytest.mark.parametrize("path", [TOKEN, ASK, PUT])
