@@ -1,11 +1,15 @@
 """What several test files share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench import Trap
+
+# Many a machine that tests is root, and so would be the daemons of the tests.
+os.environ["TRAPSYNC_AS_ROOT"] = "1"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from trapsync.cli.shared import (
     start_logging,
     with_trap,
 )
-from trapsync.errors import TrapsyncError
+from trapsync.errors import StorageError, TrapsyncError
 
 if TYPE_CHECKING:
     from trapsync.destinations import Finding
@@ -27,15 +28,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 @click.option("--captures", type=click.IntRange(min=0), metavar="N", help="Take no more than N pictures.")
+@click.option(
+    "--as-root", is_flag=True, envvar="TRAPSYNC_AS_ROOT", help="Run as root, if its files are root's."
+)
 @with_trap
-def run(trap: Trap, verbose: bool, captures: int | None) -> None:
+def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     """Run the daemon in the foreground.
 
     SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
+    Called by root, it runs as the account that the state folder belongs to.
     """
     from trapsync import service
 
     start_logging(verbose)
+    if os.geteuid() == 0 and not as_root:
+        raise StorageError(
+            f"{trap.settings.storage.state}: this would be root's, and the daemon does not run as root; make it an "
+            "account of its own, as scripts/install does, or say --as-root"
+        )
     daemon = service.Service(trap.settings, trap.source, captures)
     try:
         daemon.run()
@@ -47,7 +57,8 @@ def run(trap: Trap, verbose: bool, captures: int | None) -> None:
         service.leave(1)
     if daemon.reload:
         left = daemon.captures_left
-        options = [*(["--verbose"] if verbose else []), *([] if left is None else ["--captures", str(left)])]
+        options = [flag for flag, given in (("--verbose", verbose), ("--as-root", as_root)) if given]
+        options += [] if left is None else ["--captures", str(left)]
         service.restart(["--config", str(trap.source), "run", *options])
     service.leave()
 
