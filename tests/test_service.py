@@ -1,5 +1,6 @@
 """The daemon's own small parts: its schedule, its clock guard, its signs of life."""
 
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -358,6 +359,39 @@ def test_a_broken_camera_is_tried_less_and_less_often_and_fills_no_log(
     assert 15 < len(camera.tried) < 30
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 4
     assert facts["capture"] == {"failures": len(camera.tried), "error": "the cable is loose"}
+
+
+def asks_for_reboots(
+    error: Exception, hour: Callable[[Unlucky], dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """The words that lie in the daemon's folder after an hour with such a camera; the guard takes none away."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+    hour(Unlucky(error))
+    return [path.read_text() for path in folder.glob("reboot-wanted")]
+
+
+def test_a_reboot_is_asked_for_when_nothing_else_brought_the_camera_back(
+    hour: Callable[[Unlucky], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (word,) = asks_for_reboots(CameraError("the cable is loose"), hour, tmp_path, monkeypatch)
+    assert re.fullmatch("[0-9]+ times in a row the camera gave no picture: the cable is loose", word)
+
+
+def test_no_reboot_is_asked_for_where_the_card_is_full(
+    hour: Callable[[Unlucky], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not asks_for_reboots(StorageError("the card is full"), hour, tmp_path, monkeypatch)
+
+
+def test_no_reboot_is_asked_for_where_the_owner_wants_none(
+    service: Service,
+    hour: Callable[[Unlucky], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    camera = structs.replace(service.settings.camera, reboot=False)
+    service.settings = structs.replace(service.settings, camera=camera)
+    assert not asks_for_reboots(CameraError("the cable is loose"), hour, tmp_path, monkeypatch)
 
 
 def test_a_camera_that_is_still_broken_after_a_restart_is_said_to_once_more(

@@ -60,6 +60,8 @@ _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 _GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
 _GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and with fewer words
 _LONGEST_REST = 300.0  # seconds between two tries of a camera that was given up, if the rhythm is quicker
+_HOPE = 1800.0  # seconds of failures until only a reboot may bring the camera back
+_ASK_AGAIN = 3600.0  # and until it is asked for again: the guard grants one in six hours
 _ROOM_FOR_COPIES = 10**6  # bytes
 _PULSE = 10.0  # seconds between two signs of life of the scheduler
 
@@ -91,6 +93,7 @@ class Service:
         self._overdue: list[str] = []
         self._rest = 0.0
         self._has_failed = False
+        self._reboot_due: float | None = None
         self._oddity: str | None = None
         self._uncorrected = timing.Failures(self._clock)
         self._inbox = Inbox(self._clock)
@@ -286,6 +289,7 @@ class Service:
         except CameraError as error:
             return self._capture_failed(failures, error)
         self._board.beat("capture", self._patience())
+        self._reboot_due = None
         self._inbox.put(path)
         self._captures = self._captures and self._captures - 1
         log.info("captured %s", path)
@@ -330,7 +334,20 @@ class Service:
         if failures + 1 == _GIVEN_UP:
             log.error("%d failures in a row: it is tried less often from here on, in silence", _GIVEN_UP)
         self._tell("capture", {"failures": failures + 1, "error": str(error)})
+        if isinstance(error, CameraError):
+            self._consider_reboot(failures + 1, error)
         return failures + 1
+
+    def _consider_reboot(self, failures: int, error: CameraError) -> None:
+        """The last step of the camera's ladder: what hangs in the kernel, only a reboot brings back."""
+        now = self._clock.monotonic()
+        if self._reboot_due is None:
+            self._reboot_due = now + _HOPE
+        if not self.settings.camera.reboot or failures < _GIVEN_UP or now < self._reboot_due:
+            return
+        self._reboot_due = now + _ASK_AGAIN
+        if systemd.ask_for_reboot(f"{failures} times in a row the camera gave no picture: {error}"):
+            log.error("asked for a reboot, as nothing else brings the camera back: %s", error)
 
     def _tell(self, fact: str, value: object) -> None:
         """Let `status` know. A catalog that refuses must not cost a picture or a delivery."""

@@ -109,6 +109,7 @@ class Camera(Table, frozen=True):
     settle: Duration = Duration(2)
     deadline: Duration = Duration(10)
     recycle: Duration = Duration(86400)
+    reboot: bool = True
     simulated: SimulatedCamera = SimulatedCamera()
 
     def __post_init__(self) -> None:

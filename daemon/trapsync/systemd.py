@@ -1,8 +1,9 @@
-"""READY, WATCHDOG, STOPPING: the three words that systemd wants to hear (sd_notify(3))."""
+"""READY, WATCHDOG, STOPPING: the three words that systemd wants to hear (sd_notify(3)); and a request to root's guard."""
 
 import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 
 def notify(message: str) -> None:
@@ -27,3 +28,18 @@ def watchdog_seconds() -> float | None:
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     meant_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 1e6 if microseconds.isdigit() and meant_for_us else None
+
+
+def ask_for_reboot(reason: str) -> bool:
+    """Leave word for root's guard (systemd/reboot-guard), who may reboot the Pi; whether there was a place for it.
+
+    That place is RuntimeDirectory= of the unit: where the daemon is no service, nothing happens.
+    """
+    folder = os.environ.get("RUNTIME_DIRECTORY")
+    if not folder:
+        return False
+    try:
+        Path(folder, "reboot-wanted").write_text(reason[:300], encoding="utf-8")
+    except OSError:
+        return False
+    return True
