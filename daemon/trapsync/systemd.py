@@ -39,7 +39,8 @@ def ask_for_reboot(reason: str) -> bool:
     if not folder:
         return False
     try:
-        Path(folder, "reboot-wanted").write_text(reason[:300], encoding="utf-8")
+        with Path(folder, "reboot-wanted").open("w", encoding="utf-8") as file:
+            file.write(reason[:300])
     except OSError:
         return False
     return True
