@@ -31,6 +31,7 @@ LAYERS = [
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
         *("inbox", "quantities", "complaints", "reserve", "signs", "systemd", "timetable", "account", ""),
+        *("labels", "nights"),
     ],
 ]
 # The hub stands beside it, on the two lowest layers; only its command leads there.

@@ -1,6 +1,6 @@
 """Destinations as a trap uses them: linked to the catalog, where they keep notes, and to one another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,9 @@ from trapsync.catalog import Catalog
 from trapsync.destinations import Destination, Tools, check_order, connect
 from trapsync.errors import SettingsError
 from trapsync.image import Image
+from trapsync.labels import Label
 from trapsync.settings import Settings
+from trapsync.trap import zone
 
 # The catalog is opened when the settings have been found to be well: later than destinations are made.
 OpenCatalog = Callable[[], Catalog]
@@ -44,6 +46,22 @@ class CatalogNotebook:
         return self._catalog().owed_between(self._destination, since, until)
 
 
+class CatalogLabels:
+    """Where one destination writes what it was answered (see `destinations.Labels`), in the catalog."""
+
+    def __init__(self, catalog: OpenCatalog, destination: str) -> None:
+        self._catalog = catalog
+        self._destination = destination
+
+    def open(self) -> Mapping[str, int]:
+        """What is not answered yet: task -> image id."""
+        return self._catalog().unlabelled(self._destination)
+
+    def put(self, labels: Mapping[int, Label]) -> None:
+        """Write answers, by image id; durable when this returns."""
+        self._catalog().put_labels(self._destination, labels)
+
+
 def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCatalog) -> list[Destination]:
     """Connect every destination of the config file, each linked to the one that it comes after.
 
@@ -56,6 +74,8 @@ def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCat
         own = replace(
             tools,
             notebook=CatalogNotebook(catalog, name),
+            labels=CatalogLabels(catalog, name),
+            zone=zone(settings),
             thumbnails=settings.storage.thumbnails,
             address=partial(_address, connected, catalog, table.get("after", "")),
         )

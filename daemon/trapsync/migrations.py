@@ -197,3 +197,25 @@ CREATE TABLE notes (
 ) STRICT, WITHOUT ROWID;
 """
     )
+
+
+@migrations()
+def m004_labels(db: Database) -> None:
+    """What annotation services saw in the images."""
+    db.executescript(
+        """
+-- A row is what a destination answered about an image. One that was delivered there with a task and has no
+-- row of that task is still worked on.
+CREATE TABLE labels (
+    destination TEXT NOT NULL,
+    image_id INTEGER NOT NULL REFERENCES images (id),
+    state TEXT NOT NULL CHECK (state IN ('done', 'error')),
+    task TEXT NOT NULL,             -- its id at the destination
+    reason TEXT NOT NULL,           -- why there will be no labels; '' where there are
+    annotations TEXT NOT NULL,      -- JSON: a list, each as it was answered
+    at REAL NOT NULL,               -- when it was fetched
+    seal INTEGER NOT NULL,          -- of those before `at`: see `soundness`
+    PRIMARY KEY (destination, image_id)
+) STRICT;
+"""
+    )

@@ -61,6 +61,9 @@ _CONTRADICTIONS = {
         UNION ALL SELECT 1 FROM (SELECT * FROM tallies WHERE n != 0 EXCEPT SELECT * FROM ({_COUNTED}))""",
     "a note whose seal is broken": """
         SELECT 1 FROM notes WHERE seal != sealed(destination, key, note) OR NOT json_valid(note)""",
+    "a label whose seal is broken": """
+        SELECT 1 FROM labels WHERE seal != sealed(destination, image_id, state, task, reason, annotations)
+            OR at NOT BETWEEN -1e11 AND 1e11""",
     "a fact that cannot be read": "SELECT 1 FROM facts WHERE NOT json_valid(value)",
 }
 

@@ -78,15 +78,21 @@ def local_time(clock: Clock) -> datetime:
 def place(settings: Settings) -> schedule.Place:
     """Where the trap hangs; SettingsError for an unknown time zone, or if the sun needs a place."""
     trap = settings.trap
-    try:
-        timezone = ZoneInfo(trap.timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise SettingsError(
-            f'trap.timezone = {trap.timezone!r}: there is no such time zone; write "Europe/Zurich" or "UTC"'
-        ) from None
+    timezone = zone(settings)
     if schedule.needs_place(settings.capture.windows) and not trap.has_place:
         raise SettingsError("capture.windows: the sun needs a place; set trap.latitude and trap.longitude")
     return schedule.Place(trap.latitude, trap.longitude, timezone)
+
+
+def zone(settings: Settings) -> ZoneInfo:
+    """The time zone of its place; SettingsError for one that there is not."""
+    name = settings.trap.timezone
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SettingsError(
+            f'trap.timezone = {name!r}: there is no such time zone; write "Europe/Zurich" or "UTC"'
+        ) from None
 
 
 def open_catalog(settings: Settings, clock: Clock) -> Catalog:

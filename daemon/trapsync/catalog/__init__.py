@@ -2,7 +2,8 @@
 
 The folder is the truth: whatever is lost here is found again by the sweep and by asking the destinations.
 An image's way through it is told here: ingest, small copies, prune; what is owed to whom is in
-`deliveries`, how times are put right in `times`, what one may ask in `views`, and SQLite is behind `file`.
+`deliveries`, how times are put right in `times`, what services saw in images in `labels`, what one may
+ask in `views`, and SQLite is behind `file`.
 """
 
 import json
@@ -11,13 +12,14 @@ from typing import Any
 
 from trapsync import soundness
 from trapsync.catalog.file import Transaction
+from trapsync.catalog.labels import Labels
 from trapsync.catalog.rows import IMAGE, STATE, sealed_values
 from trapsync.catalog.times import Times
 from trapsync.catalog.views import Views
 from trapsync.image import Found, Image
 
 
-class Catalog(Times, Views):
+class Catalog(Times, Labels, Views):
     """The catalog, open. Safe to use from several threads; one process writes."""
 
     # Ingest

@@ -10,12 +10,14 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any, Protocol
 
 from trapsync.clock import Clock
 from trapsync.errors import SettingsError
 from trapsync.image import Image
+from trapsync.labels import Label
 from trapsync.settings import Destination as DestinationSettings
 from trapsync.settings import decode, rooted
 
@@ -74,6 +76,27 @@ class Notebook(Protocol):
         owed to this destination, or held until their time is known."""
 
 
+class Labels(Protocol):
+    """Where one destination writes what it was answered about its images. It survives a crash, as notes do."""
+
+    def open(self) -> Mapping[str, int]:
+        """What is not answered yet: the `task` in the detail of the image's receipt -> the image's id."""
+
+    def put(self, labels: Mapping[int, Label]) -> None:
+        """Write answers, by image id; durable when this returns."""
+
+
+class NoLabels:
+    """Of a destination that nobody is waiting for."""
+
+    def open(self) -> Mapping[str, int]:
+        """Nothing."""
+        return {}
+
+    def put(self, _labels: Mapping[int, Label]) -> None:
+        """Nowhere."""
+
+
 class Scratch:
     """A notebook that ends with the process, of a destination that is owed nothing: for the doctor."""
 
@@ -105,7 +128,8 @@ class Scratch:
 class Tools:
     """What a destination is given rather than taking it: time, sleep, and which device it serves.
 
-    `thumbnails` is the folder of the small copies (see `thumbnail_paths`). `address` asks the destination
+    `zone` is the time zone of the trap's place. `thumbnails` is the folder of the small copies (see
+    `thumbnail_paths`). `labels` is for what is answered about images. `address` asks the destination
     that this one comes `after` where an image can be fetched there; None: nowhere.
     """
 
@@ -113,6 +137,8 @@ class Tools:
     sleep: Callable[[float], None]
     device: str = ""
     notebook: Notebook = field(default_factory=Scratch)
+    labels: Labels = field(default_factory=NoLabels)
+    zone: tzinfo = UTC
     thumbnails: Path = Path()
     address: Callable[[Image], str | None] = lambda _image: None
 

@@ -1,0 +1,71 @@
+"""Labels: what destinations answered about the images that they were given."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trapsync import soundness
+from trapsync.catalog.file import CatalogFile
+from trapsync.labels import Label, Labelled
+
+# What was delivered with a task, and has no answer of that task yet.
+_OPEN = """deliveries.state = 'delivered' AND json_extract(detail, '$.task') IS NOT NULL
+           AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.destination = deliveries.destination
+                           AND labels.image_id = deliveries.image_id
+                           AND labels.task = json_extract(detail, '$.task'))"""
+
+
+class Labels(CatalogFile):
+    """The catalog, as far as labels go."""
+
+    def unlabelled(self, destination: str) -> dict[str, int]:
+        """The tasks of a destination that have not been answered yet: the task's id -> the image's."""
+        rows = self._query(
+            f"""SELECT image_id, json_extract(detail, '$.task') AS task FROM deliveries
+                WHERE destination = :name AND {_OPEN}""",
+            name=destination,
+        )
+        return {row["task"]: row["image_id"] for row in rows}
+
+    def put_labels(self, destination: str, labels: Mapping[int, Label]) -> None:
+        """Record what was answered, in one commit; by image id."""
+        if not labels:
+            return
+        with self._transaction("put_labels") as db:
+            for image_id, label in labels.items():
+                row = (
+                    *(destination, image_id, label.state, label.task, label.reason),
+                    json.dumps([dict(shape) for shape in label.annotations]),
+                )
+                db.execute(
+                    "INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [*row, self._clock.wall(), soundness.seal(*row)],
+                )
+
+    def labelled(self, destination: str | None = None) -> list[Labelled]:
+        """Every image that was answered about, by one destination or by any, in the order of their times."""
+        rows = self._query(
+            """SELECT images.id AS image_id, key, sha256, width, height, destination, labels.state, task, reason, annotations
+               FROM labels JOIN images ON images.id = image_id
+               WHERE :name IS NULL OR destination = :name ORDER BY rank, images.id, destination""",
+            name=destination,
+        )
+        return [_labelled(row) for row in rows]
+
+    def label_counts(self) -> list[dict[str, Any]]:
+        """For each destination that was given a task: how many are `open`, `done` and in `error`."""
+        return self._query(
+            f"""SELECT destination, count(*) FILTER (WHERE {_OPEN}) AS open,
+                    (SELECT count(*) FROM labels WHERE labels.destination = deliveries.destination
+                     AND labels.state = 'done') AS done,
+                    (SELECT count(*) FROM labels WHERE labels.destination = deliveries.destination
+                     AND labels.state = 'error') AS error
+                FROM deliveries WHERE deliveries.state = 'delivered'
+                AND json_extract(detail, '$.task') IS NOT NULL GROUP BY destination"""
+        )
+
+
+def _labelled(row: dict[str, Any]) -> Labelled:
+    label = Label(row["task"], row["state"], json.loads(row["annotations"]), row["reason"])
+    plain = ("image_id", "key", "sha256", "width", "height", "destination")
+    return Labelled(label=label, **{column: row[column] for column in plain})
