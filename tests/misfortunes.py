@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 
 import drawn
 from trapsync import service, thumbnail
-from trapsync.cameras import Frame
+from trapsync.cameras import AlwaysReady, Frame
 from trapsync.errors import CameraError
 from trapsync.examine import examine
 from trapsync.image import Image
@@ -57,12 +57,14 @@ def black(width: int = 160, height: int = 120) -> bytes:
     return thumbnail.draw(svg, width=width, height=height, noise=0, seed=1, quality=90)
 
 
-class Camera:
+class Camera(AlwaysReady):
     """A camera whose n-th picture goes as the n-th word of the file `script` in the current folder says."""
 
     def __init__(self, settings: CameraSettings, device: str) -> None:
         self._script = Path(os.environ["CAMERA_SCRIPT"])
         self._opened = 0
+        self._rested = 0
+        self._is_sleepless = False
 
     def open(self) -> None:
         self._opened += 1
@@ -80,12 +82,19 @@ class Camera:
             raise CameraError("the cable is loose")
         if word == "rubbish":
             return Frame(b"no picture", 160, 120, "imx477")
-        model = f"opened {self._opened} pid {os.getpid()}"
+        model = f"opened {self._opened} rested {self._rested} pid {os.getpid()}"
         if word == "black":
             return Frame(black(), 160, 120, model)
+        if word == "sleepless":
+            self._is_sleepless = True
         if word == "small":
             return Frame(drawn.plain(80, 60), 80, 60, model)
         return Frame(drawn.plain(), 160, 120, model)
+
+    def rest(self) -> None:
+        if self._is_sleepless:
+            raise CameraError("the camera cannot be stopped")
+        self._rested += 1
 
     def close(self) -> None:
         pass

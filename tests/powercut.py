@@ -24,7 +24,7 @@ import bench
 import drawn
 from fake_time import FakeTime
 from trapsync import pipeline
-from trapsync.cameras import Frame
+from trapsync.cameras import AlwaysReady, Frame
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Receipt
@@ -114,7 +114,7 @@ class Home(bench.Memory):
         return receipt
 
 
-class Painted:
+class Painted(AlwaysReady):
     """A camera whose every picture is another."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ import drawn
 import hub_server
 from bench import Memory, Trap
 from trapsync import durable, examine, exif, failpoint, pipeline, status, timing
-from trapsync.cameras import Frame
+from trapsync.cameras import AlwaysReady, Frame
 from trapsync.errors import DamagedImage, StorageError
 from trapsync.image import Correction, Evidence, Image, parse_name
 from trapsync.settings import Settings
@@ -35,7 +35,7 @@ class Killed(BaseException):
     """Stands for SIGKILL where the process of the test must live on."""
 
 
-class Eye:
+class Eye(AlwaysReady):
     """A camera whose every picture is another one."""
 
     def __init__(self) -> None:

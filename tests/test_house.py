@@ -26,7 +26,7 @@ LAYERS = [
     ["quarantine"],
     [
         *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),
-        *("body", "throttle", "envelope", "overlay", "stickypi_rules", "cameras", "destinations"),
+        *("body", "throttle", "envelope", "overlay", "stickypi_rules", "cameras", "destinations", "gpio"),
     ],
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
@@ -41,6 +41,7 @@ HUB_STANDS_ON = LAYERS[-2] + LAYERS[-1]
 DOORS = {
     "picamera2": {"cameras.picamera"},
     "libcamera": {"cameras.picamera"},
+    "gpiozero": {"gpio"},
     "watchdog": {"watch"},
     "pyvips": {"thumbnail"},
     "piexif": {"exif"},
@@ -66,7 +67,7 @@ WHOLE = {"cli", "hub"}
 
 # These are imported where they are used: they are costly, or may be missing.
 ONLY_IN_FUNCTIONS = {"picamera2", "libcamera", "pyvips", "piexif", "astral", "rich", "tomli_w", "waitress"}
-ONLY_IN_FUNCTIONS |= {"nacl"}  # an extra
+ONLY_IN_FUNCTIONS |= {"nacl", "gpiozero"}  # extras
 
 
 def name_of(path: Path) -> str:

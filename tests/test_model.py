@@ -27,7 +27,7 @@ import bench
 import drawn
 from conformance import tools
 from trapsync import durable, failpoint, pipeline, quarantine, soundness
-from trapsync.cameras import Frame
+from trapsync.cameras import AlwaysReady, Frame
 from trapsync.catalog import Catalog
 from trapsync.destinations import Receipt, directory
 from trapsync.errors import CatalogError, Failed, Refused, StorageError, Unreachable
@@ -106,7 +106,7 @@ class Server(bench.Memory):
         return Receipt(f"sha256:{image.sha256}")
 
 
-class Camera:
+class Camera(AlwaysReady):
     """Gives another picture each time."""
 
     def __init__(self) -> None:

@@ -8,12 +8,13 @@ import pytest
 
 import drawn
 import misfortunes
+from trapsync import processes
 from trapsync.errors import CameraError, DamagedImage, StorageError
 from trapsync.examine import examine
 from trapsync.image import Found, Image
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.quantities import Duration, Size
-from trapsync.settings import Camera, Ingest, Settings, Storage
+from trapsync.settings import Camera, Capture, Ingest, Settings, Storage
 from trapsync.watch import look
 
 
@@ -109,11 +110,21 @@ def test_a_bug_in_making_thumbnails_is_loud_and_no_reason_to_stop(
     assert "a mistake of our own" in caplog.text
 
 
+EVERY = 5.0  # seconds; a test may ask for another rhythm
+
+
 @pytest.fixture
-def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CameraProcess]:
+def every() -> float:
+    return EVERY
+
+
+@pytest.fixture
+def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float) -> Iterator[CameraProcess]:
     monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))
+    monkeypatch.setattr(processes, "_TO_START", 0.0)
     settings = Settings(
         storage=Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(0)),
+        capture=Capture(every=Duration(every)),
         camera=Camera(settle=Duration(0), deadline=Duration(3), resolution=(160, 120)),
     )
     process = CameraProcess(settings, drawn.DEVICE, misfortunes.StillClock(), misfortunes.make)
@@ -196,6 +207,37 @@ def test_a_camera_that_fails_again_after_it_was_opened_anew_gets_a_new_process(
     second = model(tmp_path, camera.capture())
     assert second.startswith("opened 1 ")
     assert second != first
+
+
+@pytest.mark.parametrize(("every", "rests"), [(10.0, [0, 0, 0]), (10.1, [0, 1, 2])])
+def test_a_camera_rests_between_two_pictures_unless_the_next_one_is_near(
+    camera: CameraProcess, tmp_path: Path, rests: list[int]
+) -> None:
+    script(tmp_path, "ok ok ok")
+    assert [f"rested {n} " in model(tmp_path, camera.capture()) for n in rests] == [True] * 3
+
+
+@pytest.mark.parametrize("every", [1200.0])
+def test_a_camera_that_cannot_rest_loses_its_process_and_no_picture(
+    camera: CameraProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script(tmp_path, "sleepless ok")
+    first = model(tmp_path, camera.capture())
+    assert camera._process
+    camera._process.join(20)
+    assert camera._process.exitcode == 1
+    second = model(tmp_path, camera.capture())
+    assert first.split("pid")[1] != second.split("pid")[1]
+    assert "ended between two pictures (exit code 1)" in caplog.text
+
+
+def test_a_new_process_is_given_time_to_load_the_camera_software(
+    camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_TO_START", 1.0)
+    script(tmp_path, "hang")
+    with pytest.raises(CameraError, match="within 4 s"):
+        camera.capture()
 
 
 def test_a_camera_process_that_is_frozen_is_replaced(camera: CameraProcess, tmp_path: Path) -> None:

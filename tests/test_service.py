@@ -312,6 +312,9 @@ class Unlucky:
             raise self.error
         return "a.jpg"
 
+    def put_out(self) -> None:
+        """It has no flash."""
+
 
 class Passing:
     """Where the word to stop stands: time passes while one waits for it, and after an hour it comes."""

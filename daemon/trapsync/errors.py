@@ -9,6 +9,7 @@
     ├── StorageError              the card or a folder refuses: full, read-only, no permission
     ├── CameraError               no picture: the camera failed, hung or is absent
     ├── RefusedDocument           a signed document that the trap does not take, with the code of the reason
+    ├── GpioError                 a pin of the Pi's header cannot be used
     ├── DamagedImage              this file is no good: quarantine it with the reason
     │   └── IncompleteImage       … or it is still being written: look again first
     └── DeliveryError             an image did not reach a destination
@@ -56,6 +57,10 @@ class RefusedDocument(TrapsyncError):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class GpioError(TrapsyncError):
+    """A pin of the Pi's header cannot be used."""
 
 
 class DamagedImage(TrapsyncError):

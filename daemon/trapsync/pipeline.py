@@ -63,9 +63,10 @@ def capture(camera: Camera, settings: Settings, device: str, clock: Clock, taken
 
     # The second of the exposure is the image's name for life. If the clock was stepped back onto
     # seconds that are taken, the name moves on; what the clock really showed stays in the evidence.
-    seen = evidence(clock)
-    name = _free_name(settings.storage.spool, device, seen.wall, taken)
-    frame = camera.capture(name.taken)
+    with camera.ready():  # which may take seconds, and they are not the exposure's
+        seen = evidence(clock)
+        name = _free_name(settings.storage.spool, device, seen.wall, taken)
+        frame = camera.capture(name.taken)
 
     # Everything is put together in memory and written once: temporary name, flush, final name, flush.
     # Meanwhile an image whose time was corrected may have got that name: then this one moves on.

@@ -28,7 +28,7 @@ from trapsync.clock import Clock
 from trapsync.errors import CameraError, DamagedImage, StorageError, TrapsyncError
 from trapsync.image import Correction, Found, Image
 from trapsync.settings import Camera as CameraSettings
-from trapsync.settings import Ingest, Settings, Storage
+from trapsync.settings import Flash, Ingest, Settings, Storage
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
 # What befalls an examiner; the last when it was killed in between two files, or at its very start.
 _MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
+_TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 alone takes five to load
+_RHYTHM = 10.0  # seconds: a camera whose next picture is further away than this rests until then
 _ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
 _spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
 
@@ -85,9 +87,9 @@ class CameraProcess:
         camera = self._settings.camera
         if self._process and self._clock.monotonic() - self._started > camera.recycle:
             self.close()  # what leaks in libcamera goes with the process
+        self._look_after_rest()
+        deadline = cameras.patience(camera) + (0.0 if self._pipe else _TO_START)
         pipe = self._pipe or self._start()
-        # A long exposure may take two frames: the one that was under way is not ours.
-        deadline = 2 * camera.exposure + camera.settle + camera.deadline
         try:
             pipe.send(taken)
             if not pipe.poll(deadline):
@@ -105,6 +107,12 @@ class CameraProcess:
         path, self.oddity = answer
         self._taken_well()
         return str(path)
+
+    def _look_after_rest(self) -> None:
+        """A process that ended between two pictures costs none."""
+        if self._process and not self._process.is_alive():
+            end = _describe_exit(self._kill())
+            log.warning("the camera's process ended between two pictures (%s); another takes its place", end)
 
     def _failed(self, error: TrapsyncError) -> None:
         if isinstance(error, CameraError):
@@ -142,7 +150,17 @@ class CameraProcess:
         code = process.exitcode
         process.kill()
         process.join(0.5)  # a process stuck in the kernel stays; it must not take us with it
+        if code != 0:
+            self.put_out()
         return code
+
+    def put_out(self) -> None:
+        """Switch off a flash that a process may have left burning: one that was killed, or died."""
+        flash = self._settings.camera.flash
+        if flash.pin is not None:
+            process = _spawn.Process(target=_put_out, args=(flash,), daemon=True)
+            process.start()
+            process.join(3)
 
     def close(self) -> None:
         """Let the camera go: the process ends by itself when its pipe closes, or is killed."""
@@ -150,7 +168,7 @@ class CameraProcess:
             self._pipe.close()
             self._pipe = None
         if self._process:
-            self._process.join(1)
+            self._process.join(2)
             self._kill()
 
 
@@ -167,7 +185,7 @@ class _Observed:
         self._settings = settings
         self._camera = camera
         self.oddity: str | None = None
-        self.open, self.close = camera.open, camera.close
+        self.open, self.ready, self.rest, self.close = camera.open, camera.ready, camera.rest, camera.close
 
     def capture(self, moment: datetime) -> Frame:
         """Take a picture, and look at it."""
@@ -190,6 +208,7 @@ def _run_camera(
 
     camera = _Observed(make(settings.camera, device), settings.camera)
     is_open = False
+    rests = settings.capture.every > _RHYTHM
     answer: tuple[str, str | None] | TrapsyncError
     while True:
         try:
@@ -210,9 +229,24 @@ def _run_camera(
             answer = error
         try:
             pipe.send(answer)
+            if is_open and (rests or not pipe.poll(_RHYTHM)):
+                camera.rest()
         except OSError:  # the daemon died meanwhile; the sweep of the next one finds the picture
             break
+        except CameraError as error:
+            log.error("%s; the camera's process ends", error)
+            os._exit(1)  # to close such a camera would hang, too
     camera.close()
+
+
+def _put_out(settings: Flash) -> None:
+    _become_child()
+    from trapsync.cameras import flash
+
+    try:
+        flash.put_out(settings)
+    except CameraError as error:
+        log.error("%s", error)
 
 
 class Examiners:

@@ -29,7 +29,7 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from trapsync import durable, pipeline, schedule, systemd, thumbnail, timing, watch
+from trapsync import cameras, durable, pipeline, schedule, systemd, thumbnail, timing, watch
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
 from trapsync.device import device_id
@@ -267,6 +267,7 @@ class Service:
         every, clock = self.settings.capture.every, self._clock
         due, failures = clock.monotonic(), self._failures_before()
         self._board.beat("capture", self._patience())
+        self._camera.put_out()  # the daemon before this one may have been killed in the middle of a picture
         while self._captures != 0 and not self._stop.wait(max(0.0, due - clock.monotonic())):
             due = max(due + every, clock.monotonic())
             self._rest = 0.0
@@ -358,7 +359,7 @@ class Service:
 
     def _patience(self) -> float:
         """Three intervals without a new image are too many; a quick rhythm gets some grace."""
-        return 3 * self.settings.capture.every + self.settings.camera.deadline + _GRACE
+        return 3 * self.settings.capture.every + cameras.patience(self.settings.camera) + _GRACE
 
     # Ingest
 

@@ -94,6 +94,20 @@ class SimulatedCamera(Table, frozen=True):
     replay: Path | None = None
 
 
+class Flash(Table, frozen=True):
+    """[camera.flash]: a lamp that burns while a picture is taken."""
+
+    pin: int | None = None
+    active_high: bool = True
+    warm_up: Duration = Duration(1)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, warm_up=(0, 60))
+        if self.pin is not None:
+            within(self, pin=(0, 27))
+
+
 class Camera(Table, frozen=True):
     """[camera]: which camera, and how it takes pictures. The same keys for each kind."""
 
@@ -110,6 +124,7 @@ class Camera(Table, frozen=True):
     deadline: Duration = Duration(10)
     recycle: Duration = Duration(86400)
     reboot: bool = True
+    flash: Flash = Flash()
     simulated: SimulatedCamera = SimulatedCamera()
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ and stores them. Each kind is a module of its own, imported only when it is the 
 camera's own process.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,6 +17,9 @@ from trapsync.settings import Camera as CameraSettings
 # Bytes per pixel. A picture of a single colour takes 0.016 to 0.020 (a DC and an end-of-block code for each
 # block, 4:2:0 to 4:2:2); the noise of a night alone makes it several times as much.
 _NEXT_TO_NOTHING = 0.02
+# Frames until a picture: the one under way, a first one that some sensors spoil, and ours; and while libcamera
+# looks for exposure, gain or colours, those that it keeps to itself until it has found them (its tuning: 6 + 1).
+_FRAMES, _FRAMES_TO_CONVERGE = 3, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,8 @@ class Frame:
     """One exposure, as the camera gave it: a whole JPEG, and the metadata of the same request.
 
     `exposure` is in seconds, `gain` the product of analogue and digital gain (ISO 100 is 1.0),
-    `lens_position` in dioptres; None where the camera does not say. `model` is the sensor's name.
+    `lens_position` in dioptres; None where the camera does not say. `model` is the sensor's name, `remark`
+    what the camera itself finds wrong with the picture.
     """
 
     jpeg: bytes
@@ -33,6 +38,7 @@ class Frame:
     exposure: float | None = None
     gain: float | None = None
     lens_position: float | None = None
+    remark: str | None = None
 
 
 class Camera(Protocol):
@@ -44,11 +50,41 @@ class Camera(Protocol):
     def open(self) -> None:
         """Claim the hardware and configure it, once."""
 
+    def ready(self) -> AbstractContextManager[None]:
+        """Take the time that it takes to be ready: started, settled, focused, lit. What follows is the exposure."""
+
     def capture(self, moment: datetime) -> Frame:
         """Take one picture now; `moment` (UTC) is the time it will be filed under."""
 
+    def rest(self) -> None:
+        """Save energy until the next picture, which may be long to come."""
+
     def close(self) -> None:
         """Let the hardware go. Never raises; may be called twice."""
+
+
+class AlwaysReady:
+    """For a camera that needs no time to be ready, and no rest."""
+
+    def ready(self) -> AbstractContextManager[None]:
+        """It is."""
+        return nullcontext()
+
+    def rest(self) -> None:
+        """There is nothing to save."""
+
+
+def frames_at_most(settings: CameraSettings) -> int:
+    """How many frames may pass until there is one that is a picture; of a fixed exposure each takes that long."""
+    is_fixed = settings.gain != "auto" and settings.white_balance != "auto"
+    return _FRAMES if is_fixed else _FRAMES + _FRAMES_TO_CONVERGE
+
+
+def patience(settings: CameraSettings) -> float:
+    """Seconds after which a camera that has given no picture hangs."""
+    light = settings.flash.warm_up if settings.flash.pin is not None else 0.0
+    exposing = frames_at_most(settings) * settings.exposure
+    return float(exposing + settings.settle + light + settings.deadline)
 
 
 def oddity(frame: Frame, settings: CameraSettings) -> str | None:
@@ -67,7 +103,7 @@ def oddity(frame: Frame, settings: CameraSettings) -> str | None:
         return f"the pictures are {header.width} × {header.height}, not {width} × {height} as set"
     if len(frame.jpeg) - header.scan < _NEXT_TO_NOTHING * header.width * header.height:
         return "the pictures show next to nothing: is the lens covered, or the camera broken?"
-    return None
+    return frame.remark
 
 
 def make(settings: CameraSettings, device: str) -> Camera:

@@ -2,10 +2,12 @@
 
 picamera2 comes from the system (`apt install python3-picamera2`), bound to the system's libcamera, so it is
 imported only when a camera is opened. It is configured once: to configure or open again leaks contiguous
-memory (picamera2 issues 887, 1125, 1130). The encoder's own EXIF is thrown away later, by `exif.dress`: it is
-written from the local clock, and its `Make` is one that the Sticky Pi server fails on.
+memory (picamera2 issues 887, 1125, 1130); to stop and start it does not. The encoder's own EXIF is thrown away
+later, by `exif.dress`: it is written from the local clock, and its `Make` is one that the Sticky Pi server
+fails on.
 
-It needs picamera2 0.3.20 (July 2024) or later: older ones cannot give up a wait.
+It needs picamera2 0.3.26 (February 2025) or later: older ones cannot make a JPEG of YUV420, and those before
+0.3.20 cannot give up a wait.
 """
 
 import io
@@ -16,7 +18,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from trapsync import jpeg
-from trapsync.cameras import Frame
+from trapsync.cameras import Frame, frames_at_most
+from trapsync.cameras.controls import Box, Size, controls, mode, size
+from trapsync.cameras.flash import Flash
 from trapsync.errors import CameraError, DamagedImage
 from trapsync.settings import Camera as CameraSettings
 
@@ -27,48 +31,61 @@ _NOT_INSTALLED = (
 _NOT_FOUND = "no camera found: check the cable and its direction, then run `rpicam-hello --list-cameras`"
 _BUSY = "another program holds the camera: stop it (`sudo fuser -v /dev/media*` shows which)"
 _SILENT = "the camera gave no picture in time: check the cable and the power supply"
+_OLD = "run `sudo apt full-upgrade`"
+_NO_FOCUS = "the autofocus found nothing sharp: is the lens clean? A fixed camera.lens_position is surer"
 
-# libcamera's numbers, the same since its 0.0: controls.AfModeEnum.
-_AF_MANUAL, _AF_CONTINUOUS = 0, 2
-_READOUT = 0.2  # seconds: an allowance for reading a frame out, on top of its exposure
+# Parts of `camera.deadline`: together less than all of it, so that the reason is known before the end.
+_PART_FOR_FOCUS, _PART_FOR_FRAME, _PART_FOR_STOP = 0.4, 0.4, 0.5
 
 T = TypeVar("T")
 
 
 class Picamera:
-    """The first camera that libcamera knows, set up for stills and left running.
+    """The first camera that libcamera knows, set up for stills.
 
-    A running camera has settled exposure and white balance, so a picture is one frame away. `sleep` is how
-    the first settling is waited for.
+    While it runs its exposure and white balance keep settled, so that a picture is one frame away; `rest` stops
+    it until the next. `sleep` is how settling is waited for.
     """
 
     def __init__(self, settings: CameraSettings, sleep: Callable[[float], None] = time.sleep) -> None:
         self._settings = settings
         self._sleep = sleep
+        self._flash = Flash(settings.flash, sleep)
         self._camera: Any = None
         self._model = ""
+        self._is_running = False
+        self._remark: str | None = None
 
     def open(self) -> None:
-        """Claim the camera, configure it, start it, and give it `camera.settle` to find its exposure."""
+        """Claim the camera and configure it, once; it does not run yet."""
         kind = _picamera2()
-        with _explained("the camera cannot be opened"):
-            if not kind.global_camera_info():
-                raise CameraError(_NOT_FOUND)
-            self._camera = kind()
+        self._flash.open()
         try:
-            with _explained("the camera cannot be started"):
-                self._start()
+            with _explained("the camera cannot be opened"):
+                if not kind.global_camera_info():
+                    raise CameraError(_NOT_FOUND)
+                self._camera = kind()
+            with _explained("the camera cannot be set up"):
+                self._configure()
         except BaseException:
             self.close()
             raise
-        self._sleep(float(self._settings.settle))
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Lit by the flash, running, its exposure settled, and focused: what takes its time, and is no picture."""
+        self._remark = None
+        with self._flash.lit():
+            self._run()
+            self._focus()
+            yield
 
     def capture(self, moment: datetime) -> Frame:
         """Take the next whole frame; `moment` is not needed, for what is seen is seen now."""
-        if self._camera is None:
-            raise CameraError("the camera is not open")
+        self._run()
         with _explained("the camera gave no picture"):
             request = self._next_request()
+            self._flash.off()  # before the frame is turned into a JPEG, which takes a second on a small Pi
             # The pixels and what is said of them come from one request; it must go back, or the camera,
             # which has this one buffer, never gives another.
             try:
@@ -79,68 +96,102 @@ class Picamera:
                 request.release()
         return self._frame(picture.getvalue(), metadata)
 
+    def rest(self) -> None:
+        """Stop the sensor until the next picture, and keep its configuration."""
+        if self._is_running:
+            self._is_running = False
+            with _explained("the camera cannot be stopped"):
+                # As its own stop() does it; but that one would wait for ever.
+                job = self._camera.dispatch_functions([self._camera.stop_], wait=False, immediate=True)
+                self._waited_for(job, _PART_FOR_STOP * self._settings.deadline)
+
     def close(self) -> None:
         """Let the camera go, whatever state it is in."""
         camera, self._camera = self._camera, None
+        self._is_running = False
+        with suppress(Exception):
+            self._flash.close()
         if camera is not None:
             with suppress(Exception):
                 camera.cancel_all_and_flush()  # or close() would wait for a frame that never comes
             with suppress(Exception):
                 camera.close()
 
-    def _start(self) -> None:
+    def _configure(self) -> None:
         import libcamera
 
         camera, settings = self._camera, self._settings
         self._model = str(camera.camera_properties.get("Model") or "unknown")
         turned = settings.rotation == 180
-        width, height = settings.resolution
+        # One buffer, of the format that a JPEG is made from: half the contiguous memory of RGB, and quicker.
+        # No raw stream: nobody looks at it.
         configuration = camera.create_still_configuration(
-            main={"size": (width - width % 2, height - height % 2)},  # odd ones are refused
+            main={"size": size(settings), "format": "YUV420"},
+            raw=None,
             buffer_count=1,
             transform=libcamera.Transform(hflip=turned, vflip=turned),
-            controls=self._controls(),
+            sensor=self._mode(libcamera),
         )
         camera.configure(configuration)
         camera.options["quality"] = settings.quality
-        # Only a configured camera knows how much of its sensor this mode can show.
-        camera.set_controls(self._known(_crop(settings, camera)))
-        camera.start(show_preview=False)
+        # Only a configured camera knows how much of its sensor this mode can show, and how long it can expose.
+        controls(settings, camera.camera_controls, _whole_field(camera))
 
-    def _controls(self) -> dict[str, Any]:
-        """The settings as libcamera's controls, without those that this camera does not have."""
-        settings = self._settings
-        controls: dict[str, Any] = {"AwbEnable": settings.white_balance == "auto"}
-        # With one of the two set, the automatic goes on and finds the other.
-        if settings.exposure and settings.gain != "auto":
-            controls["AeEnable"] = False
-        if settings.exposure:
-            microseconds = round(settings.exposure * 1e6)
-            controls["ExposureTime"] = microseconds
-            # A frame cannot be exposed for longer than it lasts.
-            controls["FrameDurationLimits"] = (microseconds, microseconds + round(_READOUT * 1e6))
-        if settings.gain != "auto":
-            controls["AnalogueGain"] = float(settings.gain)
-        if settings.white_balance != "auto":
-            controls["ColourGains"] = tuple(float(gain) for gain in settings.white_balance)
-        controls |= _focus(settings)
-        return self._known(controls)
+    def _mode(self, libcamera: Any) -> dict[str, Size]:
+        """The sensor's mode; nothing for a camera on USB, whose sensor is its own business."""
+        camera = self._camera
+        if "ColorFilterArrangement" not in camera.camera_properties:
+            return {}
+        # picamera2's own list of modes would have to be made by configuring each.
+        formats = camera.camera.generate_configuration([libcamera.StreamRole.Raw]).at(0).formats
+        sizes = {(at.width, at.height) for kind in formats.pixel_formats for at in formats.sizes(kind)}
+        return {"output_size": mode(self._settings, camera.sensor_resolution, sizes)}
 
-    def _known(self, controls: dict[str, Any]) -> dict[str, Any]:
-        """Those that this camera has: a lens without a motor knows no position, and picamera2 raises."""
-        available = self._camera.camera_controls
-        return {name: value for name, value in controls.items() if name in available}
+    def _run(self) -> None:
+        """Start it if it rests, and give it `camera.settle` to find its exposure again."""
+        if self._camera is None:
+            raise CameraError("the camera is not open")
+        if self._is_running:
+            return
+        camera, settings = self._camera, self._settings
+        with _explained("the camera cannot be started"):
+            # With each start: picamera2 forgets the controls once it has sent them.
+            configured = camera.camera_configuration()["controls"]
+            own = controls(settings, camera.camera_controls, _whole_field(camera))
+            camera.set_controls(configured | own)
+            self._is_running = True
+            camera.start(show_preview=False)
+        self._sleep(float(settings.settle))
+
+    def _focus(self) -> None:
+        """Have the lens look for the focus, where there is one with a motor; a picture out of focus is one, too."""
+        if self._settings.lens_position != "auto" or "AfMode" not in self._camera.camera_controls:
+            return
+        self._remark = _NO_FOCUS
+        with _explained("the camera cannot focus"), suppress(CameraError):
+            job = self._camera.autofocus_cycle(wait=False)
+            if self._waited_for(job, _PART_FOR_FOCUS * self._settings.deadline):
+                self._remark = None
 
     def _next_request(self) -> Any:
         """The next frame that the sensor finishes: with one buffer none can be left over from before.
 
-        It is waited for a little less than the caller does, so that the reason is known. A frame that comes
-        after that would be handed to nobody and keep the buffer, so the wait for it is taken back.
+        By flash it is the next one that it begins; a camera on USB does not say when that was. It is waited
+        for a little less than the caller does, so that the reason is known.
         """
-        longest = 0.8 * float(self._settings.deadline) + 2 * float(self._settings.exposure)
-        job = self._camera.capture_request(wait=False)
+        settings = self._settings
+        begins_now = self._flash.is_set and "ExposureTime" in self._camera.camera_controls
+        job = self._camera.capture_request(wait=False, flush=True if begins_now else None)
+        seconds = _PART_FOR_FRAME * settings.deadline + frames_at_most(settings) * settings.exposure
+        return self._waited_for(job, seconds)
+
+    def _waited_for(self, job: Any, seconds: float) -> Any:
+        """What a job comes to. CameraError when it does not come in time.
+
+        A frame that came after that would be handed to nobody and keep the buffer: the job is taken back.
+        """
         try:
-            return job.get_result(timeout=longest)
+            return job.get_result(timeout=float(seconds))
         except TimeoutError:
             self._camera.cancel_all_and_flush()
             raise CameraError(_SILENT) from None
@@ -158,6 +209,7 @@ class Picamera:
             exposure=_seconds(metadata.get("ExposureTime")),
             gain=_product(metadata.get("AnalogueGain"), metadata.get("DigitalGain")),
             lens_position=_number(metadata.get("LensPosition")),
+            remark=self._remark,
         )
 
 
@@ -189,11 +241,11 @@ def _advice(error: BaseException) -> str:
         words.append(" ".join(str(cause).split()) or type(cause).__name__)
         cause = cause.__cause__ or cause.__context__
     text = " / ".join(words).lower()
-    if isinstance(error, TypeError):
-        return f"this picamera2 is too old ({words[0]}): run `sudo apt full-upgrade`"
+    if isinstance(error, TypeError) or "not supported for pil" in text:
+        return f"this picamera2 is too old ({words[0]}): {_OLD}"
     if "busy" in text or "acquire" in text:
         return f"{_BUSY} ({words[-1]})"
-    if "not found" in text or "list index out of range" in text:
+    if any(words in text for words in ("not found", "no camera number", "list index out of range")):
         return _NOT_FOUND
     if "permission denied" in text:
         return "no permission: add the daemon's user to the group video"
@@ -202,40 +254,11 @@ def _advice(error: BaseException) -> str:
     return f"{words[0]}; see `rpicam-hello --list-cameras` for what this camera can do"
 
 
-def _focus(settings: CameraSettings) -> dict[str, Any]:
-    """A set lens position, in dioptres, needs the autofocus off; without one it runs on."""
-    if settings.lens_position == "auto":
-        return {"AfMode": _AF_CONTINUOUS}
-    return {"AfMode": _AF_MANUAL, "LensPosition": float(settings.lens_position)}
-
-
-def _crop(settings: CameraSettings, camera: Any) -> dict[str, Any]:
-    """`camera.zoom` as the part of the sensor to show, in its pixels; nothing for the whole sensor.
-
-    The part is cut to the shape of the picture, about its centre: libcamera would stretch it instead.
-    """
-    if settings.zoom == (0.0, 0.0, 1.0, 1.0):
-        return {}
-    left, top, width, height = _whole_field(camera)
-    x, y, w, h = settings.zoom
-    wide, high = w * width, h * height
-    shape = settings.resolution[0] / settings.resolution[1]
-    cut_wide, cut_high = min(wide, high * shape), min(high, wide / shape)
-    box = (
-        left + round(x * width + (wide - cut_wide) / 2),
-        top + round(y * height + (high - cut_high) / 2),
-        round(cut_wide),
-        round(cut_high),
-    )
-    # A Pi with the newer control (one box for each stream) goes by it alone, and picamera2 always sets it.
-    return {"ScalerCrop": box, "ScalerCrops": [box]}
-
-
-def _whole_field(camera: Any) -> tuple[int, int, int, int]:
+def _whole_field(camera: Any) -> Box:
     """What the sensor shows in this mode: libcamera's property, or the bounds of the control."""
     field = camera.camera_properties.get("ScalerCropMaximum")
     if not field or not field[2]:
-        field = camera.camera_controls["ScalerCrop"][1]
+        field = camera.camera_controls.get("ScalerCrop", (None, (0, 0, 0, 0)))[1]
     left, top, width, height = field
     return left, top, width, height
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from trapsync import jpeg, thumbnail
-from trapsync.cameras import Frame
+from trapsync.cameras import AlwaysReady, Frame
 from trapsync.errors import CameraError, DamagedImage, TrapsyncError
 from trapsync.image import is_image_name
 from trapsync.settings import Camera as CameraSettings
@@ -30,7 +30,7 @@ _GRAIN = 1.4  # grey levels of noise by day
 _ACTIVITY = (4, 3, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 5, 5, 5, 6, 8, 12, 18, 20, 14, 8, 5)
 
 
-class SimulatedCamera:
+class SimulatedCamera(AlwaysReady):
     """A camera that draws, or that shows the pictures of `camera.simulated.replay` in the order of names."""
 
     def __init__(self, settings: CameraSettings, device: str) -> None:

@@ -1,0 +1,58 @@
+/* Stands in for /dev/udmabuf where the kernel has none, so that libcamera's virtual pipeline gets its buffers.
+ *
+ * libcamera makes a memfd, seals it, and asks /dev/udmabuf to wrap it as a DMA buffer. On the CPU a memfd can be
+ * mapped just like one, so the answer is a copy of its descriptor; and what is then asked of a DMA buffer (to be
+ * synchronised, to be named) needs nothing to be done. Preloaded by scripts/test-camera; nothing else uses it.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <linux/dma-buf.h>
+#include <linux/udmabuf.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+static const char *instead_of(const char *path)
+{
+	return path && strcmp(path, "/dev/udmabuf") == 0 ? "/dev/zero" : path;
+}
+
+/* The mode is only there when a file may be made. */
+#define MODE(flags)                                       \
+	mode_t mode = 0;                                  \
+	if ((flags) & (O_CREAT | __O_TMPFILE)) {          \
+		va_list rest;                             \
+		va_start(rest, flags);                    \
+		mode = va_arg(rest, mode_t);              \
+		va_end(rest);                             \
+	}
+
+int open(const char *path, int flags, ...)
+{
+	MODE(flags)
+	int (*next)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
+	return next(instead_of(path), flags, mode);
+}
+
+int open64(const char *path, int flags, ...)
+{
+	MODE(flags)
+	int (*next)(const char *, int, ...) = dlsym(RTLD_NEXT, "open64");
+	return next(instead_of(path), flags, mode);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list rest;
+	va_start(rest, request);
+	void *argument = va_arg(rest, void *);
+	va_end(rest);
+
+	if (request == UDMABUF_CREATE)
+		return fcntl(((struct udmabuf_create *)argument)->memfd, F_DUPFD_CLOEXEC, 0);
+	if (_IOC_TYPE(request) == DMA_BUF_BASE)
+		return 0;
+	int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
+	return next(fd, request, argument);
+}
