@@ -26,7 +26,8 @@ LAYERS = [
     ["quarantine"],
     [
         *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),
-        *("body", "throttle", "envelope", "overlay", "stickypi_rules", "cameras", "destinations", "gpio"),
+        *("body", "throttle", "envelope", "overlay", "stickypi_rules", "cameras"),
+        *("destinations", "home", "gpio"),
     ],
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
@@ -54,6 +55,7 @@ DOORS = {
     "tomli_w": {"settings", "envelope"},
     "nacl": {"envelope"},
     "astral": {"schedule"},
+    "paho": {"home.broker"},
     "click": {"cli"},
     "rich": {"cli"},
     "flask": {"hub"},
@@ -67,7 +69,7 @@ WHOLE = {"cli", "hub"}
 
 # These are imported where they are used: they are costly, or may be missing.
 ONLY_IN_FUNCTIONS = {"picamera2", "libcamera", "pyvips", "piexif", "astral", "rich", "tomli_w", "waitress"}
-ONLY_IN_FUNCTIONS |= {"nacl", "gpiozero"}  # extras
+ONLY_IN_FUNCTIONS |= {"nacl", "paho", "gpiozero"}  # extras
 
 
 def name_of(path: Path) -> str:

@@ -14,6 +14,7 @@ import tomllib
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -194,6 +195,69 @@ class Prune(Table, frozen=True):
         within(self, min_age=(0, 3650 * 86400), keep_free=(0, 10**13))
 
 
+def _require_address(key: str, url: str) -> None:
+    if not url:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f'{key}: {url!r} is not an address such as "https://hub.example.org"')
+    if parts.username or parts.password:
+        raise ValueError(f"{key}: names and passwords do not belong there; use username and password_file")
+
+
+def _require_both(username: str, password_file: Path | None) -> None:
+    if ":" in username:
+        raise ValueError(f"username: {username!r} must not hold a colon")
+    if bool(username) != bool(password_file):
+        raise ValueError("username: goes with a password_file, and that with a username")
+
+
+class HomeMqtt(Table, frozen=True):
+    """[home.mqtt]: the same by way of a broker."""
+
+    host: str = ""
+    port: int = 8883
+    tls: bool = True
+    username: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    prefix: str = "trapsync"
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, port=(1, 65535))
+        if not re.fullmatch(r"[^\s/:@]*", self.host):
+            raise ValueError(f'host: {self.host!r} is no name of a host, such as "broker.example.org"')
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.prefix, re.ASCII):
+            raise ValueError(f'prefix: {self.prefix!r} is no beginning of a topic, such as "trapsync"')
+        _require_both(self.username, self.password_file)
+
+
+class Home(Table, frozen=True):
+    """[home]: where the trap asks for settings, and tells how it is."""
+
+    url: str = ""
+    heartbeat_url: str = ""
+    username: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    every: Duration = Duration(900)
+    mqtt: HomeMqtt = HomeMqtt()
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, every=(1, 7 * 86400))
+        _require_address("url", self.url)
+        if self.heartbeat_url != "none":
+            _require_address("heartbeat_url", self.heartbeat_url)
+        _require_both(self.username, self.password_file)
+
+    @property
+    def tell_url(self) -> str:
+        """Where heartbeats are posted; empty if nowhere."""
+        return "" if self.heartbeat_url == "none" else self.heartbeat_url or self.url
+
+
 class Destination(Table, frozen=True):
     """The keys that every [destinations.NAME] has; each kind adds its own."""
 
@@ -266,6 +330,7 @@ class Settings(Table, frozen=True):
     ingest: Ingest = Ingest()
     prune: Prune = Prune()
     pushed: Pushed = Pushed()
+    home: Home = Home()
     destinations: dict[str, dict[str, Any]] = {}
 
 

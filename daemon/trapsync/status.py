@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from trapsync import __version__, schedule
+from trapsync import __version__, home, schedule
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
@@ -33,10 +33,11 @@ class Reason:
     text: str
 
 
-def snapshot(settings: Settings, clock: Clock, device: str) -> dict[str, Any]:
+def snapshot(settings: Settings, clock: Clock, device: str, *, with_home: bool = True) -> dict[str, Any]:
     """How the trap is. Keys: see the README; seconds and bytes, moments as UTC text.
 
-    Reads only; works beside a daemon, without one, and without a catalog.
+    Without `with_home` there is no warning of silence: whoever reads a heartbeat has just heard one. Reads
+    only; works beside a daemon, without one, and without a catalog.
     """
     storage = settings.storage
     facts: dict[str, Any] = {
@@ -49,10 +50,15 @@ def snapshot(settings: Settings, clock: Clock, device: str) -> dict[str, Any]:
         "disk": {"free_bytes": free_bytes(storage.spool), "days_left": None},
         "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 0),
         "newest_image": None,
+        "battery": None,
         "destinations": {},
+        "home": {},
     }
     problem = _add_catalog(facts, settings, clock)
     reasons = [problem] if problem else list(_reasons(facts, settings, clock))
+    if with_home and (text := home.complaint(facts["home"], settings.home.every, clock.wall())):
+        reasons.append(Reason("warning", text))
+    facts["home"] = home.described(facts["home"])
     facts["verdict"] = max((reason.verdict for reason in reasons), key=VERDICTS.index, default="ok")
     facts["reasons"] = [reason.text for reason in reasons]
     return facts
@@ -77,7 +83,9 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["clock"] |= catalog.timings()
     facts["conflicts"] = catalog.conflicts()
     facts["vanished"] = catalog.vanished()
-    facts["newest_image"] = _newest(catalog.newest(), clock)
+    newest = catalog.newest()
+    facts["newest_image"] = _newest(newest, clock)
+    facts["battery"] = newest.metadata.get("bat") if newest else None
     facts["disk"]["days_left"] = _days_left(facts["disk"]["free_bytes"], catalog, settings, clock)
     after = {name: table.get("after", "") for name, table in settings.destinations.items()}
     facts["destinations"] = {
@@ -88,6 +96,10 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
         for name, value in catalog.facts().items()
         if name in {"capture", "thumbnails", "times", "bug"}
     }
+
+
+def _has_home(settings: Settings) -> bool:
+    return bool(settings.home.url or settings.home.tell_url or settings.home.mqtt.host)
 
 
 def _newest(image: Image | None, clock: Clock) -> dict[str, Any] | None:
@@ -126,6 +138,9 @@ def _destination(row: dict[str, Any], after: str, clock: Clock) -> dict[str, Any
         "delivered": row["delivered"],
         "refused": row["refused"],
         "last_delivery": moment(row["delivered_at"]),
+        "delivery_age_s": round(max(0.0, clock.wall() - row["delivered_at"]))
+        if row["delivered_at"]
+        else None,
         "next_attempt": moment(clock.wall() + row["waits"]) if row["waits"] else None,
         "last_error": row["error"],
     }
@@ -251,6 +266,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *((name, _destination_line(row)) for name, row in facts["destinations"].items()),
         ("card", f"{disk['free_bytes'] / 1e9:.1f} GB free{days}"),
         ("clock", _clock_line(facts["clock"])),
+        *(("home", _home_line(way, known)) for way, known in facts["home"].items()),
         ("daemon", "running" if facts["daemon"]["running"] else "not running"),
     ]
 
@@ -271,6 +287,11 @@ def _clock_line(clock: dict[str, Any]) -> str:
     held = clock["held"] + clock["unsure"]
     word = "synchronised" if clock["trusted"] else "not synchronised"
     return f"{word}; {_count(held, 'image')} held for the time they were taken at" if held else word
+
+
+def _home_line(way: str, known: dict[str, Any]) -> str:
+    last = f"last reached {known['reached']}" if known["reached"] else "never reached"
+    return f"{way}: {last}" + (f"; {known['error']}" if known["error"] else "")
 
 
 def _destination_line(row: dict[str, Any]) -> str:

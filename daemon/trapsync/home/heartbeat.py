@@ -1,0 +1,76 @@
+"""The heartbeat: what `status` says, made small enough for a link that costs by the kilobyte."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+LARGEST = 2000  # bytes of JSON
+_REASONS = 5
+_LONGEST = 160  # characters of one reason
+
+
+def compose(facts: Mapping[str, Any], pushed: Mapping[str, Any], every: float) -> bytes:
+    """A snapshot's facts and the report on pushed settings as a heartbeat, in fewer than 2,000 bytes of JSON.
+
+    Ages are in seconds and were true at `at`, which is the trap's own time, right or wrong. `every_s` is the
+    time to the next one, by which a reader knows silence. What is unknown is left out.
+    """
+    beat = _plain(facts) | {"every_s": round(every), "pushed": dict(pushed)}
+    beat["reasons"] = [_cut(reason, _LONGEST) for reason in facts["reasons"][:_REASONS]]
+    if left_out := len(facts["reasons"]) - _REASONS:
+        beat["reasons"] += [f"… and {left_out} more"] if left_out > 0 else []
+    return _small(beat)
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    destinations = facts["destinations"].values()
+    newest, battery = facts["newest_image"], facts.get("battery")
+    beat: dict[str, Any] = {
+        "schema": 1,
+        "device": facts["device"],
+        "name": _cut(facts["name"], 60),
+        "version": facts["version"],
+        "at": facts["at"],
+        "verdict": facts["verdict"],
+        "newest_image": newest,
+        "newest_delivery": max(
+            (d["last_delivery"] for d in destinations if d["last_delivery"]), default=None
+        ),
+        "newest_delivery_age_s": min(
+            (d["delivery_age_s"] for d in destinations if d.get("delivery_age_s") is not None), default=None
+        ),
+        "ledger": facts["ledger"],
+        "refused": sum(d["refused"] for d in destinations),
+        "disk": facts["disk"],
+        "capture_failures": (facts.get("capture") or {}).get("failures", 0),
+        "clock": facts["clock"],
+        "battery": battery,
+    }
+    return {key: value for key, value in beat.items() if value is not None}
+
+
+def _small(beat: dict[str, Any]) -> bytes:
+    """Encode it; what does not fit is cut, the longest text first. What counts is numbers, and they fit."""
+    longest = _LONGEST
+    data = _encoded(beat)
+    while len(data) > LARGEST and longest > 10:
+        longest //= 2
+        data = _encoded(_shortened(beat, longest))
+    return data
+
+
+def _shortened(value: Any, longest: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(inner, longest) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shortened(inner, longest) for inner in value]
+    # A hash is of use whole or not at all, and always has its 64 characters.
+    return _cut(value, longest) if isinstance(value, str) and len(value) != 64 else value
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _encoded(beat: dict[str, Any]) -> bytes:
+    return json.dumps(beat, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

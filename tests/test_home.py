@@ -1,0 +1,562 @@
+"""Home: when the trap calls, what it tells, and the ways there: a hub, a plain web server, a portal in between."""
+
+import hashlib
+import heapq
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hub_server
+from fake_time import FakeTime
+from fault_server import PORTAL
+from trapsync.errors import CatalogError, SettingsError, Unauthorised, Unreachable
+from trapsync.home import Home, Ties, complaint, heartbeat, slots
+from trapsync.home.rhythm import FIRST, Rhythm
+from trapsync.home.web import LARGEST_DOCUMENT, Web
+from trapsync.quantities import Duration
+from trapsync.settings import Home as HomeSettings
+from trapsync.settings import decode
+
+DEVICE = "0a5bb6f4"
+HEAD = b"trapsync-signed-1 0123456789abcdef " + b"ab" * 64 + b"\n"
+ONE, TWO = HEAD + b"version = 1\n", HEAD + b"version = 2\n"
+OWN, GROUP, ALL = f"device-{DEVICE}.settings", "group-valley.settings", "all.settings"
+
+
+# ── When ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def visits_per_minute(
+    starts: list[float], down: tuple[float, float], until: float, wait: float = 0.0
+) -> Counter[int]:
+    """Let 500 traps live in time that is made up; how many reached the hub in each minute."""
+    random.seed(7)
+    time, seen = FakeTime(), Counter[int]()
+    zero, traps, due = time.monotonic(), [], list[tuple[float, int]]()
+    for number, start in enumerate(sorted(starts)):
+        time.sleep(zero + start - time.monotonic())
+        traps.append(Rhythm(900, time))
+        due.append((traps[-1].due, number))
+    heapq.heapify(due)
+    while due[0][0] - zero < until:
+        at, number = heapq.heappop(due)
+        time.sleep(max(0.0, at - time.monotonic()))
+        if down[0] <= at - zero < down[1]:
+            traps[number].failed(wait)
+        else:
+            traps[number].succeeded()
+            seen[int((at - zero) // 60)] += 1
+        heapq.heappush(due, (traps[number].due, number))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("what", "starts", "down", "wait"),
+    [
+        ("the power of the valley comes back", [0.0] * 500, (0, 0), 0),
+        ("the hub comes back after five minutes", [i * 1.8 for i in range(500)], (7200, 7500), 0),
+        ("the hub comes back after an hour", [i * 1.8 for i in range(500)], (7200, 10800), 0),
+        ("the hub comes back after a week", [i * 1.8 for i in range(500)], (7200, 7200 + 7 * 86400), 0),
+        ("it told all of them to come in ten minutes", [i * 1.8 for i in range(500)], (7200, 10800), 600),
+    ],
+)
+def test_five_hundred_traps_come_back_with_a_peak_of_at_most_twice_the_mean(
+    what: str, starts: list[float], down: tuple[float, float], wait: float
+) -> None:
+    back = down[1]
+
+    seen = visits_per_minute(starts, down, back + 7200, wait)
+
+    for first in (back // 60 + shift for shift in range(0, 60, 10)):  # each ten minutes of the first hour
+        minutes = [seen[int(first) + minute] for minute in range(10)]
+        assert max(minutes) <= 2 * sum(minutes) / 10, f"{what}: {minutes}"
+    assert sum(seen[int(back // 60) + minute] for minute in range(75)) >= 500
+
+
+def test_after_the_start_it_calls_within_a_quarter_of_an_hour_or_one_interval() -> None:
+    random.seed(3)
+    time = FakeTime()
+    longest = [
+        max(Rhythm(every, time).due - time.monotonic() for _ in range(300)) for every in (10, 900, 86400)
+    ]
+    assert [
+        round(seconds / least, 1) for seconds, least in zip(longest, (10, FIRST, FIRST), strict=True)
+    ] == [1, 1, 1]
+
+
+def test_failures_make_it_call_less_often_up_to_four_intervals_and_a_success_ends_that() -> None:
+    random.seed(3)
+    time = FakeTime()
+    rhythm, waits = Rhythm(900, time), list[float]()
+    for _ in range(200):
+        rhythm.failed()
+        waits.append(rhythm.due - time.monotonic())
+    rhythm.succeeded()
+
+    assert max(waits) <= 3600
+    assert sum(waits[10:]) / 190 > 1500
+    assert 810 <= rhythm.due - time.monotonic() <= 990
+
+
+def test_news_goes_home_within_a_minute_but_what_flutters_only_three_times_in_an_interval() -> None:
+    time = FakeTime()
+    rhythm = Rhythm(900, time)
+    rhythm.succeeded()
+    rhythm.hasten()
+    assert rhythm.due - time.monotonic() == 300
+    time.sleep(400)
+    rhythm.hasten()
+    assert rhythm.due - time.monotonic() <= 60
+
+
+def test_news_does_not_hurry_a_trap_that_cannot_reach_home() -> None:
+    time = FakeTime()
+    rhythm = Rhythm(900, time)
+    rhythm.failed(wait=5000)
+    time.sleep(1000)
+    rhythm.hasten()
+    assert rhythm.due - time.monotonic() > 3999
+
+
+# ── What is told ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def facts(**more: Any) -> dict[str, Any]:
+    return {
+        "device": DEVICE,
+        "name": "north slope",
+        "version": "1",
+        "at": "2026-06-21T20:19:15Z",
+        "verdict": "ok",
+        "reasons": [],
+        "clock": {"trusted": True, "held": 0, "unsure": 0},
+        "disk": {"free_bytes": 10**10, "days_left": 12.5},
+        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 3),
+        "newest_image": {"name": "x.jpg", "age_s": 61.0},
+        "battery": None,
+        "capture": {"failures": 0, "error": None},
+        "destinations": {
+            "far": {"last_delivery": "2026-06-21T19:00:00Z", "delivery_age_s": 4755, "refused": 1},
+            "near": {"last_delivery": "2026-06-21T20:00:00Z", "delivery_age_s": 1155, "refused": 1},
+            "new": {"last_delivery": None, "delivery_age_s": None, "refused": 0},
+        },
+    } | more
+
+
+def test_a_heartbeat_holds_what_a_table_of_traps_needs() -> None:
+    report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64, "reason": None}
+
+    beat = json.loads(heartbeat.compose(facts(battery=81), report, 900.0))
+
+    assert (beat["newest_delivery"], beat["newest_delivery_age_s"]) == ("2026-06-21T20:00:00Z", 1155)
+    assert (beat["battery"], beat["refused"], beat["capture_failures"], beat["every_s"]) == (81, 2, 0, 900)
+    assert beat["pushed"] == report
+    assert "battery" not in json.loads(heartbeat.compose(facts(), {}, 900.0))
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "🦋", '"', "\x00", "\ud800"])
+def test_a_heartbeat_is_small_whatever_went_wrong_and_keeps_its_hashes(letter: str) -> None:
+    long = letter * 5000
+    report = {"reason": long, "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
+
+    data = heartbeat.compose(facts(reasons=[long] * 40, name=long, verdict="failing"), report, 900.0)
+
+    beat = json.loads(data)
+    assert len(data) < 2000
+    assert (beat["verdict"], beat["pushed"]["effective_hash"]) == ("failing", "b" * 64)
+    assert len(beat["reasons"]) == 6
+    assert len(beat["reasons"][0]) > 10
+
+
+# ── By HTTPS ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers each path as it is told: status, headers, body. What it was asked is kept."""
+
+    protocol_version = "HTTP/1.1"
+    answers: dict[str, tuple[int, dict[str, str], bytes]]
+    asked: list[tuple[str, dict[str, str], bytes]]
+
+    def do_GET(self) -> None:
+        """The same for each method."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.asked.append((self.path, dict(self.headers), body))
+        status, headers, content = self.answers.get(self.path, (404, {}, b"nothing"))
+        if "ETag" in headers and headers["ETag"] == self.headers.get("If-None-Match"):
+            status, content = 304, b""
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_POST(self) -> None:
+        """The same."""
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """A client that goes away is part of the game."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = Server(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def script() -> Iterator[tuple[type[Scripted], str]]:
+    class Here(Scripted):
+        answers: dict[str, Any] = {}  # noqa: RUF012 - one class for each test
+        asked: list[Any] = []  # noqa: RUF012
+
+    with serving(Here) as url:
+        yield Here, url
+
+
+def web(url: str, folder: Path | None = None, **more: Any) -> Web:
+    """The way to it; with a password if there is a folder to keep it in."""
+    if folder:
+        secret = folder / "password"
+        secret.write_text(more.pop("password", hub_server.PASSWORD))
+        secret.chmod(0o600)
+        more |= {"username": "trap", "password_file": secret}
+    time = FakeTime()
+    settings = HomeSettings(url=url, **more)
+    return Web(settings, DEVICE, slots(DEVICE, ["valley"]), time, time.sleep)
+
+
+def pulled(way: Web) -> list[bytes]:
+    got = list[bytes]()
+    way.pull(got.append)
+    return got
+
+
+def test_the_hub_hands_out_what_is_for_this_trap_once_and_takes_its_heartbeat(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        hub.hub.fleet.put(OWN, ONE, "owner")
+        hub.hub.fleet.put(ALL, TWO, "owner")
+        hub.hub.fleet.put("device-ffffffff.settings", TWO, "owner")
+        way = web(hub.url, tmp_path)
+
+        assert pulled(way) == [ONE, TWO]
+        assert pulled(way) == []
+        hub.hub.fleet.put(OWN, TWO, "owner")
+        assert pulled(way) == [TWO]
+        way.tell(heartbeat.compose(facts(verdict="failing"), {}, 900.0))
+        way.close()
+
+        (trap,) = hub.hub.fleet.snapshot()["traps"]
+        assert (trap["device"], trap["heartbeat"]["verdict"]) == (DEVICE, "failing")
+
+
+def test_a_folder_on_any_web_server_will_do(tmp_path: Path) -> None:
+    place = tmp_path / "pushed" / GROUP
+    place.parent.mkdir()
+    place.write_bytes(ONE)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with serving(partial(Quiet, directory=str(tmp_path))) as url:
+        way = web(url, heartbeat_url="none")
+        assert pulled(way) == [ONE]
+        assert pulled(way) == []
+        place.write_bytes(TWO)
+        assert pulled(way) == [TWO]
+        with pytest.raises(Unreachable, match="takes no heartbeats"):
+            web(url).tell(b"{}")
+        way.close()
+
+
+def test_who_has_a_document_is_sent_nothing_but_304(script: tuple[type[Scripted], str]) -> None:
+    server, url = script
+    server.answers[f"/pushed/{OWN}"] = (200, {"ETag": '"a"'}, ONE)
+    way = web(url)
+
+    assert (pulled(way), pulled(way)) == ([ONE], [])
+    asked = [headers.get("If-None-Match") for path, headers, _ in server.asked if path.endswith(OWN)]
+    assert asked == [None, '"a"']
+
+
+def test_a_document_that_could_not_be_handed_over_comes_again(script: tuple[type[Scripted], str]) -> None:
+    server, url = script
+    server.answers[f"/pushed/{OWN}"] = (200, {"ETag": '"a"'}, ONE)
+    way = web(url)
+
+    def refuse(_data: bytes) -> None:
+        raise CatalogError("the card is full")
+
+    with pytest.raises(CatalogError):
+        way.pull(refuse)
+    assert pulled(way) == [ONE]
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ((200, {"Content-Type": "text/html"}, PORTAL), "captive portal"),
+        ((302, {"Location": "http://portal.example/"}, PORTAL), "captive portal"),
+        ((200, {"Content-Type": "text/plain"}, b""), "no signed document"),
+        ((200, {}, ONE + b"#" * LARGEST_DOCUMENT), "are the most"),
+        ((200, {}, ONE + b"#" * 2**21), "longer than"),
+        ((500, {}, b"oh"), "answered 500"),
+        ((401, {}, b"who?"), "answered 401"),
+        ((503, {"Retry-After": "77"}, b""), "in 77 s"),
+        ((304, {}, b""), "answered 304"),
+    ],
+)
+def test_what_is_no_document_is_none_and_says_why(
+    script: tuple[type[Scripted], str], answer: tuple[int, dict[str, str], bytes], complaint: str
+) -> None:
+    server, url = script
+    server.answers[f"/pushed/{OWN}"] = answer
+    got = list[bytes]()
+
+    with pytest.raises(Unreachable, match=complaint):
+        web(url).pull(got.append)
+
+    assert got == []
+
+
+def test_rubbish_for_all_does_not_keep_a_trap_from_its_own(script: tuple[type[Scripted], str]) -> None:
+    server, url = script
+    server.answers[f"/pushed/{OWN}"] = (200, {}, b"rubbish")
+    server.answers[f"/pushed/{ALL}"] = (200, {}, ONE)
+    got = list[bytes]()
+
+    with pytest.raises(Unreachable, match="no signed document"):
+        web(url).pull(got.append)
+
+    assert got == [ONE]
+
+
+def test_a_bucket_that_says_403_for_what_it_has_not_is_empty_but_a_hub_that_does_knows_us_not(
+    script: tuple[type[Scripted], str], tmp_path: Path
+) -> None:
+    server, url = script
+    server.answers = {
+        f"/pushed/{slot}": (403, {}, b"<Error>AccessDenied") for slot in slots(DEVICE, ["valley"])
+    }
+
+    assert pulled(web(url)) == []
+    with pytest.raises(Unauthorised, match="username"):
+        web(url, tmp_path).pull(print)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_any_server_that_takes_a_post_takes_heartbeats(
+    script: tuple[type[Scripted], str], status: int
+) -> None:
+    server, url = script
+    server.answers[f"/heartbeats/{DEVICE}"] = (status, {}, b"")
+    web("", heartbeat_url=url).tell(b'{"a": 1}')
+    ((_, headers, body),) = server.asked
+    assert (headers["Content-Type"], body) == ("application/json", b'{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    "answer", [(200, {"Content-Type": "text/html"}, PORTAL), (302, {}, b""), (500, {}, b"")]
+)
+def test_a_portals_page_is_no_receipt_for_a_heartbeat(
+    script: tuple[type[Scripted], str], answer: tuple[int, dict[str, str], bytes]
+) -> None:
+    server, url = script
+    server.answers[f"/heartbeats/{DEVICE}"] = answer
+    with pytest.raises(Unreachable):
+        web(url).tell(b"{}")
+
+
+# ── A turn ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bench:
+    """A home with its ties in hand."""
+
+    def __init__(self, url: str, **more: Any) -> None:
+        self.time = FakeTime()
+        self.facts = facts()
+        self.got: list[bytes] = []
+        self.memory: dict[str, Any] = {}
+        self.state = "none"
+        ties = Ties(self.got.append, lambda: self.facts, self.report, self.remember)
+        settings = HomeSettings(url=url, every=Duration(900), **more)
+        self.home = Home(settings, DEVICE, ["valley"], ties, self.time, self.time.sleep)
+
+    def report(self) -> dict[str, Any]:
+        """As `pushed` would."""
+        last = hashlib.sha256(self.got[-1]).hexdigest() if self.got else None
+        return {"state": self.state, "last_received_hash": last}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """As the catalog would."""
+        self.memory = memory
+
+    def live(self, seconds: float) -> None:
+        """Tick through so much time."""
+        for _ in range(int(seconds // self.home.tick_every)):
+            self.time.sleep(self.home.tick_every)
+            self.home.tick()
+
+
+def beats(server: type[Scripted]) -> list[dict[str, Any]]:
+    return [json.loads(body) for path, _, body in server.asked if path.startswith("/heartbeats")]
+
+
+def test_a_turn_asks_before_it_tells_so_that_what_came_is_confirmed_at_once(
+    script: tuple[type[Scripted], str],
+) -> None:
+    server, url = script
+    server.answers = {f"/pushed/{ALL}": (200, {}, ONE), f"/heartbeats/{DEVICE}": (200, {}, b"{}")}
+    bench = Bench(url)
+
+    bench.live(900)
+
+    assert bench.got == [ONE]
+    assert [beat["pushed"]["last_received_hash"] for beat in beats(server)] == [
+        hashlib.sha256(ONE).hexdigest()
+    ]
+    assert bench.memory["ways"]["web"]["error"] is None
+
+
+def test_it_tells_every_interval_and_soon_after_a_change_of_verdict(
+    script: tuple[type[Scripted], str],
+) -> None:
+    server, url = script
+    server.answers = {f"/heartbeats/{DEVICE}": (200, {}, b"{}")}
+    bench = Bench("", heartbeat_url=url)
+    bench.live(5 * 3600)
+    told = len(beats(server))
+    assert 18 <= told <= 23
+    while len(beats(server)) == told:
+        bench.live(10)
+    bench.live(350)  # the third of an interval that must lie between two
+
+    bench.facts = facts(verdict="failing", reasons=["no pictures"])
+    bench.live(130)
+
+    assert [beat["verdict"] for beat in beats(server)[told + 1 :]] == ["failing"]
+
+
+def test_a_start_with_settings_on_trial_is_news(script: tuple[type[Scripted], str]) -> None:
+    server, url = script
+    server.answers = {f"/heartbeats/{DEVICE}": (200, {}, b"{}")}
+    random.seed(2)  # neither would call by itself so soon
+    before, same, other = (Bench("", heartbeat_url=url) for _ in range(3))
+    before.live(1000)
+    same.home.recall(before.memory)
+    other.home.recall(before.memory)
+    other.state = "trial"
+    server.asked.clear()
+
+    same.live(80)
+    assert beats(server) == []
+    other.live(80)
+    assert [beat["pushed"]["state"] for beat in beats(server)] == ["trial"]
+
+
+def test_at_most_one_heartbeat_waits_and_it_is_the_newest(script: tuple[type[Scripted], str]) -> None:
+    server, url = script
+    server.answers = {f"/heartbeats/{DEVICE}": (500, {}, b"")}
+    bench = Bench("", heartbeat_url=url)
+    for number in range(20):
+        bench.facts = facts(at=f"before {number}", verdict="failing" if number % 2 else "ok")
+        bench.live(3600)
+    assert len(beats(server)) > 20
+    server.asked.clear()
+    server.answers = {f"/heartbeats/{DEVICE}": (200, {}, b"{}")}
+    bench.facts = facts(at="now")
+
+    bench.live(4 * 900)
+
+    assert {beat["at"] for beat in beats(server)} == {"now"}
+    assert len(beats(server)) <= 5
+
+
+def test_silence_at_home_is_a_fact_and_a_warning_when_it_is_old_but_no_error(
+    script: tuple[type[Scripted], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bench = Bench("http://127.0.0.1:9")
+
+    bench.live(2 * 3600)
+    early = complaint(bench.memory, 900, bench.time.wall() - 3600)
+    late = complaint(bench.memory, 900, bench.time.wall())
+
+    assert early is None
+    assert late is not None
+    assert "no heartbeat went home for 2 h: 127.0.0.1:9: it refuses the connection" in late
+    assert [record.levelname for record in caplog.records if record.name.startswith("trapsync")] == ["INFO"]
+
+
+def test_one_way_that_works_is_enough() -> None:
+    bad = {"reached": None, "since": 0.0, "error": "no"}
+    good = {"reached": 0.0, "since": None, "error": None}
+    assert complaint({"ways": {"web": bad, "mqtt": good}}, 900, 10**6) is None
+    assert complaint({"ways": {"web": bad}}, 900, 10**6) is not None
+    assert complaint({}, 900, 10**6) is None
+
+
+def test_somebody_on_site_need_not_wait(script: tuple[type[Scripted], str]) -> None:
+    server, url = script
+    server.answers = {f"/heartbeats/{DEVICE}": (500, {}, b"")}
+    bench = Bench("", heartbeat_url=url)
+    bench.live(3600)
+    server.asked.clear()
+    bench.home.call_now()
+    bench.live(10)
+    assert len(beats(server)) == 1
+
+
+def test_without_an_address_there_is_no_home() -> None:
+    bench = Bench("")
+    bench.live(3600)
+    assert not bench.home.is_on
+    assert bench.memory == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ({"url": "hub.example.org"}, "home.url: 'hub.example.org' is not an address"),
+        ({"url": "https://me:secret@hub.example.org"}, "passwords do not belong there"),
+        ({"heartbeat_url": "ftp://x"}, "home.heartbeat_url: 'ftp://x' is not"),
+        ({"username": "trap"}, "goes with a password_file"),
+        ({"password_file": "p"}, "goes with a password_file"),
+        ({"every": "0 s"}, "home.every: 0 s is not between 1 s and 7 days"),
+        ({"mqtt": {"host": "mqtt://broker"}}, "home.mqtt.host: 'mqtt://broker' is no name"),
+        ({"mqtt": {"prefix": "a/#"}}, "home.mqtt.prefix: 'a/#' is no beginning"),
+        ({"mqtt": {"port": 0}}, "home.mqtt.port: 0 is not between"),
+        ({"ur": "x"}, "did you mean 'url'?"),
+    ],
+)
+def test_a_wrong_address_is_one_line(table: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        decode(table, HomeSettings, "trapsync.toml", "home")
+    assert complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)
