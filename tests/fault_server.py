@@ -52,7 +52,7 @@ _RATE = 50_000  # bytes per second: a link at the edge of the village's cell
 class FaultServer:
     """The server. Faults are named; `_Handler.faults` says what each does."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, port: int = 0) -> None:
         self.backend = backend
         self.requests: list[str] = []  # their names, in the order of arrival
         self.received = Counter[str]()  # bytes of body by name
@@ -63,7 +63,7 @@ class FaultServer:
         self._plans: dict[str, deque[str]] = defaultdict(deque)
         self._planned = Counter[str]()
         self._lock = threading.Lock()
-        self._server = self._listen(0)
+        self._server = self._listen(port)
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
 

@@ -12,7 +12,7 @@ import resource
 import signal
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +37,8 @@ def prepare(memory: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    os.nice(5)
+    with suppress(OSError):  # politeness only, and the service may not do it
+        os.nice(5)
 
 
 def examine(spool: Path, path: str) -> Image:
