@@ -1,6 +1,7 @@
 """The real daemon, from end to end: pictures in, images at the hub, signals, misfortunes."""
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -249,3 +250,18 @@ def test_the_daemon_stays_below_64_megabytes(tmp_path: Path) -> None:
             status = Path(f"/proc/{trap.pid}/status").read_text()
             peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
             assert peak < 64 * 1024, f"{peak / 1024:.1f} MB"
+
+
+def test_what_the_sensors_say_is_in_the_images_and_one_that_hangs_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "celsius").write_text("17500\n")
+    os.mkfifo(tmp_path / "hangs")
+    more = f"""
+        [sensors]
+        lead = "300 ms"
+        temperature = "{tmp_path / "celsius"}"
+        humidity = "{tmp_path / "hangs"}"
+        battery_command = ["echo", "81"]"""
+    with daemon.running(tmp_path, more, camera="simulated", arguments=("--captures", "3")) as trap:
+        trap.until(lambda f: f["ledger"]["captured"] == 3)
+        told = [row["metadata"] for row in json.loads(trap.run("images", "--json").stdout)]
+    assert [(one["temp"], one["hum"], one["bat"]) for one in told] == [(17.5, -1.0, 81.0)] * 3

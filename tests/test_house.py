@@ -19,7 +19,7 @@ LAYERS = [
     ["cli"],
     ["service", "by_hand", "doctor"],
     [
-        *("status", "trap", "verify", "processes", "hands", "timing", "linked"),
+        *("status", "trap", "verify", "processes", "hands", "timing", "linked", "sensors"),
         *("pushed", "pushable", "remembered"),
     ],
     ["pipeline"],
@@ -187,7 +187,7 @@ def mentions(tree: ast.AST) -> set[str]:
 
 @pytest.mark.parametrize("module", PROGRAM)
 def test_nothing_but_service_processes_and_hands_starts_a_thread_or_a_process(module: str) -> None:
-    if module in {"service", "processes", "hands"}:
+    if module in {"service", "processes", "hands", "sensors"}:
         return
     starting = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "ProcessPoolExecutor"}
     starting |= {"ProcessPool", "os.fork", "os.system", "os.posix_spawn", "Process"}

@@ -11,7 +11,7 @@ import misfortunes
 from trapsync import processes
 from trapsync.errors import CameraError, DamagedImage, StorageError
 from trapsync.examine import examine
-from trapsync.image import Found, Image
+from trapsync.image import UNKNOWN, Found, Image
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.quantities import Duration, Size
 from trapsync.settings import Camera, Capture, Ingest, Settings, Storage
@@ -162,7 +162,7 @@ def test_a_camera_whose_daemon_died_stores_its_picture_and_ends_in_silence(
     script(tmp_path, "ok")
     pipe = camera._start()
     assert camera._process
-    pipe.send(frozenset())
+    pipe.send((frozenset(), UNKNOWN))
     pipe.close()
     camera._process.join(20)
     assert camera._process.exitcode == 0

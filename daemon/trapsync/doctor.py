@@ -10,6 +10,7 @@ from trapsync.destinations import Finding, Tools, connect
 from trapsync.device import device_id
 from trapsync.errors import CatalogError, TrapsyncError
 from trapsync.pipeline import free_bytes
+from trapsync.sensors import sources
 from trapsync.settings import Settings
 from trapsync.status import UNSURE_ADVICE
 from trapsync.trap import holder, open_to_read, place
@@ -20,6 +21,7 @@ def examine_trap(settings: Settings, clock: Clock, tools: Tools, source: Path) -
     return [
         _device(settings),
         _camera(settings),
+        _sensors(settings),
         _schedule(settings),
         *_folders(settings),
         _space(settings),
@@ -59,6 +61,11 @@ def _camera(settings: Settings) -> Finding:
         "camera",
         "picamera2 is not installed: sudo apt install python3-picamera2, in a venv that sees system packages",
     )
+
+
+def _sensors(settings: Settings) -> Finding:
+    known = ", ".join(f"{one.name} from {one.command[-1]}" for one in sources(settings.sensors))
+    return Finding("ok", "sensors", known or "none: temperature and humidity of the images are unknown")
 
 
 def _schedule(settings: Settings) -> Finding:

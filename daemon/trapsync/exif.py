@@ -85,7 +85,7 @@ class Facts:
     altitude: float = 0.0
     temperature: float | None = None
     humidity: float | None = None
-    battery: int | None = None
+    battery: float | None = None
     last_sync: int | None = None
     button: bool = False
     evidence: Evidence | None = None

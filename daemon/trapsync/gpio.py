@@ -4,9 +4,13 @@ gpiozero comes from the system (`apt install python3-gpiozero python3-lgpio`) or
 loaded only where a pin is set. Pins are named by their BCM number, as in `GPIO17`.
 """
 
+import logging
+from contextlib import suppress
 from typing import Any
 
 from trapsync.errors import GpioError
+
+log = logging.getLogger(__name__)
 
 _NOT_INSTALLED = (
     "gpiozero is missing: run `sudo apt install python3-gpiozero python3-lgpio`, "
@@ -22,22 +26,7 @@ class Output:
     """
 
     def __init__(self, pin: int, *, active_high: bool = True) -> None:
-        self._name = f"GPIO{pin}"
-        self._device = self._made(pin, active_high)
-
-    def _made(self, pin: int, active_high: bool) -> Any:
-        try:
-            from gpiozero import OutputDevice
-        except ImportError as error:
-            raise GpioError(f"{_NOT_INSTALLED} ({error})") from None
-        try:
-            return OutputDevice(pin, active_high=active_high, initial_value=False)
-        except Exception as error:  # each of its pin factories has errors of its own
-            words = " ".join(str(error).split()) or type(error).__name__
-            raise GpioError(
-                f"{self._name} cannot be used ({words}): is another program using it, "
-                f"and is the daemon's user in the group gpio?"
-            ) from error
+        self._device = _made(pin, "OutputDevice", active_high=active_high, initial_value=False)
 
     def on(self) -> None:
         """Switch it on."""
@@ -52,3 +41,39 @@ class Output:
         if not self._device.closed:
             self._device.off()
             self._device.close()
+
+
+class Button:
+    """A button between a pin and ground, held up by the Pi's own resistor; without a pin there is none.
+
+    It is no reason to miss a picture: one that cannot be read is not pressed, and that is said once.
+    """
+
+    def __init__(self, pin: int | None) -> None:
+        self._device: Any = None
+        try:
+            if pin is not None:
+                self._device = _made(pin, "InputDevice", pull_up=True)
+        except GpioError as error:
+            log.error("no button: %s", error)
+
+    def is_pressed(self) -> bool:
+        """Whether somebody holds it down now."""
+        with suppress(Exception):  # each of gpiozero's pin factories has errors of its own
+            return self._device is not None and bool(self._device.is_active)
+        return False
+
+
+def _made(pin: int, kind: str, **options: Any) -> Any:
+    try:
+        import gpiozero
+    except ImportError as error:
+        raise GpioError(f"{_NOT_INSTALLED} ({error})") from None
+    try:
+        return getattr(gpiozero, kind)(pin, **options)
+    except Exception as error:  # each of its pin factories has errors of its own
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise GpioError(
+            f"GPIO{pin} cannot be used ({words}): is another program using it, "
+            f"and is the daemon's user in the group gpio?"
+        ) from error

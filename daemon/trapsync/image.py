@@ -89,6 +89,22 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What the sensors said at a capture: degrees Celsius, and per cent; None is unknown.
+
+    `button` is whether somebody held the button down: a picture taken by hand, or to mark a visit.
+    """
+
+    temperature: float | None = None
+    humidity: float | None = None
+    battery: float | None = None
+    button: bool = False
+
+
+UNKNOWN = Reading()
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image as examined. It is never changed: a file with other bytes is another image.
 

@@ -26,7 +26,7 @@ from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
 from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
 from trapsync.examine import thumbnail_paths
-from trapsync.image import Evidence, Found, Image, TrapName, place_of
+from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName, place_of
 from trapsync.quarantine import is_text, quarantine
 from trapsync.settings import Prune, Settings, Storage, Trap
 from trapsync.watch import Patience, look, walk
@@ -51,12 +51,19 @@ _ATTEMPTS_WHILE_OTHERS_PASS = 5
 # ── Capture ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def capture(camera: Camera, settings: Settings, device: str, clock: Clock, taken: Container[str] = ()) -> str:
+def capture(
+    camera: Camera,
+    settings: Settings,
+    device: str,
+    clock: Clock,
+    taken: Container[str] = (),
+    reading: Reading = UNKNOWN,
+) -> str:
     """Take one picture and store it durably in the spool; the path there, relative to it.
 
     When this returns, the image survives a power cut. Runs in the camera's own process. `taken` are names
-    of images that have left the card. Raises CameraError, or StorageError when the card is too full or
-    refuses.
+    of images that have left the card, `reading` is what the sensors said. Raises CameraError, or
+    StorageError when the card is too full or refuses.
     """
     # A card that is nearly full stops the trap here, before it eats what is not delivered yet.
     require_space(settings.storage)
@@ -72,7 +79,7 @@ def capture(camera: Camera, settings: Settings, device: str, clock: Clock, taken
     # Meanwhile an image whose time was corrected may have got that name: then this one moves on.
     while True:
         name = _free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
-        jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen))
+        jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen, reading))
         path = f"{name.folder}/{name}"
         with suppress(FileExistsError):
             durable.write(settings.storage.spool / path, [jpeg], replace=False)
@@ -118,7 +125,7 @@ def _free_name(spool: Path, device: str, wall: float, taken: Container[str]) -> 
     return name
 
 
-def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence) -> exif.Facts:
+def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence, reading: Reading) -> exif.Facts:
     return exif.Facts(
         taken=taken,
         model=frame.model,
@@ -131,6 +138,10 @@ def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence) -> exif.Fa
         latitude=trap.latitude,
         longitude=trap.longitude,
         altitude=trap.altitude,
+        temperature=reading.temperature,
+        humidity=reading.humidity,
+        battery=reading.battery,
+        button=reading.button,
         evidence=seen,
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures import TimeoutError as DeadlinePassed
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -22,11 +23,11 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from trapsync import cameras, examine
+from trapsync import cameras, examine, gpio
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock
 from trapsync.errors import CameraError, DamagedImage, StorageError, TrapsyncError
-from trapsync.image import Correction, Found, Image
+from trapsync.image import UNKNOWN, Correction, Found, Image, Reading
 from trapsync.settings import Camera as CameraSettings
 from trapsync.settings import Flash, Ingest, Settings, Storage
 
@@ -79,10 +80,11 @@ class CameraProcess:
         self._odd_pictures = 0
         self.oddity: str | None = None
 
-    def capture(self, taken: Set[str] = frozenset()) -> str:
+    def capture(self, taken: Set[str] = frozenset(), reading: Reading = UNKNOWN) -> str:
         """Have one picture taken and stored; its path in the spool. Raises CameraError, StorageError.
 
-        `taken` are names that it must not get, besides those in the spool.
+        `taken` are names that it must not get, besides those in the spool; `reading` is what the sensors
+        say, which goes into its EXIF.
         """
         camera = self._settings.camera
         if self._process and self._clock.monotonic() - self._started > camera.recycle:
@@ -91,7 +93,7 @@ class CameraProcess:
         deadline = cameras.patience(camera) + (0.0 if self._pipe else _TO_START)
         pipe = self._pipe or self._start()
         try:
-            pipe.send(taken)
+            pipe.send((taken, reading))
             if not pipe.poll(deadline):
                 self._kill()
                 raise CameraError(
@@ -207,19 +209,21 @@ def _run_camera(
     from trapsync import pipeline
 
     camera = _Observed(make(settings.camera, device), settings.camera)
+    button = gpio.Button(settings.sensors.button)
     is_open = False
     rests = settings.capture.every > _RHYTHM
     answer: tuple[str, str | None] | TrapsyncError
     while True:
         try:
-            taken = pipe.recv()
+            taken, felt = pipe.recv()
         except (EOFError, OSError):  # the daemon is done with us
             break
         try:
             if not is_open:
                 camera.open()
                 is_open = True
-            path = pipeline.capture(camera, settings, device, clock, taken)
+            felt = replace(felt, button=button.is_pressed())
+            path = pipeline.capture(camera, settings, device, clock, taken, felt)
             answer = path, camera.oddity
         except StorageError as error:  # no fault of the camera's
             answer = error

@@ -39,6 +39,7 @@ from trapsync.inbox import Inbox
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.reserve import Reserve
+from trapsync.sensors import Sensors
 from trapsync.settings import Settings, load
 from trapsync.signs import Board
 from trapsync.timetable import Every
@@ -97,6 +98,7 @@ class Service:
         self._oddity: str | None = None
         self._uncorrected = timing.Failures(self._clock)
         self._inbox = Inbox(self._clock)
+        self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
@@ -246,6 +248,7 @@ class Service:
         for thread in self._threads:
             thread.join(3.0 if thread.name == "capture" else 0.5)  # a picture under way may be finished
         self._camera.close()
+        self._sensors.close()
         self._examiners.close()
         for thread in self._threads:
             thread.join(0.5)
@@ -265,10 +268,10 @@ class Service:
     def _capture(self) -> None:
         """Take a picture every so often. A missed one is not made up for; the rhythm stays."""
         every, clock = self.settings.capture.every, self._clock
-        due, failures = clock.monotonic(), self._failures_before()
+        due, failures = clock.monotonic() + self._sensors.lead, self._failures_before()
         self._board.beat("capture", self._patience())
         self._camera.put_out()  # the daemon before this one may have been killed in the middle of a picture
-        while self._captures != 0 and not self._stop.wait(max(0.0, due - clock.monotonic())):
+        while self._captures != 0 and not self._wait_for_picture(due):
             due = max(due + every, clock.monotonic())
             self._rest = 0.0
             if schedule.is_open(self.settings.capture.windows, self._place, local_time(clock)):
@@ -280,10 +283,18 @@ class Service:
         self._board.rest("capture")
         self._stop.wait()
 
+    def _wait_for_picture(self, due: float) -> bool:
+        """Wait until a moment of the monotonic clock, and have the sensors asked a little before; True: stop."""
+        lead = min(self._sensors.lead, self.settings.capture.every / 2)
+        if self._stop.wait(max(0.0, due - lead - self._clock.monotonic())):
+            return True
+        self._sensors.begin()
+        return self._stop.wait(max(0.0, due - self._clock.monotonic()))
+
     def _capture_once(self, failures: int) -> int:
         """One picture; the number of failures in a row. Only a new image is a sign of life."""
         try:
-            path = self._camera.capture(self._taken_names())
+            path = self._camera.capture(self._taken_names(), self._sensors.reading())
         except StorageError as error:
             self._board.beat("capture", self._patience())  # the trap waits on purpose
             return self._capture_failed(failures, error)

@@ -151,6 +151,28 @@ class Camera(Table, frozen=True):
             raise ValueError("zoom: must be [x, y, width, height], fractions inside the sensor (0 to 1)")
 
 
+class Sensors(Table, frozen=True):
+    """[sensors]: what is measured for each picture. A path is a file in thousandths; "" is no sensor."""
+
+    temperature: str = "auto"
+    humidity: str = "auto"
+    battery: Path | None = None
+    battery_command: tuple[str, ...] = ()
+    button: int | None = None
+    lead: Duration = Duration(5)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, lead=(0.1, 60))
+        for key in ("temperature", "humidity"):
+            if getattr(self, key) not in {"", "auto"} and not getattr(self, key).startswith("/"):
+                raise ValueError(f'{key}: must be "auto", "" or the path of a file below /sys')
+        if self.button is not None:
+            within(self, button=(0, 27))
+        if self.battery and self.battery_command:
+            raise ValueError("battery_command: there is battery as well; only one of them can be")
+
+
 class Capture(Table, frozen=True):
     """[capture]: when pictures are taken."""
 
@@ -326,6 +348,7 @@ class Settings(Table, frozen=True):
     trap: Trap = Trap()
     storage: Storage = Storage()
     camera: Camera = Camera()
+    sensors: Sensors = Sensors()
     capture: Capture = Capture()
     ingest: Ingest = Ingest()
     prune: Prune = Prune()
