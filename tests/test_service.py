@@ -306,7 +306,7 @@ class Unlucky:
         self.tried: list[float] = []
         self.time = FakeTime()
 
-    def capture(self, _taken: object) -> str:
+    def capture(self, _taken: object, _reading: object) -> str:
         self.tried.append(self.time.monotonic())
         if len(self.tried) <= self.tries:
             raise self.error
