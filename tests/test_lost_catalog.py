@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,12 +18,14 @@ import daemon
 import drawn
 from bench import Memory, Trap
 from trapsync import by_hand
+from trapsync.catalog.pages import PageSeals
 from trapsync.destinations import directory, manifest
 from trapsync.inbox import Inbox
 from trapsync.settings import Settings
 from trapsync.trap import open_catalog
 
 FLIPS = int(os.environ.get("TRAPSYNC_FLIPS", "100"))
+LEAST_FOUND = {1: 0.12, 40: 0.95}
 FILES = int(os.environ.get("TRAPSYNC_FILES", "20000"))
 
 
@@ -276,6 +279,7 @@ def test_bytes_turned_over_anywhere_lose_nothing_and_send_nothing_twice(
         for _ in range(bytes_each):
             damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
         one.storage.catalog.write_bytes(damaged)
+        assert not PageSeals(one.storage.catalog).hold()
         one.start()
         found += (one.storage.state / "catalog.damaged-1").exists()
         one.time.sleep(8 * 86400)  # the longest wait that is believed
@@ -288,7 +292,9 @@ def test_bytes_turned_over_anywhere_lose_nothing_and_send_nothing_twice(
             assert one.home.stored[key] in digests
         one.catalog.close()
         shutil.rmtree(one.folder)
-    assert found > FLIPS / 6  # the others fell on pages that hold nothing yet
+    # The others fell where nothing is yet: of 600 single ones 140 made it a catalog that is put aside.
+    assert found >= LEAST_FOUND[bytes_each] * FLIPS
+    sys.stdout.write(f"{FLIPS} times {bytes_each}: all noticed, {found} put aside\n")
 
 
 def test_more_files_than_the_inbox_holds_are_found_by_hand_too(

@@ -12,10 +12,10 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -26,14 +26,15 @@ from sqlite_utils import Database
 import bench
 import drawn
 from conformance import tools
-from trapsync import durable, failpoint, pipeline, quarantine, soundness
+from trapsync import durable, examine, exif, failpoint, pipeline, quarantine, soundness, timing
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.catalog import Catalog
+from trapsync.clock import Clock
 from trapsync.destinations import Receipt, directory
-from trapsync.errors import CatalogError, Failed, Refused, StorageError, Unreachable
-from trapsync.image import Image
+from trapsync.errors import CatalogError, DamagedImage, Failed, Refused, StorageError, Unreachable
+from trapsync.image import Correction, Image
 from trapsync.migrations import migrations
-from trapsync.settings import Settings
+from trapsync.settings import Settings, Trap
 from trapsync.trap import open_catalog
 
 EXAMPLES = int(os.environ.get("TRAPSYNC_EXAMPLES", "60"))
@@ -144,10 +145,16 @@ class Life(RuleBasedStateMachine):
         self.safe: set[str] = set()  # whatever was whole on the card once
         self.taken_away: set[str] = set()  # by people
         self.pruned: set[str] = set()
+        self.proven: set[str] = set()  # these may go at any time
         self.pocket: list[tuple[str, bytes]] = []  # files that were taken away, and where they lay
         self.unfinished: dict[str, bytes] = {}
         self.begun: dict[str, tuple[str, float]] = {}
         self.files = 0
+        self.first: dict[str, str] = {}  # digest of a corrected file -> of the one that it replaces
+        self.truth: dict[str, tuple[float, str]] = {}  # when each picture was really taken, and in which boot
+        self.lied: set[str] = set()  # boots in which a clock that counts as synchronised was stepped
+        self.world = self.trap.time.wall() - self.trap.time.monotonic()
+        self.failures = timing.Failures(self.trap.time)
 
     def teardown(self) -> None:
         try:
@@ -167,12 +174,20 @@ class Life(RuleBasedStateMachine):
         return [one for one in every if one.name in self.required]
 
     def on_card(self) -> dict[str, str]:
-        """Path to digest of every whole picture in the spool."""
-        found = {path: digest(self.spool / path) for path in self.trap.on_card()}
+        """Path to digest of every whole picture in the spool; of a corrected one to that of the first file."""
+        found = {path: self.origin(digest(self.spool / path)) for path in self.trap.on_card()}
         return {path: one for path, one in found.items() if one in self.safe and path.isprintable()}
 
+    def origin(self, one: str) -> str:
+        """The digest that a picture had at first."""
+        return self.first.get(one, one)
+
     def held(self, name: str) -> dict[str, str]:
-        """What a destination holds: where, and which digest."""
+        """What a destination holds: where, and of which first digest."""
+        return {where: self.origin(one) for where, one in self.stored(name).items()}
+
+    def stored(self, name: str) -> dict[str, str]:
+        """What a destination holds: where, and of which digest."""
         if name == "stick":
             root = self.stick_folder if self.stick_folder.exists() else self.folder / "pulled"
             return {str(p.relative_to(root)): digest(p) for p in root.rglob("*.jp*g") if p.is_file()}
@@ -211,17 +226,42 @@ class Life(RuleBasedStateMachine):
     def begin(self, gallery: bool, stick: bool | None) -> None:
         self.configure(True, gallery, stick)
 
-    def die(self) -> None:
-        """End as a kill ends it: what is in the write-ahead log stays there."""
+    def files_left(self) -> dict[Path, bytes]:
+        """What a kill at this moment leaves of the catalog."""
         files = [Path(f"{self.trap.storage.catalog}{suffix}") for suffix in ("", "-wal")]
-        left = [file.read_bytes() if file.exists() else None for file in files]
+        return {file: file.read_bytes() for file in files if file.exists()}
+
+    def die(self, left: dict[Path, bytes] | None = None) -> None:
+        """End as a kill ends it, now or when that was left: what is in the write-ahead log stays there."""
+        left = self.files_left() if left is None else left
         self.trap.catalog._db.close()
-        for file, content in zip(files, left, strict=True):
-            if content is not None:
-                file.write_bytes(content)
+        for file, content in left.items():
+            file.write_bytes(content)
+
+    def reboot(self) -> None:
+        """The machine starts anew. Time goes on, and the clock, if it was right, is right again."""
+        now = self.now()
+        self.trap.time.reboot()
+        self.world = now - self.trap.time.monotonic()
+        if self.trap.time.is_trusted and abs(self.trap.time.wall() - now) > 1:
+            self.lied.add(self.trap.time.boot_id())
+
+    def now(self) -> float:
+        """The time that it really is."""
+        return self.trap.time.monotonic() + self.world
 
     def start(self) -> None:
-        self.trap.catalog = open_catalog(self.settings, self.trap.time)
+        opening = Catalog.open
+
+        def remembered(path: Path, clock: Clock, **how: bool) -> Catalog:
+            """Killed before it is told, it must be closed all the same: SQLite minds others of its process."""
+            self.trap.catalog = opening(path, clock, **how)
+            return self.trap.catalog
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Catalog, "open", remembered)
+            open_catalog(self.settings, self.trap.time)
+        self.failures = timing.Failures(self.trap.time)
         self.trap.patience = type(self.trap.patience)(self.trap.settle)
         self.trap.catalog.register((name, "any", required) for name, required in self.required.items())
 
@@ -241,7 +281,7 @@ class Life(RuleBasedStateMachine):
     def kill(self, reboot: bool) -> None:
         self.die()
         if reboot:
-            self.trap.time.reboot()
+            self.reboot()
         self.start()
 
     @rule(which=st.sampled_from(["deleted", "deleted with its log", "log deleted", "cut", "empty"]))
@@ -275,18 +315,20 @@ class Life(RuleBasedStateMachine):
         self.start()
 
     @rule(
-        step=st.sampled_from(["ingest", "deliver", "prune", "capture", "register"]),
+        step=st.sampled_from(["ingest", "deliver", "prune", "capture", "register", "settle"]),
         hits=st.integers(0, 12),
         reboot=st.booleans(),
     )
     def kill_in_the_middle(self, step: str, hits: int, reboot: bool) -> None:
         """At the n-th durable step of whatever it does."""
         before, files = self.on_card(), self.trap.on_card()
+        left: dict[Path, bytes] | None = None
 
         def hit(name: str) -> None:
-            nonlocal hits
+            nonlocal hits, left
             hits -= 1
             if hits < 0:
+                left = self.files_left() if left is None else left
                 raise Killed(name)
 
         steps: dict[str, Callable[[], object]] = {
@@ -295,6 +337,7 @@ class Life(RuleBasedStateMachine):
             "prune": self.prune_all,
             "capture": self.take_a_picture,
             "register": self.start,
+            "settle": self.put_times_right,
         }
         if step == "register":
             self.die()
@@ -303,14 +346,16 @@ class Life(RuleBasedStateMachine):
             with suppress(Killed):
                 steps[step]()
         self.note_what_was_pruned(before)
+        if step == "prune":
+            self.prove(self.leaving())
         for path in self.trap.on_card() - files if step == "capture" else ():
-            self.acknowledge((self.spool / path).read_bytes())  # under its final name it is complete
-        self.die()
+            self.acknowledge_capture(path)  # under its final name it is complete
+        self.die(left)
         if reboot:
-            self.trap.time.reboot()
+            self.reboot()
         self.start()
 
-    @rule(step=st.sampled_from(["ingest", "deliver", "prune", "capture"]), after=st.integers(0, 4))
+    @rule(step=st.sampled_from(["ingest", "deliver", "prune", "capture", "settle"]), after=st.integers(0, 4))
     def fill_the_card(self, step: str, after: int) -> None:
         """No room any more, neither for files nor for the catalog, after some more writes."""
         before = self.on_card()
@@ -339,6 +384,7 @@ class Life(RuleBasedStateMachine):
             "deliver": self.deliver_all,
             "prune": self.prune_all,
             "capture": self.take_a_picture,
+            "settle": self.put_times_right,
         }
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(durable, "write", write_or_not)
@@ -346,6 +392,8 @@ class Life(RuleBasedStateMachine):
             with suppress(StorageError, CatalogError):
                 steps[step]()
         self.note_what_was_pruned(before)
+        if step == "prune":
+            self.prove(self.leaving())
 
     # The four verbs
 
@@ -357,7 +405,12 @@ class Life(RuleBasedStateMachine):
     def take_a_picture(self) -> None:
         taken = self.trap.catalog.names_from(drawn.DEVICE, self.trap.time.wall())
         path = pipeline.capture(self.camera, self.settings, drawn.DEVICE, self.trap.time, taken)
-        self.acknowledge((self.spool / path).read_bytes())
+        self.acknowledge_capture(path)
+
+    def acknowledge_capture(self, path: str) -> None:
+        content = (self.spool / path).read_bytes()
+        self.acknowledge(content)
+        self.truth[hashlib.sha256(content).hexdigest()] = self.now(), self.trap.time.boot_id()
 
     @rule(wait=st.booleans())
     def ingest(self, wait: bool) -> None:
@@ -373,10 +426,10 @@ class Life(RuleBasedStateMachine):
         assert {row["kept_as"] for row in self.trap.catalog.quarantined()} == kept
         # All that is whole on the card is an image that is there; all else is gone, and accounted for.
         rows = self.rows("SELECT sha256, gone_at IS NULL, state FROM images")
-        here = {one for one, is_here, _ in rows if is_here}
+        here = {self.origin(one) for one, is_here, _ in rows if is_here}
         assert here == set(self.on_card().values()) - self.leaving()
         for one, is_here, state in rows:
-            assert is_here or state == "dropped" or one in self.everywhere()
+            assert is_here or state == "dropped" or self.origin(one) in self.everywhere()
 
     def is_young(self, path: str) -> bool:
         """Whether an unfinished file was there for less than its settling time."""
@@ -386,9 +439,8 @@ class Life(RuleBasedStateMachine):
 
     def leaving(self) -> set[str]:
         """What is pruned already, and whose file goes with the next pruning."""
-        return {
-            one for (one,) in self.rows("SELECT sha256 FROM images JOIN files ON image_id = id WHERE leaving")
-        }
+        rows = self.rows("SELECT sha256 FROM images JOIN files ON image_id = id WHERE leaving = 1")
+        return {self.origin(one) for (one,) in rows}
 
     def everywhere(self) -> set[str]:
         """Whatever any destination holds."""
@@ -401,9 +453,15 @@ class Life(RuleBasedStateMachine):
         self.deliver_all()
 
     def deliver_all(self) -> None:
+        rows = self.rows("SELECT sha256, coalesce(timing IN ('held', 'unsure'), 0) FROM images")
+        held = {self.origin(one) for one, is_held in rows if is_held}
+        held -= {self.origin(one) for one, is_held in rows if not is_held}  # there twice, corrected once
+        before = {name: set(self.held(name).values()) for name in self.required}
         for destination in self.destinations():
             if self.trap.catalog.may_go(destination.name):
                 self.trap.deliver(destination)
+        for name, there in before.items():
+            assert not (set(self.held(name).values()) - there) & held, "it was to be held"
 
     @rule()
     def prune(self) -> None:
@@ -432,12 +490,17 @@ class Life(RuleBasedStateMachine):
     def note_what_was_pruned(self, before: dict[str, str]) -> None:
         """Pruned only with proof: what left the card is held by all who must have it, and by one at least."""
         gone = set(before.values()) - set(self.on_card().values())
+        self.prove(gone)
+        self.pruned |= gone
+
+    def prove(self, some: set[str]) -> None:
+        """Who must have them is said by the settings of the moment in which they were marked."""
         must = [name for name, required in self.required.items() if required]
-        for one in gone:
+        for one in some - self.proven:
             assert must
             for name in must:
                 assert one in self.held(name).values(), f"{name} never had it"
-        self.pruned |= gone
+        self.proven |= some
 
     @rule()
     def a_good_day(self) -> None:
@@ -569,6 +632,61 @@ class Life(RuleBasedStateMachine):
     @rule(step=st.sampled_from([-HOUR, HOUR, -90 * DAY, 90 * DAY]))
     def step_the_clock(self, step: float) -> None:
         self.trap.time.step_wall(step)
+        if self.trap.time.is_trusted:
+            self.lied.add(self.trap.time.boot_id())
+
+    @rule(wrong_by=st.sampled_from([-90 * DAY, -DAY, -1.0]))
+    def wake_up_with_a_wrong_clock(self, wrong_by: float) -> None:
+        """Without a battery behind it: nobody knows what time it is."""
+        self.die()
+        self.reboot()
+        self.lied.discard(self.trap.time.boot_id())
+        self.trap.time.step_wall(self.now() + wrong_by - self.trap.time.wall())
+        self.trap.time.is_trusted = False
+        self.start()
+
+    @rule()
+    def set_the_clock(self) -> None:
+        """A time server was reached."""
+        self.trap.time.step_wall(self.now() - self.trap.time.wall())
+        self.trap.time.is_trusted = True
+
+    @rule(wanted=st.sampled_from(["hold", "hold", "deliver"]))
+    def want_unsure_images(self, wanted: Literal["hold", "deliver"]) -> None:
+        self.settings = Settings(storage=self.trap.storage, trap=Trap(unsure_times=wanted))
+
+    @rule()
+    def settle(self) -> None:
+        self.put_times_right()
+
+    @rule()
+    def a_morning_without_a_clock(self) -> None:
+        self.wake_up_with_a_wrong_clock(-90 * DAY)
+        for _ in range(3):
+            self.capture(20.0)
+        self.trap.ingest()
+        self.put_times_right()
+        self.set_the_clock()
+
+    def put_times_right(self) -> None:
+        before, storage, trap = self.on_card(), self.trap.storage, self.settings.trap
+        while timing.settle(self.trap.catalog, storage, trap, self.rewrite, self.failures):
+            pass
+        self.note_what_was_pruned(before)  # what was marked goes first
+
+    def rewrite(self, corrections: Iterable[Correction]) -> Iterator[Any]:
+        """As the examiners do it, in this process; what is to be written is noted before."""
+        for one in corrections:
+            try:
+                old = (self.spool / one.image.path).read_bytes()
+                new = exif.correct(old, one.name.taken, one.offset, one.last_sync)
+                first = self.origin(hashlib.sha256(old).hexdigest())
+                self.first[hashlib.sha256(new).hexdigest()] = first
+                yield one, examine.rewrite(self.spool, one)
+            except FileNotFoundError:
+                yield one, DamagedImage("its file is not on the card")
+            except (DamagedImage, FileExistsError) as error:
+                yield one, error
 
     @rule()
     def say_retry(self) -> None:
@@ -601,11 +719,19 @@ class Life(RuleBasedStateMachine):
             """SELECT destination, key, path, digest FROM deliveries JOIN images ON id = image_id
                WHERE deliveries.state = 'delivered'"""
         ):
-            held = self.held(name)
+            stored = self.stored(name)
             if name == "stick":
-                assert proof.removeprefix("sha256:") in held.values(), path
+                assert proof.removeprefix("sha256:") in stored.values(), path
             else:
-                assert proof == f"sha256:{held[key]}"
+                assert proof == f"sha256:{stored[key]}"
+
+    @invariant()
+    def corrected_times_are_right(self) -> None:
+        rows = self.rows("SELECT sha256, rank FROM images WHERE timing = 'corrected'")
+        for one, named in rows:
+            truth, boot = self.truth[self.origin(one)]
+            # Pictures of one second have names one after another.
+            assert boot in self.lied or abs(named - truth) < 2 + len(rows)
 
     def in_the_end_everything_arrives(self) -> None:
         """The servers are well, the stick is in, the owner said retry; a week passes."""
@@ -616,6 +742,11 @@ class Life(RuleBasedStateMachine):
         self.trap.ingest()
         self.trap.time.sleep(self.trap.settle + 1)
         self.trap.ingest()
+        self.set_the_clock()
+        self.want_unsure_images("deliver")
+        self.trap.time.sleep(DAY)  # what failed is tried again once a day
+        self.put_times_right()
+        assert self.trap.catalog.timings() == {"held": 0, "unsure": 0}
         self.trap.catalog.retry()
         for _ in range(3):
             self.trap.time.sleep(8 * DAY)
@@ -623,7 +754,7 @@ class Life(RuleBasedStateMachine):
         for destination in self.destinations():
             held = self.held(destination.name)
             refused = {
-                one
+                self.origin(one)
                 for (one,) in self.rows(
                     f"""SELECT sha256 FROM deliveries JOIN images ON id = image_id
                         WHERE destination = '{destination.name}' AND deliveries.state = 'refused'"""

@@ -104,7 +104,7 @@ def open_catalog(settings: Settings, clock: Clock) -> Catalog:
     Reserve(settings.storage.state).give_up()
     is_ours = holder(settings.storage.state) in {None, os.getpid()}
     try:
-        catalog = _open_sound(path, clock, may_begin_anew=is_ours)
+        catalog = _open_sound(path, clock) if is_ours else _open_beside(path, clock)
     except CatalogError as error:
         raise _explained(error, path) from error
     if is_ours:
@@ -112,16 +112,24 @@ def open_catalog(settings: Settings, clock: Clock) -> Catalog:
     return catalog
 
 
-def _open_sound(path: Path, clock: Clock, *, may_begin_anew: bool) -> Catalog:
+def _open_sound(path: Path, clock: Clock) -> Catalog:
     try:
         return Catalog.open(path, clock)
     except CatalogDamaged as error:
-        reason = " ".join(str(error).split())  # SQLite takes several lines for it
-        if not may_begin_anew:
-            raise CatalogError(f"{reason}; restarting the daemon rebuilds it from the spool") from error
         aside = _keep_aside(path)
-        log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", reason, aside.name)
+        log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", _line(error), aside.name)
         return Catalog.open(path, clock)
+
+
+def _open_beside(path: Path, clock: Clock) -> Catalog:
+    try:
+        return Catalog.open(path, clock, beside=True)
+    except CatalogDamaged as error:
+        raise CatalogError(f"{_line(error)}; restarting the daemon rebuilds it from the spool") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())  # SQLite takes several lines for it
 
 
 def open_to_read(settings: Settings, clock: Clock) -> Catalog:
@@ -153,7 +161,7 @@ def _keep_aside(path: Path) -> Path:
     try:
         for source, target in ((newest, older), (path, newest)):
             # The log first: left alone beside a new catalog, SQLite would play it into that.
-            for suffix in ("-wal", "-shm", ""):
+            for suffix in ("-wal", "-shm", "-seals", ""):
                 _move(Path(f"{source}{suffix}"), Path(f"{target}{suffix}"))
         durable.flush_folder(path.parent)
         failpoint.hit("catalog: kept aside")

@@ -16,6 +16,7 @@ from typing import Any, Self
 from sqlite_utils import Database
 
 from trapsync import failpoint, soundness
+from trapsync.catalog.pages import PageSeals
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
 from trapsync.errors import CatalogDamaged, CatalogError
@@ -38,23 +39,27 @@ _NOT_ITS_FAULT = {
     sqlite3.SQLITE_PROTOCOL,
 }
 _PATIENCE = 5  # seconds for another process that writes; less than the ten in which a daemon must end
+_LONG_LOG = 3 * 10**6  # bytes of write-ahead log that are folded in by whoever wrote the last of them
 _MIGRATIONS = {migration.name for migration in migrations._migrations}
 
 
 class CatalogFile:
     """The catalog's file, open. Safe to use from several threads; one process writes."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock, seals: PageSeals | None = None) -> None:
+        """`seals` has who may fold the write-ahead log into the file."""
         self._db = Database(connection, execute_plugins=False)
+        self._seals = seals
         self._clock = clock
         self._lock = threading.RLock()
         # What was found damaged while it was in use: only opening it again, elsewhere, helps.
         self.damage: CatalogDamaged | None = None
 
     @classmethod
-    def open(cls, path: Path, clock: Clock) -> Self:
+    def open(cls, path: Path, clock: Clock, *, beside: bool = False) -> Self:
         """Open the catalog for writing, make or migrate it, and check that it is sound.
 
+        `beside` a daemon that is running it need not be checked again, and the daemon folds the log in.
         Raises CatalogDamaged when the file is no sound catalog, or newer than this program, and
         CatalogError when it cannot be opened for another reason.
         """
@@ -62,14 +67,21 @@ class CatalogFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             if any(Path(f"{path}{suffix}").is_dir() for suffix in ("", "-wal", "-shm")):
                 raise CatalogDamaged(f"{path}: a folder is in its place")
+            seals = None if beside else PageSeals(path)
+            is_sealed = seals is not None and seals.hold()
             connection = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.Error) as error:
             raise CatalogError(f"{path}: the catalog cannot be opened: {_reason(error)}") from error
-        catalog = cls(connection, clock)
+        catalog = cls(connection, clock, seals)
         try:
             catalog._prepare()
+            if seals and not is_sealed:
+                catalog._check()
+                seals.forget()
+                with suppress(CatalogError):
+                    catalog.checkpoint()
         # Damage meets us as a message of SQLite that is no text, or as a column that is missing, too.
         except (sqlite3.DatabaseError, CatalogDamaged, ValueError, LookupError, TypeError) as error:
             connection.close()
@@ -102,6 +114,7 @@ class CatalogFile:
             "journal_mode=WAL",
             "synchronous=FULL",
             "journal_size_limit=1048576",
+            "wal_autocheckpoint=0",  # what is folded in must be sealed
             "foreign_keys=ON",
         ):
             self._db.execute(f"PRAGMA {pragma}").fetchall()
@@ -111,6 +124,8 @@ class CatalogFile:
         if unknown:
             raise CatalogDamaged(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
         migrations.apply(self._db)
+
+    def _check(self) -> None:
         pristine = Database(memory=True, execute_plugins=False)
         migrations.apply(pristine)
         if problem := soundness.problem(self._db.conn, pristine.conn):
@@ -129,13 +144,18 @@ class CatalogFile:
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file, as far as readers allow; for idle moments."""
+        if self._seals is None:
+            return
         with self._refusing("write"):
+            self._seals.note()
             # Not with the patience of a write: a reader that stays would hold up everybody, and the end.
             self._db.execute("PRAGMA busy_timeout=0").fetchall()
             try:
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                ((is_busy, *_),) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
                 self._db.execute(f"PRAGMA busy_timeout={_PATIENCE * 1000}").fetchall()
+            if not is_busy:
+                self._seals.renew()
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[Transaction]:
@@ -158,6 +178,9 @@ class CatalogFile:
             except BaseException:
                 self._db.rollback()
                 raise
+            if self._seals and self._seals.log_size() > _LONG_LOG:
+                with suppress(CatalogError):  # the next one tries again
+                    self.checkpoint()
 
     @contextmanager
     def together(self) -> Iterator[None]:

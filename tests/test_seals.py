@@ -1,0 +1,213 @@
+"""The seals of the catalog's pages: what they vouch for is as it was, and everything else is looked at."""
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bench import Memory, Trap
+from trapsync import failpoint, soundness
+from trapsync.catalog import Catalog
+from trapsync.catalog import file as catalog_file
+from trapsync.catalog.pages import PageSeals
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where the process of the test must live on."""
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows whenever every row of a catalog is looked at."""
+    made: list[str] = []
+    real = soundness.problem
+
+    def problem(db: sqlite3.Connection, pristine: sqlite3.Connection) -> str | None:
+        made.append("looked")
+        return real(db, pristine)
+
+    monkeypatch.setattr(soundness, "problem", problem)
+    return made
+
+
+def work(trap: Trap, images: int = 8) -> None:
+    """Some images are found and delivered."""
+    home = Memory("home")
+    trap.register(home)
+    for second in range(images):
+        trap.put(second, seed=second)
+    trap.ingest()
+    trap.deliver(home)
+
+
+def kill(trap: Trap) -> None:
+    """The daemon is killed: what is in the write-ahead log stays there."""
+    files = [Path(f"{trap.storage.catalog}{suffix}") for suffix in ("", "-wal", "-seals")]
+    left = [file.read_bytes() for file in files]
+    trap.catalog._db.close()
+    for file, content in zip(files, left, strict=True):
+        file.write_bytes(content)
+
+
+def start(trap: Trap, *, beside: bool = False) -> None:
+    trap.catalog = Catalog.open(trap.storage.catalog, trap.time, beside=beside)
+
+
+def test_after_a_clean_end_and_after_a_kill_no_row_is_looked_at(trap: Trap, looks: list[str]) -> None:
+    work(trap)
+    trap.catalog.close()
+    start(trap)
+    trap.put(50, seed=50)
+    trap.ingest()
+    kill(trap)
+    assert Path(f"{trap.storage.catalog}-wal").stat().st_size > 4096
+    start(trap)
+    assert trap.ledger() == (9, 8, 1, 0, 0)
+    assert looks == []
+
+
+def test_a_bit_that_turned_over_anywhere_is_seen(trap: Trap) -> None:
+    work(trap)
+    trap.catalog.close()
+    seals, content = PageSeals(trap.storage.catalog), trap.storage.catalog.read_bytes()
+    assert seals.hold()
+    dice = random.Random(1)
+    pages = len(content) // 4096
+    places = [4096 * page + dice.randrange(4096) for page in range(pages) for _ in range(10)]
+    for at in places:
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << dice.randrange(8)
+        trap.storage.catalog.write_bytes(damaged)
+        assert not seals.hold(), at
+    assert len(places) > 300
+    for other in (content[:-1], content[:-4096], content + bytes(4096), b"", content[4096:] + content[:4096]):
+        trap.storage.catalog.write_bytes(other)
+        assert not seals.hold()
+    trap.storage.catalog.write_bytes(content)
+    start(trap)
+
+
+@pytest.mark.parametrize("what", ["gone", "empty", "cut", "longer", "of other pages"])
+def test_without_its_seals_every_row_is_looked_at_and_it_is_sealed_again(
+    trap: Trap, looks: list[str], what: str
+) -> None:
+    work(trap)
+    trap.catalog.close()
+    seals = Path(f"{trap.storage.catalog}-seals")
+    whole = seals.read_bytes()
+    damaged = {"empty": b"", "cut": whole[:-4], "longer": whole + b"1234", "of other pages": whole[::-1]}
+    if what == "gone":
+        seals.unlink()
+    else:
+        seals.write_bytes(damaged[what])
+    start(trap)
+    assert looks == ["looked"]
+    assert seals.read_bytes() == whole
+    trap.restart()
+    assert looks == ["looked"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_the_log_is_folded_in_every_row_is_looked_at_only_if_it_must_be(
+    trap: Trap, looks: list[str], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    work(trap)
+
+    def renewing(seals: PageSeals) -> None:
+        if when == "after":
+            renew(seals)
+        raise Killed
+
+    renew = PageSeals.renew
+    monkeypatch.setattr(PageSeals, "renew", renewing)
+    with pytest.raises(Killed):
+        trap.catalog.checkpoint()
+    monkeypatch.undo()
+    monkeypatch.setattr(soundness, "problem", lambda *_: looks.append("looked"))
+    kill(trap)
+    start(trap)
+    assert looks == (["looked"] if when == "before" else [])
+    assert trap.ledger() == (8, 8, 0, 0, 0)
+    trap.restart()
+    assert len(looks) <= 1
+
+
+def test_a_reader_that_stays_keeps_the_log_and_in_the_end_everything_is_sealed(
+    trap: Trap, looks: list[str]
+) -> None:
+    work(trap, images=2)
+    with closing(sqlite3.connect(trap.storage.catalog, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM images").fetchone()
+        for second in range(10, 20):
+            trap.put(second, seed=second)
+            trap.ingest()
+            trap.catalog.checkpoint()
+        assert Path(f"{trap.storage.catalog}-wal").stat().st_size > 0
+    trap.put(30, seed=30)
+    trap.ingest()
+    trap.catalog.checkpoint()
+    assert PageSeals(trap.storage.catalog).hold()
+    trap.restart()
+    assert looks == []
+
+
+def test_a_long_log_is_folded_in_by_whoever_writes(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_file, "_LONG_LOG", 200_000)
+    longest = 0
+    for number in range(200):
+        trap.catalog.set_fact("capture", number)
+        longest = max(longest, Path(f"{trap.storage.catalog}-wal").stat().st_size)
+    assert 100_000 < longest < 300_000
+
+
+def test_beside_a_daemon_nothing_is_looked_at_and_nothing_folded_in(trap: Trap, looks: list[str]) -> None:
+    work(trap)
+    Path(f"{trap.storage.catalog}-seals").unlink()
+    command = Catalog.open(trap.storage.catalog, trap.time, beside=True)
+    assert looks == []
+    command.retry()
+    command.set_fact("bug", "no")
+    log = Path(f"{trap.storage.catalog}-wal").stat().st_size
+    command.close()
+    assert Path(f"{trap.storage.catalog}-wal").stat().st_size == log > 4096
+
+
+def test_whatever_is_written_folded_and_killed_in_any_order_the_seals_are_those_of_the_file(
+    trap: Trap, looks: list[str]
+) -> None:
+    dice, second = random.Random(3), 0
+    home = Memory("home")
+    trap.register(home)
+    for _ in range(60):
+        match dice.choice(["work", "work", "fold", "kill", "end", "command"]):
+            case "work":
+                for _ in range(dice.randrange(1, 12)):
+                    second += 1
+                    trap.put(second, seed=second % 50)
+                trap.ingest()
+                trap.deliver(home)
+            case "fold":
+                trap.catalog.checkpoint()
+            case "kill":
+                kill(trap)
+                start(trap)
+            case "end":
+                trap.restart()
+            case "command":
+                command = Catalog.open(trap.storage.catalog, trap.time, beside=True)
+                command.set_fact("bug", second)
+                command.close()
+        assert PageSeals(trap.storage.catalog).hold()
+    assert looks == []
+    assert second > 50
+
+
+def test_the_seals_are_flushed_under_a_failpoint(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    hits: list[str] = []
+    monkeypatch.setattr(failpoint, "hit", hits.append)
+    work(trap, images=1)
+    trap.catalog.checkpoint()
+    assert hits[-1] == "catalog: sealed"
