@@ -8,15 +8,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 
 import drawn
-from trapsync import service, thumbnail
+from trapsync import cameras, service, thumbnail
 from trapsync.cameras import AlwaysReady, Frame
+from trapsync.destinations import Destination
 from trapsync.errors import CameraError
 from trapsync.examine import examine
 from trapsync.image import Image
+from trapsync.processes import CameraProcess
 from trapsync.settings import Camera as CameraSettings
 
 
@@ -142,5 +145,47 @@ def _run_freezing(part: str) -> None:
     main()
 
 
+# ── A daemon that does badly with some settings: `python misfortunes.py bad -c CONFIG run` ──────────────
+
+CRASHING, HANGING, CLOSING = 13, 14, 13  # the quality with which it dies, or its camera hangs; `parallel`
+_make = cameras.make
+_deliver = service.Service._deliver
+_start = service.Service._start
+
+
+def make_or_hang(settings: CameraSettings, device: str) -> cameras.Camera:
+    """The camera, in its own process; with one quality it never gives a picture."""
+    camera = _make(settings, device)
+    if settings.quality == HANGING:
+        camera.capture = _freeze  # type: ignore[method-assign, assignment]
+    return camera
+
+
+def _start_or_crash(daemon: service.Service) -> None:
+    _start(daemon)
+    if daemon.settings.camera.quality == CRASHING:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _deliver_or_not(daemon: service.Service, destination: Destination) -> None:
+    if destination.settings.parallel != CLOSING:
+        _deliver(daemon, destination)
+
+
+def _do_badly() -> None:
+    """What no limit on values can foresee, at the values above; a restart of its own brings it back here."""
+    instead = {
+        SERVICE + "CameraProcess": partial(CameraProcess, make=make_or_hang),
+        SERVICE + "Service._start": _start_or_crash,
+        SERVICE + "Service._deliver": _deliver_or_not,
+        SERVICE + "restart": lambda more: os.execv(sys.executable, [sys.executable, __file__, "bad", *more]),
+    }
+    for where, misfortune in instead.items():
+        inside, _, name = where.replace(":", ".").rpartition(".")
+        setattr(resolve_name(inside), name, misfortune)
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "bad":
+        _do_badly()
     _run_freezing(sys.argv.pop(1))

@@ -20,7 +20,7 @@ LAYERS = [
     ["service", "by_hand", "doctor"],
     [
         *("status", "trap", "verify", "processes", "hands", "timing", "linked", "sensors"),
-        *("pushed", "pushable", "remembered"),
+        *("pushed", "pushable", "remembered", "trial", "resend"),
     ],
     ["pipeline"],
     ["quarantine"],

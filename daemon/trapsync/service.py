@@ -29,7 +29,7 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from trapsync import cameras, durable, pipeline, schedule, systemd, thumbnail, timing, watch
+from trapsync import cameras, durable, pipeline, pushed, resend, schedule, systemd, thumbnail, timing, watch
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
 from trapsync.device import device_id
@@ -38,12 +38,14 @@ from trapsync.hands import ManyHands, SignsOfTurn
 from trapsync.inbox import Inbox
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
+from trapsync.pushed import InForce, Outcome, PushedSettings
 from trapsync.reserve import Reserve
 from trapsync.sensors import Sensors
-from trapsync.settings import Settings, load
+from trapsync.settings import Settings
 from trapsync.signs import Board
 from trapsync.timetable import Every
-from trapsync.trap import local_time, lock, open_catalog, place, system_clock
+from trapsync.trap import holder, local_time, lock, open_catalog, place, system_clock
+from trapsync.trial import Before, Trial
 
 log = logging.getLogger(__name__)
 # That a job is still at work when its time comes again is no news: a backlog may take a week.
@@ -82,6 +84,9 @@ class Service:
         self.settings = settings
         self.reload = False
         self._source = source
+        self._pushed = PushedSettings(source, system_clock(settings))
+        self._begun: InForce | None = None
+        self._trial: Trial | None = None
         self._captures = captures
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
@@ -107,6 +112,27 @@ class Service:
         )
         self._threads: list[threading.Thread] = []
 
+    @classmethod
+    def begin(cls, source: Path, captures: int | None = None) -> "Service":
+        """The daemon with the settings in force. If some are on trial, this start counts.
+
+        Settings on trial with which it cannot even be made are rolled back at once.
+        """
+        settings = pushed.effective(source)
+        if holder(settings.storage.state) is not None:  # it will find the lock taken, and try nothing
+            return cls(settings, source, captures)
+        memory = PushedSettings(source, system_clock(settings))
+        found = memory.begin()
+        try:
+            service = cls(found.settings, source, captures)
+        except TrapsyncError as error:
+            if not found.is_trial:
+                raise
+            memory.roll_back("settings", str(error))
+            return cls(pushed.effective(source), source, captures)
+        service._begun = found
+        return service
+
     @property
     def captures_left(self) -> int | None:
         """How many pictures are still to be taken, if their number was limited."""
@@ -127,6 +153,7 @@ class Service:
             self._catalog.set_fact("bug", None)
             self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
             pipeline.tidy(storage.spool, self._device)
+            self._try_settings()
             self._examiners = Examiners(self.settings.ingest, storage)
             self._camera = CameraProcess(self.settings, self._device, self._clock)
             self._watcher = watch.Watcher(storage.spool, self._inbox.put, self._sweep_soon)
@@ -182,11 +209,13 @@ class Service:
             return
         if number == signal.SIGHUP:
             try:
-                Service(load(self._source), self._source)
+                Service(pushed.effective(self._source), self._source)
             except TrapsyncError as error:
                 log.error("the old settings stay in force: %s", error)
                 return
             self.reload = True
+        if self._trial:
+            self._pushed.interrupted()
         self._stop.set()
 
     def _deliver_now(self) -> None:
@@ -233,6 +262,8 @@ class Service:
         elif overdue != self._overdue:
             log.error("no sign of life from: %s", ", ".join(overdue))
         self._overdue = overdue
+        if self._trial and not self._stop.is_set():
+            self._judge(self._trial, overdue)
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay owed."""
@@ -262,6 +293,71 @@ class Service:
         """Sleep for the bandwidth limit, but not through the end."""
         if self._stop.wait(seconds):
             raise Stopping
+
+    # Settings from afar
+
+    def receive(self, data: bytes) -> Outcome:
+        """Take a document that came from afar, from any thread. Settings that were taken begin with a start.
+
+        Raises StorageError and SettingsError: then it is not known what becomes of it, and it is to come again.
+        """
+        outcome = self._pushed.accept(data)
+        is_news = outcome.code not in {"known", "replay", "rejected_before"}
+        log.log(
+            logging.WARNING if is_news else logging.DEBUG,
+            "document %.12s: %s: %s",
+            outcome.hash,
+            outcome.code,
+            outcome.text,
+        )
+        if outcome.is_accepted and outcome.kind == "resend":
+            self._run_jobs_now("resend")
+        elif outcome.is_accepted:
+            self._begin_again()
+        return outcome
+
+    def _begin_again(self) -> None:
+        """Reload is start again."""
+        self.reload = True
+        self._stop.set()
+
+    def _try_settings(self) -> None:
+        """If these settings are on trial, know from the first moment on how the trap was before."""
+        found = self._begun
+        if found is None or not found.is_trial:
+            return
+        if found.record.before is not None:
+            before = Before.recalled(found.record.before)
+        else:
+            before = Before.of(self._pushed.previous(), self._catalog, self._clock)
+            self._pushed.note_before(before.plain())
+        self._trial = Trial(self.settings, before, self._catalog, self._clock)
+        log.warning(
+            "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
+        )
+
+    def _judge(self, trial: Trial, overdue: list[str]) -> None:
+        """Keep settings that do well; undo those that do not, and begin again with the old ones."""
+        try:
+            verdict = trial.look(overdue)
+            if verdict is None:
+                return
+            if verdict.is_well:
+                self._pushed.commit()
+                self._trial = None
+                log.warning("the trap does well with the new settings: they stay")
+            else:
+                self._pushed.roll_back(verdict.code, verdict.reason)
+                self._begin_again()
+        except (CatalogError, StorageError) as error:
+            log.error("%s", error)
+
+    def _resend(self) -> None:
+        """Owe again what the owner asked for, once."""
+        self._pushed.note_time()
+        if asked := self._pushed.asked():
+            self._pushed.note_asked(resend.owe_again(self._catalog, asked))
+            self._run_jobs_now("deliver")
 
     # Capture
 
@@ -457,6 +553,8 @@ class Service:
         self._add_job("sweep", ingest.sweep, self._sweep)
         self._add_pulse()
         self._add_job("housekeeping", 300.0, self._catalog.checkpoint)
+        if self.settings.pushed.enabled:
+            self._add_job("resend", 300.0, self._resend)
         if self.settings.prune.enabled:
             self._add_job("prune", every, self._prune)
         for destination in self._destinations:

@@ -33,11 +33,18 @@ class Reason:
     text: str
 
 
-def snapshot(settings: Settings, clock: Clock, device: str, *, with_home: bool = True) -> dict[str, Any]:
+def snapshot(
+    settings: Settings,
+    clock: Clock,
+    device: str,
+    pushed: dict[str, Any] | None = None,
+    *,
+    with_home: bool = True,
+) -> dict[str, Any]:
     """How the trap is. Keys: see the README; seconds and bytes, moments as UTC text.
 
-    Without `with_home` there is no warning of silence: whoever reads a heartbeat has just heard one. Reads
-    only; works beside a daemon, without one, and without a catalog.
+    `pushed` is what `pushed.report` says. Without `with_home` there is no warning of silence: whoever reads a
+    heartbeat has just heard one. Reads only; works beside a daemon, without one, and without a catalog.
     """
     storage = settings.storage
     facts: dict[str, Any] = {
@@ -59,6 +66,9 @@ def snapshot(settings: Settings, clock: Clock, device: str, *, with_home: bool =
     if with_home and (text := home.complaint(facts["home"], settings.home.every, clock.wall())):
         reasons.append(Reason("warning", text))
     facts["home"] = home.described(facts["home"])
+    if pushed is not None:
+        facts["pushed"] = pushed
+        reasons += _pushed(pushed)
     facts["verdict"] = max((reason.verdict for reason in reasons), key=VERDICTS.index, default="ok")
     facts["reasons"] = [reason.text for reason in reasons]
     return facts
@@ -179,6 +189,22 @@ def _capture(facts: dict[str, Any], settings: Settings, clock: Clock) -> list[Re
     awake = schedule.is_open(settings.capture.windows, place(settings), local_time(clock))
     if newest and awake and newest["age_s"] is not None and newest["age_s"] > 3 * settings.capture.every + 60:
         return [Reason("failing", f"the newest image is {_ago(newest['age_s'])} old: is the camera well?")]
+    return []
+
+
+def _pushed(report: dict[str, Any]) -> list[Reason]:
+    which, why = f"pushed settings {report['epoch']}.{report['version']}", report["reason"]
+    match report["state"]:
+        case "validated":
+            return [Reason("ok", f"{which} wait for the daemon to start again")]
+        case "trial":
+            return [Reason("ok", f"{which} are on trial")]
+        case "rolled_back":
+            return [Reason("warning", f"{which} were undone: {why}")]
+        case "overridden":
+            return [Reason("ok", f"{which} are overridden at the trap: {why}")]
+    if report["code"]:
+        return [Reason("warning", f"the newest pushed settings were refused: {why}")]
     return []
 
 

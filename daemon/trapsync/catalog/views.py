@@ -71,6 +71,26 @@ class Views(CatalogFile):
             row["size"] for row in self._query("SELECT size FROM images ORDER BY rank DESC LIMIT :n", n=limit)
         ]
 
+    def pictures_since(self, monotonic: float) -> tuple[int, int]:
+        """How many pictures this boot took from then on (seconds of the monotonic clock), and their bytes."""
+        (row,) = self._query(
+            """SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes FROM images
+               WHERE boot_id = :boot AND monotonic >= :since""",
+            boot=self._now()["boot"],
+            since=monotonic,
+        )
+        return row["n"], row["bytes"]
+
+    def gone_between(self, since: float, until: float) -> int:
+        """How many images of a time (unix seconds, the end not included) are not on the card any more."""
+        rows = self._query(
+            """SELECT count(*) AS n FROM images WHERE rank >= :since AND rank < :until
+               AND gone_at IS NOT NULL""",
+            since=since,
+            until=until,
+        )
+        return int(rows[0]["n"])
+
     def conflicts(self) -> int:
         """How many images share their identity with other bytes."""
         return int(self._query("SELECT count(*) AS n FROM images WHERE conflict = 1")[0]["n"])

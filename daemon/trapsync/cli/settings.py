@@ -1,38 +1,78 @@
-"""The config file, and the shell: settings check, settings show, completion."""
+"""The config file, settings from afar, and the shell: settings check, show and take, completion."""
+
+from pathlib import Path
 
 import click
 
 from trapsync import settings as config
+from trapsync.cli.shared import Trap, with_trap
+from trapsync.envelope import LARGEST
 from trapsync.errors import SettingsError
 
 
 @click.group(name="settings")
 def settings_group() -> None:
-    """Show or check the config file."""
+    """Show or check the settings, or take some that were brought by hand."""
 
 
 @settings_group.command()
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Check the config file; nothing is touched."""
-    from trapsync import destinations
+    """Check the config file, and override.toml beside it; nothing is touched."""
+    from trapsync import destinations, pushed
+    from trapsync.clock import SystemClock
     from trapsync.trap import place
 
     source = config.find(context.find_root().obj)
-    settings = config.load(source)
-    place(settings)
-    for name, table in settings.destinations.items():
+    found = pushed.in_force(source)
+    place(found.settings)
+    for name, table in found.settings.destinations.items():
         destinations.check(name, table, source)
-    destinations.check_order(settings.destinations, source)
+    destinations.check_order(found.settings.destinations, source)
+    pushed.PushedSettings(source, SystemClock())  # its keys
     click.echo(f"{source}: well")
+    if found.overridden:
+        click.echo(f"pushed settings: {found.overridden}")
 
 
 @settings_group.command()
 @click.pass_context
 def show(context: click.Context) -> None:
-    """Show the settings in force, defaults included. Secrets are not among them: they are in files."""
-    source = config.find(context.find_root().obj)
-    click.echo(config.to_text(config.load(source)), nl=False)
+    """Show the settings in force, defaults included. Secrets are not among them: they are in files.
+
+    Keys that are not from the config file come first, as comments: who set them.
+    """
+    from trapsync import pushed
+
+    found = pushed.in_force(config.find(context.find_root().obj))
+    if found.overridden:
+        click.echo(f"# pushed settings: {found.overridden}")
+    for key, origin in sorted(found.origins.items()):
+        click.echo(f"# {'.'.join(key)}: {origin}")
+    click.echo(config.to_text(found.settings), nl=False)
+
+
+@settings_group.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@with_trap
+def take(trap: Trap, file: Path) -> int:
+    """Take a signed document that was brought by hand, as if it had come from afar.
+
+    The same checks, and the same trial: the daemon is started again with what was taken.
+    """
+    import os
+    import signal
+
+    from trapsync import pushed
+    from trapsync.trap import holder
+
+    with file.open("rb") as opened:
+        data = opened.read(LARGEST + 1)
+    outcome = pushed.PushedSettings(trap.source, trap.clock).accept(data)
+    click.echo(f"{outcome.code}: {outcome.text}")
+    if outcome.is_accepted and (process := holder(trap.settings.storage.state)):
+        os.kill(process, signal.SIGHUP)
+    return 0 if outcome.code in {"accepted", "known"} else 1
 
 
 @click.command(short_help="Print the script for shell completion.")

@@ -26,11 +26,12 @@ class Trap:
     """The settings of one call, read when the command needs them."""
 
     def __init__(self, path: Path | None) -> None:
+        from trapsync import pushed
         from trapsync.account import step_down
         from trapsync.trap import system_clock
 
         self.source = config.find(path)
-        self.settings: Settings = config.load(self.source)
+        self.settings: Settings = pushed.effective(self.source)
         step_down(self.settings.storage.state)
         self.clock = system_clock(self.settings)
 

@@ -46,7 +46,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
             f"{trap.settings.storage.state}: this would be root's, and the daemon does not run as root; make it an "
             "account of its own, as scripts/install does, or say --as-root"
         )
-    daemon = service.Service(trap.settings, trap.source, captures)
+    daemon = service.Service.begin(trap.source, captures)
     try:
         daemon.run()
     except TrapsyncError as error:
@@ -73,12 +73,13 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
 
     True also when the daemon is dead: it reads the catalog, the card and the daemon's lock.
     """
+    from trapsync import pushed
     from trapsync.device import device_id
     from trapsync.status import VERDICTS, lines, snapshot
 
     device = device_id(trap.settings.trap)
     while True:
-        facts = snapshot(trap.settings, trap.clock, device)
+        facts = snapshot(trap.settings, trap.clock, device, pushed.report(trap.source))
         if watch:
             click.clear()
         if as_json:

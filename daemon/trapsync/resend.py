@@ -1,0 +1,27 @@
+"""The owner asks for images again, because the server lost them: what is still on the card is owed again."""
+
+from dataclasses import replace
+
+from trapsync.catalog import Catalog
+from trapsync.remembered import Asked
+
+_HANDFUL = 500  # images in one commit
+
+
+def owe_again(catalog: Catalog, asked: Asked) -> Asked:
+    """Owe again every image of that time which the destination (or each of them) had confirmed.
+
+    Says how many that were, and how many are not on the card any more. Done twice it is as if done once: a
+    destination is asked before anything is sent, and what it holds is not sent.
+    """
+    again: set[int] = set()
+    span = asked.since, asked.until
+    gone = catalog.gone_between(*span)
+    for row in catalog.destinations():
+        if asked.destination in (None, row["name"]):
+            last = 0
+            while ids := catalog.confirmed_between(row["name"], *span, after=last, limit=_HANDFUL):
+                catalog.owe_again(row["name"], ids)
+                last = ids[-1]
+                again |= set(ids)
+    return replace(asked, again=len(again), gone=gone)

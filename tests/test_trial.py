@@ -1,0 +1,129 @@
+"""New settings on trial: the real daemon undoes what does it no good, and keeps what does."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import daemon
+import misfortunes
+import owner
+
+PATIENCE = """
+[pushed.limits]
+least_interval = "1 s"
+least_days = 1000.0
+[destinations.stick]
+kind = "directory"
+path = "stick"
+every = "1 s"
+"""
+
+
+class Trap:
+    """A trap that does badly with some settings, its owner, and systemd, which starts it again."""
+
+    def __init__(self, folder: Path, more: str = PATIENCE, every: str = "1 s") -> None:
+        trusting = owner.TRUSTING + 'trial = "2 s"\n'
+        self.daemon = daemon.Daemon(folder, trusting + more, camera="simulated")
+        self.daemon.program = (misfortunes.__file__, "bad")
+        config = self.daemon.config.read_text()
+        self.daemon.config.write_text(
+            config.replace("[camera]", '[camera]\ndeadline = "1 s"').replace(
+                'every = "1 s"', 'every = "2 s"', 1
+            )
+        )
+        (folder / "stick").mkdir()
+        (folder / "stick" / ".trapsync-destination").touch()
+        self.starts = 0
+
+    def start(self) -> None:
+        self.daemon.start()
+        self.starts += 1
+
+    def take(self, data: bytes) -> str:
+        """Bring a document by hand; what became of it."""
+        (self.daemon.folder / "document").write_bytes(data)
+        return self.daemon.run("settings", "take", str(self.daemon.folder / "document")).stdout.partition(
+            ":"
+        )[0]
+
+    def until(self, state: str, seconds: float = 60) -> dict[str, Any]:
+        """Live on, started again whenever it dies, until the pushed settings are in that state."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.daemon.poll() is not None:
+                self.start()
+            if f'"state": "{state}"' in (self.daemon.folder / "state" / "pushed.json").read_text():
+                return self.daemon.status()
+            assert time.monotonic() < deadline, f"in vain: {self.daemon.status()}\n{self.daemon.text()}"
+            time.sleep(0.1)  # another process is to come so far
+
+
+@contextmanager
+def living(folder: Path, every: str = "1 s") -> Iterator[Trap]:
+    """A trap that took pictures, one every so often, and delivered them."""
+    trap = Trap(folder / "trap", every=every)
+    trap.start()
+    try:
+        trap.daemon.until(lambda f: f["ledger"]["delivered"] > 0)
+        yield trap
+    finally:
+        if trap.daemon.poll() is None:
+            os.killpg(trap.daemon.pid, signal.SIGKILL)
+            trap.daemon.wait()
+
+
+def test_good_settings_are_tried_and_stay(tmp_path: Path) -> None:
+    with living(tmp_path) as trap:
+        data = owner.settings(1, {"capture": {"every": "2 s"}, "camera": {"quality": 80}})
+        assert trap.take(data) == "accepted"
+        trap.daemon.until_log("these settings are on trial: 0.1, start 1")
+        facts = trap.until("committed")
+        assert (facts["pushed"]["version"], facts["pushed"]["code"]) == (1, None)
+        assert facts["pushed"]["effective_hash"] == facts["pushed"]["last_received_hash"]
+        assert (trap.take(data), trap.starts) == ("known", 1)
+        assert "# capture.every: pushed 0.1" in trap.daemon.run("settings", "show").stdout
+        assert trap.daemon.stop() == 0
+
+
+BAD: dict[str, tuple[str, dict[str, Any]]] = {
+    "crash the daemon": ("starts", {"camera": {"quality": misfortunes.CRASHING}}),
+    "hang the camera": ("camera", {"camera": {"quality": misfortunes.HANGING}}),
+    "take a picture every second": ("disk", {"capture": {"every": "1 s"}}),
+    "fill the disk": ("disk", {"camera": {"quality": 100, "resolution": [1200, 900]}}),
+    "close the way home": ("way_home", {"destinations": {"stick": {"parallel": misfortunes.CLOSING}}}),
+}
+
+
+@pytest.mark.parametrize("harm", BAD)
+def test_settings_that_do_harm_are_undone_by_the_trap_itself_reported_and_not_taken_again(
+    tmp_path: Path, harm: str
+) -> None:
+    code, tables = BAD[harm]
+    data = owner.settings(1, tables)
+    with living(tmp_path, every="2 s" if "every" in str(tables) else "1 s") as trap:
+        assert trap.take(data) == "accepted"
+        facts = trap.until("rolled_back")
+        assert (facts["pushed"]["code"], facts["pushed"]["effective_hash"]) == (code, None)
+        assert facts["pushed"]["reason"]
+        assert f"pushed settings 0.1 were undone: {facts['pushed']['reason']}" in facts["reasons"]
+        # It was tried, and by starts of its own only: dead it was only where it crashed.
+        assert "these settings are on trial" in trap.daemon.text()
+        assert trap.starts == (3 if harm == "crash the daemon" else 1)
+        # The old settings are in force, pictures are taken and delivered.
+        before = trap.daemon.status()["ledger"]
+        trap.daemon.until(lambda f: f["ledger"]["delivered"] > before["delivered"] + 1)
+        assert trap.take(data) == "rejected_before"
+        assert trap.daemon.status()["pushed"]["reason"] == facts["pushed"]["reason"]
+
+
+def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
+    trap = Trap(tmp_path / "trap", PATIENCE.replace('least_interval = "1 s"', ""))
+    assert trap.take(owner.settings(1, {"capture": {"every": "1 s"}})) == "limits"
+    assert trap.take(owner.settings(1, {"destinations": {"stick": {"bandwidth": "1 B"}}})) == "limits"
