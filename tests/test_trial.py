@@ -35,7 +35,7 @@ class Trap:
         config = self.daemon.config.read_text()
         self.daemon.config.write_text(
             config.replace("[camera]", '[camera]\ndeadline = "1 s"').replace(
-                'every = "1 s"', 'every = "2 s"', 1
+                'every = "1 s"', f'every = "{every}"', 1
             )
         )
         (folder / "stick").mkdir()
@@ -92,9 +92,10 @@ def test_good_settings_are_tried_and_stay(tmp_path: Path) -> None:
         assert trap.daemon.stop() == 0
 
 
+# Where the camera hangs it depends on the machine what is noticed first: failures in a row, or no pictures.
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "crash the daemon": ("starts", {"camera": {"quality": misfortunes.CRASHING}}),
-    "hang the camera": ("camera", {"camera": {"quality": misfortunes.HANGING}}),
+    "hang the camera": ("captures", {"camera": {"quality": misfortunes.HANGING}}),
     "take a picture every second": ("disk", {"capture": {"every": "1 s"}}),
     "fill the disk": ("disk", {"camera": {"quality": 100, "resolution": [1200, 900]}}),
     "close the way home": ("way_home", {"destinations": {"stick": {"parallel": misfortunes.CLOSING}}}),
@@ -110,7 +111,8 @@ def test_settings_that_do_harm_are_undone_by_the_trap_itself_reported_and_not_ta
     with living(tmp_path, every="2 s" if "every" in str(tables) else "1 s") as trap:
         assert trap.take(data) == "accepted"
         facts = trap.until("rolled_back")
-        assert (facts["pushed"]["code"], facts["pushed"]["effective_hash"]) == (code, None)
+        assert facts["pushed"]["code"] in {code, "camera" if code == "captures" else code}
+        assert facts["pushed"]["effective_hash"] is None
         assert facts["pushed"]["reason"]
         assert f"pushed settings 0.1 were undone: {facts['pushed']['reason']}" in facts["reasons"]
         # It was tried, and by starts of its own only: dead it was only where it crashed.
@@ -124,6 +126,6 @@ def test_settings_that_do_harm_are_undone_by_the_trap_itself_reported_and_not_ta
 
 
 def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
-    trap = Trap(tmp_path / "trap", PATIENCE.replace('least_interval = "1 s"', ""))
+    trap = Trap(tmp_path / "trap", PATIENCE.replace('least_interval = "1 s"', ""), every="2 s")
     assert trap.take(owner.settings(1, {"capture": {"every": "1 s"}})) == "limits"
     assert trap.take(owner.settings(1, {"destinations": {"stick": {"bandwidth": "1 B"}}})) == "limits"

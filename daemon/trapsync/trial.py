@@ -23,7 +23,8 @@ _LOOKS = 20  # in the time of a trial; but one in ten seconds at least
 _INTERVALS = 3  # a trial lasts so many at least
 _OF_EXPECTED = 0.7  # of the images that the cadence promises
 _FAILURES = 3  # of the camera in a row: then the service gives it up too
-_PATIENCE = 3  # how many times as long to wait for the way home: links come and go
+_ROUNDS = 3  # until one of them is well: links come and go, and a start takes its time
+_HOME = ""  # home itself, among the names of destinations
 _DENSER = 1.1  # times the bytes of before that are no more than chance
 
 
@@ -78,7 +79,10 @@ class Verdict:
 
 @dataclass(slots=True)
 class Trial:
-    """One start of the daemon with settings on trial. `look` is called often, and says when it is over."""
+    """One start of the daemon with settings on trial. `look` is called often, and says when it is over.
+
+    It goes in rounds; the first in which all is well decides, or the last.
+    """
 
     settings: Settings
     before: Before
@@ -86,18 +90,20 @@ class Trial:
     clock: Clock
     _began: float = field(init=False)
     _looked: float = field(init=False)
+    _round_began: float = field(init=False)
+    _round: int = field(init=False, default=1)
     _awake: float = field(init=False, default=0.0)
     _over_memory: int = field(init=False, default=0)
     _mark: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         """Take down where everything stands at its beginning."""
-        self._began = self._looked = self.clock.monotonic()
+        self._began = self._round_began = self._looked = self.clock.monotonic()
         self._mark = self._heard()
 
     @property
     def length(self) -> float:
-        """Seconds awake that it lasts at least."""
+        """Seconds awake that a round lasts."""
         return max(self.settings.pushed.trial, _INTERVALS * self.settings.capture.every)
 
     def look(self, overdue: Sequence[str]) -> Verdict | None:
@@ -145,34 +151,37 @@ class Trial:
         )
 
     def _over(self) -> Verdict | None:
-        """What is judged in the end."""
+        """What is judged when a round is over."""
         if self._awake < self.length:
             return None
-        count, _ = self.catalog.pictures_since(self._began)
+        verdict = self._of_round()
+        if not verdict.is_well and self._round < _ROUNDS:
+            self._round, self._round_began, self._awake = self._round + 1, self.clock.monotonic(), 0.0
+            return None
+        return verdict
+
+    def _of_round(self) -> Verdict:
+        count, _ = self.catalog.pictures_since(self._round_began)
         expected = self._awake / self.settings.capture.every
         if self.before.pictures and count < max(2, int(_OF_EXPECTED * expected)):
             return Verdict("captures", f"{count} pictures in {self._awake:.0f} s, not {expected:.0f}")
         if closed := self._closed():
-            if self._awake < _PATIENCE * self.length:
-                return None
             return Verdict("way_home", f"not reached any more: {', '.join(closed)}")
         return Verdict("well")
 
     def _closed(self) -> list[str]:
         """What was reached before the trial and was not since; a destination that is owed nothing may be silent."""
-        heard = self._heard()
+        heard, before = self._heard(), self._mark
         owed = {row["name"] for row in self.catalog.destinations() if row["owed"]}
-        closed = [
-            name for name in self.before.open if name in owed and heard.get(name) == self._mark.get(name)
-        ]
-        if self.before.home and heard["home"] in (None, self._mark["home"]):
-            closed.append("home")
+        closed = [name for name in self.before.open if name in owed and heard.get(name) == before.get(name)]
+        if self.before.home and heard[_HOME] in (None, before[_HOME]):
+            closed.append("home itself")
         return closed
 
     def _heard(self) -> dict[str, Any]:
-        """When each destination last confirmed an image; and under "home", when home was last reached."""
+        """When each destination last confirmed an image, and when home itself was last reached."""
         last = {row["name"]: row["delivered_at"] for row in self.catalog.destinations()}
-        return last | {"home": _home_reached(self.catalog.facts())}
+        return last | {_HOME: _home_reached(self.catalog.facts())}
 
 
 def _home_reached(facts: dict[str, Any]) -> float | None:
