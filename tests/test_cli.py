@@ -226,7 +226,7 @@ def test_settings_are_shown_so_that_they_can_be_used_again(call: Call, folder: P
         ('"none"', '"usb"', "trap.toml: camera.kind = 'usb': must be one of: picamera, simulated, none"),
         ("clock =", "clok =", "trap.toml: trap.clok: there is no such setting; did you mean 'clock'?"),
         ("[trap]", "[trap", "trap.toml: is not TOML: "),
-        ('"directory"', '"ftp"', "trap.toml: destinations.stick.kind = 'ftp': must be one of: directory, stickypi"),
+        ('"directory"', '"ftp"', "trap.toml: destinations.stick.kind = 'ftp': must be one of: directory, imagekit"),
         ("path =", "pth =", "trap.toml: destinations.stick.pth: there is no such setting; did you mean 'path'?"),
         ("[trap]", '[trap]\ntimezone = "Mars"', "trap.timezone = 'Mars': there is no such time zone"),
         ("[trap]", '[capture]\nwindows = ["sunset - sunrise"]\n[trap]', "capture.windows: the sun needs a place"),

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from trapsync import thumbnail
@@ -9,6 +10,7 @@ from trapsync.clock import Clock
 from trapsync.destinations import Finding, Tools, connect
 from trapsync.device import device_id
 from trapsync.errors import CatalogError, TrapsyncError
+from trapsync.linked import thumbnails_of
 from trapsync.pipeline import free_bytes
 from trapsync.sensors import sources
 from trapsync.settings import Settings
@@ -171,6 +173,7 @@ def _destinations(settings: Settings, tools: Tools, source: Path) -> list[Findin
             )
         ]
     findings = []
+    tools = replace(tools, thumbnails=thumbnails_of(settings))
     for name, table in settings.destinations.items():
         try:
             destination = connect(name, table, tools, source)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trapsync.catalog import Catalog
 from trapsync.destinations import Destination, Tools, check_order, connect
-from trapsync.errors import SettingsError
+from trapsync.errors import DeliveryError, SettingsError
 from trapsync.image import Image
 from trapsync.labels import Label
 from trapsync.settings import Settings
@@ -76,11 +76,17 @@ def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCat
             notebook=CatalogNotebook(catalog, name),
             labels=CatalogLabels(catalog, name),
             zone=zone(settings),
-            thumbnails=settings.storage.thumbnails,
+            thumbnails=thumbnails_of(settings),
+            copy_again=lambda image: catalog().copy_again(image.id),
             address=partial(_address, connected, catalog, table.get("after", "")),
         )
         connected[name] = connect(name, table, own, source)
     return list(connected.values())
+
+
+def thumbnails_of(settings: Settings) -> Path:
+    """The folder of the small copies; no path at all where none are made."""
+    return settings.storage.thumbnails if settings.ingest.thumbnails else Path()
 
 
 def connect_some(
@@ -89,6 +95,26 @@ def connect_some(
     """The same, but only the destination named, if one is; SettingsError if there is none of that name."""
     require(settings, source, only)
     return [one for one in connect_all(settings, source, tools, catalog) if only in (None, one.name)]
+
+
+def addresses(
+    destinations: list[Destination], catalog: Catalog, row: dict[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Where an image of the catalog's listing can be fetched, by destination, and by what the address shows.
+
+    Where a destination could not say, there is an `error` instead. One that has no addresses is left out.
+    """
+    plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height", "metadata")}
+    image, found = Image(**plain), {}
+    for destination in destinations:
+        detail = catalog.receipt(destination.name, image.id)
+        try:
+            some = {} if detail is None else dict(destination.addresses(image, detail))
+        except DeliveryError as error:
+            some = {"error": str(error)}
+        if some:
+            found[destination.name] = some
+    return found
 
 
 def require(settings: Settings, source: Path, only: str | None) -> None:

@@ -149,6 +149,15 @@ class Catalog(Times, Labels, Views):
         with self._transaction("mark_thumbnails") as db:
             db.execute("UPDATE images SET thumbnails = ? WHERE id = ?", [int(made), image_id])
 
+    def copy_again(self, image_id: int) -> bool:
+        """Have small copies made that are missing; False: that was tried, and they cannot be."""
+        rows = self._query("SELECT thumbnails FROM images WHERE id = :id", id=image_id)
+        stands = rows[0]["thumbnails"] if rows else 0
+        if stands == 1:
+            with self._transaction("copy_again") as db:
+                db.execute("UPDATE images SET thumbnails = NULL WHERE id = ?", [image_id])
+        return bool(stands != 0)
+
     # Prune
 
     def prunable(self, older_than: float, limit: int) -> list[Image]:

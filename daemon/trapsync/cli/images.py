@@ -26,11 +26,24 @@ from trapsync.cli.shared import (
 @click.option("--refused", "state", flag_value="refused", help="Only those that a destination refused.")
 @click.option("--held", "state", flag_value="held", help="Only those held until their time is known.")
 @click.option("--conflicts", "state", flag_value="conflict", help="Only those with the name of another.")
+@click.option(
+    "--url",
+    "source",
+    is_flag=False,
+    flag_value="",
+    metavar="[DESTINATION]",
+    shell_complete=destination_names,
+    help="Where they can be fetched, at all destinations or at one.",
+)
 @click.option("-n", "--limit", default=20, show_default=True, help="How many, newest first.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_trap
-def images(trap: Trap, state: str | None, limit: int, as_json: bool) -> None:
-    """List images, the newest first, with the state of each delivery."""
+def images(trap: Trap, state: str | None, source: str | None, limit: int, as_json: bool) -> None:
+    """List images, the newest first, with the state of each delivery.
+
+    With --url, the addresses of each at the destinations that have it and give addresses (ImageKit, say).
+    Whoever has an address can see the picture, for as long as the address is good.
+    """
     from trapsync import timing
 
     with reading(trap) as catalog:
@@ -40,8 +53,13 @@ def images(trap: Trap, state: str | None, limit: int, as_json: bool) -> None:
         if row["timing"] in {"unsure", "released"}:
             earliest, latest = timing.bounds(boots, row["boot_id"], row["monotonic"])
             row |= {"not_before": timing.moment(earliest), "not_after": timing.moment(latest)}
+    if source is not None:
+        _add_addresses(trap, rows, source or None)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
+        return
+    if source is not None:
+        _show_addresses(rows)
         return
     table = [
         (
@@ -54,6 +72,29 @@ def images(trap: Trap, state: str | None, limit: int, as_json: bool) -> None:
         for row in rows
     ]
     show_table(("image", "state", "size", "pixels", "deliveries"), table, "no such images")
+
+
+def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> None:
+    """Put into each row, as `addresses`, where the image can be fetched."""
+    from trapsync import linked
+
+    with reading(trap) as catalog:
+        some = linked.connect_some(trap.settings, trap.source, trap.tools(), lambda: catalog, only)
+        for row in rows:
+            row["addresses"] = linked.addresses(some, catalog, row)
+        for destination in some:
+            destination.close()
+
+
+def _show_addresses(rows: list[dict[str, Any]]) -> None:
+    """A line for each, that no terminal folds and any program can cut."""
+    lines = [
+        f"{row['key']}  {name}  {what}  {address}"
+        for row in rows
+        for name, some in row["addresses"].items()
+        for what, address in some.items()
+    ]
+    click.echo("\n".join(lines) or "no destination gives an address for these")
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from trapsync.settings import decode, rooted
 # table of that kind is in the config file, and not before.
 KINDS = {
     "directory": "trapsync.destinations.directory",
+    "imagekit": "trapsync.destinations.imagekit",
     "stickypi": "trapsync.destinations.stickypi",
 }
 
@@ -130,7 +131,8 @@ class Tools:
 
     `zone` is the time zone of the trap's place. `thumbnails` is the folder of the small copies (see
     `thumbnail_paths`). `labels` is for what is answered about images. `address` asks the destination
-    that this one comes `after` where an image can be fetched there; None: nowhere.
+    that this one comes `after` where an image can be fetched there; None: nowhere. `copy_again` has an
+    image's small copies made if they are not there, or are broken; False: that was tried, and cannot be.
     """
 
     clock: Clock
@@ -141,6 +143,7 @@ class Tools:
     zone: tzinfo = UTC
     thumbnails: Path = Path()
     address: Callable[[Image], str | None] = lambda _image: None
+    copy_again: Callable[[Image], bool] = lambda _image: True
 
 
 class Destination(Protocol):
@@ -175,6 +178,12 @@ class Destination(Protocol):
         `detail` is its receipt's. None if it cannot. Raises Unreachable if that has to be asked.
         """
 
+    def addresses(self, image: Image, detail: Mapping[str, Any]) -> Mapping[str, str]:
+        """For people: addresses of an image that was delivered here, by what they show ("image", "small").
+
+        Raises as `address` does.
+        """
+
     def check(self) -> list[Finding]:
         """For the doctor: reachable, allowed in, room enough? Sends no image and never raises."""
 
@@ -192,6 +201,11 @@ class Alone:
     def address(self, _image: Image, _detail: Mapping[str, Any]) -> str | None:
         """None."""
         return None
+
+    def addresses(self, image: Image, detail: Mapping[str, Any]) -> Mapping[str, str]:
+        """The one address, if there is one."""
+        address = self.address(image, detail)
+        return {"image": address} if address else {}
 
 
 def connect(name: str, table: dict[str, Any], tools: Tools, source: Path) -> Destination:
