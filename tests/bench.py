@@ -120,7 +120,7 @@ class Trap:
         """Ingest these, or what a sweep finds."""
         found = list(paths)
         if not found:
-            pipeline.sweep(self.catalog, self.storage.spool, found.append)
+            pipeline.sweep(self.catalog, self.storage, found.append)
         return pipeline.ingest(self.catalog, self.storage, found, self._examiner, self.patience, self.time)
 
     def _examiner(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:

@@ -103,7 +103,7 @@ def _deliver(config: Path) -> int:
         catalog.register((one.name, one.settings.kind, one.settings.required) for one in connected)
         found: list[str] = []
         spool = values.storage.spool
-        pipeline.sweep(catalog, spool, found.append)
+        pipeline.sweep(catalog, values.storage, found.append)
         pipeline.ingest(catalog, values.storage, found, bench.examiner(spool), Patience(0), clock)
         for image in catalog.without_thumbnails(100):
             thumbnails(spool, image.path, values.storage.thumbnails)

@@ -185,7 +185,7 @@ class _Life:
 
     def _ingest(self, catalog: Catalog) -> None:
         found: list[str] = []
-        pipeline.sweep(catalog, self.storage.spool, found.append)
+        pipeline.sweep(catalog, self.storage, found.append)
         look = bench.examiner(self.storage.spool)
         pipeline.ingest(catalog, self.storage, found, look, Patience(0), self.time)
 

@@ -157,7 +157,7 @@ class Worker:
     def ingest(self) -> None:
         """Sweep, and record what is found."""
         found: list[str] = []
-        pipeline.sweep(self.catalog, self.storage.spool, found.append)
+        pipeline.sweep(self.catalog, self.storage, found.append)
         examiner = bench.examiner(self.storage.spool)
         pipeline.ingest(self.catalog, self.storage, found, examiner, self._patience, self.time)
 

@@ -129,7 +129,7 @@ def soak(folder: Path, pictures: int, say: Callable[[str], None] = lambda _: Non
         trap.catalog.end_waits()
         trap.deliver(home, hands)
         if turn % 10 == 0:
-            pipeline.sweep(trap.catalog, trap.storage.spool, lambda path: None)
+            pipeline.sweep(trap.catalog, trap.storage, lambda path: None)
             report.pruned += trap.prune()
         if turn % 3 == 0:
             trap.catalog.checkpoint()

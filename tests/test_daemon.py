@@ -5,13 +5,15 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import daemon
 import drawn
 import hub_server
 from fault_server import FaultServer, Forwarding
-from trapsync.trap import holder
+from trapsync.errors import StorageError
+from trapsync.trap import holder, lock
 
 PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
 
@@ -146,6 +148,34 @@ def test_sighup_reads_the_settings_again_in_the_same_process(tmp_path: Path) -> 
         assert [
             pid for pid in children(trap.pid) if "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
         ] == []
+
+
+def test_a_reload_waits_for_a_command_that_took_the_lock_meanwhile(tmp_path: Path) -> None:
+    with daemon.running(tmp_path) as trap:
+        trap.signal(signal.SIGHUP)
+        for _ in range(1000):
+            with suppress(StorageError), lock(tmp_path / "state"):
+                trap.until_log("waiting a moment for it")
+                break
+            time.sleep(0.01)  # until the old one lets go of it
+        trap.until_log("watching over", since=trap.text().index("waiting a moment"))
+        assert trap.poll() is None
+
+
+def test_a_catalog_that_is_taken_away_under_the_daemon_ends_it_so_that_the_next_rebuilds_it(
+    tmp_path: Path,
+) -> None:
+    with daemon.running(tmp_path, camera="simulated") as trap:
+        trap.until(lambda facts: facts["ledger"]["captured"] >= 1)
+        for path in (tmp_path / "state").glob("catalog.sqlite*"):
+            path.unlink()
+        assert trap.wait() == 1
+        assert "took the catalog away" in trap.text()
+        assert "Traceback" not in trap.text()
+        on_card = len(list(trap.spool.rglob("*.jpg")))
+        trap.start("--captures", "0")
+        facts = trap.until(lambda facts: facts["ledger"]["captured"] >= on_card)
+        assert facts["ledger"]["captured"] == on_card
 
 
 def test_sighup_does_not_forget_how_many_pictures_were_asked_for(tmp_path: Path) -> None:

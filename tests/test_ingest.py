@@ -145,7 +145,7 @@ def test_an_image_that_is_ingested_while_the_sweep_is_in_its_folder_is_not_forgo
         return known_in(folder)
 
     monkeypatch.setattr(trap.catalog, "known_in", overtaken)
-    pipeline.sweep(trap.catalog, trap.storage.spool, lambda _path: None)
+    pipeline.sweep(trap.catalog, trap.storage, lambda _path: None)
     assert trap.ledger() == (2, 0, 2, 0, 0)
 
 
@@ -301,11 +301,12 @@ def test_what_kills_left_of_pictures_under_way_is_removed_and_nothing_of_anybody
 def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(trap: Trap) -> None:
     drawn.put(trap.storage.spool, b"rubbish", drawn.NAME)
     found: list[str] = []
-    pipeline.sweep(trap.catalog, trap.storage.spool, found.append)
+    pipeline.sweep(trap.catalog, trap.storage, found.append)
     one = look(trap.storage.spool, drawn.NAME)
     assert one
     trap.catalog.add_quarantined(one.path, quarantine._name_of(one), "not a JPEG", one.size)
     trap.restart()
+    quarantine.recall(trap.catalog, trap.storage)
     assert trap.ingest().damaged == 1
     assert len(trap.catalog.quarantined()) == 1
     assert trap.on_card() == set()

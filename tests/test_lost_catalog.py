@@ -1,5 +1,6 @@
 """The catalog lost or damaged: found out at the start, kept aside, rebuilt; nothing lost, nothing sent twice."""
 
+import errno
 import hashlib
 import os
 import random
@@ -306,6 +307,40 @@ def test_more_files_than_the_inbox_holds_are_found_by_hand_too(
     monkeypatch.setattr(by_hand, "Inbox", partial(Inbox, most=4))
     by_hand.ingest(by_hand.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time))
     assert trap.ledger() == (9, 0, 9, 0, 0)
+    trap.catalog.close()
+
+
+def test_more_files_that_cannot_be_moved_than_the_inbox_holds_keep_nobody_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap = Trap(tmp_path / "trap")
+    for number in range(9):
+        drawn.put(trap.storage.spool, b"rubbish", f"of-root/{number}.jpg")
+    for second in range(9):
+        trap.put(second, seed=second)
+    rename, tried = Path.rename, []
+
+    def forbidden(self: Path, target: Path) -> Path:
+        if "of-root" in self.parts:
+            tried.append(self.name)
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", forbidden)
+    monkeypatch.setattr(by_hand, "Inbox", partial(Inbox, most=4))
+    bench = by_hand.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time)
+    by_hand.ingest(bench)
+    by_hand.ingest(bench)
+    assert sorted(tried) == [f"{number}.jpg" for number in range(9)]  # each once
+    assert trap.ledger() == (18, 0, 9, 9, 0)
+    # Somebody has let the daemon write there, and it begins anew.
+    monkeypatch.setattr(Path, "rename", rename)
+    trap.catalog.close()
+    trap.catalog = open_catalog(Settings(storage=trap.storage), trap.time)
+    trap.settle = 0
+    trap.ingest()
+    assert not list((trap.storage.spool / "of-root").iterdir())
+    assert trap.ledger() == (18, 0, 9, 9, 0)
     trap.catalog.close()
 
 

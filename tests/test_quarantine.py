@@ -45,7 +45,7 @@ class Pile(Trap):
     def work_through(self) -> dict[str, str]:
         """Sweep, examine all, deliver; the reasons by path."""
         found: list[str] = []
-        pipeline.sweep(self.catalog, self.storage.spool, found.append)
+        pipeline.sweep(self.catalog, self.storage, found.append)
         for at in range(0, len(found), 32):
             pipeline.ingest(
                 self.catalog,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -16,11 +17,12 @@ from msgspec import structs
 import daemon
 from bench import Memory
 from fake_time import FakeTime
-from trapsync import status
+from trapsync import pipeline, status
 from trapsync.destinations import Receipt
 from trapsync.errors import CameraError, CatalogDamaged, CatalogError, SettingsError, StorageError
 from trapsync.image import Image
-from trapsync.pipeline import Hands, Turn
+from trapsync.inbox import Inbox
+from trapsync.pipeline import Hands, Ingested, Turn
 from trapsync.service import Service, Stopping
 from trapsync.settings import Settings, load
 from trapsync.signs import Board
@@ -146,6 +148,37 @@ def test_the_ingest_thread_survives_what_the_card_refuses(
     service._inbox.put("a.jpg")
     service._ingest()
     assert tried == [["a.jpg"]]
+
+
+def test_more_files_than_the_inbox_holds_that_cannot_be_done_with_are_no_busy_loop(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found again and again. Those behind them get their turn as soon as there is one."""
+    sweeps, breaths = 0, []
+
+    def sweep() -> None:
+        nonlocal sweeps
+        sweeps += 1
+        for number in range(6):
+            service._inbox.put(f"{number}.jpg")
+
+    def breathe(seconds: float) -> bool:
+        breaths.append(seconds)
+        if len(breaths) == 3:
+            service._stop.set()
+        return False
+
+    outcomes = iter([Ingested(new=1), Ingested(damaged=1)])
+    monkeypatch.setattr(service, "_inbox", Inbox(service._clock, most=4))
+    monkeypatch.setattr(service, "_thumbnails", lambda: iter(()))
+    monkeypatch.setattr(service, "_sweep", sweep)
+    monkeypatch.setattr(service._stop, "wait", breathe)
+    monkeypatch.setattr(pipeline, "ingest", lambda *_: next(outcomes, Ingested()))
+    service._examiners, service._catalog = Mock(), Mock()
+    sweep()
+    service._ingest()
+    assert breaths == [10.0] * 3
+    assert sweeps == 1 + 2 + 3  # at once while there was something new, then with a breath before each
 
 
 @pytest.mark.parametrize(("hours", "silent"), [(2.5, []), (3, ["deliver:home"])])

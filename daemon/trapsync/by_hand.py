@@ -76,11 +76,11 @@ def ingest(bench: Bench) -> None:
     examiners = Examiners(bench.settings.ingest, storage)
     patience, failures = Patience(bench.settings.ingest.settle), timing.Failures(bench.clock)
     try:
-        found = pipeline.sweep(bench.catalog, storage.spool, inbox.put)
+        found = pipeline.sweep(bench.catalog, storage, inbox.put)
         while paths := inbox.take(32):
             pipeline.ingest(bench.catalog, storage, paths, examiners.examine, patience, bench.clock)
             if inbox.is_empty() and inbox.overflowed():  # the rest of a long backlog, as long as it shrinks
-                before, found = found, pipeline.sweep(bench.catalog, storage.spool, inbox.put)
+                before, found = found, pipeline.sweep(bench.catalog, storage, inbox.put)
                 if found >= before:
                     break
         while timing.settle(bench.catalog, storage, bench.settings.trap, examiners.rewrite, failures):

@@ -27,7 +27,7 @@ from trapsync.destinations import Destination, Receipt
 from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
 from trapsync.examine import thumbnail_paths
 from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName, place_of
-from trapsync.quarantine import is_text, quarantine
+from trapsync.quarantine import is_text, quarantine, stuck
 from trapsync.settings import Prune, Settings, Storage, Trap
 from trapsync.watch import Patience, look, walk
 
@@ -158,12 +158,14 @@ class Ingested:
     later: list[str] = field(default_factory=list)
 
 
-def sweep(catalog: Catalog, spool: Path, offer: Callable[[str], None]) -> int:
+def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> int:
     """Walk the spool and offer every file that the catalog does not know as it is; how many those were.
 
-    This, not the observer, is what finds every file. Files that somebody took away are forgotten.
+    This, not the observer, is what finds every file. Files that somebody took away are forgotten. Damaged
+    ones that could not be moved are offered again when the daemon begins anew, and not before.
     """
-    offered, seen, closed = 0, set(), []
+    spool, offered, seen, closed = storage.spool, 0, set(), []
+    is_stuck = stuck(catalog, storage)
     for folder, files in walk(spool):
         if files is None:
             closed.append(f"{folder}/")
@@ -171,7 +173,7 @@ def sweep(catalog: Catalog, spool: Path, offer: Callable[[str], None]) -> int:
         seen.add(folder)
         known = catalog.known_in(folder)
         for found in files:
-            if known.pop(found.name, None) != (found.size, found.mtime_ns):
+            if known.pop(found.name, None) != (found.size, found.mtime_ns) and not is_stuck(found):
                 offer(found.path)
                 offered += 1
         _forget(catalog, spool, folder, known)

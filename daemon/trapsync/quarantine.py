@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,8 @@ def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) ->
     """Keep a damaged file with its reason, out of the way: the reason, the row, then the move.
 
     Killed in between, the next sweep finds the file again and ends in the same row and name. So it does
-    where the file cannot be moved (a folder that somebody copied as root): it stays where it lies.
+    where the file cannot be moved (a folder that somebody copied as root): it stays where it lies, and is
+    left alone until the daemon begins anew.
     """
     kept_as, path = _name_of(found), _printable(found.path)
     log.warning("quarantined %s: %s", path, reason)
@@ -46,6 +48,13 @@ def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) ->
         pass
     except OSError as error:
         log.error("it cannot be moved: %s", durable.explain(error, storage.quarantine))
+
+
+def stuck(catalog: Catalog, storage: Storage) -> Callable[[Found], bool]:
+    """Whether a file of the spool is damaged, recorded so, and could not be moved: as it was at this moment."""
+    names = {row["kept_as"] for row in catalog.quarantined()}
+    names -= {name for name in names if os.path.lexists(storage.quarantine / name)}
+    return lambda found: bool(names) and _name_of(found) in names
 
 
 def recall(catalog: Catalog, storage: Storage) -> None:

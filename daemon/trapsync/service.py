@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ from trapsync.sensors import Sensors
 from trapsync.settings import Settings
 from trapsync.signs import Board
 from trapsync.timetable import Every
-from trapsync.trap import holder, local_time, lock, open_catalog, place, system_clock
+from trapsync.trap import Occupied, holder, local_time, lock, open_catalog, place, system_clock
 from trapsync.trial import Before, Trial
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held i
 _LOOK_LATER = 300.0  # and after something went wrong with them
 _END = 9.0  # seconds for everything to end; then the process does, as it is
 _PATIENCE = 1800.0  # seconds without a sign of life of a job
+_FOR_THE_LOCK = 5.0  # seconds to wait for a command that holds it
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 _GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
 _GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and with fewer words
@@ -103,6 +104,7 @@ class Service:
         self._oddity: str | None = None
         self._uncorrected = timing.Failures(self._clock)
         self._inbox = Inbox(self._clock)
+        self._got_on = True
         self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
         self._scheduler = BackgroundScheduler(
@@ -147,7 +149,8 @@ class Service:
         # Whoever finds the lock taken may send a word at once; unheard, it would end us.
         for number in (signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
-        with lock(storage.state):
+        with ExitStack() as stack:
+            self._take_lock(stack)
             self._prepare_folders()
             self._catalog = open_catalog(self.settings, self._clock)
             self._catalog.set_fact("bug", None)
@@ -162,6 +165,24 @@ class Service:
                 self._watch_over()
             finally:
                 self._end()
+
+    def _take_lock(self, stack: ExitStack) -> None:
+        """Take the trap's lock; a command that holds it may be done in a moment.
+
+        After a reload that matters most: the old daemon is gone already.
+        """
+        until, is_said = self._clock.monotonic() + _FOR_THE_LOCK, False
+        while True:
+            try:
+                stack.enter_context(lock(self.settings.storage.state))
+                return
+            except Occupied as error:
+                if self._clock.monotonic() >= until:
+                    raise
+                if not is_said:
+                    log.warning("%s; waiting a moment for it", error)
+                    is_said = True
+            self._stop.wait(0.1)
 
     def _prepare_folders(self) -> None:
         storage = self.settings.storage
@@ -249,6 +270,11 @@ class Service:
     def _check_parts(self) -> None:
         if self._catalog.damage:  # the next start puts it aside and rebuilds it
             raise self._catalog.damage
+        if not self._catalog.is_there():
+            raise CatalogError(
+                f"{self.settings.storage.catalog}: somebody took the catalog away or replaced it under the "
+                f"running daemon; the next start rebuilds it from the spool, or takes the other one"
+            )
         for thread in self._threads:
             if not thread.is_alive() and not self._stop.is_set():
                 raise RuntimeError(f"the {thread.name} thread died; see the log above")
@@ -481,6 +507,9 @@ class Service:
                 if paths:
                     self._ingest_some(paths, patience)
                 elif self._inbox.overflowed():  # the rest of a long backlog
+                    if not self._got_on:  # what is found again and again may not be all that is done
+                        self._stop.wait(_BREATH)
+                    self._got_on = False
                     self._sweep()
                 elif not next(times) and not next(thumbnails):
                     self._inbox.wait(_TICK)
@@ -495,6 +524,7 @@ class Service:
         result = pipeline.ingest(
             self._catalog, self.settings.storage, paths, self._examiners.examine, patience, self._clock
         )
+        self._got_on |= bool(result.new or result.damaged)
         for path in result.later:
             self._inbox.put_later(path, min(2.0, self.settings.ingest.settle))
 
@@ -593,7 +623,7 @@ class Service:
                 job.modify(next_run_time=datetime.now(job.next_run_time.tzinfo))
 
     def _sweep(self) -> None:
-        pipeline.sweep(self._catalog, self.settings.storage.spool, self._inbox.put)
+        pipeline.sweep(self._catalog, self.settings.storage, self._inbox.put)
 
     def _sweep_soon(self) -> None:
         with suppress(JobLookupError):  # it was just taken from the schedule

@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 _NO_ROOM = 100_000  # bytes: SQLite needs 32 kB beside the catalog even to read it
 
 
+class Occupied(StorageError):
+    """Another process holds the trap's lock."""
+
+
 class lock:  # noqa: N801 - used as `with lock(folder)`
     """The one who holds it is the one daemon, or a command that stands in for it.
 
@@ -38,7 +42,8 @@ class lock:  # noqa: N801 - used as `with lock(folder)`
             self._file = self._path.open("a+b", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StorageError(
+            self._file.close()
+            raise Occupied(
                 f"another trapsync (process {holder(self._path.parent)}) is running here"
             ) from None
         except OSError as error:

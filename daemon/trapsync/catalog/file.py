@@ -50,6 +50,8 @@ class CatalogFile:
         """`seals` has who may fold the write-ahead log into the file."""
         self._db = Database(connection, execute_plugins=False)
         self._seals = seals
+        self._path = Path(self._db.execute("PRAGMA database_list").fetchone()[2])
+        self._identity = _identity(self._path)
         self._clock = clock
         self._lock = threading.RLock()
         # What was found damaged while it was in use: only opening it again, elsewhere, helps.
@@ -131,6 +133,10 @@ class CatalogFile:
         if problem := soundness.problem(self._db.conn, pristine.conn):
             raise CatalogDamaged(f"it is damaged ({problem})")
 
+    def is_there(self) -> bool:
+        """Whether the file that is open still has its name: what is written into another is lost."""
+        return _identity(self._path) == self._identity
+
     def close(self) -> None:
         """Fold the write-ahead log into the file and close it; what cannot be folded now, is next time."""
         with self._lock:
@@ -210,6 +216,14 @@ class CatalogFile:
 
     def _now(self) -> dict[str, Any]:
         return {"boot": self._clock.boot_id(), "monotonic": self._clock.monotonic()}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_not_its_fault(error: Exception, path: Path) -> bool:
