@@ -1,8 +1,11 @@
-/* Stands in for /dev/udmabuf where the kernel has none, so that libcamera's virtual pipeline gets its buffers.
+/* What libcamera's virtual pipeline lacks where it is driven; preloaded by scripts/test-camera, and by nothing else.
  *
- * libcamera makes a memfd, seals it, and asks /dev/udmabuf to wrap it as a DMA buffer. On the CPU a memfd can be
- * mapped just like one, so the answer is a copy of its descriptor; and what is then asked of a DMA buffer (to be
- * synchronised, to be named) needs nothing to be done. Preloaded by scripts/test-camera; nothing else uses it.
+ * Buffers: libcamera makes a memfd, seals it, and asks /dev/udmabuf to wrap it as a DMA buffer; many kernels have
+ * none. On the CPU a memfd can be mapped just like one, so the answer is a copy of its descriptor; and what is then
+ * asked of a DMA buffer (to be synchronised, to be named) needs nothing to be done.
+ *
+ * Status: libcamera 0.4's virtual pipeline never says that a frame is well; picamera2 finds what the memory held
+ * before, and throws most frames away. Memory that C++ objects are made in is therefore zero, which is "success".
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -10,8 +13,18 @@
 #include <linux/dma-buf.h>
 #include <linux/udmabuf.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+
+/* operator new(size_t); operator delete is free() all the same. */
+void *_Znwm(size_t size)
+{
+	void *memory = calloc(1, size ? size : 1);
+	if (!memory)
+		abort();
+	return memory;
+}
 
 static const char *instead_of(const char *path)
 {
