@@ -155,12 +155,12 @@ def facts(**more: Any) -> dict[str, Any]:
 def test_a_heartbeat_holds_what_a_table_of_traps_needs() -> None:
     report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64, "reason": None}
 
-    beat = json.loads(heartbeat.compose(facts(battery=81), report, 900.0))
+    beat = json.loads(heartbeat.compose(facts(battery=81, pushed=report), 900.0))
 
     assert (beat["newest_delivery"], beat["newest_delivery_age_s"]) == ("2026-06-21T20:00:00Z", 1155)
     assert (beat["battery"], beat["refused"], beat["capture_failures"], beat["every_s"]) == (81, 2, 0, 900)
     assert beat["pushed"] == report
-    assert "battery" not in json.loads(heartbeat.compose(facts(), {}, 900.0))
+    assert "battery" not in json.loads(heartbeat.compose(facts(), 900.0))
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "🦋", '"', "\x00", "\ud800"])
@@ -168,7 +168,7 @@ def test_a_heartbeat_is_small_whatever_went_wrong_and_keeps_its_hashes(letter: s
     long = letter * 5000
     report = {"reason": long, "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
 
-    data = heartbeat.compose(facts(reasons=[long] * 40, name=long, verdict="failing"), report, 900.0)
+    data = heartbeat.compose(facts(reasons=[long] * 40, name=long, verdict="failing", pushed=report), 900.0)
 
     beat = json.loads(data)
     assert len(data) < 2000
@@ -267,7 +267,7 @@ def test_the_hub_hands_out_what_is_for_this_trap_once_and_takes_its_heartbeat(tm
         assert pulled(way) == []
         hub.hub.fleet.put(OWN, TWO, "owner")
         assert pulled(way) == [TWO]
-        way.tell(heartbeat.compose(facts(verdict="failing"), {}, 900.0))
+        way.tell(heartbeat.compose(facts(verdict="failing"), 900.0))
         way.close()
 
         (trap,) = hub.hub.fleet.snapshot()["traps"]
@@ -404,7 +404,7 @@ class Bench:
         self.got: list[bytes] = []
         self.memory: dict[str, Any] = {}
         self.state = "none"
-        ties = Ties(self.got.append, lambda: self.facts, self.report, self.remember)
+        ties = Ties(self.got.append, lambda: self.facts | {"pushed": self.report()}, self.remember)
         settings = HomeSettings(url=url, every=Duration(900), **more)
         self.home = Home(settings, DEVICE, ["valley"], ties, self.time, self.time.sleep)
 
@@ -413,9 +413,9 @@ class Bench:
         last = hashlib.sha256(self.got[-1]).hexdigest() if self.got else None
         return {"state": self.state, "last_received_hash": last}
 
-    def remember(self, memory: dict[str, Any]) -> None:
+    def remember(self, fact: str, value: Any) -> None:
         """As the catalog would."""
-        self.memory = memory
+        self.memory[fact] = value
 
     def live(self, seconds: float) -> None:
         """Tick through so much time."""
@@ -441,7 +441,7 @@ def test_a_turn_asks_before_it_tells_so_that_what_came_is_confirmed_at_once(
     assert [beat["pushed"]["last_received_hash"] for beat in beats(server)] == [
         hashlib.sha256(ONE).hexdigest()
     ]
-    assert bench.memory["ways"]["web"]["error"] is None
+    assert bench.memory["home"]["web"]["error"] is None
 
 
 def test_it_tells_every_interval_and_soon_after_a_change_of_verdict(
@@ -505,8 +505,8 @@ def test_silence_at_home_is_a_fact_and_a_warning_when_it_is_old_but_no_error(
     bench = Bench("http://127.0.0.1:9")
 
     bench.live(2 * 3600)
-    early = complaint(bench.memory, 900, bench.time.wall() - 3600)
-    late = complaint(bench.memory, 900, bench.time.wall())
+    early = complaint(bench.memory["home"], 900, bench.time.wall() - 3600)
+    late = complaint(bench.memory["home"], 900, bench.time.wall())
 
     assert early is None
     assert late is not None
@@ -517,8 +517,8 @@ def test_silence_at_home_is_a_fact_and_a_warning_when_it_is_old_but_no_error(
 def test_one_way_that_works_is_enough() -> None:
     bad = {"reached": None, "since": 0.0, "error": "no"}
     good = {"reached": 0.0, "since": None, "error": None}
-    assert complaint({"ways": {"web": bad, "mqtt": good}}, 900, 10**6) is None
-    assert complaint({"ways": {"web": bad}}, 900, 10**6) is not None
+    assert complaint({"web": bad, "mqtt": good}, 900, 10**6) is None
+    assert complaint({"web": bad}, 900, 10**6) is not None
     assert complaint({}, 900, 10**6) is None
 
 

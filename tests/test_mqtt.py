@@ -1,9 +1,12 @@
 """Home by MQTT, against a real Mosquitto with TLS and passwords."""
 
 import json
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -237,6 +240,39 @@ def test_a_broker_that_will_not_have_us_is_one_line(
         until(lambda: trap.told)
     assert str(trap.told[0]).startswith(f"{broker.host}: {complaint}")
     assert "\n" not in str(trap.told[0])
+
+
+def test_what_is_no_broker_cannot_break_the_daemon() -> None:
+    told, chance, rounds = list[str | None](), random.Random(5), 200
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            """A packet of the right frame, and rubbish in it."""
+            for _ in range(rounds):
+                client, _ = server.accept()
+                with client, suppress(OSError):
+                    client.recv(1000)
+                    client.sendall(b"\x20\x03\0\0\0")  # welcome
+                    client.recv(1000)
+                    rubbish = chance.randbytes(chance.randrange(60))
+                    kind = chance.choice((0x20, 0x30, 0x32, 0x90, 0xE0))
+                    client.sendall(bytes([kind, len(rubbish)]) + rubbish)
+                    client.recv(1000)
+
+        answering = pool.submit(answer)
+        table = HomeMqtt(host="127.0.0.1", port=server.getsockname()[1], tls=False)
+        way = Way(table, DEVICE, [], print, told.append)
+
+        def pause(seconds: float) -> None:
+            if seconds and len(told) >= rounds:
+                raise Stop
+
+        with suppress(Stop):
+            way.run(pause)
+        answering.result(10)
+    assert len(told) == rounds
+    assert None not in told
+    assert [text for text in told if text and "MQTT_ERR_PROTOCOL" in text]
 
 
 def test_a_missing_certificate_is_told_at_the_start(broker: Broker, tmp_path: Path) -> None:

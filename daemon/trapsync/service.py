@@ -6,6 +6,7 @@
     capture         one picture every so often, on the monotonic clock
     ingest          the inbox: examine what was found; with nothing to do, put times right, make small copies
     scheduler       deliveries to each destination, the sweep, pruning, housekeeping
+    home            the connection to a broker, if there is one
     observer        watchdog's own threads: they only fill the inbox
 
 Whatever dies takes the daemon down loudly; systemd starts it again, and nothing in flight was stored.
@@ -22,7 +23,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerThreads
 from apscheduler.jobstores.base import JobLookupError
@@ -35,6 +36,7 @@ from trapsync.destinations import Destination, Tools
 from trapsync.device import device_id
 from trapsync.errors import CameraError, CatalogError, StorageError, TrapsyncError
 from trapsync.hands import ManyHands, SignsOfTurn
+from trapsync.home import Home, Ties
 from trapsync.inbox import Inbox
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
@@ -43,6 +45,7 @@ from trapsync.reserve import Reserve
 from trapsync.sensors import Sensors
 from trapsync.settings import Settings
 from trapsync.signs import Board
+from trapsync.status import snapshot
 from trapsync.timetable import Every
 from trapsync.trap import Occupied, holder, local_time, lock, open_catalog, place, system_clock
 from trapsync.trial import Before, Trial
@@ -95,6 +98,9 @@ class Service:
         tools = Tools(self._clock, self._pause, self._device)
         self._destinations = connect_all(settings, source, tools, lambda: self._catalog)
         self._stop = threading.Event()
+        self._home = Home(
+            settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
+        )
         self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
@@ -109,7 +115,7 @@ class Service:
         self._reserve = Reserve(settings.storage.state)
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
-            executors={"default": SchedulerThreads(len(self._destinations) + 4)},
+            executors={"default": SchedulerThreads(len(self._destinations) + 5)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._threads: list[threading.Thread] = []
@@ -203,6 +209,8 @@ class Service:
         self._start_thread("ingest", self._ingest)
         if self.settings.camera.kind != "none":
             self._start_thread("capture", self._capture)
+        if self._home.broker:
+            self._start_thread("home", self._stay_home)
         systemd.notify("READY=1")
         log.info("watching over trap %s: spool %s", self._device, self.settings.storage.spool)
 
@@ -244,6 +252,7 @@ class Service:
             self._catalog.end_waits()
         except CatalogError as error:
             log.error("%s", error)
+        self._home.call_now()
         self._run_jobs_now("deliver")
 
     def _watch_over(self) -> None:
@@ -309,6 +318,7 @@ class Service:
         self._examiners.close()
         for thread in self._threads:
             thread.join(0.5)
+        self._home.close()
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
@@ -319,6 +329,21 @@ class Service:
         """Sleep for the bandwidth limit, but not through the end."""
         if self._stop.wait(seconds):
             raise Stopping
+
+    # Home
+
+    def _ties(self) -> Ties:
+        def facts() -> dict[str, Any]:
+            report = pushed.report(self._source)
+            return snapshot(self.settings, self._clock, self._device, report, with_home=False)
+
+        return Ties(self.receive, facts, self._tell)
+
+    def _stay_home(self) -> None:
+        """Keep the connection to the broker until the end."""
+        assert self._home.broker
+        with suppress(Stopping):
+            self._home.broker.run(self._pause)
 
     # Settings from afar
 
@@ -587,6 +612,9 @@ class Service:
             self._add_job("resend", 300.0, self._resend)
         if self.settings.prune.enabled:
             self._add_job("prune", every, self._prune)
+        if self._home.is_on:
+            self._home.recall(self._catalog.facts())
+            self._add_job("home", self._home.tick_every, self._home.tick)
         for destination in self._destinations:
             work = partial(self._deliver, destination)
             self._add_job(f"deliver:{destination.name}", destination.settings.every, work)

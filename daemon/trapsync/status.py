@@ -95,17 +95,20 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["vanished"] = catalog.vanished()
     newest = catalog.newest()
     facts["newest_image"] = _newest(newest, clock)
-    facts["battery"] = newest.metadata.get("bat") if newest else None
+    facts["battery"] = _battery(newest)
     facts["disk"]["days_left"] = _days_left(facts["disk"]["free_bytes"], catalog, settings, clock)
     after = {name: table.get("after", "") for name, table in settings.destinations.items()}
     facts["destinations"] = {
         row["name"]: _destination(row, after.get(row["name"], ""), clock) for row in catalog.destinations()
     }
-    facts |= {
-        name: value
-        for name, value in catalog.facts().items()
-        if name in {"capture", "thumbnails", "times", "bug"}
-    }
+    known = {"capture", "thumbnails", "times", "bug"} | ({"home"} if _has_home(settings) else set())
+    facts |= {name: value for name, value in catalog.facts().items() if name in known and value is not None}
+
+
+def _battery(newest: Image | None) -> float | None:
+    """Per cent, as the newest image has it; below zero stands for unknown there."""
+    level = newest.metadata.get("bat") if newest else None
+    return level if level is not None and level >= 0 else None
 
 
 def _has_home(settings: Settings) -> bool:

@@ -35,12 +35,11 @@ _OLD = 3  # intervals after which silence is worth a warning; an owner's table h
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """What ties it to the rest of the trap: four callables, so that it needs to know none of it."""
+    """What ties it to the rest of the trap: three callables, so that it needs to know none of it."""
 
     hand: Hand  # takes a received document; what it raises brings the document again
     snapshot: Callable[[], dict[str, Any]]  # `status.snapshot`, without what it says about home
-    report: Callable[[], dict[str, Any]]  # what became of pushed settings
-    remember: Callable[[dict[str, Any]], None]  # keeps how it went, for `status` and for `recall`
+    remember: Callable[[str, Any], None]  # keeps a fact: how it went for `status`, what was told for `recall`
 
 
 class Home:
@@ -87,10 +86,10 @@ class Home:
         """Seconds between two ticks."""
         return min(_TICK, self._every)
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def recall(self, facts: dict[str, Any]) -> None:
         """Go on from what an earlier run remembered: settings on trial begin with a start, which is news."""
-        self._ways = dict(memory.get("ways") or {})
-        self._told = memory.get("told")
+        self._ways = dict(facts.get("home") or {})
+        self._told = facts.get("told")
 
     def close(self) -> None:
         """Let connections go."""
@@ -116,7 +115,7 @@ class Home:
         if self._told is None or self._clock.monotonic() < self._look_at:
             return
         self._look_at = self._clock.monotonic() + min(_LOOK, self._every)
-        if self._news(self._ties.snapshot()["verdict"], self._ties.report()) != self._told:
+        if _news(self._ties.snapshot()) != self._told:
             for rhythm in self._rhythms():
                 rhythm.hasten()
 
@@ -153,13 +152,9 @@ class Home:
         return None
 
     def _compose(self) -> bytes:
-        facts, report = self._ties.snapshot(), self._ties.report()
-        self._told = self._news(facts["verdict"], report)
-        return heartbeat.compose(facts, report, self._every)
-
-    def _news(self, verdict: str, report: dict[str, Any]) -> list[Any]:
-        """What is worth a call of its own when it changes."""
-        return [verdict, *(report.get(key) for key in ("state", "last_received_hash", "effective_hash"))]
+        facts = self._ties.snapshot()
+        self._told = _news(facts)
+        return heartbeat.compose(facts, self._every)
 
     def _note_broker(self, trouble: str | None) -> None:
         self._note("mqtt", trouble, reached=trouble is None)
@@ -177,7 +172,14 @@ class Home:
             }
             if (before["error"] is None) != (trouble is None):
                 log.info("%s", f"home: {trouble}" if trouble else f"home is reached again, by {way}")
-            self._ties.remember({"ways": dict(self._ways), "told": self._told})
+            self._ties.remember("home", dict(self._ways))
+            self._ties.remember("told", self._told)
+
+
+def _news(facts: dict[str, Any]) -> list[Any]:
+    """What is worth a call of its own when it changes."""
+    report = facts.get("pushed") or {}
+    return [facts["verdict"], *(report.get(key) for key in ("state", "last_received_hash", "effective_hash"))]
 
 
 def slots(device: str, groups: Sequence[str]) -> list[str]:
@@ -186,7 +188,7 @@ def slots(device: str, groups: Sequence[str]) -> list[str]:
     return [f"{place}.{kind}" for place in places for kind in ("settings", "resend")]
 
 
-def described(memory: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def described(ways: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What was remembered, for `status`: moments as UTC text."""
     return {
         way: {
@@ -194,13 +196,12 @@ def described(memory: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "failing_since": iso(utc(known["since"])) if known["since"] else None,
             "error": known["error"],
         }
-        for way, known in (memory.get("ways") or {}).items()
+        for way, known in ways.items()
     }
 
 
-def complaint(memory: dict[str, Any], every: float, now: float) -> str | None:
+def complaint(ways: dict[str, Any], every: float, now: float) -> str | None:
     """What to warn of, if home has not been reached for a while by any way; None if all is well."""
-    ways = memory.get("ways")
     if not ways or any(known["error"] is None for known in ways.values()):
         return None
     silent = min(now - (known["reached"] or known["since"]) for known in ways.values())

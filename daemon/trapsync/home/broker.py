@@ -12,7 +12,8 @@ message it takes: a broker's mistake must not fill the memory of a Pi.
 
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from trapsync import backoff
@@ -93,9 +94,9 @@ class Broker:
                 client = self._connect(pause)
                 failures = 0
                 self._serve(client, pause)
-            except (TrapsyncError, OSError) as error:
+            except TrapsyncError as error:
                 failures += 1
-                self._told(f"{self._mqtt.host}: {_reason(error)}")
+                self._told(f"{self._mqtt.host}: {error}")
             finally:
                 self._let_go(client)
             pause(backoff.wait(failures, first=_FIRST, longest=_LONGEST))
@@ -104,7 +105,10 @@ class Broker:
         """A client that the broker has welcomed and that has asked for its topics."""
         self._is_welcome, self._failure = False, None
         client = self._client()
-        client.connect(self._mqtt.host, self._mqtt.port, keepalive=_KEEP_ALIVE, properties=_largest_packet())
+        with _translated():
+            client.connect(
+                self._mqtt.host, self._mqtt.port, keepalive=_KEEP_ALIVE, properties=_largest_packet()
+            )
         for _ in range(int(_CONNECT / _TURN)):
             self._turn(client, pause)
             if self._is_welcome:
@@ -139,7 +143,8 @@ class Broker:
     def _turn(self, client: Any, pause: Callable[[float], None]) -> None:
         """Let the connection work for a second. Raises what went wrong with it, or in a callback."""
         pause(0.0)
-        code = client.loop(_TURN)
+        with _translated():
+            code = client.loop(_TURN)
         if self._failure:
             raise self._failure
         if code:
@@ -210,12 +215,19 @@ def _paho() -> Any:
     return client
 
 
-def _reason(error: Exception) -> str:
-    """One line for a person."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate cannot be trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return "TLS fails: does it speak TLS on that port?"
-    if isinstance(error, OSError):
-        return f"the connection failed: {error.strerror or error}"
-    return str(error)
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the connection raises as one line for a person.
+
+    What paho-mqtt makes of bytes that are no MQTT differs from version to version; it is no bug of ours.
+    """
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise Unreachable(f"its certificate cannot be trusted: {error.verify_message}") from None
+    except ssl.SSLError:
+        raise Unreachable("TLS fails: does it speak TLS on that port?") from None
+    except OSError as error:
+        raise Unreachable(f"the connection failed: {error.strerror or error}") from None
+    except Exception as error:
+        raise Unreachable(f"it does not speak MQTT: {type(error).__name__}") from error

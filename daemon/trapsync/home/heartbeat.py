@@ -9,13 +9,13 @@ _REASONS = 5
 _LONGEST = 160  # characters of one reason
 
 
-def compose(facts: Mapping[str, Any], pushed: Mapping[str, Any], every: float) -> bytes:
-    """A snapshot's facts and the report on pushed settings as a heartbeat, in fewer than 2,000 bytes of JSON.
+def compose(facts: Mapping[str, Any], every: float) -> bytes:
+    """A snapshot's facts as a heartbeat, in fewer than 2,000 bytes of JSON.
 
     Ages are in seconds and were true at `at`, which is the trap's own time, right or wrong. `every_s` is the
     time to the next one, by which a reader knows silence. What is unknown is left out.
     """
-    beat = _plain(facts) | {"every_s": round(every), "pushed": dict(pushed)}
+    beat = _plain(facts) | {"every_s": round(every), "pushed": facts.get("pushed") or {}}
     beat["reasons"] = [_cut(reason, _LONGEST) for reason in facts["reasons"][:_REASONS]]
     if left_out := len(facts["reasons"]) - _REASONS:
         beat["reasons"] += [f"… and {left_out} more"] if left_out > 0 else []
