@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -29,6 +30,7 @@ class Echo:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.answer: Reply | None = None
+        self.methods: tuple[str, ...] = ("POST",)
 
     def __call__(self, path: str, headers: Any, body: bytes) -> Reply:
         """Answer one POST."""
@@ -392,6 +394,50 @@ def test_a_cut_connection_is_no_answer(front: FaultServer, door: Door, fault: st
         door.post("/", b"x" * 5_000_000 if fault == "cut in body" else b"x" * 5000)
     front.assert_injected()
     assert door.post("/").status == 200
+
+
+def test_what_is_large_is_read_as_it_comes(front: FaultServer, echo: Echo, door: Door) -> None:
+    content = bytes(range(256)) * 4000
+    echo.answer = (200, {"Content-Type": "image/png", "ETag": "x"}, content)
+    echo.methods = ("GET",)
+    with door.fetch("/big?signature=1", deadline=60, largest=2_000_000) as (answer, pieces):
+        assert (answer.status, answer.kind, answer.body, answer.headers["etag"]) == (
+            200,
+            "image/png",
+            b"",
+            "x",
+        )
+        assert b"".join(pieces) == content
+    assert front.headers[0]["Accept-Encoding"] == "identity"
+    with (
+        pytest.raises(Unreachable, match="longer than"),
+        door.fetch("/big", deadline=60, largest=1000) as (_, pieces),
+    ):
+        b"".join(pieces)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("truncated", "cut"), ("redirect", "captive portal"), ("503", "come later")]
+)
+def test_what_does_not_come_whole_is_no_answer(
+    front: FaultServer, echo: Echo, door: Door, fault: str, reason: str
+) -> None:
+    echo.answer = (200, {"Content-Type": "image/png"}, b"x" * 100_000)
+    echo.methods = ("GET",)
+    front.plan("GET /big", fault)
+    with (
+        pytest.raises(Unreachable, match=reason),
+        door.fetch("/big", deadline=60, largest=1_000_000) as (_, pieces),
+    ):
+        b"".join(pieces)
+    front.assert_injected()
+
+
+def test_the_query_of_an_address_is_in_no_log(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    door.send("POST", "/upload?signature=very-secret")
+    assert "/upload" in caplog.text
+    assert "very-secret" not in caplog.text
 
 
 def test_silence_is_no_answer_in_time(front: FaultServer, time: FakeTime) -> None:

@@ -7,6 +7,7 @@ a POST that is redirected becomes a GET, and a captive portal's page then looks 
 
 import email.utils
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -42,6 +43,19 @@ _LONGEST_WAIT = 86400.0
 _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
 
 T = TypeVar("T", list[Any], dict[str, Any])
+
+
+class _WithoutQueries(logging.Filter):
+    """What urllib3 logs of a request, without its query: that of a signed address is a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let it pass, shortened."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(one.partition("?")[0] if isinstance(one, str) else one for one in record.args)
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_WithoutQueries())
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,24 +200,53 @@ class Door:
         ends = self._clock.monotonic() + limit
         source = Pieces(body) if isinstance(body, bytes) else body
         paced = _Paced(source, self._throttle, lambda: self._within(ends)) if len(body) else None
-        with self._connections():
-            try:
-                answer = self._exchange(method, path, paced, more, auth, ends, largest)
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                raise Unreachable(f"{self.host}: {self._reason(error)}") from None
+        with (
+            self._connections(),
+            self._explained(),
+            self._request(method, path, paced, more, auth) as response,
+        ):
+            raw = b"".join(self._chunks(response.raw, ends, largest))
+            content = _unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
+            answer = Answer(self.host, response.status_code, response.headers, content)
         return _settled(answer, self._asked_to_wait)
 
-    def _exchange(
+    @contextmanager
+    def fetch(
+        self, path: str, *, headers: Mapping[str, str] | None = None, deadline: float, largest: int
+    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """GET what may be large: the answer without its body, and the body as it comes, never whole in memory.
+
+        `deadline` is in seconds from now, for all of it. Raises Unreachable as `send` does; the pieces do so
+        too, when the body is cut, too slow, or longer than `largest` bytes. Leave early, and the rest is not read.
+        """
+        ends = self._clock.monotonic() + deadline
+        more = {**(headers or {}), "Accept-Encoding": "identity"}
+        with self._connections(), self._explained(), self._request("GET", path, None, more, None) as response:
+            answer = Answer(self.host, response.status_code, response.headers, b"")
+            yield _settled(answer, self._asked_to_wait), self._pieces(response.raw, ends, largest)
+
+    def _pieces(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
+        # Explained here as well: between these and the door there may be somebody who minds an OSError.
+        with self._explained():
+            yield from self._chunks(raw, ends, largest)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever fails on the way to the server is Unreachable, with a line for a person."""
+        try:
+            yield
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"{self.host}: {self._reason(error)}") from None
+
+    def _request(
         self,
         method: str,
         path: str,
         body: "_Paced | None",
         headers: Mapping[str, str],
         auth: tuple[str, str] | None,
-        ends: float,
-        largest: int,
-    ) -> Answer:
-        with self._session.request(
+    ) -> requests.Response:
+        return self._session.request(
             method,
             self.base_url + path,
             data=body,
@@ -212,10 +255,7 @@ class Door:
             timeout=(_CONNECT_TIMEOUT, self._patience),
             allow_redirects=False,
             stream=True,
-        ) as response:
-            raw = b"".join(self._chunks(response.raw, ends, largest))
-            content = _unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
-            return Answer(self.host, response.status_code, response.headers, content)
+        )
 
     def _chunks(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
         """What arrives, as it arrives.
