@@ -11,7 +11,8 @@ from trapsync.destinations import Destination, Tools, check_order, connect
 from trapsync.errors import DeliveryError, SettingsError
 from trapsync.image import Image
 from trapsync.labels import Label
-from trapsync.settings import Settings
+from trapsync.pipeline import free_bytes
+from trapsync.settings import Settings, Storage
 from trapsync.trap import zone
 
 # The catalog is opened when the settings have been found to be well: later than destinations are made.
@@ -78,6 +79,8 @@ def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCat
             zone=zone(settings),
             thumbnails=thumbnails_of(settings),
             copy_again=lambda image: catalog().copy_again(image.id),
+            results=settings.storage.results / name,
+            room=partial(_room, settings.storage),
             address=partial(_address, connected, catalog, table.get("after", "")),
         )
         connected[name] = connect(name, table, own, source)
@@ -122,6 +125,11 @@ def require(settings: Settings, source: Path, only: str | None) -> None:
     if only is not None and only not in settings.destinations:
         known = ", ".join(settings.destinations) or "none"
         raise SettingsError(f"{source}: there is no destination {only!r}; there are: {known}")
+
+
+def _room(storage: Storage) -> int:
+    """How many bytes may still be written beside the catalog before capture would have to stop."""
+    return free_bytes(storage.state) - storage.min_free
 
 
 def _address(

@@ -83,6 +83,11 @@ class Storage(Table, frozen=True):
         return self.state / "thumbnails"
 
     @property
+    def results(self) -> Path:
+        """The folder of what services made of images: not in the spool, where it would be taken for images."""
+        return self.state / "results"
+
+    @property
     def quarantine(self) -> Path:
         """Beside the images, so that a move there is a rename on one filesystem."""
         return self.spool / ".quarantine"

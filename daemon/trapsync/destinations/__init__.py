@@ -26,6 +26,7 @@ from trapsync.settings import decode, rooted
 KINDS = {
     "directory": "trapsync.destinations.directory",
     "imagekit": "trapsync.destinations.imagekit",
+    "skylab": "trapsync.destinations.skylab",
     "stickypi": "trapsync.destinations.stickypi",
 }
 
@@ -130,9 +131,11 @@ class Tools:
     """What a destination is given rather than taking it: time, sleep, and which device it serves.
 
     `zone` is the time zone of the trap's place. `thumbnails` is the folder of the small copies (see
-    `thumbnail_paths`). `labels` is for what is answered about images. `address` asks the destination
-    that this one comes `after` where an image can be fetched there; None: nowhere. `copy_again` has an
-    image's small copies made if they are not there, or are broken; False: that was tried, and cannot be.
+    `thumbnail_paths`). `labels` is for what is answered about images. `results` is the folder for files that
+    a service made of images, and `room` how many bytes may be written there before capture would have to
+    stop. `address` asks the destination that this one comes `after` where an image can be fetched there;
+    None: nowhere. `copy_again` has an image's small copies made if they are not there, or are broken; False:
+    that was tried, and cannot be.
     """
 
     clock: Clock
@@ -142,6 +145,8 @@ class Tools:
     labels: Labels = field(default_factory=NoLabels)
     zone: tzinfo = UTC
     thumbnails: Path = Path()
+    results: Path = Path()
+    room: Callable[[], int] = lambda: 0
     address: Callable[[Image], str | None] = lambda _image: None
     copy_again: Callable[[Image], bool] = lambda _image: True
 

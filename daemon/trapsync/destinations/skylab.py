@@ -1,0 +1,257 @@
+"""Skylab Studio: cut-outs and retouching by the batch. Images go there in jobs, one for each night.
+
+It is no archive: what is there is gone some time after its job was processed. What it proves is that the bytes
+arrived: its storage (S3) compares them with the MD5 that is sent along, and gives the MD5 of what it has as
+ETag. `skylab_api` speaks the protocol, `skylab_jobs` knows which job an image goes into and hands jobs in,
+`skylab_results` brings back what was made of the images.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+from urllib.parse import urlsplit
+
+from trapsync import __version__, failpoint
+from trapsync.body import FilePiece, opened
+from trapsync.destinations import Alone, Finding, Receipt, Tools
+from trapsync.destinations.skylab_api import Api, Storage, confirmed_md5
+from trapsync.destinations.skylab_jobs import Job, Jobs, Photo, Span
+from trapsync.destinations.skylab_results import Results
+from trapsync.destinations.skylab_rules import photo_name, problem
+from trapsync.errors import Failed, Refused, TrapsyncError, Unreachable
+from trapsync.http import Answer, Door
+from trapsync.image import Image
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Destination, read_secret, within
+
+log = logging.getLogger(__name__)
+
+
+class Settings(Destination, frozen=True, kw_only=True):
+    """[destinations.NAME] with kind = "skylab"."""
+
+    required: bool = False
+    url: str = "https://studio.skylabtech.ai/api/public/v1"
+    key_file: Path
+    profile: int
+    job: Literal["night", "deployment"] = "night"
+    deployment: str = ""
+    download: bool = False
+    poll: Duration = Duration(900)
+    callback_url: str = ""
+    least_rate: Size = Size(2000)
+    patience: Duration = Duration(120)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        super().__post_init__()
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or "@" in parts.netloc:
+            raise ValueError(
+                f'url: {self.url!r} is not an address such as "https://studio.example/api/public/v1"'
+            )
+        if (self.job == "deployment") != bool(self.deployment):
+            raise ValueError(
+                'deployment: is the name of the one job that all images go into, and needed with job = "deployment" only'
+            )
+        if not re.fullmatch("[A-Za-z0-9._-]{0,64}", self.deployment):
+            raise ValueError(f"deployment: {self.deployment!r} is not a name of letters, digits, ., - and _")
+        if self.callback_url and urlsplit(self.callback_url).scheme != "https":
+            raise ValueError("callback_url: must begin with https://")
+        within(self, profile=(1, 2**53), poll=(60, 86400), least_rate=(1, 10**9), patience=(0.1, 3600))
+
+    def slowest(self) -> float:
+        """As the owner says."""
+        return float(self.least_rate)
+
+
+def connect(name: str, settings: Settings, tools: Tools) -> "Skylab":
+    """Make the destination; nothing is sent yet."""
+    return Skylab(name, settings, tools)
+
+
+class Skylab(Alone):
+    """One account at Skylab Studio, and one profile of it."""
+
+    # Each that is there already costs a question of its own.
+    batch = 64
+
+    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+        self.name = name
+        self.settings = settings
+        self._tools = tools
+        self._door = self._open(settings.url)
+        self._storage = Storage(self._open, must_be_safe=settings.url.startswith("https:"))
+        self._api = Api(self._door, lambda: read_secret(settings.key_file, "key_file"))
+        self._jobs = Jobs(self._api, settings.profile, settings.deployment, tools)
+        self._results = Results(self._api, self._storage, tools)
+        # When each job is to be tended again, in monotonic seconds.
+        self._next: dict[str, float] = {}
+
+    def _open(self, url: str) -> Door:
+        settings = self.settings
+        return Door(
+            url,
+            f"trapsync/{__version__}",
+            self._tools.clock,
+            self._tools.sleep,
+            bandwidth=settings.bandwidth,
+            parallel=settings.parallel,
+            least_rate=settings.least_rate,
+            patience=settings.patience,
+        )
+
+    def close(self) -> None:
+        """Let connections go."""
+        self._door.close()
+        self._storage.close()
+
+    # --- Asking -----------------------------------------------------------------------------------------
+
+    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        """One question for each job that is not known yet, then one or two for each image that has a photo there."""
+        answers: dict[int, Receipt | Exception] = {}
+        seen: dict[str, Receipt | Exception | None] = {}
+        for image in images:
+            span = self._jobs.span(image, None)
+            if span is None:
+                continue
+            if photo_name(image) not in seen:
+                seen[photo_name(image)] = self._look(image, span)
+            if found := seen[photo_name(image)]:
+                answers[image.id] = found
+        return answers
+
+    def _look(self, image: Image, span: Span) -> Receipt | Refused | None:
+        """Whether its bytes are there, or another image's under its name."""
+        jobs = self._jobs.all_of(span)
+        for job in jobs:
+            photo = self._jobs.photos(job).get(photo_name(image))
+            if photo and (receipt := self._proof(job, photo, image, span)):
+                return receipt
+        if any(self._jobs.is_rivalled(job, image) for job in jobs):
+            return Refused(
+                f"another image is there under the name of {image.name}: both are kept; "
+                f"remove the one there, then retry"
+            )
+        return None
+
+    def _proof(self, job: Job, photo: Photo, image: Image, span: Span) -> Receipt | None:
+        """The receipt, if the storage says that it has the image's bytes."""
+        if not (address := self._jobs.address(photo)):
+            return None
+        if self._storage.digest(address) != image.md5:
+            return None
+        self._jobs.confirm(job, image, span)
+        return _receipt(job, photo, image)
+
+    # --- Sending ----------------------------------------------------------------------------------------
+
+    def deliver(self, image: Image, path: Path) -> Receipt:
+        """Make a photo for it in the job of its night, and put its bytes there."""
+        if reason := problem(image):
+            raise Refused(reason)
+        with opened(image, path) as file:
+            span = self._jobs.span(image, os.fstat(file.fileno()).st_mtime)
+            assert span is not None  # the file is at hand
+            there = self._look(image, span)
+            if isinstance(there, Refused):
+                raise there
+            if there:
+                return there
+            job = self._jobs.open_for(span)
+            photo = self._jobs.make_photo(job, image)
+            answer = self._put(job, photo, image, file)
+        receipt = self._judge(job, photo, image, answer)
+        self._jobs.confirm(job, image, span)
+        return receipt
+
+    def _put(self, job: Job, photo: Photo, image: Image, file: BinaryIO) -> Answer:
+        """Put the bytes to a fresh address; to another one if that is refused, for it may have expired meanwhile."""
+        for _ in (1, 2):
+            try:
+                url = self._api.upload_url(photo.id, image.md5)
+            except Failed:
+                self._jobs.lose(job, image)
+                raise
+            piece = FilePiece(file, image.size, image.md5)
+            answer = self._storage.put(url, piece, image.md5, is_regular=job.is_regular)
+            failpoint.hit("skylab: bytes sent")
+            if answer.status not in {401, 403}:
+                return answer
+        raise Failed(f"{answer.host} refuses even a new address ({answer.status})")
+
+    def _judge(self, job: Job, photo: Photo, image: Image, answer: Answer) -> Receipt:
+        if answer.status in {400, 413}:
+            raise Failed(f"{answer.host} did not take it ({answer.status})")
+        if answer.status != 200:
+            raise Unreachable(str(answer))
+        if answer.headers.get("x-amz-server-side-encryption", "").startswith("aws:kms"):
+            # It has compared the bytes with Content-MD5 all the same, but tells no digest.
+            return Receipt(f"echo:{image.sha256}", {"job": job.id, "photo": photo.id})
+        told = confirmed_md5(answer)
+        if told is None:
+            raise Unreachable(f"{answer}, and confirmed no digest: a captive portal?")
+        if told != image.md5:
+            raise Failed(f"{answer.host} confirmed another digest: {told}")
+        return _receipt(job, photo, image)
+
+    # --- Beyond single images ---------------------------------------------------------------------------
+
+    def tend(self) -> bool:
+        """Hand in the jobs of nights that are complete, and fetch results now and then."""
+        asked = False
+        now = self._tools.clock.monotonic()
+        for job in self._jobs.unfinished():
+            if self._next.get(job.name, 0.0) > now:
+                continue
+            if job.stage == "closing" or (job.stage in {"open", "full"} and self._jobs.is_complete(job)):
+                self._hand_in(job)
+            elif job.stage == "queued":
+                self._collect(job)
+            else:
+                continue
+            self._next[job.name] = now + self.settings.poll
+            asked = True
+        return asked
+
+    def _hand_in(self, job: Job) -> None:
+        try:
+            job = self._jobs.hand_in(job, self.settings.callback_url)
+        except Failed as error:  # of this job's only: the images go on
+            log.warning("%s: the job %s cannot be handed in: %s", self.name, job.name, error)
+            return
+        if job.stage == "queued":
+            log.info("%s: the job %s is handed in", self.name, job.name)
+            if not self.settings.download:
+                self._jobs.move(job, "done")
+
+    def _collect(self, job: Job) -> None:
+        if not self.settings.download or self._results.collect(job):
+            self._jobs.move(job, "done")
+
+    # --- The doctor -------------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        """Whether the key is taken and the profile is there; and what to know of a destination like this."""
+        settings = self.settings
+        try:
+            profile = self._api.profile(settings.profile)
+        except TrapsyncError as error:
+            return [Finding("failing", self.name, str(error))]
+        text = (
+            f"{settings.url} takes the key; profile {settings.profile} is {profile.get('name')!r}. It takes images up to "
+            f"27 MiB, 6400 pixels a side and 27 megapixels; each job that is handed in costs credits"
+        )
+        findings = [Finding("ok", self.name, text)]
+        if settings.required:
+            text = "required = true: it proves that images arrived, and keeps them for a while only; require another too"
+            findings.append(Finding("warning", self.name, text))
+        return findings
+
+
+def _receipt(job: Job, photo: Photo, image: Image) -> Receipt:
+    return Receipt(f"md5:{image.md5}", {"job": job.id, "photo": photo.id})
