@@ -13,6 +13,13 @@ import pytest
 import daemon
 import misfortunes
 import owner
+from fake_time import FakeTime
+from trapsync import pushed, remembered
+from trapsync.errors import SettingsError
+from trapsync.pushed import PushedSettings
+from trapsync.service import Service
+from trapsync.settings import Settings
+from trapsync.trap import lock
 
 PATIENCE = """
 [pushed.limits]
@@ -129,3 +136,44 @@ def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
     trap = Trap(tmp_path / "trap", PATIENCE.replace('least_interval = "1 s"', ""), every="2 s")
     assert trap.take(owner.settings(1, {"capture": {"every": "1 s"}})) == "limits"
     assert trap.take(owner.settings(1, {"destinations": {"stick": {"bandwidth": "1 B"}}})) == "limits"
+
+
+def test_what_comes_from_afar_begins_with_a_start_and_what_is_refused_does_not(tmp_path: Path) -> None:
+    service = Service.begin(Trap(tmp_path / "trap").daemon.config)
+    assert service.receive(owner.settings(1, {}, owner.STRANGER)).code == "key"
+    assert service.reload is False
+    assert service.receive(owner.settings(1, {"camera": {"quality": 80}})).is_accepted
+    assert (service.reload, service._stop.is_set()) == (True, True)
+
+
+def test_settings_with_which_the_daemon_cannot_be_made_are_undone_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Trap(tmp_path / "trap").daemon.config
+    PushedSettings(source, FakeTime()).accept(owner.settings(1, {"camera": {"quality": 13}}))
+    made = Service.__init__
+
+    def refuse(service: Service, settings: Settings, *rest: Any) -> None:
+        if settings.camera.quality == 13:
+            raise SettingsError("not with thirteen")
+        made(service, settings, *rest)
+
+    monkeypatch.setattr(Service, "__init__", refuse)
+    assert Service.begin(source).settings.camera.quality == 90
+    facts = pushed.report(source)
+    assert (facts["state"], facts["code"], facts["reason"]) == (
+        "rolled_back",
+        "settings",
+        "not with thirteen",
+    )
+
+
+def test_a_second_daemon_that_finds_the_lock_taken_counts_no_start(tmp_path: Path) -> None:
+    source = Trap(tmp_path / "trap").daemon.config
+    state = source.parent / "state"
+    PushedSettings(source, FakeTime()).accept(owner.settings(1, {"camera": {"quality": 80}}))
+    with lock(state):
+        Service.begin(source)
+    assert remembered.read(state).starts == 0
+    Service.begin(source)
+    assert remembered.read(state).starts == 1
