@@ -17,6 +17,7 @@ ROOT = Path(trapsync.__file__).parent
 LAYERS = [
     ["__main__"],
     ["cli"],
+    ["errand"],
     ["service", "by_hand", "doctor"],
     [
         *("status", "trap", "verify", "processes", "hands", "timing", "linked", "sensors"),

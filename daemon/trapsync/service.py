@@ -92,6 +92,7 @@ class Service:
         self._begun: InForce | None = None
         self._trial: Trial | None = None
         self._captures = captures
+        self._newest: str | None = None
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
         self._place = place(settings)
@@ -450,6 +451,7 @@ class Service:
         self._board.beat("capture", self._patience())
         self._reboot_due = None
         self._inbox.put(path)
+        self._newest = path
         self._captures = self._captures and self._captures - 1
         log.info("captured %s", path)
         if failures >= _GIVEN_UP:

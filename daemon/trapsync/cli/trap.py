@@ -20,17 +20,30 @@ from trapsync.cli.shared import (
     with_trap,
 )
 from trapsync.errors import StorageError, TrapsyncError
+from trapsync.quantities import Duration
 
 if TYPE_CHECKING:
     from trapsync.destinations import Finding
 
 
-@click.command()
-@click.option("-v", "--verbose", is_flag=True, help="Log every step.")
-@click.option("--captures", type=click.IntRange(min=0), metavar="N", help="Take no more than N pictures.")
-@click.option(
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Log every step.")
+_as_root = click.option(
     "--as-root", is_flag=True, envvar="TRAPSYNC_AS_ROOT", help="Run as root, if its files are root's."
 )
+
+
+def _require_no_root(trap: Trap, as_root: bool) -> None:
+    if os.geteuid() == 0 and not as_root:
+        raise StorageError(
+            f"{trap.settings.storage.state}: this would be root's, and the daemon does not run as root; make it an "
+            "account of its own, as scripts/install does, or say --as-root"
+        )
+
+
+@click.command()
+@_verbose
+@click.option("--captures", type=click.IntRange(min=0), metavar="N", help="Take no more than N pictures.")
+@_as_root
 @with_trap
 def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     """Run the daemon in the foreground.
@@ -41,11 +54,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     from trapsync import service
 
     start_logging(verbose)
-    if os.geteuid() == 0 and not as_root:
-        raise StorageError(
-            f"{trap.settings.storage.state}: this would be root's, and the daemon does not run as root; make it an "
-            "account of its own, as scripts/install does, or say --as-root"
-        )
+    _require_no_root(trap, as_root)
     daemon = service.Service.begin(trap.source, captures)
     try:
         daemon.run()
@@ -61,6 +70,36 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
         options += [] if left is None else ["--captures", str(left)]
         service.restart(["--config", str(trap.source), "run", *options])
     service.leave()
+
+
+@click.command(short_help="Take one picture, deliver what is due, and end.")
+@_verbose
+@click.option("--deadline", default="5 min", show_default=True, help="End by then, whatever is left.")
+@_as_root
+@with_trap
+def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
+    """Take one picture, deliver what is due, and end: for a trap that a timer powers.
+
+    Exit code 0: all is delivered. 1: the picture is safe on the card, but something is still owed. 2: there is no
+    picture. 3: it could not run at all. After each of them the power may be cut.
+    """
+    from trapsync import service
+    from trapsync.errand import Errand
+
+    start_logging(verbose)
+    try:
+        _require_no_root(trap, as_root)
+        errand = Errand(trap.settings, trap.source, Duration.parse(deadline))
+        errand.run()
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--deadline") from None
+    except TrapsyncError as error:
+        logging.getLogger("trapsync").critical("%s", error)
+        service.leave(3)
+    except Exception:
+        logging.getLogger("trapsync").critical("it failed", exc_info=True)
+        service.leave(3)
+    service.leave(errand.outcome)
 
 
 @click.command(short_help="Show how the trap is.")
@@ -152,4 +191,4 @@ def _show_findings(findings: "list[Finding]") -> None:
         click.echo(f"{verdict} {finding.subject:<{width}}  {finding.text}")
 
 
-COMMANDS = (run, status, clock, doctor)
+COMMANDS = (run, once, status, clock, doctor)

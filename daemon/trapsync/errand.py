@@ -1,0 +1,127 @@
+"""The daemon on an errand: one picture, what is due to be delivered, and an end by itself.
+
+For a trap that a timer powers up for each picture and cuts off again (Sticky Pi's own does): everything
+is as in the running daemon, but it ends as soon as there is nothing more to do, or at its deadline. What
+is owed by then stays owed, as after a power cut.
+"""
+
+import logging
+from pathlib import Path
+
+from trapsync import schedule
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock
+from trapsync.destinations import Destination
+from trapsync.service import Service
+from trapsync.settings import Settings
+from trapsync.trap import local_time
+from trapsync.watch import Patience
+
+log = logging.getLogger(__name__)
+
+ALL_HOME, OWED, NO_PICTURE = 0, 1, 2
+_TRIES = 3
+_BREATH = 5.0  # seconds between two tries of a camera that fails
+
+
+class Errand(Service):
+    """The daemon for one picture. `outcome` says how it went, once `run` has returned."""
+
+    def __init__(self, settings: Settings, source: Path, deadline: float) -> None:
+        """`deadline` is in seconds from now. SettingsError as for the daemon."""
+        super().__init__(settings, source, captures=1)
+        self.outcome = NO_PICTURE
+        self._over_at = self._clock.monotonic() + deadline
+        self._fails = 0
+        self._ingested: set[str] = set()
+        self._has_delivered = False
+
+    def _start(self) -> None:
+        self._due = due_destinations(self._catalog, self._destinations, self._clock)
+        if self.settings.camera.kind == "none":
+            self._captures = 0
+        super()._start()
+
+    def _check_parts(self) -> None:
+        super()._check_parts()
+        if self._is_over():
+            self._stop.set()
+
+    def _end(self) -> None:
+        self.outcome = self._judged()
+        super()._end()
+
+    def _is_over(self) -> bool:
+        if self._clock.monotonic() >= self._over_at:
+            log.warning("the time for it is over; what is left is done the next time")
+            return True
+        if self._captures and not schedule.is_open(
+            self.settings.capture.windows, self._place, local_time(self._clock)
+        ):
+            self._captures = 0  # this is no time for pictures; but what waits may go
+        if self._captures or (self._newest and self._newest not in self._ingested):
+            return False
+        if not self._inbox.is_empty():
+            return False
+        if not self._has_delivered:
+            self._has_delivered = True
+            self._run_jobs_now("deliver")
+            return False
+        return not any(self._is_busy(destination) for destination in self._destinations)
+
+    def _is_busy(self, destination: Destination) -> bool:
+        """Whether a turn is under way, or there is something that could go now."""
+        name, settings = destination.name, destination.settings
+        if name not in self._due:
+            return False
+        return self._board.awaits(f"deliver:{name}") or (
+            self._catalog.may_go(name)
+            and bool(self._catalog.due(name, settings.order, 1, after=settings.after))
+        )
+
+    def _judged(self) -> int:
+        if self._fails or self._captures:
+            return NO_PICTURE
+        return OWED if self._catalog.ledger().owed else ALL_HOME
+
+    # What it does otherwise than the daemon
+
+    def _wait_for_picture(self, due: float) -> bool:
+        return super()._wait_for_picture(min(due, self._clock.monotonic() + _BREATH))
+
+    def _capture_failed(self, failures: int, error: Exception) -> int:
+        self._fails += 1
+        if self._fails >= _TRIES:
+            self._captures = 0
+        return super()._capture_failed(failures, error)
+
+    def _capture_once(self, failures: int) -> int:
+        if not (failures := super()._capture_once(failures)):
+            self._fails = 0
+        return failures
+
+    def _ingest_some(self, paths: list[str], patience: Patience) -> None:
+        super()._ingest_some(paths, patience)
+        self._ingested.update(paths)
+
+    def _deliver(self, destination: Destination) -> None:
+        if destination.name not in self._due:
+            return
+        super()._deliver(destination)
+        if self._catalog.attempts(destination.name):  # out of reach: the power is not to burn for another try
+            self._due.discard(destination.name)
+
+
+def due_destinations(catalog: Catalog, destinations: list[Destination], clock: Clock) -> set[str]:
+    """Those whose `every` has passed since they were last tried; by the wall clock, for each boot is short.
+
+    A clock that went back is no reason to wait for it to catch up.
+    """
+    tried = {
+        row["name"]: max(row["delivered_at"] or 0.0, row["error_at"] or 0.0) for row in catalog.destinations()
+    }
+    return {
+        one.name
+        for one in destinations
+        if not 0 <= clock.wall() - tried.get(one.name, 0.0) < 0.9 * one.settings.every
+    }

@@ -1,0 +1,97 @@
+"""One picture, what is due, and an end by itself: for traps that a timer powers."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import daemon
+import drawn
+import hub_server
+from bench import Memory, Trap
+from trapsync.errand import due_destinations
+from trapsync.quantities import Duration
+from trapsync.settings import Destination
+
+
+def once(trap: daemon.Daemon, deadline: str = "60 s") -> "subprocess.CompletedProcess[str]":
+    """Run the errand to its end, as a process."""
+    return trap.run("once", "--deadline", deadline)
+
+
+def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        trap = daemon.Daemon(tmp_path, more, camera="simulated")
+        began = time.monotonic()
+        done = once(trap)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began < 40  # it did not wait for its deadline
+        assert len(hub.stored()) == 1
+        assert trap.status()["ledger"]["delivered"] == 1
+
+
+def test_what_earlier_errands_left_goes_with_the_next(tmp_path: Path) -> None:
+    nobody = daemon.deliver_to(tmp_path, "http://127.0.0.1:9", "trap", "password")
+    trap = daemon.Daemon(tmp_path, nobody, camera="simulated")
+    done = once(trap)
+    assert done.returncode == 1, done.stderr
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        done = once(daemon.Daemon(tmp_path, more, camera="simulated"))
+        assert done.returncode == 0, done.stderr
+        assert len(hub.stored()) == 2
+
+
+def test_without_a_picture_the_rest_is_delivered_all_the_same(tmp_path: Path) -> None:
+    drawn.put(tmp_path / "spool", drawn.trap(), f"before/{drawn.NAME}")
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        trap = daemon.Daemon(tmp_path, more, camera="simulated")
+        text = trap.config.read_text().replace("seed = 7", f'seed = 7\nreplay = "{tmp_path / "nowhere"}"')
+        trap.config.write_text(text)
+        done = once(trap)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("no picture:") == 3
+        assert set(hub.stored()) == {drawn.NAME}
+
+
+def test_at_its_deadline_it_ends(tmp_path: Path) -> None:
+    growing = tmp_path / "spool" / "copy" / drawn.NAME
+    growing.parent.mkdir(parents=True)
+    growing.write_bytes(drawn.trap()[:-100])  # a file that may yet get its end keeps it waiting
+    trap = daemon.Daemon(tmp_path, camera="none")
+    trap.config.write_text(trap.config.read_text().replace('settle = "1 s"', 'settle = "1 h"'))
+    done = once(trap, deadline="2 s")
+    assert "the time for it is over" in done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("deadline", ["soon", "5"])
+def test_a_deadline_that_is_none_is_one_line(tmp_path: Path, deadline: str) -> None:
+    done = once(daemon.Daemon(tmp_path), deadline)
+    assert done.returncode == 2
+    assert "must be a quantity with a unit" in done.stderr
+
+
+def test_where_it_cannot_run_it_says_so_with_a_code_of_its_own(tmp_path: Path) -> None:
+    with daemon.running(tmp_path) as trap:
+        done = once(trap)
+    assert (done.returncode, "is running here" in done.stderr) == (3, True)
+
+
+def test_a_destination_is_due_when_its_time_has_passed_or_the_clock_went_back(trap: Trap) -> None:
+    home = Memory("home")
+    home.settings = Destination(kind="memory", every=Duration(3600))
+    trap.register(home)
+    trap.put()
+    trap.ingest()
+    assert due_destinations(trap.catalog, [home], trap.time) == {"home"}
+    trap.deliver(home)
+    assert due_destinations(trap.catalog, [home], trap.time) == set()
+    trap.time.sleep(3600)
+    assert due_destinations(trap.catalog, [home], trap.time) == {"home"}
+    trap.restart(reboot=True)
+    trap.time.step_wall(-90 * 86400)
+    assert due_destinations(trap.catalog, [home], trap.time) == {"home"}
