@@ -64,6 +64,7 @@ class ImageKit:
         self.needs_signature = False
         self.now = 1_782_073_155
         self.is_over_its_plan = False
+        self.forms: list[set[str]] = []  # the names of the parts of each upload
         self._count = 0
         self._lock = threading.Lock()
 
@@ -125,6 +126,7 @@ class ImageKit:
     # --- Upload -------------------------------------------------------------------------------------------
 
     def _upload(self, parts: dict[str, bytes]) -> Reply:
+        self.forms.append(set(parts))
         content = parts.pop("file", b"")
         given = _DEFAULTS | {name: value.decode() for name, value in parts.items()}
         if not content or not given.get("fileName"):
