@@ -482,6 +482,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def changed(table: T, **changes: Any) -> T:
+    """The same table with other values, which are checked like those of a file: ValueError."""
+    return msgspec.structs.replace(table, **changes)
+
+
 def rooted(table: T, folder: Path) -> T:
     """The same table with relative paths made absolute, from the config file's own folder."""
     changes: dict[str, Any] = {}

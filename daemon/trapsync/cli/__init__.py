@@ -12,7 +12,7 @@ import click
 
 from trapsync import __version__
 from trapsync import settings as config
-from trapsync.cli import hub, images, settings, trap
+from trapsync.cli import focus, hub, images, settings, trap
 from trapsync.errors import TrapsyncError
 
 
@@ -69,6 +69,7 @@ def cli(context: click.Context, config: Path | None) -> None:
 for module in (  # one line for each
     trap,
     images,
+    focus,
     hub,
     settings,
 ):
