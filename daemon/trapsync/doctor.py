@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from trapsync import thumbnail
+from trapsync import envelope, pushed, thumbnail
 from trapsync.clock import Clock
 from trapsync.destinations import Finding, Tools, connect
 from trapsync.device import device_id
@@ -31,6 +31,7 @@ def examine_trap(settings: Settings, clock: Clock, tools: Tools, source: Path) -
         _thumbnails(),
         _clock(settings, clock),
         _daemon(settings),
+        *_pushed(settings, source),
         *_destinations(settings, tools, source),
     ]
 
@@ -163,6 +164,21 @@ def _daemon(settings: Settings) -> Finding:
             "warning", "daemon", "not running; start it: systemctl start trapsync, or trapsync run"
         )
     return Finding("ok", "daemon", f"running as process {process}")
+
+
+def _pushed(settings: Settings, source: Path) -> list[Finding]:
+    """Settings from afar, where they are switched on."""
+    if not settings.pushed.enabled:
+        return []
+    try:
+        envelope.require()
+        keys = ", ".join(envelope.public_from_text(text).id for text in settings.pushed.keys)
+        facts = pushed.report(source)
+    except TrapsyncError as error:
+        return [Finding("failing", "pushed", str(error))]
+    if facts["code"]:
+        return [Finding("warning", "pushed", f"{facts['state']}, {facts['code']}: {facts['reason']}")]
+    return [Finding("ok", "pushed", f"{facts['state']}; trusts {keys}")]
 
 
 def _destinations(settings: Settings, tools: Tools, source: Path) -> list[Finding]:

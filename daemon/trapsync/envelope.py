@@ -94,6 +94,11 @@ def _decoded(text: str, prefix: str, where: object) -> bytes:
     return raw
 
 
+def require() -> None:
+    """SettingsError that says what to install, if signatures cannot be verified on this machine."""
+    _nacl()
+
+
 def _nacl() -> Any:
     try:
         from nacl import signing

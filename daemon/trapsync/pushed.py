@@ -235,12 +235,14 @@ class PushedSettings:
         A trial that was started twice and came to no end is rolled back. While a person's override is there, or
         pushed settings are switched off, no trial begins or goes on.
         """
+        found = in_force(self._source)
+        if found.record.candidate is None:
+            return found
         try:
             with remembered.changing(self._state) as change:
                 change.record = self._begun(change.record)
         except StorageError as error:  # what cannot be counted is not tried
             log.error("%s: no pushed settings are tried", error)
-            found = in_force(self._source)
             return InForce(self.previous(), found.record) if found.is_trial else found
         return in_force(self._source)
 

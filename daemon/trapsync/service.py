@@ -244,9 +244,12 @@ class Service:
                 log.error("the old settings stay in force: %s", error)
                 return
             self.reload = True
-        if self._trial:
-            self._pushed.interrupted()
         self._stop.set()
+        if self._trial:
+            try:
+                self._pushed.interrupted()
+            except TrapsyncError as error:  # then this start of the trial counts
+                log.error("%s", error)
 
     def _deliver_now(self) -> None:
         try:
