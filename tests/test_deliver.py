@@ -234,6 +234,23 @@ def test_a_held_image_stays_owed_without_counting_as_a_failure(trap: Trap) -> No
     assert trap.ledger() == (1, 0, 1, 0, 0)
 
 
+def test_a_held_image_is_looked_at_again_when_its_destination_says_but_never_later_than_usual(
+    trap: Trap,
+) -> None:
+    home = Memory()
+    (key,) = fill(trap, 1, home)
+    for wait, until in ((60.0, 60.0), (10**6, 1000.0)):
+        asked = len(home.asked)
+        home.trouble[key] = Held("its small copy is not made yet", wait=wait)
+        assert trap.deliver(home).postponed == 1
+        trap.time.sleep(until - 1)
+        assert trap.deliver(home).postponed == 0
+        trap.time.sleep(2)
+        assert len(home.asked) == asked + 1
+    del home.trouble[key]
+    assert trap.deliver(home).delivered == 1
+
+
 def test_a_file_that_vanishes_before_it_is_sent_costs_only_itself(trap: Trap) -> None:
     home = Memory()
     fill(trap, 3, home)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import bench
 import canary
 import drawn
 import killed
@@ -18,12 +19,13 @@ from conformance import Card, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import FaultServer
 from imagekit_stub import ImageKit as Stub
-from trapsync import cli, destinations
+from trapsync import cli, destinations, linked, pipeline
 from trapsync.destinations import Receipt, imagekit
 from trapsync.destinations.imagekit import ImageKit, Settings
 from trapsync.destinations.imagekit_fields import FIELDS
 from trapsync.errors import Failed, Held, Refused, SettingsError, Unauthorised, Unreachable
 from trapsync.examine import thumbnail_paths, thumbnails
+from trapsync.settings import from_tables
 
 UPLOAD, LIST, FIELD_LIST = "/api/v1/files/upload", "GET /v1/files", "GET /v1/customMetadataFields"
 
@@ -352,8 +354,10 @@ def test_a_small_copy_waits_until_it_is_made_and_goes_under_a_name_of_its_own(
 ) -> None:
     image = card.image()
     gallery = site.connect(what="thumbnail")
+    assert isinstance(gallery.known([image])[image.id], Held)
     with pytest.raises(Held, match="not made yet"):
         gallery.deliver(image, card.path(image))
+    assert site.front.requests == []
     thumbnails(card.folder, image.path, site.copies)
     receipt = gallery.deliver(image, card.path(image))
     small, _ = thumbnail_paths(site.copies, image.place)
@@ -389,6 +393,42 @@ def test_a_small_copy_that_can_never_be_made_is_refused_with_the_way_out(site: A
     site.can_be_copied = False
     with pytest.raises(Refused, match='what = "original"'):
         site.connect(what="thumbnail").deliver(image, card.path(image))
+
+
+def test_a_new_image_waits_a_minute_for_its_small_copy_and_an_old_one_longer(
+    site: Account, card: Card
+) -> None:
+    gallery, waits = site.connect(what="thumbnail"), []
+    for age in (0, 7200):
+        image = card.image(-age)
+        held = gallery.known([image])[image.id]
+        assert isinstance(held, Held)
+        waits.append(held.wait)
+    assert waits == [60, 3600]
+
+
+def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench.Trap, site: Account) -> None:
+    tables = {"gallery": site.table(what="thumbnail")}
+    folders = {"spool": str(trap.storage.spool), "state": str(trap.storage.state)}
+    source = trap.folder / "trapsync.toml"
+    settings = from_tables({"storage": folders, "destinations": tables}, source)
+    (gallery,) = linked.connect_all(settings, source, tools(trap.time), lambda: trap.catalog)
+    trap.catalog.register([("gallery", "imagekit", False)])
+    spool = trap.storage.spool
+    drawn.put(spool, drawn.trap(), drawn.NAME)
+    trap.ingest()
+    (image,) = trap.catalog.without_thumbnails(9)
+    trap.catalog.mark_thumbnails(image.id, made=True)  # as the catalog has it; a power cut left none
+
+    def turn() -> pipeline.Turn:
+        return pipeline.deliver(trap.catalog, gallery, spool, trap.time, bench.in_turn)
+
+    assert turn().postponed == 1
+    thumbnails(spool, trap.catalog.without_thumbnails(9)[0].path, trap.storage.thumbnails)
+    trap.time.sleep(61)
+    assert turn().delivered == 1
+    assert len(site.stored()) == 1
+    gallery.close()
 
 
 def test_small_copies_that_are_switched_off_are_an_error_of_the_settings(site: Account) -> None:

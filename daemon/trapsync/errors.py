@@ -99,7 +99,14 @@ class Failed(DeliveryError):
 
 
 class Held(DeliveryError):
-    """The image is in order but cannot go yet; the text says what it waits for."""
+    """The image is in order but cannot go yet; the text says what it waits for.
+
+    `wait` is in how many seconds it is worth looking again; zero if nobody knows: `retry_longest` then.
+    """
+
+    def __init__(self, message: str, *, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class Refused(DeliveryError):

@@ -381,8 +381,7 @@ def _settle(
                 case Refused():
                     _refuse(catalog, destination, turn, image, str(outcome))
                 case Held() | FileNotFoundError():
-                    reason = str(outcome) if isinstance(outcome, Held) else "its file is not on the card"
-                    catalog.postpone(destination.name, image.id, reason, destination.settings.retry_longest)
+                    _hold(catalog, destination, image, outcome)
                     turn.postponed += 1
                 case _:
                     _try_again(catalog, destination, turn, image, str(outcome) or repr(outcome))
@@ -395,6 +394,14 @@ def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image
     log.warning("%s refused %s: %s", destination.name, image.name, reason)
     catalog.mark_refused(destination.name, image.id, reason)
     turn.refused += 1
+
+
+def _hold(catalog: Catalog, destination: Destination, image: Image, cause: Held | FileNotFoundError) -> None:
+    """Something on our side is not there yet: no attempt was made, and the image waits."""
+    reason = str(cause) if isinstance(cause, Held) else "its file is not on the card"
+    longest = destination.settings.retry_longest
+    wait = cause.wait if isinstance(cause, Held) and cause.wait else longest
+    catalog.postpone(destination.name, image.id, reason, min(wait, longest))
 
 
 def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:

@@ -42,6 +42,7 @@ _PAGE = 1000  # the most that one listing gives
 # Up to so many images of a folder are asked for one by one: an answer of nothing is shorter than a list.
 _FEW = 2
 _TAG = "sha256-"
+_SOON = 60.0
 
 
 def connect(name: str, settings: Settings, tools: Tools) -> "ImageKit":
@@ -89,10 +90,13 @@ class ImageKit(Alone):
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask folder by folder: one request for all images of a night, unless they are few."""
         folders: dict[PurePosixPath, dict[str, list[Image]]] = {}
+        found: dict[int, Receipt | Exception] = {}
         for image in images:
+            if self.settings.what == "thumbnail" and not self._copy(image).is_file():
+                found[image.id] = self._without_copy(image)  # no question is spent on it
+                continue
             place = self.place(image)
             folders.setdefault(place.parent, {}).setdefault(place.name, []).append(image)
-        found: dict[int, Receipt | Exception] = {}
         for folder, wanted in folders.items():
             for row in self._rows(folder, list(wanted)):
                 for image in wanted.get(row["name"], ()):
@@ -158,19 +162,27 @@ class ImageKit(Alone):
                 yield FilePiece(file, image.size, image.md5)
 
     def _small_copy(self, image: Image) -> bytes:
-        """The small copy, which is made when the trap has time for it. A power cut may leave a broken one."""
-        small, _ = thumbnail_paths(self._tools.thumbnails, image.place)
+        """The small copy. A power cut may leave a broken one: that is made again."""
         try:
-            content = small.read_bytes()
+            content = self._copy(image).read_bytes()
         except OSError:
             content = b""
         if content.startswith(b"\xff\xd8") and content.endswith(b"\xff\xd9"):
             return content
-        if self._tools.copy_again(image):
-            raise Held("its small copy is not made yet")
-        raise Refused(
-            'no small copy of it can be made; what = "original" would send the image itself (then retry)'
-        )
+        raise self._without_copy(image)
+
+    def _copy(self, image: Image) -> Path:
+        return thumbnail_paths(self._tools.thumbnails, image.place)[0]
+
+    def _without_copy(self, image: Image) -> Held | Refused:
+        """Copies are made when the trap has time: soon, for a new image; an old one has missed its turn."""
+        if not self._tools.copy_again(image):
+            return Refused(
+                'no small copy of it can be made; what = "original" would send the image itself (then retry)'
+            )
+        name = image.trap_name
+        age = self._tools.clock.wall() - name.taken.timestamp() if name else 0.0
+        return Held("its small copy is not made yet", wait=max(_SOON, age / 2))
 
     def _require_room(self, content: FilePiece | bytes) -> None:
         plan, most = self.settings.plan, LARGEST[self.settings.plan]
