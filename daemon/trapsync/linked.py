@@ -58,6 +58,10 @@ class CatalogLabels:
         """What is not answered yet: task -> image id."""
         return self._catalog().unlabelled(self._destination)
 
+    def has(self, image_id: int, task: str) -> bool:
+        """Whether this task of an image is written down."""
+        return (self._catalog().receipt(self._destination, image_id) or {}).get("task") == task
+
     def put(self, labels: Mapping[int, Label]) -> None:
         """Write answers, by image id; durable when this returns."""
         self._catalog().put_labels(self._destination, labels)

@@ -12,7 +12,7 @@ import click
 
 from trapsync import __version__
 from trapsync import settings as config
-from trapsync.cli import focus, hub, images, settings, trap
+from trapsync.cli import focus, hub, images, labels, settings, trap
 from trapsync.errors import TrapsyncError
 
 
@@ -70,6 +70,7 @@ for module in (  # one line for each
     trap,
     images,
     focus,
+    labels,
     hub,
     settings,
 ):

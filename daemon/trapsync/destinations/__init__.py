@@ -26,6 +26,7 @@ from trapsync.settings import decode, rooted
 KINDS = {
     "directory": "trapsync.destinations.directory",
     "imagekit": "trapsync.destinations.imagekit",
+    "scale": "trapsync.destinations.scale",
     "skylab": "trapsync.destinations.skylab",
     "stickypi": "trapsync.destinations.stickypi",
 }
@@ -84,6 +85,9 @@ class Labels(Protocol):
     def open(self) -> Mapping[str, int]:
         """What is not answered yet: the `task` in the detail of the image's receipt -> the image's id."""
 
+    def has(self, image_id: int, task: str) -> bool:
+        """Whether this task of an image is written down: answered already, or still open."""
+
     def put(self, labels: Mapping[int, Label]) -> None:
         """Write answers, by image id; durable when this returns."""
 
@@ -94,6 +98,10 @@ class NoLabels:
     def open(self) -> Mapping[str, int]:
         """Nothing."""
         return {}
+
+    def has(self, _image_id: int, _task: str) -> bool:
+        """No."""
+        return False
 
     def put(self, _labels: Mapping[int, Label]) -> None:
         """Nowhere."""

@@ -128,8 +128,17 @@ class StickyPi(Alone):
         self._absences.note(key for key, some in by_key.items() if not any(i.id in found for i in some))
         return found
 
-    def _rows(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
-        """The server's rows of these keys.
+    def address(self, image: Image, _detail: Mapping[str, Any]) -> str | None:
+        """The presigned address of its bytes, asked for anew each time: it is good for seven days."""
+        key = _key(image)
+        for row in self._rows([key], "image") if key else ():
+            url = row.get("url")
+            if self._row_key(row) == key and row.get("md5") == image.md5 and isinstance(url, str) and url:
+                return url
+        return None
+
+    def _rows(self, keys: Sequence[Key], what: str = "metadata") -> list[dict[str, Any]]:
+        """The server's rows of these keys; `what` = "image" with addresses.
 
         A server of branch main knows only its own form of dates and finds nothing by the newer one, which
         branch develop prefers. As long as no date of this server has been seen, each key is spelt both
@@ -137,18 +146,18 @@ class StickyPi(Alone):
         """
         forms = [[self._date_form]] if self._date_form else [[_DATE_FORMS[0], _OLD_FORM], [_OLD_FORM]]
         for spellings in forms:
-            answer = self._lookup(keys, spellings)
+            answer = self._lookup(keys, spellings, what)
             if answer.status != 500:
                 break
         rows: list[dict[str, Any]] = answer.json(list)
         return rows
 
-    def _lookup(self, keys: Sequence[Key], forms: Sequence[str]) -> Answer:
+    def _lookup(self, keys: Sequence[Key], forms: Sequence[str], what: str = "metadata") -> Answer:
         asked = [
             {"device": device, "datetime": taken.strftime(form)} for device, taken in keys for form in forms
         ]
         body = json.dumps(asked).encode()
-        return self._authorised("/get_images/metadata", lambda: (Pieces(body), "application/json"))
+        return self._authorised(f"/get_images/{what}", lambda: (Pieces(body), "application/json"))
 
     def _row_key(self, row: object) -> Key:
         """The key of one row of an answer; its date tells how this server writes them."""

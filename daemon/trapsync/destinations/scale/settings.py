@@ -1,0 +1,49 @@
+"""What an owner says about Scale AI."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Destination, within
+
+GEOMETRIES = ("box", "polygon", "line", "point", "ellipse", "cuboid")
+
+
+class Settings(Destination, frozen=True, kw_only=True):
+    """[destinations.NAME] with kind = "scale"."""
+
+    required: bool = False
+    url: str = "https://api.scale.com/v1"
+    api_key_file: Path
+    project: str
+    prefix: str = ""
+    geometries: tuple[str, ...] = ("box",)
+    labels: tuple[str, ...] = ("insect",)
+    instruction: str = ""
+    may_upload: bool = True
+    results_every: Duration = Duration(6 * 3600)
+    least_rate: Size = Size(2000)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        super().__post_init__()
+        if self.required:
+            raise ValueError(
+                "required: must be false: a task at Scale is no copy of an image, and proves none"
+            )
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
+            raise ValueError(f'url: {self.url!r} is not an address such as "https://api.scale.com/v1"')
+        if not self.project:
+            raise ValueError("project: must not be empty; it is the name of your project in Scale")
+        if unknown := set(self.geometries) - set(GEOMETRIES):
+            raise ValueError(f"geometries: {min(unknown)!r} is none of {', '.join(GEOMETRIES)}")
+        if bool(self.geometries) != bool(self.labels):
+            raise ValueError("labels: and geometries must both be given, or both be [] (as the project says)")
+        if not self.may_upload and not self.after:
+            raise ValueError("may_upload: is false, and no `after` gives addresses: nothing could ever go")
+        within(self, results_every=(60, 30 * 86400), least_rate=(1, 10**9))
+
+    def slowest(self) -> float:
+        """As the owner says."""
+        return float(self.least_rate)
