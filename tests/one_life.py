@@ -236,6 +236,8 @@ class _Life:
         self.odd.deaf, self.odd.trouble = None, {}
         catalog.retry()
         self._deliver(catalog, [self.odd, stick])
+        catalog.put_note("odd", "night", self.number)
+        catalog.forget_note("odd", "night")
         for row in catalog.quarantined()[-2:]:
             quarantine.release(catalog, self.settings.storage, row["id"])
         self._take_away(catalog)
