@@ -18,7 +18,7 @@ LAYERS = [
     ["__main__"],
     ["cli"],
     ["errand"],
-    ["service", "by_hand", "doctor"],
+    ["service", "by_hand", "doctor", "desk"],
     [
         *("status", "trap", "verify", "processes", "hands", "timing", "linked", "sensors"),
         *("pushed", "pushable", "remembered", "trial", "resend"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from trapsync import destinations, overlay, schedule
 from trapsync.errors import RefusedDocument, SettingsError
-from trapsync.overlay import Files
+from trapsync.overlay import Files, Key
 from trapsync.settings import Destination, Settings
 from trapsync.trap import place
 
@@ -46,6 +46,12 @@ def with_pushed(files: Files, tables: dict[str, Any]) -> Settings:
     return settings
 
 
+def can_be_pushed(key: Key) -> bool:
+    """Whether this key can be pushed at all, to whatever trap."""
+    is_destination = key[0] == "destinations" and len(key) == 3
+    return (("destinations", "*", key[2]) if is_destination else key) in PUSHABLE
+
+
 def _decoded(name: str, table: dict[str, Any]) -> Destination:
     return destinations.check(name, table, Path(_NAME))[1]
 
@@ -53,10 +59,9 @@ def _decoded(name: str, table: dict[str, Any]) -> Destination:
 def _require_allowed(tables: dict[str, Any], local: Settings) -> None:
     for key in overlay.keys(tables):
         dotted = ".".join(key)
-        is_destination = key[0] == "destinations" and len(key) == 3
-        if (("destinations", "*", key[2]) if is_destination else key) not in PUSHABLE:
+        if not can_be_pushed(key):
             raise RefusedDocument("forbidden", f"{dotted}: can never be pushed")
-        if is_destination and key[1] not in local.destinations:
+        if key[0] == "destinations" and key[1] not in local.destinations:
             raise RefusedDocument("forbidden", f"{dotted}: this trap has no such destination")
         if not any(f"{dotted}.".startswith(f"{allowed}.") for allowed in local.pushed.allow):
             raise RefusedDocument("forbidden", f"{dotted}: is not among this trap's pushed.allow")

@@ -12,7 +12,7 @@ import click
 
 from trapsync import __version__
 from trapsync import settings as config
-from trapsync.cli import focus, hub, images, labels, settings, trap
+from trapsync.cli import desk, focus, hub, images, labels, settings, trap
 from trapsync.errors import TrapsyncError
 
 
@@ -71,6 +71,7 @@ for module in (  # one line for each
     images,
     focus,
     labels,
+    desk,
     hub,
     settings,
 ):

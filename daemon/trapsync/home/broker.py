@@ -104,32 +104,18 @@ class Broker:
     def _connect(self, pause: Callable[[float], None]) -> Any:
         """A client that the broker has welcomed and that has asked for its topics."""
         self._is_welcome, self._failure = False, None
-        client = self._client()
-        with _translated():
-            client.connect(
-                self._mqtt.host, self._mqtt.port, keepalive=_KEEP_ALIVE, properties=_largest_packet()
-            )
+        client = connection(self._mqtt, self._device, "home.mqtt.password_file", self._prepare)
         for _ in range(int(_CONNECT / _TURN)):
             self._turn(client, pause)
             if self._is_welcome:
                 return client
         raise Unreachable("no answer in time")
 
-    def _client(self) -> Any:
-        paho, mqtt = _paho(), self._mqtt
-        client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=f"trapsync-{self._device}", protocol=paho.MQTTv5
-        )
-        client.connect_timeout = _CONNECT
-        if mqtt.tls:
-            client.tls_set_context(ssl.create_default_context(cafile=mqtt.ca_file))
-        if mqtt.password_file:
-            client.username_pw_set(mqtt.username, read_secret(mqtt.password_file, "home.mqtt.password_file"))
+    def _prepare(self, client: Any) -> None:
         client.will_set(f"{self._own}/online", b"false", qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
-        return client
 
     def _serve(self, client: Any, pause: Callable[[float], None]) -> None:
         client.publish(f"{self._own}/online", b"true", qos=1, retain=True)
@@ -143,7 +129,7 @@ class Broker:
     def _turn(self, client: Any, pause: Callable[[float], None]) -> None:
         """Let the connection work for a second. Raises what went wrong with it, or in a callback."""
         pause(0.0)
-        with _translated():
+        with translated():
             code = client.loop(_TURN)
         if self._failure:
             raise self._failure
@@ -198,6 +184,28 @@ class Broker:
             )
 
 
+def connection(
+    mqtt: HomeMqtt, who: str, secret: str, prepare: Callable[[Any], None] = lambda _client: None
+) -> Any:
+    """A client that has called the broker and waits for its welcome; `who` is its name there, "" for any.
+
+    `secret` is what errors call the password. Raises Unreachable, or SettingsError.
+    """
+    paho = _paho()
+    client = paho.Client(
+        paho.CallbackAPIVersion.VERSION2, client_id=who and f"trapsync-{who}", protocol=paho.MQTTv5
+    )
+    client.connect_timeout = _CONNECT
+    if mqtt.password_file:
+        client.username_pw_set(mqtt.username, read_secret(mqtt.password_file, secret))
+    prepare(client)
+    with translated():
+        if mqtt.tls:
+            client.tls_set_context(ssl.create_default_context(cafile=mqtt.ca_file))
+        client.connect(mqtt.host, mqtt.port, keepalive=_KEEP_ALIVE, properties=_largest_packet())
+    return client
+
+
 def _largest_packet() -> Any:
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
@@ -216,7 +224,7 @@ def _paho() -> Any:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """What the connection raises as one line for a person.
 
     What paho-mqtt makes of bytes that are no MQTT differs from version to version; it is no bug of ours.

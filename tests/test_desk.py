@@ -1,0 +1,389 @@
+"""The owner's desk: keys, push, resend and fleet, against a folder, a real hub and a real broker."""
+
+import json
+import stat
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hub_server
+import mosquitto
+from fake_time import FakeTime
+from hub_server import PASSWORD, RunningHub
+from trapsync import cli, envelope
+from trapsync.clock import SystemClock
+from trapsync.desk import push as pushes
+from trapsync.desk.broker import BrokerPlace
+from trapsync.desk.fleet import Trap, ago, summary, traps
+from trapsync.desk.places import FolderPlace, Overtaken
+from trapsync.errors import TrapsyncError
+from trapsync.home import heartbeat
+
+DEVICE = "0a5bb6f4"
+ONE = '[capture]\nevery = "5 min"\n[destinations.home]\nbandwidth = "20 kB"\n'
+TWO = '[capture]\nevery = "10 min"\nwindows = ["21:00 - 05:00"]\n'
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A laptop: a key, settings to push, and no owner.toml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRAPSYNC_OWNER", str(tmp_path / "owner.toml"))
+    secret, _ = envelope.new_key()
+    (tmp_path / "key").write_text(secret)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "one.toml").write_text(ONE)
+    (tmp_path / "two.toml").write_text(TWO)
+    (tmp_path / "www").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def say(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
+    """Call a command; its exit code, and what it said."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["trapsync", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capfd.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def hub(desk: Path) -> Iterator[RunningHub]:
+    with hub_server.running(desk / "hub") as running:
+        running.auth("owner")
+        (desk / "password").write_text(PASSWORD)
+        (desk / "password").chmod(0o600)
+        (desk / "owner.toml").write_text(
+            f'hub = "{running.url}"\nusername = "owner"\npassword_file = "password"\nkey = "key"\n'
+        )
+        yield running
+
+
+def opened(data: bytes, desk: Path) -> envelope.Document:
+    """What a trap that trusts the key makes of it."""
+    return envelope.parse(envelope.verify(data, [envelope.read_private(desk / "key").public]))
+
+
+def beat(device: str = DEVICE, **more: Any) -> bytes:
+    facts = {
+        "device": device,
+        "name": "north",
+        "version": "1",
+        "at": "2026-06-21T20:19:15Z",
+        "verdict": "ok",
+        "reasons": [],
+        "clock": {"trusted": True, "held": 0, "unsure": 0},
+        "disk": {"free_bytes": 10**10, "days_left": 12.5},
+        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 3),
+        "newest_image": {"name": "x.jpg", "age_s": 61.0},
+        "destinations": {
+            "far": {"last_delivery": "2026-06-21T19:00:00Z", "delivery_age_s": 4755, "refused": 0}
+        },
+    }
+    return heartbeat.compose(facts | more, 900.0)
+
+
+# ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_new_key_is_a_secret_file_and_lines_for_the_traps_config(say: Say, desk: Path) -> None:
+    code, out, err = say("keys", "new", "--out", "mine.key")
+
+    table = tomllib.loads(out)["pushed"]
+    assert (code, table["enabled"]) == (0, True)
+    assert envelope.public_from_text(table["keys"][0]) == envelope.read_private(desk / "mine.key").public
+    assert stat.S_IMODE((desk / "mine.key").stat().st_mode) == 0o600
+    assert "never put it on a trap" in err
+    assert say("keys", "new", "--out", "mine.key")[0] == 1
+
+
+# ── Push ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_push_to_a_folder_is_signed_numbered_and_shows_what_changes(say: Say, desk: Path) -> None:
+    where = ("--key", "key", "--folder", "www", "--yes")
+    code, out, _ = say("push", "one.toml", "--to", "group:valley", "--note", "spring", *where)
+    assert (code, out.splitlines()[:2]) == (
+        0,
+        ["  capture.every: the trap's own → 5 min", "  destinations.home.bandwidth: the trap's own → 20 kB"],
+    )
+    code, out, _ = say("push", "two.toml", "--to", "group:valley", *where)
+    assert out.splitlines()[:3] == [
+        "  capture.every: 5 min → 10 min",
+        "  capture.windows: the trap's own → ['21:00 - 05:00']",
+        "  destinations.home.bandwidth: 20 kB → the trap's own",
+    ]
+
+    document = opened((desk / "www/pushed/group-valley.settings").read_bytes(), desk)
+    assert (document.to, document.epoch, document.version) == ("group:valley", 0, 2)
+    assert document.settings == tomllib.loads(TWO)
+
+
+def test_numbers_count_across_all_addressees_for_a_trap_hears_more_than_one(say: Say, desk: Path) -> None:
+    where = ("--key", "key", "--folder", "www", "--yes")
+    for to in ("all", "group:valley", f"device:{DEVICE}"):
+        assert say("push", "one.toml", "--to", to, *where)[0] == 0
+    assert say("resend", "--from", "2026-06-01", "--until", "2026-06-02", "--to", "all", *where)[0] == 0
+
+    documents = FolderPlace(desk / "www").documents()
+    numbers = {slot: opened(data, desk).version for slot, data in documents.items()}
+    assert numbers == {
+        "all.settings": 1,
+        "group-valley.settings": 2,
+        f"device-{DEVICE}.settings": 3,
+        "all.resend": 1,
+    }
+
+
+def test_a_number_is_above_what_any_trap_has_had(say: Say, desk: Path, hub: RunningHub) -> None:
+    hub.hub.fleet.take(DEVICE, beat(pushed={"state": "committed", "epoch": 2, "version": 41}))
+    assert say("push", "one.toml", "--to", "all", "--yes")[0] == 0
+    held = hub.hub.fleet.held("all.settings")
+    assert held is not None
+    document = opened(held.data, desk)
+    assert (document.epoch, document.version) == (2, 42)
+
+
+def test_a_trap_can_be_called_by_its_name(say: Say, desk: Path, hub: RunningHub) -> None:
+    hub.hub.fleet.take(DEVICE, beat())
+    hub.hub.fleet.take("00000001", beat("00000001", name="south"))
+    assert say("push", "one.toml", "--to", "north", "--yes")[0] == 0
+    held = hub.hub.fleet.held(f"device-{DEVICE}.settings")
+    assert held is not None
+    assert opened(held.data, desk).to == f"device:{DEVICE}"
+    hub.hub.fleet.take("00000001", beat("00000001"))
+    assert "2 traps are called 'north'" in say("push", "one.toml", "--to", "north", "--yes")[2]
+
+
+def test_a_resend_asks_for_a_range(say: Say, desk: Path) -> None:
+    where = ("--key", "key", "--folder", "www", "--yes", "--to", "all")
+    asked = ("--from", "2026-06-01T20:00:00", "--until", "2026-06-02", "--destination", "home")
+    assert say("resend", *asked, *where)[0] == 0
+    document = opened((desk / "www/pushed/all.resend").read_bytes(), desk)
+    assert document.resend is not None
+    assert document.resend.since.isoformat() == "2026-06-01T20:00:00+00:00"
+    assert (document.resend.until.day, document.resend.destination) == (2, "home")
+
+
+def test_without_a_yes_nothing_is_sent(say: Say, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("click.confirm", lambda _question: False)
+    code, out, _ = say("push", "one.toml", "--to", "all", "--key", "key", "--folder", "www")
+    assert code == 1
+    assert out.endswith("nothing was sent\n")
+    assert list((desk / "www").iterdir()) == []
+
+
+def test_of_two_owners_who_push_at_once_the_later_is_told(desk: Path) -> None:
+    key, place = envelope.read_private(desk / "key"), FolderPlace(desk / "www")
+    first, second = (pushes.prepare(place, "all", key, FakeTime(), settings=tomllib.loads(ONE)) for _ in "12")
+    pushes.publish(place, first)
+    with pytest.raises(Overtaken):
+        pushes.publish(place, second)
+
+
+def test_of_two_owners_at_a_hub_the_later_is_told(say: Say, desk: Path, hub: RunningHub) -> None:
+    def meanwhile(_question: str) -> bool:
+        hub.hub.fleet.put(
+            "all.settings", b"trapsync-signed-1 " + b"0" * 16 + b" " + b"0" * 128 + b"\n", "other"
+        )
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("click.confirm", meanwhile)
+        code, _, err = say("push", "one.toml", "--to", "all")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "somebody else pushed in between" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[capture]\nevry = "5 min"\n', "capture.evry: there is no such setting; did you mean 'every'?"),
+        ('[capture]\nevery = "0 s"\n', "capture.every: 0 s is not between 1 s and 1 day"),
+        ('[trap]\nname = "x"\n', "trap.name: can never be pushed"),
+        ('[home]\nurl = "https://evil.example"\n', "home.url: can never be pushed"),
+        ('[home.mqtt]\nhost = "evil"\n', "home.mqtt.host: can never be pushed"),
+        ('[destinations.home]\nurl = "https://evil.example"\n', "destinations.home.url: can never be pushed"),
+        ("[destinations.home]\nparallel = 99\n", "parallel: 99 is not between 1 and 16"),
+        ("", "there is no setting in it"),
+        ("[capture", "is not TOML"),
+    ],
+)
+def test_what_no_trap_would_take_is_refused_on_the_laptop(
+    say: Say, desk: Path, text: str, complaint: str
+) -> None:
+    (desk / "bad.toml").write_text(text)
+    code, out, err = say("push", "bad.toml", "--to", "all", "--key", "key", "--folder", "www", "--yes")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert complaint in err
+    assert list((desk / "www").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--to", "all", "--key", "key"), "say where: --hub URL"),
+        (("--to", "all", "--key", "key", "--folder", "nowhere"), "there is no such folder"),
+        (("--to", "all", "--folder", "www"), "say which key signs"),
+        (("--to", "all", "--folder", "www", "--key", "none"), "cannot be read"),
+        (("--to", "nobody", "--folder", "www", "--key", "key"), "no trap is called 'nobody'"),
+        (("--to", "group:Ä", "--folder", "www", "--key", "key"), "group:valley"),
+        (("--to", "all", "--key", "key", "--hub", "x"), "is not an address"),
+        (("--to", "all", "--key", "key", "--hub", "http://127.0.0.1:9"), "refuses the connection"),
+        (("--to", "all", "--key", "key", "--broker", "127.0.0.1:9"), "Connection refused"),
+        (("--to", "all", "--key", "key", "--folder", "www", "--broker", "x"), "one of --hub"),
+    ],
+)
+def test_what_a_person_forgets_is_one_line(
+    say: Say, desk: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    code, out, err = say("push", "one.toml", "--yes", *arguments)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert complaint in err
+
+
+def test_a_traps_account_cannot_push(say: Say, desk: Path, hub: RunningHub) -> None:
+    hub.auth("trap")
+    code, _, err = say("push", "one.toml", "--to", "all", "--user", "trap", "--yes")
+    assert (code, err) == (
+        1,
+        f"trapsync: {hub.url}: it refuses this account; check the user and the password file\n",
+    )
+
+
+# ── Fleet ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_fleet_is_a_table_with_the_worst_first_and_its_exit_code(
+    say: Say, desk: Path, hub: RunningHub
+) -> None:
+    assert say("fleet") == (0, "no trap has been heard here yet\n", "")
+    hub.hub.fleet.take("00000001", beat("00000001", name="south", battery=81))
+    assert say("fleet")[0] == 0
+    hub.hub.fleet.take("00000002", beat("00000002", name="west", verdict="warning", reasons=["few days"]))
+    assert say("fleet")[0] == 1
+    report = {"state": "rolled_back", "epoch": 0, "version": 7, "code": "way_home", "reason": "no way home"}
+    hub.hub.fleet.take(DEVICE, beat(verdict="failing", reasons=["the card is full"], pushed=report))
+    code, out, _ = say("fleet")
+
+    header, first, second, third, *rest = out.splitlines()
+    assert code == 2
+    assert header.split() == [
+        "trap",
+        "verdict",
+        "heard",
+        "image",
+        "sent",
+        "owed",
+        "disk",
+        "settings",
+        "bat",
+        "clock",
+    ]
+    assert first.split()[:2] == ["north", "failing"]
+    assert "0.7 undone" in first
+    assert "12 d" in first
+    assert second.split()[:2] == ["west", "warning"]
+    assert "81%" in third
+    assert rest == [
+        "north: the card is full",
+        "west: few days",
+        "3 traps: 1 failing, 1 warning, 1 ok",
+    ]
+
+
+def test_the_fleet_for_programs_keeps_the_two_hashes_apart(say: Say, desk: Path, hub: RunningHub) -> None:
+    report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
+    hub.hub.fleet.take(DEVICE, beat(pushed=report))
+    code, out, _ = say("fleet", "--json")
+    (trap,) = json.loads(out)["traps"]
+    assert (code, json.loads(out)["verdict"], trap["device"]) == (0, "ok", DEVICE)
+    assert trap["heartbeat"]["pushed"] == report
+
+
+def test_a_trap_that_is_silent_for_more_than_three_heartbeats_is_failing() -> None:
+    facts = json.loads(beat())
+    assert Trap(DEVICE, facts, 2699).verdict == "ok"
+    assert Trap(DEVICE, facts, 2701).verdict == "failing"
+    assert Trap(DEVICE, facts, 86400 * 3).reasons == ["silent for 3 d"]
+    assert Trap(DEVICE, facts | {"every_s": 86400}, 86400 * 2).verdict == "ok"
+    assert Trap(DEVICE, facts, None, online=False).reasons == ["not connected to the broker"]
+    assert Trap(DEVICE, facts, None, online=True).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"verdict": "fine", "reasons": "x", "disk": 7, "pushed": [], "ledger": None, "clock": 1, "name": 5},
+        {
+            "verdict": "ok",
+            "newest_image": {"age_s": "x"},
+            "battery": "full",
+            "every_s": True,
+            "disk": {"days_left": "x"},
+        },
+    ],
+)
+def test_a_heartbeat_of_another_program_makes_a_row_all_the_same(facts: dict[str, Any]) -> None:
+    (trap,) = traps({"traps": [{"device": DEVICE, "age_s": 3, "heartbeat": facts}, 7, {"heartbeat": 3}]})
+    assert len(trap.cells()) == 10
+    assert all(isinstance(cell, str) for cell in trap.cells())
+    assert trap.verdict == facts.get("verdict", "") or trap.verdict == "failing"
+    assert summary([trap]).startswith("1 traps: 1 ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "?"), (0, "0 s"), (119, "119 s"), (7199, "120 min"), (10**6, "12 d")]
+)
+def test_an_age_fits_its_column(seconds: float | None, text: str) -> None:
+    assert ago(seconds) == text
+
+
+def test_an_error_is_the_worst_verdict(say: Say, desk: Path) -> None:
+    code, _, err = say("fleet", "--hub", "http://127.0.0.1:9")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+# ── By a broker ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_broker_is_a_place_too(say: Say, desk: Path) -> None:
+    with mosquitto.running(desk / "broker") as broker:
+        files = ("--password-file", str(broker.secret), "--ca-file", str(broker.authority))
+        where = ("--broker", f"{broker.host}:{broker.port}", "--user", "owner", *files)
+        assert say("push", "one.toml", "--to", f"device:{DEVICE}", "--key", "key", "--yes", *where)[0] == 0
+        code, out, _ = say("push", "two.toml", "--to", f"device:{DEVICE}", "--key", "key", "--yes", *where)
+        assert (code, out.splitlines()[0]) == (0, "  capture.every: 5 min → 10 min")
+        assert "0.2 lies in" in out
+        as_trap = BrokerPlace(_mqtt(broker, "trap"), SystemClock())
+        assert opened(as_trap.documents()[f"device-{DEVICE}.settings"], desk).version == 2
+        with pytest.raises(TrapsyncError, match="it refuses trapsync/pushed/all/settings: Not authorized"):
+            as_trap.put("all.settings", b"x", None)
+        assert "no trap has been heard" in say("fleet", *where)[1]
+        code, _, err = say("fleet", *where[:2], "--user", "owner", "--password-file", "key", *where[-2:])
+        assert (code, err.count("\n")) == (2, 1)
+        assert "it refuses us: Not authorized" in err
+
+
+def _mqtt(broker: mosquitto.Broker, user: str) -> Any:
+    from trapsync.settings import HomeMqtt
+
+    return HomeMqtt(
+        host=broker.host,
+        port=broker.port,
+        username=user,
+        password_file=broker.secret,
+        ca_file=broker.authority,
+    )
