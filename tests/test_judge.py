@@ -15,7 +15,7 @@ from trapsync import trial
 from trapsync.clock import utc
 from trapsync.image import Evidence
 from trapsync.quantities import Duration, Size
-from trapsync.settings import Capture, Prune, Pushed, PushedLimits, Settings
+from trapsync.settings import Capture, Home, Prune, Pushed, PushedLimits, Settings
 from trapsync.trial import Before, Trial, Verdict
 
 MINUTE = 60.0
@@ -25,6 +25,15 @@ GOOD = Before(pictures=True, open=(), home=False, bytes_a_day=10.0**9)
 def before(**changes: Any) -> Before:
     """Another trap than the good one, as it was before."""
     return replace(GOOD, **changes)
+
+
+memory_used = trial.memory_used
+
+
+@pytest.fixture(autouse=True)
+def _spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of this process is looked at in its own tests: the kernel takes its time over it."""
+    monkeypatch.setattr(trial, "memory_used", lambda: 0)
 
 
 class Court:
@@ -130,14 +139,14 @@ def test_memory_above_the_limit_twice_in_a_row_is_enough(
 
 
 def test_the_memory_of_children_counts() -> None:
-    alone = trial.memory_used()
+    alone = memory_used()
     code = "x = bytearray(b'x' * 80_000_000); print(1, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout
         child.stdout.readline()
-        assert trial.memory_used() - alone > 70_000_000
+        assert memory_used() - alone > 70_000_000
         child.communicate("\n")
     assert alone > 10_000_000
 
@@ -190,6 +199,14 @@ def test_a_destination_that_is_owed_nothing_may_be_silent(tmp_path: Path) -> Non
     assert court.pass_by(62, every=0) == Verdict("well")
 
 
+def test_a_destination_of_a_slow_rhythm_is_given_its_time(tmp_path: Path) -> None:
+    court = Court(tmp_path, before(open=("home",)))
+    court.trial.rhythms = {"home": 5 * 60 * MINUTE}
+    assert court.pass_by(290) is None
+    court.delivers("home")
+    assert court.pass_by(80) == Verdict("well")
+
+
 def test_offline_is_no_failure(tmp_path: Path) -> None:
     court = Court(tmp_path)  # nothing was reached before
     assert court.pass_by(62) == Verdict("well")
@@ -223,6 +240,8 @@ def test_how_a_trap_was_is_read_from_its_catalog_and_kept_in_a_file(tmp_path: Pa
     court.picture()
     court.delivers("home")
     catalog.set_fact("home", {"mqtt": {"reached": 5.0, "since": None, "error": None}})
+    assert Before.of(court.settings, catalog, court.time).home is False  # there is none any more
+    court.settings = structs.replace(court.settings, home=Home(url="https://hub.example.org"))
     well = Before.of(court.settings, catalog, court.time)
     assert (well.pictures, well.open, well.home) == (True, ("home",), True)
     assert well.bytes_a_day == pytest.approx(144 * catalog.recent_sizes()[0])
@@ -232,3 +251,14 @@ def test_how_a_trap_was_is_read_from_its_catalog_and_kept_in_a_file(tmp_path: Pa
     catalog.set_fact("home", {"mqtt": {"reached": 5.0, "since": 6.0, "error": "no route"}})
     ill = Before.of(court.settings, catalog, court.time)
     assert (ill.pictures, ill.open, ill.home) == (False, (), False)
+
+
+def test_a_destination_behind_one_that_is_out_of_reach_is_not_asked_for(tmp_path: Path) -> None:
+    linked = {"home": {"kind": "memory"}, "stick": {"kind": "memory", "after": "home"}}
+    court = Court(tmp_path, destinations=linked)
+    court.picture()
+    court.delivers("home")
+    court.delivers("stick")
+    assert Before.of(court.settings, court.trap.catalog, court.time).open == ("home", "stick")
+    court.trap.catalog.destination_failed("home", "no route", 10.0)
+    assert Before.of(court.settings, court.trap.catalog, court.time).open == ()

@@ -386,7 +386,8 @@ class Service:
         else:
             before = Before.of(self._pushed.previous(), self._catalog, self._clock)
             self._pushed.note_before(before.plain())
-        self._trial = Trial(self.settings, before, self._catalog, self._clock)
+        rhythms = {one.name: float(one.settings.every) for one in self._destinations}
+        self._trial = Trial(self.settings, before, self._catalog, self._clock, rhythms)
         log.warning(
             "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
         )

@@ -6,7 +6,7 @@ offline, or whose camera was broken, is not worse for still being so.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ _OF_EXPECTED = 0.7  # of the images that the cadence promises
 _FAILURES = 3  # of the camera in a row: then the service gives it up too
 _ROUNDS = 3  # until one of them is well: links come and go, and a start takes its time
 _HOME = ""  # home itself, among the names of destinations
+_LATE = 1.2  # jobs come give or take a tenth
 _DENSER = 1.1  # times the bytes of before that are no more than chance
 
 
@@ -42,15 +43,11 @@ class Before:
         """Look at a trap that ran with these settings until now."""
         facts = catalog.facts()
         capture = facts.get("capture") or {}
-        rows = catalog.destinations()
-        reached = (
-            row["name"] for row in rows if row["required"] and row["delivered_at"] and not row["error"]
-        )
         sizes = catalog.recent_sizes()
         return cls(
             pictures=bool(sizes) and settings.camera.kind != "none" and not capture.get("failures"),
-            open=tuple(reached),
-            home=_home_reached(facts) is not None,
+            open=_open(settings, catalog.destinations()),
+            home=_has_home(settings) and _home_reached(facts) is not None,
             bytes_a_day=_bytes_a_day(settings, clock, sum(sizes) / len(sizes) if sizes else 0.0),
         )
 
@@ -81,13 +78,15 @@ class Verdict:
 class Trial:
     """One start of the daemon with settings on trial. `look` is called often, and says when it is over.
 
-    It goes in rounds; the first in which all is well decides, or the last.
+    It goes in rounds; the first in which all is well decides, or the last. `rhythms`: how often each destination
+    is delivered to, in seconds.
     """
 
     settings: Settings
     before: Before
     catalog: Catalog
     clock: Clock
+    rhythms: Mapping[str, float] = field(default_factory=dict)
     _began: float = field(init=False)
     _looked: float = field(init=False)
     _round_began: float = field(init=False)
@@ -103,8 +102,11 @@ class Trial:
 
     @property
     def length(self) -> float:
-        """Seconds awake that a round lasts."""
-        return max(self.settings.pushed.trial, _INTERVALS * self.settings.capture.every)
+        """Seconds awake that a round lasts: whoever is to be heard from has had the time to speak."""
+        words = [self.rhythms.get(name, 0.0) for name in self.before.open]
+        words += [self.settings.home.every] if self.before.home else []
+        pictures = _INTERVALS * self.settings.capture.every
+        return max(self.settings.pushed.trial, pictures, *(_LATE * seconds for seconds in words))
 
     def look(self, overdue: Sequence[str]) -> Verdict | None:
         """The verdict, once there is one. `overdue`: the parts of the daemon that fell silent."""
@@ -182,6 +184,21 @@ class Trial:
         """When each destination last confirmed an image, and when home itself was last reached."""
         last = {row["name"]: row["delivered_at"] for row in self.catalog.destinations()}
         return last | {_HOME: _home_reached(self.catalog.facts())}
+
+
+def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The required destinations that confirmed something and did not fail since.
+
+    One that comes after another which is out of reach has nothing to confirm.
+    """
+    reached = {row["name"] for row in rows if row["delivered_at"] and not row["error"]}
+    after = {name: table.get("after") or name for name, table in settings.destinations.items()}
+    names = [row["name"] for row in rows if row["required"]]
+    return tuple(name for name in names if {name, after.get(name, name)} <= reached)
+
+
+def _has_home(settings: Settings) -> bool:
+    return bool(settings.home.url or settings.home.tell_url or settings.home.mqtt.host)
 
 
 def _home_reached(facts: dict[str, Any]) -> float | None:
