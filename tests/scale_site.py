@@ -50,7 +50,7 @@ class Server:
         self.notebook = Scratch()
         self.labels = Book()
         self.is_addressed = False
-        self.address: Callable[[Image], str] = self.lend
+        self.address: Callable[[Image], str | None] = self.lend
         self._card = folder / "spool"
         self._key = folder / "scale.key"
         self.change_key(TEST_KEY)

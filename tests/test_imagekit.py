@@ -457,6 +457,13 @@ def test_an_address_gives_the_very_bytes_until_it_ends(site: Account, card: Card
     assert "tr=w-512,h-512,c-at_max&ik-t=" in small
 
 
+def test_of_small_copies_no_address_is_given_to_those_who_need_the_image(site: Account, card: Card) -> None:
+    image, gallery = card.image(), site.connect(what="thumbnail")
+    assert gallery.address(image, {}) is None
+    assert gallery.addresses(image, {}).keys() == {"image", "small"}
+    gallery.close()
+
+
 def test_an_address_without_end_needs_no_clock(site: Account, card: Card) -> None:
     site.stub.needs_signature = True
     image = card.image()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,11 +15,13 @@ import pytest
 import canary
 import drawn
 import hub_server
+import imagekit_stub
 import killed
 from conformance import Card, OverHttp
 from fault_server import JSON, FaultServer
 from scale_site import BATCHES, IMPORT, LIST, NIGHT, TASK, UNIQUE_ID, UPLOAD, WEB, Server
 from scale_stub import LIVE_KEY, PROJECT, TEST_KEY, Scale
+from test_imagekit import Account
 from trapsync import destinations
 from trapsync.destinations import Receipt, scale
 from trapsync.errors import Failed, Held, Refused, SettingsError, Unauthorised, Unreachable
@@ -322,6 +325,27 @@ def test_images_at_a_hub_are_fetched_there_and_a_kill_doubles_neither_file_nor_t
         assert len(site.service.mode.files) == len(images)
         assert UPLOAD not in site.front.requests
         assert {file["size"] for file in site.service.mode.files.values()} <= {image.size for image in images}
+
+
+def test_images_in_a_gallery_are_fetched_there_and_small_copies_are_not_taken_for_them(
+    site: Server, card: Card, tmp_path: Path
+) -> None:
+    stub = imagekit_stub.ImageKit()
+    with FaultServer(stub) as front:
+        account = Account(front, stub, tmp_path)
+        first, second = card.image(0), card.image(1)
+        for image, what in ((first, "original"), (second, "thumbnail")):
+            gallery = account.connect(what=what)
+            if what == "original":
+                receipt = gallery.deliver(image, card.path(image))
+                url = gallery.address(image, receipt.detail)
+                assert url
+                site.service.web[url] = account.fetched(url)[1]
+            site.is_addressed, site.address = True, partial(gallery.address, detail={})
+            site.connect().deliver(image, card.path(image))
+            gallery.close()
+    assert site.stored() == {image.name: card.bytes(image) for image in (first, second)}
+    assert (site.front.requests.count(IMPORT), site.front.requests.count(UPLOAD)) == (1, 1)
 
 
 # ── What the owner is told ───────────────────────────────────────────────────────────────────────────

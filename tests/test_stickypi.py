@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 import canary
 import drawn
@@ -414,6 +415,27 @@ def test_a_form_is_taken_in_whole_while_the_bandwidth_is_limited(site: Server, c
     server.deliver(image, card.path(image))
     assert site.stored() == {image.name: card.bytes(image)}
     assert sum(site.time.slept) == pytest.approx(image.size / 1000, rel=0.2)
+
+
+# --- Addresses ----------------------------------------------------------------------------------------------
+
+
+def test_an_address_gives_the_very_bytes_and_of_what_is_not_there_there_is_none(
+    hub: hub_server.RunningHub, tmp_path: Path, card: Card
+) -> None:
+    with FaultServer(Forwarding(hub.url)) as front:
+        server = Hub(front, hub, tmp_path).connect()
+        image = card.image(3600)
+        assert server.address(image, {}) is None
+        server.deliver(image, card.path(image))
+        url = server.address(image, {})
+        assert url
+        assert requests.get(url.replace(front.url, hub.url), timeout=30).content == card.bytes(image)
+        assert server.address(replace(image, md5="0" * 32), {}) is None
+        assert server.address(card.put(drawn.trap(), "IMG_0001.JPG"), {}) is None
+        with front.down(), pytest.raises(Unreachable):
+            server.address(image, {})
+        server.close()
 
 
 # --- Tokens -------------------------------------------------------------------------------------------------

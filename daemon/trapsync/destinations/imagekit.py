@@ -253,7 +253,9 @@ class ImageKit(Alone):
     # --- Addresses --------------------------------------------------------------------------------------
 
     def address(self, image: Image, detail: Mapping[str, Any]) -> str | None:
-        """Where the stored bytes can be fetched, for `link_life`. Asks nobody."""
+        """Where the image can be fetched, for `link_life`. Asks nobody. A small copy is not the image."""
+        if self.settings.what == "thumbnail":
+            return None
         return self._signed(self._path(image, detail), UNTOUCHED)
 
     def addresses(self, image: Image, detail: Mapping[str, Any]) -> Mapping[str, str]:
