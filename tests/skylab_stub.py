@@ -43,6 +43,7 @@ class Skylab:
         self.photos: dict[int, dict[str, Any]] = {}
         self.objects: dict[str, bytes] = {}  # the storage
         self.replaced = 0  # uploads onto what was there
+        self.signatures: list[str] = []  # of all addresses that were given
         self.queued: list[str] = []  # names of jobs, in the order in which they were handed in
         self._lock = threading.Lock()
         self._secret = b"of the storage"
@@ -205,6 +206,7 @@ class Skylab:
         """An address that is good for this method, this object, and a while; the headers are signed with it."""
         ends = self.clock + self.life
         signature = self._signature(method, key, str(ends), md5, tags)
+        self.signatures.append(signature)
         query = {"key": key, "X-Amz-Expires": str(ends), "X-Amz-Signature": signature}
         return f"{self.url}{STORAGE}?{urlencode(query)}"
 

@@ -153,7 +153,9 @@ class Storage:
     def digest(self, url: str) -> str | None:
         """The MD5 (hex) of what lies there, of which one byte is asked for; "" if it is not told; None: nothing."""
         with self.fetched(url, 60.0, 2**20, {"Range": "bytes=0-0"}) as (answer, pieces):
-            if answer.status == 206:  # read to its end, the connection can be used again
+            if (
+                answer.status != 200
+            ):  # read to its end it keeps the connection; after 200 all of the image comes
                 sum(map(len, pieces))
             if answer.status in {403, 404}:  # S3 says 403 where nothing is and lists may not be read
                 return None
