@@ -80,14 +80,15 @@ class Skylab:
     def __call__(self, named: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """Answer one request."""
         method, _, path = named.rpartition(" ")
+        headers = {name.lower(): value for name, value in headers.items()}
         parts = urlsplit(path)
         query = dict(parse_qsl(parts.query))
         with self._lock:
             if parts.path == STORAGE:
                 return self._storage(method, query, headers, body)
-            if headers.get("X-SLT-API-KEY") != self.key:
+            if headers.get("x-slt-api-key") != self.key:
                 return _no(403, "Invalid API key")
-            assert headers.get("Content-Type", "").lower() == "application/json" or not body
+            assert headers.get("content-type", "").lower() == "application/json" or not body
             fields = query | (json.loads(body) if body else {})
             return self._api(method or "POST", parts.path.removeprefix(BASE).strip("/"), fields)
 
@@ -171,8 +172,8 @@ class Skylab:
         }
         if self.shows_originals:
             shown["originalUrl"] = self._sign("GET", f"original/{photo['id']}")
-        if f"retouched/{photo['id']}" in self.objects:
-            shown["retouchedUrl"] = self._sign("GET", f"retouched/{photo['id']}")
+        is_ready = f"retouched/{photo['id']}" in self.objects
+        shown["retouchedUrl"] = self._sign("GET", f"retouched/{photo['id']}") if is_ready else "not yet"
         return shown
 
     def _list(self, fields: dict[str, Any]) -> Reply:
@@ -214,9 +215,9 @@ class Skylab:
         return hmac.digest(self._secret, "\n".join(parts).encode(), "sha256").hex()
 
     def _storage(self, method: str, query: dict[str, str], headers: Mapping[str, str], body: bytes) -> Reply:
-        assert "X-SLT-API-KEY" not in headers, "the key was told to the storage"
+        assert "x-slt-api-key" not in headers, "the key was told to the storage"
         key, ends = query["key"], query["X-Amz-Expires"]
-        signed = (headers.get("Content-MD5", ""), headers.get("X-Amz-Tagging", ""))
+        signed = (headers.get("content-md5", ""), headers.get("x-amz-tagging", ""))
         if float(ends) < self.clock:
             return 403, XML, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
         if self._signature(method, key, ends, *signed) != query["X-Amz-Signature"]:
@@ -226,7 +227,7 @@ class Skylab:
         if key not in self.objects:
             return 404, XML, b"<Error><Code>NoSuchKey</Code></Error>"
         content = self.objects[key]
-        ranged = headers.get("Range") == "bytes=0-0"
+        ranged = headers.get("range") == "bytes=0-0"
         status, shown = (206, content[:1]) if ranged else (200, content)
         return status, {"Content-Type": "binary/octet-stream", **self._etag(content)}, shown
 

@@ -5,8 +5,6 @@ import hashlib
 import hmac
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -867,9 +865,3 @@ def test_the_right_settings_connect_and_count_for_no_pruning() -> None:
     assert isinstance(destination.settings, Settings)
     assert destination.settings.url == "https://studio.skylabtech.ai/api/public/v1"
     destination.close()
-
-
-def test_it_is_loaded_only_where_it_is_configured() -> None:
-    code = "import trapsync.service, trapsync.doctor, sys; print([m for m in sys.modules if 'skylab' in m])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

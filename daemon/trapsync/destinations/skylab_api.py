@@ -191,6 +191,12 @@ class Storage:
             return self._doors[base], url[len(base) :]
 
 
+def address_in(row: Mapping[str, Any] | None, what: str) -> str:
+    """An address that a thing of the service's tells; "" if it tells none: before its time there may be other text."""
+    told = (row or {}).get(what)
+    return told if isinstance(told, str) and told.lower().startswith("http") else ""
+
+
 def confirmed_md5(answer: Answer) -> str | None:
     """The MD5 of the bytes that the storage has, by its ETag; None if that is none.
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from trapsync import failpoint
 from trapsync.destinations import Tools
-from trapsync.destinations.skylab_api import Api
+from trapsync.destinations.skylab_api import Api, address_in
 from trapsync.destinations.skylab_rules import is_rival, job_name, night, photo_name
 from trapsync.errors import Failed, Unreachable
 from trapsync.image import Image
@@ -169,7 +169,7 @@ class Jobs:
             if job.id not in self._lists:
                 now = self._tools.clock.monotonic()
                 self._lists[job.id] = {
-                    str(row.get("name")): Photo(row["id"], str(row.get("originalUrl") or ""), now)
+                    str(row.get("name")): Photo(row["id"], address_in(row, "originalUrl"), now)
                     for row in self._api.photos(job.id)
                 }
                 while len(self._lists) > _MOST_LISTS:
@@ -187,13 +187,14 @@ class Jobs:
         if photo.address and self._tools.clock.monotonic() - photo.seen < _ADDRESS_LIFE:
             return photo.address
         row = self._api.photo(photo.id)
-        return None if row is None else str(row.get("originalUrl") or "")
+        return None if row is None else address_in(row, "originalUrl")
 
     def make_photo(self, job: Job, image: Image) -> Photo:
         """The photo for this image, found or made; noted, until `confirm`, before it has any bytes."""
         name = photo_name(image)
-        photo = self.photos(job).get(name) or self._make(job, name)
-        if self._notes.get(_in_flight(job, name)) is None:
+        noted = self._notes.get(_in_flight(job, name))
+        photo = self.photos(job).get(name) or (Photo(noted) if noted else self._make(job, name))
+        if noted != photo.id:
             self._notes.put(_in_flight(job, name), photo.id)
         return photo
 

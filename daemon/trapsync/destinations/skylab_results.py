@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trapsync import durable, failpoint
 from trapsync.destinations import Tools
-from trapsync.destinations.skylab_api import Api, Storage, confirmed_md5
+from trapsync.destinations.skylab_api import Api, Storage, address_in, confirmed_md5
 from trapsync.destinations.skylab_jobs import FINISHED, UNDER_WAY, Job
 from trapsync.destinations.skylab_rules import result_place
 from trapsync.errors import StorageError, TrapsyncError
@@ -71,10 +71,10 @@ class Results:
             if self._clock.monotonic() > ends or self._room() < _SPARE:
                 log.warning("not all results of the job %s could be fetched yet", job.name)
                 return -1
-            url = photo.get("retouchedUrl")
+            url = address_in(photo, "retouchedUrl")
             if not url and is_finished:
-                url = (self._api.photo(photo["id"]) or {}).get("retouchedUrl")
-            missing += not (isinstance(url, str) and url and self._fetch(url, place))
+                url = address_in(self._api.photo(photo["id"]), "retouchedUrl")
+            missing += not (url and self._fetch(url, place))
         return missing
 
     def _fetch(self, url: str, place: Path) -> bool:
