@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import drawn
 import killed
 from conformance import Card, OverHttp, tools
 from fake_time import FakeTime
-from fault_server import FaultServer
+from fault_server import FaultServer, Reply
 from imagekit_stub import ImageKit as Stub
 from trapsync import cli, destinations, linked, pipeline
 from trapsync.destinations import Receipt, imagekit
@@ -253,6 +253,36 @@ def test_a_folder_of_thousands_is_read_page_by_page(site: Account, gallery: Imag
     site.front.requests.clear()
     assert len(gallery.known(images)) == 3
     assert site.front.requests == [LIST] * 3
+
+
+@pytest.mark.parametrize("fault", ["answer lost", "truncated", "500 though stored", "no echo"])
+def test_an_image_whose_answer_was_lost_is_found_at_once(
+    site: Account, gallery: ImageKit, card: Card, fault: str
+) -> None:
+    image = card.image()
+    site.front.plan(UPLOAD, fault)
+    receipt = gallery.deliver(image, card.path(image))
+    assert receipt == gallery.known([image])[image.id]
+    site.front.assert_injected()
+
+
+@pytest.mark.parametrize(("key", "other"), [("filePath", "/elsewhere.jpg"), ("size", 1)])
+def test_an_answer_about_another_file_confirms_nothing(
+    site: Account, gallery: ImageKit, card: Card, key: str, other: object
+) -> None:
+    image = card.image()
+
+    def confused(named: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        status, kind, content = site.stub(named, headers, body)
+        if named == UPLOAD:
+            site.stub.files.clear()
+            content = json.dumps(json.loads(content) | {key: other}).encode()
+        return status, kind, content
+
+    confused.methods = site.stub.methods  # type: ignore[attr-defined]
+    site.front.backend = confused
+    with pytest.raises(Unreachable, match="confirmed another file"):
+        gallery.deliver(image, card.path(image))
 
 
 def test_while_the_listing_lags_an_image_is_held_and_never_there_twice(site: Account, card: Card) -> None:
