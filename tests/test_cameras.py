@@ -1,7 +1,8 @@
 """The camera that draws, as people will use it; and what all cameras have in common."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import msgspec
 import pytest
 
 import drawn
-from trapsync import cameras, exif, jpeg
+from fake_time import FakeTime
+from trapsync import cameras, exif, jpeg, pipeline
 from trapsync.cameras import Frame
 from trapsync.cameras.simulated import SimulatedCamera, card
 from trapsync.errors import CameraError
-from trapsync.quantities import Exposure
-from trapsync.settings import Camera
+from trapsync.quantities import Exposure, Size
+from trapsync.settings import Camera, Settings, Storage
 from trapsync.settings import SimulatedCamera as SimulatedSettings
 
 NOON = datetime(2026, 6, 22, 12, 0, tzinfo=UTC)
@@ -40,6 +42,23 @@ def test_the_kind_that_is_set_is_made(kind: str) -> None:
     camera = cameras.make(msgspec.structs.replace(SMALL, kind=kind), drawn.DEVICE)
 
     assert type(camera).__name__.lower().startswith(kind)
+
+
+def test_the_clock_is_read_when_the_camera_is_ready_and_not_before(tmp_path: Path) -> None:
+    time = FakeTime(NOON.timestamp())
+
+    class Slow(SimulatedCamera):
+        @contextmanager
+        def ready(self) -> Iterator[None]:
+            time.sleep(7)
+            yield
+
+    storage = Storage(spool=tmp_path, state=tmp_path / "state", min_free=Size(0))
+    settings = Settings(storage=storage, camera=SMALL)
+
+    path = pipeline.capture(Slow(SMALL, drawn.DEVICE), settings, drawn.DEVICE, time)
+
+    assert path.endswith("2026-06-22_12-00-07.jpg")
 
 
 def test_no_camera_is_an_error_in_words() -> None:

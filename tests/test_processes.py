@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import drawn
@@ -14,7 +15,7 @@ from trapsync.examine import examine
 from trapsync.image import UNKNOWN, Found, Image
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.quantities import Duration, Size
-from trapsync.settings import Camera, Capture, Ingest, Settings, Storage
+from trapsync.settings import Camera, Capture, Flash, Ingest, Settings, Storage
 from trapsync.watch import look
 
 
@@ -121,7 +122,6 @@ def every() -> float:
 @pytest.fixture
 def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float) -> Iterator[CameraProcess]:
     monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))
-    monkeypatch.setattr(processes, "_TO_START", 0.0)
     settings = Settings(
         storage=Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(0)),
         capture=Capture(every=Duration(every)),
@@ -183,7 +183,8 @@ def test_a_camera_that_fails_is_opened_anew_in_the_same_process(
 def test_a_camera_that_hangs_loses_its_process_and_the_next_picture_is_well(
     camera: CameraProcess, tmp_path: Path
 ) -> None:
-    script(tmp_path, "hang ok")
+    script(tmp_path, "ok hang ok")
+    camera.capture()
     with pytest.raises(CameraError, match="within 3 s"):
         camera.capture()
     assert "opened 1" in model(tmp_path, camera.capture())
@@ -240,8 +241,42 @@ def test_a_new_process_is_given_time_to_load_the_camera_software(
         camera.capture()
 
 
+@pytest.fixture
+def lit(camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The camera has a flash; the file that says that it was put out from outside."""
+    monkeypatch.setattr(processes, "_put_out", misfortunes.put_out)
+    settings = camera._settings
+    with_flash = msgspec.structs.replace(settings.camera, flash=Flash(pin=17, warm_up=Duration(0)))
+    monkeypatch.setattr(camera, "_settings", msgspec.structs.replace(settings, camera=with_flash))
+    return tmp_path / "put-out"
+
+
+@pytest.mark.parametrize("end", ["hang", "die"])
+def test_the_flash_of_a_process_that_was_killed_or_died_is_put_out(
+    camera: CameraProcess, tmp_path: Path, lit: Path, end: str
+) -> None:
+    script(tmp_path, f"ok {end}")
+    camera.capture()
+    assert not lit.exists()
+    with pytest.raises(CameraError):
+        camera.capture()
+    for child in multiprocessing.active_children():
+        child.join(60)
+    assert lit.read_text() == "GPIO17"
+
+
+def test_a_process_that_ends_by_itself_puts_its_flash_out_itself(
+    camera: CameraProcess, tmp_path: Path, lit: Path
+) -> None:
+    script(tmp_path, "ok")
+    camera.capture()
+    camera.close()
+    assert not lit.exists()
+
+
 def test_a_camera_process_that_is_frozen_is_replaced(camera: CameraProcess, tmp_path: Path) -> None:
-    script(tmp_path, "stop ok")
+    script(tmp_path, "ok stop ok")
+    camera.capture()
     with pytest.raises(CameraError, match="within 3 s"):
         camera.capture()
     assert camera.capture()

@@ -162,7 +162,7 @@ class CameraProcess:
         if flash.pin is not None:
             process = _spawn.Process(target=_put_out, args=(flash,), daemon=True)
             process.start()
-            process.join(3)
+            process.join(6)  # for the next process wants the same pin
 
     def close(self) -> None:
         """Let the camera go: the process ends by itself when its pipe closes, or is killed."""

@@ -8,6 +8,8 @@ shown here.
 import os
 import signal
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -289,6 +291,24 @@ def test_the_process_is_renewed_each_day_without_a_trace(process: Callable[..., 
     print(f"\na picture with a renewal takes {statistics.median(lasted):.1f} s")
     assert len(pids) == 11
     assert descriptors() == before
+
+
+def test_the_focus_is_shown_live_with_the_real_package(tmp_path: Path) -> None:
+    trap = daemon.Daemon(tmp_path / "trap", camera="picamera")
+    trap.config.write_text(trap.config.read_text().replace("[320, 240]", "[2048, 1536]"))
+    code = "import virtual_camera; from trapsync.cli import main; main()"
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, "-c", str(trap.config), "focus", "--pictures", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sharpness") == 3
+    assert jpeg.header((trap.folder / "state" / "focus.jpg").read_bytes()).width == 2048
 
 
 # ── The daemon ───────────────────────────────────────────────────────────────────────────────────────
