@@ -32,6 +32,7 @@ _PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,procps,iproute2,sudo
 _NO_SYSTEMD = "python3,python3-venv,procps,util-linux,passwd"  # all that a foreign machine's userland can use
 _SOURCE = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "daemon", "config", "systemd", "scripts")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_REBOOT = 133  # how systemd-nspawn ends when the system inside has asked for a reboot
 _CLONE_NEWNET = 0x40000000  # setns(2)
 
 
@@ -106,29 +107,29 @@ class Container:
             (folder / name).mkdir()
         layers = f"lowerdir={root(distribution)},upperdir={folder}/upper,workdir={folder}/work"
         subprocess.run(["mount", "-t", "overlay", "-o", layers, "trapsync-test", self.root], check=True)
-        self._console = (folder / "console").open("wb")
         bound = [f"--bind-ro={self.source}:/src", f"--bind-ro={wheels(distribution)}:/wheels"]
         command = ["systemd-nspawn", "--quiet", "-D", str(self.root), "--register=no", "--keep-unit"]
-        self._nspawn = subprocess.Popen(
-            [*command, "--private-network", *bound, "-b"],
-            stdin=subprocess.DEVNULL,
-            stdout=self._console,
-            stderr=self._console,
-            start_new_session=True,
-        )
-        self._await_boot(0)
+        self._command = [*command, "--private-network", *bound, "-b"]
+        self._console = folder / "console"
+        self._boot()
 
-    def _await_boot(self, old: int) -> None:
+    def _boot(self) -> None:
+        with self._console.open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + 90
-        while True:
-            assert self._nspawn.poll() is None, f"it did not boot: {Path(self._console.name).read_text()}"
-            assert time.monotonic() < deadline, f"it does not boot: {Path(self._console.name).read_text()}"
-            if self.pid not in {0, old}:
-                with suppress(subprocess.TimeoutExpired):
-                    state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
-                    if state in {"running", "degraded"}:
-                        return
+        while not self.pid or self._state() not in {"running", "degraded"}:
+            assert self._nspawn.poll() is None, f"it did not boot: {self._console.read_text()}"
+            assert time.monotonic() < deadline, f"it does not boot: {self._console.read_text()}"
             time.sleep(0.2)  # another system is to come so far
+
+    def _state(self) -> str:
+        return self.says("systemctl", "is-system-running")
 
     @property
     def pid(self) -> int:
@@ -191,9 +192,9 @@ class Container:
     @contextmanager
     def rebooting(self) -> Iterator[None]:
         """Whatever is done in the block reboots it; afterwards it is up again."""
-        old = self.pid
         yield
-        self._await_boot(old)
+        assert self._nspawn.wait(90) == _REBOOT
+        self._boot()
 
     def close(self) -> None:
         """Pull the plug."""
@@ -202,7 +203,6 @@ class Container:
         with suppress(subprocess.TimeoutExpired):
             self._nspawn.wait(20)
         self._nspawn.kill()
-        self._console.close()
         subprocess.run(["umount", "--lazy", self.root], check=False)
 
 
