@@ -24,6 +24,7 @@ from container import Container
 from fault_server import FaultServer, Forwarding
 
 DISTRIBUTION = os.environ.get("TRAPSYNC_SYSTEM", "bookworm")
+ALL = "TRAPSYNC_SYSTEM" in os.environ  # what takes longer
 PORT = 8080
 CONFIG = f"""\
 [trap]
@@ -36,7 +37,7 @@ kind = "simulated"
 resolution = [320, 240]
 settle = "0 s"
 [capture]
-every = "1 s"
+every = "2 s"
 [ingest]
 sweep = "5 s"
 [destinations.hub]
@@ -119,7 +120,9 @@ def takes_pictures(box: Container) -> None:
     """It runs, and there are new pictures from now on."""
     box.until(lambda: box.shown("ActiveState") == "active")
     before = captured(box)
-    box.until(lambda: captured(box) > before)
+    box.until(
+        lambda: captured(box) > before, seconds=240
+    )  # the service is nicer than whatever else runs here
 
 
 # ── Installed ────────────────────────────────────────────────────────────────────────────────────────
@@ -143,10 +146,6 @@ def test_installed_once_more_nothing_changes(box: Container) -> None:
     ] == []
     assert main_process(box) == process
     assert (box.root / "etc/trapsync/trapsync.toml").read_text() == CONFIG
-
-
-def test_the_settings_of_the_owner_stay_and_what_is_new_is_pointed_out(box: Container) -> None:
-    assert "[camera] reboot" in install(box)
 
 
 def test_systemd_finds_little_to_blame(box: Container) -> None:
@@ -305,8 +304,12 @@ def change(box: Container, module: str, old: str, new: str) -> None:
 def test_a_new_version_takes_over_and_the_catalog_stays(box: Container) -> None:
     before, old = captured(box), number(box)
     change(box, "__init__.py", '__version__ = "', '__version__ = "9.9.')
+    config = box.source / "config" / "trapsync.toml"
+    config.write_text(config.read_text().replace("quality = 90", "quality = 90\nnew_here = 1"))
     said = install(box, "--upgrade", "--trial", "3")
     assert f"It did well: number {number(box)} stays" in said
+    assert re.search(r"these are new, and have their defaults:\s+\[camera\] new_here\n", said)
+    assert (box.root / "etc/trapsync/trapsync.toml").read_text() == CONFIG
     assert number(box) > old
     assert box.says("trapsync", "--version").startswith("trapsync 9.9.")
     assert status(box)["version"].startswith("9.9.")
@@ -317,7 +320,7 @@ def test_a_new_version_takes_over_and_the_catalog_stays(box: Container) -> None:
     assert not (box.root / "run/systemd/system.control/trapsync.service").exists()
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[str, str, str, str]] = {
     "it does not start at all": (
         "__main__.py",
         "from",
@@ -335,6 +338,23 @@ BROKEN = {
         "it (ended|had to be started again) after",
     ),
 }
+
+
+if ALL:
+    BROKEN |= {
+        "it does not start at all": (
+            "cli/__init__.py",
+            "import ",
+            "import no_such\nimport ",
+            "does not start at all",
+        ),
+        "its doctor objects": (
+            "doctor.py",
+            'return Finding("ok", "schedule", ',
+            'return Finding("failing", "schedule", ',
+            "its doctor objects: schedule: day and night",
+        ),
+    }
 
 
 @pytest.fixture
