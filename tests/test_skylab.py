@@ -320,6 +320,30 @@ def test_an_address_without_tls_is_not_followed(site: Studio, card: Card) -> Non
         assert "s3cret" not in str(caught.value)
 
 
+def test_what_was_made_though_the_answer_was_lost_is_found_by_the_same_connection(
+    site: Studio, card: Card
+) -> None:
+    image = card.image()
+    destination = site.connect()
+    for request in (JOBS, PHOTOS):
+        site.front.plan(request, "answer lost")
+        with pytest.raises(Unreachable):
+            destination.deliver(image, card.path(image))
+    destination.deliver(image, card.path(image))
+    site.front.assert_injected()
+    assert [site.front.requests.count(request) for request in (JOBS, PHOTOS)] == [1, 1]
+    assert site.stored() == {image.name: card.bytes(image)}
+
+
+def test_a_portal_in_front_of_the_storage_is_no_answer(site: Studio, card: Card) -> None:
+    image = card.image()
+    destination = site.deliver(card, image)
+    site.front.plan(f"GET {STORAGE}", "portal")
+    with pytest.raises(Unreachable, match="portal"):
+        destination.known([image])
+    site.front.assert_injected()
+
+
 def test_a_photo_that_was_removed_there_is_made_again(site: Studio, card: Card) -> None:
     image = card.image()
     site.front.plan(URL, "cut before body")
@@ -488,23 +512,27 @@ def test_a_lost_answer_hands_nothing_in_twice(
     assert site.notes.get(f"job:{NIGHT}")["stage"] == "done"
 
 
+@pytest.mark.parametrize("state", ["open", None])
 def test_a_job_that_cannot_be_handed_in_keeps_no_image_back_and_is_tried_again(
-    site: Studio, card: Card, caplog: pytest.LogCaptureFixture
+    site: Studio, card: Card, caplog: pytest.LogCaptureFixture, state: str | None
 ) -> None:
+    site.stub.fresh = state
     destination = site.deliver(card, card.image())
     site.noon()
-    site.front.plan(QUEUE, "400")
-    assert destination.tend() is True
+    site.front.plan(QUEUE, "400", "400")
+    for _ in range(2):
+        assert destination.tend() is True
+        site.time.sleep(60)
+        assert destination.tend() is False
+        site.time.sleep(1000)
     assert "cannot be handed in" in caplog.text
     late = card.image(1)
     destination.deliver(late, card.path(late))
-    site.time.sleep(60)
+    assert site.stub.queued == []
     destination.tend()
-    assert NIGHT not in site.stub.queued
-    site.time.sleep(1000)
-    destination.tend()
-    assert NIGHT in site.stub.queued
     site.front.assert_injected()
+    assert site.stub.queued == [NIGHT]
+    assert len(site.stub.named(NIGHT)) == 2
 
 
 def test_want_of_credits_is_for_the_owner_to_mend(site: Studio, card: Card) -> None:
@@ -599,9 +627,14 @@ def test_after_a_lost_catalog_a_night_that_was_not_handed_in_is(site: Studio, ca
     assert site.stub.queued == [NIGHT]
 
 
-def test_bytes_that_are_gone_there_are_not_taken_for_delivered(site: Studio, card: Card) -> None:
+def test_bytes_that_are_gone_or_others_there_are_not_taken_for_delivered(site: Studio, card: Card) -> None:
     image = card.image()
     destination = site.deliver(card, image)
+    site.stub.encrypts = True  # and so tells no digest
+    assert destination.known([image]) == {}
+    site.stub.encrypts = False
+    site.stub.objects["original/1"] = b"others"
+    assert destination.known([image]) == {}
     site.stub.objects.clear()
     assert destination.known([image]) == {}
     site.stub.photos.clear()

@@ -250,13 +250,13 @@ class Jobs:
         return bool(self.photos(job))
 
     def hand_in(self, job: Job, callback_url: str) -> Job:
-        """Hand a job in, once. Raises Failed when the service says no.
+        """Hand a job in, once. Raises Failed when the service says no: then it is as it was.
 
         A crash, or an answer that was lost, leaves it closing: then its state tells whether it was handed in. If
         there is none to see, it is tried again, and a no means that it was.
         """
-        is_doubtful = job.stage == "closing"
-        job = self.move(job, "closing")
+        before, job = job, self.move(job, "closing")
+        is_doubtful = before.stage == "closing"
         if is_doubtful and self._was_handed_in(job):
             return self.move(job, "queued")
         self._remove_empty(job)
@@ -266,6 +266,7 @@ class Jobs:
             self._api.queue(job.id, callback_url)
         except Failed as no:
             if not is_doubtful or job.fresh is not None:
+                self.move(before, before.stage)
                 raise
             log.info("%s is taken to be handed in already: %s", job.name, no)
         failpoint.hit("skylab: job queued")
