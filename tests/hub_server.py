@@ -90,6 +90,7 @@ def running(
     folder: Path,
     *,
     port: int = 0,
+    host: str = "127.0.0.1",
     clock: Clock | None = None,
     examiner: Examine = examine.examine,
     largest_body: int = LARGEST_BODY,
@@ -101,7 +102,7 @@ def running(
     hub = Hub.open(folder, clock, examiner)
     if "trap" not in hub.accounts.names():
         hub.accounts.add("trap", PASSWORD, "read-write")
-    server = Server(make_app(hub, largest_body=largest_body), "127.0.0.1", port)
+    server = Server(make_app(hub, largest_body=largest_body), host, port)
     thread = threading.Thread(target=server.run, name="hub", daemon=True)
     thread.start()
     try:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import requests
 import hub_server
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
+from trapsync import envelope
 from trapsync.errors import TrapsyncError
 from trapsync.hub.app import Hub
 from trapsync.hub.fleet import KEPT, LARGEST_DOCUMENT, LARGEST_HEARTBEAT, NotTaken
@@ -150,6 +153,35 @@ def test_a_hub_that_knows_the_owners_keys_refuses_what_they_did_not_sign(tmp_pat
     held = fleet.held(SLOT)
     assert held is not None
     assert held.data == DOCUMENT
+
+
+def test_the_hub_of_the_command_line_has_an_account_for_traps_and_knows_the_owners_key(
+    tmp_path: Path,
+) -> None:
+    secret, public = envelope.new_key()
+    (tmp_path / "key").write_text(secret)
+    (tmp_path / "password").write_text(PASSWORD)
+    for file in ("key", "password"):
+        (tmp_path / file).chmod(0o600)
+    options = ["--port", "0", "--folder", str(tmp_path / "hub"), "--owner-key", public]
+    for option in ("--password-file", "--trap-password-file"):
+        options += [option, str(tmp_path / "password")]
+    command = [sys.executable, "-m", "trapsync", "hub", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr
+        try:
+            url = re.search(r"http://\S+", program.stderr.readline())
+            assert url
+            mine = envelope.sign(b"schema = 1\n", envelope.read_private(tmp_path / "key"))
+            codes = [
+                requests.put(f"{url[0]}/pushed/{SLOT}", data, auth=(user, PASSWORD), timeout=30).status_code
+                for data, user in ((mine, "trap"), (DOCUMENT, "trapsync"), (mine, "trapsync"))
+            ]
+            beat = {"json": {"device": DEVICE}, "auth": ("trap", PASSWORD), "timeout": 30}
+            told = requests.post(f"{url[0]}/heartbeats/{DEVICE}", **beat)  # type: ignore[arg-type]
+        finally:
+            program.terminate()
+    assert (codes, told.status_code) == ([403, 400, 200], 200)
 
 
 # ── Heartbeats ───────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """The hub: a small receiver for the lab, the hut, and for trying things out."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -26,7 +27,26 @@ from trapsync.errors import SettingsError
     type=click.Path(path_type=Path, readable=False),
     help="Holds the password of the user trapsync; needed when others can reach the hub.",
 )
-def hub(folder: Path, host: str, port: int, password_file: Path | None) -> None:
+@click.option(
+    "--trap-password-file",
+    type=click.Path(path_type=Path, readable=False),
+    help="Holds the password of the user trap, for the traps: they can upload, ask and tell.",
+)
+@click.option(
+    "--owner-key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="Take only settings that this key signed, ed25519:…; may be given twice.",
+)
+def hub(
+    folder: Path,
+    host: str,
+    port: int,
+    password_file: Path | None,
+    trap_password_file: Path | None,
+    keys: tuple[str, ...],
+) -> None:
     """Run a small receiver that speaks the Sticky Pi upload protocol.
 
     For trying trapsync, for the lab, and for a hut that collects from traps on the local Wi-Fi.
@@ -37,8 +57,21 @@ def hub(folder: Path, host: str, port: int, password_file: Path | None) -> None:
         raise SettingsError(f"the hub needs {error.name}: pip install 'trapsync[hub]'") from None
     start_logging()
     serve(
-        folder, host=host, port=port, password_file=password_file, say=logging.getLogger("trapsync.hub").info
+        folder,
+        host=host,
+        port=port,
+        password_file=password_file,
+        trap_password_file=trap_password_file,
+        verify=_verify(keys) if keys else None,
+        say=logging.getLogger("trapsync.hub").info,
     )
+
+
+def _verify(keys: tuple[str, ...]) -> Callable[[bytes], object]:
+    from trapsync import envelope
+
+    trusted = [envelope.public_from_text(key, "--owner-key") for key in keys]
+    return lambda data: envelope.verify(data, trusted)
 
 
 COMMANDS = (hub,)

@@ -19,6 +19,7 @@ from trapsync import settings
 from trapsync.errors import SettingsError, StorageError
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
+from trapsync.hub.fleet import Verify
 
 log = logging.getLogger(__name__)
 # That requests queue while a fleet comes back is no news, and it says so for each.
@@ -37,18 +38,24 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     password_file: Path | None = None,
+    trap_password_file: Path | None = None,
+    verify: Verify | None = None,
     say: Callable[[str], None] = log.info,
 ) -> None:
     """Run the hub in this folder until SIGTERM or SIGINT; to be called in the main thread.
 
     `password_file` holds the password of the user `trapsync`, an admin, and is needed on any address but
-    loopback unless there are users already. `say` is told what a person should know. Raises SettingsError
-    or StorageError, one line, when it cannot start.
+    loopback unless there are users already. `trap_password_file` holds that of the user `trap`, who may upload,
+    ask and tell, but neither push nor delete. `verify` refuses pushed documents at the door. `say` is told what
+    a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
     """
     with _only_one(folder):
         _allow_files(_CONNECTIONS + 200)
-        hub = Hub.open(folder)
+        hub = Hub.open(folder, verify=verify)
         prepare_accounts(hub, host, password_file, say)
+        if trap_password_file:
+            secret = settings.read_secret(trap_password_file, "--trap-password-file")
+            hub.accounts.add("trap", secret, "read-write")
         server = Server(make_app(hub), host, port)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         signal.signal(signal.SIGINT, lambda *_: server.stop())
