@@ -195,7 +195,7 @@ def test_there_is_completion_for_each_shell(call: Call, shell: str) -> None:
 
 def test_completion_knows_the_commands() -> None:
     code = "import sys; sys.argv[0] = 'trapsync'; from trapsync.cli import main; main()"
-    environment = {"_TRAPSYNC_COMPLETE": "bash_complete", "COMP_WORDS": "trapsync re", "COMP_CWORD": "1"}
+    environment = {"_TRAPSYNC_COMPLETE": "bash_complete", "COMP_WORDS": "trapsync ret", "COMP_CWORD": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | environment,

@@ -40,6 +40,7 @@ class Errand(Service):
         self._due = due_destinations(self._catalog, self._destinations, self._clock)
         if self.settings.camera.kind == "none":
             self._captures = 0
+        self._home.call_now()  # there is no later
         super()._start()
 
     def _check_parts(self) -> None:
