@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import Trap
+from trap_bench import Trap
 
 # Many a machine that tests is root, and so would be the daemons of the tests.
 os.environ["TRAPSYNC_AS_ROOT"] = "1"

@@ -20,8 +20,8 @@ from typing import Any
 
 import tomli_w
 
-import bench
 import drawn
+import trap_bench as bench
 import trapsync
 from trapsync import failpoint, pipeline, settings, trap
 from trapsync.destinations import Tools

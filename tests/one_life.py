@@ -12,9 +12,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import bench
 import drawn
 import hub_server
+import trap_bench as bench
 from fake_time import FakeTime
 from trapsync import cameras, examine, exif, failpoint, pipeline, quarantine, reserve, timing, trap
 from trapsync.catalog import Catalog

@@ -20,8 +20,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-import bench
 import drawn
+import trap_bench as bench
 from fake_time import FakeTime
 from trapsync import pipeline
 from trapsync.cameras import AlwaysReady, Frame

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import bench
 import drawn
+import trap_bench as bench
 from trapsync import cameras, pipeline
 from trapsync.destinations import Receipt
 from trapsync.errors import Unreachable

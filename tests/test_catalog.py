@@ -6,7 +6,7 @@ import time
 import pytest
 
 import drawn
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import timing
 from trapsync.errors import CatalogDamaged, CatalogError
 from trapsync.settings import Trap as TrapSettings

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
-import bench
 import drawn
 import powerless
+import trap_bench as bench
 from trapsync import cli, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import utc

@@ -20,7 +20,7 @@ import pytest
 import daemon
 import drawn
 import hub_server
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import durable, examine, exif, failpoint, pipeline, status, timing
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.errors import DamagedImage, StorageError

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 import drawn
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync.destinations import Receipt
 from trapsync.errors import Failed, Held, Refused, Unauthorised, Unreachable
 from trapsync.hands import ManyHands

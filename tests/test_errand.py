@@ -9,7 +9,7 @@ import pytest
 import daemon
 import drawn
 import hub_server
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync.errand import due_destinations
 from trapsync.quantities import Duration
 from trapsync.settings import Destination

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import bench
 import canary
 import drawn
 import killed
+import trap_bench as bench
 from conformance import Card, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import FaultServer, Reply

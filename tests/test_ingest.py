@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import drawn
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import pipeline, quarantine
 from trapsync.errors import StorageError
 from trapsync.watch import look

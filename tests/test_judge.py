@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-import bench
 import drawn
+import trap_bench as bench
 from trapsync import trial
 from trapsync.clock import utc
 from trapsync.image import Evidence

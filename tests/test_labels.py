@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import soundness
 from trapsync.labels import Label, Labelled, coco, plain
 from trapsync.linked import CatalogLabels

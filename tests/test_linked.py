@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import destinations
 from trapsync.destinations import Receipt, Scratch
 from trapsync.errors import SettingsError, Unreachable

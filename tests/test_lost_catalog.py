@@ -17,7 +17,7 @@ import pytest
 
 import daemon
 import drawn
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import by_hand
 from trapsync.catalog.pages import PageSeals
 from trapsync.destinations import directory, manifest

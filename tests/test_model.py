@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlite_utils import Database
 
-import bench
 import drawn
+import trap_bench as bench
 from conformance import tools
 from trapsync import durable, examine, exif, failpoint, pipeline, quarantine, soundness, timing
 from trapsync.cameras import AlwaysReady, Frame

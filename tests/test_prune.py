@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import drawn
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.examine import thumbnail_paths
 from trapsync.image import place_of

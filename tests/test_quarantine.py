@@ -12,7 +12,7 @@ import pytest
 
 import daemon
 import drawn
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import jpeg, pipeline
 from trapsync.processes import Examiners
 from trapsync.settings import Ingest

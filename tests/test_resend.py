@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-import bench
 import daemon
 import drawn
 import owner
+import trap_bench as bench
 from trapsync import resend
 from trapsync.remembered import Asked
 

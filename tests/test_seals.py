@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import Memory, Trap
+from trap_bench import Memory, Trap
 from trapsync import failpoint, soundness
 from trapsync.catalog import Catalog
 from trapsync.catalog import file as catalog_file

@@ -15,8 +15,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from msgspec import structs
 
 import daemon
-from bench import Memory
 from fake_time import FakeTime
+from trap_bench import Memory
 from trapsync import pipeline, status
 from trapsync.destinations import Receipt
 from trapsync.errors import CameraError, CatalogDamaged, CatalogError, SettingsError, StorageError

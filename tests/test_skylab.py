@@ -18,11 +18,11 @@ import requests
 import canary
 import drawn
 import killed
-from bench import Trap
 from conformance import Card, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import FaultServer
 from skylab_stub import BASE, KEY, PROFILE, STORAGE, Skylab
+from trap_bench import Trap
 from trapsync import destinations
 from trapsync.destinations import Receipt, Scratch, skylab, skylab_jobs
 from trapsync.destinations.skylab import Settings
@@ -765,7 +765,7 @@ def test_a_night_is_complete_when_the_catalog_owes_none_of_it(site: Studio, tmp_
     trap.ingest()
 
     def turn() -> None:
-        from bench import in_turn
+        from trap_bench import in_turn
 
         deliver_turn(trap.catalog, destination, trap.storage.spool, site.time, in_turn)
 
