@@ -43,7 +43,14 @@ def _show(trap: Trap, as_json: bool) -> None:
 
 
 @labels_group.command()
-@click.option("--format", "form", type=click.Choice(["coco", "plain"]), default="coco", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["coco", "plain"]),
+    default="coco",
+    show_default=True,
+    help="COCO JSON, or as they came.",
+)
 @click.option(
     "--destination", metavar="NAME", shell_complete=destination_names, help="Only what this one said."
 )
