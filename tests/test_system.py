@@ -349,7 +349,7 @@ if ALL:
             "does not start at all",
         ),
         "its doctor objects": (
-            "doctor.py",
+            "doctor/__init__.py",
             'return Finding("ok", "schedule", ',
             'return Finding("failing", "schedule", ',
             "its doctor objects: schedule: day and night",

@@ -49,6 +49,19 @@ def _pyvips() -> Any:
     return pyvips
 
 
+def version() -> str:
+    """Which libvips this is and that it reads JPEG, or what is wrong, in words. Loads it."""
+    try:
+        pyvips = _pyvips()
+    except TrapsyncError as error:
+        return str(error)
+    if not pyvips.type_find("VipsOperation", "jpegload"):
+        return (
+            "it was built without JPEG; install libvips42 of the system, or `pip install 'trapsync[libvips]'`"
+        )
+    return "libvips " + ".".join(str(pyvips.version(part)) for part in range(3))
+
+
 def make(source: Path, small: Path, mini: Path) -> None:
     """Write both small copies of a JPEG: fitted inside 512 x 384 and 128 x 96, never enlarged.
 

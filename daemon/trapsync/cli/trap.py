@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import shutil
+import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING
 
@@ -185,10 +188,16 @@ def doctor(trap: Trap, as_json: bool) -> int:
 
 
 def _show_findings(findings: "list[Finding]") -> None:
+    """On a terminal, in lines that fit it; in a pipe, one line for each."""
     width = max(len(finding.subject) for finding in findings)
+    indent = len("failing  ") + width + len("  ")
+    room = max(30, shutil.get_terminal_size().columns - indent) if sys.stdout.isatty() else None
     for finding in findings:
-        verdict = click.style(f"{finding.verdict:<8}", fg=COLOURS[finding.verdict])
-        click.echo(f"{verdict} {finding.subject:<{width}}  {finding.text}")
+        verdict = click.style(
+            f"{finding.verdict:<8}", fg=COLOURS[finding.verdict], bold=finding.verdict != "ok"
+        )
+        lines = textwrap.wrap(finding.text, room, break_on_hyphens=False) if room else [finding.text]
+        click.echo(f"{verdict} {finding.subject:<{width}}  " + f"\n{'':<{indent}}".join(lines))
 
 
 COMMANDS = (run, once, status, clock, doctor)

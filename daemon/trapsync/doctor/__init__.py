@@ -1,0 +1,101 @@
+"""The doctor: what could keep this trap from working, and what to do about each finding.
+
+::
+
+    __init__.py   all findings, in their order; those about the trap's own settings and records
+    machine.py    the kernel's files and other programs' answers, or pretended ones
+    camera.py     the camera, its modes, who else holds it
+    card.py       folders, space, wear, the time that a flush takes
+    board.py      power, temperature, clocks
+    keeper.py     systemd, watchdogs, the log
+    afar.py       secrets, home, pushed settings, destinations
+
+It may run beside the daemon: it sends no image, leaves the camera to it, and writes half a megabyte without a name.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from trapsync import thumbnail
+from trapsync.clock import Clock
+from trapsync.destinations import Finding, Tools
+from trapsync.device import device_id
+from trapsync.doctor import afar
+from trapsync.doctor.board import board
+from trapsync.doctor.camera import camera
+from trapsync.doctor.card import card
+from trapsync.doctor.keeper import keeper
+from trapsync.doctor.machine import Machine
+from trapsync.errors import CatalogError, TrapsyncError
+from trapsync.sensors import sources
+from trapsync.settings import Settings
+from trapsync.trap import open_to_read, place
+
+_LIBVIPS = "from trapsync import thumbnail; print(thumbnail.version())"
+
+
+def examine_trap(
+    settings: Settings, clock: Clock, tools: Tools, source: Path, machine: Machine | None = None
+) -> list[Finding]:
+    """All findings, in the order in which an image meets what they are about. Sends no image."""
+    machine = machine or Machine()
+    return [
+        _device(settings),
+        *camera(settings, machine),
+        _sensors(settings, machine),
+        _schedule(settings),
+        *card(settings, clock, machine),
+        _catalog(settings, clock),
+        _thumbnails(machine),
+        *board(settings, clock, machine),
+        *keeper(settings, machine),
+        *afar.secrets(settings, source),
+        *afar.home(settings, clock),
+        *afar.keys(settings, source),
+        *afar.destinations(settings, tools, source),
+    ]
+
+
+def _device(settings: Settings) -> Finding:
+    try:
+        return Finding("ok", "device", f"this trap is {device_id(settings.trap)}")
+    except TrapsyncError as error:
+        return Finding("failing", "device", str(error))
+
+
+def _sensors(settings: Settings, machine: Machine) -> Finding:
+    found = sources(settings.sensors, machine.at("/sys"))
+    known = ", ".join(f"{one.name} from {one.command[-1]}" for one in found)
+    return Finding("ok", "sensors", known or "none: temperature and humidity of the images are unknown")
+
+
+def _schedule(settings: Settings) -> Finding:
+    try:
+        place(settings)
+    except TrapsyncError as error:
+        return Finding("failing", "schedule", str(error))
+    return Finding("ok", "schedule", ", ".join(settings.capture.windows) or "day and night")
+
+
+def _catalog(settings: Settings, clock: Clock) -> Finding:
+    try:
+        catalog = open_to_read(settings, clock)
+        images = catalog.ledger().captured
+        catalog.close_reader()
+    except CatalogError as error:
+        return Finding(
+            "failing" if os.access(settings.storage.catalog, os.F_OK) else "warning", "catalog", str(error)
+        )
+    return Finding("ok", "catalog", f"{images} images")
+
+
+def _thumbnails(machine: Machine) -> Finding:
+    """Load libvips in a process of its own: a broken one may end whoever loads it."""
+    missing = thumbnail.missing()
+    if missing:
+        return Finding("warning", "thumbnails", f"none are made: {missing}")
+    answer = (machine.ask((sys.executable, "-c", _LIBVIPS)) or "it gives no answer").strip().splitlines()[-1]
+    if not answer.startswith("libvips"):
+        return Finding("warning", "thumbnails", f"none are made: libvips does not work: {answer}")
+    return Finding("ok", "thumbnails", answer)

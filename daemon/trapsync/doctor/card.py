@@ -1,0 +1,169 @@
+"""The card: the folders on it, what is free, how worn it is, and how long it takes to keep something."""
+
+import os
+import stat
+import statistics
+import tempfile
+from pathlib import Path
+
+from trapsync import durable
+from trapsync.clock import Clock
+from trapsync.destinations import Finding
+from trapsync.doctor.machine import Machine
+from trapsync.errors import TrapsyncError
+from trapsync.pipeline import free_bytes
+from trapsync.settings import Settings
+from trapsync.status import snapshot
+
+_PROBE = os.urandom(64 * 1024)  # random, for a card that compresses
+_PROBES = 8
+_SLOW, _STUCK = 0.25, 2.0  # seconds for one flush: in the middle, and at the worst
+_ROOM = 10 * 10**6  # bytes that must be free before anything is written for a trial
+_FEW_DAYS = 3.0
+# Pre-EOL information of eMMC (JEDEC JESD84-B51): 1 normal, 2 warning, 3 urgent. Its life time goes in steps of 10 %.
+_PRE_EOL = {2: "80 % of its reserve is used", 3: "90 % of its reserve is used"}
+
+
+def card(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
+    """The findings about the card. Writes half a megabyte into the state folder, without a name."""
+    storage = settings.storage
+    folders = (("spool", storage.spool), ("state", storage.state))
+    found = [_folder(subject, folder) for subject, folder in folders]
+    return [*found, _space(settings, clock), *_wear(storage.state, machine), *_speed(storage.state, clock)]
+
+
+def _folder(subject: str, folder: Path) -> Finding:
+    try:
+        is_there = folder.is_dir()
+    except PermissionError as error:
+        return _forbidden(subject, error)
+    if not is_there:
+        return Finding("warning", subject, f"{folder} is not there yet; the daemon makes it when it starts")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return Finding(
+            "failing",
+            subject,
+            f"{folder}: the card is read-only: it is failing, or damaged; save it, put in another",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(
+            "failing", subject, f"{folder}: no permission to write; run the doctor as the daemon's user"
+        )
+    if subject == "state" and (reason := _not_ours(folder)):
+        return Finding("failing", subject, reason)
+    if folder.stat().st_mode & stat.S_IWOTH:
+        return Finding(
+            "warning",
+            subject,
+            f"{folder}: everybody on this machine can change what is in it; run: chmod o-w {folder}",
+        )
+    return Finding("ok", subject, str(folder))
+
+
+def _not_ours(folder: Path) -> str | None:
+    """What lies there and cannot be changed, since it was left by root, say."""
+    for path in sorted(folder.iterdir()):
+        if not path.is_symlink() and not os.access(path, os.W_OK):
+            return (
+                f"{path}: no permission to write; give it back: sudo chown -R --reference={folder} {folder}"
+            )
+    return None
+
+
+def _space(settings: Settings, clock: Clock) -> Finding:
+    try:
+        free, least = free_bytes(settings.storage.spool), settings.storage.min_free
+    except PermissionError as error:
+        return _forbidden("card", error)
+    days = _days_left(settings, clock)
+    text = f"{free / 1e9:.1f} GB free" + ("" if days is None else f", {days:g} days of pictures")
+    if free < least:
+        return Finding(
+            "failing", "card", f"{text}: below storage.min_free, no pictures are taken; free some space"
+        )
+    if free < 5 * least or (days is not None and days < _FEW_DAYS and not settings.prune.enabled):
+        return Finding("warning", "card", f"{text}: not much; enable [prune] or change the card")
+    return Finding("ok", "card", text)
+
+
+def _days_left(settings: Settings, clock: Clock) -> float | None:
+    try:
+        days: float | None = snapshot(settings, clock, "")["disk"]["days_left"]
+    except TrapsyncError:  # which has a finding of its own
+        return None
+    return days
+
+
+def _forbidden(subject: str, error: PermissionError) -> Finding:
+    advice = "no permission to look there; run the doctor as the daemon's user, or with sudo"
+    return Finding("failing", subject, f"{error.filename}: {advice}")
+
+
+def _wear(state: Path, machine: Machine) -> list[Finding]:
+    """What the kernel knows of the medium: errors of its filesystem, and its age, where it tells (eMMC does)."""
+    try:
+        number = state.stat().st_dev
+    except OSError:
+        return []
+    here = machine.at(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    errors = machine.number(f"/sys/fs/ext4/{here.name}/errors_count") or 0
+    if errors:
+        return [
+            _worn(
+                "failing", f"its filesystem met {errors} errors: save what is on it, then put in another card"
+            )
+        ]
+    device = (here.parent if (here / "partition").exists() else here) / "device"
+    lives = [int(word, 16) for word in machine.read(device / "life_time").split() if word.startswith("0x")]
+    used = max(lives, default=0) * 10
+    reserve = machine.number(device / "pre_eol_info", 16) or 0
+    if reserve in _PRE_EOL or used > 80:
+        of_life = f"up to {min(used, 100)} % of its life is used" if used else ""
+        reasons = ", ".join(filter(None, (_PRE_EOL.get(reserve), of_life)))
+        return [
+            _worn(
+                "failing" if reserve == 3 or used > 100 else "warning", f"{reasons}: put in another card soon"
+            )
+        ]
+    label = " ".join(filter(None, (machine.read(device / "name"), machine.read(device / "date"))))
+    if not label:
+        return []
+    return [
+        _worn(
+            "ok", f"{label}, " + (f"up to {used} % of its life is used" if used else "does not tell how worn")
+        )
+    ]
+
+
+def _worn(verdict: str, text: str) -> Finding:
+    return Finding(verdict, "card's wear", text)
+
+
+def _speed(state: Path, clock: Clock) -> list[Finding]:
+    """How long a flush takes: each image and each row waits for one or more."""
+    if not os.access(state, os.W_OK | os.X_OK) or free_bytes(state) < _ROOM:
+        return []
+    try:
+        took = _flushes(state, clock)
+    except OSError as error:
+        return [Finding("failing", "card's speed", durable.explain(error, state))]
+    middle, worst = statistics.median(took), max(took)
+    text = f"a flush takes {middle * 1000:.0f} ms, at the worst {worst * 1000:.0f} ms"
+    if middle > _SLOW or worst > _STUCK:
+        advice = "slow; a worn or counterfeit card is, and one that is nearly full; look again, then change the card"
+        return [Finding("warning", "card's speed", f"{text}: {advice}")]
+    return [Finding("ok", "card's speed", text)]
+
+
+def _flushes(state: Path, clock: Clock) -> list[float]:
+    took = []
+    with tempfile.TemporaryFile(
+        dir=state
+    ) as file:  # without a name: nothing is left behind, whatever happens
+        for _ in range(_PROBES):
+            file.write(_PROBE)
+            began = clock.monotonic()
+            file.flush()
+            os.fsync(file.fileno())
+            took.append(clock.monotonic() - began)
+    return took

@@ -1,0 +1,421 @@
+"""The doctor, on Raspberry Pis that are pretended: another /sys, other answers of other programs."""
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import trap_bench as bench
+from fake_time import FakeTime
+from trapsync import settings as config
+from trapsync.destinations import Finding, Tools
+from trapsync.doctor import afar, examine_trap
+from trapsync.doctor.board import board
+from trapsync.doctor.camera import camera
+from trapsync.doctor.card import card
+from trapsync.doctor.keeper import keeper
+from trapsync.doctor.machine import Machine, ask
+from trapsync.settings import Settings
+from trapsync.trap import lock
+
+MODULE_3 = """Available cameras
+-----------------
+0 : imx708 [4608x2592 10-bit RGGB] (/base/soc/i2c0mux/i2c@1/imx708@1a)
+    Modes: 'SRGGB10_CSI2P' : 1536x864 [120.13 fps - (768, 432)/3072x1728 crop]
+                             2304x1296 [56.03 fps - (0, 0)/4608x2592 crop]
+                             4608x2592 [14.35 fps - (0, 0)/4608x2592 crop]
+"""
+
+
+class Pi:
+    """A pretended Raspberry Pi. `says` is what programs answer, by the beginning of their command."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.says: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.put("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0")
+
+    def put(self, file: str, content: object) -> None:
+        path = self.root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+
+    def answer(self, command: Sequence[str]) -> str | None:
+        self.asked.append(" ".join(command))
+        return next((text for said, text in self.says.items() if " ".join(command).startswith(said)), None)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(self.root, self.answer)
+
+    def runs_systemd(self, **unit: object) -> None:
+        well = {"LoadState": "loaded", "UnitFileState": "enabled", "WatchdogUSec": "2min", "NRestarts": 0}
+        (self.root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
+        self.says["systemctl --no-pager show trapsync.service"] = "\n".join(
+            f"{key}={value}" for key, value in (well | {"MainPID": os.getpid()} | unit).items()
+        )
+
+
+@pytest.fixture
+def pi(tmp_path: Path) -> Pi:
+    return Pi(tmp_path / "pi")
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    return FakeTime()
+
+
+def made(folder: Path, text: str = "") -> Settings:
+    """Settings whose folders are there."""
+    (folder / "spool").mkdir(exist_ok=True)
+    (folder / "state").mkdir(exist_ok=True)
+    (folder / "trap.toml").write_text('[storage]\nspool = "spool"\nstate = "state"\n' + text)
+    return config.load(folder / "trap.toml")
+
+
+def only(findings: Sequence[Finding], subject: str) -> tuple[str, str]:
+    (found,) = [found for found in findings if found.subject == subject]
+    return found.verdict, found.text
+
+
+# ── The machine ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_program_that_is_missing_or_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(("echo", "well")) == "well\n"
+    assert ask(("there-is-no-such-program",)) is None
+    monkeypatch.setattr("trapsync.doctor.machine._PATIENCE", 0.05)
+    assert ask(("sleep", "60")) is None
+
+
+def test_this_very_machine_can_be_examined_whatever_it_is(tmp_path: Path, time: FakeTime) -> None:
+    settings = made(tmp_path, '[camera]\nkind = "none"\n[trap]\ndevice = "0a1b2c3d"\n')
+    before = sorted(tmp_path.rglob("*"))
+    findings = examine_trap(settings, time, Tools(time, time.sleep), tmp_path / "trap.toml")
+    assert all(found.text and "\n" not in found.text for found in findings)
+    assert sorted(tmp_path.rglob("*")) == before, "it left something behind"
+
+
+# ── The camera ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def with_picamera2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+
+
+@pytest.mark.usefixtures("with_picamera2")
+def test_the_camera_is_named_with_its_modes(pi: Pi, tmp_path: Path) -> None:
+    pi.says["rpicam-hello --list-cameras"] = MODULE_3
+    assert only(camera(made(tmp_path), pi.machine), "camera") == (
+        "ok",
+        "imx708, 4608x2592; modes 1536x864, 2304x1296, 4608x2592",
+    )
+
+
+@pytest.mark.usefixtures("with_picamera2")
+@pytest.mark.parametrize(
+    ("program", "answer", "verdict", "says"),
+    [
+        (
+            "rpicam-hello",
+            "No cameras available!",
+            "failing",
+            "none is connected: power off and check both ends",
+        ),
+        ("/", '[INFO] libcamera v0.5\n["imx477"]\n', "ok", "imx477"),
+        ("/", "[]\n", "failing", "none is connected"),
+        ("/", "Traceback ...\nRuntimeError: x\n", "failing", "none is connected"),
+        ("nothing", "", "failing", "libcamera gives no answer: it hangs"),
+    ],
+)
+def test_a_camera_that_is_not_seen_is_explained(
+    pi: Pi, tmp_path: Path, program: str, answer: str, verdict: str, says: str
+) -> None:
+    pi.says[program] = answer
+    found = only(camera(made(tmp_path), pi.machine), "camera")
+    assert found[0] == verdict
+    assert says in found[1]
+
+
+@pytest.mark.usefixtures("with_picamera2")
+def test_while_the_daemon_has_the_camera_nobody_else_touches_it(pi: Pi, tmp_path: Path) -> None:
+    settings = made(tmp_path)
+    with lock(settings.storage.state):
+        assert only(camera(settings, pi.machine), "camera")[0] == "ok"
+    assert pi.asked == []
+
+
+@pytest.mark.usefixtures("with_picamera2")
+def test_who_else_holds_the_camera_is_named(pi: Pi, tmp_path: Path) -> None:
+    pi.says["rpicam-hello"] = MODULE_3
+    for process, name, device in ((7, "python3", "video0"), (8, "sshd", "null"), (9, "motion", "null")):
+        pi.put(f"proc/{process}/comm", name)
+        (pi.root / f"proc/{process}/fd").mkdir()
+        (pi.root / f"proc/{process}/fd/3").symlink_to(f"/dev/{device}")
+    _, *others = camera(made(tmp_path), pi.machine)
+    assert [found.text.split(" has it")[0] for found in others] == [
+        "python3 (process 7)",
+        "motion (process 9)",
+    ]
+    assert {found.verdict for found in others} == {"failing"}
+
+
+# ── The card ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def medium(pi: Pi, folder: Path) -> str:
+    """The pretended card that the folder lies on: where the kernel tells about it."""
+    number = folder.stat().st_dev
+    partition = pi.root / "sys/devices/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0/mmcblk0p2"
+    partition.mkdir(parents=True)
+    (partition / "partition").write_text("2\n")
+    link = pi.root / f"sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(partition)
+    return "sys/devices/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0/device"
+
+
+@pytest.mark.parametrize(
+    ("life_time", "reserve", "errors", "verdict", "says"),
+    [
+        ("", "", 0, "ok", "SD64G 04/2021, does not tell how worn"),
+        ("0x01 0x02", "0x01", 0, "ok", "up to 20 % of its life is used"),
+        ("0x01 0x09", "0x01", 0, "warning", "up to 90 % of its life is used: put in another card soon"),
+        ("0x01 0x0b", "0x01", 0, "failing", "up to 100 % of its life"),
+        ("0x01 0x01", "0x02", 0, "warning", "80 % of its reserve is used, up to 10 %"),
+        ("0x01 0x01", "0x03", 0, "failing", "90 % of its reserve is used"),
+        ("", "", 3, "failing", "its filesystem met 3 errors: save what is on it"),
+    ],
+)
+def test_a_card_that_wears_out_is_told_in_time(
+    pi: Pi, tmp_path: Path, time: FakeTime, life_time: str, reserve: str, errors: int, verdict: str, says: str
+) -> None:
+    settings = made(tmp_path)
+    device = medium(pi, tmp_path)
+    pi.put(f"{device}/name", "SD64G")
+    pi.put(f"{device}/date", "04/2021")
+    pi.put(f"{device}/life_time", life_time)
+    pi.put(f"{device}/pre_eol_info", reserve)
+    pi.put("sys/fs/ext4/mmcblk0p2/errors_count", errors)
+    found = only(card(settings, time, pi.machine), "card's wear")
+    assert found[0] == verdict
+    assert says in found[1]
+
+
+@pytest.mark.parametrize(
+    ("flushes", "verdict", "says"),
+    [
+        ([0.004] * 8, "ok", "a flush takes 4 ms, at the worst 4 ms"),
+        ([0.4] * 8, "warning", "a flush takes 400 ms, at the worst 400 ms: slow"),
+        ([0.004] * 7 + [3.0], "warning", "a flush takes 4 ms, at the worst 3000 ms: slow"),
+    ],
+)
+def test_a_slow_card_is_told(
+    pi: Pi,
+    tmp_path: Path,
+    time: FakeTime,
+    monkeypatch: pytest.MonkeyPatch,
+    flushes: list[float],
+    verdict: str,
+    says: str,
+) -> None:
+    left = list(flushes)
+    monkeypatch.setattr("os.fsync", lambda _file: time.sleep(left.pop(0)))
+    found = only(card(made(tmp_path), time, pi.machine), "card's speed")
+    assert found[0] == verdict
+    assert found[1].startswith(says)
+    assert left == []
+
+
+def test_free_space_is_told_in_days(pi: Pi, trap: bench.Trap, time: FakeTime) -> None:
+    settings = made(trap.folder, '[camera]\nkind = "simulated"\n[capture]\nevery = "1 min"\n')
+    trap.put()
+    trap.ingest()
+    verdict, text = only(card(settings, trap.time, pi.machine), "card")
+    assert verdict == "ok"
+    assert text.endswith("days of pictures")
+
+
+def test_folders_that_anybody_can_change_are_told(pi: Pi, tmp_path: Path, time: FakeTime) -> None:
+    settings = made(tmp_path)
+    settings.storage.spool.chmod(0o777)
+    verdict, text = only(card(settings, time, pi.machine), "spool")
+    assert verdict == "warning"
+    assert "everybody on this machine can change what is in it; run: chmod o-w" in text
+
+
+# ── The board ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("bits", "verdict", "says"),
+    [
+        ("0", "ok", "never too little since it was started"),
+        ("50005", "failing", "too little voltage, it is slowed down, now; brown-outs damage cards"),
+        ("50000", "warning", "too little voltage, it is slowed down, at some time since it was started"),
+        ("80008", "warning", "close to its limit of temperature, now: it needs shade"),
+    ],
+)
+@pytest.mark.parametrize("by", ["the kernel", "vcgencmd"])
+def test_too_little_power_is_told(
+    pi: Pi, tmp_path: Path, time: FakeTime, by: str, bits: str, verdict: str, says: str
+) -> None:
+    if by == "vcgencmd":
+        pi.says["vcgencmd get_throttled"] = f"throttled=0x{bits}\n"
+    else:
+        pi.put("sys/devices/platform/soc/soc:firmware/get_throttled", bits)
+    found = only(board(made(tmp_path), time, pi.machine), "power")
+    assert found[0] == verdict
+    assert says in found[1]
+
+
+def test_a_machine_without_such_firmware_says_nothing_of_it(pi: Pi, tmp_path: Path, time: FakeTime) -> None:
+    pi.put("proc/device-tree/model", "Some PC")
+    subjects = {found.subject for found in board(made(tmp_path), time, pi.machine)}
+    assert subjects == {"clock"}
+
+
+@pytest.mark.parametrize(("degrees", "verdict"), [(48.2, "ok"), (76, "warning"), (84, "failing")])
+def test_heat_is_told(pi: Pi, tmp_path: Path, time: FakeTime, degrees: float, verdict: str) -> None:
+    pi.put("sys/class/thermal/thermal_zone0/temp", int(degrees * 1000))
+    assert only(board(made(tmp_path), time, pi.machine), "temperature")[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("clock", "seconds", "verdict", "says"),
+    [
+        ("auto", None, "ok", "none: after a power cut images wait"),
+        ("trusted", None, "failing", 'there is none, but trap.clock = "trusted" relies on one'),
+        ("auto", 0, "ok", "rtc-ds1307 says"),
+        ("auto", -7200, "warning", "rtc-ds1307 is 7200 s behind: set it, with the right time on the Pi"),
+        ("auto", 90, "warning", "rtc-ds1307 is 90 s ahead"),
+        ("trusted", -(10**10), "failing", "rtc-ds1307 was never set"),
+    ],
+)
+def test_a_real_time_clock_is_compared_with_the_right_time(
+    pi: Pi, tmp_path: Path, time: FakeTime, clock: str, seconds: int | None, verdict: str, says: str
+) -> None:
+    if seconds is not None:
+        pi.put("sys/class/rtc/rtc0/since_epoch", int(time.wall()) + seconds)
+        pi.put("sys/class/rtc/rtc0/name", "rtc-ds1307 1-0068")
+    found = only(board(made(tmp_path, f'[trap]\nclock = "{clock}"\n'), time, pi.machine), "real-time clock")
+    assert found[0] == verdict
+    assert says in found[1]
+
+
+# ── Who keeps it going ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("unit", "verdict", "says"),
+    [
+        ({}, "ok", "started at boot, watched: 2min of silence and it is started again"),
+        ({"NRestarts": 2}, "ok", "; started again 2 times"),
+        ({"NRestarts": 12}, "warning", "it had to be started again 12 times: sudo journalctl"),
+        ({"WatchdogUSec": "infinity"}, "warning", "systemd does not watch it"),
+        ({"UnitFileState": "disabled"}, "warning", "it is not started at boot: sudo systemctl enable"),
+        ({"MainPID": 1}, "warning", "the daemon was started by hand"),
+        ({"LoadState": "not-found"}, "warning", "it is no service here"),
+    ],
+)
+def test_systemd_is_asked_how_it_keeps_the_daemon(
+    pi: Pi, tmp_path: Path, unit: dict[str, object], verdict: str, says: str
+) -> None:
+    settings = made(tmp_path)
+    pi.runs_systemd(**unit)
+    with lock(settings.storage.state):
+        found = only(keeper(settings, pi.machine), "service")
+    assert found[0] == verdict
+    assert says in found[1]
+
+
+def test_where_there_is_no_systemd_nothing_is_asked_of_it(pi: Pi, tmp_path: Path) -> None:
+    pi.put("proc/device-tree/model", "Some PC")
+    assert [found.subject for found in keeper(made(tmp_path), pi.machine)] == ["daemon"]
+    assert pi.asked == []
+
+
+@pytest.mark.parametrize(
+    ("fed", "state", "verdict"),
+    [("15s", "", "ok"), ("0", "active", "ok"), ("0", "inactive", "warning"), ("", "", "warning")],
+)
+def test_the_hardware_watchdog_is_armed_or_not(
+    pi: Pi, tmp_path: Path, fed: str, state: str, verdict: str
+) -> None:
+    pi.runs_systemd()
+    pi.says["systemctl --no-pager show"] = f"RuntimeWatchdogUSec={fed}\n"
+    pi.put("sys/class/watchdog/watchdog0/state", state)
+    assert only(keeper(made(tmp_path), pi.machine), "watchdog")[0] == verdict
+
+
+def test_a_log_without_a_limit_is_told(pi: Pi, tmp_path: Path) -> None:
+    pi.runs_systemd()
+    settings = made(tmp_path)
+    assert only(keeper(settings, pi.machine), "log") == ("ok", "kept in memory: it is gone after a reboot")
+    (pi.root / "var/log/journal").mkdir(parents=True)
+    assert only(keeper(settings, pi.machine), "log")[0] == "warning"
+    pi.put("etc/systemd/journald.conf.d/50-trapsync.conf", "[Journal]\nSystemMaxUse=64M")
+    assert only(keeper(settings, pi.machine), "log") == ("ok", "kept, up to 64M")
+
+
+# ── Far away ─────────────────────────────────────────────────────────────────────────────────────────
+
+HOME = '[home]\nurl = "https://hub.example.org"\nusername = "u"\npassword_file = "secret"\n'
+
+
+def test_a_secret_that_others_can_read_or_change_is_told(tmp_path: Path) -> None:
+    settings, secret = made(tmp_path, HOME), tmp_path / "secret"
+    secret.write_text("correct horse")
+    secret.chmod(0o600)
+    assert only(afar.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "ok"
+    for mode, says in (
+        (0o604, "everybody can read the secret"),
+        (0o602, "everybody on this machine can change it"),
+    ):
+        secret.chmod(mode)
+        verdict, text = only(afar.secrets(settings, tmp_path / "trap.toml"), "secrets")
+        assert verdict == "failing"
+        assert says in text
+        assert "correct horse" not in text
+
+
+def test_settings_that_anybody_can_change_are_told(tmp_path: Path) -> None:
+    settings = made(tmp_path)
+    assert afar.secrets(settings, tmp_path / "trap.toml") == []
+    (tmp_path / "trap.toml").chmod(0o666)
+    assert only(afar.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "failing"
+
+
+def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeTime) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        settings = made(tmp_path, f'[home]\nurl = "http://127.0.0.1:{port}"\n')
+        assert only(afar.home(settings, time), "home by web")[0] == "ok"
+        caller, _ = server.accept()
+        with caller:
+            assert caller.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (socket.gaierror(-2, "x"), "no such name, or no network"),
+        (
+            ConnectionRefusedError(111, "Connection refused"),
+            "does not answer at port 443 (Connection refused)",
+        ),
+        (TimeoutError(), "does not answer at port 443 (no answer in time)"),
+    ],
+)
+def test_a_home_out_of_reach_is_explained(tmp_path: Path, time: FakeTime, error: OSError, says: str) -> None:
+    def reach(_host: str, _port: int) -> None:
+        raise error
+
+    verdict, text = only(afar.home(made(tmp_path, HOME), time, reach), "home by web")
+    assert verdict == "failing"
+    assert says in text
