@@ -321,12 +321,6 @@ def test_a_new_version_takes_over_and_the_catalog_stays(box: Container) -> None:
 
 
 BROKEN: dict[str, tuple[str, str, str, str]] = {
-    "it does not start at all": (
-        "__main__.py",
-        "from",
-        "import nothing_of_the_kind\nfrom",
-        "does not start at all",
-    ),
     "it ends soon after it was ready": (
         "service.py",
         '        systemd.notify("READY=1")\n',
