@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trapsync import durable
 from trapsync.cli.shared import Trap, with_trap
-from trapsync.errors import CameraError, StorageError
+from trapsync.errors import CameraError
 
 if TYPE_CHECKING:
     from trapsync.cameras import Frame
@@ -73,10 +74,7 @@ def _opened(trap: Trap, settings: "Camera") -> "Iterator[Callable[[], Frame]]":
 
 
 def _saved(jpeg: bytes, path: Path) -> Path:
-    try:
-        path.write_bytes(jpeg)
-    except OSError as error:
-        raise StorageError(f"{path}: the picture cannot be saved there: {error.strerror}") from error
+    durable.write(path, [jpeg])
     return path
 
 
