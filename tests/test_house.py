@@ -20,7 +20,7 @@ LAYERS = [
     ["errand"],
     ["service", "by_hand", "doctor", "desk"],
     [
-        *("status", "trap", "verify", "processes", "hands", "timing", "linked", "sensors"),
+        *("status", "trap", "verify", "processes", "hands", "timing", "linked", "sensors", "led"),
         *("pushed", "pushable", "remembered", "trial", "resend"),
     ],
     ["pipeline"],
@@ -33,7 +33,7 @@ LAYERS = [
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
         *("inbox", "quantities", "complaints", "reserve", "signs", "systemd", "timetable", "account", ""),
-        *("labels", "nights"),
+        *("labels", "nights", "stick"),
     ],
 ]
 # The hub stands beside it, on the two lowest layers; only its command leads there.

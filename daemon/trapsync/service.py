@@ -30,7 +30,19 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from trapsync import cameras, durable, pipeline, pushed, resend, schedule, systemd, thumbnail, timing, watch
+from trapsync import (
+    cameras,
+    durable,
+    pipeline,
+    pushed,
+    resend,
+    schedule,
+    stick,
+    systemd,
+    thumbnail,
+    timing,
+    watch,
+)
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
 from trapsync.device import device_id
@@ -38,6 +50,7 @@ from trapsync.errors import CameraError, CatalogError, StorageError, TrapsyncErr
 from trapsync.hands import ManyHands, SignsOfTurn
 from trapsync.home import Home, Ties
 from trapsync.inbox import Inbox
+from trapsync.led import Led
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.pushed import InForce, Outcome, PushedSettings
@@ -59,6 +72,7 @@ _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
 _HANDFUL = 32  # files that are examined and committed together
 _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
+_LOOK_AT_VERDICT = 20.0  # seconds between two looks how it stands, for the light
 _LOOK_LATER = 300.0  # and after something went wrong with them
 _END = 9.0  # seconds for everything to end; then the process does, as it is
 _PATIENCE = 1800.0  # seconds without a sign of life of a job
@@ -114,6 +128,8 @@ class Service:
         self._got_on = True
         self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
+        self._led = Led(settings.led, self._clock, self._how_it_stands, self._stop.wait)
+        self._verdict, self._look_again = "starting", 0.0
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={"default": SchedulerThreads(len(self._destinations) + 5)},
@@ -158,6 +174,7 @@ class Service:
             signal.signal(number, self._on_signal)
         with ExitStack() as stack:
             self._take_lock(stack)
+            self._led.steady()
             self._prepare_folders()
             self._catalog = open_catalog(self.settings, self._clock)
             self._catalog.set_fact("bug", None)
@@ -212,6 +229,8 @@ class Service:
             self._start_thread("capture", self._capture)
         if self._home.broker:
             self._start_thread("home", self._stay_home)
+        if self._led.is_set:
+            threading.Thread(target=self._led.run, name="led", daemon=True).start()
         systemd.notify("READY=1")
         log.info("watching over trap %s: spool %s", self._device, self.settings.storage.spool)
 
@@ -252,6 +271,7 @@ class Service:
                 log.error("%s", error)
 
     def _deliver_now(self) -> None:
+        self._led.wake()
         try:
             self._catalog.end_waits()
         except CatalogError as error:
@@ -311,6 +331,7 @@ class Service:
         last.start()
         systemd.notify("RELOADING=1" if self.reload else "STOPPING=1")
         self._stop.set()
+        self._led.steady()
         self._inbox.close()
         self._watcher.stop()
         with suppress(SchedulerNotRunningError):
@@ -326,6 +347,7 @@ class Service:
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
+        self._led.close()
         last.cancel()
         log.info("stopped")
 
@@ -348,6 +370,18 @@ class Service:
         assert self._home.broker
         with suppress(Stopping):
             self._home.broker.run(self._pause)
+
+    # The light
+
+    def _how_it_stands(self) -> str:
+        """The word for the light: about a stick that somebody brought, or the verdict, looked at now and then."""
+        if word := stick.word():
+            return "failing" if word == "failed" else word
+        if self._clock.monotonic() >= self._look_again:
+            self._look_again = self._clock.monotonic() + _LOOK_AT_VERDICT
+            with suppress(TrapsyncError, OSError):
+                self._verdict = snapshot(self.settings, self._clock, self._device)["verdict"]
+        return self._verdict
 
     # Settings from afar
 

@@ -178,6 +178,20 @@ class Sensors(Table, frozen=True):
             raise ValueError("battery_command: there is battery as well; only one of them can be")
 
 
+class Led(Table, frozen=True):
+    """[led]: a light that tells whoever stands before the trap how it is."""
+
+    pin: int | None = None
+    active_high: bool = True
+    dark_after: Duration = Duration(600)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, dark_after=(0, 86400))
+        if self.pin is not None:
+            within(self, pin=(0, 27))
+
+
 class Capture(Table, frozen=True):
     """[capture]: when pictures are taken."""
 
@@ -354,12 +368,20 @@ class Settings(Table, frozen=True):
     storage: Storage = Storage()
     camera: Camera = Camera()
     sensors: Sensors = Sensors()
+    led: Led = Led()
     capture: Capture = Capture()
     ingest: Ingest = Ingest()
     prune: Prune = Prune()
     pushed: Pushed = Pushed()
     home: Home = Home()
     destinations: dict[str, dict[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        """Check what one table alone cannot say."""
+        others = {"camera.flash": self.camera.flash.pin, "sensors.button": self.sensors.button}
+        for other, pin in others.items():
+            if pin is not None and pin == self.led.pin:
+                raise ValueError(f"led.pin: {pin} is that of {other} already")
 
 
 T = TypeVar("T", bound=Table)
