@@ -14,6 +14,9 @@ MEASURED = {
     "examine": "bench.examining",
     "known": "bench.known",
     "catalog": "bench.cataloguing",
+    "deliver": "bench.delivering",
+    "rest": "bench.resting",
+    "card": "bench.card",
 }
 
 
