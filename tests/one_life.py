@@ -205,6 +205,11 @@ class _Life:
         failures = timing.Failures(self.time)
         while timing.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
             pass
+        # Somebody copies images back that were corrected already.
+        feed_wrong_times(self.folder, self.number)
+        self._ingest(catalog)
+        while timing.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
+            pass
 
     def _thumbnails(self, catalog: Catalog) -> None:
         for one in catalog.without_thumbnails(5):

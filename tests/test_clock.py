@@ -156,6 +156,38 @@ def field(trap: Trap) -> Field:
     return one
 
 
+@pytest.mark.parametrize("catalog_is", ["kept", "lost"])
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_a_corrected_image_that_comes_back_as_it_was_is_no_other_image(
+    field: Field, catalog_is: str, is_pruned: bool
+) -> None:
+    (old,) = field.capture()
+    spool = field.trap.storage.spool
+    content = (spool / old).read_bytes()
+    field.synchronise()
+    field.settle()
+    field.trap.deliver(field.home)
+    assert field.trap.on_card() != {old}
+    if is_pruned and catalog_is == "kept":
+        assert field.trap.prune() == 1
+    corrected = field.trap.on_card()
+    if catalog_is == "lost":
+        field.trap.storage.catalog.rename(field.trap.storage.catalog.with_suffix(".away"))
+        for suffix in ("-wal", "-shm"):
+            Path(f"{field.trap.storage.catalog}{suffix}").unlink(missing_ok=True)
+        field.trap.restart()
+        field.trap.register(field.home)
+    (spool / old).parent.mkdir(exist_ok=True)
+    (spool / old).write_bytes(content)
+    field.trap.ingest()
+    field.settle()
+    field.trap.deliver(field.home)
+    assert field.trap.on_card() == corrected
+    assert len(field.home.stored) == 1
+    assert field.trap.ledger() == (1, 1, 0, 0, 0)
+    field.trap.restart()
+
+
 def test_images_taken_before_the_clock_is_set_are_held_and_count_as_owed(field: Field) -> None:
     field.capture(3)
     assert field.settle() == 0

@@ -83,6 +83,10 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, fa
     if trap.clock == "trusted":
         return catalog.confirm()
 
+    # What was corrected before and is found again as it was is no other image.
+    if twins := catalog.drop_twins():
+        log.warning("%d images were here again as they were before their times were corrected", twins)
+
     # Killed in the middle, the announcement stands: the same images come first, with the same names.
     pipeline.remove_leaving(catalog, storage)
     right, wrong = _plan(catalog, storage.spool, failures)

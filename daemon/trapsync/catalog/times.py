@@ -92,6 +92,32 @@ class Times(Deliveries):
         )
         return [(image_of(row), row["found"], row["trusted_at"]) for row in rows]
 
+    def drop_twins(self) -> int:
+        """Let go of held images that were corrected already and came back as they were; how many.
+
+        Their old file is found again where the catalog was lost before that was deleted, or where somebody
+        copied it back. The same moment of the same boot is the same picture: the old file is to be deleted.
+        """
+        twins = self._query(
+            f"""SELECT images.id, twin.id AS twin, images.state FROM images
+                JOIN images AS twin USING (boot_id, monotonic)
+                WHERE {HELD} AND images.gone_at IS NULL AND twin.timing = 'corrected'
+                AND (twin.gone_at IS NULL OR twin.state = 'delivered')"""
+        )
+        if not twins:
+            return 0
+        with self._transaction("drop_twins") as db:
+            for row in twins:
+                db.execute(
+                    "UPDATE files SET image_id = ?, leaving = 2 WHERE image_id = ?", [row["twin"], row["id"]]
+                )
+                db.execute("DELETE FROM corrections WHERE image_id = ?", [row["id"]])
+                db.execute("DELETE FROM images WHERE id = ?", [row["id"]])
+                db.execute(
+                    "UPDATE tallies SET n = n - 1 WHERE destination = '' AND state = ?", [row["state"]]
+                )
+        return len(twins)
+
     def is_taken(self, key: str) -> bool:
         """Whether an image has this name, had it, or is to have it."""
         return bool(
