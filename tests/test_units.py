@@ -12,6 +12,7 @@ UNITS = sorted((ROOT / "systemd").glob("trapsync*.*"))
 SCRIPTS = [
     *(path for path in (ROOT / "scripts").iterdir() if not path.suffix and path.is_file()),
     ROOT / "systemd" / "reboot-guard",
+    ROOT / "systemd" / "stick-keeper",
 ]
 
 needs_systemd = pytest.mark.skipif(
@@ -24,7 +25,9 @@ def installed(tmp_path: Path) -> list[str]:
     """The units as they are on a trap, where what they start is there."""
     for unit in UNITS:
         text = re.sub(
-            r"/opt/trapsync/current/(bin/trapsync|units/reboot-guard)", "/bin/true", unit.read_text()
+            r"/opt/trapsync/current/(bin/trapsync|units/(?:reboot-guard|stick-keeper))",
+            "/bin/true",
+            unit.read_text(),
         )
         (tmp_path / unit.name).write_text(text)
     return [str(tmp_path / unit.name) for unit in UNITS]
@@ -48,6 +51,15 @@ def test_every_unit_is_put_in_its_place_and_taken_away_again() -> None:
     for script in ("install", "uninstall"):
         text = (ROOT / "scripts" / script).read_text()
         assert [unit.name for unit in UNITS if unit.name not in text] == []
+
+
+@pytest.mark.skipif(shutil.which("udevadm") is None, reason="udevadm is not installed here")
+def test_udev_has_nothing_to_say_against_the_rule() -> None:
+    if subprocess.run(["udevadm", "verify", "--help"], capture_output=True).returncode:
+        pytest.skip("udevadm verify is not to be had here (systemd 254)")
+    rule = ROOT / "systemd" / "99-trapsync-stick.rules"
+    done = subprocess.run(["udevadm", "verify", rule], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from trapsync import __version__, home, schedule
+from trapsync import __version__, home, schedule, stick
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
@@ -59,6 +59,7 @@ def snapshot(
         "newest_image": None,
         "battery": None,
         "destinations": {},
+        "stick": stick.word(),
         "home": {},
     }
     problem = _add_catalog(facts, settings, clock)
@@ -97,9 +98,9 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["newest_image"] = _newest(newest, clock)
     facts["battery"] = _battery(newest)
     facts["disk"]["days_left"] = _days_left(facts["disk"]["free_bytes"], catalog, settings, clock)
-    after = {name: table.get("after", "") for name, table in settings.destinations.items()}
+    tables = settings.destinations
     facts["destinations"] = {
-        row["name"]: _destination(row, after.get(row["name"], ""), clock) for row in catalog.destinations()
+        row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
     }
     known = {"capture", "thumbnails", "times", "bug"} | ({"home"} if _has_home(settings) else set())
     facts |= {name: value for name, value in catalog.facts().items() if name in known and value is not None}
@@ -139,14 +140,15 @@ def _days_left(free: int, catalog: Catalog, settings: Settings, clock: Clock) ->
     return round(max(0, free - settings.storage.min_free) / a_day, 1) if a_day else None
 
 
-def _destination(row: dict[str, Any], after: str, clock: Clock) -> dict[str, Any]:
+def _destination(row: dict[str, Any], table: dict[str, Any], clock: Clock) -> dict[str, Any]:
     def moment(at: float | None) -> str | None:
         return None if at is None else iso(utc(at))
 
     return {
         "kind": row["kind"],
         "required": bool(row["required"]),
-        "after": after or None,
+        "after": table.get("after") or None,
+        "hotplug": table.get("hotplug") is True,
         "owed": row["owed"],
         "delivered": row["delivered"],
         "refused": row["refused"],
@@ -275,8 +277,10 @@ def _destinations(facts: dict[str, Any], settings: Settings, _clock: Clock) -> l
         if row["refused"]:
             text = f"{name} refused {_count(row['refused'], 'image')}; see: trapsync images --refused"
             reasons.append(Reason("warning", text))
-        if row["owed"] and row["last_error"]:
+        if row["owed"] and row["last_error"] and not row["hotplug"]:
             reasons.append(Reason("warning", f"{name} is out of reach: {row['last_error']}"))
+    if facts["stick"] == "failed":
+        reasons.append(Reason("warning", f"the stick {stick.described('failed')}"))
     return reasons
 
 
@@ -293,6 +297,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("newest image", _newest_line(newest)),
         ("images", _ledger_line(ledger)),
         *((name, _destination_line(row)) for name, row in facts["destinations"].items()),
+        *((("stick", stick.described(facts["stick"])),) if facts["stick"] else ()),
         ("card", f"{disk['free_bytes'] / 1e9:.1f} GB free{days}"),
         ("clock", _clock_line(facts["clock"])),
         *(("home", _home_line(way, known)) for way, known in facts["home"].items()),
@@ -332,7 +337,9 @@ def _destination_line(row: dict[str, Any]) -> str:
     if row["refused"]:
         parts.append(f"{row['refused']} refused")
     parts.append(f"last {row['last_delivery']}" if row["last_delivery"] else "nothing delivered yet")
-    if row["next_attempt"]:
+    if row["hotplug"]:
+        parts.append("comes by now and then")
+    elif row["next_attempt"]:
         parts.append(f"next attempt {row['next_attempt']}")
     return "; ".join(parts)
 

@@ -12,7 +12,7 @@ import click
 
 from trapsync import __version__
 from trapsync import settings as config
-from trapsync.cli import desk, focus, hub, images, labels, settings, trap
+from trapsync.cli import desk, focus, hub, images, labels, settings, stick, trap
 from trapsync.errors import TrapsyncError
 
 
@@ -74,6 +74,7 @@ for module in (  # one line for each
     desk,
     hub,
     settings,
+    stick,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

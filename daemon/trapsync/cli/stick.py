@@ -1,0 +1,94 @@
+"""A stick that is brought now and then: what systemd/stick-keeper, as root, wants to know of the daemon."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from trapsync.cli.shared import Trap, reading, with_trap
+from trapsync.quantities import Duration
+from trapsync.stick import FOLDER
+
+_LOOK = 1.0  # seconds
+NOBODY_WANTS_IT = 3
+
+
+@click.command(hidden=True)  # people see it in the status, and by the light
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=FOLDER, show_default=True, help="Where it is."
+)
+@click.option("--check", is_flag=True, help="Only say, by the exit code, whether a destination wants it.")
+@click.option(
+    "--patience", default="1 min", show_default=True, help="How long trouble may last with nothing copied."
+)
+@with_trap
+def stick(trap: Trap, folder: Path, check: bool, patience: str) -> int:
+    """Have the daemon deliver to a stick that was just mounted, and wait until nothing more can go there.
+
+    For systemd/stick-keeper, which unmounts it then. Exit code 0: all is on it. 1: it could not take everything, and
+    why. 3: no destination with hotplug = true has this path.
+    """
+    name = _wants(trap, folder)
+    if name is None:
+        if not check:
+            click.echo(f"no destination with hotplug = true has the path {folder}", err=True)
+        return NOBODY_WANTS_IT
+    if check:
+        return 0
+    try:
+        return _wait(trap, name, Duration.parse(patience))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--patience") from None
+
+
+def _wants(trap: Trap, folder: Path) -> str | None:
+    """The destination that this folder is for."""
+    for name, table in trap.settings.destinations.items():
+        if table.get("hotplug") is True and Path(str(table.get("path"))) == folder:
+            return name
+    return None
+
+
+def _wait(trap: Trap, name: str, patience: float) -> int:
+    from trapsync.trap import holder
+
+    is_told, before, moved = False, -1, trap.clock.monotonic()
+    while True:
+        process = holder(trap.settings.storage.state)
+        if process and not is_told:
+            with suppress(OSError):
+                os.kill(process, signal.SIGUSR1)
+                is_told = True
+        owed, reason = _left(trap, name)
+        if reason is None:
+            click.echo(f"{name}: all is on it")
+            return 0
+        if owed != before:
+            before, moved = owed, trap.clock.monotonic()
+        if not process:
+            reason = "the daemon does not run; start it: systemctl start trapsync"
+        if reason and trap.clock.monotonic() - moved > patience:
+            click.echo(f"{name}: {reason}", err=True)
+            return 1
+        time.sleep(_LOOK)
+
+
+def _left(trap: Trap, name: str) -> tuple[int, str | None]:
+    """How much is owed, and why it does not go: nothing where it is on its way, None where no more can go."""
+    table = trap.settings.destinations[name]
+    with reading(trap) as catalog:
+        row = next((row for row in catalog.destinations() if row["name"] == name), None)
+        if row is None:
+            return 0, "the daemon does not know it yet; reload it: systemctl reload trapsync"
+        owed: int = row["owed"]
+        if row["waits"] or catalog.due(name, "newest", 1, after=table.get("after", "")):
+            return owed, row["error"] or ""
+        # Held images can go nowhere yet, nor what is to reach another destination first.
+        stuck = 0 if table.get("after") else owed - sum(catalog.timings().values())
+    return owed, f"{stuck} could not be copied; see: trapsync images --owed" if stuck > 0 else None
+
+
+COMMANDS = (stick,)
