@@ -12,7 +12,7 @@ from typing import Any
 import apscheduler.executors.base
 import apscheduler.schedulers.base
 
-from trapsync import clock, service
+from trapsync import clock, timetable
 from trapsync.cli import main
 
 FOLDER = Path(os.environ["CLOCK"])
@@ -37,7 +37,7 @@ def _wall(self: clock.SystemClock) -> float:
 clock._SYNCHRONISED = FOLDER / "set"
 clock._kernel_synchronised = lambda: False
 clock.SystemClock.wall = _wall  # type: ignore[method-assign]
-for module in (apscheduler.executors.base, apscheduler.schedulers.base, service):
+for module in (apscheduler.executors.base, apscheduler.schedulers.base, timetable):
     vars(module)["datetime"] = _Datetime
 
 if __name__ == "__main__":

@@ -20,7 +20,18 @@ LAYERS = [
     ["errand"],
     ["service", "by_hand", "doctor", "desk"],
     [
-        *("status", "trap", "verify", "processes", "hands", "timing", "linked", "sensors", "led"),
+        *(
+            "status",
+            "trap",
+            "verify",
+            "processes",
+            "hands",
+            "timing",
+            "linked",
+            "sensors",
+            "led",
+            "timetable",
+        ),
         *("pushed", "pushable", "remembered", "trial", "resend"),
     ],
     ["pipeline"],
@@ -32,7 +43,7 @@ LAYERS = [
     ],
     [
         *("image", "settings", "schedule", "errors", "backoff", "clock", "durable", "device", "failpoint"),
-        *("inbox", "quantities", "complaints", "reserve", "signs", "systemd", "timetable", "account", ""),
+        *("inbox", "quantities", "complaints", "reserve", "signs", "systemd", "account", ""),
         *("labels", "nights", "stick"),
     ],
 ]
@@ -48,7 +59,7 @@ DOORS = {
     "pyvips": {"thumbnail"},
     "piexif": {"exif"},
     "sqlite_utils": {"catalog.file", "migrations"},
-    "apscheduler": {"service", "timetable"},
+    "apscheduler": {"timetable"},
     "requests": {"http"},
     "urllib3": {"http"},
     "pebble": {"processes"},
@@ -188,9 +199,10 @@ def mentions(tree: ast.AST) -> set[str]:
 
 @pytest.mark.parametrize("module", PROGRAM)
 def test_nothing_but_service_and_its_kin_starts_a_thread_or_a_process(module: str) -> None:
-    if module in {"service", "processes", "hands", "sensors", "doctor.machine"}:
+    if module in {"service", "timetable", "processes", "hands", "sensors", "doctor.machine"}:
         return
     starting = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "ProcessPoolExecutor"}
+    starting |= {"SchedulerThreads", "BackgroundScheduler"}
     starting |= {"ProcessPool", "os.fork", "os.system", "os.posix_spawn", "Process"}
     assert not mentions(MODULES[module]) & starting
     assert not {name.split(".")[0] for name in imports(MODULES[module])} & {"subprocess", "multiprocessing"}
@@ -210,7 +222,7 @@ def test_nobody_reads_the_machines_clock_but_the_clock(module: str) -> None:
     reading = {"time.time", "time.monotonic", "time.time_ns", "time.perf_counter", "time.localtime"}
     reading |= {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
     # The scheduler is told "now" in its own words: it has no other clock than the machine's.
-    assert not mentions(MODULES[module]) & reading or module in {"clock", "service"}
+    assert not mentions(MODULES[module]) & reading or module in {"clock", "timetable"}
 
 
 def test_only_commands_print() -> None:

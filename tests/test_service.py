@@ -23,10 +23,10 @@ from trapsync.errors import CameraError, CatalogDamaged, CatalogError, SettingsE
 from trapsync.image import Image
 from trapsync.inbox import Inbox
 from trapsync.pipeline import Hands, Ingested, Turn
-from trapsync.service import Service, Stopping
+from trapsync.service import Service
 from trapsync.settings import Settings, load
 from trapsync.signs import Board
-from trapsync.timetable import Every
+from trapsync.timetable import Every, Stopping, Timetable
 
 
 def test_a_job_runs_soon_at_first_and_then_after_its_interval_give_or_take_a_tenth() -> None:
@@ -45,6 +45,22 @@ def test_a_step_forward_makes_up_for_nothing(step: timedelta) -> None:
     late = job.next_run_time + step
     assert len(job._get_run_times(late)) == 1
     scheduler.shutdown()
+
+
+def test_a_job_that_fails_by_a_bug_is_told_of_and_owes_no_sign_of_life() -> None:
+    board, told, tells = Board(FakeTime()), threading.Event(), []
+
+    def tell(fact: str, value: object) -> None:
+        tells.append((fact, value, board.awaits("sweep")))
+        told.set()
+
+    timetable = Timetable(1, board, threading.Event(), tell)
+    timetable.add("sweep", 3600, lambda: 1 // 0)
+    timetable.start()
+    assert told.wait(30)
+    timetable.end(wait=True)
+    assert tells == [("bug", "sweep failed; see the log", True)]
+    assert (board.awaits("sweep"), board.awaits("scheduler")) == (False, True)
 
 
 @pytest.fixture
@@ -69,7 +85,7 @@ def test_after_a_step_of_the_clock_every_job_is_put_straight(
 ) -> None:
     time, jobs = FakeTime(), Jobs()
     monkeypatch.setattr(service, "_clock", time)
-    monkeypatch.setattr(service, "_run_jobs_now", jobs)
+    monkeypatch.setattr(service._timetable, "run_now", jobs)
     offset = service._straighten(time.wall() - time.monotonic())
     time.sleep(1000)
     assert (service._straighten(offset), jobs.told) == (offset, [])
@@ -81,7 +97,7 @@ def test_after_a_step_of_the_clock_every_job_is_put_straight(
 def test_drift_of_weeks_is_no_step(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     time, jobs = FakeTime(), Jobs()
     monkeypatch.setattr(service, "_clock", time)
-    monkeypatch.setattr(service, "_run_jobs_now", jobs)
+    monkeypatch.setattr(service._timetable, "run_now", jobs)
     offset = time.wall() - time.monotonic()
     for _ in range(10):
         time.step_wall(0.5)
@@ -128,7 +144,7 @@ def test_the_word_to_deliver_now_survives_a_catalog_that_refuses(
 ) -> None:
     jobs = Jobs()
     monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
-    monkeypatch.setattr(service, "_run_jobs_now", jobs)
+    monkeypatch.setattr(service._timetable, "run_now", jobs)
     service._heed(signal.SIGUSR1)
     assert jobs.told == ["deliver"]
 
@@ -199,7 +215,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
         return Turn(delivered=len(list(hands(send, images))))
 
     monkeypatch.setattr("trapsync.pipeline.deliver", deliver)
-    monkeypatch.setattr(service, "_board", board)
+    monkeypatch.setattr(service, "_timetable", Timetable(1, board, threading.Event(), Mock()))
     monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
     home = Memory()
     home.settings = structs.replace(home.settings, parallel=1)
@@ -245,7 +261,7 @@ def test_a_turn_that_ends_over_the_catalog_lasts_until_no_upload_of_it_is_on_its
 
 def test_the_end_of_the_daemon_waits_for_no_upload(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = CutShort(service, monkeypatch, Stopping())
-    monkeypatch.setattr(service, "_go_on", lambda *_: None)
+    monkeypatch.setattr(service._timetable, "go_on", lambda *_: None)
     service._stop.set()
     with pytest.raises(Stopping):
         service._deliver(turn.home)
@@ -295,7 +311,7 @@ def test_a_part_that_falls_silent_is_overdue_until_it_speaks_or_rests() -> None:
     [
         ('[trap]\ntimezone = "Mars/Olympus"', "no such time zone"),
         ('[capture]\nwindows = ["sunset - sunrise"]', "needs a place"),
-        ('[destinations.x]\nkind = "pigeon"', "must be one of: directory, stickypi"),
+        ('[destinations.x]\nkind = "pigeon"', "must be one of: directory, "),
     ],
 )
 def test_what_is_wrong_in_the_settings_is_said_before_anything_is_touched(

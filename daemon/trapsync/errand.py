@@ -66,7 +66,7 @@ class Errand(Service):
             return False
         if not self._has_delivered:
             self._has_delivered = True
-            self._run_jobs_now("deliver")
+            self._timetable.run_now("deliver")
             return False
         return not any(self._is_busy(destination) for destination in self._destinations)
 

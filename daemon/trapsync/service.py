@@ -19,16 +19,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
-
-from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerThreads
-from apscheduler.jobstores.base import JobLookupError
-from apscheduler.schedulers import SchedulerNotRunningError
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from trapsync import (
     cameras,
@@ -59,13 +53,11 @@ from trapsync.sensors import Sensors
 from trapsync.settings import Settings
 from trapsync.signs import Board
 from trapsync.status import snapshot
-from trapsync.timetable import Every
+from trapsync.timetable import Stopping, Timetable
 from trapsync.trap import Occupied, holder, local_time, lock, open_catalog, place, system_clock
 from trapsync.trial import Before, Trial
 
 log = logging.getLogger(__name__)
-# That a job is still at work when its time comes again is no news: a backlog may take a week.
-logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
@@ -75,7 +67,6 @@ _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held i
 _LOOK_AT_VERDICT = 20.0  # seconds between two looks how it stands, for the light
 _LOOK_LATER = 300.0  # and after something went wrong with them
 _END = 9.0  # seconds for everything to end; then the process does, as it is
-_PATIENCE = 1800.0  # seconds without a sign of life of a job
 _FOR_THE_LOCK = 5.0  # seconds to wait for a command that holds it
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 _GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
@@ -84,11 +75,6 @@ _LONGEST_REST = 300.0  # seconds between two tries of a camera that was given up
 _HOPE = 1800.0  # seconds of failures until only a reboot may bring the camera back
 _ASK_AGAIN = 3600.0  # and until it is asked for again: the guard grants one in six hours
 _ROOM_FOR_COPIES = 10**6  # bytes
-_PULSE = 10.0  # seconds between two signs of life of the scheduler
-
-
-class Stopping(BaseException):
-    """The daemon ends: raised inside a turn of deliveries to leave it between two images."""
 
 
 class Service:
@@ -130,11 +116,7 @@ class Service:
         self._reserve = Reserve(settings.storage.state)
         self._led = Led(settings.led, self._clock, self._how_it_stands, self._stop.wait)
         self._verdict, self._look_again = "starting", 0.0
-        self._scheduler = BackgroundScheduler(
-            timezone="UTC",
-            executors={"default": SchedulerThreads(len(self._destinations) + 5)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
+        self._timetable = Timetable(len(self._destinations) + 5, self._board, self._stop, self._tell)
         self._threads: list[threading.Thread] = []
 
     @classmethod
@@ -223,7 +205,7 @@ class Service:
             signal.signal(number, self._on_signal)
         self._start_watcher()
         self._add_jobs()
-        self._scheduler.start()
+        self._timetable.start()
         self._start_thread("ingest", self._ingest)
         if self.settings.camera.kind != "none":
             self._start_thread("capture", self._capture)
@@ -277,7 +259,7 @@ class Service:
         except CatalogError as error:
             log.error("%s", error)
         self._home.call_now()
-        self._run_jobs_now("deliver")
+        self._timetable.run_now("deliver")
 
     def _watch_over(self) -> None:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
@@ -297,7 +279,7 @@ class Service:
         now = self._clock.wall() - self._clock.monotonic()
         if abs(now - offset) >= _CLOCK_STEP:
             log.warning("the clock was stepped by %+.0f s", now - offset)
-            self._run_jobs_now("")
+            self._timetable.run_now("")
         return now  # not the old one: drift of weeks would add up to a step
 
     def _check_parts(self) -> None:
@@ -334,8 +316,7 @@ class Service:
         self._led.steady()
         self._inbox.close()
         self._watcher.stop()
-        with suppress(SchedulerNotRunningError):
-            self._scheduler.shutdown(wait=False)
+        self._timetable.end()
         for thread in self._threads:
             thread.join(3.0 if thread.name == "capture" else 0.5)  # a picture under way may be finished
         self._camera.close()
@@ -400,7 +381,7 @@ class Service:
             outcome.text,
         )
         if outcome.is_accepted and outcome.kind == "resend":
-            self._run_jobs_now("resend")
+            self._timetable.run_now("resend")
         elif outcome.is_accepted:
             self._begin_again()
         return outcome
@@ -447,7 +428,7 @@ class Service:
         self._pushed.note_time()
         if asked := self._pushed.asked():
             self._pushed.note_asked(resend.owe_again(self._catalog, asked))
-            self._run_jobs_now("deliver")
+            self._timetable.run_now("deliver")
 
     # Capture
 
@@ -645,57 +626,24 @@ class Service:
 
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
-        self._add_job("sweep", ingest.sweep, self._sweep)
-        self._add_pulse()
-        self._add_job("housekeeping", 300.0, self._catalog.checkpoint)
+        self._timetable.add("sweep", ingest.sweep, self._sweep)
+        self._timetable.add("housekeeping", 300.0, self._catalog.checkpoint)
         if self.settings.pushed.enabled:
-            self._add_job("resend", 300.0, self._resend)
+            self._timetable.add("resend", 300.0, self._resend)
         if self.settings.prune.enabled:
-            self._add_job("prune", every, self._prune)
+            self._timetable.add("prune", every, self._prune)
         if self._home.is_on:
             self._home.recall(self._catalog.facts())
-            self._add_job("home", self._home.tick_every, self._home.tick)
+            self._timetable.add("home", self._home.tick_every, self._home.tick)
         for destination in self._destinations:
             work = partial(self._deliver, destination)
-            self._add_job(f"deliver:{destination.name}", destination.settings.every, work)
-
-    def _add_job(self, name: str, every: float, work: Callable[[], object]) -> None:
-        def job() -> None:
-            self._board.beat(name, _PATIENCE)
-            try:
-                work()
-            except Stopping:
-                pass
-            except (CatalogError, StorageError) as error:
-                log.error("%s", error)
-            except Exception:
-                if not self._stop.is_set():
-                    log.exception("%s failed", name)
-                    self._tell("bug", f"{name} failed; see the log")
-            self._board.rest(name)
-
-        self._scheduler.add_job(job, Every(every), id=name, name=name)
-
-    def _add_pulse(self) -> None:
-        """The scheduler's own sign of life: without it no job would ever begin, and none be missed."""
-
-        def pulse() -> None:
-            self._board.beat("scheduler", 12 * _PULSE)
-
-        pulse()
-        self._scheduler.add_job(pulse, Every(_PULSE), id="pulse", name="pulse")
-
-    def _run_jobs_now(self, prefix: str) -> None:
-        for job in self._scheduler.get_jobs():
-            if job.id.startswith(prefix):
-                job.modify(next_run_time=datetime.now(job.next_run_time.tzinfo))
+            self._timetable.add(f"deliver:{destination.name}", destination.settings.every, work)
 
     def _sweep(self) -> None:
         pipeline.sweep(self._catalog, self.settings.storage, self._inbox.put)
 
     def _sweep_soon(self) -> None:
-        with suppress(JobLookupError):  # it was just taken from the schedule
-            self._run_jobs_now("sweep")
+        self._timetable.run_now("sweep")
 
     def _prune(self) -> None:
         settings = self.settings
@@ -715,7 +663,9 @@ class Service:
     def _deliver(self, destination: Destination) -> None:
         if not self._catalog.may_go(destination.name):
             return
-        signs = SignsOfTurn(destination.settings, partial(self._go_on, f"deliver:{destination.name}"))
+        signs = SignsOfTurn(
+            destination.settings, partial(self._timetable.go_on, f"deliver:{destination.name}")
+        )
         hands = ManyHands(destination.settings.parallel, signs.begun)
         try:
             turn = pipeline.deliver(
@@ -725,12 +675,6 @@ class Service:
             hands.come_home(self._pause)
         if turn.delivered:
             log.info("delivered to %s: %d", destination.name, turn.delivered)
-
-    def _go_on(self, name: str, silence: float) -> None:
-        """A sign of life of a turn, after which it may be silent for so long; raises Stopping at the end."""
-        self._board.beat(name, _PATIENCE + silence)
-        if self._stop.is_set():
-            raise Stopping
 
 
 def _reap() -> None:
