@@ -122,6 +122,9 @@ class Refusing:
 
     damage: CatalogDamaged | None = None
 
+    def is_there(self) -> bool:
+        return True
+
     def may_go(self, _destination: str) -> bool:
         return True
 
