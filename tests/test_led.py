@@ -1,18 +1,21 @@
 """The light: its code, when it shines, and what befalls it. The pins are gpiozero's own pretended ones."""
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import daemon
 from fake_time import FakeTime
 from trapsync import settings as config
 from trapsync import stick
 from trapsync.errors import SettingsError
 from trapsync.led import Led, pattern
 from trapsync.quantities import Duration
+from trapsync.service import Service
 from trapsync.settings import Led as Settings
 
 
@@ -114,7 +117,8 @@ def test_a_light_that_cannot_be_had_or_fails_is_said_once_and_stops_nothing(
     assert caplog.text.count("no light: GPIO27 cannot be used") == 1
     first._lamp._device.close()  # type: ignore[union-attr]
     first.run()
-    assert caplog.text.count("the light is given up") == 1
+    first.steady()
+    assert caplog.text.count("no light") == 2
 
 
 def test_without_a_pin_there_is_none() -> None:
@@ -142,3 +146,34 @@ def test_only_known_words_about_a_stick_are_believed(tmp_path: Path) -> None:
     ):
         (tmp_path / "word").write_text(written)
         assert stick.word(tmp_path / "word") == read
+
+
+@pytest.mark.parametrize(("pins_are", "complaints"), [("mock", 0), ("none of these", 1)])
+def test_the_real_daemon_has_it_or_says_once_why_not_and_goes_on(
+    tmp_path: Path, pins_are: str, complaints: int
+) -> None:
+    trap = daemon.Daemon(tmp_path / "trap", "[led]\npin = 27\n")
+    trap.start("--verbose", GPIOZERO_PIN_FACTORY=pins_are)
+    try:
+        trap.until_log("watching over")
+        trap.signal(signal.SIGUSR1)
+        assert trap.stop() == 0
+    finally:
+        if trap.poll() is None:
+            trap.kill()
+    assert trap.text().count("no light: ") == complaints, trap.text()
+    assert "Traceback" not in trap.text()
+
+
+@pytest.mark.parametrize(
+    ("stick_says", "shown"),
+    [(None, "warning"), ("writing", "writing"), ("done", "done"), ("failed", "failing")],
+)
+def test_a_stick_goes_before_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stick_says: str | None, shown: str
+) -> None:
+    trap = daemon.Daemon(tmp_path / "trap")
+    service = Service(config.load(trap.config), trap.config)
+    monkeypatch.setattr("trapsync.stick.word", lambda: stick_says)
+    monkeypatch.setattr("trapsync.service.snapshot", lambda *_: {"verdict": "warning"})
+    assert service._how_it_stands() == shown

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from trapsync.clock import Clock
-from trapsync.errors import GpioError
 from trapsync.gpio import Output
 from trapsync.settings import Led as Settings
 
@@ -66,6 +65,7 @@ class Led:
         self._word = word
         self._wait = wait
         self._lamp: Output | None = None
+        self._is_given_up = False
         self._shines_until = 0.0
 
     @property
@@ -79,15 +79,15 @@ class Led:
 
     def steady(self) -> None:
         """Starting or stopping: shine until something else is said, or the process ends."""
+        if self._is_given_up:
+            return
         try:
             if self._lamp is None and self._settings.pin is not None:
                 self._lamp = Output(self._settings.pin, active_high=self._settings.active_high)
             if self._lamp:
                 self._lamp.on()
-        except GpioError as error:
-            log.error("no light: %s", error)
-        except Exception as error:  # each of gpiozero's pin factories has errors of its own
-            log.error("no light: %s", error)
+        except Exception as error:  # a GpioError, or one of the pin factories' own
+            self._give_up(error)
 
     def run(self) -> None:
         """Show how it stands, until the end."""
@@ -96,7 +96,7 @@ class Led:
             while self._lamp and not self._round(self._lamp):
                 pass
         except Exception as error:  # each of gpiozero's pin factories has errors of its own
-            log.error("the light is given up: %s", error)
+            self._give_up(error)
 
     def _round(self, lamp: Output) -> bool:
         """One round of the pattern; True at the end."""
@@ -115,6 +115,10 @@ class Led:
         if not self._settings.dark_after or word in {"writing", "done"}:
             return False
         return self._clock.monotonic() >= self._shines_until
+
+    def _give_up(self, error: Exception) -> None:
+        self._is_given_up = True
+        log.error("no light: %s", error)
 
     def close(self) -> None:
         """Go out, and give the pin back."""
