@@ -13,7 +13,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import drawn
-from trapsync import cameras, service, thumbnail, timetable
+from trapsync import cameras, capturing, ingesting, service, thumbnail, timetable
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.destinations import Destination
 from trapsync.errors import CameraError
@@ -131,7 +131,7 @@ FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
     "main": (SERVICE + "Service", "_straighten", _freeze),
     "capture": (SERVICE + "CameraProcess", "capture", _freeze),
     "camera": (SERVICE + "CameraProcess", "capture", _fail),
-    "ingest": (SERVICE + "Service", "_ingest_some", _freeze),
+    "ingest": ("trapsync.ingesting:Ingesting", "_ingest", _freeze),
     "thumbnails": (SERVICE + "Examiners", "make_thumbnails", _freeze),
     "scheduler": ("trapsync.timetable:BackgroundScheduler", "_process_jobs", _freeze),
     "sweep": (SERVICE + "Service", "_sweep", _freeze),
@@ -142,8 +142,8 @@ FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
 def _run_freezing(part: str) -> None:
     """Run the program with one part replaced, and with less patience than a trap has in the field."""
     if part in FREEZING:
-        service._GRACE, timetable._PULSE, timetable._PATIENCE = 1.0, 0.2, 3.0
-        setattr(service.Service, "_ingest_limit", lambda _self: 3.0)  # noqa: B010
+        capturing._GRACE, timetable._PULSE, timetable._PATIENCE = 1.0, 0.2, 3.0
+        setattr(ingesting.Ingesting, "_limit", lambda _self: 3.0)  # noqa: B010
         where, name, instead = FREEZING[part]
         setattr(resolve_name(where), name, instead)
     from trapsync.cli import main

@@ -19,6 +19,8 @@ LAYERS = [
     ["cli"],
     ["errand"],
     ["service", "by_hand", "doctor", "desk"],
+    ["capturing", "ingesting"],
+    ["shared"],
     [
         *(
             "status",

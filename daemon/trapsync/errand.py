@@ -8,14 +8,12 @@ is owed by then stays owed, as after a power cut.
 import logging
 from pathlib import Path
 
-from trapsync import schedule
+from trapsync.capturing import Wanted
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination
 from trapsync.service import Service
 from trapsync.settings import Settings
-from trapsync.trap import local_time
-from trapsync.watch import Patience
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +27,16 @@ class Errand(Service):
 
     def __init__(self, settings: Settings, source: Path, deadline: float) -> None:
         """`deadline` is in seconds from now. SettingsError as for the daemon."""
-        super().__init__(settings, source, captures=1)
+        super().__init__(settings, source)
+        self._wanted = Wanted(1, tries=_TRIES, within=_BREATH)
         self.outcome = NO_PICTURE
         self._over_at = self._clock.monotonic() + deadline
-        self._fails = 0
-        self._ingested: set[str] = set()
         self._has_delivered = False
 
     def _start(self) -> None:
         self._due = due_destinations(self._catalog, self._destinations, self._clock)
         if self.settings.camera.kind == "none":
-            self._captures = 0
+            self._capturing.give_up()
         self._home.call_now()  # there is no later
         super()._start()
 
@@ -56,13 +53,9 @@ class Errand(Service):
         if self._clock.monotonic() >= self._over_at:
             log.warning("the time for it is over; what is left is done the next time")
             return True
-        if self._captures and not schedule.is_open(
-            self.settings.capture.windows, self._place, local_time(self._clock)
-        ):
-            self._captures = 0  # this is no time for pictures; but what waits may go
-        if self._captures or (self._newest and self._newest not in self._ingested):
-            return False
-        if not self._inbox.is_empty():
+        if self._capturing.left and not self._capturing.is_time():
+            self._capturing.give_up()  # but what waits may go
+        if self._capturing.left or not self._ingesting.is_idle():
             return False
         if not self._has_delivered:
             self._has_delivered = True
@@ -81,29 +74,9 @@ class Errand(Service):
         )
 
     def _judged(self) -> int:
-        if self._fails or self._captures:
+        if self._capturing.failed or self._capturing.left:
             return NO_PICTURE
         return OWED if self._catalog.ledger().owed else ALL_HOME
-
-    # What it does otherwise than the daemon
-
-    def _wait_for_picture(self, due: float) -> bool:
-        return super()._wait_for_picture(min(due, self._clock.monotonic() + _BREATH))
-
-    def _capture_failed(self, failures: int, error: Exception) -> int:
-        self._fails += 1
-        if self._fails >= _TRIES:
-            self._captures = 0
-        return super()._capture_failed(failures, error)
-
-    def _capture_once(self, failures: int) -> int:
-        if not (failures := super()._capture_once(failures)):
-            self._fails = 0
-        return failures
-
-    def _ingest_some(self, paths: list[str], patience: Patience) -> None:
-        super()._ingest_some(paths, patience)
-        self._ingested.update(paths)
 
     def _deliver(self, destination: Destination) -> None:
         if destination.name not in self._due:

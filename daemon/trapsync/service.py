@@ -17,33 +17,23 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from trapsync import (
-    cameras,
-    durable,
-    pipeline,
-    pushed,
-    resend,
-    schedule,
-    stick,
-    systemd,
-    thumbnail,
-    timing,
-    watch,
-)
+from trapsync import durable, pipeline, pushed, resend, stick, systemd, watch
+from trapsync.capturing import Capturing, Wanted
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
 from trapsync.device import device_id
-from trapsync.errors import CameraError, CatalogError, StorageError, TrapsyncError
+from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.hands import ManyHands, SignsOfTurn
 from trapsync.home import Home, Ties
 from trapsync.inbox import Inbox
+from trapsync.ingesting import Ingesting
 from trapsync.led import Led
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
@@ -51,10 +41,11 @@ from trapsync.pushed import InForce, Outcome, PushedSettings
 from trapsync.reserve import Reserve
 from trapsync.sensors import Sensors
 from trapsync.settings import Settings
+from trapsync.shared import Shared
 from trapsync.signs import Board
 from trapsync.status import snapshot
 from trapsync.timetable import Stopping, Timetable
-from trapsync.trap import Occupied, holder, local_time, lock, open_catalog, place, system_clock
+from trapsync.trap import Occupied, holder, lock, open_catalog, place, system_clock
 from trapsync.trial import Before, Trial
 
 log = logging.getLogger(__name__)
@@ -62,19 +53,9 @@ log = logging.getLogger(__name__)
 _TICK = 1.0  # seconds between two looks of the main thread
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
-_HANDFUL = 32  # files that are examined and committed together
-_LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
 _LOOK_AT_VERDICT = 20.0  # seconds between two looks how it stands, for the light
-_LOOK_LATER = 300.0  # and after something went wrong with them
 _END = 9.0  # seconds for everything to end; then the process does, as it is
 _FOR_THE_LOCK = 5.0  # seconds to wait for a command that holds it
-_BREATH = 10.0  # seconds to wait when the catalog or the card refuses
-_GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
-_GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and with fewer words
-_LONGEST_REST = 300.0  # seconds between two tries of a camera that was given up, if the rhythm is quicker
-_HOPE = 1800.0  # seconds of failures until only a reboot may bring the camera back
-_ASK_AGAIN = 3600.0  # and until it is asked for again: the guard grants one in six hours
-_ROOM_FOR_COPIES = 10**6  # bytes
 
 
 class Service:
@@ -87,12 +68,13 @@ class Service:
         """
         self.settings = settings
         self.reload = False
+        self.captures_left = captures
+        """How many pictures are still to be taken, once `run` has returned; None is no end of them."""
         self._source = source
         self._pushed = PushedSettings(source, system_clock(settings))
         self._begun: InForce | None = None
         self._trial: Trial | None = None
-        self._captures = captures
-        self._newest: str | None = None
+        self._wanted = Wanted(captures)
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
         self._place = place(settings)
@@ -105,13 +87,7 @@ class Service:
         self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
-        self._rest = 0.0
-        self._has_failed = False
-        self._reboot_due: float | None = None
-        self._oddity: str | None = None
-        self._uncorrected = timing.Failures(self._clock)
         self._inbox = Inbox(self._clock)
-        self._got_on = True
         self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
         self._led = Led(settings.led, self._clock, self._how_it_stands, self._stop.wait)
@@ -140,11 +116,6 @@ class Service:
         service._begun = found
         return service
 
-    @property
-    def captures_left(self) -> int | None:
-        """How many pictures are still to be taken, if their number was limited."""
-        return self._captures
-
     # Start, run, stop
 
     def run(self) -> None:
@@ -163,14 +134,22 @@ class Service:
             self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
             pipeline.tidy(storage.spool, self._device)
             self._try_settings()
-            self._examiners = Examiners(self.settings.ingest, storage)
-            self._camera = CameraProcess(self.settings, self._device, self._clock)
+            self._make_rooms()
             self._watcher = watch.Watcher(storage.spool, self._inbox.put, self._sweep_soon)
             try:
                 self._start()
                 self._watch_over()
             finally:
                 self._end()
+
+    def _make_rooms(self) -> None:
+        self._examiners = Examiners(self.settings.ingest, self.settings.storage)
+        self._camera = CameraProcess(self.settings, self._device, self._clock)
+        shared = self._shared = Shared(
+            self.settings, self._device, self._clock, self._catalog, self._inbox, self._board, self._stop
+        )
+        self._capturing = Capturing(shared, self._place, self._camera, self._sensors, self._wanted)
+        self._ingesting = Ingesting(shared, self._examiners)
 
     def _take_lock(self, stack: ExitStack) -> None:
         """Take the trap's lock; a command that holds it may be done in a moment.
@@ -206,9 +185,9 @@ class Service:
         self._start_watcher()
         self._add_jobs()
         self._timetable.start()
-        self._start_thread("ingest", self._ingest)
+        self._start_thread("ingest", self._ingesting.run)
         if self.settings.camera.kind != "none":
-            self._start_thread("capture", self._capture)
+            self._start_thread("capture", self._capturing.run)
         if self._home.broker:
             self._start_thread("home", self._stay_home)
         if self._led.is_set:
@@ -319,6 +298,7 @@ class Service:
         self._timetable.end()
         for thread in self._threads:
             thread.join(3.0 if thread.name == "capture" else 0.5)  # a picture under way may be finished
+        self.captures_left = self._capturing.left
         self._camera.close()
         self._sensors.close()
         self._examiners.close()
@@ -331,6 +311,9 @@ class Service:
         self._led.close()
         last.cancel()
         log.info("stopped")
+
+    def _tell(self, fact: str, value: object) -> None:
+        self._shared.tell(fact, value)
 
     def _pause(self, seconds: float) -> None:
         """Sleep for the bandwidth limit, but not through the end."""
@@ -429,198 +412,6 @@ class Service:
         if asked := self._pushed.asked():
             self._pushed.note_asked(resend.owe_again(self._catalog, asked))
             self._timetable.run_now("deliver")
-
-    # Capture
-
-    def _capture(self) -> None:
-        """Take a picture every so often. A missed one is not made up for; the rhythm stays."""
-        every, clock = self.settings.capture.every, self._clock
-        due, failures = clock.monotonic() + self._sensors.lead, self._failures_before()
-        self._board.beat("capture", self._patience())
-        self._camera.put_out()  # the daemon before this one may have been killed in the middle of a picture
-        while self._captures != 0 and not self._wait_for_picture(due):
-            due = max(due + every, clock.monotonic())
-            self._rest = 0.0
-            if schedule.is_open(self.settings.capture.windows, self._place, local_time(clock)):
-                failures = self._capture_once(failures)
-            else:
-                self._board.beat("capture", self._patience())
-            while due < clock.monotonic() + self._rest - every:
-                due += every
-        self._board.rest("capture")
-        self._stop.wait()
-
-    def _wait_for_picture(self, due: float) -> bool:
-        """Wait until a moment of the monotonic clock, and have the sensors asked a little before; True: stop."""
-        lead = min(self._sensors.lead, self.settings.capture.every / 2)
-        if self._stop.wait(max(0.0, due - lead - self._clock.monotonic())):
-            return True
-        self._sensors.begin()
-        return self._stop.wait(max(0.0, due - self._clock.monotonic()))
-
-    def _capture_once(self, failures: int) -> int:
-        """One picture; the number of failures in a row. Only a new image is a sign of life."""
-        try:
-            path = self._camera.capture(self._taken_names(), self._sensors.reading())
-        except StorageError as error:
-            self._board.beat("capture", self._patience())  # the trap waits on purpose
-            return self._capture_failed(failures, error)
-        except CameraError as error:
-            return self._capture_failed(failures, error)
-        self._board.beat("capture", self._patience())
-        self._reboot_due = None
-        self._inbox.put(path)
-        self._newest = path
-        self._captures = self._captures and self._captures - 1
-        log.info("captured %s", path)
-        if failures >= _GIVEN_UP:
-            log.warning("there are pictures again, after %d failures", failures)
-        self._tell_oddity(self._camera.oddity)
-        self._tell("capture", {"failures": 0, "error": None, "oddity": self._oddity})
-        return 0
-
-    def _tell_oddity(self, oddity: str | None) -> None:
-        """Say once what looks wrong about the pictures, and once that it is over."""
-        if oddity != self._oddity:
-            log.warning("%s", oddity or "the pictures look well again")
-        self._oddity = oddity
-
-    def _failures_before(self) -> int:
-        """Those in a row that an earlier run left off with: a broken camera stays broken over a restart."""
-        try:
-            return int((self._catalog.facts().get("capture") or {}).get("failures", 0))
-        except CatalogError as error:
-            log.error("%s", error)
-            return 0
-
-    def _taken_names(self) -> set[str]:
-        """Names of images that this second and the next may find used, though they have left the card."""
-        try:
-            return self._catalog.names_from(self._device, self._clock.wall())
-        except CatalogError as error:
-            log.error("%s", error)
-            return set()
-
-    def _capture_failed(self, failures: int, error: Exception) -> int:
-        if self._stop.is_set():  # the camera was taken away from us
-            return failures
-        # A camera is tried less and less often; a card may have room again any minute.
-        if failures + 1 >= _GIVEN_UP:
-            longest = _LONGEST_REST if isinstance(error, CameraError) else _BREATH
-            self._rest = min(longest, 2.0 ** min(failures, 30))
-        is_news = failures < _GIVEN_UP or not self._has_failed
-        self._has_failed = True
-        log.log(logging.ERROR if is_news else logging.DEBUG, "no picture: %s", error)
-        if failures + 1 == _GIVEN_UP:
-            log.error("%d failures in a row: it is tried less often from here on, in silence", _GIVEN_UP)
-        self._tell("capture", {"failures": failures + 1, "error": str(error)})
-        if isinstance(error, CameraError):
-            self._consider_reboot(failures + 1, error)
-        return failures + 1
-
-    def _consider_reboot(self, failures: int, error: CameraError) -> None:
-        """The last step of the camera's ladder: what hangs in the kernel, only a reboot brings back."""
-        now = self._clock.monotonic()
-        if self._reboot_due is None:
-            self._reboot_due = now + _HOPE
-        if not self.settings.camera.reboot or failures < _GIVEN_UP or now < self._reboot_due:
-            return
-        self._reboot_due = now + _ASK_AGAIN
-        if systemd.ask_for_reboot(f"{failures} times in a row the camera gave no picture: {error}"):
-            log.error("asked for a reboot, as nothing else brings the camera back: %s", error)
-
-    def _tell(self, fact: str, value: object) -> None:
-        """Let `status` know. A catalog that refuses must not cost a picture or a delivery."""
-        try:
-            self._catalog.set_fact(fact, value)
-        except CatalogError as error:
-            log.error("%s", error)
-
-    def _patience(self) -> float:
-        """Three intervals without a new image are too many; a quick rhythm gets some grace."""
-        return 3 * self.settings.capture.every + cameras.patience(self.settings.camera) + _GRACE
-
-    # Ingest
-
-    def _ingest(self) -> None:
-        """Examine what the inbox holds; in between, make one image's small copies at a time."""
-        patience = watch.Patience(self.settings.ingest.settle)
-        thumbnails, times = self._thumbnails(), self._times()
-        while not self._stop.is_set():
-            self._board.beat("ingest", self._ingest_limit())
-            paths = self._inbox.take(most=_HANDFUL)
-            try:
-                if paths:
-                    self._ingest_some(paths, patience)
-                elif self._inbox.overflowed():  # the rest of a long backlog
-                    if not self._got_on:  # what is found again and again may not be all that is done
-                        self._stop.wait(_BREATH)
-                    self._got_on = False
-                    self._sweep()
-                elif not next(times) and not next(thumbnails):
-                    self._inbox.wait(_TICK)
-            except (CatalogError, StorageError, OSError) as error:
-                log.error("%s; trying again in %.0f s", error, _BREATH)
-                for path in paths:
-                    self._inbox.put_later(path, _BREATH)
-                thumbnails, times = self._thumbnails(), self._times()
-                self._stop.wait(_BREATH)
-
-    def _ingest_some(self, paths: list[str], patience: watch.Patience) -> None:
-        result = pipeline.ingest(
-            self._catalog, self.settings.storage, paths, self._examiners.examine, patience, self._clock
-        )
-        self._got_on |= bool(result.new or result.damaged)
-        for path in result.later:
-            self._inbox.put_later(path, min(2.0, self.settings.ingest.settle))
-
-    def _ingest_limit(self) -> float:
-        """A handful of files, each of which may take its whole time twice."""
-        return 2 * _HANDFUL * self.settings.ingest.timeout + 60
-
-    def _times(self) -> Iterator[bool]:
-        """Each step puts right the times of a handful of images, and says whether there was anything to do."""
-        settings, rewrite = self.settings, self._examiners.rewrite
-        failures = self._uncorrected
-        while True:
-            rest = _LOOK_AT_CLOCK
-            try:
-                while timing.settle(self._catalog, settings.storage, settings.trap, rewrite, failures):
-                    yield True
-            except CatalogError:
-                raise
-            except StorageError as error:  # no room for a second file: held images wait
-                log.error("no time can be corrected for now: %s", error)
-                rest = _LOOK_LATER
-            except Exception:  # a bug, loud; but the others need not wait for it
-                log.exception("putting times right failed")
-                self._tell("bug", "putting times right failed; see the log")
-                rest = _LOOK_LATER
-            again = self._clock.monotonic() + rest
-            yield False
-            while self._clock.monotonic() < again:
-                yield False
-
-    def _thumbnails(self) -> Iterator[bool]:
-        """Each step makes the small copies of one image, and says whether there was anything to do."""
-        reason = thumbnail.missing() if self.settings.ingest.thumbnails else "they are switched off"
-        if reason and self.settings.ingest.thumbnails:
-            log.warning("no thumbnails for now: %s", reason)
-        self._tell("thumbnails", reason)
-        while not reason:
-            images = self._catalog.without_thumbnails(1) if self._has_room() else []
-            for image in images:
-                made = self._examiners.make_thumbnails(image, image.path)
-                if not self._stop.is_set():
-                    self._catalog.mark_thumbnails(image.id, made=made)
-            yield bool(images)
-        while True:
-            yield False
-
-    def _has_room(self) -> bool:
-        """Whether there is room for small copies: they must not take the last of it, nor fail for want of it."""
-        storage = self.settings.storage
-        return pipeline.free_bytes(storage.thumbnails) >= max(storage.min_free, _ROOM_FOR_COPIES)
 
     # Jobs
 

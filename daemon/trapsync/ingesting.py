@@ -1,0 +1,127 @@
+"""The ingest thread: the inbox; with nothing to do it puts times right and makes small copies."""
+
+import logging
+from collections.abc import Iterator
+
+from trapsync import pipeline, thumbnail, timing, watch
+from trapsync.errors import CatalogError, StorageError
+from trapsync.processes import Examiners
+from trapsync.shared import Shared
+
+log = logging.getLogger(__name__)
+
+_HANDFUL = 32  # files that are examined and committed together
+_TICK = 1.0  # seconds between two looks at an inbox that stays empty
+_BREATH = 10.0  # seconds to wait when the catalog or the card refuses
+_LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
+_LOOK_LATER = 300.0  # and after something went wrong with them
+_ROOM_FOR_COPIES = 10**6  # bytes
+
+
+class Ingesting:
+    """Examine what the inbox holds; in between, make one image's small copies at a time."""
+
+    def __init__(self, shared: Shared, examiners: Examiners) -> None:
+        self._shared = shared
+        self._settings = shared.settings
+        self._clock = shared.clock
+        self._catalog = shared.catalog
+        self._inbox = shared.inbox
+        self._stop = shared.stop
+        self._examiners = examiners
+        self._uncorrected = timing.Failures(shared.clock)
+        self._has_some = False
+        self._got_on = True
+
+    def is_idle(self) -> bool:
+        """Whether nothing is in the inbox, and nothing that was taken from it is under way."""
+        return self._inbox.is_empty() and not self._has_some
+
+    def run(self) -> None:
+        """Go on until the end, whatever the card or the catalog refuses."""
+        patience = watch.Patience(self._settings.ingest.settle)
+        thumbnails, times = self._thumbnails(), self._times()
+        while not self._stop.is_set():
+            self._shared.board.beat("ingest", self._limit())
+            paths = self._take()
+            try:
+                if paths:
+                    self._ingest(paths, patience)
+                elif self._inbox.overflowed():  # the rest of a long backlog
+                    self._sweep()
+                elif not next(times) and not next(thumbnails):
+                    self._inbox.wait(_TICK)
+            except (CatalogError, StorageError, OSError) as error:
+                log.error("%s; trying again in %.0f s", error, _BREATH)
+                for path in paths:
+                    self._inbox.put_later(path, _BREATH)
+                thumbnails, times = self._thumbnails(), self._times()
+                self._stop.wait(_BREATH)
+
+    def _limit(self) -> float:
+        """Seconds: a handful of files, each of which may take its whole time twice."""
+        return 2 * _HANDFUL * self._settings.ingest.timeout + 60
+
+    def _take(self) -> list[str]:
+        self._has_some = True  # before they leave the inbox: there is no moment at which they are nowhere
+        paths = self._inbox.take(most=_HANDFUL)
+        self._has_some = bool(paths)
+        return paths
+
+    def _ingest(self, paths: list[str], patience: watch.Patience) -> None:
+        result = pipeline.ingest(
+            self._catalog, self._settings.storage, paths, self._examiners.examine, patience, self._clock
+        )
+        self._got_on |= bool(result.new or result.damaged)
+        for path in result.later:
+            self._inbox.put_later(path, min(2.0, self._settings.ingest.settle))
+
+    def _sweep(self) -> None:
+        if not self._got_on:  # what is found again and again may not be all that is done
+            self._stop.wait(_BREATH)
+        self._got_on = False
+        pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
+
+    def _times(self) -> Iterator[bool]:
+        """Each step puts right the times of a handful of images, and says whether there was anything to do."""
+        settings, rewrite = self._settings, self._examiners.rewrite
+        failures = self._uncorrected
+        while True:
+            rest = _LOOK_AT_CLOCK
+            try:
+                while timing.settle(self._catalog, settings.storage, settings.trap, rewrite, failures):
+                    yield True
+            except CatalogError:
+                raise
+            except StorageError as error:  # no room for a second file: held images wait
+                log.error("no time can be corrected for now: %s", error)
+                rest = _LOOK_LATER
+            except Exception:  # a bug, loud; but the others need not wait for it
+                log.exception("putting times right failed")
+                self._shared.tell("bug", "putting times right failed; see the log")
+                rest = _LOOK_LATER
+            again = self._clock.monotonic() + rest
+            yield False
+            while self._clock.monotonic() < again:
+                yield False
+
+    def _thumbnails(self) -> Iterator[bool]:
+        """Each step makes the small copies of one image, and says whether there was anything to do."""
+        reason = thumbnail.missing() if self._settings.ingest.thumbnails else "they are switched off"
+        if reason and self._settings.ingest.thumbnails:
+            log.warning("no thumbnails for now: %s", reason)
+        self._shared.tell("thumbnails", reason)
+        while not reason:
+            images = self._catalog.without_thumbnails(1) if self._has_room() else []
+            for image in images:
+                made = self._examiners.make_thumbnails(image, image.path)
+                if not self._stop.is_set():
+                    self._catalog.mark_thumbnails(image.id, made=made)
+            yield bool(images)
+        while True:
+            yield False
+
+    def _has_room(self) -> bool:
+        """Whether there is room for small copies: they must not take the last of it, nor fail for want of it."""
+        storage = self._settings.storage
+        return pipeline.free_bytes(storage.thumbnails) >= max(storage.min_free, _ROOM_FOR_COPIES)

@@ -1,0 +1,184 @@
+"""The capture thread: its rhythm, and what is done while the camera gives no picture."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from msgspec import structs
+
+from fake_time import FakeTime
+from trapsync.capturing import Capturing, Wanted
+from trapsync.errors import CameraError, StorageError
+from trapsync.inbox import Inbox
+from trapsync.quantities import Duration
+from trapsync.sensors import Sensors
+from trapsync.settings import Camera, Capture, Settings
+from trapsync.shared import Shared
+from trapsync.signs import Board
+from trapsync.trap import place
+
+
+class Unlucky:
+    """A camera that fails until so many tries are over."""
+
+    oddity: str | None = None
+
+    def __init__(self, error: Exception, tries: int = 10**9) -> None:
+        self.error = error
+        self.tries = tries
+        self.tried: list[float] = []
+        self.time = FakeTime()
+
+    def capture(self, _taken: object, _reading: object) -> str:
+        self.tried.append(self.time.monotonic())
+        if len(self.tried) <= self.tries:
+            raise self.error
+        return "a.jpg"
+
+    def put_out(self) -> None:
+        """It has no flash."""
+
+
+class Passing:
+    """Where the word to stop stands: time passes while one waits for it, and after an hour it comes."""
+
+    def __init__(self, time: FakeTime, seconds: float = 3600.0) -> None:
+        self._time = time
+        self._end = time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        return self._time.monotonic() >= self._end
+
+    def wait(self, seconds: float = 0.0) -> bool:
+        self._time.sleep(seconds)
+        return self.is_set()
+
+
+class Facts:
+    """A catalog that only remembers how the camera was."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.capture: dict[str, Any] = {"failures": failures}
+
+    def facts(self) -> dict[str, Any]:
+        return {"capture": self.capture}
+
+    def set_fact(self, _name: str, value: dict[str, Any]) -> None:
+        self.capture = value
+
+    def names_from(self, _device: str, _wall: float) -> set[str]:
+        return set()
+
+
+FOREVER = Wanted()
+SETTINGS = Settings(capture=Capture(every=Duration(1)), camera=Camera(kind="simulated"))
+
+
+def hour(
+    camera: Unlucky, wanted: Wanted = FOREVER, settings: Settings = SETTINGS, failures: int = 0
+) -> tuple[Capturing, dict[str, Any]]:
+    """Let an hour of the capture thread pass with a camera; the last fact about it."""
+    time, facts = camera.time, Facts(failures)
+    stop, board = cast("Any", Passing(time)), Board(time)
+    shared = Shared(settings, "0a1b2c3d", time, cast("Any", facts), Inbox(time), board, stop)
+    sensors = Sensors(settings.sensors, Path("/nowhere"))
+    capturing = Capturing(shared, place(settings), cast("Any", camera), sensors, wanted)
+    capturing.run()
+    return capturing, facts.capture
+
+
+def test_a_broken_camera_is_tried_less_and_less_often_and_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    camera = Unlucky(CameraError("the cable is loose"))
+    _, capture = hour(camera)
+    gaps = [later - earlier for earlier, later in pairwise(camera.tried)]
+    assert gaps[:2] == [1.0, 1.0]  # the ladder is climbed at once
+    assert gaps == sorted(gaps)
+    assert max(gaps) <= 300
+    assert 15 < len(camera.tried) < 30
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 4
+    assert capture == {"failures": len(camera.tried), "error": "the cable is loose"}
+
+
+def asks_for_reboots(
+    error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings = SETTINGS
+) -> list[str]:
+    """The words that lie in the daemon's folder after an hour with such a camera; the guard takes none away."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
+    hour(Unlucky(error), settings=settings)
+    return [path.read_text() for path in folder.glob("reboot-wanted")]
+
+
+def test_a_reboot_is_asked_for_when_nothing_else_brought_the_camera_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (word,) = asks_for_reboots(CameraError("the cable is loose"), tmp_path, monkeypatch)
+    assert re.fullmatch("[0-9]+ times in a row the camera gave no picture: the cable is loose", word)
+
+
+def test_no_reboot_is_asked_for_where_the_card_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not asks_for_reboots(StorageError("the card is full"), tmp_path, monkeypatch)
+
+
+def test_no_reboot_is_asked_for_where_the_owner_wants_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = structs.replace(SETTINGS, camera=Camera(kind="simulated", reboot=False))
+    assert not asks_for_reboots(CameraError("the cable is loose"), tmp_path, monkeypatch, settings)
+
+
+def test_a_camera_that_is_still_broken_after_a_restart_is_said_to_once_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, capture = hour(Unlucky(CameraError("the cable is loose")), failures=40)
+    assert [r.levelname for r in caplog.records if r.levelname != "DEBUG"] == ["ERROR"]
+    assert capture["failures"] > 40
+
+
+def test_a_card_that_has_room_again_is_noticed_within_a_minute() -> None:
+    camera = Unlucky(StorageError("the card is full"))
+    hour(camera)
+    assert max(later - earlier for earlier, later in pairwise(camera.tried)) <= 60
+
+
+def test_a_camera_that_comes_back_is_back_in_its_rhythm(caplog: pytest.LogCaptureFixture) -> None:
+    camera = Unlucky(CameraError("the cable is loose"), tries=6)
+    _, capture = hour(camera)
+    assert {later - earlier for earlier, later in pairwise(camera.tried[7:])} == {1.0}
+    assert "pictures again" in caplog.text
+    assert capture == {"failures": 0, "error": None, "oddity": None}
+
+
+def test_pictures_that_look_wrong_are_said_to_once_and_shown_by_the_status(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    camera = Unlucky(CameraError(""), tries=0)
+    camera.oddity = "the pictures show next to nothing"
+    _, capture = hour(camera)
+    assert capture["oddity"] == camera.oddity
+    assert caplog.text.count("next to nothing") == 1
+
+
+def test_a_number_of_pictures_is_taken_and_no_more() -> None:
+    camera = Unlucky(CameraError(""), tries=0)
+    capturing, _ = hour(camera, Wanted(3))
+    assert (len(camera.tried), capturing.left) == (3, 0)
+
+
+def test_a_picture_that_is_wanted_soon_is_tried_for_soon_and_not_for_ever() -> None:
+    settings = structs.replace(SETTINGS, capture=Capture(every=Duration(600)))
+    camera = Unlucky(CameraError("the cable is loose"))
+    capturing, _ = hour(camera, Wanted(1, tries=3, within=5.0), settings)
+    assert [later - earlier for earlier, later in pairwise(camera.tried)] == [5.0, 5.0]
+    assert (capturing.left, capturing.failed) == (0, 3)
+
+
+def test_one_that_succeeds_in_the_end_is_no_failure() -> None:
+    camera = Unlucky(CameraError("the cable is loose"), tries=2)
+    capturing, _ = hour(camera, Wanted(1, tries=3, within=5.0))
+    assert (len(camera.tried), capturing.left, capturing.failed) == (3, 0, 0)

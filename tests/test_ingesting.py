@@ -1,0 +1,112 @@
+"""The ingest thread: what it does first, and what it does where the card or the catalog refuses."""
+
+import threading
+from typing import Any, cast
+from unittest.mock import Mock
+
+import pytest
+
+from fake_time import FakeTime
+from trapsync import pipeline
+from trapsync.image import Image
+from trapsync.inbox import Inbox
+from trapsync.ingesting import Ingesting
+from trapsync.pipeline import Ingested
+from trapsync.settings import Settings
+from trapsync.shared import Shared
+from trapsync.signs import Board
+
+
+def make(catalog: object = None, most: int = 10) -> tuple[Ingesting, Shared]:
+    """The room of the ingest thread, without a thread."""
+    time = FakeTime()
+    inbox, board = Inbox(time, most), Board(time)
+    shared = Shared(
+        Settings(), "0a1b2c3d", time, cast("Any", catalog or Mock()), inbox, board, threading.Event()
+    )
+    return Ingesting(shared, Mock()), shared
+
+
+def test_the_ingest_thread_survives_what_the_card_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    ingesting, shared = make()
+    tried: list[list[str]] = []
+
+    def failing(_c: object, _s: object, paths: list[str], *_: object) -> Ingested:
+        tried.append(paths)
+        shared.stop.set()
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(pipeline, "ingest", failing)
+    shared.inbox.put("a.jpg")
+    ingesting.run()
+    assert tried == [["a.jpg"]]
+    assert not shared.inbox.is_empty()  # it is looked at again
+
+
+def test_it_is_idle_only_when_nothing_is_in_the_inbox_nor_taken_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ingesting, shared = make()
+    idle = []
+
+    def ingest(*_: object) -> Ingested:
+        idle.append((shared.inbox.is_empty(), ingesting.is_idle()))
+        return Ingested(new=1)
+
+    monkeypatch.setattr(pipeline, "ingest", ingest)
+    monkeypatch.setattr(shared.inbox, "wait", lambda _seconds: shared.stop.set())
+    monkeypatch.setattr(ingesting, "_times", lambda: iter([False]))
+    monkeypatch.setattr(ingesting, "_thumbnails", lambda: iter([False]))
+    shared.inbox.put("a.jpg")
+    assert not ingesting.is_idle()
+    ingesting.run()
+    assert idle == [(True, False)]
+    assert ingesting.is_idle()
+
+
+def test_more_files_than_the_inbox_holds_that_cannot_be_done_with_are_no_busy_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are found again and again. Those behind them get their turn as soon as there is one."""
+    ingesting, shared = make(most=4)
+    sweeps, breaths = 0, []
+
+    def sweep(*_: object) -> None:
+        nonlocal sweeps
+        sweeps += 1
+        for number in range(6):
+            shared.inbox.put(f"{number}.jpg")
+
+    def breathe(seconds: float) -> bool:
+        breaths.append(seconds)
+        if len(breaths) == 3:
+            shared.stop.set()
+        return False
+
+    outcomes = iter([Ingested(new=1), Ingested(damaged=1)])
+    monkeypatch.setattr(shared.stop, "wait", breathe)
+    monkeypatch.setattr(pipeline, "sweep", sweep)
+    monkeypatch.setattr(pipeline, "ingest", lambda *_: next(outcomes, Ingested()))
+    sweep()
+    ingesting.run()
+    assert breaths == [10.0] * 3
+    assert sweeps == 1 + 2 + 3  # at once while there was something new, then with a breath before each
+
+
+def test_small_copies_wait_for_room_instead_of_being_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Wanting:
+        def set_fact(self, _name: str, _value: object) -> None: ...
+
+        def without_thumbnails(self, limit: int) -> list[Image]:
+            asked.append(limit)
+            return []
+
+    free = [0]
+    monkeypatch.setattr("trapsync.pipeline.free_bytes", lambda _folder: free[0])
+    ingesting, _ = make(Wanting())
+    steps = ingesting._thumbnails()
+    assert (next(steps), asked) == (False, [])
+    free[0] = 10**9
+    assert (next(steps), asked) == (False, [1])

@@ -1,0 +1,45 @@
+"""The jobs: when they run, and what becomes of one that fails."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from fake_time import FakeTime
+from trapsync.signs import Board
+from trapsync.timetable import Every, Timetable
+
+
+def test_a_job_runs_soon_at_first_and_then_after_its_interval_give_or_take_a_tenth() -> None:
+    now = datetime(2026, 6, 21, tzinfo=UTC)
+    trigger = Every(600)
+    assert trigger.get_next_fire_time(None, now) <= now + timedelta(seconds=1)
+    later = {trigger.get_next_fire_time(now, now) - now for _ in range(50)}
+    assert timedelta(seconds=540) <= min(later) < max(later) <= timedelta(seconds=660)
+
+
+@pytest.mark.parametrize("step", [timedelta(days=10), timedelta(days=3650)])
+def test_a_step_forward_makes_up_for_nothing(step: timedelta) -> None:
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None})
+    job = scheduler.add_job(print, Every(1))
+    scheduler.start(paused=True)
+    late = job.next_run_time + step
+    assert len(job._get_run_times(late)) == 1
+    scheduler.shutdown()
+
+
+def test_a_job_that_fails_by_a_bug_is_told_of_and_owes_no_sign_of_life() -> None:
+    board, told, tells = Board(FakeTime()), threading.Event(), []
+
+    def tell(fact: str, value: object) -> None:
+        tells.append((fact, value, board.awaits("sweep")))
+        told.set()
+
+    timetable = Timetable(1, board, threading.Event(), tell)
+    timetable.add("sweep", 3600, lambda: 1 // 0)
+    timetable.start()
+    assert told.wait(30)
+    timetable.end(wait=True)
+    assert tells == [("bug", "sweep failed; see the log", True)]
+    assert (board.awaits("sweep"), board.awaits("scheduler")) == (False, True)
