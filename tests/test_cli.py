@@ -283,7 +283,7 @@ def test_status_as_json_holds_every_key_that_was_promised(
     assert facts["clock"] == {"trusted": True, "held": 0, "unsure": 0}
     assert facts["daemon"] == {"running": True}
     (stick,) = facts["destinations"].values()
-    assert set(stick) - {"required", "after", "delivery_age_s"} == {
+    assert set(stick) - {"required", "after", "hotplug", "delivery_age_s"} == {
         *("kind", "owed", "delivered", "refused", "last_delivery", "next_attempt", "last_error"),
     }
     assert (stick["kind"], stick["owed"], stick["delivered"], stick["refused"]) == ("directory", 0, 1, 0)
