@@ -107,7 +107,7 @@ def _deliver(config: Path) -> int:
         pipeline.ingest(catalog, values.storage, found, bench.examiner(spool), Patience(0), clock)
         for image in catalog.without_thumbnails(100):
             thumbnails(spool, image.path, values.storage.thumbnails)
-            catalog.mark_thumbnails(image.id, made=True)
+            catalog.mark_thumbnails({image.id: True})
         for one in connected:
             pipeline.deliver(catalog, one, spool, clock, bench.in_turn)
             one.close()

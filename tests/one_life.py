@@ -215,7 +215,7 @@ class _Life:
         for one in catalog.without_thumbnails(5):
             with suppress(FileNotFoundError):
                 examine.thumbnails(self.storage.spool, one.path, self.storage.thumbnails)
-            catalog.mark_thumbnails(one.id, made=True)
+            catalog.mark_thumbnails({one.id: True})
             if one.id % 2:  # broken by a power cut, and found so
                 assert catalog.copy_again(one.id)
 

@@ -23,6 +23,21 @@ def test_a_catalog_that_another_process_keeps_locked_refuses_in_our_own_words(tr
     assert trap.catalog.facts() == {"capture": 1}
 
 
+def test_only_the_mark_of_small_copies_is_not_flushed(trap: Trap) -> None:
+    levels = []
+    trap.catalog._db.conn.set_trace_callback(
+        lambda sql: levels.append(sql) if sql.startswith(("PRAGMA sync", "COMMIT")) else None
+    )
+    trap.put()
+    trap.ingest()
+    assert levels == ["COMMIT"]
+    (image,) = trap.catalog.without_thumbnails(1)
+    trap.catalog.mark_thumbnails({image.id: True})
+    assert levels[1:] == ["PRAGMA synchronous=NORMAL", "COMMIT", "PRAGMA synchronous=FULL"]
+    assert trap.catalog._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert trap.catalog.without_thumbnails(1) == []
+
+
 def test_what_is_no_news_waits_for_no_other_process(trap: Trap) -> None:
     trap.catalog.set_fact("capture", {"failures": 0})
     other = sqlite3.connect(trap.storage.catalog)

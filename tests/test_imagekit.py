@@ -448,7 +448,7 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
     drawn.put(spool, drawn.trap(), drawn.NAME)
     trap.ingest()
     (image,) = trap.catalog.without_thumbnails(9)
-    trap.catalog.mark_thumbnails(image.id, made=True)  # as the catalog has it; a power cut left none
+    trap.catalog.mark_thumbnails({image.id: True})  # as the catalog has it; a power cut left none
 
     def turn() -> pipeline.Turn:
         return pipeline.deliver(trap.catalog, gallery, spool, trap.time, bench.in_turn)

@@ -163,6 +163,15 @@ def test_a_long_log_is_folded_in_by_whoever_writes(trap: Trap, monkeypatch: pyte
     assert 100_000 < longest < 300_000
 
 
+def test_a_short_log_is_left_alone_where_that_is_asked_for(trap: Trap) -> None:
+    log = Path(f"{trap.storage.catalog}-wal")
+    trap.catalog.set_fact("capture", 1)
+    trap.catalog.checkpoint(10**6)
+    assert log.stat().st_size > 0
+    trap.catalog.checkpoint(1000)
+    assert log.stat().st_size == 0
+
+
 def test_beside_a_daemon_nothing_is_looked_at_and_nothing_folded_in(trap: Trap, looks: list[str]) -> None:
     work(trap)
     Path(f"{trap.storage.catalog}-seals").unlink()

@@ -3,8 +3,11 @@
 import errno
 import os
 import re
+import select
+import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 import powerless
 from fake_time import FakeTime
 from trapsync import backoff, clock, device, durable, systemd
+from trapsync.bell import Bell
 from trapsync.errors import SettingsError, StorageError
 from trapsync.image import Found, Image, TrapName, is_image_name, parse_name, place_of
 from trapsync.inbox import Inbox
@@ -239,9 +243,45 @@ def test_a_full_inbox_takes_no_new_path_but_knows_those_that_it_holds() -> None:
     assert inbox.take(10) == ["a", "b"]
 
 
-def test_waiting_ends_at_once_when_time_is_up() -> None:
-    Inbox(FakeTime()).wait(0)
-    Inbox(FakeTime()).close()
+def test_waiting_ends_at_once_when_time_is_up_when_something_is_due_and_for_good_when_it_is_closed() -> None:
+    inbox = Inbox(FakeTime())
+    inbox.wait(0)
+    inbox.put("a")
+    inbox.wait(3600)
+    inbox.take(1)
+    inbox.close()
+    inbox.wait(3600)
+
+
+def test_waiting_lasts_no_longer_than_until_the_next_path_is_due() -> None:
+    inbox = Inbox(clock.SystemClock())
+    inbox.put_later("a", 0.02)
+    inbox.wait(3600)
+    assert inbox.take(1) == ["a"]
+
+
+# ── the bell ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_signal_wakes_who_waits_for_the_bell() -> None:
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with Bell() as bell:
+            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            bell.wait(3600)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_another_thread_rings_the_bell_and_each_ring_is_heard_once() -> None:
+    with Bell() as bell:
+        for _ in range(10_000):  # more than it can hold
+            bell.ring()
+        while select.select([bell._ends[0]], [], [], 0)[0]:  # type: ignore[index]
+            bell.wait(3600)
+        threading.Timer(0.02, bell.ring).start()
+        bell.wait(3600)
+    bell.ring()  # nobody listens any more: nothing happens
 
 
 # ── systemd ──────────────────────────────────────────────────────────────────────────────────────────

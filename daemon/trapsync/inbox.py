@@ -1,5 +1,6 @@
 """The one queue of files to look at: the observer's hints and the sweep's finds, each path once."""
 
+import math
 import threading
 from collections.abc import Iterable
 
@@ -17,6 +18,7 @@ class Inbox:
         self._most = most
         self._due: dict[str, float] = {}
         self._overflowed = False
+        self._closed = False
         self._changed = threading.Condition()
 
     def put(self, path: str) -> None:
@@ -52,13 +54,16 @@ class Inbox:
             return paths
 
     def wait(self, seconds: float) -> None:
-        """Wait until something is put, or for so many seconds."""
+        """Wait until something is put or due, for so many seconds at most; not at all once it is closed."""
         with self._changed:
-            self._changed.wait(seconds)
+            due = min(self._due.values(), default=math.inf) - self._clock.monotonic()
+            if not self._closed and due > 0:
+                self._changed.wait(min(seconds, due))
 
     def close(self) -> None:
-        """Wake whoever waits."""
+        """Wake whoever waits, for good."""
         with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
 

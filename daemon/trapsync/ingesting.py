@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 _HANDFUL = 32  # files that are examined and committed together
 _TICK = 1.0  # seconds between two looks at an inbox that stays empty
+_CALM_TICK = 10.0  # and once it has been empty for a minute
+_UNTIL_CALM = 60.0  # seconds
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
 _LOOK_LATER = 300.0  # and after something went wrong with them
@@ -41,6 +43,7 @@ class Ingesting:
         """Go on until the end, whatever the card or the catalog refuses."""
         patience = watch.Patience(self._settings.ingest.settle)
         thumbnails, times = self._thumbnails(), self._times()
+        busy = self._clock.monotonic()
         while not self._stop.is_set():
             self._shared.board.beat("ingest", self._limit())
             paths = self._take()
@@ -50,13 +53,22 @@ class Ingesting:
                 elif self._inbox.overflowed():  # the rest of a long backlog
                     self._sweep()
                 elif not next(times) and not next(thumbnails):
-                    self._inbox.wait(_TICK)
+                    self._wait_for_files(busy)
+                    continue
             except (CatalogError, StorageError, OSError) as error:
                 log.error("%s; trying again in %.0f s", error, _BREATH)
                 for path in paths:
                     self._inbox.put_later(path, _BREATH)
                 thumbnails, times = self._thumbnails(), self._times()
                 self._stop.wait(_BREATH)
+            busy = self._clock.monotonic()
+
+    def _wait_for_files(self, busy: float) -> None:
+        """Nothing to do since a moment of the monotonic clock; a new file ends the wait at once."""
+        is_calm = self._clock.monotonic() - busy >= _UNTIL_CALM
+        if is_calm:
+            self._examiners.rest()
+        self._inbox.wait(_CALM_TICK if is_calm else _TICK)
 
     def _limit(self) -> float:
         """Seconds: a handful of files, each of which may take its whole time twice."""
@@ -106,18 +118,26 @@ class Ingesting:
                 yield False
 
     def _thumbnails(self) -> Iterator[bool]:
-        """Each step makes the small copies of one image, and says whether there was anything to do."""
+        """Each step makes the small copies of one image, and says whether there was anything to do.
+
+        They are marked a handful at a time: a daemon that ends before that makes some of them once more.
+        """
         reason = thumbnail.missing() if self._settings.ingest.thumbnails else "they are switched off"
         if reason and self._settings.ingest.thumbnails:
             log.warning("no thumbnails for now: %s", reason)
         self._shared.tell("thumbnails", reason)
+        made: dict[int, bool] = {}
         while not reason:
-            images = self._catalog.without_thumbnails(1) if self._has_room() else []
-            for image in images:
-                made = self._examiners.make_thumbnails(image, image.path)
+            waiting = self._catalog.without_thumbnails(len(made) + 1) if self._has_room() else []
+            image = next((one for one in waiting if one.id not in made), None)
+            if image:
+                is_made = self._examiners.make_thumbnails(image, image.path)
                 if not self._stop.is_set():
-                    self._catalog.mark_thumbnails(image.id, made=made)
-            yield bool(images)
+                    made[image.id] = is_made
+            if made and (image is None or len(made) >= _HANDFUL):
+                self._catalog.mark_thumbnails(made)
+                made = {}
+            yield image is not None
         while True:
             yield False
 

@@ -10,10 +10,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures import TimeoutError as DeadlinePassed
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from trapsync import cameras, examine, gpio
 from trapsync.cameras import Camera, Frame
@@ -40,6 +40,9 @@ _MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
 _TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 alone takes five to load
 _RHYTHM = 10.0  # seconds: a camera whose next picture is further away than this rests until then
 _ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
+# Seconds between two looks of the pool's threads at their workers: at work, and with nothing to do.
+_AT_WORK, _AT_REST = 0.1, 5.0
+_TO_END = 2.0  # seconds for them to end
 _spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
 
 
@@ -298,6 +301,7 @@ class Examiners:
 
     def _schedule(self, work: Callable[..., Any], *arguments: Any) -> ProcessFuture[Any]:
         """Hand out one piece of work. A pool that broke down (a worker killed at a bad moment) is replaced."""
+        CONSTS.sleep_unit = _AT_WORK
         try:
             return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
         except RuntimeError:
@@ -375,11 +379,17 @@ class Examiners:
             return False
         return True
 
+    def rest(self) -> None:
+        """There is nothing to do for now: look after the workers less often. Ended by the next piece of work."""
+        CONSTS.sleep_unit = _AT_REST
+
     def close(self) -> None:
         """End the workers, whatever they do."""
         self._pool.stop()  # type: ignore[no-untyped-call]
-        with suppress(DeadlinePassed):
-            self._pool.join(timeout=2)
+        # A pool at rest may not look up for a while. Its workers end with this process in any case.
+        ending = threading.Thread(target=self._pool.join, daemon=True)
+        ending.start()
+        ending.join(_TO_END)
 
 
 def _become_examiner(memory: int) -> None:

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from trapsync import durable, pipeline, pushed, resend, stick, systemd, watch
+from trapsync.bell import Bell
 from trapsync.capturing import Capturing, Wanted
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
@@ -51,6 +52,10 @@ from trapsync.trial import Before, Trial
 log = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds between two looks of the main thread
+_CALM_TICK = 10.0  # and from a minute after the start on: each look costs a trap at rest energy
+_UNTIL_CALM = 60.0  # seconds
+# Bytes of the catalog's log that are worth to be folded in: before that, most pages would be written again.
+_LONG_LOG = 10**6
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
 _LOOK_AT_VERDICT = 20.0  # seconds between two looks how it stands, for the light
@@ -81,6 +86,7 @@ class Service:
         tools = Tools(self._clock, self._pause, self._device)
         self._destinations = connect_all(settings, source, tools, lambda: self._catalog)
         self._stop = threading.Event()
+        self._bell = Bell()
         self._home = Home(
             settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
         )
@@ -126,6 +132,7 @@ class Service:
         for number in (signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
         with ExitStack() as stack:
+            stack.enter_context(self._bell)
             self._take_lock(stack)
             self._led.steady()
             self._prepare_folders()
@@ -243,9 +250,11 @@ class Service:
     def _watch_over(self) -> None:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
         offset = self._clock.wall() - self._clock.monotonic()
-        tick = min(_TICK, (systemd.watchdog_seconds() or 60.0) / 4)
+        longest = (systemd.watchdog_seconds() or 60.0) / 4
+        calm = self._clock.monotonic() + _UNTIL_CALM
         while not self._stop.is_set():
-            self._stop.wait(tick)
+            is_calm = self._clock.monotonic() >= calm and not self._trial
+            self._bell.wait(min(longest, _CALM_TICK if is_calm else _TICK))
             while self._words:
                 self._heed(self._words.pop())
             offset = self._straighten(offset)
@@ -373,6 +382,7 @@ class Service:
         """Reload is start again."""
         self.reload = True
         self._stop.set()
+        self._bell.ring()
 
     def _try_settings(self) -> None:
         """If these settings are on trial, know from the first moment on how the trap was before."""
@@ -418,7 +428,7 @@ class Service:
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
         self._timetable.add("sweep", ingest.sweep, self._sweep)
-        self._timetable.add("housekeeping", 300.0, self._catalog.checkpoint)
+        self._timetable.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
         if self.settings.pushed.enabled:
             self._timetable.add("resend", 300.0, self._resend)
         if self.settings.prune.enabled:

@@ -11,7 +11,7 @@ from pathlib import Path
 import drawn
 from bench import pictures
 from trap_bench import Memory, Trap, examiner
-from trapsync import durable, failpoint, pipeline
+from trapsync import durable, failpoint, pipeline, service
 from trapsync.examine import thumbnails
 
 
@@ -57,9 +57,10 @@ def _bring(trap: Trap, home: Memory, look: pipeline.Examiner, content: bytes, nu
     assert pipeline.ingest(trap.catalog, trap.storage, paths, look, trap.patience, trap.time).new == len(
         paths
     )
-    for image in trap.catalog.without_thumbnails(len(paths)):
+    waiting = trap.catalog.without_thumbnails(len(paths))
+    for image in waiting:
         thumbnails(trap.storage.spool, image.path, trap.storage.thumbnails)
-        trap.catalog.mark_thumbnails(image.id, made=True)
+    trap.catalog.mark_thumbnails({image.id: True for image in waiting})
     assert trap.deliver(home).delivered == len(paths)
 
 
@@ -69,7 +70,7 @@ def _copies(trap: Trap) -> int:
 
 def _keep_house(trap: Trap) -> None:
     """What the daemon does every five minutes, and so between two pictures."""
-    trap.catalog.checkpoint()
+    trap.catalog.checkpoint(service._LONG_LOG)
 
 
 def _written() -> int:

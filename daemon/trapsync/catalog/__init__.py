@@ -7,7 +7,7 @@ ask in `views`, and SQLite is behind `file`.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trapsync import soundness
@@ -144,10 +144,14 @@ class Catalog(Times, Labels, Views):
             limit=limit,
         )
 
-    def mark_thumbnails(self, image_id: int, *, made: bool) -> None:
-        """The small copies are made, or cannot be."""
-        with self._transaction("mark_thumbnails") as db:
-            db.execute("UPDATE images SET thumbnails = ? WHERE id = ?", [int(made), image_id])
+    def mark_thumbnails(self, made: Mapping[int, bool]) -> None:
+        """The small copies of these images, by id, are made, or cannot be.
+
+        They are not flushed, and so this is not: they can be made again.
+        """
+        with self._unflushed(), self._transaction("mark_thumbnails") as db:
+            for image_id, is_made in made.items():
+                db.execute("UPDATE images SET thumbnails = ? WHERE id = ?", [int(is_made), image_id])
 
     def copy_again(self, image_id: int) -> bool:
         """Have small copies made that are missing; False: that was tried, and they cannot be."""

@@ -148,9 +148,12 @@ class CatalogFile:
         """Close what `open_to_read` opened."""
         self._db.close()
 
-    def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file, as far as readers allow; for idle moments."""
-        if self._seals is None:
+    def checkpoint(self, least: int = 0) -> None:
+        """Fold the write-ahead log into the file, as far as readers allow; for idle moments.
+
+        A log of fewer than `least` bytes is left alone.
+        """
+        if self._seals is None or self._seals.log_size() < least:
             return
         with self._refusing("write"):
             self._seals.note()
@@ -187,6 +190,19 @@ class CatalogFile:
             if self._seals and self._seals.log_size() > _LONG_LOG:
                 with suppress(CatalogError):  # the next one tries again
                     self.checkpoint()
+
+    @contextmanager
+    def _unflushed(self) -> Iterator[None]:
+        """What is committed in here a power cut may undo, until the next commit, which flushes this one too.
+
+        Not within a transaction.
+        """
+        with self._refusing("write"):
+            self._db.execute("PRAGMA synchronous=NORMAL").fetchall()
+            try:
+                yield
+            finally:
+                self._db.execute("PRAGMA synchronous=FULL").fetchall()
 
     @contextmanager
     def together(self) -> Iterator[None]:
