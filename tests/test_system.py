@@ -57,7 +57,6 @@ SECRETS = ["/etc/trapsync/trapsync.toml", "/etc/trapsync/hub.password"]
 why_not = container.missing()
 pytestmark = [
     pytest.mark.skipif(why_not is not None, reason=f"the installed service is not tested here: {why_not}"),
-    pytest.mark.xdist_group("system"),  # one container for all of them
     pytest.mark.timeout(600),  # the first time the system itself is made
 ]
 
