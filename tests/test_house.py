@@ -34,7 +34,7 @@ LAYERS = [
             "led",
             "timetable",
         ),
-        *("pushed", "pushable", "remembered", "trial", "resend"),
+        *("pushed", "pushable", "remembered", "trial", "resend", "afar"),
     ],
     ["pipeline"],
     ["quarantine"],

@@ -140,9 +140,9 @@ def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
 
 def test_what_comes_from_afar_begins_with_a_start_and_what_is_refused_does_not(tmp_path: Path) -> None:
     service = Service.begin(Trap(tmp_path / "trap").daemon.config)
-    assert service.receive(owner.settings(1, {}, owner.STRANGER)).code == "key"
+    assert service._afar.receive(owner.settings(1, {}, owner.STRANGER)).code == "key"
     assert service.reload is False
-    assert service.receive(owner.settings(1, {"camera": {"quality": 80}})).is_accepted
+    assert service._afar.receive(owner.settings(1, {"camera": {"quality": 80}})).is_accepted
     assert (service.reload, service._stop.is_set()) == (True, True)
 
 

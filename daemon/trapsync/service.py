@@ -24,7 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from trapsync import durable, pipeline, pushed, resend, stick, systemd, watch
+from trapsync import afar, durable, pipeline, pushed, stick, systemd, watch
+from trapsync.afar import Afar
 from trapsync.bell import Bell
 from trapsync.capturing import Capturing, Wanted
 from trapsync.clock import Clock
@@ -38,7 +39,6 @@ from trapsync.ingesting import Ingesting
 from trapsync.led import Led
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
-from trapsync.pushed import InForce, Outcome, PushedSettings
 from trapsync.reserve import Reserve
 from trapsync.sensors import Sensors
 from trapsync.settings import Settings
@@ -46,8 +46,7 @@ from trapsync.shared import Shared
 from trapsync.signs import Board
 from trapsync.status import snapshot
 from trapsync.timetable import Stopping, Timetable
-from trapsync.trap import Occupied, holder, lock, open_catalog, place, system_clock
-from trapsync.trial import Before, Trial
+from trapsync.trap import Occupied, lock, open_catalog, place, system_clock
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +75,6 @@ class Service:
         self.captures_left = captures
         """How many pictures are still to be taken, once `run` has returned; None is no end of them."""
         self._source = source
-        self._pushed = PushedSettings(source, system_clock(settings))
-        self._begun: InForce | None = None
-        self._trial: Trial | None = None
         self._wanted = Wanted(captures)
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
@@ -87,9 +83,6 @@ class Service:
         self._destinations = connect_all(settings, source, tools, lambda: self._catalog)
         self._stop = threading.Event()
         self._bell = Bell()
-        self._home = Home(
-            settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
-        )
         self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
@@ -99,6 +92,10 @@ class Service:
         self._led = Led(settings.led, self._clock, self._how_it_stands, self._stop.wait)
         self._verdict, self._look_again = "starting", 0.0
         self._timetable = Timetable(len(self._destinations) + 5, self._board, self._stop, self._tell)
+        self._afar = Afar(settings, source, self._clock, self._begin_again, self._timetable.run_now)
+        self._home = Home(
+            settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
+        )
         self._threads: list[threading.Thread] = []
 
     @classmethod
@@ -107,19 +104,8 @@ class Service:
 
         Settings on trial with which it cannot even be made are rolled back at once.
         """
-        settings = pushed.effective(source)
-        if holder(settings.storage.state) is not None:  # it will find the lock taken, and try nothing
-            return cls(settings, source, captures)
-        memory = PushedSettings(source, system_clock(settings))
-        found = memory.begin()
-        try:
-            service = cls(found.settings, source, captures)
-        except TrapsyncError as error:
-            if not found.is_trial:
-                raise
-            memory.roll_back("settings", str(error))
-            return cls(pushed.effective(source), source, captures)
-        service._begun = found
+        service, begun = afar.begin(source, lambda settings: cls(settings, source, captures))
+        service._afar.begun = begun
         return service
 
     # Start, run, stop
@@ -140,7 +126,7 @@ class Service:
             self._catalog.set_fact("bug", None)
             self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
             pipeline.tidy(storage.spool, self._device)
-            self._try_settings()
+            self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
             self._make_rooms()
             self._watcher = watch.Watcher(storage.spool, self._inbox.put, self._sweep_soon)
             try:
@@ -232,11 +218,13 @@ class Service:
                 return
             self.reload = True
         self._stop.set()
-        if self._trial:
-            try:
-                self._pushed.interrupted()
-            except TrapsyncError as error:  # then this start of the trial counts
-                log.error("%s", error)
+        self._afar.interrupted()
+
+    def _begin_again(self) -> None:
+        """Reload is start again."""
+        self.reload = True
+        self._stop.set()
+        self._bell.ring()
 
     def _deliver_now(self) -> None:
         self._led.wake()
@@ -253,7 +241,7 @@ class Service:
         longest = (systemd.watchdog_seconds() or 60.0) / 4
         calm = self._clock.monotonic() + _UNTIL_CALM
         while not self._stop.is_set():
-            is_calm = self._clock.monotonic() >= calm and not self._trial
+            is_calm = self._clock.monotonic() >= calm and not self._afar.is_trying
             self._bell.wait(min(longest, _CALM_TICK if is_calm else _TICK))
             while self._words:
                 self._heed(self._words.pop())
@@ -291,8 +279,8 @@ class Service:
         elif overdue != self._overdue:
             log.error("no sign of life from: %s", ", ".join(overdue))
         self._overdue = overdue
-        if self._trial and not self._stop.is_set():
-            self._judge(self._trial, overdue)
+        if not self._stop.is_set():
+            self._afar.judge(overdue)
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay owed."""
@@ -307,12 +295,12 @@ class Service:
         self._timetable.end()
         for thread in self._threads:
             thread.join(3.0 if thread.name == "capture" else 0.5)  # a picture under way may be finished
-        self.captures_left = self._capturing.left
         self._camera.close()
         self._sensors.close()
         self._examiners.close()
         for thread in self._threads:
             thread.join(0.5)
+        self.captures_left = self._capturing.left
         self._home.close()
         for destination in self._destinations:
             destination.close()
@@ -336,7 +324,7 @@ class Service:
             report = pushed.report(self._source)
             return snapshot(self.settings, self._clock, self._device, report, with_home=False)
 
-        return Ties(self.receive, facts, self._tell)
+        return Ties(self._afar.receive, facts, self._tell)
 
     def _stay_home(self) -> None:
         """Keep the connection to the broker until the end."""
@@ -356,73 +344,6 @@ class Service:
                 self._verdict = snapshot(self.settings, self._clock, self._device)["verdict"]
         return self._verdict
 
-    # Settings from afar
-
-    def receive(self, data: bytes) -> Outcome:
-        """Take a document that came from afar, from any thread. Settings that were taken begin with a start.
-
-        Raises StorageError and SettingsError: then it is not known what becomes of it, and it is to come again.
-        """
-        outcome = self._pushed.accept(data)
-        is_news = outcome.code not in {"known", "replay", "rejected_before"}
-        log.log(
-            logging.WARNING if is_news else logging.DEBUG,
-            "document %.12s: %s: %s",
-            outcome.hash,
-            outcome.code,
-            outcome.text,
-        )
-        if outcome.is_accepted and outcome.kind == "resend":
-            self._timetable.run_now("resend")
-        elif outcome.is_accepted:
-            self._begin_again()
-        return outcome
-
-    def _begin_again(self) -> None:
-        """Reload is start again."""
-        self.reload = True
-        self._stop.set()
-        self._bell.ring()
-
-    def _try_settings(self) -> None:
-        """If these settings are on trial, know from the first moment on how the trap was before."""
-        found = self._begun
-        if found is None or not found.is_trial:
-            return
-        if found.record.before is not None:
-            before = Before.recalled(found.record.before)
-        else:
-            before = Before.of(self._pushed.previous(), self._catalog, self._clock)
-            self._pushed.note_before(before.plain())
-        rhythms = {one.name: float(one.settings.every) for one in self._destinations}
-        self._trial = Trial(self.settings, before, self._catalog, self._clock, rhythms)
-        log.warning(
-            "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
-        )
-
-    def _judge(self, trial: Trial, overdue: list[str]) -> None:
-        """Keep settings that do well; undo those that do not, and begin again with the old ones."""
-        try:
-            verdict = trial.look(overdue)
-            if verdict is None:
-                return
-            if verdict.is_well:
-                self._pushed.commit()
-                self._trial = None
-                log.warning("the trap does well with the new settings: they stay")
-            else:
-                self._pushed.roll_back(verdict.code, verdict.reason)
-                self._begin_again()
-        except (CatalogError, StorageError) as error:
-            log.error("%s", error)
-
-    def _resend(self) -> None:
-        """Owe again what the owner asked for, once."""
-        self._pushed.note_time()
-        if asked := self._pushed.asked():
-            self._pushed.note_asked(resend.owe_again(self._catalog, asked))
-            self._timetable.run_now("deliver")
-
     # Jobs
 
     def _add_jobs(self) -> None:
@@ -430,7 +351,7 @@ class Service:
         self._timetable.add("sweep", ingest.sweep, self._sweep)
         self._timetable.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
         if self.settings.pushed.enabled:
-            self._timetable.add("resend", 300.0, self._resend)
+            self._timetable.add("resend", 300.0, partial(self._afar.resend, self._catalog))
         if self.settings.prune.enabled:
             self._timetable.add("prune", every, self._prune)
         if self._home.is_on:
