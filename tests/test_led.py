@@ -12,10 +12,9 @@ import daemon
 from fake_time import FakeTime
 from trapsync import settings as config
 from trapsync import stick
-from trapsync.errors import SettingsError
-from trapsync.led import Led, pattern
+from trapsync.errors import CatalogError, SettingsError
+from trapsync.led import Led, Word, pattern
 from trapsync.quantities import Duration
-from trapsync.service import Service
 from trapsync.settings import Led as Settings
 
 
@@ -170,10 +169,23 @@ def test_the_real_daemon_has_it_or_says_once_why_not_and_goes_on(
     [(None, "warning"), ("writing", "writing"), ("done", "done"), ("failed", "failing")],
 )
 def test_a_stick_goes_before_the_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stick_says: str | None, shown: str
+    monkeypatch: pytest.MonkeyPatch, stick_says: str | None, shown: str
 ) -> None:
-    trap = daemon.Daemon(tmp_path / "trap")
-    service = Service(config.load(trap.config), trap.config)
     monkeypatch.setattr("trapsync.stick.word", lambda: stick_says)
-    monkeypatch.setattr("trapsync.service.snapshot", lambda *_: {"verdict": "warning"})
-    assert service._how_it_stands() == shown
+    assert Word(FakeTime(), lambda: "warning")() == shown
+
+
+def test_the_verdict_is_looked_at_now_and_then_and_the_last_one_goes_on_where_it_cannot_be() -> None:
+    time, verdicts = FakeTime(), iter(["ok", "failing"])
+
+    def verdict() -> str:
+        try:
+            return next(verdicts)
+        except StopIteration:
+            raise CatalogError("the catalog cannot be read") from None
+
+    word, said = Word(time, verdict), []
+    for _ in range(5):
+        said.append(word())
+        time.sleep(15)
+    assert said == ["ok", "ok", "failing", "failing", "failing"]

@@ -16,7 +16,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from trapsync import stick
 from trapsync.clock import Clock
+from trapsync.errors import TrapsyncError
 from trapsync.gpio import Output
 from trapsync.settings import Led as Settings
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 _ROUND = 5.0  # seconds
 _BLINK, _GAP = 0.1, 0.3
 _STEADY = (1.0,)
+_LOOK_AGAIN = 20.0  # seconds between two looks at the verdict
 _DARK = 2.0  # seconds between two looks whether to shine again
 
 Pattern = tuple[float, ...]
@@ -48,6 +51,28 @@ _PATTERNS: dict[str, Pattern] = {
 def pattern(word: str) -> Pattern:
     """Seconds of light and dark in turns: one round for how it stands; steady for any other word."""
     return _PATTERNS.get(word, _STEADY)
+
+
+class Word:
+    """The word for the light: about a stick that somebody brought, or the verdict, looked at now and then.
+
+    `verdict` looks how it stands; where it cannot, the last word goes on.
+    """
+
+    def __init__(self, clock: Clock, verdict: Callable[[], str]) -> None:
+        self._clock = clock
+        self._look = verdict
+        self._verdict, self._look_again = "starting", 0.0
+
+    def __call__(self) -> str:
+        """As `pattern` takes it."""
+        if word := stick.word():
+            return "failing" if word == "failed" else word
+        if self._clock.monotonic() >= self._look_again:
+            self._look_again = self._clock.monotonic() + _LOOK_AGAIN
+            with suppress(TrapsyncError, OSError):
+                self._verdict = self._look()
+        return self._verdict
 
 
 class Led:

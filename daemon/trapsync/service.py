@@ -1,15 +1,16 @@
-"""The running daemon: threads, the scheduler, signals, systemd. It knows nothing about images.
+"""The running daemon: start, run, stop, and who dies takes it down. What each thread does stands in a room of its own.
 
 ::
 
     main thread     signals, the clock guard, the word to systemd
-    capture         one picture every so often, on the monotonic clock
-    ingest          the inbox: examine what was found; with nothing to do, put times right, make small copies
-    scheduler       deliveries to each destination, the sweep, pruning, housekeeping
+    capture         one picture every so often, on the monotonic clock (`capturing`)
+    ingest          the inbox; with nothing to do, put times right, make small copies (`ingesting`)
+    scheduler       deliveries to each destination, the sweep, pruning, housekeeping (`timetable`)
     home            the connection to a broker, if there is one
+    led             the light, if there is one
     observer        watchdog's own threads: they only fill the inbox
 
-Whatever dies takes the daemon down loudly; systemd starts it again, and nothing in flight was stored.
+Whatever dies takes the daemon down loudly, but for the light; systemd starts it again, and nothing in flight was stored.
 """
 
 import logging
@@ -24,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from trapsync import afar, durable, pipeline, pushed, stick, systemd, watch
+from trapsync import afar, durable, pipeline, pushed, systemd, watch
 from trapsync.afar import Afar
 from trapsync.bell import Bell
 from trapsync.capturing import Capturing, Wanted
@@ -36,7 +37,7 @@ from trapsync.hands import ManyHands, SignsOfTurn
 from trapsync.home import Home, Ties
 from trapsync.inbox import Inbox
 from trapsync.ingesting import Ingesting
-from trapsync.led import Led
+from trapsync.led import Led, Word
 from trapsync.linked import connect_all
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.reserve import Reserve
@@ -57,7 +58,6 @@ _UNTIL_CALM = 60.0  # seconds
 _LONG_LOG = 10**6
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
-_LOOK_AT_VERDICT = 20.0  # seconds between two looks how it stands, for the light
 _END = 9.0  # seconds for everything to end; then the process does, as it is
 _FOR_THE_LOCK = 5.0  # seconds to wait for a command that holds it
 
@@ -89,8 +89,7 @@ class Service:
         self._inbox = Inbox(self._clock)
         self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
-        self._led = Led(settings.led, self._clock, self._how_it_stands, self._stop.wait)
-        self._verdict, self._look_again = "starting", 0.0
+        self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
         self._timetable = Timetable(len(self._destinations) + 5, self._board, self._stop, self._tell)
         self._afar = Afar(settings, source, self._clock, self._begin_again, self._timetable.run_now)
         self._home = Home(
@@ -326,23 +325,14 @@ class Service:
 
         return Ties(self._afar.receive, facts, self._tell)
 
+    def _verdict(self) -> str:
+        return str(snapshot(self.settings, self._clock, self._device)["verdict"])
+
     def _stay_home(self) -> None:
         """Keep the connection to the broker until the end."""
         assert self._home.broker
         with suppress(Stopping):
             self._home.broker.run(self._pause)
-
-    # The light
-
-    def _how_it_stands(self) -> str:
-        """The word for the light: about a stick that somebody brought, or the verdict, looked at now and then."""
-        if word := stick.word():
-            return "failing" if word == "failed" else word
-        if self._clock.monotonic() >= self._look_again:
-            self._look_again = self._clock.monotonic() + _LOOK_AT_VERDICT
-            with suppress(TrapsyncError, OSError):
-                self._verdict = snapshot(self.settings, self._clock, self._device)["verdict"]
-        return self._verdict
 
     # Jobs
 
