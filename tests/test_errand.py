@@ -9,10 +9,12 @@ import pytest
 import daemon
 import drawn
 import hub_server
+from fake_time import FakeTime
 from trap_bench import Memory, Trap
-from trapsync.errand import due_destinations
+from trapsync.errand import Errand, due_destinations
 from trapsync.quantities import Duration
-from trapsync.settings import Destination
+from trapsync.service import Service
+from trapsync.settings import Destination, load
 
 
 def once(trap: daemon.Daemon, deadline: str = "60 s") -> "subprocess.CompletedProcess[str]":
@@ -79,6 +81,29 @@ def test_where_it_cannot_run_it_says_so_with_a_code_of_its_own(tmp_path: Path) -
     with daemon.running(tmp_path) as trap:
         done = once(trap)
     assert (done.returncode, "is running here" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("errand", 1.0), ("daemon", 10.0)])
+def test_an_errand_looks_whether_it_is_over_every_second_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, longest: float
+) -> None:
+    """The daemon looks at itself less often after a while: that would keep the power on for nothing."""
+    config = daemon.Daemon(tmp_path).config
+    time, waits = FakeTime(), list[float]()
+    one = Errand(load(config), config, 300) if kind == "errand" else Service(load(config), config)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        time.sleep(seconds)
+        if time.monotonic() > 1200:  # it began at 1000
+            one._stop.set()
+
+    monkeypatch.setattr(one, "_clock", time)
+    monkeypatch.setattr(one, "_check_parts", lambda: None)
+    monkeypatch.setattr(one._bell, "wait", wait)
+    monkeypatch.setattr(one._reserve, "tend", lambda: False)
+    one._watch_over()
+    assert max(waits) == longest
 
 
 def test_a_destination_is_due_when_its_time_has_passed_or_the_clock_went_back(trap: Trap) -> None:

@@ -6,6 +6,7 @@ is owed by then stays owed, as after a power cut.
 """
 
 import logging
+import math
 from pathlib import Path
 
 from trapsync.capturing import Wanted
@@ -28,6 +29,7 @@ class Errand(Service):
     def __init__(self, settings: Settings, source: Path, deadline: float) -> None:
         """`deadline` is in seconds from now. SettingsError as for the daemon."""
         super().__init__(settings, source)
+        self._calm_after = math.inf  # its end is not to be waited for longer than it takes
         self._wanted = Wanted(1, tries=_TRIES, within=_BREATH)
         self.outcome = NO_PICTURE
         self._over_at = self._clock.monotonic() + deadline

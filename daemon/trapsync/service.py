@@ -83,6 +83,7 @@ class Service:
         self._destinations = connect_all(settings, source, tools, lambda: self._catalog)
         self._stop = threading.Event()
         self._bell = Bell()
+        self._calm_after = _UNTIL_CALM
         self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
@@ -238,7 +239,7 @@ class Service:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
         offset = self._clock.wall() - self._clock.monotonic()
         longest = (systemd.watchdog_seconds() or 60.0) / 4
-        calm = self._clock.monotonic() + _UNTIL_CALM
+        calm = self._clock.monotonic() + self._calm_after
         while not self._stop.is_set():
             is_calm = self._clock.monotonic() >= calm and not self._afar.is_trying
             self._bell.wait(min(longest, _CALM_TICK if is_calm else _TICK))
