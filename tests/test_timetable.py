@@ -43,3 +43,13 @@ def test_a_job_that_fails_by_a_bug_is_told_of_and_owes_no_sign_of_life() -> None
     timetable.end(wait=True)
     assert tells == [("bug", "sweep failed; see the log", True)]
     assert (board.awaits("sweep"), board.awaits("scheduler")) == (False, True)
+
+
+def test_a_scheduler_that_never_begins_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = FakeTime()
+    board = Board(time)
+    timetable = Timetable(1, board, threading.Event(), lambda *_: None)
+    monkeypatch.setattr(timetable._scheduler, "start", lambda: None)
+    timetable.start()
+    time.sleep(121)
+    assert board.overdue() == ["scheduler"]
