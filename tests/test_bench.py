@@ -9,6 +9,12 @@ from bench.__main__ import MEASURED, measured
 from bench.table import Row, plain, text
 
 
+@pytest.fixture(autouse=True)
+def as_scripts_bench_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it measures in processes of their own finds the bench there."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
 @pytest.mark.parametrize("name", MEASURED)
 def test_every_measurement_gives_its_rows(tmp_path: Path, name: str) -> None:
     rows = list(measured([name], tmp_path, rounds=1, tiny=True))
