@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trapsync.clock import Clock
-from trapsync.errors import SettingsError
+from trapsync.errors import DeliveryError, SettingsError, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.labels import Label
 from trapsync.settings import Destination as DestinationSettings
@@ -219,6 +219,26 @@ class Alone:
         """The one address, if there is one."""
         address = self.address(image, detail)
         return {"image": address} if address else {}
+
+
+def settled(ask: Callable[[], Receipt | Exception | None], doubt: DeliveryError) -> Receipt:
+    """After a failure, ask what became of an image; if it is not there, the failure stands, and is raised.
+
+    If nobody answers that either, it is Unreachable with both reasons. What the answer says against the
+    image (Refused) is raised too.
+    """
+    try:
+        there = ask()
+    except Unauthorised:
+        raise
+    except Unreachable as silence:
+        wait = max(silence.wait, getattr(doubt, "wait", 0.0))
+        raise Unreachable(f"{doubt}; and then: {silence}", wait=wait) from None
+    if there is None:
+        raise doubt
+    if isinstance(there, Exception):
+        raise there
+    return there
 
 
 def connect(name: str, table: dict[str, Any], tools: Tools, source: Path) -> Destination:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from trapsync import failpoint, thumbnail
 from trapsync.body import FilePiece, multipart, opened
-from trapsync.destinations import Alone, Finding, Receipt, Tools
+from trapsync.destinations import Alone, Finding, Receipt, Tools, settled
 from trapsync.destinations.imagekit_account import LARGEST, Account, Settings
 from trapsync.destinations.imagekit_fields import Fields
 from trapsync.destinations.imagekit_urls import SMALL, UNTOUCHED, address, signed
@@ -237,18 +237,7 @@ class ImageKit(Alone):
         if isinstance(doubt, Unauthorised):
             raise doubt
         self._fields.forget()
-        try:
-            there = self.known([image]).get(image.id)
-        except Unauthorised:
-            raise
-        except Unreachable as silence:
-            wait = max(silence.wait, getattr(doubt, "wait", 0.0))
-            raise Unreachable(f"{doubt}; and then: {silence}", wait=wait) from None
-        if there is None:
-            raise doubt
-        if isinstance(there, Exception):
-            raise there
-        return there
+        return settled(lambda: self.known([image]).get(image.id), doubt)
 
     # --- Addresses --------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from trapsync import __version__, failpoint
 from trapsync.body import FilePiece, Pieces, multipart, opened
 from trapsync.clock import Clock, iso
-from trapsync.destinations import Alone, Finding, Receipt, Tools
+from trapsync.destinations import Alone, Finding, Receipt, Tools, settled
 from trapsync.errors import (
     DeliveryError,
     Failed,
@@ -224,16 +224,7 @@ class StickyPi(Alone):
 
     def _settle(self, image: Image, doubt: DeliveryError) -> Receipt:
         """After a failure, ask what became of the image; if it is not there, the failure stands."""
-        try:
-            there = self._ask(image)
-        except Unauthorised:
-            raise
-        except Unreachable as silence:
-            wait = max(silence.wait, getattr(doubt, "wait", 0.0))
-            raise Unreachable(f"{doubt}; and then: {silence}", wait=wait) from None
-        if there is None:
-            raise doubt
-        return there
+        return settled(lambda: self._ask(image), doubt)
 
     def _ask(self, image: Image) -> Receipt | None:
         """The receipt if the server holds it, None if it does not. Raises Refused on a conflict.

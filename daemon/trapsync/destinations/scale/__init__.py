@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trapsync import failpoint
-from trapsync.destinations import Alone, Finding, Receipt, Tools
+from trapsync.destinations import Alone, Finding, Receipt, Tools, settled
 from trapsync.destinations.scale.batches import Batches
 from trapsync.destinations.scale.files import Files
 from trapsync.destinations.scale.results import Results
@@ -160,16 +160,7 @@ class Scale(Alone):
 
     def _settle(self, image: Image, doubt: DeliveryError) -> Receipt:
         """After a failure, ask what became of the task; if it is not there, the failure stands."""
-        try:
-            there = self._ask(image)
-        except Unauthorised:
-            raise
-        except Unreachable as silence:
-            wait = max(silence.wait, getattr(doubt, "wait", 0.0))
-            raise Unreachable(f"{doubt}; and then: {silence}", wait=wait) from None
-        if there is None:
-            raise doubt
-        return there
+        return settled(lambda: self._ask(image), doubt)
 
     def _ask(self, image: Image) -> Receipt | None:
         outcome = self.known([image]).get(image.id)
