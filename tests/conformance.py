@@ -92,11 +92,6 @@ class Conformance:
         return {f"md5:{image.md5}", f"sha256:{image.sha256}"}
 
     @pytest.fixture
-    def card(self, tmp_path: Path) -> Card:
-        """An empty spool."""
-        return Card(tmp_path / "spool")
-
-    @pytest.fixture
     def destination(self, site: Site) -> Iterator[Destination]:
         """Connected to the site."""
         destination = site.connect()

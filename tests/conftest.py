@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conformance import Card
 from trap_bench import Trap
 
 # Many a machine that tests is root, and so would be the daemons of the tests.
@@ -19,6 +20,12 @@ def trap(tmp_path: Path) -> Iterator[Trap]:
     one = Trap(tmp_path)
     yield one
     one.catalog.close()
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Card:
+    """A spool without images."""
+    return Card(tmp_path / "spool")
 
 
 # A container or a network namespace keeps every filesystem that is mounted when it begins; a card whose power is

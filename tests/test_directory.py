@@ -70,12 +70,6 @@ def site(tmp_path: Path) -> Stick:
     return Stick(tmp_path / "stick")
 
 
-@pytest.fixture
-def card(tmp_path: Path) -> Card:
-    """An empty spool."""
-    return Card(tmp_path / "spool")
-
-
 class TestDirectory(Conformance):
     """The promises that all destinations make."""
 

@@ -101,12 +101,6 @@ def site(tmp_path: Path) -> Iterator[Account]:
 
 
 @pytest.fixture
-def card(tmp_path: Path) -> Card:
-    """An empty spool."""
-    return Card(tmp_path / "spool")
-
-
-@pytest.fixture
 def gallery(site: Account) -> Iterator[ImageKit]:
     """Connected to it."""
     destination = site.connect()

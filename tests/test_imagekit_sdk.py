@@ -32,12 +32,6 @@ def sdk(site: Account) -> Iterator[ImageKit]:
         yield sdk
 
 
-@pytest.fixture
-def card(tmp_path: Path) -> Card:
-    """An empty spool."""
-    return Card(tmp_path / "spool")
-
-
 def test_the_sdk_reads_back_what_we_stored(site: Account, sdk: ImageKit, card: Card) -> None:
     gallery = site.connect()
     image = card.image()

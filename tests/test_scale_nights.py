@@ -37,12 +37,6 @@ def site(service: Scale, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def card(tmp_path: Path) -> Card:
-    """An empty spool."""
-    return Card(tmp_path / "spool")
-
-
-@pytest.fixture
 def labels(site: Server) -> Iterator[scale.Scale]:
     """Connected to it."""
     destination = site.connect()

@@ -46,12 +46,6 @@ def site(service: Scale, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def card(tmp_path: Path) -> Card:
-    """An empty spool."""
-    return Card(tmp_path / "spool")
-
-
-@pytest.fixture
 def sdk(site: Server) -> ScaleClient:
     """The vendor's client, led to the stub."""
     return ScaleClient(TEST_KEY, api_instance_url=f"{site.front.url}/v1")

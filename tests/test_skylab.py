@@ -136,12 +136,6 @@ def site(front: FaultServer, stub: Skylab, tmp_path: Path) -> Studio:
     return Studio(front, stub, tmp_path)
 
 
-@pytest.fixture
-def card(tmp_path: Path) -> Card:
-    """An empty spool."""
-    return Card(tmp_path / "spool")
-
-
 class TestSkylab(OverHttp):
     """The promises that all destinations make."""
 

@@ -93,12 +93,6 @@ def site(original: Original, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def card(tmp_path: Path) -> Card:
-    """An empty spool."""
-    return Card(tmp_path / "spool")
-
-
-@pytest.fixture
 def server(site: Server) -> Iterator[StickyPi]:
     """Connected to it."""
     destination = site.connect()

@@ -41,6 +41,19 @@ def within(table: Table, **bounds: tuple[float, float]) -> None:
             )
 
 
+def require_address(key: str, url: str, example: str, *, instead: str = "") -> None:
+    """Refuse what is not the address of a server; for `__post_init__`.
+
+    `example` is one that is. Names and passwords do not belong in it; `instead` says where they do.
+    """
+    parts = urlsplit(url)
+    if instead and (parts.username or parts.password):
+        raise ValueError(f"{key}: names and passwords do not belong there; use {instead}")
+    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or not is_plain:
+        raise ValueError(f'{key}: {url!r} is not an address such as "{example}"')
+
+
 class Trap(Table, frozen=True):
     """[trap]: which trap this is, and where it hangs."""
 
@@ -236,16 +249,6 @@ class Prune(Table, frozen=True):
         within(self, min_age=(0, 3650 * 86400), keep_free=(0, 10**13))
 
 
-def _require_address(key: str, url: str) -> None:
-    if not url:
-        return
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f'{key}: {url!r} is not an address such as "https://hub.example.org"')
-    if parts.username or parts.password:
-        raise ValueError(f"{key}: names and passwords do not belong there; use username and password_file")
-
-
 def _require_both(username: str, password_file: Path | None) -> None:
     if ":" in username:
         raise ValueError(f"username: {username!r} must not hold a colon")
@@ -288,9 +291,10 @@ class Home(Table, frozen=True):
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         within(self, every=(1, 7 * 86400))
-        _require_address("url", self.url)
-        if self.heartbeat_url != "none":
-            _require_address("heartbeat_url", self.heartbeat_url)
+        for key in ("url", "heartbeat_url"):
+            url = getattr(self, key)
+            if url and (key, url) != ("heartbeat_url", "none"):
+                require_address(key, url, "https://hub.example.org", instead="username and password_file")
         _require_both(self.username, self.password_file)
 
     @property

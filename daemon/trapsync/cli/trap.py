@@ -7,6 +7,8 @@ import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -43,6 +45,21 @@ def _require_no_root(trap: Trap, as_root: bool) -> None:
         )
 
 
+@contextmanager
+def _leaving(code: int) -> Iterator[None]:
+    """Whatever goes wrong is logged, and ends the process at once: its threads would hold it up."""
+    from trapsync import service
+
+    try:
+        yield
+    except TrapsyncError as error:
+        logging.getLogger("trapsync").critical("%s", error)
+        service.leave(code)
+    except Exception:
+        logging.getLogger("trapsync").critical("the daemon failed", exc_info=True)
+        service.leave(code)
+
+
 @click.command()
 @_verbose
 @click.option("--captures", type=click.IntRange(min=0), metavar="N", help="Take no more than N pictures.")
@@ -59,14 +76,8 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     start_logging(verbose)
     _require_no_root(trap, as_root)
     daemon = service.Service.begin(trap.source, captures)
-    try:
+    with _leaving(1):
         daemon.run()
-    except TrapsyncError as error:
-        logging.getLogger("trapsync").critical("%s", error)
-        service.leave(1)
-    except Exception:
-        logging.getLogger("trapsync").critical("the daemon failed", exc_info=True)
-        service.leave(1)
     if daemon.reload:
         left = daemon.captures_left
         options = [flag for flag, given in (("--verbose", verbose), ("--as-root", as_root)) if given]
@@ -91,17 +102,13 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
 
     start_logging(verbose)
     try:
-        _require_no_root(trap, as_root)
-        errand = Errand(trap.settings, trap.source, Duration.parse(deadline))
-        errand.run()
+        seconds = Duration.parse(deadline)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--deadline") from None
-    except TrapsyncError as error:
-        logging.getLogger("trapsync").critical("%s", error)
-        service.leave(3)
-    except Exception:
-        logging.getLogger("trapsync").critical("it failed", exc_info=True)
-        service.leave(3)
+    with _leaving(3):
+        _require_no_root(trap, as_root)
+        errand = Errand(trap.settings, trap.source, seconds)
+        errand.run()
     service.leave(errand.outcome)
 
 

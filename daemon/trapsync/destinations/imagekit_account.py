@@ -3,16 +3,14 @@
 import re
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from trapsync import __version__
 from trapsync.body import Pieces
 from trapsync.clock import utc
-from trapsync.destinations import Finding, Tools
+from trapsync.destinations import Finding, Tools, server
 from trapsync.errors import SettingsError, TrapsyncError, Unauthorised, Unreachable
 from trapsync.http import Answer, Door, retry_after
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Destination, read_secret, within
+from trapsync.quantities import Duration
+from trapsync.settings import read_secret, require_address, within
 
 _UPLOAD = "/api/v1/files/upload"
 _FILES = "/v1/files"
@@ -23,7 +21,7 @@ LARGEST = {"free": 25 << 20, "lite": 40 << 20, "pro": 50 << 20}
 _LONGEST_TAGS, _OUR_TAGS = 500, 100
 
 
-class Settings(Destination, frozen=True, kw_only=True):
+class Settings(server.Settings, frozen=True, kw_only=True):
     """[destinations.NAME] with kind = "imagekit"."""
 
     required: bool = False
@@ -39,7 +37,6 @@ class Settings(Destination, frozen=True, kw_only=True):
     link_life: Duration = Duration(30 * 86400)
     upload_url: str = "https://upload.imagekit.io"
     api_url: str = "https://api.imagekit.io"
-    least_rate: Size = Size(2000)
     patience: Duration = Duration(120)
 
     def __post_init__(self) -> None:
@@ -50,7 +47,7 @@ class Settings(Destination, frozen=True, kw_only=True):
                 "required: must be false, for ImageKit confirms no digest: an image may not leave the card on its word"
             )
         for key in ("url_endpoint", "upload_url", "api_url"):
-            _require_address(key, getattr(self, key))
+            require_address(key, getattr(self, key), "https://ik.imagekit.io/your_id")
         if not re.fullmatch(r"(/[A-Za-z0-9_-]+)*/?", self.folder):
             raise ValueError(
                 f'folder: {self.folder!r} is not a path of letters, digits, - and _, such as "/traps"'
@@ -61,17 +58,7 @@ class Settings(Destination, frozen=True, kw_only=True):
             raise ValueError("tags: are longer than 400 characters together")
         if self.private and not self.sign:
             raise ValueError("sign: must be true, for private files are fetched by signed addresses only")
-        within(self, link_life=(0, 3650 * 86400), least_rate=(1, 10**9), patience=(0.1, 3600))
-
-    def slowest(self) -> float:
-        """As the owner says."""
-        return float(self.least_rate)
-
-
-def _require_address(key: str, url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
-        raise ValueError(f'{key}: {url!r} is not an address such as "https://ik.imagekit.io/your_id"')
+        within(self, link_life=(0, 3650 * 86400), patience=(0.1, 3600))
 
 
 class Account:
@@ -166,17 +153,8 @@ class Account:
 
 
 def _door(url: str, settings: Settings, tools: Tools, bandwidth: int = 0) -> Door:
-    return Door(
-        url,
-        f"trapsync/{__version__}",
-        tools.clock,
-        tools.sleep,
-        bandwidth=bandwidth,
-        parallel=settings.parallel,
-        least_rate=settings.least_rate,
-        patience=settings.patience,
-        asked_to_wait=_asked_to_wait,
-    )
+    limits = {"bandwidth": bandwidth, "patience": settings.patience}
+    return server.door(url, settings, tools, asked_to_wait=_asked_to_wait, **limits)
 
 
 def _asked_to_wait(answer: Answer) -> float:

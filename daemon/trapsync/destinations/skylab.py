@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.parse import urlsplit
 
-from trapsync import __version__, failpoint
+from trapsync import failpoint
 from trapsync.body import FilePiece, opened
-from trapsync.destinations import Alone, Finding, Receipt, Tools
+from trapsync.destinations import Alone, Finding, Receipt, Tools, server
 from trapsync.destinations.skylab_api import Api, Storage, confirmed_md5
 from trapsync.destinations.skylab_jobs import Job, Jobs, Photo, Span
 from trapsync.destinations.skylab_results import Results
@@ -24,13 +24,13 @@ from trapsync.destinations.skylab_rules import photo_name, problem
 from trapsync.errors import Failed, Refused, TrapsyncError, Unreachable
 from trapsync.http import Answer, Door
 from trapsync.image import Image
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Destination, read_secret, within
+from trapsync.quantities import Duration
+from trapsync.settings import read_secret, require_address, within
 
 log = logging.getLogger(__name__)
 
 
-class Settings(Destination, frozen=True, kw_only=True):
+class Settings(server.Settings, frozen=True, kw_only=True):
     """[destinations.NAME] with kind = "skylab"."""
 
     required: bool = False
@@ -42,17 +42,12 @@ class Settings(Destination, frozen=True, kw_only=True):
     download: bool = False
     poll: Duration = Duration(900)
     callback_url: str = ""
-    least_rate: Size = Size(2000)
     patience: Duration = Duration(120)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         super().__post_init__()
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or "@" in parts.netloc:
-            raise ValueError(
-                f'url: {self.url!r} is not an address such as "https://studio.example/api/public/v1"'
-            )
+        require_address("url", self.url, "https://studio.example/api/public/v1")
         if (self.job == "deployment") != bool(self.deployment):
             raise ValueError(
                 'deployment: is the name of the one job that all images go into, and needed with job = "deployment" only'
@@ -61,11 +56,7 @@ class Settings(Destination, frozen=True, kw_only=True):
             raise ValueError(f"deployment: {self.deployment!r} is not a name of letters, digits, ., - and _")
         if self.callback_url and urlsplit(self.callback_url).scheme != "https":
             raise ValueError("callback_url: must begin with https://")
-        within(self, profile=(1, 2**53), poll=(60, 86400), least_rate=(1, 10**9), patience=(0.1, 3600))
-
-    def slowest(self) -> float:
-        """As the owner says."""
-        return float(self.least_rate)
+        within(self, profile=(1, 2**53), poll=(60, 86400), patience=(0.1, 3600))
 
 
 def connect(name: str, settings: Settings, tools: Tools) -> "Skylab":
@@ -92,17 +83,7 @@ class Skylab(Alone):
         self._next: dict[str, float] = {}
 
     def _open(self, url: str) -> Door:
-        settings = self.settings
-        return Door(
-            url,
-            f"trapsync/{__version__}",
-            self._tools.clock,
-            self._tools.sleep,
-            bandwidth=settings.bandwidth,
-            parallel=settings.parallel,
-            least_rate=settings.least_rate,
-            patience=settings.patience,
-        )
+        return server.door(url, self.settings, self._tools, patience=self.settings.patience)
 
     def close(self) -> None:
         """Let connections go."""

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from trapsync import __version__, failpoint
+from trapsync import failpoint
 from trapsync.body import FilePiece, Pieces, multipart, opened
 from trapsync.clock import Clock, iso
-from trapsync.destinations import Alone, Finding, Receipt, Tools, settled
+from trapsync.destinations import Alone, Finding, Receipt, Tools, server, settled
 from trapsync.errors import (
     DeliveryError,
     Failed,
@@ -32,8 +31,8 @@ from trapsync.errors import (
 )
 from trapsync.http import Answer, Door
 from trapsync.image import Image
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Destination, read_secret, within
+from trapsync.quantities import Duration
+from trapsync.settings import read_secret, require_address, within
 from trapsync.stickypi_rules import FIRST_DAY, problem
 
 _TOKEN_LIFE = 86400.0 - 1800.0
@@ -46,31 +45,23 @@ _OLD_FORM = _DATE_FORMS[1]  # what servers of branch main write, and all that th
 Key = tuple[str, datetime]
 
 
-class Settings(Destination, frozen=True, kw_only=True):
+class Settings(server.Settings, frozen=True, kw_only=True):
     """[destinations.NAME] with kind = "stickypi"."""
 
     url: str
     username: str
     password_file: Path
     ca_file: Path | None = None
-    least_rate: Size = Size(2000)
     patience: Duration = Duration(120)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         super().__post_init__()
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f'url: {self.url!r} is not an address such as "https://api.example.org"')
-        if parts.username or parts.password:
-            raise ValueError("url: names and passwords do not belong there; use username and password_file")
+        example = "https://api.example.org"
+        require_address("url", self.url, example, instead="username and password_file")
         if ":" in self.username or not self.username:
             raise ValueError("username: must not be empty, and holds no colon")
-        within(self, least_rate=(1, 10**9), patience=(0.1, 3600))
-
-    def slowest(self) -> float:
-        """As the owner says."""
-        return float(self.least_rate)
+        within(self, patience=(0.1, 3600))
 
 
 def connect(name: str, settings: Settings, tools: Tools) -> "StickyPi":
@@ -90,16 +81,8 @@ class StickyPi(Alone):
         self.name = name
         self.settings = settings
         self._clock = tools.clock
-        self._door = Door(
-            settings.url,
-            f"trapsync/{__version__}",
-            tools.clock,
-            tools.sleep,
-            bandwidth=settings.bandwidth,
-            parallel=settings.parallel,
-            least_rate=settings.least_rate,
-            patience=settings.patience,
-            authorities=settings.ca_file,
+        self._door = server.door(
+            settings.url, settings, tools, patience=settings.patience, authorities=settings.ca_file
         )
         self._tokens = _Tokens(self._door, settings, tools.clock)
         self._absences = _Absences(tools.clock)

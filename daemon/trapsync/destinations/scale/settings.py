@@ -1,15 +1,15 @@
 """What an owner says about Scale AI."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Destination, within
+from trapsync.destinations import server
+from trapsync.quantities import Duration
+from trapsync.settings import require_address, within
 
 GEOMETRIES = ("box", "polygon", "line", "point", "ellipse", "cuboid")
 
 
-class Settings(Destination, frozen=True, kw_only=True):
+class Settings(server.Settings, frozen=True, kw_only=True):
     """[destinations.NAME] with kind = "scale"."""
 
     required: bool = False
@@ -22,7 +22,6 @@ class Settings(Destination, frozen=True, kw_only=True):
     instruction: str = ""
     may_upload: bool = True
     results_every: Duration = Duration(6 * 3600)
-    least_rate: Size = Size(2000)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
@@ -31,9 +30,7 @@ class Settings(Destination, frozen=True, kw_only=True):
             raise ValueError(
                 "required: must be false: a task at Scale is no copy of an image, and proves none"
             )
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
-            raise ValueError(f'url: {self.url!r} is not an address such as "https://api.scale.com/v1"')
+        require_address("url", self.url, "https://api.scale.com/v1")
         if not self.project:
             raise ValueError("project: must not be empty; it is the name of your project in Scale")
         if unknown := set(self.geometries) - set(GEOMETRIES):
@@ -42,8 +39,4 @@ class Settings(Destination, frozen=True, kw_only=True):
             raise ValueError("labels: and geometries must both be given, or both be [] (as the project says)")
         if not self.may_upload and not self.after:
             raise ValueError("may_upload: is false, and no `after` gives addresses: nothing could ever go")
-        within(self, results_every=(60, 30 * 86400), least_rate=(1, 10**9))
-
-    def slowest(self) -> float:
-        """As the owner says."""
-        return float(self.least_rate)
+        within(self, results_every=(60, 30 * 86400))

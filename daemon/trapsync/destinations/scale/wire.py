@@ -13,12 +13,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from trapsync import __version__
 from trapsync.body import FilePiece, Pieces, multipart
-from trapsync.destinations import Tools
+from trapsync.destinations import Tools, server
 from trapsync.destinations.scale.settings import Settings
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable
-from trapsync.http import Answer, Door
+from trapsync.http import Answer
 from trapsync.image import Image
 from trapsync.settings import read_secret
 
@@ -38,15 +37,7 @@ class Wire:
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self.project = settings.project
         self._key_file = settings.api_key_file
-        self._door = Door(
-            settings.url,
-            f"trapsync/{__version__}",
-            tools.clock,
-            tools.sleep,
-            bandwidth=settings.bandwidth,
-            parallel=settings.parallel,
-            least_rate=settings.least_rate,
-        )
+        self._door = server.door(settings.url, settings, tools)
 
     def close(self) -> None:
         """Let connections go."""
