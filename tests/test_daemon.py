@@ -178,6 +178,13 @@ def test_a_catalog_that_is_taken_away_under_the_daemon_ends_it_so_that_the_next_
         assert facts["ledger"]["captured"] == on_card
 
 
+def test_a_command_that_writes_beside_the_daemon_leaves_it_its_catalog(tmp_path: Path) -> None:
+    with daemon.running(tmp_path, camera="simulated") as trap:
+        before = trap.until(lambda facts: facts["ledger"]["captured"] >= 1)["ledger"]["captured"]
+        assert trap.run("retry").returncode == 0
+        trap.until(lambda facts: facts["ledger"]["captured"] > before + 1)
+
+
 def test_sighup_does_not_forget_how_many_pictures_were_asked_for(tmp_path: Path) -> None:
     with daemon.running(tmp_path, camera="simulated", arguments=("--captures", "1")) as trap:
         trap.until(lambda f: f["ledger"]["captured"] == 1)

@@ -2,8 +2,10 @@
 
 import random
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
+from subprocess import check_output
 
 import pytest
 
@@ -66,6 +68,33 @@ def test_after_a_clean_end_and_after_a_kill_no_row_is_looked_at(trap: Trap, look
     start(trap)
     assert trap.ledger() == (9, 8, 1, 0, 0)
     assert looks == []
+
+
+def test_another_process_that_closes_the_catalog_last_leaves_us_our_log(trap: Trap) -> None:
+    trap.catalog.close()
+    start(trap)
+    work(trap)
+    trap.catalog.checkpoint()  # which seals, and so reads the catalog's file
+    ask = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+        "print(*db.execute('SELECT count(*) FROM images').fetchone()); db.close()"
+    )
+
+    def asked() -> int:
+        return int(check_output([sys.executable, "-c", ask, trap.storage.catalog], text=True))
+
+    assert asked() == 8
+    assert trap.catalog.is_there()
+    trap.put(50, seed=50)
+    trap.ingest()
+    assert asked() == 9
+
+
+def test_a_log_that_somebody_took_away_is_missed(trap: Trap) -> None:
+    work(trap)
+    assert trap.catalog.is_there()
+    Path(f"{trap.storage.catalog}-wal").unlink()
+    assert not trap.catalog.is_there()
 
 
 def test_a_bit_that_turned_over_anywhere_is_seen(trap: Trap) -> None:

@@ -51,7 +51,7 @@ class CatalogFile:
         self._db = Database(connection, execute_plugins=False)
         self._seals = seals
         self._path = Path(self._db.execute("PRAGMA database_list").fetchone()[2])
-        self._identity = _identity(self._path)
+        self._in_use: list[tuple[int, int] | None] = []
         self._clock = clock
         self._lock = threading.RLock()
         # What was found damaged while it was in use: only opening it again, elsewhere, helps.
@@ -86,10 +86,11 @@ class CatalogFile:
                     catalog.checkpoint()
         # Damage meets us as a message of SQLite that is no text, or as a column that is missing, too.
         except (sqlite3.DatabaseError, CatalogDamaged, ValueError, LookupError, TypeError) as error:
-            connection.close()
+            catalog._close_files()
             if _is_not_its_fault(error, path):
                 raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
             raise CatalogDamaged(f"{path}: the catalog cannot be used: {error}") from error
+        catalog._in_use = catalog._files()
         return catalog
 
     @classmethod
@@ -134,15 +135,23 @@ class CatalogFile:
             raise CatalogDamaged(f"it is damaged ({problem})")
 
     def is_there(self) -> bool:
-        """Whether the file that is open still has its name: what is written into another is lost."""
-        return _identity(self._path) == self._identity
+        """Whether the files that are open still have their names: what is written into others is lost."""
+        return self._files() == self._in_use
+
+    def _files(self) -> list[tuple[int, int] | None]:
+        return [_identity(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal")]
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close it; what cannot be folded now, is next time."""
         with self._lock:
             with suppress(CatalogError):
                 self.checkpoint()
-            self._db.close()
+            self._close_files()
+
+    def _close_files(self) -> None:
+        self._db.close()
+        if self._seals:
+            self._seals.close()
 
     def close_reader(self) -> None:
         """Close what `open_to_read` opened."""

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from trapsync import failpoint
 
@@ -26,22 +27,41 @@ _FRAME_HEADER = struct.Struct(">I4x8s8x")
 
 
 class PageSeals:
-    """The seals of one catalog. Whoever folds its log says `note` before that, and `renew` after it."""
+    """The seals of one catalog. Whoever folds its log says `note` before that, and `renew` after it.
+
+    To close a file takes every POSIX lock from it that this process holds, those of SQLite too, and the next
+    process that closes the catalog would delete the log under us (sqlite.org/howtocorrupt.html, 2.2). So the
+    catalog, once opened here, stays open until `close`, which comes after SQLite's own.
+    """
 
     def __init__(self, catalog: Path) -> None:
         self._catalog = catalog
         self._log = Path(f"{catalog}-wal")
         self._seals = Path(f"{catalog}-seals")
         self._changed: set[int] | None = set()
+        self._pages: BinaryIO | None = None
+
+    def close(self) -> None:
+        """Let the catalog's file go, once SQLite has."""
+        pages, self._pages = self._pages, None
+        if pages:
+            pages.close()
+
+    def _open_pages(self) -> int:
+        if not self._pages:
+            self._pages = self._catalog.open("rb", buffering=0)
+        return self._pages.fileno()
 
     def hold(self) -> bool:
         """Whether every page has its seal. To be asked before SQLite opens the file, and may change it."""
         try:
-            with self._catalog.open("rb") as pages, self._seals.open("rb") as seals:
-                while chunk := pages.read(_CHUNK):
+            pages, at = self._open_pages(), 0
+            with self._seals.open("rb") as seals:
+                while chunk := os.pread(pages, _CHUNK, at):
                     if _seals_of(chunk) != seals.read(_CHUNK // _PAGE * 4):
                         return False
-                return pages.tell() > 0 and not seals.read(1)
+                    at += len(chunk)
+                return at > 0 and not seals.read(1)
         except OSError:
             return False
 
@@ -67,12 +87,13 @@ class PageSeals:
     def renew(self) -> None:
         """The whole log is in the file: seal what has changed. What cannot be sealed, is not."""
         changed, self._changed = self._changed, None
-        with suppress(OSError), self._catalog.open("rb") as pages:
-            count = os.fstat(pages.fileno()).st_size // _PAGE
+        with suppress(OSError):
+            pages = self._open_pages()
+            count = os.fstat(pages).st_size // _PAGE
             with os.fdopen(os.open(self._seals, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as seals:
                 sealed = os.fstat(seals.fileno()).st_size // 4
                 new = range(1, count + 1) if changed is None else {*changed, *range(sealed + 1, count + 1)}
-                self._seal(pages.fileno(), seals.fileno(), (page for page in new if page <= count))
+                self._seal(pages, seals.fileno(), (page for page in new if page <= count))
                 seals.truncate(4 * count)
                 os.fdatasync(seals.fileno())
                 failpoint.hit("catalog: sealed")
