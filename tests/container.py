@@ -127,6 +127,16 @@ class Container:
             assert self._nspawn.poll() is None, f"it did not boot: {self._console.read_text()}"
             assert time.monotonic() < deadline, f"it does not boot: {self._console.read_text()}"
             time.sleep(0.2)  # another system is to come so far
+        self._pull_the_plug_with_us()
+
+    def _pull_the_plug_with_us(self) -> None:
+        """A test that is killed must not leave it running: the next one's units would have the same cgroups."""
+        script = f"read -r _; kill -KILL {self.pid}"
+        self._heir = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, start_new_session=True)
+
+    def _disinherit(self) -> None:
+        self._heir.kill()
+        self._heir.wait()
 
     def _state(self) -> str:
         return self.says("systemctl", "is-system-running")
@@ -190,12 +200,14 @@ class Container:
         """Whatever is done in the block reboots it; afterwards it is up again."""
         yield
         assert self._nspawn.wait(90) == _REBOOT
+        self._disinherit()
         self._boot()
 
     def close(self) -> None:
         """Pull the plug."""
         if pid := self.pid:
             os.kill(pid, signal.SIGKILL)
+        self._disinherit()
         with suppress(subprocess.TimeoutExpired):
             self._nspawn.wait(20)
         self._nspawn.kill()
@@ -248,9 +260,12 @@ class Userland:
 
 @contextmanager
 def booted(distribution: str, folder: Path) -> Iterator[Container]:
-    """A container that runs until the block ends."""
-    box = Container(folder, distribution)
-    try:
-        yield box
-    finally:
-        box.close()
+    """A container that runs until the block ends. One at a time on this machine: two would share their cgroups."""
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / "booted.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        box = Container(folder, distribution)
+        try:
+            yield box
+        finally:
+            box.close()
