@@ -142,7 +142,7 @@ FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
 def _run_freezing(part: str) -> None:
     """Run the program with one part replaced, and with less patience than a trap has in the field."""
     if part in FREEZING:
-        capturing._GRACE, timetable._PULSE, timetable._PATIENCE = 1.0, 0.2, 3.0
+        capturing._GRACE, timetable._PULSE, timetable._PATIENCE = 1.0, 0.5, 3.0
         setattr(ingesting.Ingesting, "_limit", lambda _self: 3.0)  # noqa: B010
         where, name, instead = FREEZING[part]
         setattr(resolve_name(where), name, instead)

@@ -13,7 +13,7 @@ from trap_bench import Memory, Trap
 from trapsync import failpoint, soundness
 from trapsync.catalog import Catalog
 from trapsync.catalog import file as catalog_file
-from trapsync.catalog.pages import PageSeals
+from trapsync.catalog.pages import PAGE, PageSeals
 
 
 class Killed(BaseException):
@@ -103,15 +103,15 @@ def test_a_bit_that_turned_over_anywhere_is_seen(trap: Trap) -> None:
     seals, content = PageSeals(trap.storage.catalog), trap.storage.catalog.read_bytes()
     assert seals.hold()
     dice = random.Random(1)
-    pages = len(content) // 4096
-    places = [4096 * page + dice.randrange(4096) for page in range(pages) for _ in range(10)]
+    pages = len(content) // PAGE
+    places = [PAGE * page + dice.randrange(PAGE) for page in range(pages) for _ in range(10)]
     for at in places:
         damaged = bytearray(content)
         damaged[at] ^= 1 << dice.randrange(8)
         trap.storage.catalog.write_bytes(damaged)
         assert not seals.hold(), at
     assert len(places) > 300
-    for other in (content[:-1], content[:-4096], content + bytes(4096), b"", content[4096:] + content[:4096]):
+    for other in (content[:-1], content[:-PAGE], content + bytes(PAGE), b"", content[PAGE:] + content[:PAGE]):
         trap.storage.catalog.write_bytes(other)
         assert not seals.hold()
     trap.storage.catalog.write_bytes(content)

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 _HANDFUL = 32  # files that are examined and committed together
 _TICK = 1.0  # seconds between two looks at an inbox that stays empty
-_CALM_TICK = 10.0  # and once it has been empty for a minute
+_CALM_TICK = 30.0  # and once it has been empty for a minute
 _UNTIL_CALM = 60.0  # seconds
 _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go

@@ -41,7 +41,7 @@ _TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 al
 _RHYTHM = 10.0  # seconds: a camera whose next picture is further away than this rests until then
 _ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
 # Seconds between two looks of the pool's threads at their workers: at work, and with nothing to do.
-_AT_WORK, _AT_REST = 0.1, 5.0
+_AT_WORK, _AT_REST = 0.1, 10.0
 _TO_END = 2.0  # seconds for them to end
 _spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
 

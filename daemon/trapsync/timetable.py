@@ -22,7 +22,7 @@ logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 _SOON = 0.1  # seconds after the start until every job runs for the first time
 _PATIENCE = 1800.0  # seconds without a sign of life of a job
-_PULSE = 10.0  # seconds between two signs of life of the scheduler
+_PULSE = 30.0  # seconds between two signs of life of the scheduler
 
 
 class Stopping(BaseException):
@@ -91,7 +91,7 @@ class Timetable:
         """The scheduler's own sign of life: without it no job would ever begin, and none be missed."""
 
         def pulse() -> None:
-            self._board.beat("scheduler", 12 * _PULSE)
+            self._board.beat("scheduler", 4 * _PULSE)
 
         pulse()
         self._scheduler.add_job(pulse, Every(_PULSE), id="pulse", name="pulse")

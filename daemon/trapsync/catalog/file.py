@@ -16,7 +16,7 @@ from typing import Any, Self
 from sqlite_utils import Database
 
 from trapsync import failpoint, soundness
-from trapsync.catalog.pages import PageSeals
+from trapsync.catalog.pages import PAGE, PageSeals
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
 from trapsync.errors import CatalogDamaged, CatalogError
@@ -114,6 +114,7 @@ class CatalogFile:
 
     def _prepare(self) -> None:
         for pragma in (
+            f"page_size={PAGE}",  # of a new file; one that is there keeps its own
             "journal_mode=WAL",
             "synchronous=FULL",
             "journal_size_limit=1048576",

@@ -18,8 +18,9 @@ from typing import BinaryIO
 
 from trapsync import failpoint
 
-_PAGE = 4096  # bytes, as SQLite makes them
-_CHUNK = 256 * _PAGE
+# Bytes. An image by itself touches a dozen pages when it comes and half as many when it goes, each written whole.
+PAGE = 1024
+_CHUNK = 256 * PAGE
 # The write-ahead log: a header with the size of a page and two salts, then frames, each with a header of
 # its own that begins with the number of its page (sqlite.org/fileformat2.html, 4.1).
 _LOG_HEADER = struct.Struct(">8xI4x8s8x")
@@ -58,7 +59,7 @@ class PageSeals:
             pages, at = self._open_pages(), 0
             with self._seals.open("rb") as seals:
                 while chunk := os.pread(pages, _CHUNK, at):
-                    if _seals_of(chunk) != seals.read(_CHUNK // _PAGE * 4):
+                    if _seals_of(chunk) != seals.read(_CHUNK // PAGE * 4):
                         return False
                     at += len(chunk)
                 return at > 0 and not seals.read(1)
@@ -89,7 +90,7 @@ class PageSeals:
         changed, self._changed = self._changed, None
         with suppress(OSError):
             pages = self._open_pages()
-            count = os.fstat(pages).st_size // _PAGE
+            count = os.fstat(pages).st_size // PAGE
             with os.fdopen(os.open(self._seals, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as seals:
                 sealed = os.fstat(seals.fileno()).st_size // 4
                 new = range(1, count + 1) if changed is None else {*changed, *range(sealed + 1, count + 1)}
@@ -101,13 +102,13 @@ class PageSeals:
 
     def _seal(self, pages: int, seals: int, numbers: Iterable[int]) -> None:
         for number in numbers:
-            content = os.pread(pages, _PAGE, _PAGE * (number - 1))
+            content = os.pread(pages, PAGE, PAGE * (number - 1))
             os.pwrite(seals, _seals_of(content), 4 * (number - 1))
 
 
 def _seals_of(pages: bytes) -> bytes:
     view = memoryview(pages)
-    return array("I", (zlib.crc32(view[at : at + _PAGE]) for at in range(0, len(view), _PAGE))).tobytes()
+    return array("I", (zlib.crc32(view[at : at + PAGE]) for at in range(0, len(view), PAGE))).tobytes()
 
 
 def _pages_in(log: Path) -> set[int]:
@@ -122,7 +123,7 @@ def _pages_in(log: Path) -> set[int]:
         if len(header) < _LOG_HEADER.size:
             return pages
         size, salts = _LOG_HEADER.unpack(header)
-        if size != _PAGE:
+        if size != PAGE:
             raise ValueError(f"pages of {size} bytes")
         at = _LOG_HEADER.size
         while len(frame := os.pread(file.fileno(), _FRAME_HEADER.size, at)) == _FRAME_HEADER.size:
@@ -130,5 +131,5 @@ def _pages_in(log: Path) -> set[int]:
             if its_salts != salts:  # left over from an earlier round
                 break
             pages.add(number)
-            at += _FRAME_HEADER.size + _PAGE
+            at += _FRAME_HEADER.size + PAGE
     return pages
