@@ -1,14 +1,19 @@
 """One picture, what is due, and an end by itself: for traps that a timer powers."""
 
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 import daemon
 import drawn
 import hub_server
+import misfortunes
+import owner
 from fake_time import FakeTime
 from trap_bench import Memory, Trap
 from trapsync.errand import Errand, due_destinations
@@ -104,6 +109,100 @@ def test_an_errand_looks_whether_it_is_over_every_second_to_its_end(
     monkeypatch.setattr(one._reserve, "tend", lambda: False)
     one._watch_over()
     assert max(waits) == longest
+
+
+class Timed:
+    """A trap that a timer powers, whose owner pushes settings."""
+
+    def __init__(self, folder: Path) -> None:
+        stick = """
+        [destinations.stick]
+        kind = "directory"
+        path = "stick"
+        every = "1 s"
+        """
+        self.daemon = daemon.Daemon(folder, owner.TRUSTING + stick, camera="simulated")
+        config = self.daemon.config.read_text()
+        self.daemon.config.write_text(config.replace("[camera]", '[camera]\ndeadline = "1 s"'))
+        self.daemon.program = (misfortunes.__file__, "bad")
+        (folder / "stick").mkdir()
+        (folder / "stick" / ".trapsync-destination").touch()
+
+    def power(self) -> int:
+        """The timer has the trap do its errand; the exit code."""
+        command = [sys.executable, *self.daemon.program, "-c", str(self.daemon.config)]
+        command += ["once", "--deadline", "12 s"]
+        return subprocess.run(command, capture_output=True, timeout=60).returncode
+
+    def take(self, data: bytes) -> str:
+        """Bring a document; how it stands then."""
+        document = self.daemon.folder / "document"
+        document.write_bytes(data)
+        self.daemon.run("settings", "take", str(document))
+        return self.state()
+
+    def state(self) -> str:
+        """How it stands with pushed settings, and why."""
+        facts = self.daemon.status()["pushed"]
+        return f"{facts['state']} {facts['code'] or ''}".strip()
+
+
+def test_pushed_settings_stay_after_an_errand_that_went_well_with_them(tmp_path: Path) -> None:
+    trap = Timed(tmp_path)
+    assert trap.power() == 0
+    assert trap.take(owner.settings(1, {"camera": {"quality": 80}})) == "validated"
+    assert trap.power() == 0
+    assert trap.state() == "committed"
+    assert trap.daemon.status()["ledger"]["delivered"] == 2
+
+
+@pytest.mark.parametrize(
+    ("tables", "first", "code"),
+    [
+        ({"camera": {"quality": misfortunes.HANGING}}, 2, "c"),  # camera, or captures: how often it was tried
+        ({"destinations": {"stick": {"parallel": misfortunes.CLOSING}}}, 1, "way_home"),
+        ({"camera": {"quality": misfortunes.CRASHING}}, -9, "starts"),
+    ],
+)
+def test_pushed_settings_go_after_two_errands_that_went_badly_with_them(
+    tmp_path: Path, tables: dict[str, Any], first: int, code: str
+) -> None:
+    trap = Timed(tmp_path)
+    assert trap.power() == 0
+    assert trap.take(owner.settings(1, tables)) == "validated"
+    assert trap.power() == first
+    assert trap.state() == "trial"
+    trap.power()
+    if code == "starts":  # the power was cut: the next one finds it
+        assert trap.state() == "trial"
+        trap.power()
+    assert trap.state().startswith(f"rolled_back {code}")
+    assert trap.power() == 0
+    assert trap.daemon.status()["ledger"]["owed"] == 0
+
+
+def test_settings_that_come_during_an_errand_do_not_cut_it_short(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        home = f"""
+        [home]
+        url = "{hub.url}"
+        username = "{hub.user}"
+        password_file = "password"
+        """
+        trap = daemon.Daemon(
+            tmp_path,
+            daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password) + home + owner.TRUSTING,
+            camera="simulated",
+        )
+        url = f"{hub.url}/pushed/device-{drawn.DEVICE}.settings"
+        document = owner.settings(1, {"camera": {"quality": 80}})
+        assert requests.put(url, document, auth=hub.auth("owner"), timeout=30).status_code == 200
+        done = once(trap)
+        assert done.returncode == 0, done.stderr
+        assert trap.status()["pushed"]["state"] == "validated"
+        done = once(trap)
+        assert (done.returncode, len(hub.stored())) == (0, 2)
+        assert trap.status()["pushed"]["state"] == "committed"
 
 
 def test_a_destination_is_due_when_its_time_has_passed_or_the_clock_went_back(trap: Trap) -> None:

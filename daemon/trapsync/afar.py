@@ -1,7 +1,7 @@
 """Settings from afar in the running daemon: taken, tried, kept or undone; and images that the owner asks for again."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.pushed import InForce, Outcome, PushedSettings
 from trapsync.settings import Settings
 from trapsync.trap import holder, system_clock
-from trapsync.trial import Before, Trial
+from trapsync.trial import Before, Trial, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -113,18 +113,35 @@ class Afar:
         if self._trial is None:
             return
         try:
-            verdict = self._trial.look(overdue)
-            if verdict is None:
-                return
-            if verdict.is_well:
-                self._pushed.commit()
-                self._trial = None
-                log.warning("the trap does well with the new settings: they stay")
-            else:
-                self._pushed.roll_back(verdict.code, verdict.reason)
-                self._begin_again()
+            if verdict := self._trial.look(overdue):
+                self._carry_out(verdict)
         except (CatalogError, StorageError) as error:
             log.error("%s", error)
+
+    def judge_errand(self, overdue: Sequence[str], tried: Container[str]) -> None:
+        """At the end of an errand with settings on trial: keep them if all went well, undo them at the second that did not.
+
+        `tried`: the destinations that it called at.
+        """
+        if self._trial is None:
+            return
+        try:
+            verdict = self._trial.of_errand(overdue, tried)
+            if verdict.is_well or self._pushed.is_last_start():
+                self._carry_out(verdict)
+            else:
+                log.warning("an errand did not go well with the new settings: %s; one more", verdict.reason)
+        except (CatalogError, StorageError) as error:
+            log.error("%s", error)
+
+    def _carry_out(self, verdict: Verdict) -> None:
+        if verdict.is_well:
+            self._pushed.commit()
+            log.warning("the trap does well with the new settings: they stay")
+        else:
+            self._pushed.roll_back(verdict.code, verdict.reason)
+            self._begin_again()
+        self._trial = None
 
     def interrupted(self) -> None:
         """Somebody ends the daemon in the middle of a trial: that says nothing about the settings."""

@@ -37,15 +37,20 @@ class Errand(Service):
 
     def _start(self) -> None:
         self._due = due_destinations(self._catalog, self._destinations, self._clock)
+        self._tried = frozenset(self._due)
         if self.settings.camera.kind == "none":
             self._capturing.give_up()
         self._home.call_now()  # there is no later
         super()._start()
 
-    def _check_parts(self) -> None:
-        super()._check_parts()
+    def _judge(self, overdue: list[str]) -> None:
+        """Settings on trial are judged once it is over."""
         if self._is_over():
+            self._afar.judge_errand(overdue, self._tried)
             self._stop.set()
+
+    def _begin_again(self) -> None:
+        """Settings that came, or came back, are for the next errand: this one has a picture to bring home."""
 
     def _end(self) -> None:
         self.outcome = self._judged()
@@ -62,6 +67,8 @@ class Errand(Service):
         if not self._has_delivered:
             self._has_delivered = True
             self._timetable.run_now("deliver")
+            return False
+        if self._board.awaits("home"):
             return False
         return not any(self._is_busy(destination) for destination in self._destinations)
 

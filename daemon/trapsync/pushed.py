@@ -274,6 +274,10 @@ class PushedSettings:
         with remembered.changing(self._state) as change:
             change.record = replace(change.record, before=before)
 
+    def is_last_start(self) -> bool:
+        """Whether the next start would roll back what is on trial."""
+        return remembered.read(self._state).starts >= _STARTS
+
     def interrupted(self) -> None:
         """A person ends the daemon during a trial: this start does not count."""
         with remembered.changing(self._state) as change:

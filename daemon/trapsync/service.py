@@ -23,7 +23,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from trapsync import afar, durable, pipeline, pushed, systemd, watch
 from trapsync.afar import Afar
@@ -99,12 +99,12 @@ class Service:
         self._threads: list[threading.Thread] = []
 
     @classmethod
-    def begin(cls, source: Path, captures: int | None = None) -> "Service":
-        """The daemon with the settings in force. If some are on trial, this start counts.
+    def begin(cls, source: Path, *more: Any) -> Self:
+        """The daemon with the settings in force; `more` is for whoever makes it. If some are on trial, this start counts.
 
         Settings on trial with which it cannot even be made are rolled back at once.
         """
-        service, begun = afar.begin(source, lambda settings: cls(settings, source, captures))
+        service, begun = afar.begin(source, lambda settings: cls(settings, source, *more))
         service._afar.begun = begun
         return service
 
@@ -280,7 +280,10 @@ class Service:
             log.error("no sign of life from: %s", ", ".join(overdue))
         self._overdue = overdue
         if not self._stop.is_set():
-            self._afar.judge(overdue)
+            self._judge(overdue)
+
+    def _judge(self, overdue: list[str]) -> None:
+        self._afar.judge(overdue)
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay owed."""

@@ -165,8 +165,11 @@ class Camera(Table, frozen=True):
         if not (64 <= width <= 9152 and 64 <= height <= 6944):
             raise ValueError(f"resolution: [{width}, {height}] is not between [64, 64] and [9152, 6944]")
         x, y, w, h = self.zoom
-        if not (0 <= x < 1 and 0 <= y < 1 and 0 < w <= 1 - x and 0 < h <= 1 - y):
-            raise ValueError("zoom: must be [x, y, width, height], fractions inside the sensor (0 to 1)")
+        if not (0 <= x < 1 and 0 <= y < 1 and 0.01 <= w <= 1 - x and 0.01 <= h <= 1 - y):
+            raise ValueError(
+                "zoom: must be [x, y, width, height], fractions inside the sensor (0 to 1), "
+                "width and height 0.01 at least"
+            )
 
 
 class Sensors(Table, frozen=True):

@@ -82,10 +82,10 @@ class Timetable:
                 with suppress(JobLookupError):  # it was just taken from the schedule
                     job.modify(next_run_time=datetime.now(job.next_run_time.tzinfo))
 
-    def end(self, wait: bool = False) -> None:
-        """Begin no job any more; those at work are not waited for, unless `wait` says so."""
+    def end(self) -> None:
+        """Begin no job any more; those at work are not waited for."""
         with suppress(SchedulerNotRunningError):
-            self._scheduler.shutdown(wait)
+            self._scheduler.shutdown(wait=False)
 
     def _add_pulse(self) -> None:
         """The scheduler's own sign of life: without it no job would ever begin, and none be missed."""

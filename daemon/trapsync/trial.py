@@ -6,7 +6,7 @@ offline, or whose camera was broken, is not worse for still being so.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ _OF_EXPECTED = 0.7  # of the images that the cadence promises
 _FAILURES = 3  # of the camera in a row: then the service gives it up too
 _ROUNDS = 3  # until one of them is well: links come and go, and a start takes its time
 _HOME = ""  # home itself, among the names of destinations
+_HOME_ITSELF = "home itself"
 _LATE = 1.2  # jobs come give or take a tenth
 _DENSER = 1.1  # times the bytes of before that are no more than chance
 
@@ -115,9 +116,24 @@ class Trial:
         if since < min(10.0, self.settings.pushed.trial / _LOOKS):
             return None
         self._looked = now
-        if schedule.is_open(self.settings.capture.windows, place(self.settings), local_time(self.clock)):
+        if self._is_time():
             self._awake += since
         return self._worse(overdue) or self._over()
+
+    def of_errand(self, overdue: Sequence[str], tried: Container[str]) -> Verdict:
+        """The verdict on an errand that is over: one picture, and a call at each destination of `tried`."""
+        if worse := self._worse(overdue):
+            return worse
+        count, _ = self.catalog.pictures_since(self._began)
+        if self.before.pictures and not count and self._is_time():
+            return Verdict("captures", "no picture")
+        if closed := [name for name in self._closed() if name in tried or name == _HOME_ITSELF]:
+            return _not_reached(closed)
+        return Verdict("well")
+
+    def _is_time(self) -> bool:
+        """Whether this is a time for pictures."""
+        return schedule.is_open(self.settings.capture.windows, place(self.settings), local_time(self.clock))
 
     def _worse(self, overdue: Sequence[str]) -> Verdict | None:
         """What need not be waited for."""
@@ -168,7 +184,7 @@ class Trial:
         if self.before.pictures and count < max(2, int(_OF_EXPECTED * expected)):
             return Verdict("captures", f"{count} pictures in {self._awake:.0f} s, not {expected:.0f}")
         if closed := self._closed():
-            return Verdict("way_home", f"not reached any more: {', '.join(closed)}")
+            return _not_reached(closed)
         return Verdict("well")
 
     def _closed(self) -> list[str]:
@@ -177,7 +193,7 @@ class Trial:
         owed = {row["name"] for row in self.catalog.destinations() if row["owed"]}
         closed = [name for name in self.before.open if name in owed and heard.get(name) == before.get(name)]
         if self.before.home and heard[_HOME] in (None, before[_HOME]):
-            closed.append("home itself")
+            closed.append(_HOME_ITSELF)
         return closed
 
     def _heard(self) -> dict[str, Any]:
@@ -195,6 +211,10 @@ def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]
     after = {name: table.get("after") or name for name, table in settings.destinations.items()}
     names = [row["name"] for row in rows if row["required"]]
     return tuple(name for name in names if {name, after.get(name, name)} <= reached)
+
+
+def _not_reached(closed: Sequence[str]) -> Verdict:
+    return Verdict("way_home", f"not reached any more: {', '.join(closed)}")
 
 
 def _has_home(settings: Settings) -> bool:

@@ -4,6 +4,7 @@ The slow link is the field's: 10 Mbit/s, 100 ms there and back. Its best is one 
 the same turn. The peer's way is a new connection for each image, one after another.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,13 +42,16 @@ class _Bench:
         folder.mkdir(parents=True)
         certificate = str(receiver.certificate)
         job = Job(way, url, receiver.token, certificate, str(folder), first, images, size, parallel)
-        return images / job.run(self.where)
+        try:
+            return images / job.run(self.where)
+        finally:
+            shutil.rmtree(folder)
 
 
 def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
     """Loopback, then the slow link where one can be made."""
     with running(folder / "loopback-hub", "127.0.0.1", []) as receiver:
-        yield from _loopback(_Bench(receiver, [], folder), rounds, 6 if tiny else 240)
+        yield from _loopback(_Bench(receiver, [], folder), rounds, 6 if tiny else 600)
     if reason := slow_link.missing():
         print(f"deliver: NOT MEASURED over a slow link: {reason}", file=sys.stderr)
         return
@@ -61,7 +65,7 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
 
 def _loopback(bench: _Bench, rounds: int, images: int) -> Iterator[Row]:
     for size in (_SMALL, _LARGE)[: 1 if images < 20 else 2]:
-        n = images if size == _SMALL else images // 4
+        n = images if size == _SMALL else images // 10
         rates: dict[str, list[float]] = {"ours": [], "curl": [], "alone": []}
         asked = 0
         for _ in range(rounds):

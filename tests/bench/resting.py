@@ -45,7 +45,7 @@ password_file = "password"
 _LISTENING = 330.0  # seconds: each job of every five minutes falls into it once
 _CALM = 80.0  # seconds after the first picture until nothing of the start is left, and every part is calm
 _IMAGES = 30  # that may be examined for the CPU of an idle hour
-_BACKLOG = 2000
+_BACKLOG = 10_000
 _BARE = "import requests, sqlite3\nprint(json.dumps({'kb': memory('VmRSS')}))"
 
 

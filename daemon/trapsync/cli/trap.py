@@ -107,7 +107,7 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
         raise click.BadParameter(str(error), param_hint="--deadline") from None
     with _leaving(3):
         _require_no_root(trap, as_root)
-        errand = Errand(trap.settings, trap.source, seconds)
+        errand = Errand.begin(trap.source, seconds)
         errand.run()
     service.leave(errand.outcome)
 
