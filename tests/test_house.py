@@ -70,7 +70,7 @@ DOORS = {
     "gpiozero": {"gpio"},
     "watchdog": {"watch"},
     "pyvips": {"thumbnail"},
-    "piexif": {"exif"},
+    "piexif": {"exif.blocks", "exif.writing"},
     "sqlite_utils": {"catalog.file", "migrations"},
     "apscheduler": {"timetable"},
     "requests": {"http"},
