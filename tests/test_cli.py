@@ -580,9 +580,15 @@ def test_what_the_daemon_meets_is_told(call: Call, trap: bench.Trap, woken: benc
     assert call("deliver").code == 0  # the old error is not told again
 
 
+@pytest.mark.parametrize("draw", [min, max])
 def test_the_command_does_not_wait_for_what_must_wait(
-    call: Call, trap: bench.Trap, woken: bench.Memory
+    call: Call,
+    trap: bench.Trap,
+    woken: bench.Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    draw: Callable[..., float],
 ) -> None:
+    monkeypatch.setattr("trapsync.backoff.random.uniform", draw)
     path = trap.put()
     trap.ingest()
     woken.trouble[Path(path).name] = Failed("the disk of the server is full")

@@ -118,6 +118,19 @@ class Deliveries(CatalogFile):
             )
         return images
 
+    def has_due(self, destination: str, since: float) -> bool:
+        """Whether anything may go there now that has not failed since a moment of this boot's monotonic clock."""
+        return bool(
+            self._query(
+                f"""SELECT 1 FROM deliveries INDEXED BY deliveries_owed
+                    WHERE destination = :destination AND state = 'owed' AND {_MAY_GO}
+                    AND (wait_for IS NULL OR wait_boot != :boot OR wait_until - wait_for < :since) LIMIT 1""",
+                destination=destination,
+                since=since,
+                **self._now(),
+            )
+        )
+
     def mark_delivered(self, destination: str, proofs: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
         """Record confirmed deliveries in one commit: (image id, confirmed digest, detail)."""
         if not proofs:

@@ -155,9 +155,9 @@ def deliver(trap: Trap, destination: str | None) -> int:
     linked.require(trap.settings, trap.source, destination)
     process = holder(trap.settings.storage.state)
     if process:
-        since = trap.clock.wall()
+        since, began = trap.clock.wall(), trap.clock.monotonic()
         by_hand.wake_daemon(process)
-        return _follow_daemon(trap, destination, since)
+        return _follow_daemon(trap, destination, since, began)
     return _deliver_here(trap, destination)
 
 
@@ -180,8 +180,12 @@ def _deliver_here(trap: Trap, destination: str | None) -> int:
     return int(any(turn.trouble or turn.refused or turn.postponed for turn in turns.values()))
 
 
-def _follow_daemon(trap: Trap, destination: str | None, since: float) -> int:
-    """Show how the daemon works it off; end when nothing is due any more, or it meets trouble."""
+def _follow_daemon(trap: Trap, destination: str | None, since: float, began: float) -> int:
+    """Show how the daemon works it off; end when all that is due was tried, or it meets trouble.
+
+    The same moment by the wall clock and by the monotonic one: what failed after it may be due again already, but
+    the daemon's next turn is minutes away.
+    """
     from trapsync.trap import holder
 
     with progress_bar("the daemon delivers") as progress:
@@ -189,7 +193,7 @@ def _follow_daemon(trap: Trap, destination: str | None, since: float) -> int:
         while True:
             with reading(trap) as catalog:
                 rows = [row for row in catalog.destinations() if destination in (None, row["name"])]
-                is_due = any(catalog.due(row["name"], "newest", 1) for row in rows)
+                is_due = any(catalog.has_due(row["name"], began) for row in rows)
             owed = sum(row["owed"] for row in rows)
             progress(owed)
             trouble = [f"{row['name']}: {row['error']}" for row in rows if _failed(row, since)]
