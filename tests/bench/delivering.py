@@ -51,7 +51,7 @@ class _Bench:
 def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
     """Loopback, then the slow link where one can be made."""
     with running(folder / "loopback-hub", "127.0.0.1", []) as receiver:
-        yield from _loopback(_Bench(receiver, [], folder), rounds, 6 if tiny else 600)
+        yield from _loopback(_Bench(receiver, [], folder), rounds, 6 if tiny else 1000)
     if reason := slow_link.missing():
         print(f"deliver: NOT MEASURED over a slow link: {reason}", file=sys.stderr)
         return
@@ -85,7 +85,7 @@ def _loopback(bench: _Bench, rounds: int, images: int) -> Iterator[Row]:
 
 def _slow(bench: _Bench, link: slow_link.SlowLink, rounds: int, tiny: bool) -> Iterator[Row]:
     for size, target, times in ((_SMALL, 0.90, 3.0), (_LARGE, 0.95, 1.35))[: 1 if tiny else 2]:
-        n, few = (4, 2) if tiny else (60, 12) if size == _SMALL else (16, 4)
+        n, few = (4, 2) if tiny else (120, 12) if size == _SMALL else (32, 4)
         rates: dict[str, list[float]] = {"ours": [], "plain": [], "peer": [], "best": []}
         carried = []
         for _ in range(rounds):
