@@ -19,12 +19,13 @@ import hub_server
 from fake_time import FakeTime
 from fault_server import PORTAL
 from trapsync.errors import CatalogError, SettingsError, Unauthorised, Unreachable
-from trapsync.home import Home, Ties, complaint, heartbeat, slots
+from trapsync.home import Home, Ties, heartbeat, slots
 from trapsync.home.rhythm import FIRST, Rhythm
 from trapsync.home.web import LARGEST_DOCUMENT, Web
 from trapsync.quantities import Duration
 from trapsync.settings import Home as HomeSettings
 from trapsync.settings import decode
+from trapsync.ways import complaint
 
 DEVICE = "0a5bb6f4"
 HEAD = b"trapsync-signed-1 0123456789abcdef " + b"ab" * 64 + b"\n"
@@ -536,7 +537,7 @@ def test_somebody_on_site_need_not_wait(script: tuple[type[Scripted], str]) -> N
 def test_without_an_address_there_is_no_home() -> None:
     bench = Bench("")
     bench.live(3600)
-    assert not bench.home.is_on
+    assert not HomeSettings().is_set
     assert bench.memory == {}
 
 

@@ -57,7 +57,7 @@ LAYERS = [
             "failpoint",
         ),
         *("inbox", "quantities", "complaints", "reserve", "signs", "systemd", "account", ""),
-        *("labels", "nights", "stick"),
+        *("labels", "nights", "stick", "ways"),
     ],
 ]
 # The hub stands beside it, on the two lowest layers; only its command leads there.
@@ -274,3 +274,9 @@ def test_a_command_that_needs_little_starts_with_little() -> None:
     assert "click" in loaded
     costly = {"sqlite_utils", "sqlite3", "requests", "apscheduler", "watchdog", "pebble", "astral", "rich"}
     assert not loaded & costly
+
+
+def test_status_loads_nothing_that_sends() -> None:
+    loaded = loaded_by("import trapsync.cli, trapsync.pushed, trapsync.status")
+    assert "sqlite_utils" in loaded
+    assert not loaded & {"requests", "urllib3", "apscheduler", "pebble", "paho"}

@@ -348,7 +348,7 @@ class Service:
             self._timetable.add("resend", 300.0, partial(self._afar.resend, self._catalog))
         if self.settings.prune.enabled:
             self._timetable.add("prune", every, self._prune)
-        if self._home.is_on:
+        if self.settings.home.is_set:
             self._home.recall(self._catalog.facts())
             self._timetable.add("home", self._home.tick_every, self._home.tick)
         for destination in self._destinations:

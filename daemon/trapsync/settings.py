@@ -301,6 +301,11 @@ class Home(Table, frozen=True):
         _require_both(self.username, self.password_file)
 
     @property
+    def is_set(self) -> bool:
+        """Whether there is any way home."""
+        return bool(self.url or self.tell_url or self.mqtt.host)
+
+    @property
     def tell_url(self) -> str:
         """Where heartbeats are posted; empty if nowhere."""
         return "" if self.heartbeat_url == "none" else self.heartbeat_url or self.url

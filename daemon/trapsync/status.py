@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from trapsync import __version__, home, schedule, stick
+from trapsync import __version__, schedule, stick, ways
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
@@ -64,9 +64,9 @@ def snapshot(
     }
     problem = _add_catalog(facts, settings, clock)
     reasons = [problem] if problem else list(_reasons(facts, settings, clock))
-    if with_home and (text := home.complaint(facts["home"], settings.home.every, clock.wall())):
+    if with_home and (text := ways.complaint(facts["home"], settings.home.every, clock.wall())):
         reasons.append(Reason("warning", text))
-    facts["home"] = home.described(facts["home"])
+    facts["home"] = ways.described(facts["home"])
     if pushed is not None:
         facts["pushed"] = pushed
         reasons += _pushed(pushed)
@@ -102,7 +102,7 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["destinations"] = {
         row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
     }
-    known = {"capture", "thumbnails", "times", "bug"} | ({"home"} if _has_home(settings) else set())
+    known = {"capture", "thumbnails", "times", "bug"} | ({"home"} if settings.home.is_set else set())
     facts |= {name: value for name, value in catalog.facts().items() if name in known and value is not None}
 
 
@@ -110,10 +110,6 @@ def _battery(newest: Image | None) -> float | None:
     """Per cent, as the newest image has it; below zero stands for unknown there."""
     level = newest.metadata.get("bat") if newest else None
     return level if level is not None and level >= 0 else None
-
-
-def _has_home(settings: Settings) -> bool:
-    return bool(settings.home.url or settings.home.tell_url or settings.home.mqtt.host)
 
 
 def _newest(image: Image | None, clock: Clock) -> dict[str, Any] | None:

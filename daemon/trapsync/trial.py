@@ -48,7 +48,7 @@ class Before:
         return cls(
             pictures=bool(sizes) and settings.camera.kind != "none" and not capture.get("failures"),
             open=_open(settings, catalog.destinations()),
-            home=_has_home(settings) and _home_reached(facts) is not None,
+            home=settings.home.is_set and _home_reached(facts) is not None,
             bytes_a_day=_bytes_a_day(settings, clock, sum(sizes) / len(sizes) if sizes else 0.0),
         )
 
@@ -215,10 +215,6 @@ def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]
 
 def _not_reached(closed: Sequence[str]) -> Verdict:
     return Verdict("way_home", f"not reached any more: {', '.join(closed)}")
-
-
-def _has_home(settings: Settings) -> bool:
-    return bool(settings.home.url or settings.home.tell_url or settings.home.mqtt.host)
 
 
 def _home_reached(facts: dict[str, Any]) -> float | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trapsync.clock import Clock, iso, utc
+from trapsync.clock import Clock
 from trapsync.errors import TrapsyncError, Unreachable
 from trapsync.home import heartbeat
 from trapsync.home.broker import Broker
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _LOOK = 60.0  # seconds between two looks at the verdict
 _TICK = 10.0  # seconds between two looks at the clock
-_OLD = 3  # intervals after which silence is worth a warning; an owner's table has the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +69,6 @@ class Home:
         if settings.mqtt.host:
             self._broker = Broker(settings.mqtt, device, groups, ties.hand, self._note_broker)
             self._beats = Rhythm(settings.every, clock)
-
-    @property
-    def is_on(self) -> bool:
-        """Whether the settings name any home at all."""
-        return bool(self._web or self._broker)
 
     @property
     def broker(self) -> Broker | None:
@@ -186,26 +180,3 @@ def slots(device: str, groups: Sequence[str]) -> list[str]:
     """The names under which documents for this trap lie on a web server, the most particular first."""
     places = [f"device-{device}", *(f"group-{group}" for group in groups), "all"]
     return [f"{place}.{kind}" for place in places for kind in ("settings", "resend")]
-
-
-def described(ways: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was remembered, for `status`: moments as UTC text."""
-    return {
-        way: {
-            "reached": iso(utc(known["reached"])) if known["reached"] else None,
-            "failing_since": iso(utc(known["since"])) if known["since"] else None,
-            "error": known["error"],
-        }
-        for way, known in ways.items()
-    }
-
-
-def complaint(ways: dict[str, Any], every: float, now: float) -> str | None:
-    """What to warn of, if home has not been reached for a while by any way; None if all is well."""
-    if not ways or any(known["error"] is None for known in ways.values()):
-        return None
-    silent = min(now - (known["reached"] or known["since"]) for known in ways.values())
-    if silent < max(_OLD * every, 3600.0):
-        return None
-    error = next(iter(ways.values()))["error"]
-    return f"no heartbeat went home for {silent / 3600:.0f} h: {error}"
