@@ -36,7 +36,25 @@ def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert time.monotonic() - began < 40  # it did not wait for its deadline
         assert len(hub.stored()) == 1
-        assert trap.status()["ledger"]["delivered"] == 1
+        facts = trap.status()
+        assert facts["ledger"]["delivered"] == 1
+        assert (facts["verdict"], facts["reasons"]) == ("ok", [])  # no daemon runs, and none should
+
+
+def test_a_trap_of_errands_is_asked_for_its_pictures_and_a_daemon_is_missed_again_after_it_ran(
+    tmp_path: Path,
+) -> None:
+    trap = daemon.Daemon(tmp_path, camera="simulated")
+    once(trap)
+    status = trap.run("status").stdout
+    assert "not running: this trap does errands (trapsync once)" in status
+    text = trap.config.read_text().replace("seed = 7", f'seed = 7\nreplay = "{tmp_path / "nowhere"}"')
+    trap.config.write_text(text)
+    assert once(trap).returncode == 2
+    assert any("no pictures" in reason for reason in trap.status()["reasons"])
+    with daemon.running(tmp_path):
+        pass
+    assert any("the daemon is not running" in reason for reason in trap.status()["reasons"])
 
 
 def test_what_earlier_errands_left_goes_with_the_next(tmp_path: Path) -> None:

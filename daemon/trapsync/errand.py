@@ -26,6 +26,8 @@ _BREATH = 5.0  # seconds between two tries of a camera that fails
 class Errand(Service):
     """The daemon for one picture. `outcome` says how it went, once `run` has returned."""
 
+    _is_errand = True
+
     def __init__(self, settings: Settings, source: Path, deadline: float) -> None:
         """`deadline` is in seconds from now. SettingsError as for the daemon."""
         super().__init__(settings, source)

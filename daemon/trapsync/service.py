@@ -65,6 +65,8 @@ _FOR_THE_LOCK = 5.0  # seconds to wait for a command that holds it
 class Service:
     """The daemon. `run` returns when it is told to stop; `reload` says whether to start again."""
 
+    _is_errand = False
+
     def __init__(self, settings: Settings, source: Path, captures: int | None = None) -> None:
         """Check everything that can be wrong in the settings; SettingsError, and nothing was touched.
 
@@ -124,6 +126,7 @@ class Service:
             self._prepare_folders()
             self._catalog = open_catalog(self.settings, self._clock)
             self._catalog.set_fact("bug", None)
+            self._catalog.set_fact("errands", self._is_errand or None)
             self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
             pipeline.tidy(storage.spool, self._device)
             self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})

@@ -102,7 +102,9 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["destinations"] = {
         row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
     }
-    known = {"capture", "thumbnails", "times", "bug"} | ({"home"} if settings.home.is_set else set())
+    known = {"capture", "thumbnails", "times", "bug", "errands"} | (
+        {"home"} if settings.home.is_set else set()
+    )
     facts |= {name: value for name, value in catalog.facts().items() if name in known and value is not None}
 
 
@@ -169,13 +171,15 @@ def _daemon(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[R
             if facts.get("bug")
             else []
         )
+    if facts.get("errands"):  # none should be
+        return []
     return [
         Reason("failing", "the daemon is not running; start it: systemctl start trapsync, or trapsync run")
     ]
 
 
 def _capture(facts: dict[str, Any], settings: Settings, clock: Clock) -> list[Reason]:
-    if settings.camera.kind == "none" or not facts["daemon"]["running"]:
+    if settings.camera.kind == "none" or not (facts["daemon"]["running"] or facts.get("errands")):
         return []
     capture = facts.get("capture") or {"failures": 0, "error": None}
     if capture["failures"] >= 3:
@@ -297,8 +301,14 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("card", f"{disk['free_bytes'] / 1e9:.1f} GB free{days}"),
         ("clock", _clock_line(facts["clock"])),
         *(("home", _home_line(way, known)) for way, known in facts["home"].items()),
-        ("daemon", "running" if facts["daemon"]["running"] else "not running"),
+        ("daemon", _daemon_line(facts)),
     ]
+
+
+def _daemon_line(facts: dict[str, Any]) -> str:
+    if facts["daemon"]["running"]:
+        return "running"
+    return "not running: this trap does errands (trapsync once)" if facts.get("errands") else "not running"
 
 
 def _newest_line(newest: dict[str, Any] | None) -> str:
