@@ -30,6 +30,7 @@ class Memory(Alone):
         self, name: str = "home", *, required: bool = True, batch: int = 100, after: str = ""
     ) -> None:
         self.name = name
+        self.identity = f"memory {name}"
         self.settings = DestinationSettings(
             kind="memory",
             required=required,

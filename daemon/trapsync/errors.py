@@ -17,9 +17,10 @@
         │   └── Unauthorised      … but rarely: the owner has to mend the credentials
         ├── Failed                the destination lives and did not take this image; try it again
         ├── Held                  not yet: the image waits for something on our side
+        ├── NotThere              the destination does not hold what it confirmed once: its proof is withdrawn
         └── Refused               never again, until the owner says retry
 
-The destination decides which of the last five it is. Anything else that is raised is a bug, and loud.
+The destination decides which of the last six it is. Anything else that is raised is a bug, and loud.
 """
 
 
@@ -111,3 +112,7 @@ class Held(DeliveryError):
 
 class Refused(DeliveryError):
     """The destination will never take this image as it is; the text says why."""
+
+
+class NotThere(DeliveryError):
+    """The destination says that it does not hold an image which it confirmed once, or holds other bytes."""

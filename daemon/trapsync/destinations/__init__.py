@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from trapsync.clock import Clock
 from trapsync.errors import DeliveryError, SettingsError, Unauthorised, Unreachable
@@ -32,6 +32,9 @@ KINDS = {
 }
 
 
+WhileAway = Literal["last re-reading", "last confirmation", "nothing"]
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The positive proof: the destination confirmed this digest for this image.
@@ -39,11 +42,15 @@ class Receipt:
     `digest` is what was confirmed (`md5:…` or `sha256:…`, hex). A destination that only gives back what
     it was told, or holds something made of the image, says `echo:` and the image's SHA-256: that it was
     delivered, but no proof by which an image may leave the card. `detail` is what the destination wants
-    remembered with it (an id, a URL).
+    remembered with it (an id, a URL). `at` is the key or path under which the image lies there: it is stored
+    with the delivery, and asked for again, whatever names and layouts the settings say later. `noted` says
+    that a note beside the copy was read (a manifest), and not the copy: no image leaves the card for that.
     """
 
     digest: str
     detail: dict[str, Any] = field(default_factory=dict)
+    at: str = ""
+    noted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +173,42 @@ class Destination(Protocol):
     settings: DestinationSettings
     # How many images one `known` may ask about.
     batch: int
+    # Which place this is, as far as the settings say it: kind, normalised address, account (and project). None
+    # where only the place itself can tell (a folder, by the id in its mark): see `place`.
+    identity: str | None
+    # Whether it keeps images until somebody deletes them. One that keeps them for a while only, or whose answer
+    # costs money, is never asked again about what it confirmed, nor sent that again.
+    keeps: bool
+    # What counts for pruning while it cannot be asked: its last re-reading of the bytes, always (a stick that was
+    # unmounted when it was done); its last confirmation, where capture would stop otherwise (a server); nothing.
+    while_away: WhileAway
+
+    @property
+    def confirm_batch(self) -> int:
+        """How many images one `confirm` may ask about."""
+
+    def place(self) -> str:
+        """Which place this is now, in words that a person knows again. Two places never have the same.
+
+        Raises Unreachable where only the place itself can tell, and is not there.
+        """
 
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask before sending: which of these are there already, by image id.
 
         A Receipt: it is there, byte for byte. A Refused (as a value): something else is there under
         that name. Absent from the answer: send it. Raises Unreachable. Reads no image bytes.
+        """
+
+    def confirm(
+        self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+    ) -> Mapping[int, Receipt | Exception]:
+        """Ask again about images that it confirmed once: the answers are as those of `known`.
+
+        `at` is where each lies, by image id, as its receipt said. No answer may rest on a note: the bytes were
+        read or hashed at the other end. A server whose row could outlive the bytes asks for the stored bytes
+        themselves with `by_bytes`, at a request for each image. Absent from the answer: it is not there any
+        more. Raises Unreachable.
         """
 
     def deliver(self, image: Image, path: Path) -> Receipt:
@@ -188,7 +225,8 @@ class Destination(Protocol):
     def address(self, image: Image, detail: Mapping[str, Any]) -> str | None:
         """Where an image that was delivered here can be fetched by somebody else, for a while at least.
 
-        `detail` is its receipt's. None if it cannot. Raises Unreachable if that has to be asked.
+        `detail` is its receipt's. None if it cannot. Raises Unreachable if that has to be asked, and NotThere
+        when the answer is that it does not hold the image any more.
         """
 
     def addresses(self, image: Image, detail: Mapping[str, Any]) -> Mapping[str, str]:
@@ -206,6 +244,33 @@ class Destination(Protocol):
 
 class Alone:
     """What most destinations share: nothing to tend beyond single images, and no address to give."""
+
+    batch: int
+    identity: str | None = None
+    keeps = True
+    while_away: WhileAway = "last confirmation"
+
+    @property
+    def confirm_batch(self) -> int:
+        """As many as one question may ask about."""
+        return self.batch
+
+    def place(self) -> str:
+        """What the settings say."""
+        assert self.identity, (
+            "a destination without an identity in its settings says itself which place it is"
+        )
+        return self.identity
+
+    def confirm(
+        self, images: Sequence[Image], _at: Mapping[int, str], *, by_bytes: bool = False
+    ) -> Mapping[int, Receipt | Exception]:
+        """What it is known to hold: its word is about bytes that it hashed itself."""
+        return self.known(images)
+
+    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        """As in Destination."""
+        raise NotImplementedError
 
     def tend(self) -> bool:
         """Nothing to do."""

@@ -49,6 +49,8 @@ class Directory(Alone):
 
     # Only manifests are read for it, one per day of images.
     batch = 512
+    identity = None
+    while_away = "nothing"
 
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
@@ -59,6 +61,10 @@ class Directory(Alone):
 
     def close(self) -> None:
         """Nothing is held open between calls."""
+
+    def place(self) -> str:
+        """The folder, by its path: TODO by the id in its mark."""
+        return f"directory {self.settings.path}"
 
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """What the manifests say, as long as the copies have the size recorded there."""

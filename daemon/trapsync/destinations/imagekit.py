@@ -61,6 +61,7 @@ class ImageKit(Alone):
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
         self.settings = settings
+        self.identity = f"imagekit {settings.url_endpoint}"
         self._tools = tools
         self._account = Account(name, settings, tools)
         self._fields = Fields(self._account.ask, may_create=settings.create_fields)

@@ -69,10 +69,12 @@ class Skylab(Alone):
 
     # Each that is there already costs a question of its own.
     batch = 64
+    keeps = False
 
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
         self.settings = settings
+        self.identity = f"skylab {settings.url}, profile {settings.profile}"
         self._tools = tools
         self._door = self._open(settings.url)
         self._storage = Storage(self._open, must_be_safe=settings.url.startswith("https:"))

@@ -81,6 +81,7 @@ class StickyPi(Alone):
         self.name = name
         self.settings = settings
         self._clock = tools.clock
+        self.identity = f"stickypi {settings.url} as {settings.username}"
         self._door = server.door(
             settings.url, settings, tools, patience=settings.patience, authorities=settings.ca_file
         )

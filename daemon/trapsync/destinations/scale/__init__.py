@@ -36,10 +36,12 @@ class Scale(Alone):
 
     # One question; fifty unique ids are three kilobytes of its address.
     batch = 50
+    keeps = False
 
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
         self.settings = settings
+        self.identity = f"scale {settings.url}, project {settings.project}"
         self._tools = tools
         self._wire = Wire(settings, tools)
         self._prefix = settings.prefix or settings.project
