@@ -141,7 +141,7 @@ def test_fields_are_made_once_and_only_where_the_owner_allows_it(site: Account, 
     site.stub.fields = {"temp": "Number", "hum": "Text"}  # the latter is the owner's own
     site.stub.deleted_fields = {"lum"}
     site.connect(create_fields=False).deliver(second, card.path(second))
-    assert site.stub.files[site.connect().place(second).as_posix()].metadata.keys() == {"temp"}
+    assert site.stub.files[site.connect().path_of(second).as_posix()].metadata.keys() == {"temp"}
     gallery = site.connect()
     for number in range(2, 5):
         gallery.deliver(card.image(number), card.path(card.image(number)))
@@ -186,7 +186,7 @@ def test_foreign_paths_stay_apart_although_the_service_makes_them_alike(
     images = [card.put(drawn.trap(seed=n), name, n + 1) for n, name in enumerate(names)]
     for image in images:
         gallery.deliver(image, card.path(image))
-        assert site.stub.files[str(gallery.place(image))].content == card.bytes(image)
+        assert site.stub.files[str(gallery.path_of(image))].content == card.bytes(image)
     assert len(site.stub.files) == len(names)
     assert f"/traps/{drawn.DEVICE}/IMG_0001.JPG" in site.stub.files
     assert len(gallery.known(images)) == len(names)
@@ -505,7 +505,7 @@ def test_an_address_without_end_needs_no_clock(site: Account, card: Card) -> Non
 
 def test_a_public_address_is_plain_where_the_owner_says_so(site: Account, card: Card) -> None:
     gallery, image = site.connect(sign=False), card.image()
-    assert gallery.address(image, {}) == f"https://ik.imagekit.io/demo{gallery.place(image)}?tr=orig-true"
+    assert gallery.address(image, {}) == f"https://ik.imagekit.io/demo{gallery.path_of(image)}?tr=orig-true"
 
 
 def test_the_command_shows_addresses_and_what_they_show(

@@ -58,13 +58,13 @@ def test_we_know_what_the_sdk_stored_as_we_would_have(site: Account, sdk: ImageK
         said = sdk.files.upload(
             file=file,
             file_name=theirs.name,
-            folder=str(gallery.place(theirs).parent),
+            folder=str(gallery.path_of(theirs).parent),
             use_unique_file_name=False,
             overwrite_file=False,
             is_private_file=False,
             tags=["north meadow", drawn.DEVICE, f"sha256-{theirs.sha256}"],
         )
-    assert (said.file_path, said.size) == (str(gallery.place(theirs)), theirs.size)
+    assert (said.file_path, said.size) == (str(gallery.path_of(theirs)), theirs.size)
     assert gallery.known([theirs])[theirs.id] == gallery.deliver(theirs, card.path(theirs))
     stored = [(file.tags[:2], file.folder, file.is_private) for file in site.stub.files.values()]
     assert stored[0] == stored[1]

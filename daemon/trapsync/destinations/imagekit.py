@@ -72,7 +72,7 @@ class ImageKit(Alone):
 
     # --- Where an image belongs -------------------------------------------------------------------------
 
-    def place(self, image: Image) -> PurePosixPath:
+    def path_of(self, image: Image) -> PurePosixPath:
         """The path of an image in the media library: `<folder>/<device>/<date>/<name>`.
 
         The service replaces most characters by an underscore. A foreign path that holds such gets a mark of
@@ -96,7 +96,7 @@ class ImageKit(Alone):
             if self.settings.what == "thumbnail" and not self._copy(image).is_file():
                 found[image.id] = self._without_copy(image)  # no question is spent on it
                 continue
-            place = self.place(image)
+            place = self.path_of(image)
             folders.setdefault(place.parent, {}).setdefault(place.name, []).append(image)
         for folder, wanted in folders.items():
             for row in self._rows(folder, list(wanted)):
@@ -136,7 +136,7 @@ class ImageKit(Alone):
         )
 
     def _receipt(self, image: Image, row: dict[str, Any]) -> Receipt:
-        return Receipt(f"echo:{image.sha256}", {"id": row.get("fileId"), "path": str(self.place(image))})
+        return Receipt(f"echo:{image.sha256}", {"id": row.get("fileId"), "path": str(self.path_of(image))})
 
     # --- Sending ----------------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class ImageKit(Alone):
         """Send one image; whatever is not the exact echo of its place and size is settled by looking."""
         with self._content(image, path) as content:
             self._require_room(content)
-            place = self.place(image)
+            place = self.path_of(image)
             form, kind = multipart(*self._form(image, place), ("file", place.name, "image/jpeg", content))
             try:
                 answer = self._account.upload(form, kind)
@@ -217,7 +217,7 @@ class ImageKit(Alone):
                 return self._settle(image, Failed(f"{answer} to an upload"))
         try:
             row = answer.json(dict)
-            echo, sent = (row.get("filePath"), row.get("size")), (str(self.place(image)), size)
+            echo, sent = (row.get("filePath"), row.get("size")), (str(self.path_of(image)), size)
             if echo == sent:
                 return self._receipt(image, row)
             raise Unreachable(f"{answer.host} confirmed another file: {echo}, not {sent}")
@@ -254,7 +254,7 @@ class ImageKit(Alone):
         return {"image": self._signed(path, UNTOUCHED), "small": self._signed(path, SMALL)}
 
     def _path(self, image: Image, detail: Mapping[str, Any]) -> str:
-        return str(detail.get("path") or self.place(image))
+        return str(detail.get("path") or self.path_of(image))
 
     def _signed(self, path: str, transformation: str) -> str:
         settings = self.settings
