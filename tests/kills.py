@@ -369,6 +369,7 @@ class Torment:
             "owed": 0,
             "quarantined": self._bad,
             "dropped": 0,
+            "lost": 0,
         }
         assert self.trap.stop() == 0
         # 0 lost, 0 damaged: at the hub and on the stick, byte for byte.

@@ -23,6 +23,7 @@ from trapsync.destinations import Destination, Tools, connect
 from trapsync.errors import Failed, Held, Refused, Unreachable
 from trapsync.image import Correction, Evidence, Image
 from trapsync.labels import Label
+from trapsync.linked import registered
 from trapsync.quantities import Duration, Size
 from trapsync.settings import Camera, Capture, Prune, Settings, SimulatedCamera, Storage, Trap
 from trapsync.watch import Patience
@@ -142,7 +143,7 @@ class _Life:
             catalog = trap.open_catalog(self.settings, self.time)
             self._reserve()
             destinations = [*self._connect(), self.odd]
-            catalog.register((d.name, d.settings.kind, d.settings.required) for d in destinations)
+            catalog.register(registered(destinations))
             pipeline.tidy(self.storage.spool, drawn.DEVICE)
             self._capture()
             self._ingest(catalog)
@@ -152,7 +153,7 @@ class _Life:
             self._misfortunes(catalog, destinations)
             self._label(catalog)
             self._stranger()
-            pipeline.prune(catalog, self.storage, self.settings.prune, self.time)
+            pipeline.prune(catalog, self.storage, self.settings.prune, self.time, destinations)
             catalog.set_fact("bug", self.number)
             catalog.close()
 

@@ -29,6 +29,7 @@ from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Receipt
 from trapsync.image import Image
+from trapsync.linked import registered
 from trapsync.quantities import Duration, Size
 from trapsync.settings import Prune, Settings, Storage
 from trapsync.trap import open_catalog
@@ -144,7 +145,7 @@ class Worker:
             self.time.reboot(1000.0)
         self.home = Home(outside / "home")
         self.catalog: Catalog = open_catalog(self._settings, self.time)
-        self.catalog.register([("home", "memory", True)])
+        self.catalog.register(registered([self.home]))
         self._camera, self._patience = Painted(), Patience(0.0)
 
     def capture(self) -> tuple[str, str]:
@@ -170,7 +171,7 @@ class Worker:
     def prune(self) -> None:
         """All that is proven."""
         settings = Prune(enabled=True, min_age=Duration(20), keep_free=Size(10**13))
-        pipeline.prune(self.catalog, self.storage, settings, self.time)
+        pipeline.prune(self.catalog, self.storage, settings, self.time, [self.home])
 
 
 def work(card: Path, outside: Path, boot: int) -> None:

@@ -276,7 +276,14 @@ def test_status_as_json_holds_every_key_that_was_promised(
     assert set(facts) >= {
         *("verdict", "reasons", "ledger", "newest_image", "destinations", "disk", "clock", "daemon"),
     }
-    assert facts["ledger"] == {"captured": 1, "delivered": 1, "owed": 0, "quarantined": 0, "dropped": 0}
+    assert facts["ledger"] == {
+        "captured": 1,
+        "delivered": 1,
+        "owed": 0,
+        "quarantined": 0,
+        "dropped": 0,
+        "lost": 0,
+    }
     assert facts["newest_image"] == {"name": Path(path).name, "age_s": 0.0}
     assert set(facts["disk"]) == {"free_bytes", "days_left"}
     assert facts["disk"]["free_bytes"] > 0

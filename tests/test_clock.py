@@ -802,4 +802,5 @@ def test_killed_for_good_in_the_middle_of_a_correction_no_image_is_lost_and_none
         "owed": 4,
         "quarantined": 0,
         "dropped": 0,
+        "lost": 0,
     }

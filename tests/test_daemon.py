@@ -45,6 +45,7 @@ def test_pictures_taken_are_catalogued_thumbnailed_and_delivered_byte_for_byte(t
                 "owed": 0,
                 "quarantined": 0,
                 "dropped": 0,
+                "lost": 0,
             }
             assert hub.stored() == digests(trap.spool)
             assert trap.stop() == 0
@@ -94,6 +95,7 @@ def test_through_every_fault_of_the_server_each_image_arrives_once_byte_for_byte
                 "owed": 0,
                 "quarantined": 0,
                 "dropped": 0,
+                "lost": 0,
             }
             front.assert_injected()
             assert hub.stored() == digests(trap.spool)

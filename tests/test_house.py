@@ -37,7 +37,7 @@ LAYERS = [
         *("pushed", "pushable", "remembered", "trial", "resend", "afar"),
     ],
     ["pipeline"],
-    ["quarantine"],
+    ["quarantine", "confirmation", "removal"],
     [
         *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),
         *("body", "throttle", "envelope", "overlay", "stickypi_rules", "cameras"),

@@ -97,6 +97,8 @@ def test_an_image_taken_from_the_card_is_dropped_and_owed_again_when_it_comes_ba
     content = path.read_bytes()
     path.unlink()
     trap.ingest()
+    assert trap.ledger() == (1, 0, 1, 0, 0)  # its destination is asked first
+    trap.deliver(home)
     assert trap.ledger() == (1, 0, 0, 0, 1)
     path.write_bytes(content)
     trap.ingest()

@@ -136,8 +136,8 @@ def test_an_image_that_its_destination_lost_is_owed_and_kept_when_it_is_put_back
     (image,) = trap.catalog.on_card(0, 9)
     trap.prune()
     home.stored.clear()
-    trap.catalog.owe_again("home", [image.id])
-    assert trap.ledger() == (1, 0, 1, 0, 0)
+    trap.catalog.withdraw_proofs("home", [image.id])
+    assert trap.catalog.ledger().lost == 1
     (trap.storage.spool / path).write_bytes(content)
     trap.ingest()
     assert trap.prune() == 0
@@ -231,14 +231,19 @@ def test_safe_images_younger_than_the_least_age_go_rather_than_that_capture_stop
     trap.deliver(home)
     settings = Prune(enabled=True, min_age=Duration(10**6), keep_free=Size(0))
     free = pipeline.free_bytes(trap.storage.spool)
-    assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, soon=0) == 0
-    assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, soon=2 * free) == 20
+    assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, trap.destinations, soon=0) == 0
+    assert (
+        pipeline.prune(trap.catalog, trap.storage, settings, trap.time, trap.destinations, soon=2 * free)
+        == 20
+    )
 
 
 def test_what_is_foreseen_takes_no_image_without_proof(trap: Trap) -> None:
     fill(trap, 3, Memory())
     settings = Prune(enabled=True, min_age=Duration(0), keep_free=Size(0))
-    assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, soon=10**15) == 0
+    assert (
+        pipeline.prune(trap.catalog, trap.storage, settings, trap.time, trap.destinations, soon=10**15) == 0
+    )
     assert len(trap.on_card()) == 3
 
 

@@ -10,10 +10,11 @@ import drawn
 from fake_time import FakeTime
 from trapsync import pipeline
 from trapsync.catalog import Catalog
-from trapsync.destinations import Alone, Finding, Receipt
+from trapsync.destinations import Alone, Destination, Finding, Receipt
 from trapsync.errors import DamagedImage
 from trapsync.examine import examine
 from trapsync.image import Found, Image
+from trapsync.linked import registered
 from trapsync.quantities import Duration, Size
 from trapsync.settings import Destination as DestinationSettings
 from trapsync.settings import Prune, Storage
@@ -106,9 +107,11 @@ class Trap:
         self.patience = Patience(self.settle)
         self.examined: list[str] = []
         self.catalog = Catalog.open(self.storage.catalog, self.time)
+        self.destinations: Sequence[Destination] = ()
 
-    def register(self, *destinations: Memory) -> None:
-        self.catalog.register((d.name, d.settings.kind, d.settings.required) for d in destinations)
+    def register(self, *destinations: Destination) -> None:
+        self.destinations = destinations
+        self.catalog.register(registered(destinations))
 
     def put(self, second: int = 0, *, seed: int = 1, path: str | None = None) -> str:
         """Another program puts a good image into the spool; its path there."""
@@ -127,13 +130,14 @@ class Trap:
     def _examiner(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
         return examiner(self.storage.spool, self.examined)(files)
 
-    def deliver(self, destination: Memory, hands: pipeline.Hands = in_turn) -> pipeline.Turn:
+    def deliver(self, destination: Destination, hands: pipeline.Hands = in_turn) -> pipeline.Turn:
         return pipeline.deliver(self.catalog, destination, self.storage.spool, self.time, hands)
 
     def prune(self, **settings: object) -> int:
         """Prune as if the card were full, whatever the age of images, unless told otherwise."""
         wanted = {"enabled": True, "min_age": Duration(0), "keep_free": Size(10**13)} | settings
-        return pipeline.prune(self.catalog, self.storage, Prune(**wanted), self.time)  # type: ignore[arg-type]
+        limits = Prune(**wanted)  # type: ignore[arg-type]
+        return pipeline.prune(self.catalog, self.storage, limits, self.time, self.destinations)
 
     def restart(self, *, reboot: bool = False) -> None:
         """The daemon starts anew, perhaps after a reboot; what it held in memory is gone."""
@@ -144,14 +148,14 @@ class Trap:
         self.patience = Patience(self.settle)
 
     def ledger(self) -> tuple[int, int, int, int, int]:
-        """captured, delivered, owed, quarantined, dropped: held to the accounting identity."""
+        """captured, delivered, owed, quarantined, dropped (or lost): held to the accounting identity."""
         one = self.catalog.ledger()
-        assert one.captured == one.delivered + one.owed + one.quarantined + one.dropped
+        assert one.captured == one.delivered + one.owed + one.quarantined + one.dropped + one.lost
         # It is told from the tallies, so those must be what a count would be.
         assert sorted(self.catalog._db.execute(_COUNTED).fetchall()) == sorted(
             self.catalog._db.execute("SELECT * FROM tallies WHERE n != 0").fetchall()
         )
-        return one.captured, one.delivered, one.owed, one.quarantined, one.dropped
+        return one.captured, one.delivered, one.owed, one.quarantined, one.dropped + one.lost
 
     def on_card(self) -> set[str]:
         """The images in the spool, by path."""

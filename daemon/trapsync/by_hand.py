@@ -14,7 +14,7 @@ from trapsync.destinations import Destination, Tools
 from trapsync.errors import StorageError
 from trapsync.hands import ManyHands
 from trapsync.inbox import Inbox
-from trapsync.linked import connect_some
+from trapsync.linked import connect_some, registered
 from trapsync.processes import Examiners
 from trapsync.settings import Settings
 from trapsync.watch import Patience
@@ -53,7 +53,7 @@ def deliver(
 
     The caller holds the trap's lock. `progress` gets the number of images still owed to all of them.
     """
-    bench.catalog.register((d.name, d.settings.kind, d.settings.required) for d in bench.destinations)
+    bench.catalog.register(registered(bench.destinations))
     ingest(bench)
     return {
         destination.name: pipeline.deliver(

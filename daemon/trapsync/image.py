@@ -111,7 +111,8 @@ class Image:
     `path` is relative to the spool, with forward slashes. `device` and `taken` (UTC) come from the
     file name and are None for a foreign one. `metadata` has the keys of the Sticky Pi `images` table
     (`device_version temp hum bat lum lat lng alt but`) as far as the file holds them, and standard
-    tags under their EXIF names. Digests are lower-case hex of the whole file.
+    tags under their EXIF names. Digests are lower-case hex of the whole file; `picture` is the SHA-256 of the
+    file without its EXIF, of an image whose time was, or is to be, put right.
     """
 
     path: str
@@ -123,6 +124,7 @@ class Image:
     metadata: dict[str, Any] = field(default_factory=dict)
     evidence: Evidence | None = None
     id: int = 0
+    picture: str = ""
 
     @property
     def name(self) -> str:

@@ -135,6 +135,15 @@ def is_exif(marker: int, payload: bytes | bytearray) -> bool:
     return marker == _APP1 and payload[:6] == EXIF_SIGNATURE
 
 
+def without_exif(jpeg: bytes) -> Iterator[memoryview]:
+    """All of a JPEG behind its first two bytes, but for the segments that hold EXIF. Raises as `segments`."""
+    whole = memoryview(jpeg)
+    for segment in segments(jpeg):
+        if not is_exif(segment.marker, jpeg[segment.payload : segment.end]):
+            yield whole[segment.start : segment.end]
+    yield whole[segment.end :]
+
+
 class PictureData:
     """The walk through everything behind the header, in as many pieces as it comes in.
 

@@ -1,19 +1,23 @@
 """Destinations as a trap uses them: linked to the catalog, where they keep notes, and to one another."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trapsync.catalog import Catalog
+from trapsync.catalog.rows import Registered
 from trapsync.destinations import Destination, Tools, check_order, connect
-from trapsync.errors import DeliveryError, SettingsError
+from trapsync.errors import DeliveryError, NotThere, SettingsError
 from trapsync.image import Image
 from trapsync.labels import Label
 from trapsync.pipeline import free_bytes
 from trapsync.settings import Settings, Storage
 from trapsync.trap import zone
+
+log = logging.getLogger(__name__)
 
 # The catalog is opened when the settings have been found to be well: later than destinations are made.
 OpenCatalog = Callable[[], Catalog]
@@ -91,6 +95,11 @@ def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCat
     return list(connected.values())
 
 
+def registered(destinations: Iterable[Destination]) -> list[Registered]:
+    """The destinations as the catalog knows them."""
+    return [Registered(d.name, d.settings.kind, d.settings.required, d.identity) for d in destinations]
+
+
 def thumbnails_of(settings: Settings) -> Path:
     """The folder of the small copies; no path at all where none are made."""
     return settings.storage.thumbnails if settings.ingest.thumbnails else Path()
@@ -139,6 +148,14 @@ def _room(storage: Storage) -> int:
 def _address(
     connected: dict[str, Destination], catalog: OpenCatalog, previous: str, image: Image
 ) -> str | None:
-    """Where an image can be fetched at the destination before; None if that has not confirmed it."""
+    """Where an image can be fetched at the destination before; None if that has not confirmed it.
+
+    Should that say that it does not have it any more, its proof is withdrawn.
+    """
     detail = catalog().receipt(previous, image.id) if previous else None
-    return None if detail is None else connected[previous].address(image, detail)
+    try:
+        return None if detail is None else connected[previous].address(image, detail)
+    except NotThere as error:
+        log.error("%s does not have %s any more: %s; its proof is withdrawn", previous, image.name, error)
+        catalog().withdraw_proofs(previous, [image.id])
+        return None

@@ -219,3 +219,60 @@ CREATE TABLE labels (
 ) STRICT;
 """
     )
+
+
+@migrations()
+def m005_places(db: Database) -> None:
+    """Proofs belong to places; when they were last confirmed; what became of images that a place lost."""
+    db.executescript(
+        """
+-- A row is a place that the table [destinations.NAME] of the config file stands for, or stood for once: another
+-- server, account or folder under the old name is another row. Deliveries, notes and labels have its `key`.
+ALTER TABLE destinations RENAME TO destinations_of_names;
+CREATE TABLE destinations (
+    key TEXT PRIMARY KEY,           -- the name; of a later place under the same name: NAME@2, NAME@3, …
+    name TEXT NOT NULL,
+    place TEXT,                     -- which place it is (`Destination.place`); NULL: not known yet
+    current INTEGER NOT NULL,       -- 1: the place that the name stands for; 0: that it stood for before
+    kind TEXT NOT NULL,
+    required INTEGER NOT NULL,
+    active INTEGER NOT NULL,        -- 0: no longer in the config file, or no longer this place
+    attempts INTEGER NOT NULL DEFAULT 0, -- that failed in a row
+    wait_boot TEXT,                 -- back-off: until `wait_until` on that boot's monotonic clock,
+    wait_until REAL,
+    wait_for REAL,                  -- or this long after the next boot; NULL: may go at once
+    error TEXT,                     -- the last error; NULL: the last attempt was well
+    error_at REAL,
+    delivered_at REAL,              -- the last confirmed delivery
+    asked_at REAL                   -- when it was last asked again about a slice of what it confirmed
+) STRICT;
+INSERT INTO destinations (key, name, current, kind, required, active, attempts, wait_boot, wait_until, wait_for,
+        error, error_at, delivered_at)
+    SELECT name, name, 1, kind, required, active, attempts, wait_boot, wait_until, wait_for,
+        error, error_at, delivered_at FROM destinations_of_names;
+DROP TABLE destinations_of_names;
+CREATE UNIQUE INDEX destinations_current ON destinations (name) WHERE current = 1;
+CREATE UNIQUE INDEX destinations_places ON destinations (name, place) WHERE place IS NOT NULL;
+
+ALTER TABLE deliveries ADD COLUMN lies_at TEXT;      -- delivered: the key or path under which it lies there
+-- When the place last confirmed the image's digest, by the wall clock (for people, and to choose who is asked next)
+-- and by the monotonic clock of a boot (to count a day). NULL: not since it was delivered, or not since proofs
+-- belong to places: then it is asked before the image may leave the card.
+ALTER TABLE deliveries ADD COLUMN confirmed_at REAL;
+ALTER TABLE deliveries ADD COLUMN confirmed_boot TEXT; -- the beginning of the boot's id
+ALTER TABLE deliveries ADD COLUMN confirmed_mono REAL;
+ALTER TABLE deliveries ADD COLUMN acknowledged_at REAL; -- refused, off the card: the owner has seen it
+
+-- `gone_why` may be 'lost': pruned, and then no destination that must have it holds it any more.
+-- `unasked` is 1 when it was pruned on the last word of a server that could not be asked; `acknowledged_at`: the
+-- owner has seen that it was dropped, lost or in conflict, and is off the card; `picture` is the SHA-256 of the
+-- file without its EXIF, where its time is, or was, to be put right.
+ALTER TABLE images ADD COLUMN unasked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE images ADD COLUMN acknowledged_at REAL;
+ALTER TABLE images ADD COLUMN picture TEXT;
+CREATE INDEX images_unasked ON images (id) WHERE unasked = 1;
+-- Off the card though pending: their destinations are asked for them before they are dropped.
+CREATE INDEX images_missing ON images (id) WHERE state = 'owed' AND gone_at IS NOT NULL;
+CREATE INDEX images_of_bytes ON images (sha256) WHERE boot_id IS NULL; -- of other programs, whose files are renamed
+"""
+    )

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,13 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from trapsync import __version__, backoff, durable, exif, failpoint
+from trapsync import __version__, backoff, confirmation, durable, exif, failpoint, removal
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
 from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
-from trapsync.examine import thumbnail_paths
-from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName, place_of
+from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName
 from trapsync.quarantine import is_text, quarantine, stuck
 from trapsync.settings import Prune, Settings, Storage, Trap
 from trapsync.watch import Patience, look, walk
@@ -164,7 +163,9 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
     This, not the observer, is what finds every file. Files that somebody took away are forgotten. Damaged
     ones that could not be moved are offered again when the daemon begins anew, and not before.
     """
-    spool, offered, seen, closed = storage.spool, 0, set(), []
+    spool, seen, closed = storage.spool, set(), []
+    new: list[tuple[int, int]] = []
+    unseen: list[tuple[str, dict[str, tuple[int, int]]]] = []
     is_stuck = stuck(catalog, storage)
     for folder, files in walk(spool):
         if files is None:
@@ -175,12 +176,16 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
         for found in files:
             if known.pop(found.name, None) != (found.size, found.mtime_ns) and not is_stuck(found):
                 offer(found.path)
-                offered += 1
-        _forget(catalog, spool, folder, known)
-    for folder in set(catalog.folders()) - seen:
-        if not f"{folder}/".startswith(tuple(closed)):
-            _forget(catalog, spool, folder, catalog.known_in(folder))
-    return offered
+                new.append((found.size, found.mtime_ns))
+        if known:
+            unseen.append((folder, known))
+    gone = [folder for folder in set(catalog.folders()) - seen if not f"{folder}/".startswith(tuple(closed))]
+    unseen += [(folder, catalog.known_in(folder)) for folder in gone]
+    # What may just lie elsewhere now, in a folder that was renamed, is forgotten when that was examined.
+    moved = set(new)
+    for folder, known in unseen:
+        _forget(catalog, spool, folder, [name for name, what in known.items() if what not in moved])
+    return len(new)
 
 
 def _forget(catalog: Catalog, spool: Path, folder: str, names: Iterable[str]) -> None:
@@ -190,8 +195,8 @@ def _forget(catalog: Catalog, spool: Path, folder: str, names: Iterable[str]) ->
     """
     paths = [f"{folder}/{name}" if folder else name for name in names]
     paths = [path for path in paths if look(spool, path) is None]
-    if paths and (lost := catalog.forget_files(paths)):
-        log.warning("%d images vanished from the card: somebody or something removed their files", lost)
+    if paths and (gone := catalog.forget_files(paths)):
+        log.warning("%d images are not on the card any more: somebody or something removed their files", gone)
 
 
 def ingest(
@@ -230,11 +235,20 @@ def ingest(
             quarantine(catalog, storage, found, str(outcome))
             patience.forget(found.path)
             result.damaged += 1
+    _forget_moved(catalog, storage.spool, whole)
     # One commit for all of them: flushes are what a card is slow at.
     result.new = catalog.add(whole) if whole else 0
     for found, _ in whole:
         patience.forget(found.path)
     return result
+
+
+def _forget_moved(catalog: Catalog, spool: Path, examined: Iterable[tuple[Found, Image]]) -> None:
+    """Files that lie under another path now: then the new one is the same image's, and no other image."""
+    for found, image in examined:
+        others = [path for path in catalog.paths_of(image) if path != found.path]
+        if moved := [path for path in others if _look(spool, path) is None]:
+            catalog.forget_files(moved, "moved")
 
 
 def _look(spool: Path, path: str) -> Found | None:
@@ -276,15 +290,16 @@ def deliver(
     turn = Turn()
     send = partial(_send, destination, spool)
     try:
+        confirmation.settle_place(catalog, destination)
         while images := _due(catalog, destination, destination.batch):
             progress()
             # Ask before sending: it may have arrived although we were never told.
-            known = destination.known(images)
+            known = confirmation.one_by_one(destination.known, images)
             _settle(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
 
-            # Send the rest. Once the destination is out of reach no further image is begun, but those
-            # in flight may still arrive, and are marked.
-            unsent = [image for image in images if image.id not in known]
+            # Send the rest, of each identity one. Once the destination is out of reach no further image is begun,
+            # but those in flight may still arrive, and are marked.
+            unsent = _one_of_each_identity(image for image in images if image.id not in known)
             going = _while_first(catalog, destination, images, unsent, turn)
             for outcomes in _handfuls(_watched(hands(send, going), turn), clock):
                 progress()
@@ -298,6 +313,14 @@ def deliver(
         turn.trouble = trouble
         _back_off(catalog, destination, trouble)
     return turn
+
+
+def _one_of_each_identity(images: Iterable[Image]) -> list[Image]:
+    """Two of one name are never on their way at once: the second is asked about, and sent, after the first."""
+    first: dict[str, Image] = {}
+    for image in images:
+        first.setdefault(image.place.casefold(), image)
+    return list(first.values())
 
 
 def _due(catalog: Catalog, destination: Destination, limit: int) -> list[Image]:
@@ -370,7 +393,7 @@ def _settle(
     """
     some = list(outcomes)
     bugs = []
-    proofs = [(image.id, one.digest, one.detail) for image, one in some if isinstance(one, Receipt)]
+    proofs = [confirmation.proof(image, one) for image, one in some if isinstance(one, Receipt)]
     turn.delivered += len(proofs)
     with catalog.together():
         catalog.mark_delivered(destination.name, proofs)
@@ -381,8 +404,7 @@ def _settle(
                 case Refused():
                     _refuse(catalog, destination, turn, image, str(outcome))
                 case Held() | FileNotFoundError():
-                    _hold(catalog, destination, image, outcome)
-                    turn.postponed += 1
+                    _hold(catalog, destination, turn, image, outcome)
                 case _:
                     _try_again(catalog, destination, turn, image, str(outcome) or repr(outcome))
                     bugs += [] if isinstance(outcome, Failed) else [outcome]
@@ -396,12 +418,23 @@ def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image
     turn.refused += 1
 
 
-def _hold(catalog: Catalog, destination: Destination, image: Image, cause: Held | FileNotFoundError) -> None:
-    """Something on our side is not there yet: no attempt was made, and the image waits."""
+def _hold(
+    catalog: Catalog, destination: Destination, turn: Turn, image: Image, cause: Held | FileNotFoundError
+) -> None:
+    """Something on our side is not there yet: no attempt was made, and the image waits.
+
+    Not for a file that left the card: its destination was asked, and does not have it.
+    """
+    is_dropped = catalog.let_go(destination.name, image.id)
+    if is_dropped is not None:
+        if is_dropped:
+            log.warning("%s left the card before it was delivered: who removed it?", image.path)
+        return
     reason = str(cause) if isinstance(cause, Held) else "its file is not on the card"
     longest = destination.settings.retry_longest
     wait = cause.wait if isinstance(cause, Held) and cause.wait else longest
     catalog.postpone(destination.name, image.id, reason, min(wait, longest))
+    turn.postponed += 1
 
 
 def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
@@ -429,44 +462,37 @@ def _back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) 
 # ── Prune ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def prune(catalog: Catalog, storage: Storage, settings: Prune, clock: Clock, soon: int = 0) -> int:
+def prune(
+    catalog: Catalog,
+    storage: Storage,
+    settings: Prune,
+    clock: Clock,
+    destinations: Sequence[Destination],
+    soon: int = 0,
+    progress: Callable[[], object] = lambda: None,
+) -> int:
     """Free space on the card by removing images with positive proof, oldest first; how many went.
 
     Only as far as `prune.keep_free` asks, and none younger than `prune.min_age`. But before capture would
-    have to stop, they make room for the `soon` bytes that are foreseen, whatever their age. The mark in
-    the catalog is durable before a file goes; what a crash left half done is finished first.
+    have to stop, they make room for the `soon` bytes that are foreseen, whatever their age. Each destination that
+    must have an image is asked for it once more within the day before it goes. The mark in the catalog is
+    durable before a file goes; what a crash left half done is finished first.
     """
-    removed = remove_leaving(catalog, storage)
-    for wanted, older_than in (
-        (int(settings.keep_free), clock.wall() - settings.min_age),
-        (storage.min_free + soon, math.inf),
+    removed = removal.remove_leaving(catalog, storage).removed
+    for wanted, older_than, is_urgent in (
+        (int(settings.keep_free), clock.wall() - settings.min_age, False),
+        (storage.min_free + soon, math.inf, True),
     ):
+        choice = removal.Choice(catalog, destinations, older_than, is_urgent)
         while free_bytes(storage.spool) < wanted:
-            images = catalog.prunable(older_than, limit=16)
+            progress()
+            images = choice.next_images()
             if not images:
                 break
-            catalog.mark_pruned([image.id for image in images])
-            removed += remove_leaving(catalog, storage)
+            catalog.mark_pruned([image.id for image in images], choice.unasked)
+            left = removal.remove_leaving(catalog, storage)
+            removed += left.removed
+            if not left.freed:  # hard links, or a folder that lets nothing go: more of it would not help
+                break
+            choice.stuck |= {image.id for image in images} if left.stuck else set()
     return removed
-
-
-def remove_leaving(catalog: Catalog, storage: Storage) -> int:
-    """Remove the files that are marked, if they still are the bytes that were proven, or corrected.
-
-    One that cannot be removed stays marked, and keeps no other back.
-    """
-    gone = []
-    for found in catalog.pruned_files():
-        try:
-            if look(storage.spool, found.path) == found:
-                (storage.spool / found.path).unlink(missing_ok=True)
-                failpoint.hit("prune: removed")
-                for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
-                    thumbnail.unlink(missing_ok=True)
-                    failpoint.hit("prune: small copy removed")
-        except (OSError, StorageError) as error:
-            log.error("it cannot be removed: %s", error)
-        else:
-            gone.append(found.path)
-    catalog.forget_pruned(gone)
-    return len(gone)

@@ -25,20 +25,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Self
 
-from trapsync import afar, durable, pipeline, pushed, systemd, watch
+from trapsync import afar, confirmation, durable, pipeline, pushed, systemd, watch
 from trapsync.afar import Afar
 from trapsync.bell import Bell
 from trapsync.capturing import Capturing, Wanted
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
 from trapsync.device import device_id
-from trapsync.errors import CatalogError, StorageError, TrapsyncError
+from trapsync.errors import CatalogError, StorageError, TrapsyncError, Unreachable
 from trapsync.hands import ManyHands, SignsOfTurn
 from trapsync.home import Home, Ties
 from trapsync.inbox import Inbox
 from trapsync.ingesting import Ingesting
 from trapsync.led import Led, Word
-from trapsync.linked import connect_all
+from trapsync.linked import connect_all, registered
 from trapsync.processes import CameraProcess, Examiners
 from trapsync.reserve import Reserve
 from trapsync.sensors import Sensors
@@ -93,7 +93,7 @@ class Service:
         self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
         self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
-        self._timetable = Timetable(len(self._destinations) + 5, self._board, self._stop, self._tell)
+        self._timetable = Timetable(len(self._destinations) + 6, self._board, self._stop, self._tell)
         self._afar = Afar(settings, source, self._clock, self._begin_again, self._timetable.run_now)
         self._home = Home(
             settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
@@ -127,7 +127,7 @@ class Service:
             self._catalog = open_catalog(self.settings, self._clock)
             self._catalog.set_fact("bug", None)
             self._catalog.set_fact("errands", self._is_errand or None)
-            self._catalog.register((d.name, d.settings.kind, d.settings.required) for d in self._destinations)
+            self._catalog.register(registered(self._destinations))
             pipeline.tidy(storage.spool, self._device)
             self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
             self._make_rooms()
@@ -351,6 +351,7 @@ class Service:
             self._timetable.add("resend", 300.0, partial(self._afar.resend, self._catalog))
         if self.settings.prune.enabled:
             self._timetable.add("prune", every, self._prune)
+        self._timetable.add("ask again", 3600.0, self._ask_again)
         if self.settings.home.is_set:
             self._home.recall(self._catalog.facts())
             self._timetable.add("home", self._home.tick_every, self._home.tick)
@@ -367,10 +368,23 @@ class Service:
     def _prune(self) -> None:
         settings = self.settings
         removed = pipeline.prune(
-            self._catalog, settings.storage, settings.prune, self._clock, self._next_hour()
+            *(self._catalog, settings.storage, settings.prune, self._clock, self._destinations),
+            soon=self._next_hour(),
+            progress=partial(self._timetable.go_on, "prune", 0.0),
         )
         if removed:
             log.info("pruned: %d, safe at their destinations", removed)
+
+    def _ask_again(self) -> None:
+        """Ask each destination about a slice of what it confirmed long ago."""
+        for destination in self._destinations:
+            if not self._catalog.may_go(destination.name):
+                continue
+            try:
+                progress = partial(self._timetable.go_on, "ask again", 0.0)
+                confirmation.ask_a_slice(self._catalog, destination, self._clock, progress)
+            except Unreachable as trouble:  # the next turn of deliveries says so
+                log.info("%s cannot be asked again now: %s", destination.name, trouble)
 
     def _next_hour(self) -> int:
         """How many bytes of pictures the next hour will bring, at the present rate."""

@@ -45,17 +45,19 @@ _CONTRADICTIONS = {
     "a delivery that cannot be": f"""
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE deliveries.rank != images.rank
             OR attempts NOT BETWEEN 0 AND 10000 OR wait_for NOT BETWEEN 0 AND {_LONGEST_WAIT}
-            OR NOT json_valid(coalesce(detail, '{{}}'))""",
+            OR NOT json_valid(coalesce(detail, '{{}}'))
+            OR (deliveries.state != 'delivered' AND (digest IS NOT NULL OR confirmed_at IS NOT NULL))""",
     "a delivery to nowhere": """
         SELECT 1 FROM (SELECT DISTINCT destination FROM deliveries)
-            WHERE destination NOT IN (SELECT name FROM destinations)""",
+            WHERE destination NOT IN (SELECT key FROM destinations)""",
     "a destination that cannot be": f"""
-        SELECT 1 FROM destinations WHERE active NOT IN (0, 1) OR required NOT IN (0, 1)
+        SELECT 1 FROM destinations WHERE active NOT IN (0, 1) OR required NOT IN (0, 1) OR current NOT IN (0, 1)
+            OR (active AND NOT current)
             OR attempts NOT BETWEEN 0 AND 1000000000 OR wait_for NOT BETWEEN 0 AND {_LONGEST_WAIT}""",
     "an image on the card that is owed to nobody": f"""
         SELECT 1 FROM destinations WHERE active AND (SELECT count(*) FROM images WHERE {_ON_CARD} AND NOT {_HELD}) !=
             (SELECT count(*) FROM deliveries JOIN images ON id = image_id
-             WHERE destination = destinations.name AND {_ON_CARD})""",
+             WHERE destination = destinations.key AND {_ON_CARD})""",
     "a wrong tally": f"""
         SELECT 1 FROM (SELECT * FROM ({_COUNTED}) EXCEPT SELECT * FROM tallies)
         UNION ALL SELECT 1 FROM (SELECT * FROM tallies WHERE n != 0 EXCEPT SELECT * FROM ({_COUNTED}))""",

@@ -55,7 +55,7 @@ def snapshot(
         "clock": {"trusted": clock.trusted(), "held": 0, "unsure": 0},
         "daemon": {"running": holder(storage.state) is not None},
         "disk": {"free_bytes": free_bytes(storage.spool), "days_left": None},
-        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 0),
+        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped", "lost"), 0),
         "newest_image": None,
         "battery": None,
         "destinations": {},
@@ -94,6 +94,10 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["clock"] |= catalog.timings()
     facts["conflicts"] = catalog.conflicts()
     facts["vanished"] = catalog.vanished()
+    facts["lost"] = catalog.lost()
+    facts["missing"] = catalog.missing()
+    facts["unasked"] = catalog.unasked()
+    facts["old_places"] = catalog.old_places()
     newest = catalog.newest()
     facts["newest_image"] = _newest(newest, clock)
     facts["battery"] = _battery(newest)
@@ -102,7 +106,7 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["destinations"] = {
         row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
     }
-    known = {"capture", "thumbnails", "times", "bug", "errands"} | (
+    known = {"capture", "thumbnails", "times", "bug", "errands", "stuck"} | (
         {"home"} if settings.home.is_set else set()
     )
     facts |= {name: value for name, value in catalog.facts().items() if name in known and value is not None}
@@ -150,6 +154,8 @@ def _destination(row: dict[str, Any], table: dict[str, Any], clock: Clock) -> di
         "owed": row["owed"],
         "delivered": row["delivered"],
         "refused": row["refused"],
+        "refused_unseen": row["unseen"],
+        "place": row["place"],
         "last_delivery": moment(row["delivered_at"]),
         "delivery_age_s": round(max(0.0, clock.wall() - row["delivered_at"]))
         if row["delivered_at"]
@@ -248,11 +254,26 @@ def _losses(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[R
         reasons.append(
             Reason("warning", f"{_count(n, 'damaged file')} in quarantine; see: trapsync quarantine")
         )
+    if facts.get("lost"):
+        text = (
+            f"{_count(facts['lost'], 'image')} lost: no destination has them any more, and the card neither"
+        )
+        reasons.append(Reason("failing", f"{text}; see: trapsync images --lost; then: trapsync acknowledge"))
+    if facts.get("missing"):
+        text = f"{_count(facts['missing'], 'pending image')} not on the card"
+        reasons.append(Reason("warning", f"{text}: the destinations are asked whether they have them"))
+    if facts.get("unasked"):
+        text = f"{_count(facts['unasked'], 'image')} left the card on the last word of a server that could not be asked"
+        reasons.append(Reason("warning", f"{text}: it is asked as soon as it answers"))
+    if stuck := facts.get("stuck"):
+        text = f"{_count(stuck['images'], 'delivered image')} cannot be removed from the card"
+        reasons.append(Reason("warning", f"{text}: {stuck['error']}"))
     if facts.get("vanished"):
         reasons.append(
             Reason(
                 "warning",
-                f"{_count(facts['vanished'], 'image')} left the card before being delivered: who removed them?",
+                f"{_count(facts['vanished'], 'image')} left the card before being delivered: who removed them? "
+                "see: trapsync images --dropped; then: trapsync acknowledge",
             )
         )
     if facts.get("conflicts"):
@@ -274,8 +295,8 @@ def _destinations(facts: dict[str, Any], settings: Settings, _clock: Clock) -> l
         ]
     reasons = []
     for name, row in facts["destinations"].items():
-        if row["refused"]:
-            text = f"{name} refused {_count(row['refused'], 'image')}; see: trapsync images --refused"
+        if row["refused_unseen"]:
+            text = f"{name} refused {_count(row['refused_unseen'], 'image')}; see: trapsync images --refused"
             reasons.append(Reason("warning", text))
         if row["owed"] and row["last_error"] and not row["hotplug"]:
             reasons.append(Reason("warning", f"{name} is out of reach: {row['last_error']}"))
@@ -297,6 +318,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("newest image", _newest_line(newest)),
         ("images", _ledger_line(ledger)),
         *((name, _destination_line(row)) for name, row in facts["destinations"].items()),
+        *(("", _old_place_line(place)) for place in facts.get("old_places", ())),
         *((("stick", stick.described(facts["stick"])),) if facts["stick"] else ()),
         ("card", f"{disk['free_bytes'] / 1e9:.1f} GB free{days}"),
         ("clock", _clock_line(facts["clock"])),
@@ -348,6 +370,11 @@ def _destination_line(row: dict[str, Any]) -> str:
     elif row["next_attempt"]:
         parts.append(f"next attempt {row['next_attempt']}")
     return "; ".join(parts)
+
+
+def _old_place_line(place: dict[str, Any]) -> str:
+    where = place["place"] or place["kind"]
+    return f"{_count(place['only_there'], 'image')} only at the former place of {place['name']} ({where})"
 
 
 def _count(n: int, noun: str) -> str:

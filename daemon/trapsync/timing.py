@@ -13,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from trapsync import backoff, failpoint, pipeline
+from trapsync import backoff, failpoint, removal
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import TIMINGS
 from trapsync.clock import Clock, iso, utc
@@ -79,18 +79,19 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, fa
     catalog.note_boot()
     catalog.learn_offsets()
 
-    # An owner who vouches for the clock vouches for what it showed.
-    if trap.clock == "trusted":
-        return catalog.confirm()
-
     # What was corrected before and is found again as it was is no other image.
     if twins := catalog.drop_twins():
         log.warning("%d images were here again as they were before their times were corrected", twins)
 
+    # An owner who vouches for the clock vouches for what it showed.
+    if trap.clock == "trusted":
+        removal.remove_leaving(catalog, storage)
+        return catalog.confirm_times()
+
     # Killed in the middle, the announcement stands: the same images come first, with the same names.
-    pipeline.remove_leaving(catalog, storage)
+    removal.remove_leaving(catalog, storage)
     right, wrong = _plan(catalog, storage.spool, failures)
-    settled = catalog.confirm(right)
+    settled = catalog.confirm_times(right)
     if wrong:
         catalog.announce(wrong)
         failpoint.hit("correction: announced")
@@ -167,7 +168,7 @@ def _correct(
     failpoint.hit("correction: written")
     catalog.correct(written)
     failpoint.hit("correction: recorded")
-    pipeline.remove_leaving(catalog, storage)
+    removal.remove_leaving(catalog, storage)
     for one, _, image in written:
         log.info("corrected the time of %s: it is %s", one.image.name, image.name)
     if full:

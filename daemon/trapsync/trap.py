@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from trapsync import durable, failpoint, quarantine, schedule
 from trapsync.catalog import Catalog
+from trapsync.catalog.file import damage_mark
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
 from trapsync.reserve import Reserve
@@ -164,12 +165,17 @@ def _keep_aside(path: Path) -> Path:
     """Two generations of damaged catalogs are kept, the older one goes."""
     newest, older = path.with_suffix(".damaged-1"), path.with_suffix(".damaged-2")
     try:
-        for source, target in ((newest, older), (path, newest)):
+        is_there = any(Path(f"{path}{suffix}").exists() for suffix in ("", "-wal", "-shm"))
+        for source, target in ((newest, older), (path, newest)) if is_there else ():
             # The log first: left alone beside a new catalog, SQLite would play it into that.
             for suffix in ("-wal", "-shm", "-seals", ""):
                 _move(Path(f"{source}{suffix}"), Path(f"{target}{suffix}"))
         durable.flush_folder(path.parent)
         failpoint.hit("catalog: kept aside")
+        # Last: killed before this, the next start finds nothing to keep aside, and takes the mark away.
+        damage_mark(path).unlink(missing_ok=True)
+        failpoint.hit("catalog: mark of damage removed")
+        durable.flush_folder(path.parent)
     except OSError as error:
         raise CatalogError(durable.explain(error, path)) from error
     return newest

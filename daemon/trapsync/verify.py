@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trapsync.catalog import Catalog
-from trapsync.destinations import Destination, Receipt
+from trapsync.confirmation import ask_again
+from trapsync.destinations import Destination
 from trapsync.image import Image
 
 _CHUNK = 1 << 20
@@ -19,7 +20,6 @@ class Verified:
 
     compared: int = 0
     wrong: list[tuple[str, str]] = field(default_factory=list)
-    lost: list[int] = field(default_factory=list)
 
 
 def verify_card(catalog: Catalog, spool: Path, progress: Callable[[int], None]) -> Verified:
@@ -35,23 +35,19 @@ def verify_card(catalog: Catalog, spool: Path, progress: Callable[[int], None]) 
 
 
 def verify_destination(
-    catalog: Catalog, destination: Destination, progress: Callable[[int], None]
+    catalog: Catalog, destination: Destination, progress: Callable[[int], None], *, by_bytes: bool = False
 ) -> Verified:
-    """Ask a destination for all that it confirmed; `lost` are the ids that it no longer holds.
+    """Ask a destination for all that it confirmed; what it does not hold any more loses its proof at once.
 
-    Raises Unreachable when it cannot be asked.
+    `by_bytes` has a server look at the stored bytes of each image. Raises Unreachable when it cannot be asked.
     """
     result = Verified()
     after = 0
-    while images := catalog.delivered_to(destination.name, after, destination.batch):
-        known = destination.known(images)
-        for image in images:
-            answer = known.get(image.id)
-            if answer is None:
-                result.wrong.append((image.name, "is not there any more"))
-                result.lost.append(image.id)
-            elif not isinstance(answer, Receipt):
-                result.wrong.append((image.name, str(answer)))
+    while images := catalog.delivered_to(destination.name, after, destination.confirm_batch):
+        asked = ask_again(catalog, destination, images, by_bytes=by_bytes)
+        result.wrong += [(image.name, "is not there any more") for image in asked.absent]
+        result.wrong += [(image.name, reason) for image, reason in asked.refused]
+        result.wrong += [(image.name, "cannot be told") for image in asked.unsure]
         result.compared += len(images)
         after = images[-1].id
         progress(len(images))

@@ -3,7 +3,7 @@
 The folder is the truth: whatever is lost here is found again by the sweep and by asking the destinations.
 An image's way through it is told here: ingest, small copies, prune; what is owed to whom is in
 `deliveries`, how times are put right in `times`, what services saw in images in `labels`, what one may
-ask in `views`, and SQLite is behind `file`.
+ask in `views`, which proofs count today in `proofs`, and SQLite is behind `file`.
 """
 
 import json
@@ -13,13 +13,14 @@ from typing import Any
 from trapsync import soundness
 from trapsync.catalog.file import Transaction
 from trapsync.catalog.labels import Labels
+from trapsync.catalog.notes import Notes
 from trapsync.catalog.rows import IMAGE, STATE, sealed_values
 from trapsync.catalog.times import Times
 from trapsync.catalog.views import Views
-from trapsync.image import Found, Image
+from trapsync.image import Found, Image, parse_name
 
 
-class Catalog(Times, Labels, Views):
+class Catalog(Times, Labels, Notes, Views):
     """The catalog, open. Safe to use from several threads; one process writes."""
 
     # Ingest
@@ -60,14 +61,13 @@ class Catalog(Times, Labels, Views):
     def _add(self, db: Transaction, found: Found, image: Image) -> bool:
         row = db.execute(
             "SELECT id FROM images WHERE key = ? AND sha256 = ?", [image.key, image.sha256]
-        ).fetchone()
+        ).fetchone() or self._moved(db, image)
         image_id = row[0] if row else self._insert(db, found, image)
         previous = db.execute(
             "SELECT image_id FROM files WHERE folder = ? AND name = ?", [found.folder, found.name]
         ).fetchone()
         db.execute(
-            """INSERT OR REPLACE INTO files SELECT ?, ?, ?, ?, id, gone_why IS 'pruned' AND state = 'delivered'
-               FROM images WHERE id = ?""",
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, 0)",
             [found.folder, found.name, found.size, found.mtime_ns, image_id],
         )
         if previous and previous[0] != image_id:  # other bytes were written over it
@@ -79,11 +79,11 @@ class Catalog(Times, Labels, Views):
         trap_name, sealed = image.trap_name, sealed_values(image)
         offset = image.evidence.offset if image.evidence and image.timing == "corrected" else None
         db.execute(
-            f"""INSERT INTO images ({soundness.SEALED}, seal, path, timing, clock_offset, rank, conflict,
+            f"""INSERT INTO images ({soundness.SEALED}, seal, path, timing, picture, clock_offset, rank, conflict,
                     state, ingested_at)
-                VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
+                VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
             [
-                *(*sealed, soundness.seal(*sealed), image.path, image.timing, offset),
+                *(*sealed, soundness.seal(*sealed), image.path, image.timing, image.picture or None, offset),
                 trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
                 *(image.key, self._clock.wall()),
             ],
@@ -92,24 +92,81 @@ class Catalog(Times, Labels, Views):
         self._owe(db, "images.id = ?", image_id)
         return image_id
 
+    def _moved(self, db: Transaction, image: Image) -> tuple[int] | None:
+        """The row of a foreign image whose folder or file was renamed, given its new path; None: there is none.
+
+        The same bytes under another path, and nothing under the old one: taken away from there, or pruned and
+        put back under the same name elsewhere. Where it was delivered, it lies under the old path.
+        """
+        if image.trap_name:
+            return None
+        row = db.execute(
+            """SELECT id, key FROM images WHERE sha256 = ? AND gone_at IS NOT NULL AND boot_id IS NULL
+               AND NOT EXISTS (SELECT 1 FROM files WHERE image_id = images.id)
+               AND (gone_why IN ('vanished', 'moved') OR key = ? OR substr(key, -length(?)) = ?)
+               ORDER BY gone_at DESC LIMIT 1""",
+            [image.sha256, image.name, f"/{image.name}", f"/{image.name}"],
+        ).fetchone()
+        if row is None or parse_name(row[1]):
+            return None
+        sealed = sealed_values(image)
+        db.execute(
+            f"""UPDATE images SET ({soundness.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?,
+                    conflict = EXISTS (SELECT 1 FROM images WHERE key = ?) WHERE id = ?""",
+            [*sealed, soundness.seal(*sealed), image.path, image.key, row[0]],
+        )
+        # Where it was delivered before that was noted, it lies under its old path.
+        db.execute(
+            "UPDATE deliveries SET lies_at = ? WHERE image_id = ? AND state = 'delivered' AND lies_at IS NULL",
+            [row[1], row[0]],
+        )
+        return (row[0],)
+
+    def paths_of(self, image: Image) -> list[str]:
+        """Where files of this image lie on the card, for all that is known; of a foreign one, of its bytes."""
+        rows = self._query(
+            """SELECT iif(folder = '', name, folder || '/' || name) AS path FROM files WHERE image_id IN
+                   (SELECT id FROM images WHERE key = :key AND sha256 = :sha256
+                    UNION SELECT id FROM images WHERE sha256 = :sha256 AND boot_id IS NULL AND :is_foreign)""",
+            key=image.key,
+            sha256=image.sha256,
+            is_foreign=image.trap_name is None,
+        )
+        return [row["path"] for row in rows]
+
     def _revive(self, db: Transaction, image_id: int) -> None:
-        """A file of this image is on the card: look for it there, and owe it again if it was dropped."""
+        """A file of this image is on the card: look for it there; it is pending wherever it was not delivered.
+
+        One that was pruned and is put back is judged by the destinations of today.
+        """
         here = """SELECT iif(folder = '', name, folder || '/' || name) FROM files
                   WHERE image_id = images.id AND leaving != 2"""
         db.execute(
             f"UPDATE images SET path = ({here} LIMIT 1) WHERE id = ? AND path NOT IN ({here})", [image_id]
         )
         changed = db.execute(
-            """UPDATE images SET gone_at = NULL, gone_why = NULL WHERE id = ? AND gone_at IS NOT NULL
-               AND (gone_why != 'pruned' OR state = 'owed')""",
+            """UPDATE images SET gone_at = NULL, gone_why = NULL, unasked = 0, acknowledged_at = NULL
+               WHERE id = ? AND gone_at IS NOT NULL AND EXISTS
+                   (SELECT 1 FROM files WHERE image_id = images.id AND leaving = 0)""",
             [image_id],
         ).rowcount
         if changed:
+            # Refused because it was lost and could not be sent: now it can.
+            db.execute(
+                """UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, acknowledged_at = NULL
+                   WHERE image_id = ? AND state = 'refused' AND error LIKE '%and the card has it no longer'""",
+                [image_id],
+            )
+            db.execute("UPDATE files SET leaving = 0 WHERE image_id = ? AND leaving = 1", [image_id])
             self._owe(db, "images.id = ?", image_id)
             db.execute(f"UPDATE images SET state = {STATE} WHERE id = ?", [image_id])
 
     def forget_files(self, paths: Iterable[str], why: str = "vanished") -> int:
-        """Somebody took these files from the spool. An image left without one and still owed is dropped."""
+        """Somebody took these files from the spool; how many images that leaves without one.
+
+        One that is still pending stays so until its destinations were asked for it (`let_go`): the catalog may be
+        older than the card.
+        """
         with self._transaction("forget_files") as db:
             return sum(self._forget_file(db, Found(path, 0, 0), why) for path in paths)
 
@@ -127,11 +184,16 @@ class Catalog(Times, Labels, Views):
             self._revive(db, image_id)
             return False
         gone = db.execute(
-            """UPDATE images SET gone_at = ?, gone_why = ?, state = iif(state = 'owed', 'dropped', state)
-               WHERE id = ? AND gone_at IS NULL""",
+            "UPDATE images SET gone_at = ?, gone_why = ? WHERE id = ? AND gone_at IS NULL",
             [self._clock.wall(), why, image_id],
         ).rowcount
-        db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
+        db.execute(
+            """DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'
+               AND destination NOT IN (SELECT key FROM destinations WHERE active)""",
+            [image_id],
+        )
+        db.execute("UPDATE deliveries SET wait_for = NULL WHERE image_id = ? AND state = 'owed'", [image_id])
+        self._drop_missing(db, image_id)
         return bool(gone)  # if it was pruned, a crash came before that was written down
 
     # Thumbnails
@@ -162,30 +224,7 @@ class Catalog(Times, Labels, Views):
                 db.execute("UPDATE images SET thumbnails = NULL WHERE id = ?", [image_id])
         return bool(stands != 0)
 
-    # Prune
-
-    def prunable(self, older_than: float, limit: int) -> list[Image]:
-        """Images on the card with every required proof, older than a unix time; oldest first."""
-        return self._images(
-            f"""SELECT {IMAGE} FROM images WHERE state = 'delivered' AND gone_at IS NULL
-                AND rank <= :older AND ingested_at <= :older ORDER BY rank LIMIT :limit""",
-            older=older_than,
-            limit=limit,
-        )
-
-    def mark_pruned(self, image_ids: Iterable[int]) -> None:
-        """Durable before any file goes: from here on these may be deleted, after a crash too."""
-        with self._transaction("mark_pruned") as db:
-            for image_id in image_ids:
-                marked = db.execute(
-                    "UPDATE images SET gone_at = ?, gone_why = 'pruned' WHERE id = ? AND state = 'delivered'",
-                    [self._clock.wall(), image_id],
-                ).rowcount
-                if not marked:  # it was owed again meanwhile
-                    continue
-                db.execute("UPDATE files SET leaving = 1 WHERE image_id = ? AND leaving = 0", [image_id])
-                # A best-effort destination that never took it will not get it any more.
-                db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
+    # Prune: what may go is said in `proofs`
 
     def pruned_files(self) -> list[Found]:
         """Files that may still lie on the card though their image is pruned, or has a corrected one."""
@@ -198,27 +237,6 @@ class Catalog(Times, Labels, Views):
         with self._transaction("forget_pruned") as db:
             for found in (Found(path, 0, 0) for path in paths):
                 db.execute("DELETE FROM files WHERE folder = ? AND name = ?", [found.folder, found.name])
-
-    def owe_again(self, destination: str, image_ids: Iterable[int]) -> None:
-        """A destination no longer holds what it once confirmed: these are owed again."""
-        with self._transaction("owe_again") as db:
-            for image_id in image_ids:
-                db.execute(
-                    """UPDATE deliveries SET state = 'owed', digest = NULL, delivered_at = NULL, attempts = 0,
-                       blamed = 0, wait_for = NULL, error = 'the destination lost it'
-                       WHERE destination = ? AND image_id = ?""",
-                    [destination, image_id],
-                )
-                db.execute(
-                    f"UPDATE images SET state = {STATE} WHERE id = ? AND state != 'dropped'", [image_id]
-                )
-                kept = db.execute(
-                    """UPDATE files SET leaving = 0 WHERE image_id = ? AND leaving = 1
-                       AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND state = 'owed')""",
-                    [image_id],
-                ).rowcount
-                if kept:  # it was to be pruned, and may not be any more
-                    self._revive(db, image_id)
 
     # Quarantine
 

@@ -1,12 +1,11 @@
-"""Destinations: what is owed and delivered to them, and what they noted."""
+"""Deliveries: what is pending, what was delivered, what was refused and what waits."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from trapsync import soundness
-from trapsync.catalog.file import CatalogFile, Transaction
-from trapsync.catalog.rows import HELD, IMAGE, STATE
+from trapsync.catalog.places import Places
+from trapsync.catalog.rows import HELD, IMAGE, KEY, STATE, Proof
 from trapsync.image import Image
 
 # May it go now? Waits are counted on the monotonic clock of the boot they were set in; after a reboot
@@ -15,50 +14,23 @@ _MAY_GO = """(wait_for IS NULL OR (wait_boot = :boot AND wait_until <= :monotoni
               OR (wait_boot != :boot AND wait_for <= :monotonic))"""
 
 # A destination may come after another: only what that one has confirmed.
-_HAS_COME = """(:after = '' OR EXISTS (SELECT 1 FROM deliveries AS before WHERE before.destination = :after
+_HAS_COME = """(:after = '' OR EXISTS (SELECT 1 FROM deliveries AS before WHERE before.destination =
+                    (SELECT d.key FROM destinations AS d WHERE d.name = :after AND d.current = 1)
                 AND before.image_id = deliveries.image_id AND before.state = 'delivered'))"""
 
+_BOOT_MARK = 8  # characters of a boot's id that tell it from another
 
-class Deliveries(CatalogFile):
+
+class Deliveries(Places):
     """The catalog, as far as deliveries go."""
 
-    # Destinations
-
-    def register(self, destinations: Iterable[tuple[str, str, bool]]) -> None:
-        """Say which destinations there are: (name, kind, required). New ones are owed what is on the card."""
-        with self._transaction("register") as db:
-            before = db.execute("SELECT name, required FROM destinations WHERE active").fetchall()
-            db.execute("UPDATE destinations SET active = 0")
-            for name, kind, required in destinations:
-                db.execute(
-                    """INSERT INTO destinations (name, kind, required, active) VALUES (?, ?, ?, 1)
-                       ON CONFLICT DO UPDATE SET kind = excluded.kind, required = excluded.required,
-                       active = 1""",
-                    [name, kind, required],
-                )
-            after = db.execute("SELECT name, required FROM destinations WHERE active").fetchall()
-            if set(before) != set(after):
-                # What has left the card as delivered stays so: a new destination cannot have it.
-                self._owe(db, "images.gone_at IS NULL")
-                db.execute(
-                    f"""UPDATE images SET state = {STATE} WHERE state != 'dropped' AND state != {STATE}
-                        AND (gone_at IS NULL OR state = 'owed')"""
-                )
-
-    def _owe(self, db: Transaction, which: str, *parameters: Any) -> None:
-        """Owe images to every active destination that has no delivery of them yet; not those that are held."""
-        db.execute(
-            f"""INSERT INTO deliveries (destination, image_id, state, rank)
-                SELECT destinations.name, images.id, 'owed', images.rank FROM images, destinations
-                WHERE destinations.active AND {which} AND {HELD} IS NOT TRUE ON CONFLICT DO NOTHING""",
-            list(parameters),
-        )
+    # Whether a destination may be reached
 
     def may_go(self, destination: str) -> bool:
         """Whether the destination's back-off is over."""
         return bool(
             self._query(
-                f"SELECT 1 FROM destinations WHERE name = :name AND {_MAY_GO}",
+                f"SELECT 1 FROM destinations WHERE name = :name AND current = 1 AND {_MAY_GO}",
                 name=destination,
                 **self._now(),
             )
@@ -66,15 +38,16 @@ class Deliveries(CatalogFile):
 
     def attempts(self, destination: str) -> int:
         """How many attempts to reach it failed in a row."""
-        rows = self._query("SELECT attempts FROM destinations WHERE name = :name", name=destination)
-        return rows[0]["attempts"] if rows else 0
+        row = self._destination(destination)
+        return int(row["attempts"]) if row else 0
 
     def destination_failed(self, destination: str, error: str, wait: float) -> None:
         """Remember a failed attempt to reach a destination, and leave it alone for `wait` seconds."""
         with self._transaction("destination_failed") as db:
             db.execute(
                 """UPDATE destinations SET attempts = attempts + 1, error = :error, error_at = :wall,
-                   wait_boot = :boot, wait_until = :monotonic + :wait, wait_for = :wait WHERE name = :name""",
+                   wait_boot = :boot, wait_until = :monotonic + :wait, wait_for = :wait
+                   WHERE name = :name AND current = 1""",
                 {
                     "name": destination,
                     "error": error,
@@ -89,7 +62,7 @@ class Deliveries(CatalogFile):
         with self._transaction("destination_answered") as db:
             db.execute(
                 """UPDATE destinations SET attempts = 0, error = NULL, wait_for = NULL
-                   WHERE name = ? AND (attempts > 0 OR wait_for IS NOT NULL OR error IS NOT NULL)""",
+                   WHERE name = ? AND current = 1 AND (attempts > 0 OR wait_for IS NOT NULL OR error IS NOT NULL)""",
                 [destination],
             )
 
@@ -108,7 +81,7 @@ class Deliveries(CatalogFile):
             images += self._images(
                 f"""SELECT {IMAGE} FROM deliveries INDEXED BY deliveries_owed
                     JOIN images ON images.id = image_id
-                    WHERE destination = :destination AND deliveries.state = 'owed'
+                    WHERE destination = {KEY} AND deliveries.state = 'owed'
                     AND attempts {attempts} AND {_MAY_GO} AND {_HAS_COME}
                     ORDER BY {first}deliveries.rank {direction} LIMIT :limit""",
                 destination=destination,
@@ -123,7 +96,7 @@ class Deliveries(CatalogFile):
         return bool(
             self._query(
                 f"""SELECT 1 FROM deliveries INDEXED BY deliveries_owed
-                    WHERE destination = :destination AND state = 'owed' AND {_MAY_GO}
+                    WHERE destination = {KEY} AND state = 'owed' AND {_MAY_GO}
                     AND (wait_for IS NULL OR wait_boot != :boot OR wait_until - wait_for < :since) LIMIT 1""",
                 destination=destination,
                 since=since,
@@ -131,32 +104,52 @@ class Deliveries(CatalogFile):
             )
         )
 
-    def mark_delivered(self, destination: str, proofs: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
-        """Record confirmed deliveries in one commit: (image id, confirmed digest, detail)."""
+    def mark_delivered(self, destination: str, proofs: Sequence[Proof | tuple[Any, ...]]) -> None:
+        """Record confirmed deliveries in one commit: see `Proof`."""
         if not proofs:
             return
-        now = self._clock.wall()
+        now, key = self._clock.wall(), self._key(destination)
         with self._transaction("mark_delivered") as db:
-            for image_id, digest, detail in proofs:
-                # Of an image whose file vanished while it was sent, nothing was owed any more.
+            for proof in (Proof(*some) for some in proofs):
+                # An image whose file vanished while it was sent was pending nowhere any more.
                 db.execute(
-                    """INSERT INTO deliveries (destination, image_id, state, rank, digest, detail, delivered_at)
-                       SELECT ?, id, 'delivered', rank, ?, ?, ? FROM images WHERE id = ?
+                    """INSERT INTO deliveries (destination, image_id, state, rank, digest, detail, lies_at,
+                           confirmed_at, confirmed_boot, confirmed_mono, delivered_at)
+                       SELECT ?, id, 'delivered', rank, ?, ?, ?, ?, ?, ?, ? FROM images WHERE id = ?
                        ON CONFLICT DO UPDATE SET state = 'delivered', digest = excluded.digest,
-                       detail = excluded.detail, delivered_at = excluded.delivered_at, error = NULL,
-                       wait_for = NULL""",
-                    [destination, digest, json.dumps(detail) if detail else None, now, image_id],
+                       detail = excluded.detail, lies_at = excluded.lies_at, confirmed_at = excluded.confirmed_at,
+                       confirmed_boot = excluded.confirmed_boot, confirmed_mono = excluded.confirmed_mono,
+                       delivered_at = excluded.delivered_at, error = NULL, wait_for = NULL""",
+                    [key, *self._proven(proof), now, proof.image_id],
                 )
                 db.execute(
                     f"""UPDATE images SET state = 'delivered'
                         WHERE id = ? AND state != 'delivered' AND {STATE} = 'delivered'""",
-                    [image_id],
+                    [proof.image_id],
                 )
+                self._drop_missing(db, proof.image_id)
             db.execute(
                 """UPDATE destinations SET delivered_at = ?, attempts = 0, error = NULL, wait_for = NULL
-                   WHERE name = ?""",
-                [now, destination],
+                   WHERE key = ?""",
+                [now, key],
             )
+
+    def _proven(self, proof: Proof) -> list[Any]:
+        """digest, detail, lies_at and when it was confirmed; a note beside the copy confirms nothing."""
+        detail = json.dumps(dict(proof.detail), allow_nan=False) if proof.detail else None
+        when = [None] * 3 if proof.noted else self._confirmed_now()
+        return [proof.digest, detail, proof.at or None, *when]
+
+    def _confirmed_now(self) -> list[Any]:
+        """confirmed_at, confirmed_boot, confirmed_mono."""
+        clock = self._clock
+        return [clock.wall(), clock.boot_id()[:_BOOT_MARK], clock.monotonic()]
+
+    def _boot_now(self) -> dict[str, Any]:
+        return {
+            "boot_mark": self._clock.boot_id()[:_BOOT_MARK],
+            "monotonic": self._clock.monotonic(),
+        }
 
     def mark_refused(self, destination: str, image_id: int, reason: str) -> None:
         """The destination will never take it as it is: final until the owner says retry."""
@@ -164,16 +157,17 @@ class Deliveries(CatalogFile):
             db.execute(
                 """UPDATE deliveries SET state = 'refused', error = ?, wait_for = NULL
                    WHERE destination = ? AND image_id = ? AND state = 'owed'""",
-                [reason, destination, image_id],
+                [reason, self._key(destination), image_id],
             )
+            self._drop_missing(db, image_id)
 
     def postpone(self, destination: str, image_id: int, reason: str, wait: float) -> None:
         """Leave one delivery owed for `wait` seconds."""
         with self._transaction("postpone") as db:
             db.execute(
-                """UPDATE deliveries SET error = :reason, wait_boot = :boot,
+                f"""UPDATE deliveries SET error = :reason, wait_boot = :boot,
                    wait_until = :monotonic + :wait, wait_for = :wait
-                   WHERE destination = :destination AND image_id = :id AND state = 'owed'""",
+                   WHERE destination = {KEY} AND image_id = :id AND state = 'owed'""",
                 {
                     "reason": reason,
                     "wait": wait,
@@ -187,61 +181,94 @@ class Deliveries(CatalogFile):
         """One more attempt failed; how many that makes, and before how many of them another image passed."""
         with self._transaction("count_attempt") as db:
             row = db.execute(
-                """UPDATE deliveries SET attempts = min(attempts + 1, 9999), blamed = blamed + (n > others), others = n
+                f"""UPDATE deliveries SET attempts = min(attempts + 1, 9999), blamed = blamed + (n > others), others = n
                    FROM (SELECT coalesce(max(n), 0) AS n FROM tallies
-                         WHERE destination = :destination AND state = 'delivered')
-                   WHERE destination = :destination AND image_id = :id AND state = 'owed'
+                         WHERE destination = {KEY} AND state = 'delivered')
+                   WHERE destination = {KEY} AND image_id = :id AND state = 'owed'
                    RETURNING attempts, blamed""",
                 {"destination": destination, "id": image_id},
             ).fetchone()
             return (row[0], row[1]) if row else (0, 0)
 
+    def let_go(self, destination: str, image_id: int) -> bool | None:
+        """A destination was asked for an image that it has not, and the image is not there to be sent.
+
+        None: it is on the card, for all that is known. Else it is no longer pending there; whether it is dropped
+        with that.
+        """
+        with self._transaction("let_go") as db:
+            gone = db.execute(
+                """DELETE FROM deliveries WHERE destination = ? AND image_id = ? AND state = 'owed'
+                   AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND gone_at IS NOT NULL)""",
+                [self._key(destination), image_id],
+            ).rowcount
+            return bool(self._drop_missing(db, image_id)) if gone else None
+
     def retry(self, destination: str | None = None, image_key: str | None = None) -> int:
-        """The owner says retry: refused deliveries are owed again, waits are over. How many were refused."""
-        which = """(:destination IS NULL OR destination = :destination)
+        """The owner says retry: refused deliveries are pending again, waits are over. How many were refused.
+
+        An image that left the card is asked for once more; what does not have it then, has refused it no longer.
+        """
+        which = f"""(:destination IS NULL OR destination = {KEY})
+                   AND destination IN (SELECT d.key FROM destinations AS d WHERE d.active)
                    AND (:key IS NULL OR EXISTS (SELECT 1 FROM images WHERE id = image_id AND key = :key))"""
         with self._transaction("retry") as db:
             parameters = {"destination": destination, "key": image_key}
+            # What left the card as delivered is delivered, whatever another destination refused.
+            db.execute(
+                f"""UPDATE images SET state = 'owed' WHERE state = 'dropped' AND id IN
+                    (SELECT image_id FROM deliveries WHERE state = 'refused' AND {which})""",
+                parameters,
+            )
             count = db.execute(
-                f"""UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, wait_for = NULL
-                    WHERE state = 'refused' AND {which}
-                    AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND gone_at IS NULL)""",
+                f"""UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, wait_for = NULL,
+                    acknowledged_at = NULL WHERE state = 'refused' AND {which}""",
                 parameters,
             ).rowcount
         self.end_waits(destination)
         return int(count)
 
+    def acknowledge(self) -> int:
+        """The owner has seen what was dropped, lost, refused or in conflict and is off the card; how many.
+
+        It stays counted, and does not make the verdict worse any more.
+        """
+        now = self._clock.wall()
+        with self._transaction("acknowledge") as db:
+            images = db.execute(
+                """UPDATE images SET acknowledged_at = ? WHERE acknowledged_at IS NULL AND gone_at IS NOT NULL
+                   AND (state = 'dropped' OR conflict = 1)""",
+                [now],
+            ).rowcount
+            refused = db.execute(
+                """UPDATE deliveries SET acknowledged_at = ? WHERE acknowledged_at IS NULL AND state = 'refused'
+                   AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND gone_at IS NOT NULL)""",
+                [now],
+            ).rowcount
+        return int(images + refused)
+
     def end_waits(self, destination: str | None = None) -> None:
         """Whatever waits after failures may go at once, to one destination or to all."""
         with self._transaction("end_waits") as db:
-            for table, column in (("deliveries", "destination"), ("destinations", "name")):
+            for table, column in (("deliveries", "destination"), ("destinations", "key")):
                 db.execute(
                     f"""UPDATE {table} SET wait_for = NULL
-                        WHERE wait_for IS NOT NULL AND (:name IS NULL OR {column} = :name)""",
-                    {"name": destination},
+                        WHERE wait_for IS NOT NULL AND (:destination IS NULL OR {column} = {KEY})""",
+                    {"destination": destination},
                 )
 
-    def delivered_to(self, destination: str, after: int, limit: int) -> list[Image]:
-        """Images confirmed by a destination, in order of their ids from `after` on: to ask it again."""
-        return self._images(
-            f"""SELECT {IMAGE} FROM deliveries JOIN images ON images.id = image_id
-                WHERE destination = :destination AND deliveries.state = 'delivered' AND image_id > :after
-                ORDER BY image_id LIMIT :limit""",
-            destination=destination,
-            after=after,
-            limit=limit,
-        )
+    # For a signed request to send again
 
     def confirmed_between(
         self, destination: str, since: float, until: float, *, after: int, limit: int
     ) -> list[int]:
         """Ids of images of a time (unix seconds) that were confirmed there and are on the card, from `after` on."""
         rows = self._query(
-            """SELECT images.id AS id FROM images JOIN deliveries ON image_id = images.id
-               WHERE destination = :name AND deliveries.state = 'delivered' AND gone_at IS NULL
+            f"""SELECT images.id AS id FROM images JOIN deliveries ON image_id = images.id
+               WHERE destination = {KEY} AND deliveries.state = 'delivered' AND gone_at IS NULL
                AND images.rank >= :since AND images.rank < :until AND images.id > :after
                ORDER BY images.id LIMIT :limit""",
-            name=destination,
+            destination=destination,
             since=since,
             until=until,
             after=after,
@@ -252,9 +279,9 @@ class Deliveries(CatalogFile):
     def receipt(self, destination: str, image_id: int) -> dict[str, Any] | None:
         """The detail that a destination wanted remembered with its receipt; None: it has not confirmed it."""
         rows = self._query(
-            """SELECT detail FROM deliveries
-               WHERE destination = :name AND image_id = :id AND state = 'delivered'""",
-            name=destination,
+            f"""SELECT detail FROM deliveries
+               WHERE destination = {KEY} AND image_id = :id AND state = 'delivered'""",
+            destination=destination,
             id=image_id,
         )
         return json.loads(rows[0]["detail"] or "{}") if rows else None
@@ -263,42 +290,12 @@ class Deliveries(CatalogFile):
         """How many images of a time (unix seconds, the end not included) are owed there, or held."""
         return int(
             self._query(
-                f"""SELECT (SELECT count(*) FROM deliveries WHERE destination = :name AND state = 'owed'
+                f"""SELECT (SELECT count(*) FROM deliveries WHERE destination = {KEY} AND state = 'owed'
                             AND rank >= :since AND rank < :until)
                     + (SELECT count(*) FROM images WHERE {HELD} AND gone_at IS NULL
                        AND rank >= :since AND rank < :until) AS n""",
-                name=destination,
+                destination=destination,
                 since=since,
                 until=until,
             )[0]["n"]
         )
-
-    # Notes of destinations
-
-    def note(self, destination: str, key: str) -> Any:
-        """What a destination noted under this key; None if nothing."""
-        rows = self._query(
-            "SELECT note FROM notes WHERE destination = :name AND key = :key", name=destination, key=key
-        )
-        return json.loads(rows[0]["note"]) if rows else None
-
-    def put_note(self, destination: str, key: str, note: Any) -> None:
-        """Write a destination's note, in the place of an older one."""
-        row = (destination, key, json.dumps(note))
-        with self._transaction("put_note") as db:
-            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", [*row, soundness.seal(*row)])
-
-    def forget_note(self, destination: str, key: str) -> None:
-        """Remove a destination's note."""
-        with self._transaction("forget_note") as db:
-            db.execute("DELETE FROM notes WHERE destination = ? AND key = ?", [destination, key])
-
-    def note_keys(self, destination: str, prefix: str = "") -> list[str]:
-        """The keys of a destination's notes that begin so, in order."""
-        rows = self._query(
-            """SELECT key FROM notes WHERE destination = :name AND key >= :prefix
-               AND substr(key, 1, length(:prefix)) = :prefix ORDER BY key""",
-            name=destination,
-            prefix=prefix,
-        )
-        return [row["key"] for row in rows]

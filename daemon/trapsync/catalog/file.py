@@ -15,11 +15,11 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
-from trapsync import failpoint, soundness
+from trapsync import durable, failpoint, soundness
 from trapsync.catalog.pages import PAGE, PageSeals
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
-from trapsync.errors import CatalogDamaged, CatalogError
+from trapsync.errors import CatalogDamaged, CatalogError, StorageError
 from trapsync.image import Image
 from trapsync.migrations import migrations
 
@@ -46,8 +46,16 @@ _MIGRATIONS = {migration.name for migration in migrations._migrations}
 class CatalogFile:
     """The catalog's file, open. Safe to use from several threads; one process writes."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock, seals: PageSeals | None = None) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        clock: Clock,
+        seals: PageSeals | None = None,
+        *,
+        may_write: bool = True,
+    ) -> None:
         """`seals` has who may fold the write-ahead log into the file."""
+        self._may_write = may_write
         self._db = Database(connection, execute_plugins=False)
         self._seals = seals
         self._path = Path(self._db.execute("PRAGMA database_list").fetchone()[2])
@@ -67,6 +75,8 @@ class CatalogFile:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if damage_mark(path).exists():
+                raise CatalogDamaged(f"{path}: it was found damaged while it was in use")
             if any(Path(f"{path}{suffix}").is_dir() for suffix in ("", "-wal", "-shm")):
                 raise CatalogDamaged(f"{path}: a folder is in its place")
             seals = None if beside else PageSeals(path)
@@ -81,7 +91,7 @@ class CatalogFile:
             catalog._prepare()
             if seals and not is_sealed:
                 catalog._check()
-                seals.forget()
+                seals.put_anew()
                 with suppress(CatalogError):
                     catalog.checkpoint()
         # Damage meets us as a message of SQLite that is no text, or as a column that is missing, too.
@@ -109,7 +119,7 @@ class CatalogFile:
             except sqlite3.Error as error:
                 problem = error
             else:
-                return cls(connection, clock)
+                return cls(connection, clock, may_write=False)
         raise CatalogError(f"{path}: the catalog cannot be read: {_reason(problem)}") from problem
 
     def _prepare(self) -> None:
@@ -237,11 +247,30 @@ class CatalogFile:
                 refusal = f"the catalog refuses a {what}: {_reason(error)}"
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
                     self.damage = CatalogDamaged(refusal)
+                    if self._may_write:  # who only reads beside a writer may see what is not so
+                        _mark_damage(self._path)
                     raise self.damage from error
                 raise CatalogError(refusal) from error
 
     def _now(self) -> dict[str, Any]:
         return {"boot": self._clock.boot_id(), "monotonic": self._clock.monotonic()}
+
+
+def damage_mark(catalog: Path) -> Path:
+    """The file that says, beside a catalog, that it was found damaged: the next start rebuilds it."""
+    return catalog.with_suffix(".damaged")
+
+
+def _mark_damage(catalog: Path) -> None:
+    """Say durably that the catalog is damaged; on a card that takes not even that, its seals go."""
+    mark = damage_mark(catalog)
+    try:
+        durable.write(mark, [b"found damaged in use\n"])
+        failpoint.hit("catalog: marked as damaged")
+    except (OSError, StorageError):
+        with suppress(OSError):
+            Path(f"{catalog}-seals").unlink(missing_ok=True)
+            failpoint.hit("catalog: seals removed")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

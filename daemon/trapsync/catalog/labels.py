@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trapsync import soundness
-from trapsync.catalog.file import CatalogFile
+from trapsync.catalog.places import Places
+from trapsync.catalog.rows import KEY
 from trapsync.labels import Label, Labelled
 
 # What was delivered with a task, and has no answer of that task yet.
@@ -15,15 +16,15 @@ _OPEN = """deliveries.state = 'delivered' AND json_extract(detail, '$.task') IS 
                            AND labels.task = json_extract(detail, '$.task'))"""
 
 
-class Labels(CatalogFile):
+class Labels(Places):
     """The catalog, as far as labels go."""
 
     def unlabelled(self, destination: str) -> dict[str, int]:
         """The tasks of a destination that have not been answered yet: the task's id -> the image's."""
         rows = self._query(
             f"""SELECT image_id, json_extract(detail, '$.task') AS task FROM deliveries
-                WHERE destination = :name AND {_OPEN}""",
-            name=destination,
+                WHERE destination = {KEY} AND {_OPEN}""",
+            destination=destination,
         )
         return {row["task"]: row["image_id"] for row in rows}
 
@@ -31,10 +32,11 @@ class Labels(CatalogFile):
         """Record what was answered, in one commit; by image id."""
         if not labels:
             return
+        key = self._key(destination)
         with self._transaction("put_labels") as db:
             for image_id, label in labels.items():
                 row = (
-                    *(destination, image_id, label.state, label.task, label.reason),
+                    *(key, image_id, label.state, label.task, label.reason),
                     json.dumps([dict(shape) for shape in label.annotations]),
                 )
                 db.execute(
@@ -45,10 +47,11 @@ class Labels(CatalogFile):
     def labelled(self, destination: str | None = None) -> list[Labelled]:
         """Every image that was answered about, by one destination or by any, in the order of their times."""
         rows = self._query(
-            """SELECT images.id AS image_id, key, sha256, width, height, destination, labels.state, task, reason, annotations
+            f"""SELECT images.id AS image_id, images.key, sha256, width, height, destination, labels.state, task,
+                   reason, annotations
                FROM labels JOIN images ON images.id = image_id
-               WHERE :name IS NULL OR destination = :name ORDER BY rank, images.id, destination""",
-            name=destination,
+               WHERE :destination IS NULL OR destination = {KEY} ORDER BY rank, images.id, destination""",
+            destination=destination,
         )
         return [_labelled(row) for row in rows]
 

@@ -39,7 +39,8 @@ class PageSeals:
         self._catalog = catalog
         self._log = Path(f"{catalog}-wal")
         self._seals = Path(f"{catalog}-seals")
-        self._changed: set[int] | None = set()
+        self._changed: set[int] | None = set()  # None: not known
+        self._is_checked = False
         self._pages: BinaryIO | None = None
 
     def close(self) -> None:
@@ -66,9 +67,9 @@ class PageSeals:
         except OSError:
             return False
 
-    def forget(self) -> None:
-        """Whatever was sealed is worth nothing: put all seals anew, the next time."""
-        self._changed = None
+    def put_anew(self) -> None:
+        """Every row was looked at just now: put all seals anew, the next time."""
+        self._changed, self._is_checked = None, True
 
     def log_size(self) -> int:
         """The bytes that the write-ahead log takes."""
@@ -86,8 +87,18 @@ class PageSeals:
                 self._changed = None  # not known: all of them
 
     def renew(self) -> None:
-        """The whole log is in the file: seal what has changed. What cannot be sealed, is not."""
+        """The whole log is in the file: seal what has changed.
+
+        Where that is not known, or could not be sealed, a page may have changed that nobody has looked at: then
+        there are no seals until a start has looked at every row.
+        """
         changed, self._changed = self._changed, None
+        if changed is None and not self._is_checked:
+            with suppress(OSError):
+                self._seals.unlink(missing_ok=True)
+                failpoint.hit("catalog: seals removed")
+            return
+        self._is_checked = False
         with suppress(OSError):
             pages = self._open_pages()
             count = os.fstat(pages).st_size // PAGE

@@ -1,7 +1,9 @@
 """How images stand in the catalog's rows, and the words that its queries share."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from trapsync.image import Evidence, Image
 
@@ -13,12 +15,42 @@ TIMINGS = ("held", "confirmed", "corrected", "unsure", "released")
 # Held: taken under a clock that was not synchronised, and owed to nobody until its time is put right.
 HELD = "images.timing IN ('held', 'unsure')"
 
-# An image is delivered when there is a required destination and all of them confirmed its digest.
+# An image is delivered when there is a required destination and all of them confirmed its digest, where they
+# are now.
 STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND required)
                   AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.active AND d.required
                       AND NOT EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id
-                          AND destination = d.name AND state = 'delivered' AND digest NOT LIKE 'echo:%'))
+                          AND destination = d.key AND state = 'delivered' AND digest NOT LIKE 'echo:%'))
              THEN 'delivered' ELSE 'owed' END"""
+
+# The row of `destinations` that the name :destination stands for.
+KEY = """coalesce((SELECT d.key FROM destinations AS d WHERE d.name = :destination AND d.current = 1),
+           :destination)"""
+
+
+class Registered(NamedTuple):
+    """A destination of the config file: what the catalog knows of it.
+
+    `identity` is which place it is, as far as the settings say it; None where only the place can tell.
+    """
+
+    name: str
+    kind: str
+    required: bool
+    identity: str | None = None
+
+
+class Proof(NamedTuple):
+    """That a destination confirmed an image: its id, the digest, and what the receipt says besides.
+
+    `noted`: by a note beside the copy, whose bytes were not read.
+    """
+
+    image_id: int
+    digest: str
+    detail: Mapping[str, Any] = MappingProxyType({})
+    at: str = ""
+    noted: bool = False
 
 
 def image_of(row: dict[str, Any]) -> Image:

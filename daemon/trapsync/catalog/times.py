@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from trapsync import soundness
-from trapsync.catalog.deliveries import Deliveries
 from trapsync.catalog.file import Transaction
+from trapsync.catalog.proofs import Proofs
 from trapsync.catalog.rows import HELD, IMAGE, TIMINGS, image_of, sealed_values
 from trapsync.image import Correction, Found, Image, TrapName, parse_name
 
 
-class Times(Deliveries):
+class Times(Proofs):
     """The catalog, as far as times are put right; what is held no longer is owed."""
 
     # Boots
@@ -96,11 +96,12 @@ class Times(Deliveries):
         """Let go of held images that were corrected already and came back as they were; how many.
 
         Their old file is found again where the catalog was lost before that was deleted, or where somebody
-        copied it back. The same moment of the same boot is the same picture: the old file is to be deleted.
+        copied it back. The same bytes but for the EXIF, of the same moment of the same boot, are the same picture:
+        the old file is to be deleted. An edited one, which has kept the EXIF, is another picture.
         """
         twins = self._query(
             f"""SELECT images.id, twin.id AS twin, images.state FROM images
-                JOIN images AS twin USING (boot_id, monotonic)
+                JOIN images AS twin USING (boot_id, monotonic, picture)
                 WHERE {HELD} AND images.gone_at IS NULL AND twin.timing = 'corrected'
                 AND (twin.gone_at IS NULL OR twin.state = 'delivered')"""
         )
@@ -170,7 +171,7 @@ class Times(Deliveries):
             ],
         )
 
-    def confirm(self, image_ids: Iterable[int] | None = None) -> int:
+    def confirm_times(self, image_ids: Iterable[int] | None = None) -> int:
         """The times of these held images are right as they are, or those of all; how many those were."""
         with self._transaction("confirm") as db:
             if image_ids is None:

@@ -13,13 +13,17 @@ from trapsync.image import Image, TrapName
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounting identity: captured = delivered + owed + quarantined + dropped."""
+    """The accounting identity: captured = delivered + owed + quarantined + dropped + lost.
+
+    Lost is what no destination that must have it holds any more, and the card neither.
+    """
 
     captured: int
     delivered: int
     owed: int
     quarantined: int
     dropped: int
+    lost: int
 
 
 class Views(CatalogFile):
@@ -30,18 +34,29 @@ class Views(CatalogFile):
         tallies = self._tallies()
         delivered, owed, dropped = (tallies.get(("", s), 0) for s in ("delivered", "owed", "dropped"))
         quarantined = self._query("SELECT count(*) AS n FROM quarantine")[0]["n"]
-        return Ledger(delivered + owed + dropped + quarantined, delivered, owed, quarantined, dropped)
+        lost = self._gone("lost")
+        captured = delivered + owed + dropped + quarantined
+        return Ledger(captured, delivered, owed, quarantined, dropped - lost, lost)
+
+    def _gone(self, why: str, more: str = "1") -> int:
+        """How many images of those that are nowhere left the card for this reason."""
+        sql = f"SELECT count(*) AS n FROM images WHERE state = 'dropped' AND gone_why = :why AND {more}"
+        return int(self._query(sql, why=why)[0]["n"])
 
     def _tallies(self) -> dict[tuple[str, str], int]:
         return {(row["destination"], row["state"]): row["n"] for row in self._query("SELECT * FROM tallies")}
 
     def destinations(self) -> list[dict[str, Any]]:
-        """The active destinations: their row, `owed`, `delivered`, `refused`, and `waits` in seconds."""
+        """The active destinations: their row, `owed`, `delivered`, `refused`, and `waits` in seconds.
+
+        `unseen` are the refusals that the owner has not acknowledged.
+        """
         rows = self._query("SELECT * FROM destinations WHERE active ORDER BY name")
         tallies = self._tallies()
         for row in rows:
             for state in ("owed", "delivered", "refused"):
-                row[state] = tallies.get((row["name"], state), 0)
+                row[state] = tallies.get((row["key"], state), 0)
+            row["unseen"] = self._unseen_refusals(row["key"]) if row["refused"] else 0
             row["waits"] = self._waits(row)
         return rows
 
@@ -91,16 +106,61 @@ class Views(CatalogFile):
         )
         return int(rows[0]["n"])
 
+    def _unseen_refusals(self, key: str) -> int:
+        return int(
+            self._query(
+                """SELECT count(*) AS n FROM deliveries WHERE destination = :key AND state = 'refused'
+                   AND acknowledged_at IS NULL""",
+                key=key,
+            )[0]["n"]
+        )
+
     def conflicts(self) -> int:
-        """How many images share their identity with other bytes."""
-        return int(self._query("SELECT count(*) AS n FROM images WHERE conflict = 1")[0]["n"])
+        """How many images share their identity with other bytes, and were not acknowledged."""
+        sql = "SELECT count(*) AS n FROM images WHERE conflict = 1 AND acknowledged_at IS NULL"
+        return int(self._query(sql)[0]["n"])
 
     def vanished(self) -> int:
-        """How many images somebody took from the card before they were delivered."""
-        rows = self._query(
-            "SELECT count(*) AS n FROM images WHERE state = 'dropped' AND gone_why = 'vanished'"
+        """How many images somebody took from the card before they were delivered, and were not acknowledged."""
+        return self._gone("vanished", "acknowledged_at IS NULL")
+
+    def lost(self) -> int:
+        """How many images are nowhere any more though they were delivered, and were not acknowledged."""
+        return self._gone("lost", "acknowledged_at IS NULL")
+
+    def missing(self) -> int:
+        """How many pending images are not on the card: their destinations are asked for them."""
+        sql = "SELECT count(*) AS n FROM images WHERE state = 'owed' AND gone_at IS NOT NULL"
+        return int(self._query(sql)[0]["n"])
+
+    def unasked(self) -> int:
+        """How many images left the card on the last word of a server that could not be asked, until it is."""
+        return int(self._query("SELECT count(*) AS n FROM images WHERE unasked = 1")[0]["n"])
+
+    def old_places(self) -> list[dict[str, Any]]:
+        """Places that a destination of today was before, if some images that left the card lie only there.
+
+        `name`, `kind`, `place`, and how many images (`only_there`).
+        """
+        places = self._query(
+            """SELECT key, name, kind, place FROM destinations AS old WHERE current = 0 AND EXISTS
+               (SELECT 1 FROM destinations AS d WHERE d.name = old.name AND d.active) ORDER BY name, key"""
         )
-        return int(rows[0]["n"])
+        for place in places:
+            place["only_there"] = self._only_there(place["key"])
+        return [place for place in places if place["only_there"]]
+
+    def _only_there(self, key: str) -> int:
+        return int(
+            self._query(
+                """SELECT count(*) AS n FROM deliveries JOIN images ON images.id = image_id
+                   WHERE destination = :key AND deliveries.state = 'delivered' AND gone_at IS NOT NULL
+                   AND images.state = 'delivered' AND NOT EXISTS
+                       (SELECT 1 FROM deliveries AS other JOIN destinations ON key = other.destination AND active
+                        WHERE other.image_id = images.id AND other.state = 'delivered')""",
+                key=key,
+            )[0]["n"]
+        )
 
     def on_card(self, after: int, limit: int) -> list[Image]:
         """Images whose file is on the card, in order of their ids from `after` on."""
@@ -120,13 +180,17 @@ class Views(CatalogFile):
             "refused": "id IN (SELECT image_id FROM deliveries WHERE state = 'refused')",
             "conflict": "conflict = 1",
             "held": f"{HELD} AND gone_at IS NULL",
+            "dropped": "state = 'dropped' AND gone_why != 'lost'",
+            "lost": "state = 'dropped' AND gone_why = 'lost'",
         }.get(state, "state = :state")
         rows = self._query(
             f"""SELECT id, key, path, size, md5, sha256, width, height, state, gone_at, gone_why, conflict,
                    thumbnails, boot_id, monotonic, wall, clock_trusted, clock_offset, timing, was, metadata,
-                   (SELECT json_group_object(destination, json_object('state', deliveries.state,
-                        'error', deliveries.error, 'delivered_at', deliveries.delivered_at))
-                    FROM deliveries JOIN destinations ON name = destination AND active
+                   (SELECT json_group_object(iif(current, name, name || ' (before: ' || coalesce(place, kind) || ')'),
+                        json_object('state', deliveries.state, 'error', deliveries.error,
+                        'delivered_at', deliveries.delivered_at, 'confirmed_at', deliveries.confirmed_at))
+                    FROM deliveries JOIN destinations ON destinations.key = destination
+                        AND (active OR (current = 0 AND deliveries.state = 'delivered'))
                     WHERE image_id = images.id) AS deliveries
                 FROM images WHERE {where} ORDER BY rank DESC LIMIT :limit""",
             limit=limit,

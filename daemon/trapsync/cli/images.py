@@ -23,6 +23,7 @@ from trapsync.cli.shared import (
 @click.option("--owed", "state", flag_value="owed", help="Only those still to be delivered.")
 @click.option("--delivered", "state", flag_value="delivered", help="Only those delivered.")
 @click.option("--dropped", "state", flag_value="dropped", help="Only those that left the card undelivered.")
+@click.option("--lost", "state", flag_value="lost", help="Only those that nobody holds any more.")
 @click.option("--refused", "state", flag_value="refused", help="Only those that a destination refused.")
 @click.option("--held", "state", flag_value="held", help="Only those held until their time is known.")
 @click.option("--conflicts", "state", flag_value="conflict", help="Only those with the name of another.")
@@ -212,20 +213,37 @@ def _failed(row: dict[str, Any], since: float) -> bool:
     return bool(row["owed"] and row["error"] and row["error_at"] >= since)
 
 
-@click.command(short_help="Owe again what was refused, and end all waits.")
+@click.command(short_help="Deliver again what was refused, and end all waits.")
 @click.argument("destination", required=False, shell_complete=destination_names)
 @click.option("--image", metavar="NAME", help="Only this image.")
 @with_trap
 def retry(trap: Trap, destination: str | None, image: str | None) -> None:
-    """Owe again what a destination refused, and end all waits after failures."""
+    """Make pending again what a destination refused, and end all waits after failures.
+
+    An image that left the card is asked for once more; what nobody has stays counted as lost or dropped.
+    """
     from trapsync import by_hand
     from trapsync.trap import holder
 
     with by_hand.opened(trap.settings, trap.source, trap.tools(), destination) as bench:
         count = bench.catalog.retry(destination, image)
-    click.echo(f"{count} refused deliveries are owed again")
+    click.echo(f"{count} refused deliveries are pending again")
     if process := holder(trap.settings.storage.state):
         by_hand.wake_daemon(process)
+
+
+@click.command(short_help="Say that you have seen what was lost or refused.")
+@with_trap
+def acknowledge(trap: Trap) -> None:
+    """Say that you have seen which images were lost, dropped, refused or in conflict, and are off the card.
+
+    They stay counted, and `status` no longer warns of them. What is on the card is not acknowledged: retry it.
+    """
+    from trapsync import by_hand
+
+    with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+        count = bench.catalog.acknowledge()
+    click.echo(f"{count} acknowledged")
 
 
 @click.command(short_help="Remove delivered images from the card.")
@@ -234,8 +252,8 @@ def retry(trap: Trap, destination: str | None, image: str | None) -> None:
 def prune(trap: Trap, yes: bool) -> None:
     """Remove delivered images from the card, as far as [prune] allows.
 
-    Only images whose digest every required destination confirmed, older than prune.min_age, and only
-    until prune.keep_free bytes are free. Works also when prune.enabled is false.
+    Only images whose digest every required destination confirmed, and confirms once more now, older than
+    prune.min_age, and only until prune.keep_free bytes are free. Works also when prune.enabled is false.
     """
     from trapsync import by_hand, pipeline
 
@@ -248,20 +266,29 @@ def prune(trap: Trap, yes: bool) -> None:
         click.echo("nothing was removed")
         return
     with by_hand.opened(settings, trap.source, trap.tools()) as bench:
-        removed = pipeline.prune(bench.catalog, settings.storage, settings.prune, trap.clock)
+        removed = pipeline.prune(
+            bench.catalog, settings.storage, settings.prune, trap.clock, bench.destinations
+        )
     click.echo(
         f"{removed} images removed; {pipeline.free_bytes(settings.storage.spool) / 1e9:.1f} GB are free"
     )
 
 
 @click.command(short_help="Hash the card again, and ask the destinations.")
-@click.option("--resend", is_flag=True, help="Owe again what a destination no longer holds.")
+@click.option(
+    "--bytes", "by_bytes", is_flag=True, help="Have servers look at the stored bytes of each image."
+)
+@click.option("--resend", is_flag=True, help="Deliver at once what is pending again.")
 @with_trap
-def verify(trap: Trap, resend: bool) -> int:
-    """Hash every image on the card again, and ask the destinations what they hold."""
+def verify(trap: Trap, by_bytes: bool, resend: bool) -> int:
+    """Hash every image on the card again, and ask the destinations what they hold.
+
+    Copies in folders are read again. What a destination does not hold any more loses its proof at once: it is
+    pending again if it is on the card, and is lost if nobody else has it.
+    """
     from trapsync import by_hand
     from trapsync import verify as verification
-    from trapsync.errors import Unreachable
+    from trapsync.trap import holder
 
     code = 0
     with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
@@ -269,17 +296,28 @@ def verify(trap: Trap, resend: bool) -> int:
             result = verification.verify_card(bench.catalog, trap.settings.storage.spool, progress)
         code |= _show_verified("card", result)
         for destination in bench.destinations:
-            try:
-                with counter(f"asking {destination.name}") as progress:
-                    result = verification.verify_destination(bench.catalog, destination, progress)
-            except Unreachable as error:
-                click.echo(f"{destination.name}: {error}")
-                code = 1
-                continue
-            code |= _show_verified(destination.name, result)
-            if resend:
-                bench.catalog.owe_again(destination.name, result.lost)
+            code |= _verify_destination(bench, destination, by_bytes)
+        if resend:
+            bench.catalog.end_waits()
+    if resend and (process := holder(trap.settings.storage.state)):
+        by_hand.wake_daemon(process)
     return code
+
+
+def _verify_destination(bench: Any, destination: Any, by_bytes: bool) -> int:
+    from trapsync import verify as verification
+    from trapsync.errors import Unreachable
+
+    if not destination.keeps:
+        click.echo(f"{destination.name}: not asked: it keeps images for a while only, or is no copy of them")
+        return 0
+    try:
+        with counter(f"asking {destination.name}") as progress:
+            result = verification.verify_destination(bench.catalog, destination, progress, by_bytes=by_bytes)
+    except Unreachable as error:
+        click.echo(f"{destination.name}: {error}")
+        return 1
+    return _show_verified(destination.name, result)
 
 
 def _show_verified(where: str, result: Any) -> int:
@@ -289,4 +327,4 @@ def _show_verified(where: str, result: Any) -> int:
     return int(bool(result.wrong))
 
 
-COMMANDS = (images, quarantine, deliver, retry, prune, verify)
+COMMANDS = (images, quarantine, deliver, retry, acknowledge, prune, verify)

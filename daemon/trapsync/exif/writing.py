@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from trapsync.errors import DamagedImage
 from trapsync.exif.blocks import UNREADABLE, clean, evidence_in, evidence_text, load
 from trapsync.image import Evidence
-from trapsync.jpeg import header, is_exif, segments
+from trapsync.jpeg import header, without_exif
 
 # Sticky Pi firmware 3.x, take_picture.c: header, printf formats and sentinels are its own.
 _HEADER = "v,T,H,B,L,lat,lng,a,l,b"
@@ -93,13 +93,8 @@ def _synced(comment: bytes, last_sync: float) -> bytes:
 
 
 def _with_block(jpeg: bytes, block: bytes) -> bytes:
-    pieces: list[bytes | memoryview] = [b"\xff\xd8", b"\xff\xe1", (len(block) + 2).to_bytes(2, "big"), block]
-    whole = memoryview(jpeg)
-    for segment in segments(jpeg):
-        if not is_exif(segment.marker, jpeg[segment.payload : segment.end]):
-            pieces.append(whole[segment.start : segment.end])
-    pieces.append(whole[segment.end :])
-    return b"".join(pieces)
+    start = (b"\xff\xd8", b"\xff\xe1", (len(block) + 2).to_bytes(2, "big"), block)
+    return b"".join([*start, *without_exif(jpeg)])
 
 
 def _block(facts: Facts) -> bytes:

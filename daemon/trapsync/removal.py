@@ -1,0 +1,138 @@
+"""What may leave the card, after its destinations were asked once more, and how it goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from trapsync import failpoint
+from trapsync.confirmation import ask_again
+from trapsync.destinations import Destination
+from trapsync.errors import StorageError, Unauthorised, Unreachable
+from trapsync.examine import thumbnail_paths
+from trapsync.image import Found, Image, place_of
+from trapsync.settings import Storage
+from trapsync.watch import look
+
+if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
+    from trapsync.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+_HANDFUL = 16  # images that are marked in one commit
+
+
+class Choice:
+    """One look for images that may go: which of them, after their destinations were asked."""
+
+    def __init__(
+        self, catalog: Catalog, destinations: Sequence[Destination], older_than: float, is_urgent: bool
+    ) -> None:
+        self._catalog = catalog
+        self._older_than = older_than
+        self._is_urgent = is_urgent
+        self._to_ask = [one for one in destinations if one.settings.required and one.keeps]
+        # What keeps images for a while only is not asked again: its receipt counts.
+        self._trusted = [one.name for one in destinations if not one.keeps]
+        self._excused: set[str] = set()
+        self.unasked: set[str] = set()
+        self.stuck: set[int] = set()
+        self._unsure: set[int] = set()
+
+    def next_images(self) -> list[Image]:
+        """A handful that may go; their destinations are asked as long as there is none. Empty: no more."""
+        while not (images := self._prunable()):
+            if not self._ask():
+                return []
+        return images
+
+    def _prunable(self) -> list[Image]:
+        return self._catalog.prunable(
+            self._older_than, _HANDFUL, self._excused | self.unasked, self._trusted, self.stuck
+        )
+
+    def _ask(self) -> bool:
+        """Ask each destination about the oldest that it has not confirmed today; False: there is nothing to ask."""
+        has_asked = False
+        for destination in list(self._to_ask):
+            images = self._catalog.unconfirmed(
+                destination.name, self._older_than, destination.confirm_batch, self._unsure
+            )
+            if not images:
+                continue
+            try:
+                asked = ask_again(self._catalog, destination, images)
+                self._unsure |= {image.id for image in asked.unsure}
+                has_asked = True
+            except Unreachable as trouble:
+                has_asked |= self._excuse(destination, trouble)
+                self._to_ask.remove(destination)
+        return has_asked
+
+    def _excuse(self, destination: Destination, trouble: Unreachable) -> bool:
+        """It cannot be asked now: whether its last word counts all the same."""
+        if destination.while_away == "last re-reading":  # away on purpose, unmounted when it was done
+            self._excused.add(destination.name)
+            return True
+        is_away = destination.while_away == "last confirmation" and not isinstance(trouble, Unauthorised)
+        if self._is_urgent and is_away:
+            self.unasked.add(destination.name)
+            return True
+        log.info("%s cannot be asked, so nothing is pruned on its word: %s", destination.name, trouble)
+        return False
+
+
+@dataclass(slots=True)
+class Removed:
+    """What became of the files that were to go: how many went, the bytes that freed, and which did not go."""
+
+    removed: int = 0
+    freed: int = 0
+    stuck: list[str] = field(default_factory=list)
+
+
+def remove_leaving(catalog: Catalog, storage: Storage) -> Removed:
+    """Remove the files that are marked, if they still are the bytes that were proven, or corrected.
+
+    One that cannot be removed keeps no other back, and its mark is taken back: its image is on the card.
+    """
+    result, gone, reason = Removed(), [], ""
+    for found in catalog.pruned_files():
+        try:
+            result.freed += _remove(storage, found)
+        except (OSError, StorageError) as error:
+            result.stuck.append(found.path)
+            reason = reason or f"{found.path}: {error}"
+        else:
+            gone.append(found.path)
+    catalog.forget_pruned(gone)
+    catalog.unmark_pruned(result.stuck)
+    result.removed = len(gone)
+    if result.stuck or gone:
+        _tell_stuck(catalog, len(result.stuck), reason)
+    return result
+
+
+def _remove(storage: Storage, found: Found) -> int:
+    """Remove one file if it is what was looked at, and its small copies; the bytes that this freed."""
+    path, freed = storage.spool / found.path, 0
+    if look(storage.spool, found.path) == found:
+        status = path.lstat()
+        path.unlink(missing_ok=True)
+        failpoint.hit("prune: removed")
+        freed = found.size if status.st_nlink == 1 else 0
+        log.debug("removed %s: it is safe", found.path)
+        for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
+            thumbnail.unlink(missing_ok=True)
+            failpoint.hit("prune: small copy removed")
+    return freed
+
+
+def _tell_stuck(catalog: Catalog, count: int, reason: str) -> None:
+    """Let `status` know of files that cannot be removed, and the log once."""
+    before = catalog.facts().get("stuck")
+    if count and (before or {}).get("error") != reason:
+        log.error("%d delivered images cannot be removed from the card: %s", count, reason)
+    catalog.set_fact("stuck", {"images": count, "error": reason} if count else None)
