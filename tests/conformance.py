@@ -80,6 +80,8 @@ class Conformance:
 
     # Whether receipts say `echo:`, because the other end confirms no digest.
     echoes: ClassVar[bool] = False
+    # Whether other bytes under a taken name are stored beside the first. Otherwise they are refused.
+    stores_beside: ClassVar[bool] = False
 
     def held(self, card: Card, *images: Image) -> dict[str, bytes]:
         """What `site.stored()` must be when exactly these were delivered."""
@@ -143,7 +145,7 @@ class Conformance:
         copies = [replace(image, id=number) for number in range(destination.batch)]
         assert len(destination.known(copies)) == destination.batch
 
-    def test_other_bytes_under_a_taken_name_are_refused_and_nothing_is_overwritten(
+    def test_other_bytes_under_a_taken_name_are_refused_or_lie_beside_and_nothing_is_overwritten(
         self, destination: Destination, site: Site, card: Card
     ) -> None:
         first = card.image()
@@ -151,19 +153,42 @@ class Conformance:
         held = self.held(card, first)
         other = card.image(seed=2)
         assert other.key == first.key
-        assert isinstance(destination.known([other])[other.id], Refused)
-        with pytest.raises(Refused, match="both are kept"):
-            destination.deliver(other, card.path(other))
-        assert site.stored() == held
+        answer = destination.known([other]).get(other.id)
+        if self.stores_beside:
+            assert answer is None
+            self.lies_beside(destination, site, card, other, held)
+        else:
+            assert isinstance(answer, Refused)
+            with pytest.raises(Refused, match="both are kept"):
+                destination.deliver(other, card.path(other))
+            assert site.stored() == held
 
-    def test_other_bytes_are_refused_by_a_delivery_that_did_not_ask(self, site: Site, card: Card) -> None:
+    def test_other_bytes_overwrite_nothing_in_a_delivery_that_did_not_ask(
+        self, site: Site, card: Card
+    ) -> None:
         first = card.image()
         site.connect().deliver(first, card.path(first))
         held = self.held(card, first)
         other = card.image(seed=2)
-        with pytest.raises(Refused):
-            site.connect().deliver(other, card.path(other))
-        assert site.stored() == held
+        if self.stores_beside:
+            self.lies_beside(site.connect(), site, card, other, held)
+        else:
+            with pytest.raises(Refused):
+                site.connect().deliver(other, card.path(other))
+            assert site.stored() == held
+
+    def lies_beside(
+        self, destination: Destination, site: Site, card: Card, other: Image, held: dict[str, bytes]
+    ) -> None:
+        """Deliver the second image of a name: it has a name of its own, that is found again each time."""
+        receipt = destination.deliver(other, card.path(other))
+        assert site.stored() == held | {Path(receipt.at).name: card.bytes(other)}
+        assert len(site.stored()) == len(held) + 1
+        known = site.connect().known([other])[other.id]
+        assert isinstance(known, Receipt)
+        assert (known.digest, known.at) == (receipt.digest, receipt.at)
+        assert destination.deliver(other, card.path(other)).at == receipt.at
+        assert len(site.stored()) == len(held) + 1
 
     def test_a_vanished_file_is_said_to_be_gone(
         self, destination: Destination, site: Site, card: Card

@@ -61,6 +61,8 @@ def feed(folder: Path, number: int, name: str) -> None:
         if name == "hub: set aside":  # left there between the rename and the row
             drawn.put(hub / "images", content + b"other", f"{OTHER}/{taken:%Y-%m-%d}/{file_name}")
     feed_wrong_times(folder, number)
+    if name.startswith("mark:"):  # another stick, say
+        (folder / "stick" / ".trapsync-destination").write_bytes(b"")
     for bad in range(3):
         drawn.put(spool, b"GIF89a %d %d" % (number, bad), f"others/{number}/bad-{bad}.jpg")
     date = spool / drawn.DEVICE / "2026-06-21"
@@ -149,6 +151,8 @@ class _Life:
             self._ingest(catalog)
             self._put_times_right(catalog)
             self._thumbnails(catalog)
+            destinations[0].place()
+            self._in_the_way(catalog, destinations[0])
             self._deliver(catalog, destinations)
             self._misfortunes(catalog, destinations)
             self._label(catalog)
@@ -223,6 +227,18 @@ class _Life:
     def _deliver(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
         for destination in destinations:
             pipeline.deliver(catalog, destination, self.storage.spool, self.time, bench.in_turn)
+
+    def _in_the_way(self, catalog: Catalog, stick: Destination) -> None:
+        """Where a folder of the stick belongs, somebody has put a file; he takes it away again."""
+        odd = self.folder / "stick" / OTHER / f"{taken_by_others(self.number, 0):%Y-%m-%d}"
+        odd.parent.mkdir(exist_ok=True)
+        for left_over in [path for path in odd.parent.iterdir() if path.is_file()]:
+            left_over.unlink()
+        if not odd.exists():
+            odd.touch()
+            self._deliver(catalog, [stick])
+            odd.unlink()
+            catalog.end_waits()
 
     def _misfortunes(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
         """A destination that fails in every way, one that lost an image, the owner who says retry."""

@@ -57,7 +57,7 @@ LAYERS = [
             "failpoint",
         ),
         *("inbox", "quantities", "complaints", "reserve", "signs", "systemd", "account", ""),
-        *("labels", "nights", "stick", "ways"),
+        *("labels", "nights", "stick", "ways", "folder", "marks"),
     ],
 ]
 # The hub stands beside it, on the two lowest layers; only its command leads there.

@@ -21,7 +21,8 @@ from test_full_card import cpu_seconds
 from trap_bench import Memory, Trap
 from trapsync import by_hand
 from trapsync.catalog.pages import PageSeals
-from trapsync.destinations import directory, manifest
+from trapsync.destinations import directory
+from trapsync.destinations.directory import manifest
 from trapsync.inbox import Inbox
 from trapsync.settings import Settings
 from trapsync.trap import open_catalog

@@ -85,6 +85,7 @@ def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCat
             notebook=CatalogNotebook(catalog, name),
             labels=CatalogLabels(catalog, name),
             zone=zone(settings),
+            spool=settings.storage.spool,
             thumbnails=thumbnails_of(settings),
             copy_again=lambda image: catalog().copy_again(image.id),
             results=settings.storage.results / name,

@@ -145,7 +145,8 @@ class Scratch:
 class Tools:
     """What a destination is given rather than taking it: time, sleep, and which device it serves.
 
-    `zone` is the time zone of the trap's place. `thumbnails` is the folder of the small copies (see
+    `zone` is the time zone of the trap's place. `spool` is where the images lie; None: they are not looked for there.
+    `thumbnails` is the folder of the small copies (see
     `thumbnail_paths`). `labels` is for what is answered about images. `results` is the folder for files that
     a service made of images, and `room` how many bytes may be written there before capture would have to
     stop. `address` asks the destination that this one comes `after` where an image can be fetched there;
@@ -159,6 +160,7 @@ class Tools:
     notebook: Notebook = field(default_factory=Scratch)
     labels: Labels = field(default_factory=NoLabels)
     zone: tzinfo = UTC
+    spool: Path | None = None
     thumbnails: Path = Path()
     results: Path = Path()
     room: Callable[[], int] = lambda: 0

@@ -1,0 +1,403 @@
+"""A verified copy in a folder: a USB stick, a NAS, a second disk.
+
+Two things go wrong with sticks. They are pulled out, and the folder that is left belongs to the card: so nothing is
+written before the stick has proved that it is there, and everything is then done relative to the folder that was
+proved, not to its path. And they lie: so a copy is read back before it gets its name, and again before an image may
+leave the card. A third goes wrong with folders: a link or a mount in them leads back to the spool, and the copy is
+the source. So no link is followed, and a copy that is the source itself is no copy.
+"""
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal
+
+from trapsync import failpoint, marks
+from trapsync.body import FilePiece, opened
+from trapsync.destinations import Alone, Finding, Receipt, Tools, WhileAway
+from trapsync.destinations.directory import manifest, trouble
+from trapsync.errors import DeliveryError, Failed, Refused, StorageError, Unreachable
+from trapsync.folder import Folder, NotRegular
+from trapsync.image import Image
+from trapsync.settings import Destination
+from trapsync.throttle import Throttle
+
+log = logging.getLogger(__name__)
+
+MARK = marks.NAME
+
+_CHUNK = 256 * 1024
+_ALMOST_FULL = 10**9
+_LONGEST_NAME = 255  # bytes, on every file system that a stick has
+# Some network folders (encrypted ones) take shorter names; a temporary name is not what fails there.
+_LONGEST_TEMPORARY = 143
+_TOLD = 100
+
+
+class Settings(Destination, frozen=True, kw_only=True):
+    """[destinations.NAME] with kind = "directory"."""
+
+    path: Path
+    proof: Literal["mark", "mount"] = "mark"
+    hotplug: bool = False
+
+
+def connect(name: str, settings: Settings, tools: Tools) -> "Directory":
+    """Make the destination; the folder is not touched yet."""
+    return Directory(name, settings, tools)
+
+
+class _Away(Unreachable):
+    """Nothing is there that could be the medium."""
+
+
+class Directory(Alone):
+    """One folder that copies are kept in, below it as `<device>/<date>/<name>`.
+
+    Other bytes under a taken name lie beside it, under a name that their digest gives (see `names`).
+    """
+
+    # Only manifests are read for it, one per day of images.
+    batch = 512
+    # The folder itself says which place it is, by the id in its mark.
+    identity = None
+
+    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+        self.name = name
+        self.settings = settings
+        self.while_away: WhileAway = "last re-reading" if settings.hotplug else "nothing"
+        self._spool = tools.spool
+        self._device = tools.device
+        self._throttle = Throttle(settings.bandwidth, tools.clock.monotonic, tools.sleep)
+        # One copy at a time: a stick gains nothing from two, and a manifest has one writer.
+        self._lock = threading.Lock()
+        self._id: str | None = None
+        self._told: set[str] = set()
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    @property
+    def confirm_batch(self) -> int:
+        """Few: every byte of the copies is read."""
+        return 16
+
+    def place(self) -> str:
+        """The folder's own id, which is written into its mark if there is none yet.
+
+        From then on a medium with another id is out of reach, until it is asked again which place this is.
+        """
+        with self._lock, self._proven(is_known=False) as root:
+            trouble.clear(root)
+            self._id = _id_of(root) or marks.write(root)
+        return f"directory {self._id}"
+
+    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        """What the manifests say, as long as the copies have the size recorded there: a note, no proof."""
+        by_folder: dict[PurePosixPath, list[Image]] = {}
+        for image in images:
+            if _is_below(image.place):
+                by_folder.setdefault(PurePosixPath(image.place).parent, []).append(image)
+        found: dict[int, Receipt | Exception] = {}
+        with self._proven() as root:
+            for place, some in by_folder.items():
+                try:
+                    with root.below(place.parts) as folder:
+                        found |= self._noted(folder, place, some)
+                except OSError as error:
+                    # What is odd there is told when the first image is brought there.
+                    if error.errno not in trouble.ONE_ENTRY:
+                        raise
+        return found
+
+    def _noted(self, folder: Folder, place: PurePosixPath, images: Sequence[Image]) -> dict[int, Receipt]:
+        asked = [(image, name) for image in images for name in names(image)]
+        try:
+            entries = manifest.read(folder, {name for _, name in asked})
+        except manifest.NotOurs as error:
+            self._tell_once(folder, error)
+            return {}
+        found: dict[int, Receipt] = {}
+        for image, name in asked:
+            entry = entries.get(name)
+            if image.id in found or entry is None or entry.digest != image.sha256:
+                continue
+            with suppress(FileNotFoundError, NotRegular):
+                status = folder.status(name)
+                if status.st_size == entry.size and not self._is_source(image, status):
+                    found[image.id] = Receipt(f"sha256:{image.sha256}", at=str(place / name), noted=True)
+        return found
+
+    def confirm(
+        self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+    ) -> Mapping[int, Receipt | Exception]:
+        """Read each copy again, from the medium."""
+        found: dict[int, Receipt | Exception] = {}
+        with self._proven() as root:
+            for image in images:
+                try:
+                    answer = self._read_again(root, image, at.get(image.id, ""))
+                except OSError as error:
+                    answer = trouble.explained(error, root, at.get(image.id) or image.place)
+                if isinstance(answer, Unreachable):
+                    raise answer
+                if answer:
+                    found[image.id] = answer
+        return found
+
+    def _read_again(self, root: Folder, image: Image, at: str) -> Receipt | DeliveryError | None:
+        """The first copy with the right bytes; else what is in its place; None if nothing is."""
+        folder = PurePosixPath(image.place).parent
+        wrong: DeliveryError | None = None
+        for place in [PurePosixPath(at)] if at else [folder / name for name in names(image)]:
+            if not _is_below(str(place)):
+                return Failed(f"{str(place)!r} is not a place below the folder")
+            try:
+                with root.below(place.parent.parts) as below, below.file(place.name) as copy:
+                    answer = self._judged(image, copy, place)
+            except FileNotFoundError:
+                continue
+            except NotRegular:
+                answer = Refused(f"what lies at {self.settings.path / place} is no file")
+            if isinstance(answer, Receipt):
+                return answer
+            wrong = wrong or answer
+        return wrong
+
+    def _judged(self, image: Image, copy: FileIO, place: PurePosixPath) -> Receipt | DeliveryError:
+        """What a copy that lies there proves of this image."""
+        shown = self.settings.path / place
+        status = os.fstat(copy.fileno())
+        if self._is_source(image, status):
+            return _no_copy(shown)
+        if status.st_size != image.size:
+            return Refused(
+                f"other bytes are at {shown} ({status.st_size} bytes): they are kept, and are not this image"
+            )
+        if (digest := _digest(copy)) != image.sha256:
+            return Refused(
+                f"other bytes are at {shown} (sha256 {digest}): they are kept, and are not this image"
+            )
+        return Receipt(f"sha256:{digest}", at=str(place))
+
+    def _is_source(self, image: Image, copy: os.stat_result) -> bool:
+        """Whether this is the very file on the card, as far as that is there."""
+        try:
+            return self._spool is not None and os.path.samestat((self._spool / image.path).stat(), copy)
+        except OSError:
+            return False
+
+    # --- Bring an image there ---------------------------------------------------------------------------
+
+    def deliver(self, image: Image, path: Path) -> Receipt:
+        """Copy one image, read the copy back, give it its name, and write it into the manifest."""
+        if not _is_below(image.place):
+            raise Refused(f"{image.place!r} is not a place below the folder")
+        with self._lock, opened(image, path) as source, self._proven() as root:
+            try:
+                return self._bring(root, image, source)
+            except OSError as error:
+                raise trouble.explained(error, root, image.place) from error
+
+    def _bring(self, root: Folder, image: Image, source: BinaryIO) -> Receipt:
+        place = PurePosixPath(image.place).parent
+        with root.below(place.parts, make=True) as folder:
+            for name in names(image):
+                if self._is_there(root, folder, place / name, image, source):
+                    break
+            else:
+                raise Refused(
+                    f"other files have all names for it in {folder.path}: move them away, then retry"
+                )
+            try:
+                manifest.add(folder, name, manifest.Entry(image.sha256, image.size))
+            except manifest.NotOurs as error:
+                self._tell_once(folder, error)
+        return Receipt(f"sha256:{image.sha256}", at=str(place / name))
+
+    def _is_there(
+        self, root: Folder, folder: Folder, place: PurePosixPath, image: Image, source: BinaryIO
+    ) -> bool:
+        """Whether the image lies under this name, after it was copied if the name was free; False: it is taken."""
+        temporary = _temporary(place.name, self._device)
+        folder.remove(temporary)  # what a crash left may be a finished copy's other name
+        try:
+            copy = folder.file(place.name)
+        except FileNotFoundError:
+            self._copy(image, source, folder, place.name, temporary)
+            return True
+        except NotRegular:
+            return False
+        with copy:
+            status = os.fstat(copy.fileno())
+            if os.path.samestat(status, os.fstat(source.fileno())):
+                raise _no_copy(self.settings.path / place)
+            if status.st_size != image.size:
+                return False
+            os.fsync(copy.fileno())  # whoever wrote it may not have
+            failpoint.hit("copy: found")
+            if _digest(copy) != image.sha256:
+                return False
+        for depth in range(len(place.parts)):
+            with root.below(place.parts[:depth]) as above:
+                above.flush()
+        return True
+
+    def _copy(self, image: Image, source: BinaryIO, folder: Folder, name: str, temporary: str) -> None:
+        sent = hashlib.sha256()
+        piece = FilePiece(source, image.size)
+        try:
+            with folder.new(temporary) as file:
+                while chunk := piece.read(self._throttle.portion(_CHUNK)):
+                    self._throttle.take(len(chunk))
+                    sent.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                failpoint.hit("copy: written")
+                os.fsync(file.fileno())
+            failpoint.hit("copy: flushed")
+            if sent.hexdigest() != image.sha256:
+                raise Failed("the file on the card is not the one that was examined: its digest differs")
+            with folder.file(temporary) as copy:
+                if _digest(copy) != image.sha256:
+                    raise Failed(f"read back from {folder.path} it differs: the stick is failing, replace it")
+            failpoint.hit("copy: verified")
+            folder.claim(temporary, name)
+            folder.flush()
+            failpoint.hit("copy: made")
+        except BaseException:
+            with suppress(OSError):
+                folder.remove(temporary)
+            raise
+
+    def _tell_once(self, folder: Folder, error: Exception) -> None:
+        path = str(folder.path / manifest.NAME)
+        if path not in self._told and len(self._told) < _TOLD:
+            self._told.add(path)
+            log.warning("%s is left alone: %s; the copies there are told by their bytes", path, error)
+
+    # --- The proof --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _proven(self, *, is_known: bool = True) -> Iterator[Folder]:
+        """The destination's own folder, proved to be the right one, and the one that `place` named last.
+
+        The folder stays open. If the stick is pulled out in between, what is done there fails; done by the path
+        it would succeed, on the card.
+        """
+        with self._opened() as root:
+            try:
+                found = self._prove(root)
+                if is_known and self._id is not None and found != self._id:
+                    raise Unreachable(
+                        f"another stick than before is at {root.path}: asked again at the next turn"
+                    )
+                yield root
+            except OSError as error:
+                raise trouble.of_medium(error, root.path) from error
+
+    def _opened(self) -> Folder:
+        try:
+            return Folder.open(self.settings.path)
+        except OSError as error:
+            raise _Away(f"the stick is not there: {self.settings.path}: {error.strerror}") from None
+
+    def _prove(self, root: Folder) -> str:
+        """Raises Unreachable if it is not the right folder; what the id in its mark is, '' if it has none yet."""
+        needs_mark = self.settings.proof == "mark" and not self.settings.hotplug
+        # On a mounted file system, ".." leads out of it.
+        others = {Path("/").stat().st_dev, os.stat("..", dir_fd=root.descriptor).st_dev}
+        if not needs_mark and root.device in others:
+            raise _Away(f"the stick is not there: nothing is mounted at {root.path}")
+        try:
+            return _id_of(root, needs_mark=needs_mark)
+        except FileNotFoundError:
+            raise _Away(
+                f"the stick is not there: {root.path} has no mark; "
+                f"if the right one is mounted there now, run: touch {root.path / MARK}"
+            ) from None
+
+    # --- The doctor -------------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        """Whether the stick is there, takes files, and has room."""
+        path = self.settings.path
+        try:
+            with self._proven(is_known=False) as root:
+                space = os.fstatvfs(root.descriptor)
+                is_card = root.device == Path("/").stat().st_dev
+                is_writable = os.access(".", os.W_OK, dir_fd=root.descriptor)
+        except DeliveryError as error:
+            if self.settings.hotplug and isinstance(error, _Away):
+                return [
+                    Finding("ok", self.name, "comes by now and then: no stick is in, or it is safe to pull")
+                ]
+            return [Finding("failing", self.name, str(error))]
+        free = space.f_bavail * space.f_frsize
+        if not is_writable or space.f_flag & os.ST_RDONLY:
+            return [Finding("failing", self.name, f"{path} cannot be written to")]
+        if is_card:
+            return [Finding("warning", self.name, f"{path} is on the system's own disk: no second copy")]
+        verdict = "ok" if free > _ALMOST_FULL else "warning"
+        return [Finding(verdict, self.name, f"{path} is there and has {free / 1e9:.1f} GB free")]
+
+
+def names(image: Image) -> list[str]:
+    """The names that its copy may have, in this order: its own, and where other bytes have that, those with its digest.
+
+    They are the same at each time, so that a copy is found again after the catalog was lost.
+    """
+    own = PurePosixPath(image.place)
+    return [own.name, *(_with_digest(own, image.sha256[:digits]) for digits in (8, 32))]
+
+
+def _with_digest(own: PurePosixPath, digits: str) -> str:
+    """`IMG_0001.3f9a2c81.JPG`; a long name is cut so that it fits."""
+    end = f".{digits}{own.suffix}"
+    stem = os.fsencode(own.stem)[: _LONGEST_NAME - len(os.fsencode(end))]
+    return stem.decode("utf-8", "ignore") + end
+
+
+def _temporary(name: str, device: str) -> str:
+    """While a copy is written; with the device, for two traps may share a folder."""
+    end = f".{device}.part" if device else ".part"
+    whole = f".{name}{end}"
+    if len(os.fsencode(whole)) <= _LONGEST_TEMPORARY:
+        return whole
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{end}"
+
+
+def _id_of(root: Folder, *, needs_mark: bool = False) -> str:
+    """The id in the folder's mark, '' if it has none; FileNotFoundError if it must have a mark, and has not."""
+    try:
+        return marks.read(root)
+    except FileNotFoundError:
+        if needs_mark:
+            raise
+        return ""
+    except StorageError as error:
+        raise Unreachable(str(error)) from None
+
+
+def _no_copy(shown: Path) -> Failed:
+    return Failed(
+        f"{shown} is the file on the card itself, by a link or a mount: it is no copy; let the destination's folder "
+        f"lie outside of the spool"
+    )
+
+
+def _is_below(place: str) -> bool:
+    parts = PurePosixPath(place)
+    return not parts.is_absolute() and ".." not in parts.parts and bool(parts.name)
+
+
+def _digest(copy: FileIO) -> str:
+    """The SHA-256 of what is on the stick, not of what the kernel still remembers having written."""
+    with suppress(OSError):
+        os.posix_fadvise(copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return hashlib.file_digest(copy, "sha256").hexdigest()
