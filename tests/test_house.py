@@ -41,7 +41,7 @@ LAYERS = [
     [
         *("catalog", "migrations", "soundness", "watch", "examine", "exif", "jpeg", "thumbnail", "http"),
         *("body", "throttle", "envelope", "overlay", "stickypi_rules", "cameras"),
-        *("destinations", "home", "gpio"),
+        *("destinations", "home", "gpio", "separate"),
     ],
     [
         *(

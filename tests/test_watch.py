@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import drawn
+from trapsync import marks
 from trapsync.errors import StorageError
 from trapsync.watch import Watcher, walk
 
@@ -152,3 +153,25 @@ def test_the_walk_skips_hidden_folders_and_links_to_folders(spool: Path, tmp_pat
     (spool / "link").symlink_to(tmp_path / "outside")
     (spool / "loop").symlink_to(spool)
     assert [found.path for _, files in walk(spool) for found in files or ()] == ["a/b/one.jpg"]
+
+
+def test_the_walk_leaves_a_folder_alone_that_images_are_delivered_to(
+    spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in ("a/1.jpg", "copies/2.jpg", "copies/below/3.jpg"):
+        drawn.put(spool, b"x", path)
+    (spool / "copies" / marks.NAME).touch()
+    seen = dict(walk(spool))
+    assert {folder: files and [found.path for found in files] for folder, files in seen.items()} == {
+        "": [],
+        "a": ["a/1.jpg"],
+        "copies": None,  # what is in it is not known, and not lost
+    }
+    assert "images are delivered to this folder" in caplog.text
+
+
+def test_a_mark_in_the_spool_itself_hides_nothing(spool: Path) -> None:
+    drawn.put(spool, b"x", "1.jpg")
+    (spool / marks.NAME).touch()
+    ((_, files),) = walk(spool)
+    assert [found.path for found in files or []] == ["1.jpg"]

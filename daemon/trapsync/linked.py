@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trapsync import separate
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
 from trapsync.destinations import Destination, Tools, check_order, connect
@@ -74,7 +75,8 @@ class CatalogLabels:
 def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCatalog) -> list[Destination]:
     """Connect every destination of the config file, each linked to the one that it comes after.
 
-    Nothing is sent. Raises SettingsError if a table is wrong, or their order goes in a circle.
+    Nothing is sent. Raises SettingsError if a table is wrong, their order goes in a circle, or folders lie in one
+    another.
     """
     tables = settings.destinations
     check_order(tables, source)
@@ -93,6 +95,7 @@ def connect_all(settings: Settings, source: Path, tools: Tools, catalog: OpenCat
             address=partial(_address, connected, catalog, table.get("after", "")),
         )
         connected[name] = connect(name, table, own, source)
+    separate.require(settings.storage, connected.values(), source)
     return list(connected.values())
 
 

@@ -15,7 +15,7 @@ from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, Fil
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from trapsync import durable
+from trapsync import durable, marks
 from trapsync.errors import StorageError
 from trapsync.image import Found, is_image_name
 
@@ -38,8 +38,9 @@ def look(spool: Path, path: str) -> Found | None:
 def walk(spool: Path) -> Iterator[tuple[str, list[Found] | None]]:
     """Every visible folder of the spool with the files in it that may be images.
 
-    Hidden folders and links to folders are left alone, a folder that vanishes on the way is skipped. One
-    that cannot be listed comes with None: what is in it, and below, is not known, which is not nothing. A
+    Hidden folders and links to folders are left alone, a folder that vanishes on the way is skipped. A folder
+    that images are delivered to (it has their mark) is not gone into: its copies are no new images. One that
+    cannot be listed comes with None: what is in it, and below, is not known, which is not nothing. A
     spool that cannot be listed itself is a StorageError, for it must not look like an empty one.
     """
     folders = [""]
@@ -65,6 +66,10 @@ def walk(spool: Path) -> Iterator[tuple[str, list[Found] | None]]:
 
 def _list(spool: Path, folder: str) -> tuple[list[str], list[Found]]:
     """The visible folders in a folder, and the files that may be images."""
+    if folder and os.path.lexists(spool / folder / marks.NAME):
+        raise StorageError(
+            f"{spool / folder}: images are delivered to this folder of the spool; move it out of there"
+        )
     prefix = f"{folder}/" if folder else ""
     below, files = [], []
     with os.scandir(spool / folder) as entries:

@@ -1,6 +1,9 @@
 """The config file, settings from afar, and the shell: settings check, show and take, completion."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +11,9 @@ from trapsync import settings as config
 from trapsync.cli.shared import Trap, with_trap
 from trapsync.envelope import LARGEST
 from trapsync.errors import SettingsError
+
+if TYPE_CHECKING:
+    from trapsync.destinations import Destination
 
 
 @click.group(name="settings")
@@ -19,7 +25,7 @@ def settings_group() -> None:
 @click.pass_context
 def check(context: click.Context) -> None:
     """Check the config file, and override.toml beside it; nothing is touched."""
-    from trapsync import destinations, pushed
+    from trapsync import destinations, pushed, separate
     from trapsync.clock import SystemClock
     from trapsync.trap import place
 
@@ -29,10 +35,22 @@ def check(context: click.Context) -> None:
     for name, table in found.settings.destinations.items():
         destinations.check(name, table, source)
     destinations.check_order(found.settings.destinations, source)
+    separate.require(found.settings.storage, _connected(found.settings, source), source)
     pushed.PushedSettings(source, SystemClock())  # its keys
     click.echo(f"{source}: well")
     if found.overridden:
         click.echo(f"pushed settings: {found.overridden}")
+
+
+def _connected(settings: config.Settings, source: Path) -> Iterator["Destination"]:
+    """The destinations, as far as they can be made here: secrets are for the daemon's user only. Nothing is sent."""
+    from trapsync.clock import SystemClock
+    from trapsync.destinations import Tools, connect
+
+    tools = Tools(SystemClock(), lambda _seconds: None, thumbnails=settings.storage.thumbnails)
+    for name, table in settings.destinations.items():
+        with suppress(SettingsError):
+            yield connect(name, table, tools, source)
 
 
 @settings_group.command()

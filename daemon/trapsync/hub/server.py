@@ -15,7 +15,7 @@ from typing import Any
 
 from flask import Flask
 
-from trapsync import settings
+from trapsync import separate, settings
 from trapsync.errors import SettingsError, StorageError
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
@@ -204,7 +204,8 @@ def _allow_files(count: int) -> None:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder: two hubs on one would move each other's files."""
+    """Hold the folder: two hubs on one would move each other's files, and a trap must not find them."""
+    separate.require_own_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -109,10 +109,14 @@ class Directory(Alone):
                 try:
                     with root.below(place.parts) as folder:
                         found |= self._noted(folder, place, some)
+                except FileNotFoundError:
+                    continue
                 except OSError as error:
-                    # What is odd there is told when the first image is brought there.
-                    if error.errno not in trouble.ONE_ENTRY:
-                        raise
+                    # What is in the way there costs the images that belong there, and no others.
+                    reason = trouble.explained(error, root, str(place))
+                    if isinstance(reason, Unreachable):
+                        raise reason from error
+                    found |= dict.fromkeys((image.id for image in some), reason)
         return found
 
     def _noted(self, folder: Folder, place: PurePosixPath, images: Sequence[Image]) -> dict[int, Receipt]:
