@@ -42,6 +42,7 @@ class Memory(Alone):
         self.batch = batch
         self.stored: dict[str, str] = {}
         self.asked: list[list[str]] = []
+        self.confirmed: list[list[str]] = []
         self.sent: list[str] = []
         # What to raise: for a question, and for an image by its key.
         self.deaf: Exception | None = None
@@ -49,16 +50,30 @@ class Memory(Alone):
 
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         self.asked.append([image.key for image in images])
+        return self._held(images, {})
+
+    def confirm(
+        self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+    ) -> Mapping[int, Receipt | Exception]:
+        self.confirmed.append([image.key for image in images])
+        return self._held(images, at)
+
+    def _held(self, images: Sequence[Image], at: Mapping[int, str]) -> dict[int, Receipt | Exception]:
         if self.deaf:
             raise self.deaf
-        return {i.id: Receipt(f"sha256:{i.sha256}") for i in images if self.stored.get(i.key) == i.sha256}
+        keys = {image.id: at.get(image.id) or image.key for image in images}
+        return {
+            one.id: Receipt(f"sha256:{one.sha256}", at=keys[one.id])
+            for one in images
+            if self.stored.get(keys[one.id]) == one.sha256
+        }
 
     def deliver(self, image: Image, path: Path) -> Receipt:
         self.sent.append(image.key)
         if image.key in self.trouble:
             raise self.trouble[image.key]
         self.stored[image.key] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return Receipt(f"sha256:{self.stored[image.key]}")
+        return Receipt(f"sha256:{self.stored[image.key]}", at=image.key)
 
     def check(self) -> list[Finding]:
         return []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trapsync import failpoint
-from trapsync.confirmation import ask_again
+from trapsync.confirmation import ask_again, settle_place
 from trapsync.destinations import Destination
 from trapsync.errors import StorageError, Unauthorised, Unreachable
 from trapsync.examine import thumbnail_paths
@@ -34,15 +34,28 @@ class Choice:
         self._older_than = older_than
         self._is_urgent = is_urgent
         self._to_ask = [one for one in destinations if one.settings.required and one.keeps]
+        self._is_blocked = False
         # What keeps images for a while only is not asked again: its receipt counts.
         self._trusted = [one.name for one in destinations if not one.keeps]
         self._excused: set[str] = set()
         self.unasked: set[str] = set()
         self.stuck: set[int] = set()
         self._unsure: set[int] = set()
+        for destination in list(self._to_ask):
+            self._look_where_it_is(destination)
+
+    def _look_where_it_is(self, destination: Destination) -> None:
+        """What was confirmed within the day was so by the place of then: nothing counts for another one."""
+        try:
+            settle_place(self._catalog, destination)
+        except Unreachable as trouble:
+            self._to_ask.remove(destination)
+            self._is_blocked |= not self._excuse(destination, trouble)
 
     def next_images(self) -> list[Image]:
         """A handful that may go; their destinations are asked as long as there is none. Empty: no more."""
+        if self._is_blocked:
+            return []
         while not (images := self._prunable()):
             if not self._ask():
                 return []

@@ -59,7 +59,7 @@ class Proofs(Deliveries):
                 AND deliveries.state = 'delivered' AND (confirmed_at IS NULL OR unasked = 1
                     OR confirmed_at NOT BETWEEN :now - :older AND :now + 60.0)
                 AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.key = {KEY}
-                                AND d.asked_at BETWEEN :now - :rest AND :now)
+                                AND :rest > 0 AND d.asked_at BETWEEN :now - :rest AND :now)
                 ORDER BY confirmed_at NULLS FIRST, images.id LIMIT :limit""",
             destination=destination,
             now=now,
