@@ -188,6 +188,38 @@ def test_a_corrected_image_that_comes_back_as_it_was_is_no_other_image(
     field.trap.restart()
 
 
+def test_an_edited_picture_that_kept_its_exif_is_another_picture_and_is_not_deleted(field: Field) -> None:
+    (old,) = field.capture()
+    spool = field.trap.storage.spool
+    content = (spool / old).read_bytes()
+    field.synchronise()
+    field.settle()
+    field.trap.deliver(field.home)
+    edited = content[:-2] + bytes([content[-3] ^ 1]) + content[-2:]  # another development of it, say
+    (spool / old).write_bytes(edited)
+    field.trap.ingest()
+    field.settle()
+    field.trap.deliver(field.home)
+    assert len(field.trap.on_card()) == 2
+    assert len(field.home.stored) == 2
+
+
+def test_a_corrected_image_is_not_delivered_again_where_the_owner_vouches_for_the_clock(field: Field) -> None:
+    (old,) = field.capture()
+    spool = field.trap.storage.spool
+    content = (spool / old).read_bytes()
+    field.synchronise()
+    field.settle()
+    field.trap.deliver(field.home)
+    (spool / old).write_bytes(content)
+    field.settings = Settings(trap=TrapSettings(clock="trusted"), storage=field.trap.storage)
+    field.trap.ingest()
+    field.settle()
+    field.trap.deliver(field.home)
+    assert len(field.home.stored) == 1
+    assert len(field.trap.on_card()) == 1
+
+
 def test_images_taken_before_the_clock_is_set_are_held_and_count_as_owed(field: Field) -> None:
     field.capture(3)
     assert field.settle() == 0

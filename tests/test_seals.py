@@ -13,7 +13,11 @@ from trap_bench import Memory, Trap
 from trapsync import failpoint, soundness
 from trapsync.catalog import Catalog
 from trapsync.catalog import file as catalog_file
-from trapsync.catalog.pages import PAGE, PageSeals
+from trapsync.catalog.file import damage_mark
+from trapsync.catalog.pages import PAGE, PageSeals, _seals_of
+from trapsync.errors import CatalogDamaged
+from trapsync.settings import Settings
+from trapsync.trap import open_catalog
 
 
 class Killed(BaseException):
@@ -249,3 +253,69 @@ def test_the_seals_are_flushed_under_a_failpoint(trap: Trap, monkeypatch: pytest
     work(trap, images=1)
     trap.catalog.checkpoint()
     assert hits[-1] == "catalog: sealed"
+
+
+def turn_a_byte_over(trap: Trap) -> None:
+    """A digest rots on the card, in a page that is not written again."""
+    (md5,) = trap.catalog._db.execute("SELECT md5 FROM images LIMIT 1").fetchone()
+    content = trap.storage.catalog.read_bytes()
+    at = content.index(md5.encode())
+    with trap.storage.catalog.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([content[at] ^ 1]))
+
+
+def test_pages_that_rotted_while_the_seals_could_not_be_written_get_none_unseen(
+    trap: Trap, looks: list[str]
+) -> None:
+    work(trap, images=40)
+    trap.restart()
+    looks.clear()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fdatasync", full)
+        trap.catalog.set_fact("x", 1)
+        trap.catalog.checkpoint()
+    turn_a_byte_over(trap)
+    trap.catalog.set_fact("x", 2)
+    trap.catalog.checkpoint()
+    assert not PageSeals(trap.storage.catalog).hold()
+    trap.catalog.close()
+    with pytest.raises(CatalogDamaged):
+        start(trap)
+    assert looks == ["looked"]
+    trap.storage.catalog.unlink()
+    start(trap)
+
+
+def break_a_page(trap: Trap, index: str) -> None:
+    """A page of an index is no page any more, and has its seal all the same."""
+    (root,) = trap.catalog._db.execute(
+        "SELECT rootpage FROM sqlite_schema WHERE name = ?", [index]
+    ).fetchone()
+    trap.catalog.close()
+    with trap.storage.catalog.open("r+b") as file:
+        file.seek((root - 1) * PAGE)
+        file.write(b"\xff" * 100)
+    pages = trap.storage.catalog.read_bytes()
+    Path(f"{trap.storage.catalog}-seals").write_bytes(_seals_of(pages))
+
+
+def test_a_catalog_that_is_found_damaged_in_use_is_rebuilt_by_the_next_start(trap: Trap) -> None:
+    work(trap)
+    break_a_page(trap, "deliveries_of_image")
+    settings = Settings(storage=trap.storage)
+    trap.catalog = open_catalog(settings, trap.time)  # its seals hold: nothing is looked at
+    with pytest.raises(CatalogDamaged):
+        trap.register(Memory("another"))
+    assert damage_mark(trap.storage.catalog).exists()
+    trap.catalog._db.close()
+    trap.catalog = open_catalog(settings, trap.time)
+    assert not damage_mark(trap.storage.catalog).exists()
+    assert trap.storage.catalog.with_suffix(".damaged-1").exists()
+    trap.register(home := Memory("home"))
+    trap.ingest()
+    assert trap.deliver(home).delivered == 8
