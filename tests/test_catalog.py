@@ -1,5 +1,6 @@
 """The catalog beside other processes, and with a great many rows."""
 
+import os
 import sqlite3
 import time
 
@@ -8,7 +9,8 @@ import pytest
 import drawn
 from trap_bench import Memory, Trap
 from trapsync import timing
-from trapsync.errors import CatalogDamaged, CatalogError
+from trapsync.errors import CatalogDamaged, CatalogError, Unstorable
+from trapsync.image import Found
 from trapsync.settings import Trap as TrapSettings
 
 
@@ -21,6 +23,21 @@ def test_a_catalog_that_another_process_keeps_locked_refuses_in_our_own_words(tr
     other.close()
     trap.catalog.set_fact("capture", 1)
     assert trap.catalog.facts() == {"capture": 1}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [Found(os.fsdecode(b"Fl\xfcgel/a.jpg"), 1, 1), Found("a.jpg", 1, 2**63), Found("a.jpg", -(2**64), 1)],
+)
+def test_a_value_that_sqlite_cannot_hold_is_told_apart_from_a_catalog_that_refuses(
+    trap: Trap, found: Found
+) -> None:
+    with pytest.raises(Unstorable):
+        trap.catalog.is_known(found)
+    with pytest.raises(Unstorable, match="constraint failed"):
+        trap.catalog.add_quarantined("a.jpg", None, "none", 1)  # type: ignore[arg-type]
+    assert trap.catalog.damage is None
+    assert trap.ingest(trap.put()).new == 1
 
 
 def test_only_the_mark_of_small_copies_is_not_flushed(trap: Trap) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 import drawn
 from trap_bench import Memory, Trap
 from trapsync import pipeline, quarantine
-from trapsync.errors import StorageError
+from trapsync.errors import CatalogError, DamagedImage, StorageError
+from trapsync.image import Found, Image
 from trapsync.watch import look
 
 
@@ -285,9 +287,158 @@ def test_a_link_out_of_the_spool_is_not_followed(trap: Trap, tmp_path: Path) -> 
     secret.write_bytes(drawn.trap())
     (trap.storage.spool / "link.jpg").symlink_to(secret)
     (trap.storage.spool / "folder").symlink_to(tmp_path)
-    assert trap.ingest().damaged == 1
+    assert trap.ingest() == trap.ingest("link.jpg") == pipeline.Ingested()
     assert secret.exists()
-    assert "link" in trap.catalog.quarantined()[0]["reason"]
+    assert trap.ledger() == (0, 0, 0, 0, 0)
+
+
+def test_a_link_to_the_newest_picture_is_left_where_it_is_however_often_it_is_renewed(trap: Trap) -> None:
+    """Field case 8: another program renews `lastsnap.jpg` with each picture."""
+    link = trap.storage.spool / "lastsnap.jpg"
+    for second in range(3):
+        link.with_name("l.tmp").symlink_to(trap.put(second, seed=second))
+        link.with_name("l.tmp").rename(link)
+        assert trap.ingest().new == 1
+    assert link.is_symlink()
+    assert trap.ledger() == (3, 0, 3, 0, 0)
+
+
+def test_an_image_whose_file_was_replaced_by_a_link_is_off_the_card(trap: Trap) -> None:
+    path = trap.storage.spool / trap.put()
+    trap.ingest()
+    path.rename(trap.folder / "elsewhere.jpg")
+    path.symlink_to(trap.folder / "elsewhere.jpg")
+    trap.ingest()
+    assert trap.ledger() == (1, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("year", [1601, 2300, 2400])
+def test_a_file_of_an_impossible_date_is_an_image_like_others(trap: Trap, year: int) -> None:
+    """Reliability 6, field case 1: SQLite holds nanoseconds of the years 1678 to 2262."""
+    trap.register(home := Memory())
+    path = trap.storage.spool / trap.put(path="odd.jpg")
+    os.utime(path, (0, (year - 1970) * 31_556_952))
+    trap.put(1, seed=2)
+    assert trap.ingest().new == 2
+    assert trap.ingest() == pipeline.Ingested()
+    assert trap.deliver(home).delivered == 2
+
+
+def test_a_file_of_an_impossible_date_is_pruned(trap: Trap) -> None:
+    trap.register(home := Memory())
+    os.utime(trap.storage.spool / trap.put(path="odd.jpg"), (0, -11_600_000_000))
+    trap.ingest()
+    trap.deliver(home)
+    trap.time.sleep(4000)
+    assert trap.prune() == 1
+    assert trap.on_card() == set()
+
+
+def test_a_folder_whose_name_is_no_text_costs_nobody_outside_of_it(trap: Trap) -> None:
+    """Reliability 5: `Flügel` in Latin-1, from an old zip or a camera's card."""
+    odd = trap.storage.spool / os.fsdecode(b"Fl\xfcgel")
+    odd.mkdir()
+    trap.put()
+    assert trap.ingest() == pipeline.Ingested(new=1)
+    (odd / "a.jpg").write_bytes(drawn.trap(seed=2))
+    (odd / "deeper").mkdir()
+    (odd / "deeper" / "b.jpg").write_bytes(drawn.trap(seed=3))
+    assert trap.ingest() == pipeline.Ingested(damaged=2)
+    assert sorted(row["path"] for row in trap.catalog.quarantined()) == [
+        "Fl\\xfcgel/a.jpg",
+        "Fl\\xfcgel/deeper/b.jpg",
+    ]
+    assert trap.ledger() == (3, 0, 1, 2, 0)
+
+
+def test_a_folder_on_which_our_own_program_fails_costs_itself(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trap.put()
+    trap.put(1, seed=2, path="bad/b.jpg")
+    known_in = trap.catalog.known_in
+
+    def failing(folder: str) -> dict[str, tuple[int, int]]:
+        if folder == "bad":
+            raise ZeroDivisionError("a mistake of our own")
+        return known_in(folder)
+
+    monkeypatch.setattr(trap.catalog, "known_in", failing)
+    assert trap.ingest().new == 1
+    assert "a mistake of our own" in caplog.text
+
+
+def unfit(found: Found) -> Image:
+    """An image of which the catalog cannot hold a value."""
+    return Image(found.path, found.size, "0" * 32, "0" * 64, 2**63, 1)
+
+
+def wrong(found: Found) -> Image:
+    """An image with which our own program cannot do anything."""
+    return Image(found.path, found.size, "0" * 32, "0" * 64, 1, 1, metadata={"lat": object()})
+
+
+@pytest.mark.parametrize("make", [unfit, wrong])
+def test_an_image_that_cannot_be_recorded_costs_itself_and_not_its_handful(
+    trap: Trap, caplog: pytest.LogCaptureFixture, make: object
+) -> None:
+    paths = [trap.put(0, seed=1), trap.put(1, seed=2, path="bad.jpg"), trap.put(2, seed=3)]
+
+    def examiner(files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+        for found, outcome in trap._examiner(files):
+            yield found, make(found) if found.path == "bad.jpg" else outcome  # type: ignore[operator]
+
+    for new in (2, 0):
+        result = pipeline.ingest(trap.catalog, trap.storage, paths, examiner, trap.patience, trap.time)
+        assert result == pipeline.Ingested(new=new, failed=1)
+    assert "'bad.jpg' cannot be ingested" in caplog.text
+    assert trap.on_card() == set(paths)
+    assert trap.ledger() == (2, 0, 2, 0, 0)
+
+
+def test_a_file_that_cannot_be_looked_up_costs_itself(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [trap.put(0, seed=1), trap.put(1, seed=2)]
+    is_known = trap.catalog.is_known
+
+    def failing(found: Found) -> bool:
+        if found.path == paths[0]:
+            raise OverflowError("too large")
+        return is_known(found)
+
+    monkeypatch.setattr(trap.catalog, "is_known", failing)
+    assert trap.ingest(*paths) == pipeline.Ingested(new=1, failed=1)
+
+
+def test_a_catalog_that_refuses_is_no_fault_of_any_file(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [trap.put(0, seed=1), trap.put(1, seed=2)]
+    asked = []
+
+    def failing(examined: Iterable[object]) -> int:
+        asked.append(examined)
+        raise CatalogError("no room")
+
+    monkeypatch.setattr(trap.catalog, "add", failing)
+    with pytest.raises(CatalogError, match="no room"):
+        trap.ingest(*paths)
+    assert len(asked) == 1
+
+
+def test_a_file_that_the_card_does_not_show_costs_neither_its_folder_nor_its_image(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = trap.put(0, seed=1)
+    trap.ingest()
+    trap.put(1, seed=2)
+    lstat = Path.lstat
+
+    def failing(self: Path) -> os.stat_result:
+        if str(self).endswith(known):
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return lstat(self)
+
+    monkeypatch.setattr(Path, "lstat", failing)
+    assert trap.ingest().new == 1
+    assert trap.ledger() == (2, 0, 2, 0, 0)
 
 
 def test_what_kills_left_of_pictures_under_way_is_removed_and_nothing_of_anybody_elses(trap: Trap) -> None:

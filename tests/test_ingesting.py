@@ -43,6 +43,38 @@ def test_the_ingest_thread_survives_what_the_card_refuses(monkeypatch: pytest.Mo
     assert not shared.inbox.is_empty()  # it is looked at again
 
 
+def test_a_mistake_of_our_own_costs_the_file_that_causes_it_and_neither_the_thread_nor_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog = Mock()
+    ingesting, shared = make(catalog)
+    done: list[list[str]] = []
+
+    def failing(_c: object, _s: object, paths: list[str], *_: object) -> Ingested:
+        if "bad.jpg" in paths:
+            raise ZeroDivisionError("a mistake of our own")
+        done.append(paths)
+        return Ingested(new=1)
+
+    monkeypatch.setattr(pipeline, "ingest", failing)
+    monkeypatch.setattr(shared.stop, "wait", lambda _seconds: shared.stop.set())
+    for path in ("a.jpg", "bad.jpg", "b.jpg"):
+        shared.inbox.put(path)
+    ingesting.run()
+    assert done == [["a.jpg"], ["b.jpg"]]
+    assert shared.inbox.is_empty()  # the next sweep offers it again
+    assert "'bad.jpg' cannot be ingested" in caplog.text
+    catalog.set_fact.assert_called_with("bug", "ingesting files failed; see the log")
+
+
+def test_a_file_on_which_our_own_program_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Mock()
+    ingesting, _ = make(catalog)
+    monkeypatch.setattr(pipeline, "ingest", lambda *_: Ingested(failed=1))
+    ingesting._ingest(["a.jpg"], Mock())
+    catalog.set_fact.assert_called_with("bug", "a file cannot be ingested; see the log")
+
+
 def test_it_is_idle_only_when_nothing_is_in_the_inbox_nor_taken_from_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

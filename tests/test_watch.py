@@ -1,6 +1,8 @@
 """The observer hints, the walk finds. Real inotify, real folders."""
 
+import os
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import drawn
-from trapsync import marks
+from trapsync import marks, watch
 from trapsync.errors import StorageError
-from trapsync.watch import Watcher, walk
+from trapsync.image import Found
+from trapsync.watch import Watcher, found_as, look, walk
 
 
 class Hints:
@@ -175,3 +178,56 @@ def test_a_mark_in_the_spool_itself_hides_nothing(spool: Path) -> None:
     (spool / marks.NAME).touch()
     ((_, files),) = walk(spool)
     assert [found.path for found in files or []] == ["1.jpg"]
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log of a daemon that has reported nothing yet, and names three files at most."""
+    monkeypatch.setattr(watch, "_reports", watch._Reports(most=3))
+    return caplog
+
+
+def test_links_and_special_files_are_left_alone_and_reported_once(
+    spool: Path, reports: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spool / "card").symlink_to(spool)
+    os.mkfifo(spool / "pipe.jpg")
+    monkeypatch.chdir(spool)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket.jpg")
+    for name in (".hidden.jpg", ".hidden"):
+        (spool / name).symlink_to("card")
+    for _ in range(3):
+        assert [files for _, files in walk(spool)] == [[]]
+        assert look(spool, "pipe.jpg") is None
+    lines = sorted(record.message for record in reports.records)
+    assert [line.removeprefix(f"'{spool}/") for line in lines] == [
+        "card' is a link: it is left alone",
+        "pipe.jpg' is a named pipe: it is left alone",
+        "socket.jpg' is a socket: it is left alone",
+        "further links and special files in the spool are left alone without being named",
+    ]
+
+
+def test_reports_of_what_is_left_alone_are_bounded_and_no_name_can_forge_one(
+    spool: Path, reports: pytest.LogCaptureFixture
+) -> None:
+    for number in range(50):
+        (spool / f"{number}\nforged.jpg").symlink_to("nowhere")
+    assert [files for _, files in walk(spool)] == [[]]
+    assert len(reports.records) == 4
+    assert "\nforged" not in reports.text
+    assert len(watch._reports._paths) == 3
+
+
+@pytest.mark.parametrize(
+    ("ns", "bounded"), [(10**18, 10**18), (2**63, 2**63 - 1), (10**20, 2**63 - 1), (-(10**20), -(2**63))]
+)
+def test_a_date_is_bounded_to_what_the_catalog_can_hold(spool: Path, ns: int, bounded: int) -> None:
+    path = spool / "a.jpg"
+    path.touch()
+
+    class Status:
+        st_size, st_mtime_ns = 5, ns
+
+    assert found_as("a.jpg", Status()) == Found("a.jpg", 5, bounded)  # type: ignore[arg-type]

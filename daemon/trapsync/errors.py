@@ -5,7 +5,8 @@
     TrapsyncError                 one line for a person, never a traceback
     ├── SettingsError             the owner must change a setting
     ├── CatalogError              the catalog cannot be opened or written
-    │   └── CatalogDamaged        … because it is no sound catalog: keep it aside, make a new one
+    │   ├── CatalogDamaged        … because it is no sound catalog: keep it aside, make a new one
+    │   └── Unstorable            … because it cannot hold this value: it costs what brought the value
     ├── StorageError              the card or a folder refuses: full, read-only, no permission
     ├── CameraError               no picture: the camera failed, hung or is absent
     ├── RefusedDocument           a signed document that the trap does not take, with the code of the reason
@@ -38,6 +39,10 @@ class CatalogError(TrapsyncError):
 
 class CatalogDamaged(CatalogError):
     """The catalog's file is damaged, or written by a newer program."""
+
+
+class Unstorable(CatalogError):
+    """A value that SQLite cannot hold: a text that is no text, a number beyond 64 bits, a broken rule of a table."""
 
 
 class StorageError(TrapsyncError):

@@ -61,6 +61,12 @@ class Ingesting:
                     self._inbox.put_later(path, _BREATH)
                 thumbnails, times = self._thumbnails(), self._times()
                 self._stop.wait(_BREATH)
+            except Exception:  # a bug, loud: but not the end of the thread
+                log.exception("ingesting %d files failed", len(paths))
+                self._shared.tell("bug", "ingesting files failed; see the log")
+                self._ingest_singly(paths, patience)
+                thumbnails, times = self._thumbnails(), self._times()
+                self._stop.wait(_BREATH)
             busy = self._clock.monotonic()
 
     def _wait_for_files(self, busy: float) -> None:
@@ -85,8 +91,20 @@ class Ingesting:
             self._catalog, self._settings.storage, paths, self._examiners.examine, patience, self._clock
         )
         self._got_on |= bool(result.new or result.damaged)
+        if result.failed:
+            self._shared.tell("bug", "a file cannot be ingested; see the log")
         for path in result.later:
             self._inbox.put_later(path, min(2.0, self._settings.ingest.settle))
+
+    def _ingest_singly(self, paths: list[str], patience: watch.Patience) -> None:
+        """One of these files made all of them fail: it is left to the next sweep, the others are not."""
+        for path in paths if len(paths) > 1 else ():
+            try:
+                self._ingest([path], patience)
+            except (CatalogError, StorageError, OSError) as error:
+                log.error("%s; the next sweep offers it again", error)
+            except Exception:
+                log.exception("%r cannot be ingested; it stays in the spool", path)
 
     def _sweep(self) -> None:
         if not self._got_on:  # what is found again and again may not be all that is done

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +24,17 @@ from trapsync import __version__, backoff, confirmation, durable, exif, failpoin
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
-from trapsync.errors import DamagedImage, Failed, Held, IncompleteImage, Refused, StorageError, Unreachable
+from trapsync.errors import (
+    DamagedImage,
+    Failed,
+    Held,
+    IncompleteImage,
+    Refused,
+    StorageError,
+    TrapsyncError,
+    Unreachable,
+    Unstorable,
+)
 from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName
 from trapsync.quarantine import is_text, quarantine, stuck
 from trapsync.settings import Prune, Settings, Storage, Trap
@@ -150,10 +160,14 @@ def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence, reading: R
 
 @dataclass(slots=True)
 class Ingested:
-    """What became of a handful of files: how many were new images, were damaged, are to be seen again."""
+    """What became of a handful of files: how many were new images, were damaged, are to be seen again.
+
+    `failed` are those on which our own program failed: they stay in the spool, for the next sweep.
+    """
 
     new: int = 0
     damaged: int = 0
+    failed: int = 0
     later: list[str] = field(default_factory=list)
 
 
@@ -172,13 +186,15 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
             closed.append(f"{folder}/")
             continue
         seen.add(folder)
-        known = catalog.known_in(folder)
-        for found in files:
-            if known.pop(found.name, None) != (found.size, found.mtime_ns) and not is_stuck(found):
-                offer(found.path)
-                new.append((found.size, found.mtime_ns))
-        if known:
-            unseen.append((folder, known))
+        with _costs_one(folder):
+            # A folder's name that is no text is not in the catalog: what lies there goes to quarantine.
+            known = catalog.known_in(folder) if is_text(folder) else {}
+            for found in files:
+                if known.pop(found.name, None) != (found.size, found.mtime_ns) and not is_stuck(found):
+                    offer(found.path)
+                    new.append((found.size, found.mtime_ns))
+            if known:
+                unseen.append((folder, known))
     gone = [folder for folder in set(catalog.folders()) - seen if not f"{folder}/".startswith(tuple(closed))]
     unseen += [(folder, catalog.known_in(folder)) for folder in gone]
     # What may just lie elsewhere now, in a folder that was renamed, is forgotten when that was examined.
@@ -194,9 +210,17 @@ def _forget(catalog: Catalog, spool: Path, folder: str, names: Iterable[str]) ->
     One that was ingested after its folder was listed is known and not seen, and is there all the same.
     """
     paths = [f"{folder}/{name}" if folder else name for name in names]
-    paths = [path for path in paths if look(spool, path) is None]
+    paths = [path for path in paths if _is_gone(spool, path)]
     if paths and (gone := catalog.forget_files(paths)):
         log.warning("%d images are not on the card any more: somebody or something removed their files", gone)
+
+
+def _is_gone(spool: Path, path: str) -> bool:
+    """What the card does not show now is not gone."""
+    try:
+        return look(spool, path) is None
+    except StorageError:
+        return False
 
 
 def ingest(
@@ -212,43 +236,85 @@ def ingest(
     A file that changed while it was read, or has no end yet, comes back in `later`.
     """
     result, whole = Ingested(), []
-    unknown = []
-    for path in paths:
-        found = _look(storage.spool, path)
-        if found is None or (is_text(path) and catalog.is_known(found)):
-            continue
-        if is_text(path):
-            unknown.append(found)
-        else:  # neither the catalog nor a server could ever name it
-            quarantine(catalog, storage, found, "its name holds characters that are no text")
-            result.damaged += 1
-    for found, outcome in examiner(unknown):
-        # Somebody is still writing to it, or took it away again.
-        if _look(storage.spool, found.path) != found:
-            result.later.append(found.path)
-        elif isinstance(outcome, Image):
-            whole.append((found, outcome))
-        # A file without its end may yet grow one; only time tells.
-        elif isinstance(outcome, IncompleteImage) and not patience.is_over(found, clock.monotonic()):
-            result.later.append(found.path)
-        else:
-            quarantine(catalog, storage, found, str(outcome))
-            patience.forget(found.path)
-            result.damaged += 1
-    _forget_moved(catalog, storage.spool, whole)
-    # One commit for all of them: flushes are what a card is slow at.
-    result.new = catalog.add(whole) if whole else 0
+    for found, outcome in examiner(_unknown(catalog, storage, paths, result)):
+        with _costs_one(found.path, result):
+            # Somebody is still writing to it, or took it away again.
+            if _look(storage.spool, found.path) != found:
+                result.later.append(found.path)
+            elif isinstance(outcome, Image):
+                whole.append((found, outcome))
+            # A file without its end may yet grow one; only time tells.
+            elif isinstance(outcome, IncompleteImage) and not patience.is_over(found, clock.monotonic()):
+                result.later.append(found.path)
+            else:
+                quarantine(catalog, storage, found, str(outcome))
+                patience.forget(found.path)
+                result.damaged += 1
+    _record(catalog, storage.spool, whole, result)
     for found, _ in whole:
         patience.forget(found.path)
     return result
 
 
-def _forget_moved(catalog: Catalog, spool: Path, examined: Iterable[tuple[Found, Image]]) -> None:
-    """Files that lie under another path now: then the new one is the same image's, and no other image."""
-    for found, image in examined:
-        others = [path for path in catalog.paths_of(image) if path != found.path]
-        if moved := [path for path in others if _look(spool, path) is None]:
-            catalog.forget_files(moved, "moved")
+def _unknown(
+    catalog: Catalog,
+    storage: Storage,
+    paths: Iterable[str],
+    result: Ingested,
+) -> list[Found]:
+    """Those of these files that are to be examined now."""
+    unknown = []
+    for path in paths:
+        with _costs_one(path, result):
+            found = _look(storage.spool, path)
+            if found and not is_text(path):  # neither the catalog nor a server could ever name it
+                quarantine(catalog, storage, found, "its name holds characters that are no text")
+                result.damaged += 1
+            elif found and not catalog.is_known(found):
+                unknown.append(found)
+    return unknown
+
+
+def _record(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], result: Ingested) -> None:
+    """Add these images in one commit: flushes are what a card is slow at. If one of them is at fault, singly."""
+    fit = []
+    for found, image in whole:
+        with _costs_one(found.path, result):
+            _forget_moved(catalog, spool, found, image)
+            fit.append((found, image))
+    try:
+        result.new = catalog.add(fit) if fit else 0
+    except Exception as error:
+        if _is_refusal(error):
+            raise
+        for one in fit:
+            with _costs_one(one[0].path, result):
+                result.new += catalog.add([one])
+
+
+def _forget_moved(catalog: Catalog, spool: Path, found: Found, image: Image) -> None:
+    """Its file lies under another path now: then the new one is the same image's, and no other image."""
+    others = [path for path in catalog.paths_of(image) if path != found.path]
+    if moved := [path for path in others if _is_gone(spool, path)]:
+        catalog.forget_files(moved, "moved")
+
+
+@contextmanager
+def _costs_one(path: str, result: Ingested | None = None) -> Iterator[None]:
+    """An unexpected error about one file or folder is loud, and costs this one: it stays, for the next sweep."""
+    try:
+        yield
+    except Exception as error:
+        if _is_refusal(error):
+            raise
+        log.exception("%r cannot be ingested; it stays in the spool", path)
+        if result is not None:
+            result.failed += 1
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the card or the catalog refuses, which is about no file in particular."""
+    return isinstance(error, TrapsyncError | OSError) and not isinstance(error, Unstorable)
 
 
 def _look(spool: Path, path: str) -> Found | None:

@@ -21,18 +21,57 @@ from trapsync.image import Found, is_image_name
 
 log = logging.getLogger(__name__)
 
+_MOST_REPORTS = 1000  # links and special files that are named in the log
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class _Reports:
+    """What is left alone is named in the log once, however often it is met; so many paths, then no more."""
+
+    def __init__(self, most: int = _MOST_REPORTS) -> None:
+        self._most = most
+        self._paths: set[str] = set()
+
+    def left_alone(self, path: Path, mode: int) -> None:
+        """Report a link or special file."""
+        if str(path) in self._paths or len(self._paths) >= self._most:
+            return
+        self._paths.add(str(path))
+        log.warning("%r is %s: it is left alone", str(path), _KINDS.get(stat.S_IFMT(mode), "no file"))
+        if len(self._paths) == self._most:
+            log.warning("further links and special files in the spool are left alone without being named")
+
+
+_reports = _Reports()
+
 
 def look(spool: Path, path: str) -> Found | None:
-    """One file of the spool as it is now; None if it is gone, or a folder. Else StorageError."""
+    """One file of the spool as it is now; None if it is gone, or no regular file. Else StorageError.
+
+    Links, named pipes, sockets and devices are other programs' business; they are reported once.
+    """
     try:
         status = (spool / path).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StorageError(durable.explain(error, spool / path)) from error
-    if stat.S_ISDIR(status.st_mode):
-        return None
-    return Found(path, status.st_size, status.st_mtime_ns)
+    if stat.S_ISREG(status.st_mode):
+        return found_as(path, status)
+    if not stat.S_ISDIR(status.st_mode):
+        _reports.left_alone(spool / path, status.st_mode)
+    return None
+
+
+def found_as(path: str, status: os.stat_result) -> Found:
+    """A file with this status. Its date is bounded to what SQLite can hold: the years 1678 to 2262."""
+    return Found(path, status.st_size, max(-(2**63), min(status.st_mtime_ns, 2**63 - 1)))
 
 
 def walk(spool: Path) -> Iterator[tuple[str, list[Found] | None]]:
@@ -41,7 +80,8 @@ def walk(spool: Path) -> Iterator[tuple[str, list[Found] | None]]:
     Hidden folders and links to folders are left alone, a folder that vanishes on the way is skipped. A folder
     that images are delivered to (it has their mark) is not gone into: its copies are no new images. One that
     cannot be listed comes with None: what is in it, and below, is not known, which is not nothing. A
-    spool that cannot be listed itself is a StorageError, for it must not look like an empty one.
+    file that cannot be looked at is left out, and told. A spool that cannot be listed itself is a
+    StorageError, for it must not look like an empty one.
     """
     folders = [""]
     while folders:
@@ -78,9 +118,21 @@ def _list(spool: Path, folder: str) -> tuple[list[str], list[Found]]:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("."):
                     below.append(path)
-            elif is_image_name(entry.name) and (found := look(spool, path)):
-                files.append(found)
+            elif is_image_name(entry.name):
+                files += _look_at_one(spool, path)
+            elif entry.is_symlink() and not entry.name.startswith("."):  # perhaps to a folder of images
+                _reports.left_alone(spool / path, stat.S_IFLNK)
     return below, files
+
+
+def _look_at_one(spool: Path, path: str) -> list[Found]:
+    """One of many: what the card does not show now costs this file, and not its folder."""
+    try:
+        found = look(spool, path)
+    except StorageError as error:
+        log.warning("%s", error)
+        return []
+    return [found] if found else []
 
 
 class Patience:

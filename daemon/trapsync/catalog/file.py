@@ -19,7 +19,7 @@ from trapsync import durable, failpoint, soundness
 from trapsync.catalog.pages import PAGE, PageSeals
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
-from trapsync.errors import CatalogDamaged, CatalogError, StorageError
+from trapsync.errors import CatalogDamaged, CatalogError, StorageError, Unstorable
 from trapsync.image import Image
 from trapsync.migrations import migrations
 
@@ -38,6 +38,8 @@ _NOT_ITS_FAULT = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PROTOCOL,
 }
+# What was to be written is at fault, and nothing else: a number, a text or a row that may not be.
+_FAULT_OF_VALUE = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 _PATIENCE = 5  # seconds for another process that writes; less than the ten in which a daemon must end
 _LONG_LOG = 3 * 10**6  # bytes of write-ahead log that are folded in by whoever wrote the last of them
 _MIGRATIONS = {migration.name for migration in migrations._migrations}
@@ -250,7 +252,11 @@ class CatalogFile:
                     if self._may_write:  # who only reads beside a writer may see what is not so
                         _mark_damage(self._path)
                     raise self.damage from error
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULT_OF_VALUE:
+                    raise Unstorable(refusal) from error
                 raise CatalogError(refusal) from error
+            except (UnicodeEncodeError, OverflowError) as error:  # of a parameter, before SQLite saw it
+                raise Unstorable(f"the catalog cannot hold a value: {error}") from error
 
     def _now(self) -> dict[str, Any]:
         return {"boot": self._clock.boot_id(), "monotonic": self._clock.monotonic()}
