@@ -261,6 +261,17 @@ def test_damaged_files_go_to_quarantine_while_the_daemon_goes_on(tmp_path: Path)
         assert trap.run("quarantine").stdout.count("\n") >= 4
 
 
+def test_a_picture_that_a_slow_writer_finishes_in_quarantine_is_put_back_and_ingested(tmp_path: Path) -> None:
+    whole = drawn.trap()
+    with daemon.running(tmp_path) as trap, (trap.spool / "slow.jpg").open("wb", buffering=0) as file:
+        file.write(whole[:1500])
+        trap.until(lambda f: f["ledger"]["quarantined"] == 1)
+        file.write(whole[1500:])
+        facts = trap.until(lambda f: f["ledger"]["owed"] == 1)
+        assert (facts["ledger"]["captured"], facts["ledger"]["quarantined"]) == (1, 0)
+        assert (trap.spool / "slow.jpg").read_bytes() == whole
+
+
 def test_odd_names_and_dates_stop_neither_the_daemon_nor_a_delivery_by_hand(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     for number in range(3):

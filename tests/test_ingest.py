@@ -441,6 +441,107 @@ def test_a_file_that_the_card_does_not_show_costs_neither_its_folder_nor_its_ima
     assert trap.ledger() == (2, 0, 2, 0, 0)
 
 
+def finished_late(trap: Trap, path: str = "slow.jpg") -> Path:
+    """A writer that rests for longer than `settle` finishes its picture in quarantine; where it lies there."""
+    whole = drawn.trap()
+    with (trap.storage.spool / path).open("wb", buffering=0) as file:
+        file.write(whole[:1500])
+        trap.ingest()
+        trap.time.sleep(121)
+        assert trap.ingest().damaged == 1
+        file.write(whole[1500:])
+    (row,) = trap.catalog.quarantined()
+    return trap.storage.quarantine / str(row["kept_as"])
+
+
+def test_a_picture_that_is_finished_in_quarantine_is_examined_again_and_delivered(trap: Trap) -> None:
+    """Field case 15."""
+    trap.register(home := Memory())
+    kept = finished_late(trap)
+    assert trap.ingest().new == 1
+    assert trap.deliver(home).delivered == 1
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+    assert list(kept.parent.iterdir()) == []
+
+
+def test_a_picture_that_is_finished_in_quarantine_while_the_daemon_is_stopped_is_found(trap: Trap) -> None:
+    finished_late(trap)
+    trap.restart()
+    quarantine.recall(trap.catalog, trap.storage)
+    assert trap.ingest().new == 1
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+def test_a_file_that_only_grows_in_quarantine_is_back_there_when_it_has_settled(trap: Trap) -> None:
+    path = trap.storage.spool / "slow.jpg"
+    with path.open("wb", buffering=0) as file:
+        for part in (drawn.trap()[:1500], drawn.trap()[1500:2000]):
+            file.write(part)
+            assert trap.ingest().later == ["slow.jpg"]
+            trap.time.sleep(121)
+            assert trap.ingest().damaged == 1
+    assert trap.ingest() == pipeline.Ingested()
+    assert trap.ledger() == (1, 0, 0, 1, 0)
+    assert len(list(trap.storage.quarantine.iterdir())) == 2
+
+
+def test_what_is_unchanged_in_quarantine_stays_there(trap: Trap) -> None:
+    drawn.put(trap.storage.spool, b"rubbish", "a.jpg")
+    (trap.storage.spool / os.fsdecode(b"caf\xe9.jpg")).write_bytes(drawn.trap())
+    assert trap.ingest().damaged == 2
+    assert trap.ingest() == pipeline.Ingested()
+    # The catalog and the reasons are lost: how the files were when they were put aside nobody knows.
+    for row in trap.catalog.quarantined():
+        (trap.storage.quarantine / f"{row['kept_as']}.reason").unlink()
+        trap.catalog.release_quarantined(row["id"])
+    quarantine.recall(trap.catalog, trap.storage)
+    assert trap.ingest() == pipeline.Ingested()
+    assert trap.ledger() == (2, 0, 0, 2, 0)
+
+
+def test_a_finished_picture_whose_place_is_taken_stays_in_quarantine_until_it_is_free(trap: Trap) -> None:
+    kept = finished_late(trap)
+    link = trap.storage.spool / "slow.jpg"
+    link.symlink_to("nowhere")
+    assert trap.ingest() == pipeline.Ingested()
+    assert kept.exists()
+    assert link.is_symlink()
+    link.unlink()
+    assert trap.ingest().new == 1
+
+
+def test_nothing_is_put_back_outside_of_the_spool(trap: Trap) -> None:
+    """Where a folder was, a link is now; or the path beside the file in quarantine is not ours."""
+    (trap.storage.spool / "card").mkdir()
+    kept = finished_late(trap, "card/slow.jpg")
+    outside = trap.folder / "outside"
+    (trap.storage.spool / "card").rename(outside)
+    (trap.storage.spool / "card").symlink_to(outside)
+    (row,) = trap.catalog.quarantined()
+    assert trap.ingest() == pipeline.Ingested()
+    with pytest.raises(StorageError, match="not a folder of the spool"):
+        quarantine.release(trap.catalog, trap.storage, row["id"])
+    kept.with_name(f"{kept.name}.reason").write_text("../stolen.jpg\ncut off\n")
+    trap.catalog.release_quarantined(row["id"])
+    quarantine.recall(trap.catalog, trap.storage)
+    assert trap.ingest() == pipeline.Ingested()
+    assert kept.exists()
+    assert list(outside.iterdir()) == []
+    assert not (trap.folder / "stolen.jpg").exists()
+
+
+def test_one_sweep_puts_back_so_many_files_and_the_next_ones_the_others(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "_MOST_AT_ONCE", 2)
+    for number in range(3):
+        drawn.put(trap.storage.spool, b"rubbish", f"{number}.jpg")
+    trap.ingest()
+    for number, row in enumerate(trap.catalog.quarantined()):
+        (trap.storage.quarantine / row["kept_as"]).write_bytes(drawn.trap(seed=number))
+    assert [trap.ingest().new for _ in range(3)] == [2, 1, 0]
+
+
 def test_what_kills_left_of_pictures_under_way_is_removed_and_nothing_of_anybody_elses(trap: Trap) -> None:
     good = trap.put()
     place = (trap.storage.spool / good).parent

@@ -36,7 +36,7 @@ from trapsync.errors import (
     Unstorable,
 )
 from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName
-from trapsync.quarantine import is_text, quarantine, stuck
+from trapsync.quarantine import NO_TEXT, inspect, is_text, put_back_changed, quarantine, stuck
 from trapsync.settings import Prune, Settings, Storage, Trap
 from trapsync.watch import Patience, look, walk
 
@@ -175,12 +175,15 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
     """Walk the spool and offer every file that the catalog does not know as it is; how many those were.
 
     This, not the observer, is what finds every file. Files that somebody took away are forgotten. Damaged
-    ones that could not be moved are offered again when the daemon begins anew, and not before.
+    ones that were finished in quarantine are put back first; those that could not be moved there are
+    offered again when the daemon begins anew, and not before.
     """
+    kept = inspect(catalog, storage)
+    put_back_changed(catalog, storage, kept)
+    is_stuck = stuck(kept)
     spool, seen, closed = storage.spool, set(), []
     new: list[tuple[int, int]] = []
     unseen: list[tuple[str, dict[str, tuple[int, int]]]] = []
-    is_stuck = stuck(catalog, storage)
     for folder, files in walk(spool):
         if files is None:
             closed.append(f"{folder}/")
@@ -268,7 +271,7 @@ def _unknown(
         with _costs_one(path, result):
             found = _look(storage.spool, path)
             if found and not is_text(path):  # neither the catalog nor a server could ever name it
-                quarantine(catalog, storage, found, "its name holds characters that are no text")
+                quarantine(catalog, storage, found, NO_TEXT)
                 result.damaged += 1
             elif found and not catalog.is_known(found):
                 unknown.append(found)

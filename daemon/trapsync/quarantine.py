@@ -1,7 +1,8 @@
 """Quarantine: where damaged files are kept with their reasons, out of the way of the others.
 
 The folder is the truth here too: a reason lies beside each file, so that the catalog's rows can be made
-again. A file that its owner thinks is well is put back by hand, and examined again.
+again. A file that its owner thinks is well is put back by hand, and examined again. One that has changed
+since, because a slow writer finished it, is put back by the next sweep.
 """
 
 from __future__ import annotations
@@ -9,21 +10,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trapsync import durable, failpoint
 from trapsync.errors import StorageError
 from trapsync.image import Found, is_image_name
 from trapsync.settings import Storage
+from trapsync.watch import found_as
 
 if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
     from trapsync.catalog import Catalog
 
 log = logging.getLogger(__name__)
 _REASON = ".reason"  # what is written beside a file in quarantine is named like it, with this behind
+_MOST_AT_ONCE = 100  # files that one sweep puts back: each costs some flushes
+
+NO_TEXT = "its name holds characters that are no text"
 
 
 def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) -> None:
@@ -50,10 +57,55 @@ def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) ->
         log.error("it cannot be moved: %s", durable.explain(error, storage.quarantine))
 
 
-def stuck(catalog: Catalog, storage: Storage) -> Callable[[Found], bool]:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row of quarantine, and whether its file is there; has it changed since it was put aside?"""
+
+    id: int
+    path: str
+    kept_as: str
+    is_there: bool
+    has_changed: bool
+
+
+def inspect(catalog: Catalog, storage: Storage) -> list[Kept]:
+    """Look at every file in quarantine, once."""
+    return [_inspected(storage, row) for row in catalog.quarantined()]
+
+
+def _inspected(storage: Storage, row: dict[str, Any]) -> Kept:
+    path, kept_as, is_there, has_changed = row["path"], row["kept_as"], True, False
+    try:
+        status = (storage.quarantine / kept_as).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    except OSError as error:
+        log.error("%s", durable.explain(error, storage.quarantine / kept_as))
+    else:
+        # Its name says what it was like. Not if its path was written out, or is not known any more.
+        is_readable = row["reason"] != NO_TEXT and path != kept_as and stat.S_ISREG(status.st_mode)
+        has_changed = is_readable and _name_of(found_as(path, status)) != kept_as
+    return Kept(row["id"], path, kept_as, is_there, has_changed)
+
+
+def put_back_changed(catalog: Catalog, storage: Storage, kept: Iterable[Kept]) -> None:
+    """Put files that have changed since they were put aside back where they lay, to be examined again.
+
+    Who was slow to write one, finished it here. One whose place is taken stays.
+    """
+    changed = [one for one in kept if one.has_changed]
+    for one in changed[:_MOST_AT_ONCE]:
+        try:
+            _put_back(catalog, storage, one)
+        except StorageError as error:
+            log.warning("%s has changed in quarantine, and stays there: %s", one.path, error)
+        else:
+            log.info("%s has changed in quarantine: it is examined again", one.path)
+
+
+def stuck(kept: Iterable[Kept]) -> Callable[[Found], bool]:
     """Whether a file of the spool is damaged, recorded so, and could not be moved: as it was at this moment."""
-    names = {row["kept_as"] for row in catalog.quarantined()}
-    names -= {name for name in names if os.path.lexists(storage.quarantine / name)}
+    names = {one.kept_as for one in kept if not one.is_there}
     return lambda found: bool(names) and _name_of(found) in names
 
 
@@ -92,22 +144,33 @@ def _recalled(kept: Path) -> tuple[str, str, str, int]:
 
 def release(catalog: Catalog, storage: Storage, quarantine_id: int) -> str:
     """Put a quarantined file back where it lay, to be examined again; its path in the spool."""
-    for row in catalog.quarantined():
-        if row["id"] == quarantine_id:
-            break
-    else:
-        raise StorageError(f"there is no number {quarantine_id} in quarantine; see: trapsync quarantine")
-    target = storage.spool / row["path"]
-    if target.exists():
-        raise StorageError(f"{target} is there already; move it away first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The opposite order of going in: the file first. Killed in between, it is in both records, and the
-    # next sweep examines it.
-    (storage.quarantine / row["kept_as"]).rename(target)
-    failpoint.hit("release: moved")
-    (storage.quarantine / f"{row['kept_as']}{_REASON}").unlink(missing_ok=True)
-    catalog.release_quarantined(quarantine_id)
-    return str(row["path"])
+    for one in inspect(catalog, storage):
+        if one.id == quarantine_id:
+            _put_back(catalog, storage, one)
+            return one.path
+    raise StorageError(f"there is no number {quarantine_id} in quarantine; see: trapsync quarantine")
+
+
+def _put_back(catalog: Catalog, storage: Storage, one: Kept) -> None:
+    """The opposite order of going in: the file, then the reason and the row. Raises StorageError.
+
+    Killed in between, it is in both records, and the next sweep examines it.
+    """
+    target = storage.spool / one.path
+    try:
+        # Where a link took a folder's place, or the path leads out of the spool, it would end up elsewhere.
+        if target.parent.resolve() != (storage.spool.resolve() / one.path).parent:
+            raise StorageError(f"{target.parent} is not a folder of the spool")
+        if os.path.lexists(target):
+            raise StorageError(f"{target} is there already; move it away first")
+        durable.make_folder(target.parent)
+        (storage.quarantine / one.kept_as).rename(target)
+        failpoint.hit("release: moved")
+        durable.flush_folder(target.parent)
+        (storage.quarantine / f"{one.kept_as}{_REASON}").unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(durable.explain(error, target)) from error
+    catalog.release_quarantined(one.id)
 
 
 def is_text(path: str) -> bool:
