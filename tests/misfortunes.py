@@ -28,8 +28,15 @@ def look(spool: Path, path: str) -> Image:
     """Examine a file; its name says what befalls the examiner."""
     if "hang" in path:
         time.sleep(60)
+    if "once" in path and not (spool / "met").exists():
+        (spool / "met").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     if "crash" in path:
         ctypes.string_at(0)  # a segmentation fault, as a decoder's would be
+    if "shot" in path:  # from outside, as the kernel does for want of memory
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "ended" in path:
+        os.kill(os.getpid(), signal.SIGTERM)
     if "greedy" in path:
         return Image(str(len(bytearray(4 << 30))), 0, "", "", 0, 0)
     if "bug" in path:

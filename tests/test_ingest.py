@@ -10,7 +10,7 @@ import pytest
 import drawn
 from trap_bench import Memory, Trap
 from trapsync import pipeline, quarantine
-from trapsync.errors import CatalogError, DamagedImage, StorageError
+from trapsync.errors import CatalogError, DamagedImage, ExaminerKilled, StorageError
 from trapsync.image import Found, Image
 from trapsync.watch import look
 
@@ -439,6 +439,96 @@ def test_a_file_that_the_card_does_not_show_costs_neither_its_folder_nor_its_ima
     monkeypatch.setattr(Path, "lstat", failing)
     assert trap.ingest().new == 1
     assert trap.ledger() == (2, 0, 2, 0, 0)
+
+
+class Killer:
+    """An examiner that is killed at one file as long as it is told; it remembers in which company."""
+
+    def __init__(self, trap: Trap, path: str) -> None:
+        self.trap, self.path, self.kills = trap, path, 0
+        self.rounds: list[list[str]] = []
+
+    def __call__(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+        files = list(files)
+        if files:
+            self.rounds.append([found.path for found in files])
+        for found, outcome in self.trap._examiner(files):
+            if found.path == self.path and self.kills:
+                self.kills -= 1
+                yield found, ExaminerKilled("its examiner was killed")
+            else:
+                yield found, outcome
+
+    def sweep(self) -> pipeline.Ingested:
+        trap, found = self.trap, list[str]()
+        pipeline.sweep(trap.catalog, trap.storage, found.append)
+        return pipeline.ingest(trap.catalog, trap.storage, found, self, trap.patience, trap.time)
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_picture_whose_examiner_was_killed_from_outside_is_examined_again_alone_after_a_pause(
+    trap: Trap, kills: int
+) -> None:
+    """Reliability 19: two kills are no word about the picture."""
+    killer = Killer(trap, trap.put(0, seed=1))
+    killer.kills = kills
+    trap.put(1, seed=2)
+    assert killer.sweep() == pipeline.Ingested(new=1)
+    assert killer.sweep() == pipeline.Ingested()  # the pause is not over
+    assert len(killer.rounds) == 1
+    trap.time.sleep(61)
+    trap.put(2, seed=3)
+    result = killer.sweep()
+    assert killer.rounds[-1] == [killer.path]
+    if kills == 2:
+        assert result.new == 1
+        trap.time.sleep(61)
+        assert killer.sweep() == pipeline.Ingested()  # this pause is longer
+        trap.time.sleep(540)
+        result = killer.sweep()
+    assert result.damaged == 0
+    assert trap.ledger() == (3, 0, 3, 0, 0)
+
+
+def test_a_file_that_has_its_examiner_killed_alone_after_every_pause_is_damaged(trap: Trap) -> None:
+    killer = Killer(trap, trap.put())
+    killer.kills = 3
+    for pause in (61, 601):
+        assert killer.sweep() == pipeline.Ingested()
+        trap.time.sleep(pause)
+    assert killer.sweep() == pipeline.Ingested(damaged=1)
+    assert trap.ledger() == (1, 0, 0, 1, 0)
+
+
+def test_a_picture_that_was_written_anew_is_not_to_blame_for_what_befell_the_other(trap: Trap) -> None:
+    killer = Killer(trap, trap.put(seed=1))
+    killer.kills = 3
+    for pause in (61, 601):
+        killer.sweep()
+        trap.time.sleep(pause)
+    trap.put(seed=2)
+    assert killer.sweep() == pipeline.Ingested()
+    trap.time.sleep(61)
+    assert killer.sweep() == pipeline.Ingested(new=1)
+
+
+@pytest.mark.parametrize("fate", ["removed", "renamed", "finished", "damaged"])
+def test_an_unfinished_file_is_forgotten_when_it_is_gone_or_judged(trap: Trap, fate: str) -> None:
+    """Reliability 27."""
+    for number in range(50):
+        path = drawn.put(trap.storage.spool, drawn.trap(seed=number)[:1500], f"{number}.jpg")
+        assert trap.ingest(path).later == [path]
+        match fate:
+            case "removed":
+                (trap.storage.spool / path).unlink()
+            case "renamed":
+                (trap.storage.spool / path).rename(trap.storage.spool / f"{number}.done")
+            case "finished":
+                drawn.put(trap.storage.spool, drawn.trap(seed=number), path)
+            case "damaged":
+                trap.time.sleep(121)
+        assert trap.ingest(path).later == []
+    assert trap.patience._doubts == {}
 
 
 def finished_late(trap: Trap, path: str = "slow.jpg") -> Path:

@@ -7,7 +7,9 @@ from unittest.mock import Mock
 import pytest
 
 from fake_time import FakeTime
+from trapsync import ingesting as ingest_thread
 from trapsync import pipeline
+from trapsync.errors import ExaminerKilled
 from trapsync.image import Image
 from trapsync.inbox import Inbox
 from trapsync.ingesting import Ingesting
@@ -142,3 +144,32 @@ def test_small_copies_wait_for_room_instead_of_being_given_up(monkeypatch: pytes
     assert (next(steps), asked) == (False, [])
     free[0] = 10**9
     assert (next(steps), asked) == (False, [1])
+
+
+@pytest.mark.parametrize(("kills", "marked"), [(2, True), (3, False)])
+def test_small_copies_whose_maker_was_killed_are_tried_again_after_a_pause_so_many_times(
+    monkeypatch: pytest.MonkeyPatch, kills: int, marked: bool
+) -> None:
+    marks: dict[int, bool] = {}
+
+    class Wanting:
+        def set_fact(self, _name: str, _value: object) -> None: ...
+
+        def without_thumbnails(self, limit: int) -> list[Image]:
+            return [Image("a.jpg", 1, "", "", 1, 1, id=7)] if 7 not in marks else []
+
+        def mark_thumbnails(self, made: dict[int, bool]) -> None:
+            marks.update(made)
+
+    monkeypatch.setattr("trapsync.pipeline.free_bytes", lambda _folder: 10**9)
+    room, _ = make(Wanting())
+    killed = [ExaminerKilled("killed")] * kills
+    maker = Mock(side_effect=[*killed, True])
+    monkeypatch.setattr(room._examiners, "make_thumbnails", maker)
+    steps = room._thumbnails()
+    for number in range(1, 3):
+        assert [next(steps) for _ in range(3)] == [False] * 3
+        assert (maker.call_count, marks) == (number, {})
+        cast("FakeTime", room._clock).sleep(ingest_thread._LOOK_LATER)
+    assert (next(steps), next(steps), maker.call_count) == (True, False, 3)
+    assert marks == {7: marked}

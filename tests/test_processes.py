@@ -6,11 +6,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from pebble import ProcessExpired
 
 import drawn
 import misfortunes
 from trapsync import processes
-from trapsync.errors import CameraError, DamagedImage, StorageError
+from trapsync.errors import CameraError, DamagedImage, ExaminerKilled, StorageError
 from trapsync.examine import examine
 from trapsync.image import UNKNOWN, Found, Image
 from trapsync.processes import CameraProcess, Examiners
@@ -66,6 +67,32 @@ def test_a_file_that_undoes_its_examiner_is_damaged_and_the_others_are_not(
     assert reason in str(result[name])
 
 
+@pytest.mark.parametrize("name", ["shot.jpg", "ended.jpg", "once-crash.jpg"])
+def test_an_examiner_that_is_killed_from_outside_says_nothing_about_the_file(
+    examiners: Examiners, spool: Path, name: str
+) -> None:
+    result = outcomes(examiners, put(spool, "a.jpg", name, "b.jpg"))
+    assert isinstance(result["a.jpg"], Image)
+    assert isinstance(result["b.jpg"], Image)
+    assert isinstance(result[name], ExaminerKilled)
+
+
+@pytest.mark.parametrize("name", ["hang.jpg", "crash.jpg", "greedy.jpg"])
+def test_an_examiner_that_dies_of_the_file_or_at_our_limits_was_not_killed(
+    examiners: Examiners, spool: Path, name: str
+) -> None:
+    outcome = outcomes(examiners, put(spool, name))[name]
+    assert isinstance(outcome, DamagedImage)
+    assert not isinstance(outcome, ExaminerKilled)
+
+
+def test_a_file_whose_examiner_is_killed_once_is_examined_by_the_next(
+    examiners: Examiners, spool: Path
+) -> None:
+    files = put(spool, "once.jpg")
+    assert outcomes(examiners, files) == {"once.jpg": examine(spool, "once.jpg")}
+
+
 def test_a_file_on_which_our_own_program_fails_is_not_called_damaged(
     examiners: Examiners, spool: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,6 +125,25 @@ def test_thumbnails_that_cannot_be_made_are_no_reason_to_stop(examiners: Examine
     good, bad = (Image(name, 0, "", "", 0, 0) for name in ("a.jpg", "bad.jpg"))
     assert examiners.make_thumbnails(good, "a.jpg")
     assert not examiners.make_thumbnails(bad, "bad.jpg")
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_maker_of_thumbnails_that_is_killed_from_outside_says_nothing_about_the_image(
+    examiners: Examiners, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    ends = iter([ProcessExpired("", code=-9)] * kills)  # type: ignore[no-untyped-call]
+
+    def killing(_future: object) -> None:
+        for end in ends:
+            raise end
+
+    monkeypatch.setattr(examiners, "_result", killing)
+    image = Image("a.jpg", 0, "", "", 0, 0)
+    if kills == 1:
+        assert examiners.make_thumbnails(image, "a.jpg")
+    else:
+        with pytest.raises(ExaminerKilled):
+            examiners.make_thumbnails(image, "a.jpg")
 
 
 def test_a_bug_in_making_thumbnails_is_loud_and_no_reason_to_stop(

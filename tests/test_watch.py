@@ -13,7 +13,7 @@ import drawn
 from trapsync import marks, watch
 from trapsync.errors import StorageError
 from trapsync.image import Found
-from trapsync.watch import Watcher, found_as, look, walk
+from trapsync.watch import Patience, Watcher, found_as, look, walk
 
 
 class Hints:
@@ -231,3 +231,24 @@ def test_a_date_is_bounded_to_what_the_catalog_can_hold(spool: Path, ns: int, bo
         st_size, st_mtime_ns = 5, ns
 
     assert found_as("a.jpg", Status()) == Found("a.jpg", 5, bounded)  # type: ignore[arg-type]
+
+
+def test_patience_is_bounded_and_what_nobody_asks_about_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_MOST_IN_DOUBT", 3)
+    patience = Patience(settle=10.0)
+    some = [Found(f"{number}.jpg", 1, 1) for number in range(4)]
+    for now in (0.0, 9.0):
+        assert [patience.is_over(found, now) for found in some] == [False] * 4
+    # Those that are remembered are judged, and then there is room for the others.
+    assert [patience.is_over(found, 10.0) for found in some] == [True] * 3 + [False]
+    assert len(patience._doubts) == 3
+    assert not patience.is_over(some[3], 4000.0)
+    assert patience.is_over(some[3], 4010.0)
+    assert len(patience._doubts) == 1
+
+
+def test_a_file_that_was_written_anew_is_not_suspected_for_what_befell_the_other() -> None:
+    patience = Patience(settle=10.0)
+    assert not patience.is_to_blame(Found("a.jpg", 1, 1), 0.0)
+    assert patience.is_suspect(Found("a.jpg", 1, 1))
+    assert not patience.is_suspect(Found("a.jpg", 1, 2))

@@ -12,7 +12,8 @@
     ├── RefusedDocument           a signed document that the trap does not take, with the code of the reason
     ├── GpioError                 a pin of the Pi's header cannot be used
     ├── DamagedImage              this file is no good: quarantine it with the reason
-    │   └── IncompleteImage       … or it is still being written: look again first
+    │   ├── IncompleteImage       … or it is still being written: look again first
+    │   └── ExaminerKilled        … or nobody knows, for its examiner was killed: look again later
     └── DeliveryError             an image did not reach a destination
         ├── Unreachable           try again later; says nothing about the image
         │   └── Unauthorised      … but rarely: the owner has to mend the credentials
@@ -75,6 +76,10 @@ class DamagedImage(TrapsyncError):
 
 class IncompleteImage(DamagedImage):
     """The file has no end: cut off, or still being written. Which of them, only time can tell."""
+
+
+class ExaminerKilled(DamagedImage):
+    """The examiner was killed from outside, by the kernel for want of memory, say. No word about the file."""
 
 
 class DeliveryError(TrapsyncError):

@@ -1,10 +1,11 @@
 """The ingest thread: the inbox; with nothing to do it puts times right and makes small copies."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 from trapsync import pipeline, thumbnail, timing, watch
-from trapsync.errors import CatalogError, StorageError
+from trapsync.errors import CatalogError, ExaminerKilled, StorageError
 from trapsync.processes import Examiners
 from trapsync.shared import Shared
 
@@ -18,6 +19,7 @@ _BREATH = 10.0  # seconds to wait when the catalog or the card refuses
 _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
 _LOOK_LATER = 300.0  # and after something went wrong with them
 _ROOM_FOR_COPIES = 10**6  # bytes
+_MOST_KILLS = 3  # of the maker of an image's small copies, until the image is to blame
 
 
 class Ingesting:
@@ -32,6 +34,7 @@ class Ingesting:
         self._stop = shared.stop
         self._examiners = examiners
         self._uncorrected = timing.Failures(shared.clock)
+        self._kills: Counter[str] = Counter()  # of those who made small copies of these files
         self._has_some = False
         self._got_on = True
 
@@ -130,10 +133,14 @@ class Ingesting:
                 log.exception("putting times right failed")
                 self._shared.tell("bug", "putting times right failed; see the log")
                 rest = _LOOK_LATER
-            again = self._clock.monotonic() + rest
+            yield from self._rest(rest)
+
+    def _rest(self, seconds: float) -> Iterator[bool]:
+        """Nothing to do for so long."""
+        again = self._clock.monotonic() + seconds
+        yield False
+        while self._clock.monotonic() < again:
             yield False
-            while self._clock.monotonic() < again:
-                yield False
 
     def _thumbnails(self) -> Iterator[bool]:
         """Each step makes the small copies of one image, and says whether there was anything to do.
@@ -149,7 +156,16 @@ class Ingesting:
             waiting = self._catalog.without_thumbnails(len(made) + 1) if self._has_room() else []
             image = next((one for one in waiting if one.id not in made), None)
             if image:
-                is_made = self._examiners.make_thumbnails(image, image.path)
+                try:
+                    is_made = self._examiners.make_thumbnails(image, image.path)
+                except ExaminerKilled as error:  # perhaps by the kernel, for want of memory
+                    log.warning("%s", error)
+                    self._kills[image.path] += 1
+                    is_made = False
+                    if self._kills[image.path] < _MOST_KILLS:
+                        yield from self._rest(_LOOK_LATER)
+                        continue
+                self._kills.pop(image.path, None)
                 if not self._stop.is_set():
                     made[image.id] = is_made
             if made and (image is None or len(made) >= _HANDFUL):

@@ -26,6 +26,7 @@ from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
 from trapsync.errors import (
     DamagedImage,
+    ExaminerKilled,
     Failed,
     Held,
     IncompleteImage,
@@ -236,19 +237,25 @@ def ingest(
 ) -> Ingested:
     """Examine files of the spool and record them: images in the catalog, damaged ones in quarantine.
 
-    A file that changed while it was read, or has no end yet, comes back in `later`.
+    A file that changed while it was read, or has no end yet, comes back in `later`. One whose examiner was
+    killed stays in the spool, and is examined again when a sweep offers it after a pause.
     """
     result, whole = Ingested(), []
-    for found, outcome in examiner(_unknown(catalog, storage, paths, result)):
+    unknown = _unknown(catalog, storage, paths, patience, clock, result)
+    for found, outcome in _examined(examiner, unknown, patience):
         with _costs_one(found.path, result):
+            now = clock.monotonic()
             # Somebody is still writing to it, or took it away again.
             if _look(storage.spool, found.path) != found:
                 result.later.append(found.path)
             elif isinstance(outcome, Image):
                 whole.append((found, outcome))
             # A file without its end may yet grow one; only time tells.
-            elif isinstance(outcome, IncompleteImage) and not patience.is_over(found, clock.monotonic()):
+            elif isinstance(outcome, IncompleteImage) and not patience.is_over(found, now):
                 result.later.append(found.path)
+            # Who killed its examiner? If that happens again, to this file alone: the file.
+            elif isinstance(outcome, ExaminerKilled) and not patience.is_to_blame(found, now):
+                log.warning("%s; %r stays in the spool for now", outcome, found.path)
             else:
                 quarantine(catalog, storage, found, str(outcome))
                 patience.forget(found.path)
@@ -263,6 +270,8 @@ def _unknown(
     catalog: Catalog,
     storage: Storage,
     paths: Iterable[str],
+    patience: Patience,
+    clock: Clock,
     result: Ingested,
 ) -> list[Found]:
     """Those of these files that are to be examined now."""
@@ -273,9 +282,21 @@ def _unknown(
             if found and not is_text(path):  # neither the catalog nor a server could ever name it
                 quarantine(catalog, storage, found, NO_TEXT)
                 result.damaged += 1
-            elif found and not catalog.is_known(found):
+            elif found is None or catalog.is_known(found):
+                patience.forget(path)
+            elif not patience.is_paused(found, clock.monotonic()):
                 unknown.append(found)
     return unknown
+
+
+def _examined(
+    examiner: Examiner, files: list[Found], patience: Patience
+) -> Iterator[tuple[Found, Image | DamagedImage]]:
+    """Examine these together; but alone, and last, each one at which an examiner was killed before."""
+    suspects = [found for found in files if patience.is_suspect(found)]
+    yield from examiner(found for found in files if found not in suspects)
+    for found in suspects:
+        yield from examiner([found])
 
 
 def _record(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], result: Ingested) -> None:

@@ -26,7 +26,7 @@ from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 from trapsync import cameras, examine, gpio
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock
-from trapsync.errors import CameraError, DamagedImage, StorageError, TrapsyncError
+from trapsync.errors import CameraError, DamagedImage, ExaminerKilled, StorageError, TrapsyncError
 from trapsync.image import UNKNOWN, Correction, Found, Image, Reading
 from trapsync.settings import Camera as CameraSettings
 from trapsync.settings import Flash, Ingest, Settings, Storage
@@ -37,6 +37,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
 # What befalls an examiner; the last when it was killed in between two files, or at its very start.
 _MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
+# How an examiner ends that was killed from outside: by the kernel for want of memory, or as pebble ends at SIGTERM.
+_KILLED = {-signal.SIGKILL, -signal.SIGTERM, int(signal.SIGTERM)}
 _TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 alone takes five to load
 _RHYTHM = 10.0  # seconds: a camera whose next picture is further away than this rests until then
 _ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
@@ -284,8 +286,9 @@ class Examiners:
     def examine(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
         """Examine files, as many at a time as there are workers; each comes back as an image or damaged.
 
-        A file that hangs or kills its examiner twice is damaged. One that the card does not let us read,
-        or on which our own program fails, is left out, loudly; the next sweep offers it again.
+        A file that hangs or crashes its examiner twice is damaged; ExaminerKilled says that somebody else
+        killed it. One that the card does not let us read, or on which our own program fails, is left out,
+        loudly; the next sweep offers it again.
         """
         waiting = iter(files)
         flying = [(found, self._examine(found)) for found in islice(waiting, 2 * self._settings.workers)]
@@ -323,7 +326,7 @@ class Examiners:
             raise
 
     def _outcome(
-        self, found: Found, future: ProcessFuture[Any], attempt: int = 1
+        self, found: Found, future: ProcessFuture[Any], before: Exception | None = None
     ) -> Image | DamagedImage | None:
         try:
             image: Image = self._result(future)
@@ -333,8 +336,10 @@ class Examiners:
         except FileNotFoundError:  # taken away meanwhile
             return None
         except (*_MISFORTUNES, MemoryError) as error:
-            if attempt == 1:  # it may have been the machine's fault: once more, in a fresh process
-                return self._outcome(found, self._examine(found), attempt=2)
+            if before is None:  # it may have been the machine's fault: once more, in a fresh process
+                return self._outcome(found, self._examine(found), before=error)
+            if _was_killed(before) or _was_killed(error):
+                return ExaminerKilled("its examiner was killed each time: too little memory?")
             return DamagedImage(_describe_failure(error, self._settings))
         except StorageError as error:  # the card does not let it be read
             log.error("%s", error)
@@ -364,7 +369,7 @@ class Examiners:
                 yield one, DamagedImage(_describe_failure(error, self._settings))
 
     def make_thumbnails(self, image: Image, path: str) -> bool:
-        """Make the small copies of one image; False if they cannot be made."""
+        """Make the small copies of one image; False if they cannot be made, ExaminerKilled if nobody knows."""
         arguments = (self._storage.spool, path, self._storage.thumbnails)
         try:
             try:
@@ -372,6 +377,10 @@ class Examiners:
             except _MISFORTUNES:  # which may have been the machine's fault
                 self._result(self._schedule(examine.thumbnails, *arguments))
         except (TrapsyncError, *_MISFORTUNES, MemoryError, OSError) as error:
+            if _was_killed(error):
+                raise ExaminerKilled(
+                    f"no thumbnails of {image.name} for now: their maker was killed"
+                ) from error
             log.warning("no thumbnails of %s: %s", image.name, str(error) or type(error).__name__)
             return False
         except Exception:  # a bug, loud; but without this copy the trap works
@@ -395,6 +404,13 @@ class Examiners:
 def _become_examiner(memory: int) -> None:
     _become_child()
     examine.prepare(memory)
+
+
+def _was_killed(error: Exception) -> bool:
+    """Whether it was not the examiner that failed, nor our own limit: somebody ended it, or its pool."""
+    if isinstance(error, ProcessExpired):
+        return error.exitcode in _KILLED
+    return isinstance(error, CancelledError | BrokenExecutor)
 
 
 def _describe_failure(error: Exception, settings: Ingest) -> str:

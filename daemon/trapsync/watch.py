@@ -9,6 +9,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, FileSystemEventHandler
@@ -22,6 +23,12 @@ from trapsync.image import Found, is_image_name
 log = logging.getLogger(__name__)
 
 _MOST_REPORTS = 1000  # links and special files that are named in the log
+_MOST_IN_DOUBT = 10_000  # files that are remembered until they can be judged; as many as the inbox holds
+_LONG_AGO = (
+    3600.0  # seconds: a file in doubt that nobody asked about for so long is gone, or judged elsewhere
+)
+# Seconds to wait after an examiner was killed, each time longer; killed once more, the file is to blame.
+_PAUSES = (60.0, 600.0)
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a named pipe",
@@ -135,24 +142,72 @@ def _look_at_one(spool: Path, path: str) -> list[Found]:
     return [found] if found else []
 
 
+@dataclass(slots=True)
+class _Doubt:
+    """A file that cannot be judged yet; the times are seconds of the monotonic clock."""
+
+    found: Found
+    since: float  # when it was first seen as it is
+    asked: float  # when it was last asked about
+    kills: int = 0  # how often its examiner was killed
+    killed: float = 0.0  # when that was, the last time
+
+
 class Patience:
-    """Remembers unfinished files, to tell one that is still being written from one that was cut off."""
+    """Remembers files that cannot be judged yet, as long as they stay as they are.
+
+    Unfinished ones, to tell one that is still being written from one that was cut off; and those whose
+    examiner was killed, to tell a file that is to blame from a machine that is. `now` is in seconds of the
+    monotonic clock.
+    """
 
     def __init__(self, settle: float) -> None:
         self._settle = settle
-        self._seen: dict[str, tuple[Found, float]] = {}
+        self._doubts: dict[str, _Doubt] = {}
 
     def is_over(self, found: Found, now: float) -> bool:
-        """Whether this file has not changed for `settle` seconds of the monotonic clock."""
-        before, since = self._seen.setdefault(found.path, (found, now))
-        if before != found:  # it grew: it is alive
-            self._seen[found.path] = (found, now)
+        """Whether this unfinished file has not changed for `settle` seconds."""
+        doubt = self._doubt(found, now)
+        return now - doubt.since >= self._settle
+
+    def is_suspect(self, found: Found) -> bool:
+        """Whether an examiner was killed at this very file."""
+        doubt = self._doubts.get(found.path)
+        return doubt is not None and doubt.found == found and doubt.kills > 0
+
+    def is_paused(self, found: Found, now: float) -> bool:
+        """Whether its examiner was killed only just, so that it is not to be examined yet."""
+        if not self.is_suspect(found):
             return False
-        return now - since >= self._settle
+        doubt = self._doubt(found, now)
+        return now - doubt.killed < _PAUSES[doubt.kills - 1]
+
+    def is_to_blame(self, found: Found, now: float) -> bool:
+        """The examiner of this file was killed; whether that was once too often, after all pauses."""
+        doubt = self._doubt(found, now)
+        doubt.kills += 1
+        doubt.killed = now
+        return doubt.kills > len(_PAUSES)
 
     def forget(self, path: str) -> None:
-        """The file is dealt with."""
-        self._seen.pop(path, None)
+        """The file is judged, or gone."""
+        self._doubts.pop(path, None)
+
+    def _doubt(self, found: Found, now: float) -> _Doubt:
+        """What is remembered of this file. If there is no room, it is not remembered, and begins anew."""
+        doubt = self._doubts.get(found.path)
+        if doubt is None or doubt.found != found:
+            doubt = _Doubt(found, now, now)
+            if found.path in self._doubts or self._has_room(now):
+                self._doubts[found.path] = doubt
+        doubt.asked = now
+        return doubt
+
+    def _has_room(self, now: float) -> bool:
+        if len(self._doubts) >= _MOST_IN_DOUBT:
+            kept = {path: one for path, one in self._doubts.items() if now - one.asked < _LONG_AGO}
+            self._doubts = kept
+        return len(self._doubts) < _MOST_IN_DOUBT
 
 
 class Watcher:
