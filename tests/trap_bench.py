@@ -176,5 +176,7 @@ class Trap:
         """The images in the spool, by path."""
         spool = self.storage.spool
         return {
-            str(path.relative_to(spool)) for path in spool.rglob("*.jpg") if ".quarantine" not in path.parts
+            str(path.relative_to(spool))
+            for path in spool.rglob("*.jpg")
+            if ".quarantine" not in path.parts and not path.is_symlink()
         }

@@ -18,7 +18,7 @@ _HAS_COME = """(:after = '' OR EXISTS (SELECT 1 FROM deliveries AS before WHERE 
                     (SELECT d.key FROM destinations AS d WHERE d.name = :after AND d.current = 1)
                 AND before.image_id = deliveries.image_id AND before.state = 'delivered'))"""
 
-_BOOT_MARK = 8  # characters of a boot's id that tell it from another
+_BOOT_MARK = slice(-12, None)  # of a boot's id: enough to tell it from another
 
 
 class Deliveries(Places):
@@ -143,11 +143,11 @@ class Deliveries(Places):
     def _confirmed_now(self) -> list[Any]:
         """confirmed_at, confirmed_boot, confirmed_mono."""
         clock = self._clock
-        return [clock.wall(), clock.boot_id()[:_BOOT_MARK], clock.monotonic()]
+        return [clock.wall(), clock.boot_id()[_BOOT_MARK], clock.monotonic()]
 
     def _boot_now(self) -> dict[str, Any]:
         return {
-            "boot_mark": self._clock.boot_id()[:_BOOT_MARK],
+            "boot_mark": self._clock.boot_id()[_BOOT_MARK],
             "monotonic": self._clock.monotonic(),
         }
 
