@@ -998,7 +998,8 @@ class Life(RuleBasedStateMachine):
                 self.origin(one)
                 for (one,) in self.rows(
                     f"""SELECT sha256 FROM deliveries JOIN images ON id = image_id
-                        WHERE destination = '{destination.name}' AND deliveries.state = 'refused'"""
+                        JOIN destinations ON destinations.key = destination AND current
+                        WHERE name = '{destination.name}' AND deliveries.state = 'refused'"""
                 )
             }
             for path, one in self.on_card().items():
