@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from conformance import Card
+from left_over import LeftOver
 from trap_bench import Trap
 
 # Many a machine that tests is root, and so would be the daemons of the tests.
 os.environ["TRAPSYNC_AS_ROOT"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A test that fails ends its processes."""
+    config.pluginmanager.register(LeftOver())
 
 
 @pytest.fixture

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import drawn
+from trapsync import pushed
+from trapsync.device import device_id
+from trapsync.status import snapshot
+from trapsync.trap import system_clock
 
 CONFIG = """\
 [trap]
@@ -111,9 +115,16 @@ class Daemon:
         )
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` says."""
-        facts: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
-        return facts
+        """What `status --json` says, asked in this process: a command takes half a second to start.
+
+        `tests/test_daemon.py` compares it with what the command prints.
+        """
+        settings = pushed.effective(self.config)
+        facts = snapshot(
+            settings, system_clock(settings), device_id(settings.trap), pushed.report(self.config)
+        )
+        printed: dict[str, Any] = json.loads(json.dumps(facts))
+        return printed
 
     def text(self) -> str:
         """Its log."""
@@ -127,7 +138,7 @@ class Daemon:
             if claim(facts):
                 return facts
             assert time.monotonic() < deadline, f"in vain: {facts}\n{self.text()}"
-            time.sleep(0.2)  # another process is to come so far
+            time.sleep(0.05)  # another process is to come so far
 
     def until_log(self, text: str, seconds: float = 20, since: int = 0) -> None:
         """Wait until the log says so, after so many characters of it."""

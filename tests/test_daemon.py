@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import daemon
 import drawn
@@ -50,6 +51,29 @@ def test_pictures_taken_are_catalogued_thumbnailed_and_delivered_byte_for_byte(t
             assert hub.stored() == digests(trap.spool)
             assert trap.stop() == 0
         assert len(list((tmp_path / "state" / "thumbnails").rglob("*.thumbnail.jpg"))) == 3
+
+
+def test_the_status_that_tests_look_at_is_the_one_that_the_command_prints(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        with daemon.running(tmp_path, more, camera="simulated", arguments=("--captures", "1")) as trap:
+            trap.until(lambda f: f["ledger"]["delivered"] == 1)
+            before, done, after = trap.status(), trap.run("status", "--json"), trap.status()
+    printed = json.loads(done.stdout)
+    assert done.returncode == ("ok", "warning", "failing").index(printed["verdict"])
+    for facts in (before, printed, after):
+        del facts["disk"]  # it is not ours alone
+    assert list(leaves(printed)) == list(leaves(before))
+    assert leaves(printed).keys() == leaves(after).keys()
+    for name, value in leaves(printed).items():  # a moment or an age may lie between the two
+        assert leaves(before)[name] == value or leaves(before)[name] <= value <= leaves(after)[name], name
+
+
+def leaves(facts: Any, name: str = "") -> dict[str, Any]:
+    """Its values, each by the names that lead to it."""
+    if not isinstance(facts, dict) or not facts:
+        return {name: facts}
+    return {path: leaf for key, inner in facts.items() for path, leaf in leaves(inner, f"{name}/{key}").items()}
 
 
 def test_files_that_others_put_into_the_spool_are_delivered(tmp_path: Path) -> None:
