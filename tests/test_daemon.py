@@ -73,7 +73,9 @@ def leaves(facts: Any, name: str = "") -> dict[str, Any]:
     """Its values, each by the names that lead to it."""
     if not isinstance(facts, dict) or not facts:
         return {name: facts}
-    return {path: leaf for key, inner in facts.items() for path, leaf in leaves(inner, f"{name}/{key}").items()}
+    return {
+        path: leaf for key, inner in facts.items() for path, leaf in leaves(inner, f"{name}/{key}").items()
+    }
 
 
 def test_files_that_others_put_into_the_spool_are_delivered(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 import trapsync
 
@@ -144,6 +142,11 @@ def layer(module: str) -> int:
     return next(number for number, modules in enumerate(LAYERS) if head(module) in modules)
 
 
+def offenders(modules: Iterable[str], found: Callable[[ast.Module], set[str]]) -> list[str]:
+    """The modules in which something is found, each with what it is."""
+    return [f"{module}: {what}" for module in sorted(modules) for what in sorted(found(MODULES[module]))]
+
+
 PROGRAM = [module for module in MODULES if head(module) != "hub"]
 HUB = [module for module in MODULES if head(module) == "hub"]
 
@@ -153,26 +156,28 @@ def test_every_module_has_its_place_in_the_house() -> None:
     assert sorted(placed) == sorted({head(module) for module in PROGRAM})
 
 
-@pytest.mark.parametrize("package", DOORS)
-def test_a_package_is_imported_through_its_one_door(package: str) -> None:
-    through = {m for m, tree in MODULES.items() if package in {name.split(".")[0] for name in imports(tree)}}
-    assert {head(module) if head(module) in WHOLE else module for module in through} == DOORS[package]
+def test_every_package_is_imported_through_its_one_door() -> None:
+    through: dict[str, set[str]] = {}
+    for module, tree in MODULES.items():
+        for package in (
+            {name.split(".")[0] for name in imports(tree)} - sys.stdlib_module_names - {"trapsync"}
+        ):
+            through.setdefault(package, set()).add(head(module) if head(module) in WHOLE else module)
+    assert through == DOORS
 
 
-def test_every_package_has_a_door() -> None:
-    theirs = {name.split(".")[0] for tree in MODULES.values() for name in imports(tree)}
-    assert theirs - sys.stdlib_module_names - {"trapsync"} == set(DOORS)
+def test_a_costly_package_is_imported_only_where_it_is_used() -> None:
+    assert offenders(MODULES, lambda tree: imported_at_the_top(tree) & ONLY_IN_FUNCTIONS) == []
 
 
-@pytest.mark.parametrize("package", sorted(ONLY_IN_FUNCTIONS))
-def test_a_costly_package_is_imported_only_where_it_is_used(package: str) -> None:
-    assert not [module for module, tree in MODULES.items() if package in imported_at_the_top(tree)]
-
-
-@pytest.mark.parametrize("module", PROGRAM)
-def test_imports_point_down(module: str) -> None:
-    for other in ours(MODULES[module]):
-        assert head(other) == "hub" or layer(other) >= layer(module), f"{module} imports {other}, above it"
+def test_imports_point_down() -> None:
+    above = {
+        module: [
+            other for other in ours(MODULES[module]) if head(other) != "hub" and layer(other) < layer(module)
+        ]
+        for module in PROGRAM
+    }
+    assert [f"{module} imports {other}, above it" for module in above for other in above[module]] == []
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
@@ -191,10 +196,9 @@ def test_cameras_destinations_and_the_catalog_do_not_know_one_another() -> None:
             assert others <= {"migrations"}, module
 
 
-@pytest.mark.parametrize("module", HUB)
-def test_the_hub_stands_beside_the_program(module: str) -> None:
-    below = {head(other) for other in ours(MODULES[module])} - {"hub"}
-    assert below <= set(HUB_STANDS_ON)
+def test_the_hub_stands_beside_the_program() -> None:
+    beside = {"hub", *HUB_STANDS_ON}
+    assert offenders(HUB, lambda tree: {other for other in ours(tree) if head(other) not in beside}) == []
 
 
 def test_only_its_command_leads_to_the_hub() -> None:
@@ -210,32 +214,33 @@ def mentions(tree: ast.AST) -> set[str]:
     return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
 
 
-@pytest.mark.parametrize("module", PROGRAM)
-def test_nothing_but_service_and_its_kin_starts_a_thread_or_a_process(module: str) -> None:
-    if module in {"service", "timetable", "processes", "hands", "sensors", "doctor.machine"}:
-        return
+def test_nothing_but_service_and_its_kin_starts_a_thread_or_a_process() -> None:
     starting = {"threading.Thread", "threading.Timer", "ThreadPoolExecutor", "ProcessPoolExecutor"}
     starting |= {"SchedulerThreads", "BackgroundScheduler"}
     starting |= {"ProcessPool", "os.fork", "os.system", "os.posix_spawn", "Process"}
-    assert not mentions(MODULES[module]) & starting
-    assert not {name.split(".")[0] for name in imports(MODULES[module])} & {"subprocess", "multiprocessing"}
+
+    def starts(tree: ast.AST) -> set[str]:
+        packages = {name.split(".")[0] for name in imports(tree)}
+        return mentions(tree) & starting | packages & {"subprocess", "multiprocessing"}
+
+    may = {"service", "timetable", "processes", "hands", "sensors", "doctor.machine"}
+    assert offenders(set(PROGRAM) - may, starts) == []
 
 
 # A camera's module runs in a process of its own, and takes this sleep only where it is given no other.
 SLEEPERS = {"cli", "cameras.picamera"}
 
 
-@pytest.mark.parametrize("module", PROGRAM)
-def test_nobody_sleeps_but_commands(module: str) -> None:
-    assert "time.sleep" not in mentions(MODULES[module]) or {module, head(module)} & SLEEPERS
+def test_nobody_sleeps_but_commands() -> None:
+    others = [module for module in PROGRAM if not {module, head(module)} & SLEEPERS]
+    assert offenders(others, lambda tree: mentions(tree) & {"time.sleep"}) == []
 
 
-@pytest.mark.parametrize("module", PROGRAM)
-def test_nobody_reads_the_machines_clock_but_the_clock(module: str) -> None:
+def test_nobody_reads_the_machines_clock_but_the_clock() -> None:
     reading = {"time.time", "time.monotonic", "time.time_ns", "time.perf_counter", "time.localtime"}
     reading |= {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
     # The scheduler is told "now" in its own words: it has no other clock than the machine's.
-    assert not mentions(MODULES[module]) & reading or module in {"clock", "timetable"}
+    assert offenders(set(PROGRAM) - {"clock", "timetable"}, lambda tree: mentions(tree) & reading) == []
 
 
 def test_only_commands_print() -> None:
