@@ -1,10 +1,14 @@
-"""Kill the daemon a thousand times under faults, then take a hundred thousand pictures in scaled time."""
+"""Kill the daemon a thousand times under faults, then take a hundred thousand pictures in scaled time.
+
+With --failpoints also kill the program five times at each durable step, each on a trap of its own.
+"""
 
 import argparse
 import tempfile
 import time
 from pathlib import Path
 
+import failpoints
 import hub_server
 import soak
 from fault_server import FaultServer, Forwarding
@@ -15,7 +19,7 @@ _KILLS = 100  # on one trap; then another
 
 def main() -> None:
     """Do what was asked for; ends with an AssertionError where a promise was broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=1000, metavar="N", help="of the daemon (default 1000)")
     parser.add_argument(
         "--hours",
@@ -24,13 +28,31 @@ def main() -> None:
         metavar="H",
         help="of the trap's time, at a picture a second (default 28: 100,800 pictures)",
     )
+    parser.add_argument(
+        "--failpoints", action="store_true", help="kill it five times at each durable step, too"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is left to chance")
     asked = parser.parse_args()
     print(f"scripts/torture --kills {asked.kills} --hours {asked.hours:g} --seed {asked.seed}", flush=True)
+    if asked.failpoints:
+        kill_at_failpoints()
     for done in range(0, asked.kills, _KILLS):
         kill(min(_KILLS, asked.kills - done), asked.seed + done)
     if asked.hours:
         take(round(asked.hours * 3600))
+
+
+def kill_at_failpoints() -> None:
+    """Kill five times at each failpoint, each on a trap of its own."""
+    names = failpoints.declared()
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="trapsync-torture-") as folder:
+            victim = failpoints.Victim(Path(folder) / "trap")
+            for nth in failpoints.HITS:
+                victim.kill_at(name, nth)
+            victim.live_in_peace()
+            victim.check()
+    print(f"{len(names)} failpoints, {len(failpoints.HITS)} kills at each: 0 lost, 0 twice", flush=True)
 
 
 def kill(kills: int, seed: int) -> None:

@@ -1,6 +1,8 @@
 """What several test files share."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,17 @@ def trap(tmp_path: Path) -> Iterator[Trap]:
     one = Trap(tmp_path)
     yield one
     one.catalog.close()
+
+
+@pytest.fixture
+def folder_in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder where a flush takes no time, if there is room for it: what is only killed does not need them."""
+    memory = Path("/dev/shm")
+    if not (os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**29):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="trapsync-", dir=memory) as name:
+        yield Path(name)
 
 
 @pytest.fixture

@@ -6,11 +6,17 @@ point and run again in the same folder. What it was told is safe, it writes into
 
 import hashlib
 import importlib
+import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from unittest import mock
+
+import werkzeug.security
 
 import drawn
 import hub_server
@@ -21,6 +27,7 @@ from trapsync.catalog import Catalog
 from trapsync.clock import utc
 from trapsync.destinations import Destination, Tools, connect
 from trapsync.errors import Failed, Held, Refused, Unreachable
+from trapsync.hub import accounts
 from trapsync.image import Correction, Evidence, Image
 from trapsync.labels import Label
 from trapsync.linked import registered
@@ -35,15 +42,23 @@ STRANGER = "0a1b2c3f"  # another trap, whose images the hub's admin deletes
 
 
 def prepare(folder: Path) -> None:
-    """A trap and a hub on which nothing has happened yet. To be copied: passwords are slow by design."""
+    """A trap and a hub on which nothing has happened yet."""
     for name in ("stick", "replay", "spool", "state", "hub"):
         (folder / name).mkdir(parents=True)
     (folder / "stick" / ".trapsync-destination").touch()
     (folder / "password").write_text(hub_server.PASSWORD)
     (folder / "password").chmod(0o600)
     (folder / "replay" / "one.jpg").write_bytes(drawn.plain())
-    with hub_server.running(folder / "hub") as hub:
+    with cheap_passwords(), hub_server.running(folder / "hub") as hub:
         hub.auth("owner")
+
+
+@contextmanager
+def cheap_passwords() -> Iterator[None]:
+    """Passwords that are set meanwhile are checked in no time, not in the third of a second that is right."""
+    cheap = partial(werkzeug.security.generate_password_hash, method="pbkdf2:sha256:1")
+    with mock.patch.object(accounts, "generate_password_hash", cheap):
+        yield
 
 
 def feed(folder: Path, number: int, name: str) -> None:
@@ -97,7 +112,7 @@ def _put_wrong_time(folder: Path, seen: Evidence, offset: float, set_at: float) 
 
 def taken_by_others(number: int, second: int) -> datetime:
     """When the images of another program were taken."""
-    return datetime(2026, 5, 1 + number, 12, 0, second, tzinfo=UTC)
+    return datetime(2026, 1, 1, 12, 0, second, tzinfo=UTC) + timedelta(days=number)
 
 
 def acknowledge(folder: Path, name: str, content: bytes) -> None:
@@ -113,12 +128,16 @@ def acknowledged(folder: Path) -> dict[str, str]:
 
 
 def live(folder: Path, number: int, order: str) -> None:
-    """A life, to its end or to the failpoint of `order`."""
+    """A life, to the failpoint of `order`; without an order to its end, and how often each was hit is in `hits`."""
     os.environ[failpoint.VARIABLE] = order
     importlib.reload(failpoint)
+    counted: Counter[str] = Counter()
+    if not order:
+        failpoint.hit = lambda name: counted.update([name])
     with hub_server.running(folder / "hub") as hub:
         _Life(folder, number, hub).live()
-        (folder / f"lived-{number}").touch()
+    if not order:
+        (folder / "hits").write_text(json.dumps(counted))
     # Whatever hangs on here (a thread of the server's) has nothing more to do.
     os._exit(0)
 
