@@ -50,23 +50,35 @@ def card(tmp_path: Path) -> Card:
 # A container or a network namespace keeps every filesystem that is mounted when it begins; a card whose power is
 # cut meanwhile would come back as it was at the cut. So these take turns. (xdist's own groups do nothing with
 # pytest 9: they go by a suffix of the test's name, which is lost.)
-ONE_AFTER_ANOTHER = {
-    "test_system.py",
-    "test_power_cut.py",
-    "test_one_way.py",
-    "test_stick.py",
-    "test_bench.py",
-}
+ONE_AFTER_ANOTHER = (
+    *("test_system.py", "test_power_cut.py", "test_one_way.py", "test_stick.py"),
+    "test_bench.py::test_every_measurement_gives_its_rows[deliver]",
+)
+_TURNS = "one after another"
+
+# The files whose tests take longest come first, so that nobody waits for one of them at the end.
+LONGEST = (
+    *("test_kills.py", "test_errand.py", "test_watchdog.py", "test_soak.py", "test_lost_catalog.py"),
+    *("test_failpoints.py", "test_model.py", "test_trial.py", "test_pushed_kills.py", "test_bench.py"),
+    *("test_full_card.py", "test_together.py", "test_clock.py", "test_daemon.py", "test_burst.py"),
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest first where several workers share the tests."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Give those files to one worker, and every other test to whoever is free."""
+    """Give those that take turns to one worker, and every other test to whoever is free."""
     from xdist.scheduler import LoadScopeScheduling
 
     class TakingTurns(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+        # The scope with the most tests is begun first: that of those that take turns, all others have one.
         def _split_scope(self, nodeid: str) -> str:
-            file = Path(nodeid.partition("::")[0]).name
-            return "one after another" if file in ONE_AFTER_ANOTHER else nodeid
+            return _TURNS if nodeid.rpartition("/")[2].startswith(ONE_AFTER_ANOTHER) else nodeid
 
     return TakingTurns(config, log)

@@ -45,7 +45,6 @@ PORTAL = b"<html><body>Welcome to the field station's Wi-Fi. <a href='/agree'>I 
 BLANK_500 = (500, HTML, b"<!doctype html><title>500 Internal Server Error</title>")
 
 
-_LATENCY = 2.0  # seconds of a link by satellite, at its worst
 _RATE = 50_000  # bytes per second: a link at the edge of the village's cell
 
 
@@ -54,6 +53,7 @@ class FaultServer:
 
     def __init__(self, backend: Backend, port: int = 0) -> None:
         self.backend = backend
+        self.latency = 2.0  # seconds, when "late": of a link by satellite, at its worst
         self.requests: list[str] = []  # their names, in the order of arrival
         self.received = Counter[str]()  # bytes of body by name
         self.headers: list[Mapping[str, str]] = []
@@ -240,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.cut()
 
     def _late(self) -> None:
-        self.server.owner.released.wait(_LATENCY)
+        self.server.owner.released.wait(self.server.owner.latency)
         self.reply(*self.served())
 
     def _slow(self) -> None:

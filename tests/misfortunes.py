@@ -19,6 +19,7 @@ from trapsync.destinations import Destination
 from trapsync.errors import CameraError
 from trapsync.examine import examine
 from trapsync.image import Image
+from trapsync.inbox import Inbox
 from trapsync.processes import CameraProcess
 from trapsync.settings import Camera as CameraSettings
 from trapsync.settings import Flash
@@ -198,7 +199,11 @@ def _do_badly() -> None:
         setattr(resolve_name(inside), name, misfortune)
 
 
+INBOX = 1500  # paths: what the inbox of a daemon holds that is run by `python misfortunes.py crowded -c CONFIG run`
+
 if __name__ == "__main__":
     if sys.argv[1] == "bad":
         _do_badly()
+    if sys.argv[1] == "crowded":
+        setattr(service, "Inbox", partial(Inbox, most=INBOX))  # noqa: B010
     _run_freezing(sys.argv.pop(1))

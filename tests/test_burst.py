@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import daemon
@@ -94,6 +94,8 @@ def test_a_slow_writer_is_waited_for_and_no_part_of_its_file_is_delivered(tmp_pa
         while slow.poll() is None:
             assert arrived(stick) == {}
             assert trap.status()["ledger"]["quarantined"] == 0
+            with suppress(subprocess.TimeoutExpired):
+                slow.wait(0.05)
         expect(trap, stick, {"slow.jpg": hashlib.sha256(content).hexdigest()})
 
 

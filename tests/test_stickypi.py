@@ -223,6 +223,7 @@ def test_after_each_fault_every_image_is_stored_exactly_once(
 ) -> None:
     server = site.connect(patience=Duration(0.3 if fault == "stall" else 20))
     images = [card.image(second) for second in range(3)]
+    site.front.latency = 0.3
     site.front.plan(path, fault)
     if outcome:
         with pytest.raises(outcome) as caught:
