@@ -26,7 +26,11 @@ from trapsync.hub.store import Store
 
 ROOT = Path(trapsync.__file__).parent
 MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
-ASIDE = {"catalog: moved aside", "catalog: kept aside"}  # a catalog built anew does not know what was pruned
+# A catalog built anew does not know what was pruned.
+ASIDE = {
+    *("catalog: moved aside", "catalog: kept aside"),
+    *("catalog: marked as damaged", "catalog: mark of damage removed"),
+}
 CONFLICT = "hub: set aside"  # which happens to an image that finds its name taken at the hub
 # At those of the services the program is killed by `conformance.OverHttp`, whose server outlives it.
 SERVICES = set(KINDS) - {"directory", "stickypi"}

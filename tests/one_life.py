@@ -22,8 +22,20 @@ import drawn
 import hub_server
 import trap_bench as bench
 from fake_time import FakeTime
-from trapsync import cameras, examine, exif, failpoint, pipeline, quarantine, reserve, timing, trap
+from trapsync import (
+    cameras,
+    confirmation,
+    examine,
+    exif,
+    failpoint,
+    pipeline,
+    quarantine,
+    reserve,
+    timing,
+    trap,
+)
 from trapsync.catalog import Catalog
+from trapsync.catalog import file as catalog_file
 from trapsync.clock import utc
 from trapsync.destinations import Destination, Tools, connect
 from trapsync.errors import Failed, Held, Refused, Unreachable
@@ -83,7 +95,7 @@ def feed(folder: Path, number: int, name: str) -> None:
     date = spool / drawn.DEVICE / "2026-06-21"
     drawn.put(date, b"half", f".{drawn.DEVICE}.2026-06-21_20-19-{number:02}.jpg.part")
     drawn.put(hub / "images" / ".incoming", b"half", "half.jpg")
-    if name in {"catalog: moved aside", "catalog: kept aside"}:
+    if name in {"catalog: moved aside", "catalog: kept aside", "catalog: mark of damage removed"}:
         (folder / "state" / "catalog.sqlite").write_bytes(
             b"no catalog at all, and long enough for a page" * 99
         )
@@ -178,6 +190,8 @@ class _Life:
             self._stranger()
             pipeline.prune(catalog, self.storage, self.settings.prune, self.time, destinations)
             catalog.set_fact("bug", self.number)
+            if "marked as damaged" in os.environ[failpoint.VARIABLE]:
+                catalog_file._mark_damage(self.storage.catalog)
             catalog.close()
 
     def _reserve(self) -> None:
@@ -281,8 +295,25 @@ class _Life:
         catalog.forget_note("odd", "night")
         for row in catalog.quarantined()[-2:]:
             quarantine.release(catalog, self.settings.storage, row["id"])
+        self._ask_again(catalog)
         self._take_away(catalog)
         self._ingest(catalog)
+
+    def _ask_again(self, catalog: Catalog) -> None:
+        """A destination is asked again, has lost an image, and is another place for a moment."""
+        some = catalog.delivered_to("odd", 0, 1000)[-2:]
+        self.odd.stored.pop(some[-1].key, None)
+        confirmation.ask_again(catalog, self.odd, some)
+        catalog.note_asked("odd")
+        catalog.settle_place("odd", "memory elsewhere")
+        catalog.settle_place("odd", "memory odd")
+        catalog.unmark_pruned([])
+        catalog.acknowledge()
+        catalog.end_waits()
+        self._deliver(catalog, [self.odd])
+        assert catalog._seals
+        catalog._seals._changed = None  # as if the log could not be read
+        catalog.checkpoint()
 
     def _label(self, catalog: Catalog) -> None:
         """Somebody says what is in some images."""
@@ -296,7 +327,10 @@ class _Life:
             path, away = self.storage.spool / one.path, self.folder / "away.jpg"
             content = path.read_bytes()
             path.rename(away)
+            self.odd.stored.pop(one.key, None)
+            catalog.owe_again("odd", [one.id])
             self._ingest(catalog)
+            self._deliver(catalog, [self.odd])
             path.write_bytes(content)
             away.unlink()
 

@@ -121,7 +121,8 @@ def remove_leaving(catalog: Catalog, storage: Storage) -> Removed:
         else:
             gone.append(found.path)
     catalog.forget_pruned(gone)
-    catalog.unmark_pruned(result.stuck)
+    if result.stuck:
+        catalog.unmark_pruned(result.stuck)
     result.removed = len(gone)
     if result.stuck or gone:
         _tell_stuck(catalog, len(result.stuck), reason)
