@@ -13,7 +13,8 @@ import pytest
 import daemon
 import drawn
 from trap_bench import Memory, Trap
-from trapsync import jpeg, pipeline
+from trapsync import jpeg, pipeline, quarantine
+from trapsync.errors import StorageError
 from trapsync.processes import Examiners
 from trapsync.settings import Ingest
 from trapsync.watch import Patience
@@ -227,3 +228,74 @@ def test_the_daemon_goes_on_through_a_card_full_of_them(tmp_path: Path) -> None:
         str(p.relative_to(stick)): hashlib.sha256(p.read_bytes()).hexdigest() for p in stick.rglob("*.jpg")
     }
     assert copies == good
+
+
+# ── What the catalog and the texts beside the files say is not believed ──────────────────────────────
+
+ELSEWHERE = (
+    "/etc/cron.d/x.jpg",
+    "../x.jpg",
+    "a/../../x.jpg",
+    "evil.sh",
+    ".hidden/x.jpg",
+    "a//x.jpg",
+    "a/.x.jpg",
+)
+
+
+@pytest.mark.parametrize("path", [*ELSEWHERE, "line\nbreak.jpg", ""])
+def test_a_file_is_put_back_as_an_image_in_the_spool_or_not_at_all(trap: Trap, path: str) -> None:
+    kept = drawn.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
+    trap.catalog.add_quarantined(path, kept, "cut off", 7)
+    before = sorted(trap.folder.rglob("*"))
+    with pytest.raises(StorageError, match="is no path of an image in the spool"):
+        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantined()[0]["id"])
+    assert sorted(trap.folder.rglob("*")) == before
+    assert len(trap.catalog.quarantined()) == 1
+
+
+@pytest.mark.parametrize("kept_as", ["../a.jpg", "/etc/a.jpg", "a/b.jpg", "shadow", ".."])
+def test_only_a_file_that_is_in_quarantine_is_put_back(trap: Trap, kept_as: str) -> None:
+    good = trap.put()
+    drawn.put(trap.storage.spool, b"another's", "a.jpg")
+    trap.storage.quarantine.mkdir(exist_ok=True)
+    trap.catalog.add_quarantined("x.jpg", kept_as, "cut off", 7)
+    with pytest.raises(StorageError, match="is no path of an image in the spool"):
+        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantined()[0]["id"])
+    assert trap.on_card() == {good, "a.jpg"}
+
+
+def test_nothing_is_put_back_through_a_link(trap: Trap, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    kept = drawn.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
+    (trap.storage.spool / "folder").symlink_to(elsewhere)
+    trap.catalog.add_quarantined("folder/x.jpg", kept, "cut off", 7)
+    with pytest.raises(StorageError, match="is not a folder of the spool"):
+        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantined()[0]["id"])
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_what_stands_beside_a_file_leads_nowhere_else(trap: Trap, path: str) -> None:
+    drawn.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
+    (trap.storage.quarantine / "mark.x.jpg.reason").write_text(f"{path}\ncut \033[31moff\n")
+    quarantine.recall(trap.catalog, trap.storage)
+    (row,) = trap.catalog.quarantined()
+    assert (row["path"], row["kept_as"], row["reason"]) == ("mark.x.jpg", "mark.x.jpg", "cut \\x1b[31moff")
+    assert quarantine.release(trap.catalog, trap.storage, row["id"]) == "mark.x.jpg"
+
+
+@pytest.mark.parametrize("what", ["fifo", "link", "large"])
+def test_a_reason_that_is_no_small_plain_file_is_lost_and_holds_nothing_up(trap: Trap, what: str) -> None:
+    drawn.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
+    beside = trap.storage.quarantine / "mark.x.jpg.reason"
+    if what == "fifo":
+        os.mkfifo(beside)
+    elif what == "link":
+        beside.symlink_to("/dev/zero")
+    else:
+        beside.write_text("a.jpg\n" + "x" * 10**6)
+    quarantine.recall(trap.catalog, trap.storage)
+    (row,) = trap.catalog.quarantined()
+    assert (row["path"], row["reason"]) == ("mark.x.jpg", "its reason was lost")

@@ -6,6 +6,7 @@ with a dot and end in `.part`; whoever owns the folder may delete those that a c
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -80,6 +81,27 @@ def _claim(path: Path, temporary: Path) -> bool:
     return True
 
 
+def open_plain(path: Path, flags: int, mode: int = 0o666) -> int:
+    """Open a plain file and nothing else, as `os.open`: no link, and no FIFO or device, which might never answer.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return descriptor
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a plain file of at most so many bytes. Raises OSError, for a larger one too."""
+    with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"is larger than {most} bytes", str(path))
+    return content
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its missing parents, each flushed into the one above it."""
     missing = []
@@ -115,6 +137,7 @@ def explain(error: OSError, path: Path) -> str:
         errno.EROFS: "the filesystem is read-only; the card may be failing",
         errno.EIO: "input/output error; the card or the stick may be failing",
         errno.EEXIST: "something that is not a folder is in the way",
+        errno.ELOOP: "a link is in the way; remove it",
         errno.ENOTDIR: "something that is not a folder is in the way",
     }
     reason = advice.get(error.errno or 0) or error.strerror or str(error)

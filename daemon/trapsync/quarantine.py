@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
 
 log = logging.getLogger(__name__)
 _REASON = ".reason"  # what is written beside a file in quarantine is named like it, with this behind
+_LONGEST = 20_000  # bytes of it: a path has 4,096, of which each may be written out as four
 _MOST_AT_ONCE = 100  # files that one sweep puts back: each costs some flushes
 
 NO_TEXT = "its name holds characters that are no text"
@@ -138,8 +139,11 @@ def _recalled(kept: Path) -> tuple[str, str, str, int]:
     """(path, kept_as, reason, size) of a file in quarantine, from what lies beside it."""
     path, reason = "", ""
     with suppress(OSError, ValueError):
-        path, reason = kept.with_name(f"{kept.name}{_REASON}").read_text().splitlines()[:2]
-    return path or kept.name, kept.name, reason or "its reason was lost", kept.lstat().st_size
+        beside = durable.read_plain(kept.with_name(f"{kept.name}{_REASON}"), _LONGEST)
+        path, reason = beside.decode().split("\n")[:2]
+    if not _is_images_path(path):  # anybody may have written that
+        path = kept.name
+    return path, kept.name, _printable(reason) or "its reason was lost", kept.lstat().st_size
 
 
 def release(catalog: Catalog, storage: Storage, quarantine_id: int) -> str:
@@ -154,10 +158,15 @@ def release(catalog: Catalog, storage: Storage, quarantine_id: int) -> str:
 def _put_back(catalog: Catalog, storage: Storage, one: Kept) -> None:
     """The opposite order of going in: the file, then the reason and the row. Raises StorageError.
 
-    Killed in between, it is in both records, and the next sweep examines it.
+    Killed in between, it is in both records, and the next sweep examines it. The catalog may say anything of where.
     """
     target = storage.spool / one.path
     try:
+        if not (_is_images_path(one.path) and _is_images_path(one.kept_as) and "/" not in one.kept_as):
+            raise StorageError(
+                f"{_printable(one.path)}: is no path of an image in the spool; "
+                f"move the file there yourself, from {storage.quarantine}"
+            )
         # Where a link took a folder's place, or the path leads out of the spool, it would end up elsewhere.
         if target.parent.resolve() != (storage.spool.resolve() / one.path).parent:
             raise StorageError(f"{target.parent} is not a folder of the spool")
@@ -171,6 +180,12 @@ def _put_back(catalog: Catalog, storage: Storage, one: Kept) -> None:
     except OSError as error:
         raise StorageError(durable.explain(error, target)) from error
     catalog.release_quarantined(one.id)
+
+
+def _is_images_path(path: str) -> bool:
+    """Whether an image of the spool may lie under this path: below the spool, visible, and named as images are."""
+    parts = path.split("/")
+    return is_text(path) and is_image_name(parts[-1]) and not any(p == "" or p.startswith(".") for p in parts)
 
 
 def is_text(path: str) -> bool:
