@@ -566,6 +566,7 @@ def woken(trap: bench.Trap, running: None, monkeypatch: pytest.MonkeyPatch) -> I
         trap.catalog.end_waits()
         trap.deliver(memory)
 
+    monkeypatch.setattr("trapsync.trap._command_line", lambda _process: b"trapsync run")
     before = signal.signal(signal.SIGUSR1, wake)
     yield memory
     signal.signal(signal.SIGUSR1, before)

@@ -1,6 +1,5 @@
 """What a person's command does in the daemon's place, or asks the running daemon to do."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from trapsync import pipeline, timing, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
-from trapsync.errors import StorageError
 from trapsync.hands import ManyHands
 from trapsync.inbox import Inbox
 from trapsync.linked import connect_some, registered
@@ -95,10 +93,5 @@ def owed(catalog: Catalog) -> int:
 
 
 def wake_daemon(process: int) -> None:
-    """Ask the running daemon to deliver now (SIGUSR1); StorageError if it is another user's."""
-    try:
-        os.kill(process, signal.SIGUSR1)
-    except PermissionError:
-        raise StorageError(
-            f"the daemon (process {process}) belongs to another user; try: sudo trapsync deliver"
-        ) from None
+    """Ask the running daemon to deliver now (SIGUSR1); StorageError if that is no daemon of this trap's."""
+    trap.tell_daemon(process, signal.SIGUSR1)

@@ -19,6 +19,7 @@ from trapsync.errors import SettingsError, StorageError
 log = logging.getLogger(__name__)
 
 _FILE, _LOCK = "pushed.json", "pushed.lock"
+_LARGEST = 10**6  # bytes: more than two documents of 64 kB and a line for each one that was undone
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,12 @@ def read(state: Path) -> Record:
     """What is remembered in the state folder; nothing yet if there is no file, or a damaged one (which is said)."""
     file = path(state)
     try:
-        return _record(json.loads(file.read_text(encoding="utf-8")))
+        return _record(json.loads(durable.read_plain(file, _LARGEST)))
     except FileNotFoundError:
         return Record()
     except PermissionError:
         raise SettingsError(f"{file}: no permission; run this as the daemon's user, or with sudo") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.error("%s: cannot be read (%s): no pushed settings are in force", file, error)
         return Record()
 
@@ -114,7 +115,10 @@ def changing(state: Path) -> Iterator[Change]:
     Raises StorageError.
     """
     durable.make_folder(state)
-    descriptor = os.open(state / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = durable.open_plain(state / _LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StorageError(durable.explain(error, state)) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         before = read(state)

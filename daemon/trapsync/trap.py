@@ -3,7 +3,9 @@
 import fcntl
 import logging
 import os
+import re
 import shutil
+import signal
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +42,11 @@ class lock:  # noqa: N801 - used as `with lock(folder)`
             durable.make_folder(self._path.parent)
             # On a card that is full there must be room for the catalog before it is opened.
             Reserve(self._path.parent).give_up()
-            self._file = self._path.open("a+b", buffering=0)
+            descriptor = durable.open_plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            raise StorageError(durable.explain(error, self._path)) from error
+        self._file = os.fdopen(descriptor, "a+b", buffering=0)
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
@@ -58,17 +64,62 @@ class lock:  # noqa: N801 - used as `with lock(folder)`
 
 
 def holder(state: Path) -> int | None:
-    """The process id of the daemon that is running on this state folder; None when none is."""
-    path = state / "daemon.lock"
+    """The process id of the daemon that is running on this state folder; None when none is.
+
+    0 if the lock is held, and what stands in the file is no process id. Send a signal by `tell_daemon` only.
+    """
     try:
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read().strip() or 0)
-    except (OSError, ValueError):
-        pass
+        descriptor = durable.open_plain(state / "daemon.lock", os.O_RDONLY)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = file.read(32).strip()
+            return int(text) if re.fullmatch(rb"[1-9]\d{0,9}", text) else 0
     return None
+
+
+def tell_daemon(process: int, number: signal.Signals) -> None:
+    """Send a signal to the daemon that stands in the lock's file; StorageError if it is not to be sent.
+
+    The file may name any process. So it must be one of the account whose work this is, a trapsync, and one that
+    the signal does not end.
+    """
+    try:
+        descriptor = os.pidfd_open(process)  # whoever it is now: the number may pass to another process
+    except (OSError, OverflowError):
+        raise StorageError(f"there is no process {process}, which should be the daemon") from None
+    try:
+        _require_daemon(process, number)
+        signal.pidfd_send_signal(descriptor, number)
+    except PermissionError:
+        raise _another_users(process) from None
+    except OSError as error:
+        raise StorageError(f"process {process}, which should be the daemon: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _require_daemon(process: int, number: signal.Signals) -> None:
+    status = dict(re.findall(r"(?m)^(\w+):\s+(.*)$", Path(f"/proc/{process}/status").read_text()))
+    if set(status["Uid"].split()) != {str(os.geteuid())}:
+        raise _another_users(process)
+    catches = int(status["SigCgt"], 16) >> (number - 1) & 1
+    if not catches or b"trapsync" not in _command_line(process):
+        raise StorageError(
+            f"process {process} stands in daemon.lock and is no daemon; if it is another command: wait for its end"
+        )
+
+
+def _another_users(process: int) -> StorageError:
+    advice = "" if os.geteuid() == 0 else "; run this as that user, or with sudo"
+    return StorageError(f"process {process}, which should be the daemon, belongs to another user{advice}")
+
+
+def _command_line(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def system_clock(settings: Settings) -> SystemClock:

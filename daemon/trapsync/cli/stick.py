@@ -1,14 +1,13 @@
 """A stick that is brought now and then: what systemd/stick-keeper, as root, wants to know of the daemon."""
 
-import os
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from trapsync.cli.shared import Trap, reading, with_trap
+from trapsync.errors import StorageError
 from trapsync.quantities import Duration
 from trapsync.stick import FOLDER
 
@@ -53,15 +52,17 @@ def _wants(trap: Trap, folder: Path) -> str | None:
 
 
 def _wait(trap: Trap, name: str, patience: float) -> int:
-    from trapsync.trap import holder
+    from trapsync.trap import holder, tell_daemon
 
-    is_told, before, moved = False, -1, trap.clock.monotonic()
+    is_told, deaf, before, moved = False, "", -1, trap.clock.monotonic()
     while True:
         process = holder(trap.settings.storage.state)
         if process and not is_told:
-            with suppress(OSError):
-                os.kill(process, signal.SIGUSR1)
+            try:
+                tell_daemon(process, signal.SIGUSR1)
                 is_told = True
+            except StorageError as error:
+                deaf = str(error)
         owed, reason = _left(trap, name)
         if reason is None:
             click.echo(f"{name}: all is on it")
@@ -70,6 +71,8 @@ def _wait(trap: Trap, name: str, patience: float) -> int:
             before, moved = owed, trap.clock.monotonic()
         if not process:
             reason = "the daemon does not run; start it: systemctl start trapsync"
+        elif not is_told:
+            reason = deaf
         if reason and trap.clock.monotonic() - moved > patience:
             click.echo(f"{name}: {reason}", err=True)
             return 1
