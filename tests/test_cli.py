@@ -753,6 +753,20 @@ def test_a_damaged_catalog_is_never_put_aside_under_a_running_daemon(
     assert corrupt.read_bytes().startswith(b"noise")
 
 
+# Root, who could become anybody, does nothing where it cannot be seen whose it is.
+UNSEEN = (
+    [
+        (".", words, 2, "state: whose it is cannot be told .*: Permission denied")
+        for words in ("status", "doctor")
+    ]
+    if os.geteuid() == 0
+    else [
+        (".", "status", 1, r"spool: no permission; run this as the daemon's user, or with sudo"),
+        (".", "doctor", 2, r"spool: no permission to look there; run the doctor as the daemon's user"),
+    ]
+)
+
+
 @pytest.mark.parametrize(
     ("closed", "words", "code", "says"),
     [
@@ -767,8 +781,7 @@ def test_a_damaged_catalog_is_never_put_aside_under_a_running_daemon(
             r"lock: no permission; (let the user \w+ write there|run this as the daemon)",
         ),
         ("state", "run", 1, r"lock: no permission; (let the user \w+ write there|run this as the daemon)"),
-        (".", "status", 1, r"spool: no permission; run this as the daemon's user, or with sudo"),
-        (".", "doctor", 2, r"spool: no permission to look there; run the doctor as the daemon's user"),
+        *UNSEEN,
     ],
 )
 def test_a_folder_without_permission_is_one_clear_line(
@@ -785,7 +798,7 @@ def test_a_folder_without_permission_is_one_clear_line(
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert re.search(says, done.stderr + done.stdout)
-    assert done.stderr.count("\n") == (0 if code == 2 else 1)
+    assert done.stderr.count("\n") == (1 if code == 1 or "whose" in says else 0)
 
 
 @pytest.fixture
@@ -793,7 +806,7 @@ def full_card(folder: Path) -> Iterator[Path]:
     """The state folder on a real filesystem that is full to the last byte, but for the reserve; needs root."""
     card = folder / "card"
     card.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=10m", "trapsync-test", str(card)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=10m,mode=755", "trapsync-test", str(card)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("needs to mount a filesystem: commands on a card that is full are not tested here")
     set_in(folder, '"state"', '"card"')

@@ -23,7 +23,7 @@ def card(tmp_path: Path) -> Iterator[Path]:
     """64 MB of card."""
     folder = tmp_path / "card"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "card", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M,mode=755", "card", folder], check=True)
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 

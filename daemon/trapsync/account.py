@@ -1,49 +1,110 @@
-"""Whose files these are: what root is asked to do to a trap is done in the name of the account that owns it."""
+"""Whose files these are: root does what it is asked to do to a trap in the name of the trap's account, or refuses."""
 
 import os
 import pwd
+import stat
 from pathlib import Path
 
 from trapsync.errors import StorageError
 
+_MOST_LINKS = 40  # in one path, as in the kernel
 
-def step_down(state: Path) -> None:
-    """Called by root, become the owner of the state folder for the rest of this process; else do nothing.
+
+def step_down(path: Path) -> None:
+    """Called by root, become the account that `path` belongs to for the rest of this process; else do nothing.
 
     So `sudo trapsync retry` leaves no file behind that the daemon may not write, and whatever goes wrong has no
-    more powers than the daemon. If the folder is not there yet, the one that it will be made in decides.
-    Raises StorageError where this cannot be done.
+    more powers than the daemon. The account is the owner of the first part of the path, from the top, that is not
+    root's: that account cannot move it. What the account keeps below it, links say, decides nothing. Where every
+    part is root's, and nobody else may put anything there, this process stays root.
+
+    Raises StorageError where the account cannot be told, or its place not be taken: never is "root" the way out.
     """
-    owner = _owner(state)
-    if os.geteuid() != 0 or owner is None or owner[0] == 0:
+    if os.geteuid() != 0:
         return
-    user, group = owner
+    found = _first_not_roots(path)
+    if found is None:
+        return
+    place, user, folders_group = found
     try:
-        os.setgroups(_groups(user, group))
+        group, groups = _groups(place, user, folders_group)
+        os.setgroups(groups)
         os.setgid(group)
         os.setuid(user)
     except OSError as error:
         raise StorageError(
-            f"{state} belongs to user {user}, who must run this; taking his place failed: {error.strerror}"
+            f"{place} belongs to user {user}, who must run this; taking his place failed: {error.strerror}"
         ) from error
 
 
-def _owner(folder: Path) -> tuple[int, int] | None:
-    """The user and group of the folder, or of the nearest above it that exists; None if that is not to be seen."""
-    for place in (folder, *folder.parents):
-        try:
-            found = place.stat()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-        return found.st_uid, found.st_gid
+def _first_not_roots(path: Path) -> tuple[Path, int, int] | None:
+    """The first part of a path, from the top, that is not root's, with its user and group; None if there is none.
+
+    Root's own links are followed, each part of where they lead being looked at in its turn; nobody else's are.
+    """
+    place, links = Path("/"), 0
+    try:
+        rest = _parts(path.absolute())
+        while rest:
+            name = rest.pop()
+            if name == "..":  # `place` has no link in it
+                place = place.parent
+                continue
+            found = _look(place, name)
+            if found is None:
+                return None
+            if found.st_uid != 0:
+                return place / name, found.st_uid, found.st_gid
+            if not stat.S_ISLNK(found.st_mode):
+                place /= name
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise StorageError(f"{path}: too many links in one another; nothing is done as root")
+            target = (place / name).readlink()
+            rest += _parts(target)
+            place = Path("/") if target.is_absolute() else place
+        if stat.S_IMODE(place.lstat().st_mode) & 0o022:
+            raise _open_to_others(place)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: whose it is cannot be told ({error.filename}: {error.strerror}); nothing is done as root"
+        ) from error
     return None
 
 
-def _groups(user: int, group: int) -> list[int]:
-    """His groups: that of the camera's devices, say."""
+def _parts(path: Path) -> list[str]:
+    """The parts of a path without its root, the first one last."""
+    return [part for part in reversed(path.parts) if part != "/"]
+
+
+def _look(folder: Path, name: str) -> os.stat_result | None:
+    """What is there under a name in a folder of root's; None if nothing is, and only root may change that."""
+    mode = folder.lstat().st_mode
+    is_open = bool(mode & 0o022)
     try:
-        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
+        found = (folder / name).lstat()
+    except FileNotFoundError:
+        found = None
+    # In a folder like /tmp nobody can replace what is root's, but anybody can be the first.
+    if is_open and (found is None or (found.st_uid == 0 and not mode & stat.S_ISVTX)):
+        raise _open_to_others(folder)
+    return found
+
+
+def _open_to_others(place: Path) -> StorageError:
+    return StorageError(
+        f"{place}: it is root's, but others may write there, so nothing is done there as root; "
+        f"close it (chmod go-w {place}), or let what lies in it belong to the daemon's account"
+    )
+
+
+def _groups(place: Path, user: int, group: int) -> tuple[int, list[int]]:
+    """The account's own group, and all of its groups: that of the camera's devices, say."""
+    try:
+        account = pwd.getpwuid(user)
     except KeyError:  # a number without a name
-        return [group]
+        if group == 0:
+            raise StorageError(f"{place} belongs to user {user}, but to root's group; run: chgrp") from None
+        return group, [group]
+    return account.pw_gid, os.getgrouplist(account.pw_name, account.pw_gid)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trapsync import settings as config
-from trapsync.cli.shared import Trap, with_trap
+from trapsync.cli.shared import Trap, config_file, with_trap
 from trapsync.envelope import LARGEST
 from trapsync.errors import SettingsError
 
@@ -29,7 +29,7 @@ def check(context: click.Context) -> None:
     from trapsync.clock import SystemClock
     from trapsync.trap import place
 
-    source = config.find(context.find_root().obj)
+    source = config_file(context.find_root().obj)
     found = pushed.in_force(source)
     place(found.settings)
     for name, table in found.settings.destinations.items():
@@ -62,7 +62,7 @@ def show(context: click.Context) -> None:
     """
     from trapsync import pushed
 
-    found = pushed.in_force(config.find(context.find_root().obj))
+    found = pushed.in_force(config_file(context.find_root().obj))
     if found.overridden:
         click.echo(f"# pushed settings: {found.overridden}")
     for key, origin in sorted(found.origins.items()):
@@ -78,18 +78,17 @@ def take(trap: Trap, file: Path) -> int:
 
     The same checks, and the same trial: the daemon is started again with what was taken.
     """
-    import os
     import signal
 
     from trapsync import pushed
-    from trapsync.trap import holder
+    from trapsync.trap import holder, tell_daemon
 
     with file.open("rb") as opened:
         data = opened.read(LARGEST + 1)
     outcome = pushed.PushedSettings(trap.source, trap.clock).accept(data)
     click.echo(f"{outcome.code}: {outcome.text}")
     if outcome.is_accepted and (process := holder(trap.settings.storage.state)):
-        os.kill(process, signal.SIGHUP)
+        tell_daemon(process, signal.SIGHUP)
     return 0 if outcome.code in {"accepted", "known"} else 1
 
 

@@ -27,12 +27,10 @@ class Trap:
 
     def __init__(self, path: Path | None) -> None:
         from trapsync import pushed
-        from trapsync.account import step_down
         from trapsync.trap import system_clock
 
-        self.source = config.find(path)
+        self.source = config_file(path)
         self.settings: Settings = pushed.effective(self.source)
-        step_down(self.settings.storage.state)
         self.clock = system_clock(self.settings)
 
     def tools(self) -> "Tools":
@@ -40,6 +38,23 @@ class Trap:
         from trapsync.device import device_id
 
         return Tools(self.clock, time.sleep, device_id(self.settings.trap))
+
+
+def config_file(path: Path | None) -> Path:
+    """The config file of this call. Called by root, this process is the trap's account when it returns.
+
+    Nothing that the account may write is read before: what decides is the config file and override.toml, and where
+    those are not root's, their owner is whom root becomes.
+    """
+    from trapsync.account import step_down
+    from trapsync.overlay import OVERRIDE, Files
+
+    source = config.find(path)
+    for file in (source, source.with_name(OVERRIDE)):
+        step_down(file)
+    if os.geteuid() == 0:
+        step_down(Files(source).local.storage.state)
+    return source
 
 
 def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
