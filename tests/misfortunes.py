@@ -86,6 +86,9 @@ class Camera(AlwaysReady):
         self._script.write_text(" ".join(rest))
         if word == "hang":
             time.sleep(60)
+        if word == "stuck":
+            os.write(1, b"%d\n" % os.getpid())
+            time.sleep(60)
         if word == "die":
             os._exit(3)
         if word == "stop":

@@ -40,6 +40,17 @@ def test_a_value_that_sqlite_cannot_hold_is_told_apart_from_a_catalog_that_refus
     assert trap.ingest(trap.put()).new == 1
 
 
+def test_no_other_process_writes_between_what_a_transaction_reads_and_what_it_writes(trap: Trap) -> None:
+    other = sqlite3.connect(trap.storage.catalog, timeout=0, isolation_level=None)
+    with trap.catalog.together():
+        trap.catalog.facts()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("DELETE FROM facts")
+        trap.catalog.set_fact("capture", 1)
+    other.close()
+    assert trap.catalog.facts() == {"capture": 1}
+
+
 def test_only_the_mark_of_small_copies_is_not_flushed(trap: Trap) -> None:
     levels = []
     trap.catalog._db.conn.set_trace_callback(

@@ -220,6 +220,27 @@ def test_a_corrected_image_is_not_delivered_again_where_the_owner_vouches_for_th
     assert len(field.trap.on_card()) == 1
 
 
+def test_a_picture_whose_corrected_file_vanished_undelivered_is_kept_when_its_old_file_comes_back(
+    field: Field,
+) -> None:
+    (old,) = field.capture()
+    spool = field.trap.storage.spool
+    content = (spool / old).read_bytes()
+    field.synchronise()
+    field.settle()
+    (corrected,) = field.trap.on_card()
+    (spool / corrected).unlink()
+    field.trap.ingest()
+    field.trap.deliver(field.home)
+    assert field.trap.ledger() == (1, 0, 0, 0, 1)
+    drawn.put(spool, content, old)
+    field.trap.ingest()
+    field.settle()
+    assert {field.picture(path) for path in field.trap.on_card()} == set(field.truth)
+    field.trap.deliver(field.home)
+    assert len(field.home.stored) == 1
+
+
 def test_images_taken_before_the_clock_is_set_are_held_and_count_as_owed(field: Field) -> None:
     field.capture(3)
     assert field.settle() == 0

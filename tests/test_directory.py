@@ -22,6 +22,7 @@ import drawn
 import trap_bench as bench
 from conformance import Card, Conformance, tools
 from fake_time import FakeTime
+from flushes import Flushes
 from trapsync import pipeline
 from trapsync.destinations import Destination, Receipt, directory
 from trapsync.destinations.directory import MARK, Directory, Settings, manifest
@@ -325,6 +326,65 @@ def test_the_copy_is_read_back_before_it_has_its_name(
     monkeypatch.setattr(directory, "_digest", spy)
     site.connect().deliver(image, card.path(image))
     assert seen == [f".{image.name}.{drawn.DEVICE}.part"]
+
+
+@pytest.fixture
+def medium(site: Stick) -> Iterator[Path]:
+    """The stick is a filesystem of its own; this is what it is stored on, as one file. Needs root."""
+    stored = site.path.with_suffix(".img")
+    with stored.open("wb") as file:
+        file.truncate(16 * 2**20)
+    commands: list[list[str | Path]] = [
+        ["mkfs.ext4", "-q", stored],
+        ["mount", "-o", "loop", stored, site.path],
+    ]
+    if os.geteuid() != 0 or any(run(command).returncode for command in commands):
+        pytest.skip("needs to make and mount a filesystem")
+    try:
+        (site.path / MARK).touch()
+        yield stored
+    finally:
+        run(["umount", "--lazy", site.path])
+
+
+def run(command: Sequence[str | Path]) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(command, check=False, capture_output=True)
+
+
+def test_a_copy_that_the_medium_keeps_otherwise_than_it_was_written_gets_no_name(
+    site: Stick, card: Card, medium: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = card.image()
+    middle = card.bytes(image)[2048:4096]
+    flush, spoilt = os.fsync, []
+
+    def spoil(descriptor: int) -> None:
+        """The bytes are on the medium now, and the kernel remembers them too: one of them turns over."""
+        flush(descriptor)
+        if (at := medium.read_bytes().find(middle)) >= 0:
+            with medium.open("r+b") as file:
+                file.seek(at)
+                file.write(bytes([middle[0] ^ 1]))
+            spoilt.append(at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", spoil)
+        with pytest.raises(Failed, match="read back"):
+            site.connect().deliver(image, card.path(image))
+    assert len(spoilt) == 1
+    assert site.stored() == {}
+
+
+def test_the_manifest_is_flushed_with_every_line(
+    site: Stick, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = Flushes(monkeypatch)
+    for second in range(2):
+        image = card.image(second)
+        site.connect().deliver(image, card.path(image))
+        sums = (site.path / image.place).with_name(manifest.NAME)
+        assert flushed.has_content(sums)
+        assert flushed.has_name(sums)
 
 
 def test_a_left_over_part_is_overwritten(site: Stick, card: Card) -> None:

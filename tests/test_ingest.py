@@ -144,12 +144,17 @@ def test_an_image_that_is_ingested_while_the_sweep_is_in_its_folder_is_not_forgo
     trap.ingest()
     known_in = trap.catalog.known_in
 
-    def overtaken(folder: str) -> dict[str, tuple[int, int]]:
-        trap.ingest(trap.put(1, seed=2))
+    overtaken = []
+
+    def overtake(folder: str) -> dict[str, tuple[int, int]]:
+        """Its files are listed already."""
+        if folder.startswith(drawn.DEVICE) and folder != drawn.DEVICE:
+            overtaken.append(trap.ingest(trap.put(1, seed=2)))
         return known_in(folder)
 
-    monkeypatch.setattr(trap.catalog, "known_in", overtaken)
+    monkeypatch.setattr(trap.catalog, "known_in", overtake)
     pipeline.sweep(trap.catalog, trap.storage, lambda _path: None)
+    assert overtaken == [pipeline.Ingested(new=1)]
     assert trap.ledger() == (2, 0, 2, 0, 0)
 
 

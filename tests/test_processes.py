@@ -1,6 +1,11 @@
 """The children: what befalls one costs that one, and no more."""
 
 import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,6 +218,41 @@ def test_a_camera_whose_daemon_died_stores_its_picture_and_ends_in_silence(
     camera._process.join(20)
     assert camera._process.exitcode == 0
     assert len(list((tmp_path / "spool").rglob("*.jpg"))) == 1
+
+
+DAEMON = """
+import sys
+from pathlib import Path
+import drawn, misfortunes
+from trapsync.processes import CameraProcess
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Camera, Settings, Storage
+folder = Path(sys.argv[1])
+storage = Storage(spool=folder / "spool", state=folder / "state", min_free=Size(0))
+settings = Settings(storage=storage, camera=Camera(deadline=Duration(300)))
+CameraProcess(settings, drawn.DEVICE, misfortunes.StillClock(), misfortunes.make).capture()
+"""
+
+
+def test_a_camera_that_is_stuck_does_not_outlive_its_daemon(tmp_path: Path) -> None:
+    script(tmp_path, "stuck")
+    environment = os.environ | {
+        "CAMERA_SCRIPT": str(tmp_path / "script"),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, tmp_path], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert daemon.stdout
+    child = int(daemon.stdout.readline())
+    with os.fdopen(os.pidfd_open(child)) as its_end:
+        daemon.kill()
+        daemon.wait()
+        is_over = bool(select.select([its_end], [], [], 10)[0])
+        if not is_over:
+            os.kill(child, signal.SIGKILL)
+    daemon.stdout.close()
+    assert is_over
 
 
 def test_a_camera_that_fails_is_opened_anew_in_the_same_process(

@@ -7,6 +7,7 @@ import pytest
 import drawn
 from trap_bench import Memory, Trap
 from trapsync import pipeline
+from trapsync.errors import Refused
 from trapsync.examine import thumbnail_paths
 from trapsync.image import place_of
 from trapsync.quantities import Duration, Size
@@ -41,6 +42,19 @@ def test_an_image_that_one_required_destination_lacks_is_not_removed(trap: Trap)
     fill(trap, 2, home, stick)
     trap.deliver(home)
     assert trap.prune() == 0
+
+
+def test_an_image_that_one_required_destination_refused_is_not_removed(trap: Trap) -> None:
+    home, stick = Memory("home"), Memory("stick")
+    fill(trap, 1, home, stick)
+    (path,) = trap.on_card()
+    stick.trouble = {Path(path).name: Refused("too large for it")}
+    trap.deliver(stick)
+    trap.deliver(home)
+    assert stick.stored == {}
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+    assert trap.prune() == 0
+    assert trap.on_card() == {path}
 
 
 def test_a_best_effort_destination_out_of_reach_keeps_nothing_on_the_card(trap: Trap) -> None:

@@ -3,9 +3,11 @@
 import json
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 import drawn
 import owner
 from fake_time import FakeTime
-from trapsync import envelope, overlay, pushed
+from trapsync import envelope, overlay, pushed, remembered
 from trapsync.errors import SettingsError, StorageError
 from trapsync.pushed import PushedSettings
 from trapsync.settings import Settings
@@ -54,6 +56,20 @@ def live_through(trap: PushedSettings, version: int, tables: dict[str, Any]) -> 
     assert trap.accept(owner.settings(version, tables)).is_accepted
     assert trap.begin().is_trial
     trap.commit()
+
+
+def test_of_changes_that_are_made_at_once_none_is_lost(tmp_path: Path) -> None:
+    at_once = Barrier(4)
+
+    def change(_: int) -> None:
+        at_once.wait()
+        for _ in range(10):
+            with remembered.changing(tmp_path) as change:
+                change.record = replace(change.record, starts=change.record.starts + 1)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(change, range(4)))
+    assert remembered.read(tmp_path).starts == 40
 
 
 # ── Taken or refused ─────────────────────────────────────────────────────────────────────────────────

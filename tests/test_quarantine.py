@@ -12,6 +12,7 @@ import pytest
 
 import daemon
 import drawn
+import flushes
 from trap_bench import Memory, Trap
 from trapsync import jpeg, pipeline, quarantine
 from trapsync.errors import StorageError
@@ -68,6 +69,16 @@ class Pile(Trap):
         assert (captured, quarantined, owed, dropped) == (len(found), len(rows), 0, 0)
         assert delivered == len(self.home.stored)
         return {row["path"]: row["reason"] for row in rows}
+
+
+def test_a_file_is_in_quarantine_and_on_the_storage_when_that_is_said(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn.put(trap.storage.spool, b"no picture", "a.jpg")
+    flushed = flushes.Flushes(monkeypatch)
+    assert trap.ingest().damaged == 1
+    (row,) = trap.catalog.quarantined()
+    assert flushed.has_name(trap.storage.quarantine / row["kept_as"])
 
 
 @pytest.fixture

@@ -187,6 +187,18 @@ def test_a_reader_that_stays_keeps_the_log_and_in_the_end_everything_is_sealed(
     assert looks == []
 
 
+def test_what_was_folded_in_while_a_reader_stayed_is_sealed_with_what_is_folded_in_next(trap: Trap) -> None:
+    work(trap, images=9)
+    with closing(sqlite3.connect(trap.storage.catalog, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM images").fetchone()
+        trap.catalog.checkpoint()  # all pages are in the file, but the log cannot begin anew
+        assert not PageSeals(trap.storage.catalog).hold()
+    trap.catalog.set_fact("capture", 1)  # now it does: of the pages before, it knows nothing any more
+    trap.catalog.checkpoint()
+    assert PageSeals(trap.storage.catalog).hold()
+
+
 def test_a_long_log_is_folded_in_by_whoever_writes(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog_file, "_LONG_LOG", 200_000)
     longest = 0

@@ -1,6 +1,7 @@
 """The Sticky Pi protocol, against a faithful server in memory, the hub, and a server that misbehaves."""
 
 import base64
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ import hub_server
 import killed
 from conformance import Card, Conformance, OverHttp, tools
 from fake_time import FakeTime
-from fault_server import FaultServer, Forwarding, Original
+from fault_server import JSON, FaultServer, Forwarding, Original
 from trapsync import destinations
 from trapsync.destinations import Receipt, stickypi
 from trapsync.destinations.stickypi import Settings, StickyPi
@@ -279,6 +280,24 @@ def test_a_server_that_stored_other_bytes_than_it_was_sent_is_a_conflict(
     with pytest.raises(Refused, match="another image is there"):
         server.deliver(image, card.path(image))
     site.front.assert_injected()
+
+
+@pytest.mark.parametrize("other", [{"device": "ffffffff"}, {"datetime": "2026-06-21T20:19:16Z"}])
+def test_an_echo_of_another_image_is_no_receipt(
+    site: Server, server: StickyPi, card: Card, other: dict[str, str]
+) -> None:
+    image = card.image()
+    server.known([image])
+    row = {"id": 1, "device": drawn.DEVICE, "datetime": "2026-06-21T20:19:15Z", "md5": image.md5} | other
+    backend = site.front.backend
+
+    def confuse(path: str, headers: Any, body: bytes) -> Any:
+        return (200, JSON, json.dumps([row]).encode()) if path == PUT else backend(path, headers, body)
+
+    site.front.backend = confuse
+    with pytest.raises(Unreachable):
+        server.deliver(image, card.path(image))
+    assert site.stored() == {}
 
 
 def test_the_wait_that_a_server_asks_for_is_passed_on(site: Server, server: StickyPi, card: Card) -> None:

@@ -26,7 +26,8 @@ def write(
     """Write a whole new file durably; missing folders are made, an existing file is replaced.
 
     When this returns, the file and its name are on the storage (as far as that honours flushes).
-    Raises StorageError, and then nothing stands under the final name that did not stand there before.
+    Raises StorageError, and then nothing stands under the final name that did not stand there before; where only
+    the folder could not be flushed, the whole new file may.
     Without `replace` FileExistsError says that the name was taken, at whatever moment before; `writer` then
     keeps apart the temporary files of two who may want one name.
     `verify` is given the flushed temporary file before it gets its name. Whatever `content` or `verify`
