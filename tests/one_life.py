@@ -31,6 +31,7 @@ from trapsync import (
     pipeline,
     quarantine,
     reserve,
+    spool_mark,
     timing,
     trap,
 )
@@ -95,6 +96,9 @@ def feed(folder: Path, number: int, name: str) -> None:
     date = spool / drawn.DEVICE / "2026-06-21"
     drawn.put(date, b"half", f".{drawn.DEVICE}.2026-06-21_20-19-{number:02}.jpg.part")
     drawn.put(hub / "images" / ".incoming", b"half", "half.jpg")
+    if name in {"spool: marked", "spool: remembered"}:  # as on first use
+        (spool / spool_mark.MARK).unlink(missing_ok=True)
+        (folder / "state" / "spool-id").unlink(missing_ok=True)
     if name in {"catalog: moved aside", "catalog: kept aside", "catalog: mark of damage removed"}:
         (folder / "state" / "catalog.sqlite").write_bytes(
             b"no catalog at all, and long enough for a page" * 99
@@ -173,6 +177,7 @@ class _Life:
     def live(self) -> None:
         """The steps, in the order in which the daemon would take them."""
         with trap.lock(self.storage.state):
+            spool_mark.prepare(self.storage)
             catalog = trap.open_catalog(self.settings, self.time)
             self._reserve()
             destinations = [*self._connect(), self.odd]

@@ -9,12 +9,13 @@ import pytest
 from msgspec import structs
 
 from fake_time import FakeTime
+from trapsync import spool_mark
 from trapsync.capturing import Capturing, Wanted
 from trapsync.errors import CameraError, StorageError
 from trapsync.inbox import Inbox
 from trapsync.quantities import Duration
 from trapsync.sensors import Sensors
-from trapsync.settings import Camera, Capture, Settings
+from trapsync.settings import Camera, Capture, Settings, Storage
 from trapsync.shared import Shared
 from trapsync.signs import Board
 from trapsync.trap import place
@@ -144,6 +145,21 @@ def test_a_card_that_has_room_again_is_noticed_within_a_minute() -> None:
     camera = Unlucky(StorageError("the card is full"))
     hour(camera)
     assert max(later - earlier for earlier, later in pairwise(camera.tried)) <= 60
+
+
+def test_while_the_spool_is_another_one_no_picture_is_asked_for_and_none_is_missed(tmp_path: Path) -> None:
+    storage = Storage(spool=tmp_path / "spool", state=tmp_path / "state")
+    storage.spool.mkdir()
+    spool_mark.prepare(storage)
+    disk = storage.spool.rename(tmp_path / "disk")
+    camera = Unlucky(CameraError(""), tries=0)
+    settings = structs.replace(SETTINGS, storage=storage)
+    capturing, capture = hour(camera, settings=settings)
+    assert camera.tried == []
+    assert (capturing.failed, capture["failures"]) == (0, 0)
+    disk.rename(storage.spool)
+    hour(camera, settings=settings)
+    assert len(camera.tried) > 3000
 
 
 def test_a_camera_that_comes_back_is_back_in_its_rhythm(caplog: pytest.LogCaptureFixture) -> None:

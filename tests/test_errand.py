@@ -82,6 +82,22 @@ def test_without_a_picture_the_rest_is_delivered_all_the_same(tmp_path: Path) ->
         assert set(hub.stored()) == {drawn.NAME}
 
 
+def test_without_the_disk_of_its_spool_it_ends_at_once_and_takes_no_picture(tmp_path: Path) -> None:
+    trap = daemon.Daemon(
+        tmp_path, daemon.deliver_to(tmp_path, "http://127.0.0.1:9", "t", "p"), camera="simulated"
+    )
+    assert once(trap).returncode == 1
+    trap.spool.rename(tmp_path / "disk")
+    trap.spool.mkdir()
+    began = time.monotonic()
+    done = once(trap)
+    assert done.returncode == 2, done.stderr
+    assert time.monotonic() - began < 40  # it did not wait for its deadline
+    assert "is its disk mounted" in done.stderr
+    assert list(trap.spool.iterdir()) == []
+    assert trap.status()["ledger"]["owed"] == 1
+
+
 def test_at_its_deadline_it_ends(tmp_path: Path) -> None:
     growing = tmp_path / "spool" / "copy" / drawn.NAME
     growing.parent.mkdir(parents=True)

@@ -55,7 +55,7 @@ LAYERS = [
             "failpoint",
         ),
         *("inbox", "quantities", "complaints", "reserve", "signs", "systemd", "account", ""),
-        *("labels", "nights", "stick", "ways", "folder", "marks"),
+        *("labels", "nights", "spool_mark", "stick", "ways", "folder", "marks"),
     ],
 ]
 # The hub stands beside it, on the two lowest layers; only its command leads there.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trapsync import pipeline, timing, trap
+from trapsync import pipeline, spool_mark, timing, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
@@ -33,9 +33,12 @@ def opened(settings: Settings, source: Path, tools: Tools, only: str | None = No
     """Open the catalog and connect destinations (all, or the one named); for writing beside a daemon too.
 
     Each write is a short transaction of its own, so a command and the daemon do not get in each other's way.
+    StorageError when the spool is another one than last time.
     """
+    spool_mark.check(settings.storage)
     destinations = connect_some(settings, source, tools, lambda: catalog, only)
     catalog = trap.open_catalog(settings, tools.clock)
+    spool_mark.prepare(settings.storage)
     try:
         yield Bench(settings, catalog, destinations, tools.clock)
     finally:

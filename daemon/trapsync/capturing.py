@@ -4,7 +4,7 @@ import logging
 import math
 from dataclasses import dataclass
 
-from trapsync import cameras, schedule, systemd
+from trapsync import cameras, schedule, spool_mark, systemd
 from trapsync.errors import CameraError, CatalogError, StorageError
 from trapsync.processes import CameraProcess
 from trapsync.schedule import Place
@@ -96,6 +96,9 @@ class Capturing:
 
     def _take_picture(self) -> None:
         """One picture. Only a new image is a sign of life."""
+        if spool_mark.problem(self._settings.storage):  # the trap waits on purpose, and its status says why
+            self._lives()
+            return
         try:
             path = self._camera.capture(self._taken_names(), self._sensors.reading())
         except StorageError as error:

@@ -62,6 +62,8 @@ class Errand(Service):
         if self._clock.monotonic() >= self._over_at:
             log.warning("the time for it is over; what is left is done the next time")
             return True
+        if not self._spool.is_right():  # nothing can be taken or sent, but the hub is told
+            return not self._board.awaits("home")
         if self._capturing.left and not self._capturing.is_time():
             self._capturing.give_up()  # but what waits may go
         if self._capturing.left or not self._ingesting.is_idle():
@@ -87,7 +89,7 @@ class Errand(Service):
     def _judged(self) -> int:
         if self._capturing.failed or self._capturing.left:
             return NO_PICTURE
-        return OWED if self._catalog.ledger().owed else ALL_HOME
+        return OWED if self._catalog.ledger().owed or not self._spool.is_right() else ALL_HOME
 
     def _deliver(self, destination: Destination) -> None:
         if destination.name not in self._due:

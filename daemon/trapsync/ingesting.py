@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 
-from trapsync import pipeline, thumbnail, timing, watch
+from trapsync import pipeline, spool_mark, thumbnail, timing, watch
 from trapsync.errors import CatalogError, ExaminerKilled, StorageError
 from trapsync.processes import Examiners
 from trapsync.shared import Shared
@@ -49,6 +49,9 @@ class Ingesting:
         busy = self._clock.monotonic()
         while not self._stop.is_set():
             self._shared.board.beat("ingest", self._limit())
+            if spool_mark.problem(self._settings.storage):  # which the main thread says
+                self._stop.wait(_BREATH)
+                continue
             paths = self._take()
             try:
                 if paths:

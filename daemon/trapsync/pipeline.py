@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from trapsync import __version__, backoff, confirmation, durable, exif, failpoint, removal
+from trapsync import __version__, backoff, confirmation, durable, exif, failpoint, removal, spool_mark
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock, evidence
 from trapsync.destinations import Destination, Receipt
@@ -73,8 +73,11 @@ def capture(
 
     When this returns, the image survives a power cut. Runs in the camera's own process. `taken` are names
     of images that have left the card, `reading` is what the sensors said. Raises CameraError, or
-    StorageError when the card is too full or refuses.
+    StorageError when the card is too full or refuses, or the spool is another one than last time.
     """
+    # Below the mount point of a disk that is not mounted, a picture would be out of sight once it is.
+    spool_mark.check(settings.storage)
+
     # A card that is nearly full stops the trap here, before it eats what is not delivered yet.
     require_space(settings.storage)
 
@@ -84,6 +87,9 @@ def capture(
         seen = evidence(clock)
         name = _free_name(settings.storage.spool, device, seen.wall, taken)
         frame = camera.capture(name.taken)
+
+    # A disk that was unmounted since: an exposure takes its time.
+    spool_mark.check(settings.storage)
 
     # Everything is put together in memory and written once: temporary name, flush, final name, flush.
     # Meanwhile an image whose time was corrected may have got that name: then this one moves on.
@@ -177,8 +183,10 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
 
     This, not the observer, is what finds every file. Files that somebody took away are forgotten. Damaged
     ones that were finished in quarantine are put back first; those that could not be moved there are
-    offered again when the daemon begins anew, and not before.
+    offered again when the daemon begins anew, and not before. StorageError
+    when the spool is another one than last time: then no file was taken away.
     """
+    spool_mark.check(storage)
     kept = inspect(catalog, storage)
     put_back_changed(catalog, storage, kept)
     is_stuck = stuck(kept)
@@ -204,18 +212,21 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
     # What may just lie elsewhere now, in a folder that was renamed, is forgotten when that was examined.
     moved = set(new)
     for folder, known in unseen:
-        _forget(catalog, spool, folder, [name for name, what in known.items() if what not in moved])
+        _forget(catalog, storage, folder, [name for name, what in known.items() if what not in moved])
     return len(new)
 
 
-def _forget(catalog: Catalog, spool: Path, folder: str, names: Iterable[str]) -> None:
+def _forget(catalog: Catalog, storage: Storage, folder: str, names: Iterable[str]) -> None:
     """The files of these names were not seen: look once more, then say so.
 
     One that was ingested after its folder was listed is known and not seen, and is there all the same.
     """
     paths = [f"{folder}/{name}" if folder else name for name in names]
-    paths = [path for path in paths if _is_gone(spool, path)]
-    if paths and (gone := catalog.forget_files(paths)):
+    paths = [path for path in paths if _is_gone(storage.spool, path)]
+    if not paths:
+        return
+    spool_mark.check(storage)  # that they were looked for in the spool, and it was not unmounted meanwhile
+    if gone := catalog.forget_files(paths):
         log.warning("%d images are not on the card any more: somebody or something removed their files", gone)
 
 

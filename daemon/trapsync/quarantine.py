@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trapsync import durable, failpoint
+from trapsync import durable, failpoint, spool_mark
 from trapsync.errors import StorageError
 from trapsync.image import Found, is_image_name
 from trapsync.settings import Storage
@@ -116,7 +116,7 @@ def recall(catalog: Catalog, storage: Storage) -> None:
     A row is made for a file that has none, from the reason beside it. One whose file is not there goes:
     that was released or taken away, or never moved; then the sweep finds it where it lies.
     """
-    if not storage.spool.is_dir():
+    if not storage.spool.is_dir() or spool_mark.problem(storage):
         return
     try:
         names = {path.name for path in storage.quarantine.iterdir() if is_image_name(path.name)}

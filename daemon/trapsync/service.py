@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Self
 
-from trapsync import afar, confirmation, durable, pipeline, pushed, systemd, watch
+from trapsync import afar, confirmation, durable, pipeline, pushed, spool_mark, systemd, watch
 from trapsync.afar import Afar
 from trapsync.bell import Bell
 from trapsync.capturing import Capturing, Wanted
@@ -45,6 +45,7 @@ from trapsync.sensors import Sensors
 from trapsync.settings import Settings
 from trapsync.shared import Shared
 from trapsync.signs import Board
+from trapsync.spool_mark import SpoolWatch
 from trapsync.status import snapshot
 from trapsync.timetable import Stopping, Timetable
 from trapsync.trap import Occupied, lock, open_catalog, place, system_clock
@@ -92,6 +93,7 @@ class Service:
         self._inbox = Inbox(self._clock)
         self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
+        self._spool = SpoolWatch(settings.storage, self._spool_is_back)
         self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
         self._timetable = Timetable(len(self._destinations) + 6, self._board, self._stop, self._tell)
         self._afar = Afar(settings, source, self._clock, self._begin_again, self._timetable.run_now)
@@ -166,14 +168,20 @@ class Service:
             self._stop.wait(0.1)
 
     def _prepare_folders(self) -> None:
+        """Make what is missing. A spool that is another one than last time is left alone, and waited for."""
         storage = self.settings.storage
-        for folder in (storage.spool, storage.state, storage.thumbnails):
+        folders = [storage.state, storage.thumbnails]
+        if self._spool.is_right():
+            folders.append(storage.spool)
+        for folder in folders:
             try:
                 durable.make_folder(folder)
             except OSError as error:
                 raise StorageError(durable.explain(error, folder)) from error
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise StorageError(f"{folder}: no permission; let the daemon's user write there")
+        if storage.spool in folders:
+            spool_mark.prepare(storage)
 
     def _start(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -231,12 +239,15 @@ class Service:
 
     def _deliver_now(self) -> None:
         self._led.wake()
+        self._end_waits()
+        self._home.call_now()
+        self._timetable.run_now("deliver")
+
+    def _end_waits(self) -> None:
         try:
             self._catalog.end_waits()
         except CatalogError as error:
             log.error("%s", error)
-        self._home.call_now()
-        self._timetable.run_now("deliver")
 
     def _watch_over(self) -> None:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
@@ -276,6 +287,7 @@ class Service:
             log.warning("the observer of the spool died; a new one takes over, the sweep finds the rest")
             self._start_watcher()
             self._sweep_soon()
+        self._spool.is_right()  # if not, it says so
         overdue = self._board.overdue()
         if not overdue:
             systemd.notify("WATCHDOG=1")
@@ -345,19 +357,36 @@ class Service:
 
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
-        self._timetable.add("sweep", ingest.sweep, self._sweep)
+        self._timetable.add("sweep", ingest.sweep, self._on_spool(self._sweep))
         self._timetable.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
         if self.settings.pushed.enabled:
             self._timetable.add("resend", 300.0, partial(self._afar.resend, self._catalog))
         if self.settings.prune.enabled:
-            self._timetable.add("prune", every, self._prune)
+            self._timetable.add("prune", every, self._on_spool(self._prune))
         self._timetable.add("ask again", 3600.0, self._ask_again)
         if self.settings.home.is_set:
             self._home.recall(self._catalog.facts())
             self._timetable.add("home", self._home.tick_every, self._home.tick)
         for destination in self._destinations:
             work = partial(self._deliver, destination)
-            self._timetable.add(f"deliver:{destination.name}", destination.settings.every, work)
+            self._timetable.add(
+                f"deliver:{destination.name}", destination.settings.every, self._on_spool(work)
+            )
+
+    def _on_spool(self, work: Callable[[], object]) -> Callable[[], None]:
+        """This job, but not while the spool is another one than last time."""
+
+        def job() -> None:
+            if self._spool.is_right():
+                work()
+
+        return job
+
+    def _spool_is_back(self) -> None:
+        """An image that was to be sent meanwhile waits for its file, which is there again."""
+        self._end_waits()
+        self._timetable.run_now("deliver")
+        self._sweep_soon()
 
     def _sweep(self) -> None:
         pipeline.sweep(self._catalog, self.settings.storage, self._inbox.put)

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from trapsync import __version__, schedule, stick, ways
+from trapsync import __version__, schedule, spool_mark, stick, ways
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
@@ -64,6 +64,8 @@ def snapshot(
     }
     problem = _add_catalog(facts, settings, clock)
     reasons = [problem] if problem else list(_reasons(facts, settings, clock))
+    if text := spool_mark.problem(storage):
+        reasons = [Reason("failing", text), *(one for one in reasons if text not in one.text)]
     if with_home and (text := ways.complaint(facts["home"], settings.home.every, clock.wall())):
         reasons.append(Reason("warning", text))
     facts["home"] = ways.described(facts["home"])

@@ -173,6 +173,27 @@ def clock(trap: Trap, as_json: bool) -> None:
     show_table(("boot", "began", "clock set", "offset", "images"), table, "the daemon never ran")
 
 
+@click.command(short_help="Show whether the spool is that of last time.")
+@click.option("--accept", is_flag=True, help="It is meant: this is the spool from here on.")
+@with_trap
+def spool(trap: Trap, accept: bool) -> int:
+    """Show whether the spool is that of last time. Exit code 0 if it is, else 1.
+
+    The daemon marks its spool. Where the mark is missing, or another, no image is taken, sent or removed: the disk
+    may not be mounted. --accept takes what is there now for the spool; images that lay in the other one are then
+    reported as having left the card.
+    """
+    from trapsync import spool_mark
+
+    storage = trap.settings.storage
+    if accept:
+        spool_mark.accept(storage)
+    text, known = spool_mark.problem(storage), spool_mark.remembered(storage)
+    word = text or ("that of last time" if known else "not marked yet: the daemon does it when it starts")
+    show_lines([("spool", str(storage.spool)), ("id", known or "none"), ("", word)])
+    return 1 if text else 0
+
+
 @click.command(short_help="Look for what could keep this trap from working.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @giving_a_verdict
@@ -207,4 +228,4 @@ def _show_findings(findings: "list[Finding]") -> None:
         click.echo(f"{verdict} {finding.subject:<{width}}  " + f"\n{'':<{indent}}".join(lines))
 
 
-COMMANDS = (run, once, status, clock, doctor)
+COMMANDS = (run, once, status, clock, spool, doctor)

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from trapsync import durable
+from trapsync import durable, spool_mark
 from trapsync.clock import Clock
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
@@ -29,6 +29,8 @@ def card(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
     storage = settings.storage
     folders = (("spool", storage.spool), ("state", storage.state))
     found = [_folder(subject, folder) for subject, folder in folders]
+    if text := spool_mark.problem(storage):
+        found[0] = Finding("failing", "spool", text)
     return [*found, _space(settings, clock), *_wear(storage.state, machine), *_speed(storage.state, clock)]
 
 
