@@ -1,20 +1,29 @@
 """Kill the daemon a thousand times under faults, then take a hundred thousand pictures in scaled time.
 
-With --failpoints also kill the program five times at each durable step, each on a trap of its own.
+With --failpoints also kill the program five times at each durable step, each on a trap of its own. With --steps also
+let Hypothesis make up lives of a trap (`tests/life.py`), so many steps of them, from a random seed. With --mutants
+instead: put faults into a copy of the program, one at a time, and see that a test fails for each.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
 import failpoints
 import hub_server
+import mutants
 import soak
 from fault_server import FaultServer, Forwarding
 from kills import Torment
+from life import Life
 
 _KILLS = 100  # on one trap; then another
+_STEPS_OF_A_LIFE = 50
 
 
 def main() -> None:
@@ -32,10 +41,22 @@ def main() -> None:
         "--failpoints", action="store_true", help="kill it five times at each durable step, too"
     )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is left to chance")
+    parser.add_argument(
+        "--mutants", action="store_true", help="put faults into the program, and nothing else"
+    )
+    parser.add_argument("--steps", type=int, default=0, metavar="N", help="of made-up lives (100000, say)")
     asked = parser.parse_args()
-    print(f"scripts/torture --kills {asked.kills} --hours {asked.hours:g} --seed {asked.seed}", flush=True)
+    if asked.mutants:
+        look_for_survivors()
+        return
+    print(
+        f"scripts/torture --kills {asked.kills} --hours {asked.hours:g} --steps {asked.steps} --seed {asked.seed}",
+        flush=True,
+    )
     if asked.failpoints:
         kill_at_failpoints()
+    if asked.steps:
+        live(asked.steps, asked.seed)
     for done in range(0, asked.kills, _KILLS):
         kill(min(_KILLS, asked.kills - done), asked.seed + done)
     if asked.hours:
@@ -53,6 +74,32 @@ def kill_at_failpoints() -> None:
             victim.live_in_peace()
             victim.check()
     print(f"{len(names)} failpoints, {len(failpoints.HITS)} kills at each: 0 lost, 0 twice", flush=True)
+
+
+def live(steps: int, number: int) -> None:
+    """So many steps of lives that Hypothesis makes up; the outside account holds after each of them."""
+    began, lives = time.monotonic(), -(-steps // _STEPS_OF_A_LIFE)
+    how = settings(
+        max_examples=lives,
+        stateful_step_count=_STEPS_OF_A_LIFE,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    run_state_machine_as_test(seed(number)(Life), settings=how)
+    seconds = time.monotonic() - began
+    print(f"{lives} lives of up to {_STEPS_OF_A_LIFE} steps, {Life.steps} steps in all, in {seconds:.0f} s: 0 violations", flush=True)
+
+
+def look_for_survivors() -> None:
+    """Put each fault of `tests/mutants.py` into the program; ends with 1 where one survives."""
+    try:
+        survivors = mutants.run(mutants.MUTANTS, lambda line: print(line, flush=True))
+    except mutants.Stale as error:
+        sys.exit(f"tests/mutants.py: {error}")
+    sys.exit(bool(survivors))
 
 
 def kill(kills: int, seed: int) -> None:

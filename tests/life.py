@@ -160,6 +160,8 @@ class Camera(AlwaysReady):
 class Life(RuleBasedStateMachine):
     """One trap, its two servers and a stick, and what the model knows of every picture, by its digest."""
 
+    steps = 0  # in all lives together
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(
@@ -925,6 +927,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_account_is_right_and_the_catalog_sound(self) -> None:
+        Life.steps += 1
         self.trap.ledger()
         assert soundness.problem(self.trap.catalog._db.conn, PRISTINE.conn) is None
 
