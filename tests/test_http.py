@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import socket
+import sqlite3
 import ssl
 import threading
 from collections.abc import Iterator
@@ -186,7 +187,7 @@ def test_a_file_with_other_bytes_than_were_examined_never_arrives_whole(
     path = tmp_path / "image"
     path.write_bytes(b"x" * 50_000)
     with path.open("rb") as file:
-        with pytest.raises(Failed, match="other bytes now"):
+        with pytest.raises(Failed, match="the card may be failing"):
             door.post("/", Pieces(FilePiece(file, 50_000, "0" * 32)))
         assert echo.bodies == []
         door.post("/", Pieces(FilePiece(file, 50_000, hashlib.md5(b"x" * 50_000).hexdigest())))
@@ -322,6 +323,52 @@ def test_json_is_json_only_with_its_status_its_type_and_its_shape(echo: Echo, do
         assert reason in str(caught.value)
     echo.answer = (200, {"Content-Type": "Application/JSON; charset=utf-8"}, b'{"a": 1}')
     assert door.post("/").json(dict) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [
+        (b'{"md5": "\\ud800", "id": 1}', {"md5": "?", "id": 1}),
+        (b'{"\\uDFFF": 1}', {"?": 1}),
+        (b'{"name": "\\ud83e\\udd8b \\u00fc"}', {"name": "\U0001f98b ü"}),
+        (b'{"name": "\xed\xa0\x80x"}', {"name": "\ufffd\ufffd\ufffdx"}),
+        (b'{"id": NaN, "a": -Infinity, "b": 1e999, "c": 1.5}', {"id": None, "a": None, "b": None, "c": 1.5}),
+        (b'{"id": 9223372036854775807}', {"id": 9223372036854775807}),
+        (b'{"id": 9223372036854775808}', {"id": None}),
+        (b'{"id": ' + b"9" * 5000 + b"}", {"id": None}),
+        (b'\xef\xbb\xbf{"a": -7}', {"a": -7}),
+    ],
+)
+def test_what_cannot_be_stored_is_taken_out_of_an_answer_and_costs_the_rest_nothing(
+    echo: Echo, door: Door, told: bytes, taken: dict[str, Any]
+) -> None:
+    echo.answer = (200, JSON, told)
+    content = door.post("/").json(dict)
+    assert content == taken
+    with sqlite3.connect(":memory:") as db:
+        stored = json.dumps(content, allow_nan=False)
+        assert db.execute("SELECT json_valid(?)", [stored]).fetchone() == (1,)
+        db.execute("SELECT ?", [stored])
+
+
+def test_no_control_character_of_a_server_is_in_a_reason(echo: Echo, door: Door) -> None:
+    echo.answer = (200, {"Content-Type": "text/\x1b]0;owned\x07" + "x" * 300}, b"{}")
+    with pytest.raises(Unreachable) as caught:
+        door.post("/").json(dict)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+    echo.answer = (302, {"Location": "http://a\x1b[2J" + "b" * 300 + "/"}, b"")
+    with pytest.raises(Unreachable) as caught:
+        door.post("/")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("place", ["http://[", "//[::1", "http://]/"])
+def test_a_redirect_to_what_is_no_address_is_unreachable(echo: Echo, door: Door, place: str) -> None:
+    echo.answer = (302, {"Location": place}, b"")
+    with pytest.raises(Unreachable, match="another page"):
+        door.post("/")
 
 
 def test_a_redirect_is_never_followed_and_names_where_it_leads(front: FaultServer, door: Door) -> None:

@@ -32,6 +32,15 @@ def test_a_moment_belongs_to_the_night_whose_evening_came_before(
     assert night.since <= moment.timestamp() < night.until
 
 
+@pytest.mark.parametrize("zone", [UTC, ZURICH, ZoneInfo("Pacific/Kiritimati"), ZoneInfo("Etc/GMT+12")])
+@pytest.mark.parametrize("year", [1, 1000, 9999])
+def test_a_moment_at_either_end_of_time_has_a_night_too(year: int, zone: ZoneInfo) -> None:
+    for month, day, hour in ((1, 1, 0), (12, 31, 23)):
+        night = night_of(datetime(year, month, day, hour, 59, 59, tzinfo=UTC), zone)
+        assert night.until - night.since == pytest.approx(86400, abs=7200)
+        assert Night(date.fromisoformat(str(night)), zone) == night
+
+
 @pytest.mark.parametrize(
     ("evening", "hours"), [((2026, 6, 21), 24), ((2026, 3, 28), 23), ((2026, 10, 24), 25)]
 )

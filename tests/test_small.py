@@ -20,10 +20,35 @@ import powerless
 from fake_time import FakeTime
 from trapsync import backoff, clock, device, durable, systemd
 from trapsync.bell import Bell
-from trapsync.errors import SettingsError, StorageError
+from trapsync.errors import Failed, Held, SettingsError, StorageError, Unreachable, one_line
 from trapsync.image import Found, Image, TrapName, is_image_name, parse_name, place_of
 from trapsync.inbox import Inbox
 from trapsync.settings import Trap
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.text(st.characters(codec=None), max_size=300), st.integers(5, 200))
+def test_what_somebody_else_wrote_becomes_one_short_printable_line(text: str, most: int) -> None:
+    line = one_line(text, most)
+    assert line.isprintable()
+    assert len(line) <= most
+    line.encode()  # has no halves of surrogates
+
+
+def test_a_line_keeps_what_can_be_read() -> None:
+    assert one_line("  Größe:\n 5\t MB ") == "Größe: 5 MB"
+    assert one_line("a\x1b[31m\ud800\u202e") == "a?[31m??"
+    assert one_line("x" * 201) == "x" * 199 + "…"
+    assert one_line({"a": [None]}) == "{'a': [None]}"
+
+
+@pytest.mark.parametrize("make", [Failed, Held, Unreachable])
+def test_the_reason_of_a_delivery_that_failed_is_one_printable_line(make: type[Exception]) -> None:
+    reason = str(make("md5 \ud800\n<2>forged line \x1b]0;x\x07 " + "x" * 10**6))
+    assert reason.isprintable()
+    assert len(reason) == 1000
+
 
 # ── backoff ──────────────────────────────────────────────────────────────────────────────────────────
 

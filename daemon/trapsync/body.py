@@ -80,8 +80,8 @@ class FilePiece:
     """Exactly `size` bytes from the start of an open file.
 
     A file that has become shorter raises Failed while it is sent; the server then gets less than was
-    announced, and drops it. Bytes beyond `size` are not sent. With `md5` (hex), for a server that does not
-    compare digests: the last piece is kept back, with Failed, if what was read is not what was examined.
+    announced, and drops it. Bytes beyond `size` are not sent. With `md5` (hex) the last piece is kept back,
+    with Failed, if what was read is not what was examined: not every server compares digests.
     """
 
     def __init__(self, file: BinaryIO, size: int, md5: str = "") -> None:
@@ -111,7 +111,9 @@ class FilePiece:
     def _compare(self, chunk: bytes) -> None:
         self._digest.update(chunk)
         if self._offset == self._size and self._digest.hexdigest() != self._md5:
-            raise Failed("the file has other bytes now than when it was examined")
+            raise Failed(
+                "the file on the card has other bytes than when it was examined: the card may be failing"
+            )
 
 
 def multipart(*parts: tuple[str, str, str, "bytes | FilePiece"]) -> tuple[Pieces, str]:

@@ -25,6 +25,19 @@
 The destination decides which of the last six it is. Anything else that is raised is a bug, and loud.
 """
 
+_LONGEST_REASON = 1000
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """What somebody else wrote, fit for a log, a terminal and the catalog: one line of printable characters.
+
+    Control characters, which a terminal would obey and a log would take for another line, become question
+    marks, and so do halves of surrogates, which SQLite does not take. Longer than `most`, it is cut.
+    """
+    line = " ".join(str(text).split())
+    line = "".join(one if one.isprintable() else "?" for one in line[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
 
 class TrapsyncError(Exception):
     """An error meant for a person: its text is one line that says what is wrong and what to do."""
@@ -83,7 +96,10 @@ class ExaminerKilled(DamagedImage):
 
 
 class DeliveryError(TrapsyncError):
-    """An image did not reach a destination."""
+    """An image did not reach a destination. Much of its text is the other end's: it becomes one printable line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, _LONGEST_REASON))
 
 
 class Unreachable(DeliveryError):

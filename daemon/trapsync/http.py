@@ -8,6 +8,8 @@ a POST that is redirected becomes a GET, and a captive portal's page then looks 
 import email.utils
 import json
 import logging
+import math
+import re
 import socket
 import ssl
 import threading
@@ -28,7 +30,7 @@ from requests.adapters import HTTPAdapter
 from trapsync import clock as clocks
 from trapsync.body import Body, Pieces
 from trapsync.clock import Clock
-from trapsync.errors import Unreachable
+from trapsync.errors import Unreachable, one_line
 from trapsync.throttle import Throttle
 
 # urllib3 spends the *connect* timeout on sending as well, per chunk when the body is file-like: a chunk
@@ -41,6 +43,10 @@ _IDLE = 45.0
 _LARGEST_ANSWER = 32 * 2**20
 _LONGEST_WAIT = 86400.0
 _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
+
+_LONGEST_NUMBER = 20  # digits with a sign
+_MOST = 2**63
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 T = TypeVar("T", list[Any], dict[str, Any])
 
@@ -78,24 +84,48 @@ class Answer:
         return _moment(self.headers.get("Date", ""))
 
     def __str__(self) -> str:
-        return f"{self.host} answered {self.status} with {self.kind or 'no content type'}"
+        return f"{self.host} answered {self.status} with {one_line(self.kind, 60) or 'no content type'}"
 
     def json(self, shape: type[T], *, status: int = 200) -> T:
         """The decoded body of an exact answer: of this status, JSON by its type, and of this shape.
 
-        Everything else is Unreachable, whatever the status says: a portal's page comes with 200 too.
+        Everything else is Unreachable, whatever the status says: a portal's page comes with 200 too. What
+        it holds can be stored: see `_content`.
         """
         if self.status != status or self.kind != "application/json":
             portal = ": a captive portal?" if self.status == 200 and "html" in self.kind else ""
             raise Unreachable(f"{self}{portal}")
         try:
-            content = json.loads(self.body)
+            content = _content(self.body)
         except (ValueError, RecursionError):
             raise Unreachable(f"{self.host} answered {status} with JSON that is cut off or broken") from None
         if not isinstance(content, shape):
             found = type(content).__name__
             raise Unreachable(f"{self.host} answered {status} with JSON of another shape: a {found}")
         return content
+
+
+def _content(body: bytes) -> Any:
+    """JSON, without what SQLite, a log or a strict reader of JSON would not take; ValueError if it is none.
+
+    A number that is none or has no room in 64 bits is null, a character that is none is a question mark: of a
+    list of images, one odd value must not cost all the others.
+    """
+    content = json.loads(
+        body.decode("utf-8-sig", "replace"),
+        parse_constant=lambda _: None,
+        parse_float=lambda text: number if math.isfinite(number := float(text)) else None,
+        parse_int=_integer,
+    )
+    if _HALF.search(body):  # perhaps of a surrogate that lacks its other half: two halves are joined by now
+        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return content
+
+
+def _integer(text: str) -> int | None:
+    """A number of 64 bits; Python itself refuses those of thousands of digits."""
+    number = int(text) if len(text) <= _LONGEST_NUMBER else _MOST
+    return number if -_MOST <= number < _MOST else None
 
 
 class _BasicAuth(requests.auth.AuthBase):
@@ -348,14 +378,22 @@ def _session(adapter: HTTPAdapter, agent: str, authorities: Path | None) -> requ
 def _settled(answer: Answer, asked_to_wait: Callable[[Answer], float]) -> Answer:
     """The answer, unless it sends us elsewhere or away for a while."""
     if 300 <= answer.status < 400 and answer.status != 304:  # which says: what you have is still so
-        target = urlsplit(answer.headers.get("Location", ""))
-        raise Unreachable(f"{answer.host} redirected to {target.netloc or 'another page'}: a captive portal?")
+        place = one_line(_host(answer.headers.get("Location", "")), 100) or "another page"
+        raise Unreachable(f"{answer.host} redirected to {place}: a captive portal?")
     if answer.status in {429, 503}:
         # A day at most: a server's slip must not silence a trap for ever.
         wait = min(max(asked_to_wait(answer), 0.0), _LONGEST_WAIT)
         later = f", in {wait:.0f} s" if wait else ""
         raise Unreachable(f"{answer.host} answered {answer.status}: it asks to come later{later}", wait=wait)
     return answer
+
+
+def _host(address: str) -> str:
+    """The host in an address; nothing, if it is none."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def retry_after(answer: Answer) -> float:

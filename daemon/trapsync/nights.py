@@ -4,9 +4,13 @@ What is taken in one night belongs together, and its evening gives it its date.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 _NOON = time(12)
+# Beyond these the noons before and after, in some time zone, would be outside of what a date can be. A name may
+# say the year 9999: it shares a night with whatever else is that late.
+_FIRST = datetime(1, 1, 4, tzinfo=UTC)
+_LAST = datetime(9999, 12, 28, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +36,5 @@ class Night:
 
 def night_of(taken: datetime, zone: tzinfo) -> Night:
     """The night of a moment (with a time zone of its own) at a place in `zone`."""
-    local = taken.astimezone(zone)
+    local = min(max(taken, _FIRST), _LAST).astimezone(zone)
     return Night(local.date() - timedelta(days=local.time() < _NOON), zone)

@@ -49,7 +49,10 @@ def require_address(key: str, url: str, example: str, *, instead: str = "") -> N
     parts = urlsplit(url)
     if instead and (parts.username or parts.password):
         raise ValueError(f"{key}: names and passwords do not belong there; use {instead}")
-    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+    try:
+        is_plain = not (parts.query or parts.fragment or "@" in parts.netloc or parts.port == 0)
+    except ValueError:  # its port is no number of one
+        is_plain = False
     if parts.scheme not in {"https", "http"} or not parts.hostname or not is_plain:
         raise ValueError(f'{key}: {url!r} is not an address such as "{example}"')
 

@@ -21,6 +21,7 @@ LARGEST = 27 * 2**20  # bytes
 LONGEST_SIDE = 6400  # pixels; this and the next are checked by the vendor's JavaScript client only
 MOST_PIXELS = 27_000_000
 
+_LATEST = 253402300799.0  # the last second of 9999; a file may say that it was changed later
 _DIGEST = 12  # hex digits of the MD5 in a photo's name
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -78,7 +79,7 @@ def night(image: Image, modified: float | None, zone: tzinfo) -> Night | None:
     """
     if name := image.trap_name:
         return night_of(name.taken, zone)
-    return None if modified is None else night_of(utc(modified), zone)
+    return None if modified is None else night_of(utc(min(max(modified, 0.0), _LATEST)), zone)
 
 
 def job_name(device: str, what: str, number: int) -> str:
