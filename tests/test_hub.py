@@ -529,6 +529,27 @@ def test_the_address_of_an_image_needs_no_password_and_gives_its_bytes(library: 
     assert NAME in row["url"]
 
 
+def test_one_byte_of_an_image_tells_the_digest_of_the_bytes_as_they_are(hub: RunningHub) -> None:
+    hub.upload(NAME, GOOD)
+    (row,) = hub.ask("get_images/image", [KEY]).json()
+
+    def asked() -> requests.Response:
+        return requests.get(row["url"], headers={"Range": "bytes=0-0"}, timeout=10)
+
+    assert (asked().status_code, asked().content, asked().headers["ETag"]) == (
+        206,
+        GOOD[:1],
+        f'"{md5_of(GOOD)}"',
+    )
+    assert requests.get(row["url"], timeout=10).headers["ETag"] == f'"{md5_of(GOOD)}"'
+    (path,) = map(hub.store.path, hub.rows())
+    path.write_bytes(GOOD[:-1] + b"X")
+    assert asked().headers["ETag"] == f'"{md5_of(GOOD[:-1] + b"X")}"'
+    path.unlink()
+    assert asked().status_code == 404
+    assert requests.get(row["url"], timeout=10).status_code == 404
+
+
 def test_a_hub_in_a_folder_named_from_here_finds_its_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
