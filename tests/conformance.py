@@ -8,7 +8,9 @@ Where the other end holds something else than the bytes (a link, a small copy), 
 it must hold; where it confirms no digest, the subclass sets `echoes`.
 """
 
-from collections.abc import Iterator
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,9 +23,9 @@ import pytest
 import drawn
 import killed
 from fake_time import FakeTime
-from fault_server import FaultServer
+from fault_server import Backend, FaultServer, Reply
 from trapsync.destinations import Destination, Receipt, Tools
-from trapsync.errors import DeliveryError, Failed, Refused, Unauthorised, Unreachable
+from trapsync.errors import DeliveryError, Failed, Held, Refused, Unauthorised, Unreachable
 from trapsync.examine import examine
 from trapsync.image import Image
 
@@ -73,6 +75,34 @@ class Site(Protocol):
 
     def broken(self) -> AbstractContextManager[None]:
         """Out of reach, as long as the block lasts."""
+
+
+# Paths of images as a card may hold them: a year at the end of time, and foreign ones that are long or odd.
+STRANGE_PATHS = (
+    f"{drawn.DEVICE}/9999-12-31/{drawn.DEVICE}.9999-12-31_23-59-59.jpg",
+    f"{drawn.DEVICE}/1000-01-01/{drawn.DEVICE}.1000-01-01_00-00-00.jpg",
+    "/".join([*["f" * 250] * 16, "g" * 60, "IMG_0001.JPG"]),
+    f"{'x' * 250}.jpg",
+    "Flügel/\U0001f98b night\u202e.jpg",
+    'a "quoted" & <b>%00#?\\\n.jpg',
+)
+
+
+# What can become of a file between its examination and its delivery.
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda _: b"",
+    "cut": lambda content: content[:10],
+    "another": lambda content: content[::-1],
+    "one bit": lambda content: content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
+}
+
+
+def attempt(destination: Destination, card: Card, image: Image) -> Receipt | Exception:
+    """What comes of one delivery, whatever it is."""
+    try:
+        return destination.deliver(image, card.path(image))
+    except Exception as error:
+        return error
 
 
 class Conformance:
@@ -190,6 +220,23 @@ class Conformance:
         assert destination.deliver(other, card.path(other)).at == receipt.at
         assert len(site.stored()) == len(held) + 1
 
+    def test_a_strange_image_in_the_batch_costs_the_others_nothing(
+        self, destination: Destination, site: Site, card: Card
+    ) -> None:
+        there, absent = card.image(0), card.image(1)
+        destination.deliver(there, card.path(there))
+        strange = [replace(absent, id=100 + number, path=path) for number, path in enumerate(STRANGE_PATHS)]
+        for batch in ([*strange, absent, there], *([one, absent, there] for one in strange)):
+            known = destination.known(batch)
+            assert isinstance(known[there.id], Receipt)
+            assert absent.id not in known
+        for name in (f"{drawn.DEVICE}.9999-12-31_23-59-59.jpg", f"{drawn.DEVICE}.1000-01-01_00-00-00.jpg"):
+            odd = card.put(drawn.trap(), name, 200)
+            outcome = attempt(destination, card, odd)
+            assert isinstance(outcome, Receipt | DeliveryError), repr(outcome)
+        destination.tend()
+        destination.deliver(absent, card.path(absent))
+
     def test_a_vanished_file_is_said_to_be_gone(
         self, destination: Destination, site: Site, card: Card
     ) -> None:
@@ -199,13 +246,12 @@ class Conformance:
             destination.deliver(image, card.path(image))
         assert site.stored() == {}
 
-    @pytest.mark.parametrize("content", [b"", b"\xff\xd8 shorter", None])
+    @pytest.mark.parametrize("change", CHANGES)
     def test_a_file_that_changed_since_it_was_examined_is_not_stored(
-        self, destination: Destination, site: Site, card: Card, content: bytes | None
+        self, destination: Destination, site: Site, card: Card, change: str
     ) -> None:
         image = card.image()
-        changed = bytes(reversed(card.bytes(image))) if content is None else content
-        card.path(image).write_bytes(changed)
+        card.path(image).write_bytes(CHANGES[change](card.bytes(image)))
         with pytest.raises(Failed):
             destination.deliver(image, card.path(image))
         assert site.stored() == {}
@@ -284,7 +330,60 @@ HTTP_FAULTS: dict[str, type[DeliveryError]] = {
     "half JSON": Unreachable,
     "JSON as HTML": Unreachable,
 }
+
+# What a field of a row may hold where somebody else is in it: legal JSON all of it, or nearly.
+STRANGE_VALUES = (
+    "null",
+    "true",
+    "5",
+    "-0.5",
+    '""',
+    '"x"',
+    '"\\ud800"',
+    "[]",
+    "[5]",
+    "{}",
+    '{"a": 1}',
+    "NaN",
+    "1e999",
+)
 ARRIVED = {"answer lost", "500 though stored", "no echo", "truncated", "half JSON", "JSON as HTML"}
+
+
+class Mangled:
+    """A server that has one image's row in disorder: one `field` of it holds this `value`, written as JSON."""
+
+    def __init__(self, backend: Backend, image: Image) -> None:
+        self._backend = backend
+        self._signs = (image.md5[:12], image.sha256)
+        self.methods = getattr(backend, "methods", ("POST",))
+        self.field, self.value = "", "null"
+        self.fields: set[str] = set()  # that its rows have
+
+    def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Answer one request; uploads are answered as they are."""
+        status, shown, content = self._backend(path, headers, body)
+        if shown.get("Content-Type") != "application/json" or status != 200 or self._sends(headers):
+            return status, shown, content
+        plain = {name: value for name, value in shown.items() if name != "Content-Encoding"}
+        told = json.loads(gzip.decompress(content) if plain != shown else content)
+        rows = told if isinstance(told, list) else [*told.get("docs", ()), told]
+        for row in rows:
+            if (
+                isinstance(row, dict)
+                and any(sign in json.dumps(row) for sign in self._signs)
+                and "docs" not in row
+            ):
+                self.fields |= row.keys()
+                if self.field in row:
+                    row[self.field] = _MARK
+        return status, plain, json.dumps(told).replace(f'"{_MARK}"', self.value).encode()
+
+    def _sends(self, headers: Mapping[str, str]) -> bool:
+        return headers.get("Content-Type", "").startswith("multipart/")
+
+
+_MARK = "the value that is mangled"
 
 
 class OverHttp(Conformance):
@@ -380,6 +479,59 @@ class OverHttp(Conformance):
         sent = site.front.requests.count(self.upload)
         self.turn(destination, card, *images)
         assert site.front.requests.count(self.upload) == sent
+
+    def test_a_receipt_says_where_the_image_lies_and_so_does_the_answer_to_a_question(
+        self, site: HttpSite, destination: Destination, card: Card
+    ) -> None:
+        image = card.image()
+        receipt = destination.deliver(image, card.path(image))
+        known = destination.known([image])[image.id]
+        assert isinstance(known, Receipt)
+        assert receipt.at
+        assert known.at == receipt.at
+
+    def test_what_was_confirmed_once_is_confirmed_again_and_what_is_not_there_is_not(
+        self, site: HttpSite, destination: Destination, card: Card
+    ) -> None:
+        if not destination.keeps:
+            pytest.skip("it is never asked again")
+        there, gone = card.image(0), card.image(1)
+        at = {there.id: destination.deliver(there, card.path(there)).at}
+        other = replace(card.image(0, seed=2), id=77)
+        for by_bytes in (False, True):
+            confirmed = destination.confirm([there, gone, other], at, by_bytes=by_bytes)
+            receipt = confirmed[there.id]
+            assert isinstance(receipt, Receipt)
+            assert receipt.digest in self.proofs(there)
+            assert not receipt.noted
+            assert gone.id not in confirmed
+            assert isinstance(confirmed[other.id], Refused)
+
+    @pytest.mark.timeout(300)
+    def test_a_strange_row_in_an_answer_costs_its_own_image_only(self, site: HttpSite, card: Card) -> None:
+        odd, there, absent = card.image(0), card.image(1), card.image(2)
+        first = site.connect()
+        first.deliver(odd, card.path(odd))
+        first.deliver(there, card.path(there))
+        held = self.held(card, odd, there)
+        mangled = Mangled(site.front.backend, odd)
+        site.front.backend = mangled
+        site.connect().known([odd, there, absent])
+        assert mangled.fields, "no answer has a row of it"
+        for field in sorted(mangled.fields):
+            for value in STRANGE_VALUES:
+                mangled.field, mangled.value = field, value
+                destination = site.connect()
+                known = destination.known([odd, there, absent])
+                assert isinstance(known[there.id], Receipt), (field, value)
+                assert absent.id not in known, (field, value)
+                if odd.id not in known:
+                    outcome = attempt(destination, card, odd)
+                    assert isinstance(outcome, Receipt | Failed | Refused | Held), (field, value, outcome)
+                destination.tend()
+                destination.close()
+        mangled.field = ""
+        assert site.stored() == held
 
     @pytest.mark.timeout(300)
     def test_killed_at_each_failpoint_every_image_is_there_once(

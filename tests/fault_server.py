@@ -339,14 +339,22 @@ class _Handler(BaseHTTPRequestHandler):
 class Original:
     """A Sticky Pi server in memory. `is_old` makes it one of branch main: the older form of dates only.
 
+    Its storage is an S3: addresses that need no password, one of them for each object, and its MD5 as ETag. `url`
+    is where that is reached.
+
     NOTE: it does not look into the images, as the hub does; the rules for them are tested there.
     """
+
+    methods = ("POST", "GET")
 
     def __init__(self, *, is_old: bool = False) -> None:
         self.is_old = is_old
         self.user, self.password = "trap", "correct horse: battery"
         self.is_read_only = False
+        self.url = ""
         self.files: dict[str, bytes] = {}  # what its S3 holds
+        self.addresses: dict[str, str] = {}  # that it gives instead of the right ones, by name
+        self.etag: Callable[[bytes], str] = lambda content: hashlib.md5(content).hexdigest()
         self.rows: dict[tuple[str, str], dict[str, Any]] = {}
         self.overwritten = 0
         self.logins = 0
@@ -358,16 +366,18 @@ class Original:
         self._tokens.clear()
 
     def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Answer one POST."""
+        """Answer one request."""
         with self._lock:
+            if path.startswith("GET "):
+                return self._fetch(path, headers)
             user, _, password = _basic(headers).partition(":")
             by_password = (user, password) == (self.user, self.password)
             if not by_password and not (user in self._tokens and password == ""):
                 return 401, {**HTML, "WWW-Authenticate": 'Basic realm="x"'}, b"Unauthorized Access"
             if path == "/get_token":
                 return self._token()
-            if path == "/get_images/metadata":
-                return self._find(headers, body)
+            if path in {"/get_images/metadata", "/get_images/image"}:
+                return self._find(headers, body, shows_addresses=path.endswith("image"))
             if path == "/_put_new_images":
                 return self._put(headers, body)
             return 404, HTML, b"<p>not found</p>"
@@ -378,7 +388,21 @@ class Original:
         self._tokens.add(token)
         return _json({"token": token, "expiration": 1_400_000_000})  # its clock is years behind
 
-    def _find(self, headers: Mapping[str, str], body: bytes) -> Reply:
+    def _fetch(self, path: str, headers: Mapping[str, str]) -> Reply:
+        """One object of the storage. A password beside the signature is refused, as S3 does."""
+        name = path.removeprefix("GET /bucket/").partition("?")[0]
+        if "Authorization" in headers or "?X-Amz-Signature=" not in path:
+            return 400, HTML, b"<p>Only one auth mechanism allowed</p>"
+        if (content := self.files.get(name)) is None:
+            return 404, {"Content-Type": "application/xml"}, b"<Error><Code>NoSuchKey</Code></Error>"
+        shown = {"Content-Type": "image/jpeg", "ETag": f'"{self.etag(content)}"'}
+        return (206, shown, content[:1]) if headers.get("Range") == "bytes=0-0" else (200, shown, content)
+
+    def _address(self, row: dict[str, Any]) -> str:
+        name = f"{row['device']}.{self._stamp(row['datetime'])}.jpg"
+        return self.addresses.get(name, f"{self.url}/bucket/{name}?X-Amz-Signature=s3cret")
+
+    def _find(self, headers: Mapping[str, str], body: bytes, *, shows_addresses: bool) -> Reply:
         if headers.get("Content-Type") != "application/json":
             return 415, HTML, b"<p>unsupported media type</p>"
         asked = json.loads(body)
@@ -386,7 +410,9 @@ class Original:
             return BLANK_500
         keys = {(key["device"].lower(), self._stamp(key["datetime"])) for key in asked}
         rows = [
-            dict(row, id=number, url="") for number, (key, row) in enumerate(self.rows.items()) if key in keys
+            dict(row, id=number, url=self._address(row) if shows_addresses else "")
+            for number, (key, row) in enumerate(self.rows.items())
+            if key in keys
         ]
         return _json(rows, headers)
 

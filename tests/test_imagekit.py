@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import killed
 import trap_bench as bench
 from conformance import Card, OverHttp, tools
 from fake_time import FakeTime
-from fault_server import FaultServer, Reply
+from fault_server import JSON, FaultServer, Reply
 from imagekit_stub import ImageKit as Stub
 from trapsync import cli, destinations, linked, pipeline
 from trapsync.destinations import Receipt, imagekit
@@ -292,6 +293,72 @@ def test_while_the_listing_lags_an_image_is_held_and_never_there_twice(site: Acc
     site.stub.catch_up()
     assert isinstance(gallery.known([image])[image.id], Receipt)
     assert len(site.stored()) == 1
+
+
+def test_an_image_is_asked_for_where_it_was_put_whatever_the_settings_say_now(
+    site: Account, card: Card
+) -> None:
+    images = [card.image(second) for second in range(3)]
+    first = site.connect(folder="/2025")
+    at = {image.id: first.deliver(image, card.path(image)).at for image in images}
+    moved = site.connect(folder="/2026")
+    assert moved.known(images) == {}
+    confirmed = moved.confirm(images, at)
+    assert {
+        image.id: answer.at
+        for image, answer in zip(images, confirmed.values(), strict=True)
+        if isinstance(answer, Receipt)
+    } == at
+    assert moved.confirm(images, {}) == {}
+
+
+def test_a_small_copy_is_confirmed_after_it_left_the_card_and_after_what_changed(
+    site: Account, card: Card
+) -> None:
+    image = card.image()
+    for copy in thumbnail_paths(site.copies, image.place):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(drawn.plain(64, 48))
+    at = {image.id: site.connect(what="thumbnail").deliver(image, card.path(image)).at}
+    for copy in thumbnail_paths(site.copies, image.place):
+        copy.unlink()
+    for what in ("thumbnail", "original"):
+        assert isinstance(site.connect(what=what).confirm([image], at)[image.id], Receipt)
+
+
+def test_a_path_that_is_too_long_to_be_asked_for_is_refused_and_sent_nowhere(
+    site: Account, card: Card
+) -> None:
+    image = card.image()
+    far = replace(image, path="/".join(["f" * 200] * 6) + "/IMG_0001.JPG")
+    gallery = site.connect()
+    assert isinstance(gallery.known([far])[far.id], Refused)
+    with pytest.raises(Refused, match="1000 can be asked for"):
+        gallery.deliver(far, card.path(image))
+    assert UPLOAD not in site.front.requests
+
+
+@pytest.mark.parametrize("rows", [b"[{}]", b'["ok"]', b'[{"size": 1}]'])
+def test_a_list_that_is_another_services_is_unreachable(
+    site: Account, gallery: ImageKit, card: Card, rows: bytes
+) -> None:
+    site.front.backend = lambda *_: (200, JSON, rows)
+    site.front.backend.methods = ("GET",)  # type: ignore[attr-defined]
+    with pytest.raises(Unreachable, match="not ImageKit's"):
+        gallery.known([card.image()])
+
+
+def test_what_the_service_says_is_one_printable_line(site: Account, gallery: ImageKit, card: Card) -> None:
+    image = card.image()
+    message = json.dumps({"message": "no\n<2>forged \x1b]0;x\x07" + "y" * 10**5}).encode()
+    site.front.backend = lambda path, *_: (
+        (200, JSON, b"[]") if path.startswith("GET") else (400, JSON, message)
+    )
+    site.front.backend.methods = ("GET", "POST")  # type: ignore[attr-defined]
+    with pytest.raises(Failed) as caught:
+        gallery.deliver(image, card.path(image))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
 
 
 def test_a_file_of_the_right_size_without_our_digest_is_no_proof(

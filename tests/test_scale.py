@@ -24,7 +24,8 @@ from scale_stub import LIVE_KEY, PROJECT, TEST_KEY, Scale
 from test_imagekit import Account
 from trapsync import destinations
 from trapsync.destinations import Receipt, scale
-from trapsync.errors import Failed, Held, Refused, SettingsError, Unauthorised, Unreachable
+from trapsync.errors import Failed, Held, NotThere, Refused, SettingsError, Unauthorised, Unreachable
+from trapsync.image import Image
 
 
 @pytest.fixture
@@ -292,6 +293,80 @@ def test_a_409_is_settled_by_asking_for_the_task(site: Server, labels: scale.Sca
     there = site.connect().deliver(image, card.path(image))
     assert labels.deliver(image, card.path(image)) == there
     assert len(site.service.mode.tasks) == 1
+
+
+def test_a_409_about_a_task_that_is_not_shown_costs_one_image_and_not_the_turn(
+    site: Server, labels: scale.Scale, card: Card
+) -> None:
+    image, other = card.image(0), card.image(1)
+    labels.known([image, other])
+    site.connect().deliver(image, card.path(image))
+    backend = site.front.backend
+
+    def hidden(path: str, headers: Any, body: bytes) -> Any:
+        if path.startswith("GET /v1/tasks"):
+            return 200, JSON, b'{"docs": [], "total": 0}'
+        return backend(path, headers, body)
+
+    hidden.methods = Scale.methods  # type: ignore[attr-defined]
+    site.front.backend = hidden
+    with pytest.raises(Failed, match="does not show it"):
+        labels.deliver(image, card.path(image))
+    labels.deliver(other, card.path(other))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"metadata": "x"},
+        {"metadata": [5]},
+        {"tags": "trapsync:0a1b2c3d"},
+        {"updated_at": "9999-12-31T23:59:59-05:00"},
+        {"updated_at": "0001-01-01T00:00:00+05:00"},
+        {"updated_at": "0001-01-01T00:00:00"},
+        {"batch": {"a": 1}},
+    ],
+)
+def test_a_task_with_an_odd_field_is_the_images_task_all_the_same(
+    site: Server, labels: scale.Scale, card: Card, odd: dict[str, Any]
+) -> None:
+    image = card.image()
+    labels.deliver(image, card.path(image))
+    task = site.service.task_of(UNIQUE_ID)
+    task |= odd
+    receipt = labels.known([image])[image.id]
+    assert isinstance(receipt, Receipt)
+    assert receipt.at == UNIQUE_ID
+    assert receipt.detail["task"] == task["task_id"]
+    task["tags"] = [f"trapsync:{drawn.DEVICE}"]
+    site.labels.awaited[task["task_id"]] = image.id
+    labels.tend()
+
+
+def test_a_task_that_cannot_be_tagged_costs_one_image(site: Server, labels: scale.Scale, card: Card) -> None:
+    odd, good = card.image(0), card.image(1)
+    for image in (odd, good):
+        labels.deliver(image, card.path(image))
+    site.service.task_of(UNIQUE_ID)["tags"] = []
+    site.front.plan("PUT /v1/task/*", "400")
+    known = labels.known([odd, good])
+    site.front.assert_injected()
+    assert isinstance(known[odd.id], Failed)
+    assert isinstance(known[good.id], Receipt)
+
+
+def test_an_image_that_is_lost_where_scale_would_fetch_it_waits_until_it_is_there_again(
+    site: Server, by_address: scale.Scale, card: Card
+) -> None:
+    image = card.image()
+
+    def lost(_image: Image) -> str:
+        raise NotThere("hub.example does not hold it")
+
+    site.address = lost
+    with pytest.raises(Held, match="does not hold it"):
+        site.connect().deliver(image, card.path(image))
+    assert site.stored() == {}
 
 
 # ── Beside the Sticky Pi server ──────────────────────────────────────────────────────────────────────

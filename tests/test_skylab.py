@@ -302,15 +302,17 @@ def test_where_it_does_not_tell_what_is_there_the_bytes_go_to_the_same_place_aga
 
 
 def test_an_address_without_tls_is_not_followed(site: Studio, card: Card) -> None:
-    from trapsync.destinations.skylab_api import Storage
+    from trapsync.destinations.storage import Storage
 
     def never(url: str) -> Any:
         raise AssertionError(url)
 
     storage = Storage(never, must_be_safe=True)
     for url in ("http://bucket.example/a?X-Amz-Signature=s3cret", "ftp://a/b", "nothing", "https://u:p@a/b"):
-        with pytest.raises(Unreachable) as caught:
+        with pytest.raises(Failed) as caught:
             storage.digest(url)
+        with pytest.raises(Unreachable):
+            storage.look(url)
         assert "s3cret" not in str(caught.value)
 
 
@@ -633,6 +635,27 @@ def test_bytes_that_are_gone_or_others_there_are_not_taken_for_delivered(site: S
     assert destination.known([image]) == {}
     site.stub.photos.clear()
     assert destination.known([image]) == {}
+
+
+@pytest.mark.parametrize("address", ["http", "https://[", "http://user:pw@a/b", "http://a:99999/"])
+def test_an_address_that_is_none_costs_one_image(site: Studio, card: Card, address: str) -> None:
+    odd, good = card.image(0), card.image(1)
+    site.deliver(card, odd, good)
+    sign, key = site.stub._sign, f"original/{next(iter(site.stub.photos))}"
+
+    def strange(method: str, of: str, *more: str) -> str:
+        return address if (method, of) == ("GET", key) else sign(method, of, *more)
+
+    site.stub._sign = strange  # type: ignore[assignment]
+    known = site.connect().known([odd, good])
+    assert isinstance(known[odd.id], Failed)
+    assert isinstance(known[good.id], Receipt)
+
+
+def test_a_file_of_a_year_that_no_date_has_belongs_to_a_night(site: Studio, card: Card) -> None:
+    image = card.put(drawn.trap(), "IMG_0001.JPG")
+    for moment in (2**33, 2**38, -(2**33)):
+        assert site.connect()._jobs.span(image, float(moment))
 
 
 # --- Results ------------------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
 """The Sticky Pi protocol, against a faithful server in memory, the hub, and a server that misbehaves."""
 
 import base64
+import hashlib
 import json
 import logging
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -16,26 +19,30 @@ import canary
 import drawn
 import hub_server
 import killed
+import trap_bench as bench
 from conformance import Card, Conformance, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Forwarding, Original
-from trapsync import destinations
-from trapsync.destinations import Receipt, stickypi
+from trapsync import destinations, pipeline
+from trapsync.destinations import Receipt, Scratch, stickypi
 from trapsync.destinations.stickypi import Settings, StickyPi
 from trapsync.errors import (
     DeliveryError,
     Failed,
     Held,
+    NotThere,
     Refused,
     SettingsError,
     Unauthorised,
     Unreachable,
 )
+from trapsync.hands import ManyHands
 from trapsync.image import Image
 from trapsync.quantities import Duration, Size
 from trapsync.stickypi_rules import problem
 
 PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
+ADDRESSES = "/get_images/image"
 
 
 class Server:
@@ -44,7 +51,9 @@ class Server:
     def __init__(self, front: FaultServer, original: Original, folder: Path) -> None:
         self.front = front
         self.original = original
+        self.original.url = front.url
         self.time = FakeTime()
+        self.notes = Scratch()
         self._password = folder / "password"
         self.change_password(original.password)
 
@@ -61,7 +70,7 @@ class Server:
             username=self.original.user,
             **{"password_file": self._password, "patience": Duration(20), **more},
         )
-        return stickypi.connect("server", settings, tools(self.time))
+        return stickypi.connect("server", settings, tools(self.time, notebook=self.notes))
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """As an owner would write it."""
@@ -111,15 +120,12 @@ class TestOriginal(OverHttp):
 
 
 class TestOldOriginal(Conformance):
-    """The same with a server of branch main, which knows the older form of dates only."""
+    """The same with a server of branch main, which knows the older form of dates only, and compares no digests."""
 
     @pytest.fixture
     def original(self) -> Original:
-        """An older one. It checks no digests."""
+        """An older one."""
         return Original(is_old=True)
-
-    def test_a_file_that_changed_since_it_was_examined_is_not_stored(self, *_: object) -> None:
-        """It would be: that server does not compare digests. What it echoes is compared all the same."""
 
 
 class Hub(Server):
@@ -431,21 +437,293 @@ def test_a_form_is_taken_in_whole_while_the_bandwidth_is_limited(site: Server, c
     assert sum(site.time.slept) == pytest.approx(image.size / 1000, rel=0.2)
 
 
+# --- What the server has ------------------------------------------------------------------------------------
+
+
+def delivered(site: Server, card: Card, count: int) -> list[Image]:
+    """So many images that the server holds."""
+    images = [card.image(second) for second in range(count)]
+    server = site.connect()
+    for image in images:
+        server.deliver(image, card.path(image))
+    server.close()
+    site.front.requests.clear()
+    return images
+
+
+def test_what_is_stored_is_confirmed_by_one_byte_of_it_and_no_password_goes_there(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    images = delivered(site, card, 3)
+    confirmed = server.confirm(images, {}, by_bytes=True)
+    assert [confirmed[image.id] for image in images] == [
+        Receipt(f"md5:{image.md5}", {"id": number}, at=image.name) for number, image in enumerate(images)
+    ]
+    assert site.front.requests == [TOKEN, ADDRESSES, *(f"GET /bucket/{image.name}" for image in images)]
+    asked = [headers for headers in site.front.headers if "Range" in headers]
+    assert len(asked) == 3
+    assert all(headers["Range"] == "bytes=0-0" and "Authorization" not in headers for headers in asked)
+
+
+def test_a_row_is_asked_for_by_the_name_under_which_the_image_lies_there(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    (image,) = delivered(site, card, 1)
+    moved = replace(image, path="copies/IMG_0001.JPG")
+    assert server.confirm([moved], {}) == {}
+    assert isinstance(server.confirm([moved], {moved.id: image.name})[moved.id], Receipt)
+
+
+def test_other_bytes_than_the_row_says_are_found_out_and_the_rows_word_counts_no_more(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    good, bad, gone = delivered(site, card, 3)
+    site.original.files[bad.name] = b"\xff\xd8 of somebody else"
+    del site.original.files[gone.name]
+    assert all(isinstance(answer, Receipt) for answer in server.confirm([good, bad, gone], {}).values())
+    confirmed = server.confirm([good, bad, gone], {}, by_bytes=True)
+    assert isinstance(confirmed[good.id], Receipt)
+    for image, reason in (
+        (bad, f"{hashlib.md5(site.original.files[bad.name]).hexdigest()}, ours {bad.md5}"),
+        (gone, "its stored bytes are gone"),
+    ):
+        assert isinstance(confirmed[image.id], Refused)
+        assert reason in str(confirmed[image.id])
+    # After a retry too, be it in another life: what the row says would be believed, and the image pruned.
+    again = site.connect()
+    assert {type(answer) for answer in again.known([bad, gone]).values()} == {Refused}
+    for image in (bad, gone):
+        with pytest.raises(Refused):
+            again.deliver(image, card.path(image))
+    assert site.original.overwritten == 0
+
+
+def test_stored_bytes_that_were_put_right_are_believed_again(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    (image,) = delivered(site, card, 1)
+    content = site.original.files.pop(image.name)
+    assert isinstance(server.confirm([image], {}, by_bytes=True)[image.id], Refused)
+    site.original.files[image.name] = content
+    assert isinstance(server.known([image])[image.id], Receipt)
+    site.front.requests.clear()
+    assert isinstance(server.known([image])[image.id], Receipt)
+    assert site.front.requests == [ASK]
+
+
+@pytest.mark.parametrize("etag", ["d41d8cd98f00b204e9800998ecf8427e-3", "", "no digest"])
+def test_where_the_storage_tells_no_digest_the_row_has_the_last_word(
+    site: Server, server: StickyPi, card: Card, etag: str
+) -> None:
+    (image,) = delivered(site, card, 1)
+    site.original.etag = lambda _content: etag
+    assert isinstance(server.confirm([image], {}, by_bytes=True)[image.id], Receipt)
+    del site.original.files[image.name]
+    assert isinstance(server.confirm([image], {}, by_bytes=True)[image.id], Refused)
+
+
+@pytest.mark.parametrize("fault", ["403", "400", "500"])
+def test_one_object_that_cannot_be_asked_for_says_nothing_of_its_image(
+    site: Server, server: StickyPi, card: Card, fault: str
+) -> None:
+    first, second = delivered(site, card, 2)
+    site.front.plan(f"GET /bucket/{first.name}", fault)
+    confirmed = server.confirm([first, second], {}, by_bytes=True)
+    site.front.assert_injected()
+    assert isinstance(confirmed[first.id], Failed)
+    assert isinstance(confirmed[second.id], Receipt)
+
+
+@pytest.mark.parametrize("fault", ["cut before body", "portal", "503", "429", "redirect"])
+def test_a_storage_out_of_reach_is_unreachable(
+    site: Server, server: StickyPi, card: Card, fault: str
+) -> None:
+    (image,) = delivered(site, card, 1)
+    site.front.plan("GET /bucket/*", fault)
+    with pytest.raises(Unreachable):
+        server.confirm([image], {}, by_bytes=True)
+    site.front.assert_injected()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://a/b", "https://user:pw@a/b", "http://[", "http://a:99999/", "http://a b/"]
+)
+def test_an_address_that_is_none_says_nothing_of_its_image(
+    site: Server, server: StickyPi, card: Card, url: str
+) -> None:
+    first, second = delivered(site, card, 2)
+    site.original.addresses[first.name] = url
+    confirmed = server.confirm([first, second], {}, by_bytes=True)
+    assert isinstance(confirmed[first.id], Failed)
+    assert "pw" not in str(confirmed[first.id])
+    assert isinstance(confirmed[second.id], Receipt)
+    assert server.address(first, {}) is None
+
+
+def test_the_hub_tells_the_digest_of_the_bytes_that_it_has(
+    hub: hub_server.RunningHub, tmp_path: Path, card: Card
+) -> None:
+    with FaultServer(Forwarding(hub.url)) as front:
+        server = Hub(front, hub, tmp_path).connect()
+        rotten, gone, good = (card.image(7200 + second) for second in range(3))
+        for image in (rotten, gone, good):
+            server.deliver(image, card.path(image))
+        paths = {path.name: path for path in map(hub.store.path, hub.rows())}
+        content = paths[rotten.name].read_bytes()
+        paths[rotten.name].write_bytes(content[:-9] + b"X" + content[-8:])
+        paths[gone.name].unlink()
+        confirmed = server.confirm([rotten, gone, good], {}, by_bytes=True)
+        assert isinstance(confirmed[good.id], Receipt)
+        assert isinstance(confirmed[rotten.id], Refused)
+        assert isinstance(confirmed[gone.id], Refused)
+        assert "gone" in str(confirmed[gone.id])
+        server.close()
+
+
+# --- Rows that cannot be read -------------------------------------------------------------------------------
+
+
+def owing(folder: Path, count: int) -> bench.Trap:
+    """A trap with so many images that are pending at the server."""
+    trap = bench.Trap(folder / "trap")
+    trap.catalog.register([("server", "stickypi", True)])
+    for second in range(count):
+        trap.put(second, seed=second)
+    trap.ingest()
+    return trap
+
+
+def send(trap: bench.Trap, server: Any) -> pipeline.Turn:
+    """One turn, as the daemon does it."""
+    return pipeline.deliver(trap.catalog, server, trap.storage.spool, trap.time, ManyHands(2))
+
+
+def test_one_row_with_half_a_surrogate_costs_its_image_and_no_turn(site: Server, tmp_path: Path) -> None:
+    trap = owing(tmp_path, 5)
+    key = trap.catalog.listing(None, 9)[2]["key"]
+    device, stamp = key.removesuffix(".jpg").split(".")
+    site.original.rows[device, stamp] = {"id": None, "device": device, "datetime": stamp, "md5": "\ud800"}
+    turn = send(trap, site.connect())
+    assert (turn.delivered, turn.refused, turn.trouble) == (4, 1, None)
+    assert len(site.original.files) == 4
+    assert site.original.overwritten == 0
+
+
+def test_an_echo_with_half_a_surrogate_is_trouble_that_is_remembered(site: Server, tmp_path: Path) -> None:
+    trap = owing(tmp_path, 1)
+    backend = site.front.backend
+
+    def odd(path: str, headers: Any, body: bytes) -> Any:
+        if path == ASK and site.original.rows:
+            return 502, {}, b""
+        status, shown, content = backend(path, headers, body)
+        is_echo = path == PUT and status == 200
+        return status, shown, re.sub(rb'"md5": "\w+"', rb'"md5": "\\ud800"', content) if is_echo else content
+
+    site.front.backend = odd
+    turn = send(trap, site.connect())
+    assert "confirmed another digest: ?" in str(turn.trouble)
+    assert trap.catalog.attempts("server") == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"device": 5, "datetime": 5, "md5": 5},
+        {"device": None, "datetime": "2026-06-21T20:19:15Z", "md5": "0" * 32},
+        {"device": drawn.DEVICE, "datetime": "yesterday", "md5": "0" * 32},
+        {"device": "ffffffff", "datetime": "2026-06-21T20:19:15Z", "md5": "0" * 32},
+    ],
+)
+def test_while_a_row_cannot_be_read_no_absence_is_believed_and_nothing_is_overwritten(
+    site: Server, server: StickyPi, card: Card, row: dict[str, Any]
+) -> None:
+    (there,) = delivered(site, card, 1)
+    new = card.image(1)
+    backend, digest = site.front.backend, there.md5.encode()
+
+    def odd(path: str, headers: Any, body: bytes) -> Any:
+        status, shown, content = backend(path, headers, body)
+        return (
+            (status, JSON, json.dumps([row]).encode())
+            if path == ASK and digest in content
+            else (status, shown, content)
+        )
+
+    site.front.backend = odd
+    assert server.known([there, new]) == {}
+    with pytest.raises(Failed, match="cannot be read"):
+        server.deliver(there, card.path(there))
+    server.deliver(new, card.path(new))
+    confirmed = server.confirm([there, new], {})
+    assert isinstance(confirmed[there.id], Failed)
+    assert isinstance(confirmed[new.id], Receipt)
+    assert site.stored() == {image.name: card.bytes(image) for image in (there, new)}
+
+
+@pytest.mark.parametrize("rows", [b"[{}]", b'["ok"]', b"[1, 2]", b'[{"device": "0a1b2c3d"}]', b"[null]"])
+def test_an_answer_that_is_another_services_is_unreachable(
+    site: Server, server: StickyPi, card: Card, rows: bytes
+) -> None:
+    backend = site.front.backend
+    site.front.backend = lambda path, *more: (200, JSON, rows) if path == ASK else backend(path, *more)
+    with pytest.raises(Unreachable, match="not a Sticky Pi server's"):
+        server.known([card.image(0), card.image(1)])
+
+
+# --- Two images of one name ---------------------------------------------------------------------------------
+
+
+class Slow(Original):
+    """A server on which the first upload is not over when the next question is answered, if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._questions = 0
+        self._was_asked_again = threading.Event()
+
+    def __call__(self, path: str, headers: Any, body: bytes) -> Any:
+        if path == PUT:
+            self._was_asked_again.wait(0.5)
+        reply = super().__call__(path, headers, body)
+        self._questions += path == ASK
+        if self._questions == 2:
+            self._was_asked_again.set()
+        return reply
+
+
+def test_two_images_of_one_name_are_never_on_their_way_at_once(tmp_path: Path) -> None:
+    original, trap = Slow(), bench.Trap(tmp_path / "trap")
+    path = trap.put(1, seed=1)
+    trap.put(1, seed=2, path=f"copies/{PurePosixPath(path).name}")
+    trap.ingest()
+    trap.catalog.register([("server", "stickypi", True)])
+    with FaultServer(original) as front:
+        turn = send(trap, Server(front, original, tmp_path).connect(parallel=2))
+    assert original.overwritten == 0
+    assert (turn.delivered, turn.refused) == (1, 1)
+    assert [row["md5"] for row in original.rows.values()] == [
+        hashlib.md5(content).hexdigest() for content in original.files.values()
+    ]
+
+
 # --- Addresses ----------------------------------------------------------------------------------------------
 
 
-def test_an_address_gives_the_very_bytes_and_of_what_is_not_there_there_is_none(
+def test_an_address_gives_the_very_bytes_and_of_what_is_not_there_it_says_so(
     hub: hub_server.RunningHub, tmp_path: Path, card: Card
 ) -> None:
     with FaultServer(Forwarding(hub.url)) as front:
         server = Hub(front, hub, tmp_path).connect()
         image = card.image(3600)
-        assert server.address(image, {}) is None
+        with pytest.raises(NotThere, match="does not hold"):
+            server.address(image, {})
         server.deliver(image, card.path(image))
         url = server.address(image, {})
         assert url
         assert requests.get(url.replace(front.url, hub.url), timeout=30).content == card.bytes(image)
-        assert server.address(replace(image, md5="0" * 32), {}) is None
+        with pytest.raises(NotThere, match="another image is there"):
+            server.address(replace(image, md5="0" * 32), {})
         assert server.address(card.put(drawn.trap(), "IMG_0001.JPG"), {}) is None
         with front.down(), pytest.raises(Unreachable):
             server.address(image, {})
@@ -574,6 +852,25 @@ def test_the_doctor_tells_a_clock_that_disagrees(site: Server, server: StickyPi)
     assert [finding.verdict for finding in findings] == ["ok", "warning"]
     assert "ahead of the server's" in findings[1].text
     assert "whether it may write" in findings[0].text
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_the_doctor_asks_for_one_image_that_there_is_not(site: Server, is_old: bool) -> None:
+    site.original.is_old = is_old
+    bodies: list[Any] = []
+    backend = site.front.backend
+
+    def heard(path: str, headers: Any, body: bytes) -> Any:
+        bodies.extend(json.loads(body) if path == ASK else [])
+        return backend(path, headers, body)
+
+    site.front.backend = heard
+    server = site.connect()
+    assert server.check()[0].verdict == "ok"
+    assert bodies == [
+        {"device": "00000000", "datetime": moment}
+        for moment in ("2019-11-01T00:00:00Z", "2019-11-01_00-00-00")
+    ]
 
 
 # --- What is not even sent ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from trapsync import failpoint, thumbnail
 from trapsync.body import FilePiece, multipart, opened
-from trapsync.destinations import Alone, Finding, Receipt, Tools, settled
+from trapsync.destinations import Alone, Finding, Receipt, Tools, server, settled
 from trapsync.destinations.imagekit_account import LARGEST, Account, Settings
 from trapsync.destinations.imagekit_fields import Fields
 from trapsync.destinations.imagekit_urls import SMALL, UNTOUCHED, address, signed
@@ -31,6 +31,7 @@ from trapsync.errors import (
     TrapsyncError,
     Unauthorised,
     Unreachable,
+    one_line,
 )
 from trapsync.examine import thumbnail_paths
 from trapsync.http import Answer
@@ -42,6 +43,9 @@ _PAGE = 1000  # the most that one listing gives
 # Up to so many images of a folder are asked for one by one: an answer of nothing is shorter than a list.
 _FEW = 2
 _TAG = "sha256-"
+_SMALL_COPY = ".thumbnail"  # before the suffix
+# It is asked for in a query, and servers take addresses of a few thousand characters.
+_LONGEST_PATH = 1000
 _SOON = 60.0
 
 
@@ -61,7 +65,9 @@ class ImageKit(Alone):
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
         self.settings = settings
-        self.identity = f"imagekit {settings.url_endpoint}"
+        # The endpoint names the account. The folder is where images lie within it: each receipt says where.
+        account = server.identity("account", settings.url_endpoint)
+        self.identity = server.identity("imagekit", settings.api_url, account)
         self._tools = tools
         self._account = Account(name, settings, tools)
         self._fields = Fields(self._account.ask, may_create=settings.create_fields)
@@ -83,25 +89,43 @@ class ImageKit(Alone):
         stem = re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)
         if (folder, stem) != (str(path.parent), path.stem):
             stem += f"-{sha256(image.place.encode()).hexdigest()[:10]}"
-        small = ".thumbnail" if self.settings.what == "thumbnail" else ""
+        small = _SMALL_COPY if self.settings.what == "thumbnail" else ""
         return PurePosixPath("/", self.settings.folder, folder, f"{stem}{small}{path.suffix}")
 
     # --- Asking -----------------------------------------------------------------------------------------
 
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask folder by folder: one request for all images of a night, unless they are few."""
-        folders: dict[PurePosixPath, dict[str, list[Image]]] = {}
         found: dict[int, Receipt | Exception] = {}
+        asked: list[tuple[Image, PurePosixPath]] = []
         for image in images:
+            path = self.path_of(image)
             if self.settings.what == "thumbnail" and not self._copy(image).is_file():
                 found[image.id] = self._without_copy(image)  # no question is spent on it
-                continue
-            place = self.path_of(image)
-            folders.setdefault(place.parent, {}).setdefault(place.name, []).append(image)
+            elif len(str(path)) > _LONGEST_PATH:
+                found[image.id] = self._too_long(path)
+            else:
+                asked.append((image, path))
+        return found | self._found(asked)
+
+    def confirm(
+        self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+    ) -> Mapping[int, Receipt | Exception]:
+        """Ask for each where it was put, whatever the settings say now. That is all that ImageKit can tell."""
+        return self._found(
+            [(image, PurePosixPath(at.get(image.id) or self.path_of(image))) for image in images]
+        )
+
+    def _found(self, asked: Sequence[tuple[Image, PurePosixPath]]) -> dict[int, Receipt | Exception]:
+        """What lies under these paths."""
+        folders: dict[PurePosixPath, dict[str, list[Image]]] = {}
+        for image, path in asked:
+            folders.setdefault(path.parent, {}).setdefault(path.name, []).append(image)
+        found: dict[int, Receipt | Exception] = {}
         for folder, wanted in folders.items():
             for row in self._rows(folder, list(wanted)):
                 for image in wanted.get(row["name"], ()):
-                    found[image.id] = self._compare(image, row)
+                    found[image.id] = self._compare(image, folder / row["name"], row)
         return found
 
     def _rows(self, folder: PurePosixPath, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -125,18 +149,28 @@ class ImageKit(Alone):
         asked = urlencode({"path": f"{folder}/".replace("//", "/"), "limit": _PAGE, **query})
         return self._account.files(asked)
 
-    def _compare(self, image: Image, row: dict[str, Any]) -> Receipt | Refused:
-        is_ours = f"{_TAG}{image.sha256}" in (row.get("tags") or ())
-        if is_ours and (self.settings.what == "thumbnail" or row.get("size") == image.size):
-            return self._receipt(image, row)
-        held = f"{row.get('size')} bytes, {'its tag is ours' if is_ours else 'without our tag of its digest'}"
+    def _compare(self, image: Image, path: PurePosixPath, row: dict[str, Any]) -> Receipt | Refused:
+        tags = row.get("tags")
+        is_ours = isinstance(tags, list) and f"{_TAG}{image.sha256}" in tags
+        if is_ours and (path.stem.endswith(_SMALL_COPY) or row.get("size") == image.size):
+            return self._receipt(image, path, row)
+        size = one_line(row.get("size"), 20)
+        held = f"{size} bytes, {'its tag is ours' if is_ours else 'without our tag of its digest'}"
         return Refused(
             f"another file is there under this name ({held}; ours has {image.size} bytes): both are kept; "
             f"delete or rename that one at ImageKit, then retry"
         )
 
-    def _receipt(self, image: Image, row: dict[str, Any]) -> Receipt:
-        return Receipt(f"echo:{image.sha256}", {"id": row.get("fileId"), "path": str(self.path_of(image))})
+    def _receipt(self, image: Image, path: PurePosixPath, row: dict[str, Any]) -> Receipt:
+        number = row.get("fileId")
+        detail = {"id": number if isinstance(number, str) else None, "path": str(path)}
+        return Receipt(f"echo:{image.sha256}", detail, at=str(path))
+
+    def _too_long(self, path: PurePosixPath) -> Refused:
+        return Refused(
+            f"its path at ImageKit would have {len(str(path))} characters, and no more than {_LONGEST_PATH} "
+            f"can be asked for; move or rename it on the card"
+        )
 
     # --- Sending ----------------------------------------------------------------------------------------
 
@@ -145,6 +179,8 @@ class ImageKit(Alone):
         with self._content(image, path) as content:
             self._require_room(content)
             place = self.path_of(image)
+            if len(str(place)) > _LONGEST_PATH:
+                raise self._too_long(place)
             form, kind = multipart(*self._form(image, place), ("file", place.name, "image/jpeg", content))
             try:
                 answer = self._account.upload(form, kind)
@@ -219,8 +255,8 @@ class ImageKit(Alone):
             row = answer.json(dict)
             echo, sent = (row.get("filePath"), row.get("size")), (str(self.path_of(image)), size)
             if echo == sent:
-                return self._receipt(image, row)
-            raise Unreachable(f"{answer.host} confirmed another file: {echo}, not {sent}")
+                return self._receipt(image, self.path_of(image), row)
+            raise Unreachable(f"{answer.host} confirmed another file: {one_line(echo)}, not {sent}")
         except Unreachable as unconfirmed:
             return self._settle(image, unconfirmed)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from trapsync.body import Pieces
 from trapsync.clock import utc
 from trapsync.destinations import Finding, Tools, server
-from trapsync.errors import SettingsError, TrapsyncError, Unauthorised, Unreachable
+from trapsync.errors import SettingsError, TrapsyncError, Unauthorised, Unreachable, one_line
 from trapsync.http import Answer, Door, retry_after
 from trapsync.quantities import Duration
 from trapsync.settings import read_secret, require_address, within
@@ -94,11 +94,11 @@ class Account:
         return self._admitted(self._api.send(method, path, body, kind=kind, auth=(self.key(), "")))
 
     def files(self, query: str) -> list[dict[str, Any]]:
-        """What the listing shows: each with a `name` at least."""
+        """What the listing shows: each with a `name` at least. A row whose name is no text is none of ours."""
         rows: list[Any] = self.ask("GET", f"{_FILES}?{query}").json(list)
-        if not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
+        if rows and not any(isinstance(row, dict) and "name" in row for row in rows):
             raise Unreachable(f"{self._api.host} answered with a list that is not ImageKit's")
-        return rows
+        return [row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)]
 
     def said(self, answer: Answer) -> str:
         """The service's own reason in one line, or nothing. It may quote the key; that is taken out."""
@@ -106,7 +106,7 @@ class Account:
             text = answer.json(dict, status=answer.status).get("message")
         except Unreachable:
             return ""
-        return " ".join(str(text or "").split())[:200].replace(self.key(), "…")
+        return one_line(str(text or "").replace(self.key(), "…"))
 
     def _admitted(self, answer: Answer) -> Answer:
         if answer.status in {401, 402, 403}:
@@ -144,7 +144,7 @@ class Account:
         url = str(files[0].get("url", "")) if files else ""
         if not url or url.startswith(f"{endpoint}/"):
             return []
-        begins = "/".join(url.split("/")[:4])
+        begins = one_line("/".join(url.split("/")[:4]), 100)
         return [
             Finding(
                 "warning", self._name, f"url_endpoint is {endpoint}, but the account's files are at {begins}"

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.parse import urlsplit
@@ -17,11 +18,12 @@ from urllib.parse import urlsplit
 from trapsync import failpoint
 from trapsync.body import FilePiece, opened
 from trapsync.destinations import Alone, Finding, Receipt, Tools, server
-from trapsync.destinations.skylab_api import Api, Storage, confirmed_md5
+from trapsync.destinations.skylab_api import Api
 from trapsync.destinations.skylab_jobs import Job, Jobs, Photo, Span
 from trapsync.destinations.skylab_results import Results
 from trapsync.destinations.skylab_rules import photo_name, problem
-from trapsync.errors import Failed, Refused, TrapsyncError, Unreachable
+from trapsync.destinations.storage import Storage, confirmed_md5, in_base64
+from trapsync.errors import Failed, Refused, TrapsyncError, Unreachable, one_line
 from trapsync.http import Answer, Door
 from trapsync.image import Image
 from trapsync.quantities import Duration
@@ -74,7 +76,10 @@ class Skylab(Alone):
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
         self.settings = settings
-        self.identity = f"skylab {settings.url}, profile {settings.profile}"
+        # The account has no name that we know. Its key is none: it is changed when it leaked, and what would then
+        # count as another place would process, and charge, every image on the card again. A profile is a recipe,
+        # and jobs have the same names under each.
+        self.identity = server.identity("skylab", settings.url)
         self._tools = tools
         self._door = self._open(settings.url)
         self._storage = Storage(self._open, must_be_safe=settings.url.startswith("https:"))
@@ -103,7 +108,10 @@ class Skylab(Alone):
             if span is None:
                 continue
             if photo_name(image) not in seen:
-                seen[photo_name(image)] = self._look(image, span)
+                try:
+                    seen[photo_name(image)] = self._look(image, span)
+                except Failed as error:  # of its photo only: what is told of it makes no sense
+                    seen[photo_name(image)] = error
             if found := seen[photo_name(image)]:
                 answers[image.id] = found
         return answers
@@ -161,7 +169,7 @@ class Skylab(Alone):
                 self._jobs.lose(job, image)
                 raise
             piece = FilePiece(file, image.size, image.md5)
-            answer = self._storage.put(url, piece, image.md5, is_regular=job.is_regular)
+            answer = self._storage.put(url, piece, _headers(job, image))
             failpoint.hit("skylab: bytes sent")
             if answer.status not in {401, 403}:
                 return answer
@@ -174,7 +182,7 @@ class Skylab(Alone):
             raise Unreachable(str(answer))
         if answer.headers.get("x-amz-server-side-encryption", "").startswith("aws:kms"):
             # It has compared the bytes with Content-MD5 all the same, but tells no digest.
-            return Receipt(f"echo:{image.sha256}", {"job": job.id, "photo": photo.id})
+            return replace(_receipt(job, photo, image), digest=f"echo:{image.sha256}")
         told = confirmed_md5(answer)
         if told is None:
             raise Unreachable(f"{answer}, and confirmed no digest: a captive portal?")
@@ -213,8 +221,13 @@ class Skylab(Alone):
                 self._jobs.move(job, "done")
 
     def _collect(self, job: Job) -> None:
-        if not self.settings.download or self._results.collect(job):
-            self._jobs.move(job, "done")
+        try:
+            if self.settings.download and not self._results.collect(job):
+                return
+        except Failed as error:
+            log.warning("%s: the results of the job %s cannot be fetched yet: %s", self.name, job.name, error)
+            return
+        self._jobs.move(job, "done")
 
     # --- The doctor -------------------------------------------------------------------------------------
 
@@ -225,8 +238,9 @@ class Skylab(Alone):
             profile = self._api.profile(settings.profile)
         except TrapsyncError as error:
             return [Finding("failing", self.name, str(error))]
+        called = one_line(profile.get("name"), 60)
         text = (
-            f"{settings.url} takes the key; profile {settings.profile} is {profile.get('name')!r}. It takes images up to "
+            f"{settings.url} takes the key; profile {settings.profile} is {called!r}. It takes images up to "
             f"27 MiB, 6400 pixels a side and 27 megapixels; each job that is handed in costs credits"
         )
         findings = [Finding("ok", self.name, text)]
@@ -236,5 +250,11 @@ class Skylab(Alone):
         return findings
 
 
+def _headers(job: Job, image: Image) -> dict[str, str]:
+    """What is signed with an address to upload to: the tags must be there for jobs of the type "regular" only."""
+    tags = {"X-Amz-Tagging": "job=photo&api=true"} if job.is_regular else {}
+    return {"Content-MD5": in_base64(image.md5), **tags}
+
+
 def _receipt(job: Job, photo: Photo, image: Image) -> Receipt:
-    return Receipt(f"md5:{image.md5}", {"job": job.id, "photo": photo.id})
+    return Receipt(f"md5:{image.md5}", {"job": job.id, "photo": photo.id}, at=str(photo.id))

@@ -1,30 +1,21 @@
 """The protocol of Skylab Studio: small JSON calls with the key in a header, and a PUT to a storage of its own.
 
 What shapes this module: parameters of a GET go into the query (the vendor's Python client puts them into a body,
-which proxies drop); errors are JSON with a `message`; the bytes go to a signed address of S3, without the key,
-and S3 compares them with Content-MD5. The tagging header is part of the signature, so that it must be there for
-jobs of the type "regular" and must not be for others.
+which proxies drop); errors are JSON with a `message`; the bytes go to a signed address of S3 (`storage`), without
+the key, and S3 compares them with Content-MD5.
 """
 
-import base64
 import json
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from trapsync import __version__
-from trapsync.body import FilePiece
-from trapsync.errors import DeliveryError, Failed, SettingsError, Unauthorised, Unreachable
+from trapsync.destinations.storage import in_base64
+from trapsync.errors import DeliveryError, Failed, SettingsError, Unauthorised, Unreachable, one_line
 from trapsync.http import Answer, Door
 
-_MD5 = re.compile(r'(?:W/)?"?([0-9a-f]{32})"?')
 _UNKNOWN = {404, 422}  # how it says that there is no such thing is not written anywhere
-_MOST_DOORS = 4
-
-OpenDoor = Callable[[str], Door]
 
 
 class Api:
@@ -55,11 +46,14 @@ class Api:
         self._ask("POST", f"jobs/{job}/queue", {"callback_url": callback_url} if callback_url else {})
 
     def photos(self, job: int) -> list[dict[str, Any]]:
-        """All photos of a job."""
+        """All photos of a job; a row that has no number of its own is none of ours."""
         answer = self._send("GET", f"photos/list_for_job?{urlencode({'job_id': job})}")
         self._minded(answer, Unreachable)
         rows: list[Any] = answer.json(list)
-        return [_numbered(row, self._door.host) for row in rows]
+        photos = [row for row in rows if isinstance(row, dict) and _is_number(row.get("id"))]
+        if rows and not any(isinstance(row, dict) and "id" in row for row in rows):
+            raise Unreachable(f"{self._door.host} answered with a list that is not one of photos")
+        return photos
 
     def create_photo(self, job: int, name: str) -> dict[str, Any]:
         """A new photo, still without bytes. Failed if the name is taken in that job."""
@@ -67,7 +61,7 @@ class Api:
 
     def photo(self, number: int) -> dict[str, Any] | None:
         """The photo, with fresh addresses of its bytes; None if it is not there any more."""
-        return self._find(f"photos/{number}")
+        return self._find(f"photos/{number}", Failed)
 
     def remove_photo(self, number: int) -> None:
         """Remove a photo; that it was not there is well, too."""
@@ -78,7 +72,7 @@ class Api:
 
     def upload_url(self, photo: int, md5: str) -> str:
         """Where the bytes of this photo may be put, for a while. `md5` in hex."""
-        query = {"use_cache_upload": "false", "photo_id": photo, "content_md5": _base64(md5)}
+        query = {"use_cache_upload": "false", "photo_id": photo, "content_md5": in_base64(md5)}
         answer = self._send("GET", f"photos/upload_url?{urlencode(query)}")
         self._minded(answer)
         url = answer.json(dict).get("url")
@@ -86,13 +80,13 @@ class Api:
             raise Unreachable(f"{self._door.host} gave no address to upload to")
         return url
 
-    def _find(self, path: str) -> dict[str, Any] | None:
+    def _find(self, path: str, no: type[DeliveryError] = Unreachable) -> dict[str, Any] | None:
         answer = self._send("GET", path)
         if answer.kind == "application/json" and answer.status in {200, *_UNKNOWN}:
             content: dict[str, Any] = answer.json(dict, status=answer.status)
             if "id" not in content and isinstance(content.get("message"), str):
                 return None
-        self._minded(answer, Unreachable)
+        self._minded(answer, no)
         return _numbered(answer.json(dict), self._door.host)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -128,101 +122,29 @@ class Api:
             raise no(f"{self._door.host} says no ({answer.status}): {_message(answer)}")
 
 
-class Storage:
-    """The other half: bytes, at signed addresses of hosts that the service names. No address is ever in a text."""
-
-    def __init__(self, open_door: OpenDoor, *, must_be_safe: bool) -> None:
-        self._open_door = open_door
-        self._must_be_safe = must_be_safe
-        self._doors: dict[str, Door] = {}
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        """Let connections go."""
-        for door in self._doors.values():
-            door.close()
-
-    def put(self, url: str, piece: FilePiece, md5: str, *, is_regular: bool) -> Answer:
-        """PUT the bytes, once, and give what the storage answered."""
-        headers = {"Content-MD5": _base64(md5)}
-        if is_regular:
-            headers["X-Amz-Tagging"] = "job=photo&api=true"
-        door, path = self._at(url)
-        return door.send("PUT", path, piece, headers=headers)
-
-    def digest(self, url: str) -> str | None:
-        """The MD5 (hex) of what lies there, of which one byte is asked for; "" if it is not told; None: nothing."""
-        with self.fetched(url, 60.0, 2**20, {"Range": "bytes=0-0"}) as (answer, pieces):
-            if (
-                answer.status != 200
-            ):  # read to its end it keeps the connection; after 200 all of the image comes
-                sum(map(len, pieces))
-            if answer.status in {403, 404}:  # S3 says 403 where nothing is and lists may not be read
-                return None
-            if answer.status not in {200, 206}:
-                raise Unreachable(str(answer))
-            digest = confirmed_md5(answer)
-            if digest is None and answer.kind == "text/html":
-                raise Unreachable(f"{answer}: a captive portal?")
-            return digest or ""
-
-    @contextmanager
-    def fetched(
-        self, url: str, deadline: float, largest: int, headers: Mapping[str, str] | None = None
-    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
-        """GET what lies there, as `Door.fetch` does."""
-        door, path = self._at(url)
-        with door.fetch(path, headers=headers, deadline=deadline, largest=largest) as got:
-            yield got
-
-    def _at(self, url: str) -> tuple[Door, str]:
-        """The door to an address's host, and the way behind it."""
-        parts = urlsplit(url)
-        if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc:
-            raise Unreachable("the service gave an address that is none")
-        if self._must_be_safe and parts.scheme != "https":
-            raise Unreachable(f"the service gave an address at {parts.hostname} that is not https")
-        base = f"{parts.scheme}://{parts.netloc}"
-        with self._lock:
-            if base not in self._doors:
-                if len(self._doors) >= _MOST_DOORS:
-                    self._doors.pop(next(iter(self._doors)))
-                self._doors[base] = self._open_door(base)
-            return self._doors[base], url[len(base) :]
-
-
 def address_in(row: Mapping[str, Any] | None, what: str) -> str:
     """An address that a thing of the service's tells; "" if it tells none: before its time there may be other text."""
     told = (row or {}).get(what)
     return told if isinstance(told, str) and told.lower().startswith("http") else ""
 
 
-def confirmed_md5(answer: Answer) -> str | None:
-    """The MD5 of the bytes that the storage has, by its ETag; None if that is none.
-
-    S3's is one for what came in one part, unless it is encrypted with a key of KMS.
-    """
-    if answer.headers.get("x-amz-server-side-encryption", "").startswith("aws:kms"):
-        return None
-    match = _MD5.fullmatch(answer.headers.get("ETag", "").lower().replace("w/", "W/"))
-    return match[1] if match else None
-
-
-def _base64(md5: str) -> str:
-    return base64.b64encode(bytes.fromhex(md5)).decode()
-
-
-def _numbered(row: Any, host: str) -> dict[str, Any]:
-    """A thing of the service's: an object with a number of its own."""
-    if not isinstance(row, dict) or not isinstance(row.get("id"), int):
+def _numbered(row: dict[str, Any], host: str) -> dict[str, Any]:
+    """A thing of the service's: an object with a number of its own. Failed if the number is none."""
+    if "id" not in row:
         raise Unreachable(f"{host} answered with something that has no number")
+    if not _is_number(row["id"]):
+        raise Failed(f"{host} answered with a number that is none: {one_line(row['id'], 40)}")
     return row
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _message(answer: Answer) -> str:
     """The service's own words, on one line and not too many."""
     try:
-        text = json.loads(answer.body)["message"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        text = answer.json(dict, status=answer.status)["message"]
+    except (Unreachable, KeyError):
         text = "no reason given"
-    return " ".join(str(text).split())[:200]
+    return one_line(text)

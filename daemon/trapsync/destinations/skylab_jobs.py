@@ -283,7 +283,7 @@ class Jobs:
         row = self._api.job(job.id)
         if row is None:
             return True
-        return _state(row) in _HANDED_IN if job.fresh is None else _state(row) != job.fresh
+        return state_of(row) in _HANDED_IN if job.fresh is None else state_of(row) != job.fresh
 
 
 def _in_flight(job: Job, name: str) -> str:
@@ -291,7 +291,8 @@ def _in_flight(job: Job, name: str) -> str:
     return f"photo:{job.name}:{name}"
 
 
-def _state(row: Mapping[str, Any]) -> str | None:
+def state_of(row: Mapping[str, Any]) -> str | None:
+    """The state that the service gives a job, if it gives one."""
     state = row.get("state")
     return state if isinstance(state, str) else None
 
@@ -299,4 +300,4 @@ def _state(row: Mapping[str, Any]) -> str | None:
 def _job(name: str, row: Mapping[str, Any], span: Span, stage: Stage) -> Job:
     # All types but one are made in the vendor's own application.
     is_regular = row.get("type", "regular") == "regular"
-    return Job(name, row["id"], is_regular, stage, _state(row), span.since, span.until)
+    return Job(name, row["id"], is_regular, stage, state_of(row), span.since, span.until)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from trapsync import durable, failpoint
 from trapsync.destinations import Tools
-from trapsync.destinations.skylab_api import Api, Storage, address_in, confirmed_md5
-from trapsync.destinations.skylab_jobs import FINISHED, UNDER_WAY, Job
+from trapsync.destinations.skylab_api import Api, address_in
+from trapsync.destinations.skylab_jobs import FINISHED, UNDER_WAY, Job, state_of
 from trapsync.destinations.skylab_rules import result_place
+from trapsync.destinations.storage import Storage, confirmed_md5
 from trapsync.errors import StorageError, TrapsyncError
 from trapsync.http import Answer
 
@@ -44,9 +45,9 @@ class Results:
         if row is None:
             log.warning("the job %s is gone: its results are not to be had any more", job.name)
             return True
-        if row.get("state") in UNDER_WAY:
+        if state_of(row) in UNDER_WAY:
             return False
-        is_finished = row.get("state") in FINISHED or row.get("processed") is True
+        is_finished = state_of(row) in FINISHED or row.get("processed") is True
         missing = self._fetch_all(job, is_finished=is_finished)
         if not missing:
             log.info("all results of the job %s are in %s", job.name, self._folder)

@@ -7,11 +7,10 @@ which image it is. So: look at the image before it is sent, ask before sending, 
 after anything but an exact echo of name and digest ask again.
 """
 
-import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,49 +18,32 @@ from trapsync import failpoint
 from trapsync.body import FilePiece, Pieces, multipart, opened
 from trapsync.clock import Clock, iso
 from trapsync.destinations import Alone, Finding, Receipt, Tools, server, settled
+from trapsync.destinations.stickypi_api import Api, Key, Row, Rows, Settings, md5_of, open_door
+from trapsync.destinations.storage import Storage, confirmed_md5
 from trapsync.errors import (
     DeliveryError,
     Failed,
     Held,
+    NotThere,
     Refused,
     SettingsError,
     TrapsyncError,
     Unauthorised,
     Unreachable,
+    one_line,
 )
-from trapsync.http import Answer, Door
-from trapsync.image import Image
-from trapsync.quantities import Duration
-from trapsync.settings import read_secret, require_address, within
+from trapsync.http import Answer
+from trapsync.image import Image, TrapName, parse_name
 from trapsync.stickypi_rules import FIRST_DAY, problem
 
-_TOKEN_LIFE = 86400.0 - 1800.0
+__all__ = ["Settings", "StickyPi", "connect"]
+
 # How long "it is not there" is believed before an upload; nobody else sends under this trap's name.
 _ABSENCE_LIFE = 3600.0
 _CLOCK_TOLERANCE = 60.0
-_DATE_FORMS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S")
-_OLD_FORM = _DATE_FORMS[1]  # what servers of branch main write, and all that they read
 
-Key = tuple[str, datetime]
-
-
-class Settings(server.Settings, frozen=True, kw_only=True):
-    """[destinations.NAME] with kind = "stickypi"."""
-
-    url: str
-    username: str
-    password_file: Path
-    ca_file: Path | None = None
-    patience: Duration = Duration(120)
-
-    def __post_init__(self) -> None:
-        """Check what a type cannot say."""
-        super().__post_init__()
-        example = "https://api.example.org"
-        require_address("url", self.url, example, instead="username and password_file")
-        if ":" in self.username or not self.username:
-            raise ValueError("username: must not be empty, and holds no colon")
-        within(self, patience=(0.1, 3600))
+# Notes: the images whose stored bytes were found not to be what the server's row says. Their rows are no proof.
+_DOUBT = "doubt:"
 
 
 def connect(name: str, settings: Settings, tools: Tools) -> "StickyPi":
@@ -81,78 +63,119 @@ class StickyPi(Alone):
         self.name = name
         self.settings = settings
         self._clock = tools.clock
-        self.identity = f"stickypi {settings.url} as {settings.username}"
-        self._door = server.door(
-            settings.url, settings, tools, patience=settings.patience, authorities=settings.ca_file
+        self._notebook = tools.notebook
+        self.identity = server.identity("stickypi", settings.url, f"as {settings.username}")
+        self._api = Api(settings, tools)
+        self._storage = Storage(
+            partial(open_door, settings=settings, tools=tools),
+            must_be_safe=settings.url.lower().startswith("https:"),
         )
-        self._tokens = _Tokens(self._door, settings, tools.clock)
         self._absences = _Absences(tools.clock)
-        # How this server writes dates; None until the first that is seen.
-        self._date_form: str | None = None
 
     def close(self) -> None:
         """Let connections go."""
-        self._door.close()
+        self._api.close()
+        self._storage.close()
 
     # --- Asking -----------------------------------------------------------------------------------------
 
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask for all of them in one request; those that the server could never hold are not asked for."""
-        by_key: dict[Key, list[Image]] = {}
-        for image in images:
-            if (key := _key(image)) and key[1] >= FIRST_DAY:
-                by_key.setdefault(key, []).append(image)
-        if not by_key:  # an empty list would be answered with 500
-            return {}
+        by_key = _by_key(images, {})
+        there = self._api.rows(list(by_key))
         found: dict[int, Receipt | Exception] = {}
-        for row in self._rows(list(by_key)):
-            for image in by_key.get(self._row_key(row), ()):
-                if not isinstance(found.get(image.id), Receipt):
-                    found[image.id] = _compare(image, row)
-        self._absences.note(key for key, some in by_key.items() if not any(i.id in found for i in some))
+        for key, some in by_key.items():
+            if key in there.by_key:
+                found |= {image.id: _compare(image, key, there.row(key, image.md5)) for image in some}
+            elif there.is_all:
+                self._absences.note([key])
+            elif len(by_key) == 1:
+                # Whose row it is that cannot be read shows when an image is asked for alone, before it is sent.
+                found |= {image.id: self._unreadable() for image in some}
+        found.update(self._looked_at([one for one in images if isinstance(found.get(one.id), Receipt)]))
         return found
+
+    def _looked_at(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        """Of those whose stored bytes once were not what their rows say, what is stored now."""
+        doubtful = set(self._notebook.keys(_DOUBT)) if images else set()
+        some = [image for image in images if f"{_DOUBT}{image.trap_name}" in doubtful]
+        return self.confirm(some, {}, by_bytes=True) if some else {}
+
+    def confirm(
+        self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+    ) -> Mapping[int, Receipt | Exception]:
+        """The server's rows; with `by_bytes` also one byte of each stored object, for rows can outlive objects.
+
+        A Failed says that nothing is known of its image.
+        """
+        by_key = _by_key(images, at)
+        what = "image" if by_bytes else "metadata"
+        there = self._api.rows(list(by_key), what)
+        found: dict[int, Receipt | Exception] = {}
+        for key, some in by_key.items():
+            for image in some:
+                try:
+                    answer = self._confirmed(image, key, there, what)
+                except Failed as error:
+                    answer = error
+                if answer is not None:
+                    found[image.id] = answer
+        return found
+
+    def _confirmed(self, image: Image, key: Key, there: Rows, what: str) -> Receipt | Exception | None:
+        if key not in there.by_key and not there.is_all:
+            there = self._api.rows([key], what)  # the row that cannot be read may be this one's
+            if key not in there.by_key and not there.is_all:
+                raise self._unreadable()
+        if key not in there.by_key:
+            return None
+        row = there.row(key, image.md5)
+        answer = _compare(image, key, row)
+        if what == "image" and isinstance(answer, Receipt):
+            return self._stored(image, answer, row.get("url"))
+        return answer
+
+    def _stored(self, image: Image, by_row: Receipt, url: object) -> Receipt | Refused:
+        """What the storage says of the object itself. Raises Failed where it cannot be asked about this one.
+
+        S3 tells the MD5 of an object that came in one part and is not encrypted with a key of KMS. Where it
+        tells none, that the object is there and what the row says is all that can be had. An object that is
+        gone is refused too: as long as its row is there, the server takes no other.
+        """
+        if fault := self._storage.fault(url):
+            raise Failed(f"its stored bytes cannot be asked for: {fault}")
+        answer = self._storage.look(str(url))
+        if answer.status not in {200, 206, 404}:  # 403: nothing is there, or the address is not taken
+            raise Failed(f"its stored bytes cannot be asked for: {answer}")
+        stored = confirmed_md5(answer) or image.md5
+        if answer.status != 404 and stored == image.md5:
+            self._notebook.forget(f"{_DOUBT}{image.trap_name}")
+            return by_row
+        self._notebook.put(f"{_DOUBT}{image.trap_name}", 1)
+        if answer.status != 404:
+            return _refused(image, stored)
+        return Refused(
+            f"{self._api.host} has a row of it, and its stored bytes are gone (404): an admin of the server can "
+            f"delete the row, then retry"
+        )
 
     def address(self, image: Image, _detail: Mapping[str, Any]) -> str | None:
         """The presigned address of its bytes, asked for anew each time: it is good for seven days."""
         key = _key(image)
-        for row in self._rows([key], "image") if key else ():
-            url = row.get("url")
-            if self._row_key(row) == key and row.get("md5") == image.md5 and isinstance(url, str) and url:
-                return url
-        return None
+        if key is None:
+            return None
+        there = self._api.rows([key], "image")
+        if key not in there.by_key:
+            if there.is_all:
+                raise NotThere(f"{self._api.host} does not hold {image.name}")
+            return None
+        row = there.row(key, image.md5)
+        if isinstance(conflict := _compare(image, key, row), Refused):
+            raise NotThere(str(conflict))
+        return None if self._storage.fault(row.get("url")) else str(row["url"])
 
-    def _rows(self, keys: Sequence[Key], what: str = "metadata") -> list[dict[str, Any]]:
-        """The server's rows of these keys; `what` = "image" with addresses.
-
-        A server of branch main knows only its own form of dates and finds nothing by the newer one, which
-        branch develop prefers. As long as no date of this server has been seen, each key is spelt both
-        ways in the one request; should a server choke on the newer spelling, the older one is asked alone.
-        """
-        forms = [[self._date_form]] if self._date_form else [[_DATE_FORMS[0], _OLD_FORM], [_OLD_FORM]]
-        for spellings in forms:
-            answer = self._lookup(keys, spellings, what)
-            if answer.status != 500:
-                break
-        rows: list[dict[str, Any]] = answer.json(list)
-        return rows
-
-    def _lookup(self, keys: Sequence[Key], forms: Sequence[str], what: str = "metadata") -> Answer:
-        asked = [
-            {"device": device, "datetime": taken.strftime(form)} for device, taken in keys for form in forms
-        ]
-        body = json.dumps(asked).encode()
-        return self._authorised(f"/get_images/{what}", lambda: (Pieces(body), "application/json"))
-
-    def _row_key(self, row: object) -> Key:
-        """The key of one row of an answer; its date tells how this server writes them."""
-        try:
-            device, text = row["device"].lower(), row["datetime"]  # type: ignore[index]
-            taken, self._date_form = _parse_date(text)
-        except (TypeError, KeyError, AttributeError, ValueError):
-            raise Unreachable(
-                f"{self._door.host} answered with rows that are not a Sticky Pi server's"
-            ) from None
-        return device, taken
+    def _unreadable(self) -> Failed:
+        return Failed(f"{self._api.host} has a row of it that cannot be read")
 
     # --- Sending ----------------------------------------------------------------------------------------
 
@@ -182,27 +205,28 @@ class StickyPi(Alone):
 
             def form() -> tuple[Pieces, str]:
                 name = str(image.trap_name)
-                content = FilePiece(file, image.size)
+                content = FilePiece(file, image.size, image.md5)
                 digest = image.md5.encode()
                 return multipart((name, name, "image/jpeg", content), (f"{name}.md5", "", "", digest))
 
-            return self._authorised("/_put_new_images", form)
+            return self._api.upload(form)
 
     def _judge(self, image: Image, answer: Answer) -> Receipt:
         if answer.status == 413:
             raise Refused(
-                f"{self._door.host} takes no image of {image.size} bytes (413); "
+                f"{self._api.host} takes no image of {image.size} bytes (413); "
                 f"let its owner raise the limit (nginx: client_max_body_size), then retry"
             )
         if answer.status == 500:
-            return self._settle(image, Failed(f"{self._door.host} did not take it (500, no reason given)"))
+            return self._settle(image, Failed(f"{self._api.host} did not take it (500, no reason given)"))
         try:
             rows = answer.json(list)
-            if len(rows) == 1 and self._row_key(rows[0]) == _key(image):
+            if len(rows) == 1 and self._api.key_of(rows[0]) == _key(image):
                 if rows[0].get("md5") == image.md5:
-                    return Receipt(f"md5:{image.md5}")
-                raise Unreachable(f"{self._door.host} confirmed another digest: {rows[0].get('md5')}")
-            raise Unreachable(f"{self._door.host} answered 200 without confirming the image")
+                    return Receipt(f"md5:{image.md5}", at=str(image.trap_name))
+                told = one_line(rows[0].get("md5"), 40)
+                raise Unreachable(f"{self._api.host} confirmed another digest: {told}")
+            raise Unreachable(f"{self._api.host} answered 200 without confirming the image")
         except Unreachable as unconfirmed:
             return self._settle(image, unconfirmed)
 
@@ -223,32 +247,14 @@ class StickyPi(Alone):
             raise outcome
         return outcome
 
-    def _authorised(self, path: str, make_body: Callable[[], tuple[Pieces, str]]) -> Answer:
-        """POST with a token, and once more with a new one if the server no longer takes it."""
-        for attempt in (1, 2):
-            token = self._tokens.get()
-            body, kind = make_body()
-            answer = self._door.post(path, body, kind=kind, auth=(token, ""))
-            if answer.status == 403:
-                raise Unauthorised(
-                    f"{self._door.host} does not let {self.settings.username!r} do this (403): "
-                    f"is the account read-only?"
-                )
-            if answer.status != 401:
-                return answer
-            self._tokens.drop(token)
-            if attempt == 2:
-                break
-        raise Unauthorised(f"{self._door.host} refuses even a new token of {self.settings.username!r} (401)")
-
     # --- The doctor -------------------------------------------------------------------------------------
 
     def check(self) -> list[Finding]:
         """Whether the account is let in and may read, and whether our clock agrees with the server's."""
         nobody: Key = ("00000000", FIRST_DAY)
         try:
-            answer = self._tokens.fetch()
-            self._lookup([nobody], self._date_form or _DATE_FORMS[0]).json(list)
+            answer = self._api.log_in()
+            self._api.rows([nobody])
         except TrapsyncError as error:
             return [Finding("failing", self.name, str(error))]
         text = (
@@ -268,64 +274,6 @@ class StickyPi(Alone):
         return Finding(
             "warning", self.name, f"our clock is {amount} {side} the server's; set it (timedatectl)"
         )
-
-
-@dataclass(slots=True)
-class _Token:
-    text: str
-    ends: float
-
-
-class _Tokens:
-    """The token of one account: fetched once for all threads, its life counted on the monotonic clock.
-
-    The answer also says when it expires, but on the server's clock, and ours may be years off.
-    """
-
-    def __init__(self, door: Door, settings: Settings, clock: Clock) -> None:
-        self._door = door
-        self._settings = settings
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._token: _Token | None = None
-
-    def get(self) -> str:
-        """A token that should still be good."""
-        with self._lock:
-            if self._token is None or self._clock.monotonic() >= self._token.ends:
-                self._fetch()
-            assert self._token is not None
-            return self._token.text
-
-    def drop(self, text: str) -> None:
-        """The server refused this token; another thread may have fetched a newer one meanwhile."""
-        with self._lock:
-            if self._token and self._token.text == text:
-                self._token = None
-
-    def fetch(self) -> Answer:
-        """Fetch a new one, whatever there is, and give the server's answer."""
-        with self._lock:
-            return self._fetch()
-
-    def _fetch(self) -> Answer:
-        try:
-            password = read_secret(self._settings.password_file, "password_file")
-        except SettingsError as error:
-            # The owner can mend this while we run, so it is no reason to stop the trap.
-            raise Unauthorised(str(error)) from None
-        received = self._clock.monotonic()
-        answer = self._door.post("/get_token", auth=(self._settings.username, password))
-        if answer.status in {401, 403}:
-            raise Unauthorised(
-                f"{self._door.host} does not know {self._settings.username!r} with this password "
-                f"({answer.status}); look at username and {self._settings.password_file}"
-            )
-        text = answer.json(dict).get("token")
-        if not isinstance(text, str) or not text:
-            raise Unreachable(f"{self._door.host} answered /get_token without a token")
-        self._token = _Token(text, received + _TOKEN_LIFE)
-        return answer
 
 
 class _Absences:
@@ -357,20 +305,26 @@ def _key(image: Image) -> Key | None:
     return (name.device, name.taken) if name else None
 
 
-def _parse_date(text: str) -> tuple[datetime, str]:
-    """The moment and the form that it is written in; ValueError for any other."""
-    for form in _DATE_FORMS:
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC), form
-        except ValueError:
-            continue
-    raise ValueError(text)
+def _by_key(images: Sequence[Image], at: Mapping[int, str]) -> dict[Key, list[Image]]:
+    """The images by the key that each has there, without those that the server could never hold."""
+    by_key: dict[Key, list[Image]] = {}
+    for image in images:
+        name = parse_name(at.get(image.id, "")) or image.trap_name
+        if name and name.taken >= FIRST_DAY:
+            by_key.setdefault((name.device, name.taken), []).append(image)
+    return by_key
 
 
-def _compare(image: Image, row: dict[str, Any]) -> Receipt | Refused:
-    if str(row.get("md5")).lower() == image.md5:
-        return Receipt(f"md5:{image.md5}", {"id": row["id"]} if row.get("id") is not None else {})
+def _compare(image: Image, key: Key, row: Row) -> Receipt | Refused:
+    if md5_of(row) != image.md5:
+        return _refused(image, row.get("md5"))
+    at = str(TrapName(*key))
+    number = row.get("id")
+    return Receipt(f"md5:{image.md5}", {"id": number} if isinstance(number, int | str) else {}, at=at)
+
+
+def _refused(image: Image, md5: object) -> Refused:
     return Refused(
-        f"another image is there under this name (md5 {row.get('md5')}, ours {image.md5}): both are kept; "
+        f"another image is there under this name (md5 {one_line(md5, 40)}, ours {image.md5}): both are kept; "
         f"an admin of the server can delete its one, then retry"
     )

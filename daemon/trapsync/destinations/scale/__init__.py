@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from trapsync import failpoint
-from trapsync.destinations import Alone, Finding, Receipt, Tools, settled
+from trapsync.destinations import Alone, Finding, Receipt, Tools, server, settled
 from trapsync.destinations.scale.batches import Batches
 from trapsync.destinations.scale.files import Files
 from trapsync.destinations.scale.results import Results
 from trapsync.destinations.scale.settings import Settings
 from trapsync.destinations.scale.wire import Declined, Wire
-from trapsync.errors import DeliveryError, Refused, TrapsyncError, Unauthorised, Unreachable
+from trapsync.errors import (
+    DeliveryError,
+    Failed,
+    Refused,
+    TrapsyncError,
+    Unauthorised,
+    Unreachable,
+    one_line,
+)
 from trapsync.image import Image, TrapName
 
 __all__ = ["Scale", "Settings", "connect"]
@@ -41,7 +49,7 @@ class Scale(Alone):
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
         self.settings = settings
-        self.identity = f"scale {settings.url}, project {settings.project}"
+        self.identity = server.identity("scale", settings.url, f"project {settings.project}")
         self._tools = tools
         self._wire = Wire(settings, tools)
         self._prefix = settings.prefix or settings.project
@@ -70,26 +78,33 @@ class Scale(Alone):
         for page in self._wire.tasks(unique_id=list(asked)):
             for task in page:
                 same = asked.get(str(task.get("unique_id")), [])
-                found |= {image.id: self._compare(image, task) for image in same}
+                found |= {image.id: self._judged(image, task) for image in same}
         self._absent |= {key for key, some in asked.items() if not any(i.id in found for i in some)}
         return found
+
+    def _judged(self, image: Image, task: Mapping[str, Any]) -> Receipt | Exception:
+        try:
+            return self._compare(image, task)
+        except (Failed, Refused) as error:  # what it makes of this task is no word about the others
+            return error
 
     def _compare(self, image: Image, task: Mapping[str, Any]) -> Receipt | Refused:
         """Whether a task that has this image's unique id is this image's."""
         project = task.get("project") or self.settings.project
         if project != self.settings.project:
             return Refused(
-                f"it has a task in another project ({project!r}), and one in an account is all that it can "
+                f"it has a task in another project ({one_line(project)!r}), and one in an account is all that it can "
                 f"have under this name; give this destination a `prefix` of its own, then retry"
             )
-        theirs = (task.get("metadata") or {}).get("sha256", image.sha256)
+        about = task.get("metadata")
+        theirs = about.get("sha256", image.sha256) if isinstance(about, dict) else image.sha256
         if theirs != image.sha256:
             return Refused(
-                f"another image has a task under this name (sha256 {str(theirs)[:16]}…): both are kept; "
+                f"another image has a task under this name (sha256 {one_line(theirs, 17)}): both are kept; "
                 f"clear the unique id of its task in Scale, then retry"
             )
         self._results.adopt(image, task)
-        return _receipt(image, task)
+        return _receipt(image, str(task["unique_id"]), task)
 
     def _unique_id(self, name: TrapName) -> str:
         """`<prefix>:<device>.<datetime>`: the name of its file, without the ending."""
@@ -137,13 +152,12 @@ class Scale(Alone):
         }
         try:
             task = self._wire.create_task(wanted)
-            if (
-                task is not None
-                and task.get("unique_id") == unique_id
-                and isinstance(task.get("task_id"), str)
-            ):
-                return _receipt(image, {"batch": batch, **task})
-            doubt: DeliveryError = Unreachable("Scale answered without confirming the task")
+            if task is None:  # and if it is not found either, that is this image's trouble only
+                doubt: DeliveryError = Failed("Scale has a task of its unique id (409), and does not show it")
+            elif task.get("unique_id") == unique_id and isinstance(task.get("task_id"), str):
+                return _receipt(image, unique_id, {"batch": batch, **task})
+            else:
+                doubt = Unreachable("Scale answered without confirming the task")
         except (Unauthorised, Refused):
             raise
         except DeliveryError as error:  # it may have been made all the same
@@ -195,8 +209,9 @@ class Scale(Alone):
         return [self._project_finding(project), self._mode_finding(key), *self._way_findings()]
 
     def _project_finding(self, project: Mapping[str, Any]) -> Finding:
-        if project.get("type") not in {"imageannotation", None}:
-            text = f"the project {self.settings.project!r} is for {project['type']}; it must be for image annotation"
+        if project.get("type") not in ("imageannotation", None):
+            kind = one_line(project["type"], 40)
+            text = f"the project {self.settings.project!r} is for {kind}; it must be for image annotation"
             return Finding("failing", self.name, text)
         return Finding("ok", self.name, f"Scale knows the key and the project {self.settings.project!r}")
 
@@ -216,5 +231,7 @@ class Scale(Alone):
             yield Finding("ok", self.name, text)
 
 
-def _receipt(image: Image, task: Mapping[str, Any]) -> Receipt:
-    return Receipt(f"echo:{image.sha256}", {"task": task["task_id"], "batch": task.get("batch")})
+def _receipt(image: Image, unique_id: str, task: Mapping[str, Any]) -> Receipt:
+    batch = task.get("batch")
+    detail = {"task": task["task_id"], "batch": batch if isinstance(batch, str) else None}
+    return Receipt(f"echo:{image.sha256}", detail, at=unique_id)

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from trapsync import failpoint
 from trapsync.destinations import Tools
 from trapsync.destinations.scale.wire import Wire
-from trapsync.errors import Unauthorised, Unreachable
+from trapsync.errors import Unauthorised, Unreachable, one_line
 from trapsync.nights import Night, night_of
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,9 @@ class Batches:
             if batch is None or batch.get("name") != name:
                 raise Unreachable(f"Scale answered without confirming the batch {name!r}")
             if batch.get("project") != self._wire.project:
+                theirs = one_line(batch.get("project"), 60)
                 raise Unauthorised(
-                    f"the batch {name!r} is of another project ({batch.get('project')!r}); "
+                    f"the batch {name!r} is of another project ({theirs!r}); "
                     f"give this destination a `prefix` of its own"
                 )
             if batch.get("status") == _STAGED:

@@ -13,7 +13,7 @@ from trapsync.body import FilePiece, opened
 from trapsync.destinations import Tools
 from trapsync.destinations.scale.settings import Settings
 from trapsync.destinations.scale.wire import Declined, Wire
-from trapsync.errors import Held, Unreachable
+from trapsync.errors import Held, NotThere, Unreachable, one_line
 from trapsync.image import Image
 
 
@@ -35,7 +35,10 @@ class Files:
         noted = self._noted(unique_id)
         if "url" in noted:
             return str(noted["url"])
-        address = self._tools.address(image)
+        try:
+            address = self._tools.address(image)
+        except NotThere as gone:  # it goes there first, once more
+            raise Held(str(gone)) from None
         if address is not None:
             return self._imported(image, path, address, unique_id)
         if not self._settings.may_upload:
@@ -78,7 +81,9 @@ class Files:
             raise Unreachable("Scale answered without confirming the file")
         if file.get("size") != image.size:
             self._note(unique_id, number + 1)
-            raise Declined(f"Scale has a file of {file.get('size')} bytes; the image has {image.size}")
+            raise Declined(
+                f"Scale has a file of {one_line(file.get('size'), 20)} bytes; the image has {image.size}"
+            )
         self._note(unique_id, number, url=url)
         return url
 

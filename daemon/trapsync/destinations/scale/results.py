@@ -7,7 +7,7 @@ from typing import Any
 
 from trapsync import failpoint
 from trapsync.destinations import Tools
-from trapsync.destinations.scale.wire import Wire, one_line
+from trapsync.destinations.scale.wire import Wire, said
 from trapsync.image import Image
 from trapsync.labels import Label
 
@@ -15,6 +15,7 @@ _KEY = "results"
 # A task may show up in a list some time after the moment under which it is listed.
 _OVERLAP = timedelta(minutes=10)
 _NEXT = timedelta(milliseconds=1)
+_FIRST_YEAR, _LAST_YEAR = 2016, 9000
 
 
 class Results:
@@ -34,7 +35,8 @@ class Results:
         """
         if self._tools.labels.has(image.id, task["task_id"]):
             return
-        if self.tag not in (task.get("tags") or ()):
+        tags = task.get("tags")
+        if not isinstance(tags, list) or self.tag not in tags:
             self._wire.tag(task["task_id"], self.tag)
         if changed := _changed(task):
             with self._lock:
@@ -85,7 +87,7 @@ def _label(task: Mapping[str, Any]) -> Label | None:
         case "canceled":
             return Label(task["task_id"], "error", reason="the task was cancelled at Scale")
         case "error":
-            reason = one_line(str(response.get("error") or task.get("error") or ""))
+            reason = said(response.get("error") or task.get("error") or "")
             return Label(task["task_id"], "error", reason=reason or "no reason given")
     return None
 
@@ -95,9 +97,10 @@ def _changed(task: Mapping[str, Any]) -> datetime | None:
 
 
 def _moment(text: object) -> datetime | None:
-    """A moment as Scale writes it, in UTC; None for anything else."""
+    """A moment as Scale writes it, in UTC; None for anything else, and for years in which there was no Scale."""
     try:
         moment = datetime.fromisoformat(str(text))
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment if _FIRST_YEAR <= moment.year <= _LAST_YEAR else None

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from trapsync.body import FilePiece, Pieces, multipart
 from trapsync.destinations import Tools, server
 from trapsync.destinations.scale.settings import Settings
-from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable
+from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable, one_line
 from trapsync.http import Answer
 from trapsync.image import Image
 from trapsync.settings import read_secret
@@ -77,20 +77,23 @@ class Wire:
 
     def tag(self, task: str, *tags: str) -> None:
         """Add tags to a task; those that it has are ignored."""
-        self._told(self._ask("PUT", f"/task/{_quoted(task)}/tags", list(tags)))
+        self._exact(self._ask("PUT", f"/task/{_quoted(task)}/tags", list(tags)), "a tag of the task")
 
     def tasks(self, **which: Any) -> Iterator[list[dict[str, Any]]]:
-        """The tasks that match, page by page; a list among the values is any of these."""
+        """The tasks that match, page by page; a list among the values is any of these.
+
+        What has no id that could be asked for is left out.
+        """
         token: str | None = None
         for _ in range(_PAGES):
             query = {**which, "limit": _PAGE, **({"next_token": token} if token else {})}
             page = self._told(self._ask("GET", f"/tasks?{urlencode(query, doseq=True)}"))
             docs = page.get("docs")
-            if not isinstance(docs, list) or not all(_is_task(doc) for doc in docs):
+            if not isinstance(docs, list) or (docs and not any(map(_is_like_a_task, docs))):
                 raise Unreachable(f"{self._door.host} answered with a list that is not one of tasks")
-            yield docs
+            yield [doc for doc in docs if _is_task(doc)]
             token = page.get("next_token")
-            if not token or not docs:
+            if not docs or not isinstance(token, str) or not token:
                 return
 
     # --- Batches and projects ---------------------------------------------------------------------------
@@ -183,14 +186,17 @@ class Wire:
         return row
 
 
-def one_line(text: str) -> str:
+def said(text: object) -> str:
     """A text of Scale's for our log: one line, short, and without addresses, which may be secrets."""
-    line = " ".join(_ADDRESS.sub("...", text).split())[:200]
-    return line if line.isprintable() else ""
+    return one_line(_ADDRESS.sub("...", str(text)))
 
 
 def _is_task(doc: object) -> bool:
     return isinstance(doc, dict) and isinstance(doc.get("task_id"), str)
+
+
+def _is_like_a_task(doc: object) -> bool:
+    return isinstance(doc, dict) and "task_id" in doc
 
 
 def _quoted(name: str) -> str:
@@ -200,7 +206,7 @@ def _quoted(name: str) -> str:
 def _reason(answer: Answer) -> str:
     """What the answer gives as its reason."""
     try:
-        text = one_line(str(json.loads(answer.body)["error"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
+        text = said(answer.json(dict, status=answer.status)["error"])
+    except (Unreachable, KeyError):
         return ""
     return f": {text}" if text else ""
