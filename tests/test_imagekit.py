@@ -16,7 +16,7 @@ import canary
 import drawn
 import killed
 import trap_bench as bench
-from conformance import Card, OverHttp, tools
+from conformance import STRANGE_PATHS, Card, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Reply
 from imagekit_stub import ImageKit as Stub
@@ -324,6 +324,19 @@ def test_a_small_copy_is_confirmed_after_it_left_the_card_and_after_what_changed
         copy.unlink()
     for what in ("thumbnail", "original"):
         assert isinstance(site.connect(what=what).confirm([image], at)[image.id], Receipt)
+
+
+def test_a_strange_image_without_a_small_copy_costs_the_others_nothing(site: Account, card: Card) -> None:
+    image = card.image()
+    for copy in thumbnail_paths(site.copies, image.place):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(drawn.plain(64, 48))
+    gallery = site.connect(what="thumbnail")
+    gallery.deliver(image, card.path(image))
+    strange = [replace(image, id=100 + number, path=path) for number, path in enumerate(STRANGE_PATHS)]
+    known = gallery.known([*strange, image])
+    assert isinstance(known[image.id], Receipt)
+    assert all(isinstance(known[one.id], Refused | Held) for one in strange)
 
 
 def test_a_path_that_is_too_long_to_be_asked_for_is_refused_and_sent_nowhere(

@@ -388,6 +388,7 @@ def test_names_there_tell_image_and_bytes(card: Card) -> None:
     assert result_place(photo_name(image)) == "0a1b2c3d/2026-06-21/0a1b2c3d.2026-06-21_20-19-15"
     assert result_place("../../etc/passwd.jpg") == "foreign/_.._etc_passwd"
     assert result_place("....jpg") == "foreign/image"
+    assert len(result_place("x" * 10**6)) < 255
 
 
 def test_images_of_other_programs_go_to_the_night_of_their_file_and_keep_apart(

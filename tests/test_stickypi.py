@@ -288,20 +288,20 @@ def test_a_server_that_stored_other_bytes_than_it_was_sent_is_a_conflict(
     site.front.assert_injected()
 
 
-@pytest.mark.parametrize("other", [{"device": "ffffffff"}, {"datetime": "2026-06-21T20:19:16Z"}])
-def test_an_echo_of_another_image_is_no_receipt(
-    site: Server, server: StickyPi, card: Card, other: dict[str, str]
+@pytest.mark.parametrize(
+    "wrong",
+    [{"device": "ffffffff"}, {"datetime": "2026-06-21T20:19:16Z"}, {"md5": "0" * 32}, {"device": None}],
+)
+def test_an_echo_that_is_not_of_this_image_confirms_nothing(
+    site: Server, server: StickyPi, card: Card, wrong: dict[str, Any]
 ) -> None:
     image = card.image()
-    server.known([image])
-    row = {"id": 1, "device": drawn.DEVICE, "datetime": "2026-06-21T20:19:15Z", "md5": image.md5} | other
+    row = {"id": None, "device": drawn.DEVICE, "datetime": "2026-06-21T20:19:15Z", "md5": image.md5, **wrong}
     backend = site.front.backend
-
-    def confuse(path: str, headers: Any, body: bytes) -> Any:
-        return (200, JSON, json.dumps([row]).encode()) if path == PUT else backend(path, headers, body)
-
-    site.front.backend = confuse
-    with pytest.raises(Unreachable):
+    site.front.backend = lambda path, *more: (
+        (200, JSON, json.dumps([row]).encode()) if path == PUT else backend(path, *more)
+    )
+    with pytest.raises(Unreachable, match="confirm"):
         server.deliver(image, card.path(image))
     assert site.stored() == {}
 

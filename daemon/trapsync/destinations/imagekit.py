@@ -100,10 +100,10 @@ class ImageKit(Alone):
         asked: list[tuple[Image, PurePosixPath]] = []
         for image in images:
             path = self.path_of(image)
-            if self.settings.what == "thumbnail" and not self._copy(image).is_file():
-                found[image.id] = self._without_copy(image)  # no question is spent on it
-            elif len(str(path)) > _LONGEST_PATH:
+            if len(str(path)) > _LONGEST_PATH:
                 found[image.id] = self._too_long(path)
+            elif self.settings.what == "thumbnail" and not self._has_copy(image):
+                found[image.id] = self._without_copy(image)  # no question is spent on it
             else:
                 asked.append((image, path))
         return found | self._found(asked)
@@ -207,6 +207,12 @@ class ImageKit(Alone):
         if content.startswith(b"\xff\xd8") and content.endswith(b"\xff\xd9"):
             return content
         raise self._without_copy(image)
+
+    def _has_copy(self, image: Image) -> bool:
+        try:
+            return self._copy(image).is_file()
+        except OSError:  # its name is too long for any
+            return False
 
     def _copy(self, image: Image) -> Path:
         return thumbnail_paths(self._tools.thumbnails, image.place)[0]

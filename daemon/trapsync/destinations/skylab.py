@@ -82,7 +82,7 @@ class Skylab(Alone):
         self.identity = server.identity("skylab", settings.url)
         self._tools = tools
         self._door = self._open(settings.url)
-        self._storage = Storage(self._open, must_be_safe=settings.url.startswith("https:"))
+        self._storage = Storage(self._open, must_be_safe=settings.url.lower().startswith("https:"))
         self._api = Api(self._door, lambda: read_secret(settings.key_file, "key_file"))
         self._jobs = Jobs(self._api, settings.profile, settings.deployment, tools)
         self._results = Results(self._api, self._storage, tools)

@@ -59,7 +59,7 @@ def is_rival(name: str, image: Image) -> bool:
 
 def result_place(photo: str) -> str:
     """Where the result of a photo belongs, without its suffix: as its image, where that is a trap's."""
-    stem = PurePosixPath(_NO_NAME.sub("_", photo)).stem
+    stem = PurePosixPath(_NO_NAME.sub("_", photo[:200])).stem
     name = parse_name(f"{stem.rpartition('.')[0]}.jpg")
     return (
         f"{name.folder}/{str(name).removesuffix('.jpg')}" if name else f"foreign/{stem.strip('.') or 'image'}"

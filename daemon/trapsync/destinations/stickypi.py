@@ -147,11 +147,12 @@ class StickyPi(Alone):
         answer = self._storage.look(str(url))
         if answer.status not in {200, 206, 404}:  # 403: nothing is there, or the address is not taken
             raise Failed(f"its stored bytes cannot be asked for: {answer}")
-        stored = confirmed_md5(answer) or image.md5
+        stored, doubt = confirmed_md5(answer) or image.md5, f"{_DOUBT}{image.trap_name}"
         if answer.status != 404 and stored == image.md5:
-            self._notebook.forget(f"{_DOUBT}{image.trap_name}")
+            if self._notebook.get(doubt):
+                self._notebook.forget(doubt)
             return by_row
-        self._notebook.put(f"{_DOUBT}{image.trap_name}", 1)
+        self._notebook.put(doubt, 1)
         if answer.status != 404:
             return _refused(image, stored)
         return Refused(
