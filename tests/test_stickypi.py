@@ -560,6 +560,13 @@ def test_an_address_that_is_none_says_nothing_of_its_image(
     assert server.address(first, {}) is None
 
 
+def test_a_server_with_tls_sends_nobody_to_a_storage_without_it(site: Server) -> None:
+    for url, is_safe in (("HTTPS://api.example", True), ("http://10.0.0.7", False)):
+        fault = site.connect(url=url)._storage.fault("http://bucket.example/a?X-Amz-Signature=s3cret")
+        assert (fault is not None) == is_safe
+        assert "s3cret" not in str(fault)
+
+
 def test_the_hub_tells_the_digest_of_the_bytes_that_it_has(
     hub: hub_server.RunningHub, tmp_path: Path, card: Card
 ) -> None:

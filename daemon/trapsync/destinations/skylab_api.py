@@ -50,7 +50,7 @@ class Api:
         answer = self._send("GET", f"photos/list_for_job?{urlencode({'job_id': job})}")
         self._minded(answer, Unreachable)
         rows: list[Any] = answer.json(list)
-        photos = [row for row in rows if isinstance(row, dict) and _is_number(row.get("id"))]
+        photos = [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), int)]
         if rows and not any(isinstance(row, dict) and "id" in row for row in rows):
             raise Unreachable(f"{self._door.host} answered with a list that is not one of photos")
         return photos
@@ -132,13 +132,9 @@ def _numbered(row: dict[str, Any], host: str) -> dict[str, Any]:
     """A thing of the service's: an object with a number of its own. Failed if the number is none."""
     if "id" not in row:
         raise Unreachable(f"{host} answered with something that has no number")
-    if not _is_number(row["id"]):
+    if not isinstance(row["id"], int):
         raise Failed(f"{host} answered with a number that is none: {one_line(row['id'], 40)}")
     return row
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _message(answer: Answer) -> str:
