@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
@@ -23,7 +23,7 @@ import trap_bench as bench
 from conformance import Card, Conformance, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Forwarding, Original
-from trapsync import destinations, pipeline
+from trapsync import confirmation, destinations, pipeline
 from trapsync.destinations import Receipt, Scratch, stickypi
 from trapsync.destinations.stickypi import Settings, StickyPi
 from trapsync.errors import (
@@ -66,9 +66,8 @@ class Server:
         """A destination that delivers there."""
         settings = Settings(
             kind="stickypi",
-            url=self.front.url,
             username=self.original.user,
-            **{"password_file": self._password, "patience": Duration(20), **more},
+            **{"url": self.front.url, "password_file": self._password, "patience": Duration(20), **more},
         )
         return stickypi.connect("server", settings, tools(self.time, notebook=self.notes))
 
@@ -498,6 +497,29 @@ def test_other_bytes_than_the_row_says_are_found_out_and_the_rows_word_counts_no
     assert site.original.overwritten == 0
 
 
+def test_an_image_whose_stored_bytes_are_others_never_leaves_the_card_not_even_after_a_retry(
+    site: Server, tmp_path: Path
+) -> None:
+    trap, server = owing(tmp_path, 2), cast("Any", site.connect())
+    trap.time.sleep(4000)
+    assert send(trap, server).delivered == 2
+    overwritten = next(iter(site.original.files))
+    site.original.files[overwritten] = b"\xff\xd8 of somebody else"
+    images = trap.catalog.delivered_to("server", 0, 9)
+    asked = confirmation.ask_again(trap.catalog, server, images, by_bytes=True)
+    assert (asked.confirmed, [image.name for image, _ in asked.refused]) == (1, [overwritten])
+    for _ in range(2):
+        trap.destinations = [server]
+        trap.prune()
+        assert {path.rsplit("/")[-1] for path in trap.on_card()} == {overwritten}
+        assert trap.catalog.retry() == 1
+        assert send(trap, server).refused == 1
+    del site.original.rows[drawn.DEVICE, overwritten.split(".")[1]]  # as its admin does
+    trap.catalog.retry()
+    assert send(trap, server).delivered == 1
+    assert site.original.overwritten == 0
+
+
 def test_stored_bytes_that_were_put_right_are_believed_again(
     site: Server, server: StickyPi, card: Card
 ) -> None:
@@ -565,6 +587,21 @@ def test_a_server_with_tls_sends_nobody_to_a_storage_without_it(site: Server) ->
         fault = site.connect(url=url)._storage.fault("http://bucket.example/a?X-Amz-Signature=s3cret")
         assert (fault is not None) == is_safe
         assert "s3cret" not in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("http://hub.example/image/a?signed=1", "https://hub.example/image/a?signed=1"),
+        ("https://hub.example/image/a?signed=1", "https://hub.example/image/a?signed=1"),
+        ("http://hub.example.org/image/a", "http://hub.example.org/image/a"),
+        (5, 5),
+    ],
+)
+def test_a_hub_behind_a_proxy_with_tls_is_asked_by_tls_whatever_it_calls_itself(
+    site: Server, told: object, asked: object
+) -> None:
+    assert site.connect(url="https://hub.example/")._address_in({"url": told}) == asked
 
 
 def test_the_hub_tells_the_digest_of_the_bytes_that_it_has(

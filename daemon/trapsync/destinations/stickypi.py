@@ -132,8 +132,18 @@ class StickyPi(Alone):
         row = there.row(key, image.md5)
         answer = _compare(image, key, row)
         if what == "image" and isinstance(answer, Receipt):
-            return self._stored(image, answer, row.get("url"))
+            return self._stored(image, answer, self._address_in(row))
         return answer
+
+    def _address_in(self, row: Row) -> object:
+        """The address in a row. A hub behind a proxy that ends TLS names itself without it: it is asked as ever."""
+        url, own = row.get("url"), self.settings.url.rstrip("/")
+        without = own.replace("https://", "http://", 1)
+        return (
+            f"{own}{url.removeprefix(without)}"
+            if isinstance(url, str) and url.startswith(f"{without}/")
+            else url
+        )
 
     def _stored(self, image: Image, by_row: Receipt, url: object) -> Receipt | Refused:
         """What the storage says of the object itself. Raises Failed where it cannot be asked about this one.
@@ -173,7 +183,8 @@ class StickyPi(Alone):
         row = there.row(key, image.md5)
         if isinstance(conflict := _compare(image, key, row), Refused):
             raise NotThere(str(conflict))
-        return None if self._storage.fault(row.get("url")) else str(row["url"])
+        url = self._address_in(row)
+        return None if self._storage.fault(url) else str(url)
 
     def _unreadable(self) -> Failed:
         return Failed(f"{self._api.host} has a row of it that cannot be read")
