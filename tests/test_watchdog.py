@@ -106,8 +106,10 @@ def test_a_part_that_freezes_ends_the_words_to_the_watchdog(tmp_path: Path, part
 
 
 def test_while_the_camera_is_broken_deliveries_go_on(tmp_path: Path) -> None:
-    (tmp_path / ".trapsync-destination").touch()
-    more = f'[destinations.stick]\nkind = "directory"\nevery = "1 s"\npath = "{tmp_path}"\n'
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    (stick / ".trapsync-destination").touch()
+    more = f'[destinations.stick]\nkind = "directory"\nevery = "1 s"\npath = "{stick}"\n'
     with watched(tmp_path, more, part="camera") as (trap, _):
         trap.until(lambda f: f["verdict"] == "failing" and "the cable is loose" in f["reasons"][0])
         drawn.put(trap.spool, drawn.trap(), drawn.NAME)
