@@ -34,6 +34,8 @@ MADE_BY = {
 }
 # Where the kernel has no exFAT, the helper for FUSE stands in for it.
 MOUNT = """#!/bin/sh
+case "$*" in *"$UNKNOWN_OPTION"*) [ -z "$UNKNOWN_OPTION" ] || exit 32 ;; esac
+[ -z "$MOUNTS" ] || echo "$@" >>"$MOUNTS"
 [ "$2" != exfat ] || grep -qw exfat /proc/filesystems || { shift 2; set -- -t exfat-fuse "$@"; }
 exec /bin/mount "$@"
 """
@@ -65,12 +67,14 @@ class Stick:
         for name, text in (("mount", MOUNT), ("trapsync", self._command(folder))):
             (folder / "bin" / name).write_text(text)
             (folder / "bin" / name).chmod(0o755)
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "FOLDER": str(self.folder),
             "RUNTIME_DIRECTORY": str(folder / "run"),
             "TRAPSYNC": str(folder / "bin" / "trapsync"),
             "ACCOUNT": "root",
             "MORE": "--patience 3s",
+            "MOUNTS": str(folder / "mounts"),
+            "UNKNOWN_OPTION": "",
             "PATH": f"{folder / 'bin'}:/usr/sbin:/sbin:{os.environ['PATH']}",
         }
         with self._image.open("wb") as file:
@@ -87,7 +91,7 @@ class Stick:
         )
         self._device = done.stdout.strip()
         with self.said.open("ab") as said:
-            return subprocess.Popen(self._keeper("take"), stdout=said, stderr=said, env=self._environment)
+            return subprocess.Popen(self._keeper("take"), stdout=said, stderr=said, env=self.environment)
 
     def taken(self) -> None:
         """Put it in, and wait until it is said to be safe to pull."""
@@ -101,7 +105,7 @@ class Stick:
             keeper.wait()
         for process in self._drivers():
             os.kill(process, signal.SIGKILL)
-        subprocess.run(self._keeper("leave"), check=True, env=self._environment)
+        subprocess.run(self._keeper("leave"), check=True, env=self.environment)
         subprocess.run(["losetup", "-d", self._device], check=True)
         self._device = ""
 
@@ -122,7 +126,7 @@ class Stick:
         """Look at it on another machine."""
         place = self._image.with_name("elsewhere")
         place.mkdir(exist_ok=True)
-        mount = self._environment["PATH"].split(":")[0] + "/mount"
+        mount = self.environment["PATH"].split(":")[0] + "/mount"
         subprocess.run([mount, "-t", self._kind, "-o", "loop", self._image, place], check=True)
         try:
             yield place
@@ -225,6 +229,24 @@ def test_a_stick_that_is_full_is_said_to_be_so_and_unmounted_all_the_same(
         assert stick.word.read_text() == "failed\n"
         assert not stick.folder.exists()
         stick.pull()
+
+
+@pytest.mark.parametrize("stick", ["ext4"], indirect=True)
+@pytest.mark.parametrize("unknown", ["", "nosymfollow"])
+def test_no_link_on_a_stick_is_followed_and_an_old_mount_takes_it_all_the_same(
+    stick: Stick, tmp_path: Path, unknown: str
+) -> None:
+    stick.environment["UNKNOWN_OPTION"] = unknown
+    with daemon.running(tmp_path / "trap", config(stick)) as trap:
+        put(trap, 1)
+        with stick.read_elsewhere() as place:
+            (place / drawn.DEVICE).symlink_to(trap.spool / drawn.DEVICE)
+        (keeper := stick.put_in()).wait(120)
+        assert keeper.returncode == 0, stick.said.read_text()
+        assert stick.word.read_text() == "failed\n"
+        assert trap.status()["ledger"]["delivered"] == 0, "the picture on the card was taken for its copy"
+        stick.pull()
+    assert ("nosymfollow" in (tmp_path / "mounts").read_text()) == (unknown == "")
 
 
 @pytest.mark.parametrize("stick", ["ext4"], indirect=True)
