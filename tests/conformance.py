@@ -10,6 +10,7 @@ it must hold; where it confirms no digest, the subclass sets `echoes`.
 
 import gzip
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ import pytest
 
 import drawn
 import killed
+import trap_bench as bench
 from fake_time import FakeTime
 from fault_server import Backend, FaultServer, Reply
 from trapsync.destinations import Destination, Receipt, Tools
@@ -62,6 +64,24 @@ class Card:
     def bytes(self, image: Image) -> bytes:
         """What its file holds."""
         return self.path(image).read_bytes()
+
+
+def all_at_once(
+    send: Callable[[Image], Receipt], images: Iterator[Image]
+) -> Iterator[tuple[Image, Receipt | Exception]]:
+    """As many hands as there are images, which all begin at one moment."""
+    some = list(images)
+    begin = threading.Barrier(max(1, len(some)))
+
+    def one(image: Image) -> tuple[Image, Receipt | Exception]:
+        begin.wait(10)
+        try:
+            return image, send(image)
+        except Exception as error:
+            return image, error
+
+    with ThreadPoolExecutor(max(1, len(some))) as pool:
+        yield from list(pool.map(one, some))
 
 
 class Site(Protocol):
@@ -236,6 +256,25 @@ class Conformance:
             assert isinstance(outcome, Receipt | DeliveryError), repr(outcome)
         destination.tend()
         destination.deliver(absent, card.path(absent))
+
+    def test_two_images_of_one_name_in_one_turn_overwrite_nothing_however_many_are_sent_at_once(
+        self, destination: Destination, site: Site, tmp_path: Path
+    ) -> None:
+        if destination.settings.after:
+            pytest.skip("it is given what another destination has confirmed, and so told apart")
+        trap = bench.Trap(tmp_path / "trap-with-twins")
+        trap.register(destination)
+        name = trap.put(seed=1).rpartition("/")[2]
+        for seed in (2, 3):
+            trap.put(seed=seed, path=f"copies/{seed}/{name}")
+        trap.ingest()
+        assert trap.ledger()[:2] == (3, 0)
+        trap.deliver(destination, all_at_once)
+        copies = Card(trap.storage.spool)
+        delivered = trap.catalog.delivered_to(destination.name, 0, 10)
+        assert len(delivered) == (3 if self.stores_beside else 1)
+        held = [content for image in delivered for content in self.held(copies, image).values()]
+        assert sorted(site.stored().values()) == sorted(held)
 
     def test_a_vanished_file_is_said_to_be_gone(
         self, destination: Destination, site: Site, card: Card
