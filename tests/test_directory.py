@@ -631,6 +631,55 @@ def test_a_link_in_the_place_of_a_copy_is_left_alone_and_the_copy_lies_beside(
     assert (site.path / receipt.at).read_bytes() == card.bytes(image)
 
 
+def test_prune_removes_nothing_whose_only_copy_is_itself_by_a_link(site: Stick, tmp_path: Path) -> None:
+    trap = bench.Trap(tmp_path / "trap")
+    settings = Settings(kind="directory", path=site.path)
+    stick = directory.connect("stick", settings, tools(spool=trap.storage.spool))
+    trap.register(cast("Destination", stick))
+    for second in range(4):
+        trap.put(second, seed=second)
+    trap.ingest()
+    (site.path / drawn.DEVICE).symlink_to(trap.storage.spool / drawn.DEVICE)
+    turn = turn_to(stick, trap)
+    trap.time.sleep(4000)
+    assert (turn.delivered, trap.prune(), len(trap.on_card())) == (0, 0, 4)
+
+
+def _linked(folder: Path, to: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(to)
+
+
+def _mounted(folder: Path, source: Path) -> None:
+    folder.mkdir(parents=True)
+    command = ["mount", "--bind", str(source), str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("needs to mount a filesystem")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("lead", [_linked, _mounted])
+def test_nothing_is_written_or_believed_where_a_link_or_a_mount_leads_out_of_the_folder(
+    site: Stick, card: Card, tmp_path: Path, depth: int, lead: Callable[[Path, Path], None]
+) -> None:
+    image = card.image()
+    parts = Path(image.place).parts
+    elsewhere = tmp_path / "elsewhere"
+    twin = elsewhere.joinpath(*parts[depth:])
+    twin.parent.mkdir(parents=True)
+    twin.write_bytes(card.bytes(image))  # the same bytes, and another file
+    write_manifest(twin.parent, image)
+    before = {path: path.lstat().st_mtime_ns for path in elsewhere.rglob("*")}
+    way = site.path.joinpath(*parts[:depth])
+    lead(way, elsewhere)
+    try:
+        is_no_copy(in_spool(site, card), image, card.path(image))
+        assert {path: path.lstat().st_mtime_ns for path in elsewhere.rglob("*")} == before
+    finally:
+        if lead is _mounted:
+            subprocess.run(["umount", "--lazy", str(way)], check=True)
+
+
 @pytest.mark.parametrize("depth", [0, 1])
 def test_a_mount_that_leads_back_to_the_spool_holds_no_copies(site: Stick, card: Card, depth: int) -> None:
     image = card.image()
