@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal
 from trapsync import failpoint, marks
 from trapsync.body import FilePiece, opened
 from trapsync.destinations import Alone, Finding, Receipt, Tools, WhileAway
-from trapsync.destinations.directory import manifest, trouble
+from trapsync.destinations.directory import manifest, medium, names, trouble
 from trapsync.errors import DeliveryError, Failed, Refused, StorageError, Unreachable
 from trapsync.folder import Folder, NotRegular
 from trapsync.image import Image
@@ -33,9 +33,6 @@ MARK = marks.NAME
 
 _CHUNK = 256 * 1024
 _ALMOST_FULL = 10**9
-_LONGEST_NAME = 255  # bytes, on every file system that a stick has
-# Some network folders (encrypted ones) take shorter names; a temporary name is not what fails there.
-_LONGEST_TEMPORARY = 143
 _TOLD = 100
 
 
@@ -52,14 +49,10 @@ def connect(name: str, settings: Settings, tools: Tools) -> "Directory":
     return Directory(name, settings, tools)
 
 
-class _Away(Unreachable):
-    """Nothing is there that could be the medium."""
-
-
 class Directory(Alone):
     """One folder that copies are kept in, below it as `<device>/<date>/<name>`.
 
-    Other bytes under a taken name lie beside it, under a name that their digest gives (see `names`).
+    Other bytes under a taken name lie beside it, under a name that their digest gives (see `names.of`).
     """
 
     # Only manifests are read for it, one per day of images.
@@ -92,16 +85,16 @@ class Directory(Alone):
 
         From then on a medium with another id is out of reach, until it is asked again which place this is.
         """
-        with self._lock, self._proven(is_known=False) as root:
+        with self._lock, self._in_place() as (root, found):
             trouble.clear(root)
-            self._id = _id_of(root) or marks.write(root)
+            self._id = found or marks.write(root)
         return f"directory {self._id}"
 
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """What the manifests say, as long as the copies have the size recorded there: a note, no proof."""
         by_folder: dict[PurePosixPath, list[Image]] = {}
         for image in images:
-            if _is_below(image.place):
+            if names.is_below(image.place):
                 by_folder.setdefault(PurePosixPath(image.place).parent, []).append(image)
         found: dict[int, Receipt | Exception] = {}
         with self._proven() as root:
@@ -120,7 +113,7 @@ class Directory(Alone):
         return found
 
     def _noted(self, folder: Folder, place: PurePosixPath, images: Sequence[Image]) -> dict[int, Receipt]:
-        asked = [(image, name) for image in images for name in names(image)]
+        asked = [(image, name) for image in images for name in names.of(image)]
         try:
             entries = manifest.read(folder, {name for _, name in asked})
         except manifest.NotOurs as error:
@@ -158,8 +151,8 @@ class Directory(Alone):
         """The first copy with the right bytes; else what is in its place; None if nothing is."""
         folder = PurePosixPath(image.place).parent
         wrong: DeliveryError | None = None
-        for place in [PurePosixPath(at)] if at else [folder / name for name in names(image)]:
-            if not _is_below(str(place)):
+        for place in [PurePosixPath(at)] if at else [folder / name for name in names.of(image)]:
+            if not names.is_below(str(place)):
                 return Failed(f"{str(place)!r} is not a place below the folder")
             try:
                 with root.below(place.parent.parts) as below, below.file(place.name) as copy:
@@ -200,7 +193,7 @@ class Directory(Alone):
 
     def deliver(self, image: Image, path: Path) -> Receipt:
         """Copy one image, read the copy back, give it its name, and write it into the manifest."""
-        if not _is_below(image.place):
+        if not names.is_below(image.place):
             raise Refused(f"{image.place!r} is not a place below the folder")
         with self._lock, opened(image, path) as source, self._proven() as root:
             try:
@@ -211,7 +204,7 @@ class Directory(Alone):
     def _bring(self, root: Folder, image: Image, source: BinaryIO) -> Receipt:
         place = PurePosixPath(image.place).parent
         with root.below(place.parts, make=True) as folder:
-            for name in names(image):
+            for name in names.of(image):
                 if self._is_there(root, folder, place / name, image, source):
                     break
             else:
@@ -228,7 +221,7 @@ class Directory(Alone):
         self, root: Folder, folder: Folder, place: PurePosixPath, image: Image, source: BinaryIO
     ) -> bool:
         """Whether the image lies under this name, after it was copied if the name was free; False: it is taken."""
-        temporary = _temporary(place.name, self._device)
+        temporary = names.temporary(place.name, self._device)
         folder.remove(temporary)  # what a crash left may be a finished copy's other name
         try:
             copy = folder.file(place.name)
@@ -288,43 +281,30 @@ class Directory(Alone):
     # --- The proof --------------------------------------------------------------------------------------
 
     @contextmanager
-    def _proven(self, *, is_known: bool = True) -> Iterator[Folder]:
-        """The destination's own folder, proved to be the right one, and the one that `place` named last.
+    def _in_place(self) -> Iterator[tuple[Folder, str]]:
+        """The destination's own folder, proved to be the right one, and the id in its mark.
 
         The folder stays open. If the stick is pulled out in between, what is done there fails; done by the path
         it would succeed, on the card.
         """
-        with self._opened() as root:
+        needs_mark = self.settings.proof == "mark" and not self.settings.hotplug
+        with medium.opened(self.settings.path) as root:
             try:
-                found = self._prove(root)
-                if is_known and self._id is not None and found != self._id:
-                    raise Unreachable(
-                        f"another stick than before is at {root.path}: asked again at the next turn"
-                    )
-                yield root
+                yield root, medium.prove(root, by_mark=needs_mark)
             except OSError as error:
                 raise trouble.of_medium(error, root.path) from error
+            except StorageError as error:
+                raise Unreachable(str(error)) from error
 
-    def _opened(self) -> Folder:
-        try:
-            return Folder.open(self.settings.path)
-        except OSError as error:
-            raise _Away(f"the stick is not there: {self.settings.path}: {error.strerror}") from None
-
-    def _prove(self, root: Folder) -> str:
-        """Raises Unreachable if it is not the right folder; what the id in its mark is, '' if it has none yet."""
-        needs_mark = self.settings.proof == "mark" and not self.settings.hotplug
-        # On a mounted file system, ".." leads out of it.
-        others = {Path("/").stat().st_dev, os.stat("..", dir_fd=root.descriptor).st_dev}
-        if not needs_mark and root.device in others:
-            raise _Away(f"the stick is not there: nothing is mounted at {root.path}")
-        try:
-            return _id_of(root, needs_mark=needs_mark)
-        except FileNotFoundError:
-            raise _Away(
-                f"the stick is not there: {root.path} has no mark; "
-                f"if the right one is mounted there now, run: touch {root.path / MARK}"
-            ) from None
+    @contextmanager
+    def _proven(self) -> Iterator[Folder]:
+        """The same, and it is the one that `place` named last."""
+        with self._in_place() as (root, found):
+            if self._id not in (None, found):
+                raise Unreachable(
+                    f"another stick than before is at {root.path}: asked again at the next turn"
+                )
+            yield root
 
     # --- The doctor -------------------------------------------------------------------------------------
 
@@ -332,12 +312,12 @@ class Directory(Alone):
         """Whether the stick is there, takes files, and has room."""
         path = self.settings.path
         try:
-            with self._proven(is_known=False) as root:
+            with self._in_place() as (root, _):
                 space = os.fstatvfs(root.descriptor)
                 is_card = root.device == Path("/").stat().st_dev
                 is_writable = os.access(".", os.W_OK, dir_fd=root.descriptor)
         except DeliveryError as error:
-            if self.settings.hotplug and isinstance(error, _Away):
+            if self.settings.hotplug and isinstance(error, medium.Away):
                 return [
                     Finding("ok", self.name, "comes by now and then: no stick is in, or it is safe to pull")
                 ]
@@ -351,53 +331,11 @@ class Directory(Alone):
         return [Finding(verdict, self.name, f"{path} is there and has {free / 1e9:.1f} GB free")]
 
 
-def names(image: Image) -> list[str]:
-    """The names that its copy may have, in this order: its own, and where other bytes have that, those with its digest.
-
-    They are the same at each time, so that a copy is found again after the catalog was lost.
-    """
-    own = PurePosixPath(image.place)
-    return [own.name, *(_with_digest(own, image.sha256[:digits]) for digits in (8, 32))]
-
-
-def _with_digest(own: PurePosixPath, digits: str) -> str:
-    """`IMG_0001.3f9a2c81.JPG`; a long name is cut so that it fits."""
-    end = f".{digits}{own.suffix}"
-    stem = os.fsencode(own.stem)[: _LONGEST_NAME - len(os.fsencode(end))]
-    return stem.decode("utf-8", "ignore") + end
-
-
-def _temporary(name: str, device: str) -> str:
-    """While a copy is written; with the device, for two traps may share a folder."""
-    end = f".{device}.part" if device else ".part"
-    whole = f".{name}{end}"
-    if len(os.fsencode(whole)) <= _LONGEST_TEMPORARY:
-        return whole
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{end}"
-
-
-def _id_of(root: Folder, *, needs_mark: bool = False) -> str:
-    """The id in the folder's mark, '' if it has none; FileNotFoundError if it must have a mark, and has not."""
-    try:
-        return marks.read(root)
-    except FileNotFoundError:
-        if needs_mark:
-            raise
-        return ""
-    except StorageError as error:
-        raise Unreachable(str(error)) from None
-
-
 def _no_copy(shown: Path) -> Failed:
     return Failed(
         f"{shown} is the file on the card itself, by a link or a mount: it is no copy; let the destination's folder "
         f"lie outside of the spool"
     )
-
-
-def _is_below(place: str) -> bool:
-    parts = PurePosixPath(place)
-    return not parts.is_absolute() and ".." not in parts.parts and bool(parts.name)
 
 
 def _digest(copy: FileIO) -> str:

@@ -1,0 +1,40 @@
+"""Whether the right medium is in its place, and which one it is: by the mark in its folder, or by being mounted."""
+
+import os
+from pathlib import Path
+
+from trapsync import marks
+from trapsync.errors import Unreachable
+from trapsync.folder import Folder
+
+
+class Away(Unreachable):
+    """Nothing is there that could be the medium."""
+
+
+def opened(path: Path) -> Folder:
+    """The folder at this path, whatever it is. Raises Away."""
+    try:
+        return Folder.open(path)
+    except OSError as error:
+        raise Away(f"the stick is not there: {path}: {error.strerror}") from None
+
+
+def prove(root: Folder, *, by_mark: bool) -> str:
+    """What the id in its mark is, '' if it has none yet. Raises Away, or StorageError for an odd mark.
+
+    `by_mark`: it must have a mark. Otherwise something must be mounted there.
+    """
+    # On a mounted file system, ".." leads out of it.
+    others = {Path("/").stat().st_dev, os.stat("..", dir_fd=root.descriptor).st_dev}
+    if not by_mark and root.device in others:
+        raise Away(f"the stick is not there: nothing is mounted at {root.path}")
+    try:
+        return marks.read(root)
+    except FileNotFoundError:
+        if by_mark:
+            raise Away(
+                f"the stick is not there: {root.path} has no mark; "
+                f"if the right one is mounted there now, run: touch {root.path / marks.NAME}"
+            ) from None
+        return ""

@@ -1,0 +1,42 @@
+"""The names that a copy in a folder may have, and the one that it has while it is written."""
+
+import hashlib
+import os
+from pathlib import PurePosixPath
+
+from trapsync.image import Image
+
+_LONGEST_NAME = 255  # bytes, on every file system that a stick has
+# Some network folders (encrypted ones) take shorter names; a temporary name is not what fails there.
+_LONGEST_TEMPORARY = 143
+
+
+def of(image: Image) -> list[str]:
+    """The names that its copy may have, in this order: its own, and where other bytes have that, those with its digest.
+
+    They are the same at each time, so that a copy is found again after the catalog was lost.
+    """
+    own = PurePosixPath(image.place)
+    return [own.name, *(_with_digest(own, image.sha256[:digits]) for digits in (8, 32))]
+
+
+def _with_digest(own: PurePosixPath, digits: str) -> str:
+    """`IMG_0001.3f9a2c81.JPG`; a long name is cut so that it fits."""
+    end = f".{digits}{own.suffix}"
+    stem = os.fsencode(own.stem)[: _LONGEST_NAME - len(os.fsencode(end))]
+    return stem.decode("utf-8", "ignore") + end
+
+
+def temporary(name: str, device: str) -> str:
+    """While a copy is written; with the device, for two traps may share a folder."""
+    end = f".{device}.part" if device else ".part"
+    whole = f".{name}{end}"
+    if len(os.fsencode(whole)) <= _LONGEST_TEMPORARY:
+        return whole
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{end}"
+
+
+def is_below(place: str) -> bool:
+    """Whether this is the path of a file below a folder."""
+    parts = PurePosixPath(place)
+    return not parts.is_absolute() and ".." not in parts.parts and bool(parts.name)
