@@ -100,6 +100,16 @@ def test_this_very_machine_can_be_examined_whatever_it_is(tmp_path: Path, time: 
     assert sorted(tmp_path.rglob("*")) == before, "it left something behind"
 
 
+def test_folders_in_one_another_are_failing(tmp_path: Path, time: FakeTime) -> None:
+    table = '[destinations.home]\nkind = "directory"\npath = "spool/copies"\n'
+    tools, source = Tools(time, time.sleep), tmp_path / "trap.toml"
+    verdict, text = only(afar.destinations(made(tmp_path, table), tools, source), "folders")
+    assert verdict == "failing"
+    assert "lies in storage.spool" in text
+    nothing = afar.destinations(made(tmp_path, ""), tools, source)
+    assert [found.subject for found in nothing] == ["destinations"]
+
+
 # ── The camera ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trapsync import envelope, pushed
+from trapsync import envelope, pushed, separate
 from trapsync.clock import Clock, iso, utc
-from trapsync.destinations import Finding, Tools, connect
+from trapsync.destinations import Destination, Finding, Tools, connect
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
 from trapsync.linked import thumbnails_of
 from trapsync.settings import Settings, read_secret
@@ -127,8 +127,9 @@ def destinations(settings: Settings, tools: Tools, source: Path) -> list[Finding
     """What each destination says of itself."""
     if not settings.destinations:
         text = "there is none: images stay on the card; add a [destinations.NAME]"
-        return [Finding("warning", "destinations", text)]
-    findings = []
+        return [Finding("warning", "destinations", text), *_folders(settings, [], source)]
+    findings: list[Finding] = []
+    connected: list[Destination] = []
     tools = replace(tools, thumbnails=thumbnails_of(settings))
     for name, table in settings.destinations.items():
         try:
@@ -138,4 +139,14 @@ def destinations(settings: Settings, tools: Tools, source: Path) -> list[Finding
             continue
         findings += [Finding(found.verdict, name, found.text) for found in destination.check()]
         destination.close()
-    return findings
+        connected.append(destination)
+    return [*findings, *_folders(settings, connected, source)]
+
+
+def _folders(settings: Settings, connected: list[Destination], source: Path) -> list[Finding]:
+    """What keeps the daemon from its start: folders in one another. Nothing where they are in order."""
+    try:
+        separate.require(settings.storage, connected, source)
+    except SettingsError as error:
+        return [Finding("failing", "folders", str(error))]
+    return []
