@@ -267,7 +267,7 @@ class _Life:
             pipeline.deliver(catalog, destination, self.storage.spool, self.time, bench.in_turn)
 
     def _in_the_way(self, catalog: Catalog, stick: Destination) -> None:
-        """Where a folder of the stick belongs, somebody has put a file; he takes it away again."""
+        """Where a folder of the stick belongs, somebody has put a file; then a copy that he made himself."""
         odd = self.folder / "stick" / OTHER / f"{taken_by_others(self.number, 0):%Y-%m-%d}"
         odd.parent.mkdir(exist_ok=True)
         for left_over in [path for path in odd.parent.iterdir() if path.is_file()]:
@@ -276,6 +276,8 @@ class _Life:
             odd.touch()
             self._deliver(catalog, [stick])
             odd.unlink()
+            for path in sorted((self.folder / "spool" / "others" / str(self.number)).glob(f"{OTHER}.*"))[:1]:
+                drawn.put(odd, path.read_bytes(), path.name)
             catalog.end_waits()
 
     def _misfortunes(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
