@@ -90,7 +90,7 @@ def live(steps: int, number: int) -> None:
     )
     run_state_machine_as_test(seed(number)(Life), settings=how)
     seconds = time.monotonic() - began
-    print(f"{lives} lives of up to {_STEPS_OF_A_LIFE} steps, {Life.steps} steps in all, in {seconds:.0f} s: 0 violations", flush=True)
+    print(f"{lives} lives, {Life.steps} steps in all, in {seconds:.0f} s: 0 violations", flush=True)
 
 
 def look_for_survivors() -> None:
