@@ -45,7 +45,7 @@ def table(kind: str, folder: Path) -> dict[str, Any]:
         elif key in {"url", "api_url", "upload_url"}:
             example[key] = "http://127.0.0.1:9"
         elif key == "path":
-            example[key] = str(folder)
+            example[key] = str(folder / "copies")
     return example
 
 
