@@ -15,6 +15,7 @@ MEASURED = {
     "known": "bench.known",
     "catalog": "bench.cataloguing",
     "deliver": "bench.delivering",
+    "prune": "bench.pruning",
     "rest": "bench.resting",
     "card": "bench.card",
 }

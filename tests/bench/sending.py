@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,13 @@ import hub_server
 from bench import pictures
 from trap_bench import Trap, examiner
 from trapsync import pipeline
+from trapsync.catalog.rows import Proof
 from trapsync.clock import SystemClock
 from trapsync.destinations import Tools
 from trapsync.destinations.stickypi import Settings, connect
 from trapsync.hands import ManyHands
+from trapsync.quantities import Duration, Size
+from trapsync.settings import Prune
 from trapsync.watch import Patience
 
 
@@ -56,12 +61,8 @@ class Job:
         return [pictures.path(number, every=1) for number in range(self.first, self.first + self.count)]
 
 
-def ours(job: Job) -> float:
-    """What the daemon does in a turn of deliveries, the log-in and the question included."""
-    clock = SystemClock(always_trusted=True)
-    trap = Trap(Path(job.folder))
-    lay(job)
-    secret = trap.folder / "password"
+def _connected(job: Job) -> Any:
+    secret = Path(job.folder) / "password"
     secret.write_text(hub_server.PASSWORD)
     secret.chmod(0o600)
     settings = Settings(
@@ -72,16 +73,42 @@ def ours(job: Job) -> float:
         ca_file=Path(job.certificate) if job.url.startswith("https") else None,
         parallel=job.parallel,
     )
-    destination: Any = connect("home", settings, Tools(clock, time.sleep, "0a1b2c3d"))
-    trap.catalog.register([("home", "stickypi", True)])
+    return connect("home", settings, Tools(SystemClock(always_trusted=True), time.sleep, "0a1b2c3d"))
+
+
+def ours(job: Job) -> float:
+    """What the daemon does in a turn of deliveries, the log-in and the question included."""
+    clock = SystemClock(always_trusted=True)
+    trap, destination = Trap(Path(job.folder)), _connected(job)
+    lay(job)
+    trap.register(destination)
     look = examiner(trap.storage.spool)
     pipeline.ingest(trap.catalog, trap.storage, job.paths(), look, Patience(0), clock)
     began = time.monotonic()
-    turn = pipeline.deliver(
-        trap.catalog, destination, trap.storage.spool, clock, ManyHands(settings.parallel)
-    )
+    turn = pipeline.deliver(trap.catalog, destination, trap.storage.spool, clock, ManyHands(job.parallel))
     took = time.monotonic() - began
     assert turn.delivered == job.count, turn
+    return took
+
+
+def prune(job: Job, *, is_fresh: bool) -> float:
+    """Empty a card of delivered images; those that are not `is_fresh` are asked for first, as a day later."""
+    clock = SystemClock(always_trusted=True)
+    trap, destination = Trap(Path(job.folder)), _connected(job)
+    lay(job)
+    trap.register(destination)
+    look = examiner(trap.storage.spool)
+    paths = job.paths()
+    for at in range(0, len(paths), 500):
+        pipeline.ingest(trap.catalog, trap.storage, paths[at : at + 500], look, Patience(0), clock)
+    images = trap.catalog.on_card(0, len(paths))
+    proofs = [Proof(one.id, f"md5:{one.md5}", noted=not is_fresh) for one in images]
+    trap.catalog.mark_delivered("home", proofs)
+    settings = Prune(enabled=True, min_age=Duration(0), keep_free=Size(10**13))
+    began = time.monotonic()
+    removed = pipeline.prune(trap.catalog, trap.storage, settings, clock, [destination])
+    took = time.monotonic() - began
+    assert removed == job.count, removed
     return took
 
 
@@ -156,7 +183,15 @@ def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
     if job.way in {"peer", "curl"}:
         lay(job)
-    print({"ours": ours, "peer": peer, "curl": curl, "sink": sink}[job.way](job))
+    ways: dict[str, Callable[[Job], float]] = {
+        "ours": ours,
+        "peer": peer,
+        "curl": curl,
+        "sink": sink,
+        "prune": partial(prune, is_fresh=True),
+        "prune asking": partial(prune, is_fresh=False),
+    }
+    print(ways[job.way](job))
 
 
 if __name__ == "__main__":
