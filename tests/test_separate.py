@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 import daemon
 from conformance import tools
-from trapsync import by_hand, marks, separate
+from trapsync import by_hand, marks, separate, spool_mark
 from trapsync.cli import cli
 from trapsync.destinations import directory
 from trapsync.errors import SettingsError
@@ -156,6 +156,7 @@ SIGNS: dict[str, Callable[[Path], object]] = {
     marks.NAME: Path.touch,
     "catalog.sqlite": Path.touch,
     ".quarantine": Path.mkdir,
+    spool_mark.MARK: Path.touch,
 }
 
 

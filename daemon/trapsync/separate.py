@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from trapsync import marks
+from trapsync import marks, spool_mark
 from trapsync.errors import SettingsError, StorageError
 from trapsync.folder import Folder
 from trapsync.settings import Storage
@@ -23,6 +23,7 @@ HUB_SIGN = "hub.sqlite"
 _TRAP_SIGNS = {
     "catalog.sqlite": "a trap's state",
     ".quarantine": "a trap's spool",
+    spool_mark.MARK: "a trap's spool",
     marks.NAME: "a destination",
 }
 # Settings by which two destinations of one account keep different things there.
