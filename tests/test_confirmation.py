@@ -4,13 +4,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import drawn
+from conformance import tools
 from trap_bench import Memory, Trap
 from trapsync import confirmation, pipeline, removal, verify
-from trapsync.destinations import Receipt
+from trapsync.destinations import Receipt, directory
 from trapsync.errors import Refused, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.quantities import Duration, Size
@@ -125,6 +127,25 @@ def test_a_server_that_cannot_be_asked_keeps_its_images_on_the_card(trap: Trap) 
     trap.time.sleep(DAY)
     home.deaf = Unreachable("no answer")
     assert trap.prune() == 0
+
+
+def test_why_nothing_can_be_pruned_is_told_once_in_the_log_and_in_the_facts(
+    trap: Trap, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Server()
+    fill(trap, 2, home)
+    trap.time.sleep(DAY)
+    home.deaf = Unreachable("no answer")
+    for _ in range(60):
+        assert trap.prune() == 0
+        trap.time.sleep(60)
+    assert trap.catalog.facts()["unpruned"].keys() == {"home"}
+    assert caplog.text.count("nothing is pruned, because home cannot be asked") == 1
+    assert 1 <= len(home.confirmed) < 20  # with back-off, not each minute
+    home.deaf = None
+    trap.time.sleep(1000)
+    assert trap.prune() == 2
+    assert trap.catalog.facts().get("unpruned") is None
 
 
 def urgent(trap: Trap, *destinations: Memory) -> int:
@@ -367,6 +388,24 @@ def test_retry_asks_once_more_for_what_is_off_the_card(trap: Trap) -> None:
     assert trap.catalog.ledger().lost == 1
     assert trap.ledger() == (2, 1, 0, 0, 1)
     assert trap.catalog.destinations()[0]["refused"] == 0
+
+
+def test_a_copy_that_rotted_in_a_folder_is_pending_again_and_stored_beside(
+    trap: Trap, tmp_path: Path
+) -> None:
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "stick" / directory.MARK).touch()
+    table = directory.Settings(kind="directory", path=tmp_path / "stick")
+    stick: Any = directory.connect("stick", table, tools(trap.time))
+    fill(trap, 1, stick)
+    (path,) = trap.on_card()
+    content = (trap.storage.spool / path).read_bytes()
+    (tmp_path / "stick" / path).write_bytes(bytes(len(content)))
+    verify.verify_destination(trap.catalog, stick, lambda _n: None)
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+    assert trap.deliver(stick).delivered == 1
+    assert content in [one.read_bytes() for one in (tmp_path / "stick").rglob("*.jpg")]
+    assert trap.prune() == 1
 
 
 # ── A slice at a time ────────────────────────────────────────────────────────────────────────────────

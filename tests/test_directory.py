@@ -26,7 +26,7 @@ from flushes import Flushes
 from trapsync import pipeline
 from trapsync.destinations import Destination, Receipt, directory
 from trapsync.destinations.directory import MARK, Directory, Settings, manifest
-from trapsync.errors import Failed, Refused, Unreachable
+from trapsync.errors import Failed, NotThere, Refused, Unreachable
 from trapsync.folder import Folder
 from trapsync.image import Image
 from trapsync.quantities import Size
@@ -624,7 +624,7 @@ def test_a_link_in_the_place_of_a_copy_is_left_alone_and_the_copy_lies_beside(
     copy = site.path / image.place
     copy.parent.mkdir(parents=True)
     copy.symlink_to(card.path(image))
-    assert isinstance(stick.confirm([image], {image.id: image.place})[image.id], Refused)
+    assert isinstance(stick.confirm([image], {image.id: image.place})[image.id], NotThere)
     receipt = stick.deliver(image, card.path(image))
     assert receipt.at != image.place
     assert not (site.path / receipt.at).samefile(card.path(image))
@@ -796,8 +796,8 @@ def test_a_path_beyond_what_the_file_system_takes_costs_itself_only(site: Stick,
     stick, good = site.connect(), card.image()
     long = replace(good, path=f"{'d' * 300}/IMG_1.JPG", id=99)
     stick.deliver(good, card.path(good))
-    for answers in (stick.known([long, good]), stick.confirm([long, good], {})):
-        assert isinstance(answers[long.id], Refused)
+    for answers, said in ((stick.known([long, good]), Refused), (stick.confirm([long, good], {}), NotThere)):
+        assert isinstance(answers[long.id], said)
         assert isinstance(answers[good.id], Receipt)
     with pytest.raises(Refused, match="takes no such name"):
         stick.deliver(long, card.path(good))
@@ -875,7 +875,8 @@ def test_a_copy_that_rotted_is_not_confirmed_and_the_image_can_be_brought_again(
     copy.write_bytes(rotted)
     for at in ({}, {image.id: image.place}):
         answer = stick.confirm([image], at)[image.id]
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, NotThere)
+        assert image.id not in stick.known([image])  # no note vouches for it any more
         assert str(hashlib.sha256(rotted).hexdigest() if keeps_size else len(rotted)) in str(answer)
     receipt = stick.deliver(image, card.path(image))
     assert copy.read_bytes() == rotted

@@ -12,7 +12,7 @@ from trap_bench import Memory, Trap
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
 from trapsync.destinations import Receipt
-from trapsync.errors import Unreachable
+from trapsync.errors import CatalogError, Unreachable
 from trapsync.image import Image
 
 OLDER = Path(__file__).parent / "older"
@@ -244,3 +244,11 @@ def test_a_catalog_from_before_places_meets_another_kind_under_an_old_name(older
     older.register([("home", "directory", True)])
     assert older.ledger().owed == 4  # all that is on the card; what left it stays delivered
     assert older.ledger().delivered == 2
+
+
+def test_a_catalog_that_no_daemon_has_brought_up_to_date_yet_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((OLDER / "catalog-13fe5f4.sql").read_text())
+    with pytest.raises(CatalogError, match="start the daemon once"):
+        Catalog.open_to_read(path, FakeTime())

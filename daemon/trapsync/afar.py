@@ -152,9 +152,9 @@ class Afar:
         except TrapsyncError as error:  # then this start of the trial counts
             log.error("%s", error)
 
-    def resend(self, catalog: Catalog) -> None:
-        """Owe again what the owner asked for, once."""
+    def resend(self, catalog: Catalog, keeping: Container[str] | None = None) -> None:
+        """Make pending again what the owner asked for, once, at the destinations that keep images."""
         self._pushed.note_time()
         if asked := self._pushed.asked():
-            self._pushed.note_asked(resend.owe_again(catalog, asked))
+            self._pushed.note_asked(resend.owe_again(catalog, asked, keeping))
             self._run_now("deliver")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trapsync import backoff
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Receipt
-from trapsync.errors import Refused, Unreachable
+from trapsync.errors import NotThere, Refused, Unreachable
 from trapsync.image import Image
 
 if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
@@ -33,6 +34,17 @@ def settle_place(catalog: Catalog, destination: Destination) -> None:
             destination.name,
             destination.place(),
         )
+
+
+def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -> None:
+    """It could not be reached: leave it alone for a while, which the catalog remembers."""
+    settings = destination.settings
+    attempts = catalog.attempts(destination.name) + 1
+    wait = backoff.wait(
+        attempts, first=settings.retry_first, longest=settings.retry_longest, least=trouble.wait
+    )
+    catalog.destination_failed(destination.name, str(trouble), wait)
+    log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
 
 
 def one_by_one(
@@ -70,7 +82,7 @@ class Asked:
 
     confirmed: int = 0
     unsure: list[Image] = field(default_factory=list)
-    absent: list[Image] = field(default_factory=list)
+    absent: list[tuple[Image, str]] = field(default_factory=list)
     refused: list[tuple[Image, str]] = field(default_factory=list)
 
     @property
@@ -95,7 +107,9 @@ def ask_again(
     for image in images:
         match answers.get(image.id):
             case None:
-                asked.absent.append(image)
+                asked.absent.append((image, "it is not there any more"))
+            case NotThere() as reason:
+                asked.absent.append((image, str(reason)))
             case Receipt() as receipt:
                 proofs.append(proof(image, receipt))
             case Refused() as reason:
@@ -108,7 +122,7 @@ def ask_again(
         catalog.confirm(destination.name, proofs)
         catalog.withdraw_proofs(
             destination.name,
-            [image.id for image in asked.absent],
+            {image.id: reason for image, reason in asked.absent},
             {image.id: reason for image, reason in asked.refused},
         )
     if asked.withdrawn:
@@ -116,7 +130,7 @@ def ask_again(
             "%s does not have %d images any more that it confirmed once, %s among them: their proof is withdrawn",
             destination.name,
             asked.withdrawn,
-            [*asked.absent, *(image for image, _ in asked.refused)][0].name,
+            [*asked.absent, *asked.refused][0][0].name,
         )
     return asked
 

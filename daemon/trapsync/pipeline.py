@@ -412,7 +412,7 @@ def deliver(
             catalog.destination_answered(destination.name)
     except Unreachable as trouble:
         turn.trouble = trouble
-        _back_off(catalog, destination, trouble)
+        confirmation.back_off(catalog, destination, trouble)
     return turn
 
 
@@ -550,16 +550,6 @@ def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Im
     turn.postponed += 1
 
 
-def _back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -> None:
-    settings = destination.settings
-    attempts = catalog.attempts(destination.name) + 1
-    wait = backoff.wait(
-        attempts, first=settings.retry_first, longest=settings.retry_longest, least=trouble.wait
-    )
-    catalog.destination_failed(destination.name, str(trouble), wait)
-    log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
-
-
 # ── Prune ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -579,6 +569,7 @@ def prune(
     must have an image is asked for it once more within the day before it goes. The mark in the catalog is
     durable before a file goes; what a crash left half done is finished first.
     """
+    troubles: dict[str, str] = {}
     removed = removal.remove_leaving(catalog, storage).removed
     for wanted, older_than, is_urgent in (
         (int(settings.keep_free), clock.wall() - settings.min_age, False),
@@ -596,4 +587,6 @@ def prune(
             if not left.freed:  # hard links, or a folder that lets nothing go: more of it would not help
                 break
             choice.stuck |= {image.id for image in images} if left.stuck else set()
+        troubles |= choice.troubles
+    removal.tell_unasked(catalog, troubles)
     return removed

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trapsync import failpoint
-from trapsync.confirmation import ask_again, settle_place
+from trapsync.confirmation import ask_again, back_off, settle_place
 from trapsync.destinations import Destination
 from trapsync.errors import StorageError, Unauthorised, Unreachable
 from trapsync.examine import thumbnail_paths
@@ -25,7 +25,10 @@ _HANDFUL = 16  # images that are marked in one commit
 
 
 class Choice:
-    """One look for images that may go: which of them, after their destinations were asked."""
+    """One look for images that may go: which of them, after their destinations were asked.
+
+    `unasked` are the servers whose last word counts; `troubles` says of others why they could not be asked.
+    """
 
     def __init__(
         self, catalog: Catalog, destinations: Sequence[Destination], older_than: float, is_urgent: bool
@@ -35,6 +38,7 @@ class Choice:
         self._is_urgent = is_urgent
         self._to_ask = [one for one in destinations if one.settings.required and one.keeps]
         self._is_blocked = False
+        self.troubles: dict[str, str] = {}
         # What keeps images for a while only is not asked again: its receipt counts.
         self._trusted = [one.name for one in destinations if not one.keeps]
         self._excused: set[str] = set()
@@ -75,11 +79,15 @@ class Choice:
             )
             if not images:
                 continue
+            if not self._catalog.may_go(destination.name):
+                self._note(destination, "it could not be reached, and is left alone for now")
+                continue
             try:
                 asked = ask_again(self._catalog, destination, images)
                 self._unsure |= {image.id for image in asked.unsure}
                 has_asked = True
             except Unreachable as trouble:
+                back_off(self._catalog, destination, trouble)
                 has_asked |= self._excuse(destination, trouble)
                 self._to_ask.remove(destination)
         return has_asked
@@ -93,8 +101,20 @@ class Choice:
         if self._is_urgent and is_away:
             self.unasked.add(destination.name)
             return True
-        log.info("%s cannot be asked, so nothing is pruned on its word: %s", destination.name, trouble)
+        self._note(destination, str(trouble))
         return False
+
+    def _note(self, destination: Destination, trouble: str) -> None:
+        self.troubles.setdefault(destination.name, trouble)
+
+
+def tell_unasked(catalog: Catalog, troubles: Mapping[str, str]) -> None:
+    """Let `status` know why delivered images stay on a card that should have more room, and the log once."""
+    before = catalog.facts().get("unpruned")
+    for name, trouble in troubles.items():
+        if not before or name not in before:
+            log.warning("nothing is pruned, because %s cannot be asked: %s", name, trouble)
+    catalog.set_fact("unpruned", dict(troubles) or None)
 
 
 @dataclass(slots=True)

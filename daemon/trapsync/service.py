@@ -360,7 +360,8 @@ class Service:
         self._timetable.add("sweep", ingest.sweep, self._on_spool(self._sweep))
         self._timetable.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
         if self.settings.pushed.enabled:
-            self._timetable.add("resend", 300.0, partial(self._afar.resend, self._catalog))
+            keeping = {one.name for one in self._destinations if one.keeps}
+            self._timetable.add("resend", 300.0, partial(self._afar.resend, self._catalog, keeping))
         if self.settings.prune.enabled:
             self._timetable.add("prune", every, self._on_spool(self._prune))
         self._timetable.add("ask again", 3600.0, self._ask_again)

@@ -108,7 +108,7 @@ def _read(catalog: Catalog, facts: dict[str, Any], settings: Settings, clock: Cl
     facts["destinations"] = {
         row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
     }
-    known = {"capture", "thumbnails", "times", "bug", "errands", "stuck"} | (
+    known = {"capture", "thumbnails", "times", "bug", "errands", "stuck", "unpruned"} | (
         {"home"} if settings.home.is_set else set()
     )
     facts |= {name: value for name, value in catalog.facts().items() if name in known and value is not None}
@@ -267,6 +267,9 @@ def _losses(facts: dict[str, Any], _settings: Settings, _clock: Clock) -> list[R
     if facts.get("unasked"):
         text = f"{_count(facts['unasked'], 'image')} left the card on the last word of a server that could not be asked"
         reasons.append(Reason("warning", f"{text}: it is asked as soon as it answers"))
+    for name, error in (facts.get("unpruned") or {}).items():
+        text = f"delivered images cannot leave the card, because {name} cannot be asked for them"
+        reasons.append(Reason("warning", f"{text}: {error}"))
     if stuck := facts.get("stuck"):
         text = f"{_count(stuck['images'], 'delivered image')} cannot be removed from the card"
         reasons.append(Reason("warning", f"{text}: {stuck['error']}"))

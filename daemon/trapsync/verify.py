@@ -45,8 +45,7 @@ def verify_destination(
     after = 0
     while images := catalog.delivered_to(destination.name, after, destination.confirm_batch):
         asked = ask_again(catalog, destination, images, by_bytes=by_bytes)
-        result.wrong += [(image.name, "is not there any more") for image in asked.absent]
-        result.wrong += [(image.name, reason) for image, reason in asked.refused]
+        result.wrong += [(image.name, reason) for image, reason in (*asked.absent, *asked.refused)]
         result.wrong += [(image.name, "cannot be told") for image in asked.unsure]
         result.compared += len(images)
         after = images[-1].id

@@ -118,6 +118,7 @@ class CatalogFile:
             try:
                 connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
                 connection.execute("SELECT 1 FROM images LIMIT 1")
+                _require_migrated(connection, path)
             except sqlite3.Error as error:
                 problem = error
             else:
@@ -277,6 +278,16 @@ def _mark_damage(catalog: Path) -> None:
         with suppress(OSError):
             Path(f"{catalog}-seals").unlink(missing_ok=True)
             failpoint.hit("catalog: seals removed")
+
+
+def _require_migrated(connection: sqlite3.Connection, path: Path) -> None:
+    done = {name for (name,) in connection.execute("SELECT name FROM _sqlite_migrations")}
+    if _MIGRATIONS - done:
+        connection.close()
+        raise CatalogError(
+            f"{path}: an older trapsync wrote the catalog; start the daemon once (or: trapsync deliver), and it is "
+            f"brought up to date"
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

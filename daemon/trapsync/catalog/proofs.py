@@ -90,17 +90,22 @@ class Proofs(Deliveries):
                 db.execute("UPDATE images SET unasked = 0 WHERE id = ? AND unasked = 1", [proof.image_id])
 
     def withdraw_proofs(
-        self, destination: str, absent: Iterable[int] = (), refused: Mapping[int, str] = MappingProxyType({})
+        self,
+        destination: str,
+        absent: Iterable[int] | Mapping[int, str] = (),
+        refused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         """What a destination confirmed once is not so: durable when this returns.
 
-        `absent` images are not there any more: pending again, if they are on the card. `refused` are others
-        under their names, by id, with the reason. What left the card and is now nowhere is lost, and counted so.
+        `absent` images are not there any more (by id, perhaps with the reason): pending again, if they are on the
+        card. `refused` are others under their names, by id, with the reason. What left the card and is now nowhere
+        is lost, and counted so.
         """
         key = self._key(destination)
         with self._transaction("withdraw_proofs") as db:
-            for image_id in absent:
-                self._withdraw(db, key, image_id, "owed", "it is not there any more")
+            why = absent if isinstance(absent, Mapping) else dict.fromkeys(absent, "it is not there any more")
+            for image_id, reason in why.items():
+                self._withdraw(db, key, image_id, "owed", reason)
             for image_id, reason in refused.items():
                 self._withdraw(db, key, image_id, "refused", reason)
 

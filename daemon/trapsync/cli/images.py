@@ -107,7 +107,7 @@ def _state(row: dict[str, Any]) -> str:
         case "unsure" | "released":
             held = "held, " if row["timing"] == "unsure" and row["state"] == "owed" else f"{row['state']}, "
             return f"{held}taken {between(row)}"
-    return str(row["state"])
+    return "lost" if row["gone_why"] == "lost" else str(row["state"])
 
 
 def _deliveries(row: dict[str, Any]) -> str:
@@ -269,6 +269,9 @@ def prune(trap: Trap, yes: bool) -> None:
         removed = pipeline.prune(
             bench.catalog, settings.storage, settings.prune, trap.clock, bench.destinations
         )
+        troubles = bench.catalog.facts().get("unpruned") or {}
+    for name, trouble in troubles.items():
+        click.echo(f"{name} cannot be asked, so what it must have stays: {trouble}")
     click.echo(
         f"{removed} images removed; {pipeline.free_bytes(settings.storage.spool) / 1e9:.1f} GB are free"
     )

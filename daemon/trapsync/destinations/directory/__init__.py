@@ -21,7 +21,7 @@ from trapsync import failpoint, marks
 from trapsync.body import FilePiece, opened
 from trapsync.destinations import Alone, Finding, Receipt, Tools, WhileAway
 from trapsync.destinations.directory import manifest, medium, names, trouble
-from trapsync.errors import DeliveryError, Failed, Refused, StorageError, Unreachable
+from trapsync.errors import DeliveryError, Failed, NotThere, Refused, StorageError, Unreachable
 from trapsync.folder import Folder, NotRegular
 from trapsync.image import Image
 from trapsync.settings import Destination
@@ -133,7 +133,7 @@ class Directory(Alone):
     def confirm(
         self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
     ) -> Mapping[int, Receipt | Exception]:
-        """Read each copy again, from the medium."""
+        """Read each copy again, from the medium. What is not the image is NotThere: it can be copied beside that."""
         found: dict[int, Receipt | Exception] = {}
         with self._proven() as root:
             for image in images:
@@ -143,6 +143,8 @@ class Directory(Alone):
                     answer = trouble.explained(error, root, at.get(image.id) or image.place)
                 if isinstance(answer, Unreachable):
                     raise answer
+                if isinstance(answer, Refused):
+                    answer = NotThere(str(answer))
                 if answer:
                     found[image.id] = answer
         return found
@@ -157,6 +159,8 @@ class Directory(Alone):
             try:
                 with root.below(place.parent.parts) as below, below.file(place.name) as copy:
                     answer = self._judged(image, copy, place)
+                    if isinstance(answer, Refused):
+                        self._strike(below, place.name)
             except FileNotFoundError:
                 continue
             except NotRegular:
@@ -165,6 +169,11 @@ class Directory(Alone):
                 return answer
             wrong = wrong or answer
         return wrong
+
+    def _strike(self, folder: Folder, name: str) -> None:
+        """Take a copy that is not the image out of the manifest, which would vouch for it when asked next."""
+        with self._lock, suppress(OSError, manifest.NotOurs):
+            manifest.remove(folder, name)
 
     def _judged(self, image: Image, copy: FileIO, place: PurePosixPath) -> Receipt | DeliveryError:
         """What a copy that lies there proves of this image."""

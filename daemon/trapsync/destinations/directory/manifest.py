@@ -73,6 +73,17 @@ def add(folder: Folder, name: str, entry: Entry) -> None:
         _write(folder, b"".join(_without(content, name)) + lines)
 
 
+def remove(folder: Folder, name: str) -> None:
+    """Make sure that the manifest has no entry for `name`: its copy is not what was recorded of it."""
+    try:
+        with _opened(folder, os.O_RDONLY) as file:
+            content = _content(file)
+    except FileNotFoundError:
+        return
+    if _escaped(name) in content and name in _entries(content, {name}):
+        _write(folder, b"".join(_without(content, name)))
+
+
 @contextmanager
 def _opened(folder: Folder, flags: int) -> Iterator[FileIO]:
     try:
