@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "an echo of another image's row is believed",
         "destinations/stickypi.py",
-        "if len(rows) == 1 and self._row_key(rows[0]) == _key(image):",
+        "if len(rows) == 1 and self._api.key_of(rows[0]) == _key(image):",
         "if len(rows) == 1:",
         ("test_stickypi.py",),
     ),
