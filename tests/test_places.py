@@ -194,6 +194,18 @@ def test_a_picture_put_back_is_pending_where_it_became_required_meanwhile(trap: 
     assert trap.prune() == 1
 
 
+def test_what_was_to_be_pruned_by_the_word_of_another_folder_stays(trap: Trap) -> None:
+    delivered(trap, Folder("nas", "directory 1"))
+    images = trap.catalog.on_card(0, 9)
+    trap.catalog.mark_pruned([image.id for image in images])  # and then it is killed
+    new = Folder("nas", "directory 2")
+    trap.register(new)
+    assert trap.prune() == 0
+    assert len(trap.on_card()) == 3
+    assert trap.deliver(new).delivered == 3
+    assert trap.prune() == 3
+
+
 def test_a_mark_of_yesterdays_settings_deletes_nothing_today(trap: Trap) -> None:
     home, new = at("memory home"), at("memory new", "new")
     delivered(trap, home, 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,13 @@ def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -
     )
     catalog.destination_failed(destination.name, str(trouble), wait)
     log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
+
+
+def settle_places(catalog: Catalog, destinations: Sequence[Destination]) -> None:
+    """The same for several; one that is out of reach stays the place that it was."""
+    for destination in destinations:
+        with suppress(Unreachable):
+            settle_place(catalog, destination)
 
 
 def one_by_one(

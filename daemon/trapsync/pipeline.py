@@ -570,6 +570,8 @@ def prune(
     durable before a file goes; what a crash left half done is finished first.
     """
     troubles: dict[str, str] = {}
+    # What was marked before a kill was so by the places of then: another stick may be there now.
+    confirmation.settle_places(catalog, [one for one in destinations if one.settings.required])
     removed = removal.remove_leaving(catalog, storage).removed
     for wanted, older_than, is_urgent in (
         (int(settings.keep_free), clock.wall() - settings.min_age, False),
