@@ -6,13 +6,17 @@
 
 A camera takes pictures as fast as it may, another program lays files into the spool (whole, in two halves,
 damaged), the server commits every fault that leaves an image in doubt, the camera's process and the
-examiners are shot now and then, and after a second or so the daemon itself. What `run` ends with are the
-promises: whatever was acknowledged is at the hub and on the stick once, byte for byte, and the accounts agree.
+examiners are shot now and then, and after a second or so the daemon itself. Between two lives the owner changes
+settings: whether images are pruned, whether the stick must have them, which stick it is, how the hub's address is
+written, the order, how many at once. What `run` ends with are the promises: whatever was acknowledged is at the hub
+once, byte for byte; it is on the card, or left it only when it was also at each place that had to have it then; what
+is on the card in the end is on the stick, too; and the accounts agree. All of that is counted from outside.
 """
 
 import hashlib
 import logging
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -48,16 +52,19 @@ STICK = """
 [destinations.stick]
 kind = "directory"
 path = "stick"
+required = true
 every = "1 s"
 retry_first = "100 ms"
 retry_longest = "500 ms"
 """
 PRUNE = """
 [prune]
-enabled = true
+enabled = {enabled}
 min_age = "0 s"
 keep_free = "9000 GB"
 """
+MARK = ".trapsync-destination"
+STICKS = 3  # that the owner has
 
 
 @dataclass
@@ -72,13 +79,16 @@ class Report:
     faults: int = 0
     sent_again: int = 0
     pruned: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         phases = ", ".join(f"{phase} {count}" for phase, count in self.phases.most_common())
+        changes = ", ".join(f"{change} {count}" for change, count in self.changes.most_common())
         return (
             f"{self.kills} kills of the daemon ({phases}), {self.children} of its children, {self.faults} faults "
             f"of the server: {self.images} images, 0 lost, 0 stored twice, 0 damaged; {self.quarantined} files "
-            f"in quarantine, {self.pruned} images pruned, {self.sent_again} sent though the hub had them"
+            f"in quarantine, {self.pruned} images pruned, {self.sent_again} sent though the hub had them; "
+            f"settings changed between lives: {changes}"
         )
 
 
@@ -128,12 +138,18 @@ class Torment:
         self._number = 0
         self._seen: set[Path] = set()
         self._read = 0
-        self._prune = prune
-        self.stick.mkdir(parents=True)
-        (self.stick / ".trapsync-destination").touch()
+        self._prune, self._is_pruning = prune, prune
+        # The stick that is in the trap is `stick`; the others lie in a drawer.
+        self._drawer, self._stick, self._is_required = folder / "drawer", 0, True
+        self._left: set[str] = set()  # of the acknowledged: no longer on the card
+        for number in range(STICKS):
+            (self._drawer / f"{number}").mkdir(parents=True)
+            (self._drawer / f"{number}" / MARK).touch()
+        (self._drawer / "0").rename(self.stick)
         self._elsewhere.mkdir()
         hub_table = daemon.deliver_to(folder, front.url, hub.user, hub.password) + 'patience = "2 s"\n'
-        more = hub_table + STICK + (PRUNE if prune else "")
+        hub_table += 'order = "newest"\nparallel = 4\n'
+        more = hub_table + STICK + PRUNE.format(enabled=str(prune).lower())
         self.trap = daemon.Daemon(folder, more, camera="simulated")
         self._rewrite('settle = "1 s"', 'settle = "15 s"')  # nobody writes his halves that far apart
 
@@ -150,6 +166,8 @@ class Torment:
             try:
                 while self.report.kills < kills:
                     self._live_and_die()
+                    self._change_settings()
+                self._be_as_in_the_beginning()
                 self._rewrite('kind = "simulated"', 'kind = "none"')
                 self.trap.start(TORMENT=str(self.state))
                 self._settle()
@@ -264,6 +282,53 @@ class Torment:
         if way >= 0.1:
             self.acknowledged[path.name] = hashlib.md5(content).hexdigest()
 
+    # The owner, while the daemon is dead
+
+    def _change_settings(self) -> None:
+        """Between two lives: each time one or two settings, or none."""
+        changes: dict[str, Callable[[], object]] = {
+            "pruned or not": lambda: self._prune_or_not(not self._is_pruning),
+            "the stick required or not": lambda: self._require_stick(not self._is_required),
+            "another stick": lambda: self._put_in_stick(self.chance.randrange(STICKS)),
+            "the hub's address": self._write_address_otherwise,
+            "the order": lambda: self._set("order", self.chance.choice(('"newest"', '"oldest"'))),
+            "how many at once": lambda: self._set("parallel", str(self.chance.randint(1, 6))),
+        }
+        for name in self.chance.sample(sorted(changes), self.chance.choice((0, 1, 1, 2))):
+            changes[name]()
+            self.report.changes[name] += 1
+
+    def _set(self, key: str, value: str) -> None:
+        """Of the hub, which is the first in the file that has such a key."""
+        text = self.trap.config.read_text()
+        changed, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
+        assert count
+        self.trap.config.write_text(changed)
+
+    def _prune_or_not(self, is_pruning: bool) -> None:
+        self._is_pruning = is_pruning
+        self._set("enabled", str(is_pruning).lower())
+
+    def _require_stick(self, is_required: bool) -> None:
+        self._is_required = is_required
+        self._set("required", str(is_required).lower())
+
+    def _put_in_stick(self, number: int) -> None:
+        """Another folder under the same path: another place under the same name."""
+        if number != self._stick:
+            self.stick.rename(self._drawer / f"{self._stick}")
+            (self._drawer / f"{number}").rename(self.stick)
+            self._stick = number
+
+    def _write_address_otherwise(self) -> None:
+        """The same place: the same scheme, host and port."""
+        host = self.front.url.removeprefix("http://")
+        self._set("url", f'"{self.chance.choice((f"http://{host}", f"http://{host}/", f"HTTP://{host}"))}"')
+
+    def _be_as_in_the_beginning(self) -> None:
+        self._prune_or_not(self._prune)
+        self._require_stick(True)
+
     # What is left after a kill
 
     def _look_what_is_left(self) -> None:
@@ -277,7 +342,40 @@ class Torment:
         for name in {Path(path).name for path in logged} - set(self.acknowledged):
             # Pruned already: the hub's own digest must do, which was compared when it was sent.
             self.acknowledged[name] = self.hub.stored().get(name, "lost")
+        self._account_for_what_left()
         self.report.phases.update(self._phases(new))
+
+    def _account_for_what_left(self) -> None:
+        """What left the card in this life, or is marked to, is byte for byte at each place that must have it now.
+
+        What is marked when it is killed may go in the next life, though its owner changed the places meanwhile.
+        """
+        on_card = {path.name for path in self._files(self.spool)} - self._marked()
+        self._left -= on_card  # whose marks were taken back
+        places = {"the hub": self.hub.store.images}
+        if self._is_required:
+            places[f"stick {self._stick}"] = self.stick
+        left = self.acknowledged.keys() - on_card - self._left
+        for name, folder in places.items():
+            there = {path.name: path for path in self._files(folder)} if left else {}
+            missing = sorted(left - there.keys())
+            assert not missing, (
+                f"they left the card and are not at {name}: {missing}\n{self.trap.text()[-6000:]}"
+            )
+            for image in left:
+                digest = hashlib.md5(there[image].read_bytes()).hexdigest()
+                assert digest == self.acknowledged[image], f"{image} is damaged at {name}"
+        self._left |= left
+
+    def _marked(self) -> set[str]:
+        """The names of the files that are to be removed as pruned."""
+        catalog = self.state / "catalog.sqlite"
+        if not catalog.exists():
+            return set()
+        with closing(sqlite3.connect(f"file:{catalog}?mode=ro", uri=True)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
+                return set()
+            return {name for (name,) in connection.execute("SELECT name FROM files WHERE leaving = 1")}
 
     def _kept(self) -> list[Path]:
         """What is in quarantine; beside each of them lies its reason."""
@@ -313,10 +411,11 @@ class Torment:
             self.spool / folder / name for folder, name in catalog.execute("SELECT folder, name FROM files")
         }
         owed: dict[str, set[str]] = {"hub": set(), "stick": set()}
-        for destination, key in catalog.execute(
-            "SELECT destination, path FROM deliveries JOIN images ON id = image_id WHERE deliveries.state = 'owed'"
+        for destination, path in catalog.execute(
+            """SELECT destinations.name, path FROM deliveries JOIN destinations ON destinations.key = destination AND active
+               JOIN images ON id = image_id WHERE deliveries.state = 'owed'"""
         ):
-            owed[destination].add(Path(key).name)
+            owed[destination].add(Path(path).name)
         there = {"hub": set(self.hub.stored()), "stick": {path.name for path in self._files(self.stick)}}
         (unmoved,) = catalog.execute("SELECT count(*) FROM quarantine").fetchone()
         (pruned,) = catalog.execute(
@@ -372,11 +471,13 @@ class Torment:
             "lost": 0,
         }
         assert self.trap.stop() == 0
-        # 0 lost, 0 damaged: at the hub and on the stick, byte for byte.
+        self._account_for_what_left()
+        # 0 lost, 0 damaged: at the hub, byte for byte; what is on the card is on the stick, too.
         rows = {Path(self.hub.store.path(row)): row["md5"] for row in self.hub.rows()}
         assert {path.name: md5 for path, md5 in rows.items()} == expected
-        for folder in (self.hub.store.images, self.stick):
-            assert _digests(self._files(folder)) == expected, folder
+        assert _digests(self._files(self.hub.store.images)) == expected
+        for folder in (self.stick, *self._drawer.iterdir()):
+            assert _digests(self._files(folder)).items() <= expected.items(), folder
         # 0 twice: nothing was stored a second time, and nothing else under the same name.
         assert set(self._stores.stored) == set(expected)
         assert max(self._stores.stored.values()) == 1
@@ -384,7 +485,9 @@ class Torment:
         # The card: every image is there with the same bytes, unless it was pruned.
         on_card = _digests(self._files(self.spool))
         assert on_card.items() <= expected.items()
-        assert on_card == ({} if self._prune else expected)
+        assert on_card.keys() == expected.keys() - self._left
+        assert on_card.items() <= _digests(self._files(self.stick)).items()
+        assert not (self._prune and on_card)
         assert len(self._kept()) == self._bad
         # Every start found its catalog sound, none was put aside.
         assert not list(self.state.glob("*damaged*"))
