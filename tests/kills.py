@@ -489,6 +489,11 @@ class Torment:
         assert on_card.items() <= _digests(self._files(self.stick)).items()
         assert not (self._prune and on_card)
         assert len(self._kept()) == self._bad
+        # However its address was written, the hub is one place; and the sticks are as many as there were.
+        with closing(sqlite3.connect(self.state / "catalog.sqlite")) as catalog:
+            places = dict(catalog.execute("SELECT name, count(*) FROM destinations GROUP BY 1"))
+        assert places["hub"] == 1
+        assert 1 <= places["stick"] <= STICKS
         # Every start found its catalog sound, none was put aside.
         assert not list(self.state.glob("*damaged*"))
         assert "kept as" not in self.trap.text()
