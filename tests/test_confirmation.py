@@ -302,7 +302,7 @@ def test_a_card_that_lets_nothing_go_loses_no_mark_and_no_pending_delivery(
         assert [trap.prune() for _ in range(3)] == [0, 0, 0]
     assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 1
     assert trap.catalog.facts()["stuck"]["images"] == 16
-    assert trap.catalog.pruned_files() == []
+    assert trap.catalog.leaving_files() == []
     assert trap.prune(keep_free=Size(0)) == 0
     assert len(trap.on_card()) == 60
     assert trap.deliver(gallery).delivered == 60

@@ -170,7 +170,7 @@ def test_a_picture_put_back_for_a_new_destination_is_pending_there_and_stays(tra
     trap.register(new)
     (trap.storage.spool / path).write_bytes(backup)
     trap.ingest()
-    assert trap.catalog.pruned_files() == []
+    assert trap.catalog.leaving_files() == []
     assert trap.deliver(new).delivered == 1
     assert trap.on_card() == {path}
 

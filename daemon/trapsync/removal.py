@@ -126,13 +126,15 @@ class Removed:
     stuck: list[str] = field(default_factory=list)
 
 
-def remove_leaving(catalog: Catalog, storage: Storage) -> Removed:
+def remove_leaving(catalog: Catalog, storage: Storage, *, only_corrected: bool = False) -> Removed:
     """Remove the files that are marked, if they still are the bytes that were proven, or corrected.
 
-    One that cannot be removed keeps no other back, and its mark is taken back: its image is on the card.
+    With `only_corrected`, none that a pruning has marked: that finishes its own work, when it has looked again which
+    places its destinations are. One that cannot be removed keeps no other back, and its mark is taken back: its
+    image is on the card.
     """
     result, gone, reason = Removed(), [], ""
-    for found in catalog.pruned_files():
+    for found in catalog.leaving_files(only_corrected=only_corrected):
         try:
             result.freed += _remove(storage, found)
         except (OSError, StorageError) as error:

@@ -226,10 +226,11 @@ class Catalog(Times, Labels, Notes, Views):
 
     # Prune: what may go is said in `proofs`
 
-    def pruned_files(self) -> list[Found]:
+    def leaving_files(self, *, only_corrected: bool = False) -> list[Found]:
         """Files that may still lie on the card though their image is pruned, or has a corrected one."""
         columns = "SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns FROM files"
-        rows = self._query(f"{columns} WHERE leaving = 1 UNION ALL {columns} WHERE leaving = 2")
+        pruned = "" if only_corrected else f"{columns} WHERE leaving = 1 UNION ALL "
+        rows = self._query(f"{pruned}{columns} WHERE leaving = 2")
         return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
 
     def forget_pruned(self, paths: Iterable[str]) -> None:
