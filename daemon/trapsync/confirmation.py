@@ -37,6 +37,13 @@ def settle_place(catalog: Catalog, destination: Destination) -> None:
         )
 
 
+def settle_places(catalog: Catalog, destinations: Sequence[Destination]) -> None:
+    """The same for several; one that is out of reach stays the place that it was."""
+    for destination in destinations:
+        with suppress(Unreachable):
+            settle_place(catalog, destination)
+
+
 def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -> None:
     """It could not be reached: leave it alone for a while, which the catalog remembers."""
     settings = destination.settings
@@ -46,13 +53,6 @@ def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -
     )
     catalog.destination_failed(destination.name, str(trouble), wait)
     log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
-
-
-def settle_places(catalog: Catalog, destinations: Sequence[Destination]) -> None:
-    """The same for several; one that is out of reach stays the place that it was."""
-    for destination in destinations:
-        with suppress(Unreachable):
-            settle_place(catalog, destination)
 
 
 def one_by_one(
