@@ -130,15 +130,19 @@ def test_a_folder_that_is_moved_while_it_is_worked_through_loses_nothing(tmp_pat
         assert facts["ledger"]["quarantined"] == 0
 
 
-def test_a_spool_that_is_removed_and_made_again_is_watched_again(tmp_path: Path) -> None:
+def test_a_spool_that_is_removed_and_made_again_is_watched_again_when_its_owner_accepts_it(
+    tmp_path: Path,
+) -> None:
     with running(tmp_path) as (trap, stick):
         digests = fill(trap.spool / "before", 0, 20)
         expect(trap, stick, digests)
         shutil.rmtree(trap.spool)
         digests |= fill(trap.spool / "after", 100, 20)
+        assert trap.run("spool", "--accept").returncode == 0
         expect(trap, stick, digests)
         trap.spool.rename(tmp_path / "gone")
         digests |= fill(trap.spool / "after", 200, 20)
+        assert trap.run("spool", "--accept").returncode == 0
         expect(trap, stick, digests)
         assert trap.stop() == 0
         assert "Traceback" not in trap.text()

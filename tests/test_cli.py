@@ -669,7 +669,7 @@ def test_verify_finds_changed_bytes_on_the_card_and_a_copy_that_is_gone(
     said = call("verify")
     assert said.code == 1
     assert f"  {first}: other bytes than were catalogued\n" in said.out
-    assert f"  {Path(second).name}: is not there any more\n" in said.out
+    assert f"  {Path(second).name}: it is not there any more\n" in said.out
     assert trap.catalog.ledger().owed == 1
     assert "not there any more" in call("images", "--owed").out
     call("deliver")
