@@ -6,6 +6,7 @@ instead: put faults into a copy of the program, one at a time, and see that a te
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -78,6 +79,7 @@ def kill_at_failpoints() -> None:
 
 def live(steps: int, number: int) -> None:
     """So many steps of lives that Hypothesis makes up; the outside account holds after each of them."""
+    logging.disable(logging.CRITICAL)  # of a hundred thousand misfortunes
     began, lives = time.monotonic(), -(-steps // _STEPS_OF_A_LIFE)
     how = settings(
         max_examples=lives,
@@ -89,6 +91,7 @@ def live(steps: int, number: int) -> None:
         phases=[Phase.generate, Phase.shrink],
     )
     run_state_machine_as_test(seed(number)(Life), settings=how)
+    logging.disable(logging.NOTSET)
     seconds = time.monotonic() - began
     print(f"{lives} lives, {Life.steps} steps in all, in {seconds:.0f} s: 0 violations", flush=True)
 

@@ -35,6 +35,7 @@ from trapsync import (
     pipeline,
     quarantine,
     soundness,
+    spool_mark,
     timing,
     verify,
 )
@@ -182,6 +183,7 @@ class Life(RuleBasedStateMachine):
         self.backups: list[tuple[str, bytes]] = []
         self.aliens: set[str] = set()
         self.is_urgent = False
+        spool_mark.prepare(self.trap.storage)
         self.connect_the_stick()
         self.camera = Camera()
         self.safe: set[str] = set()  # whatever was whole on the card once
@@ -771,6 +773,17 @@ class Life(RuleBasedStateMachine):
             self.aliens.add(alien)
             server.rob(keys[number % len(keys)], alien if others else None, self.now())
 
+    @rule(step=st.sampled_from(["ingest", "capture"]))
+    def unmount_the_spool_for_a_moment(self, step: str) -> None:
+        """What lies below the mount point is another spool: nothing goes there, and nothing is forgotten."""
+        away = self.folder / "unmounted"
+        self.spool.rename(away)
+        self.spool.mkdir()
+        with pytest.raises(StorageError, match="not the spool of last time"):
+            self.trap.ingest() if step == "ingest" else self.take_a_picture()
+        self.spool.rmdir()  # for it is empty
+        away.rename(self.spool)
+
     @rule(number=st.integers(0, 99), what=st.sampled_from(["lost", "zeros", "manifest lost"]))
     def lose_a_copy_on_the_stick(self, number: int, what: str) -> None:
         """What a dying stick does, or a person with a file manager."""
@@ -921,6 +934,16 @@ class Life(RuleBasedStateMachine):
         self.trap.catalog.retry()
 
     # What is always true
+
+    def claims(self) -> list[Callable[[], None]]:
+        """All invariants, for a life that is told step by step."""
+        return [
+            self.the_account_is_right_and_the_catalog_sound,
+            self.what_was_safe_is_safe,
+            self.nothing_arrives_twice_or_damaged,
+            self.what_counts_as_delivered_is_there,
+            self.corrected_times_are_right,
+        ]
 
     def rows(self, sql: str) -> list[Any]:
         return list(self.trap.catalog._db.execute(sql).fetchall())

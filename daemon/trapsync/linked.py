@@ -118,11 +118,15 @@ def connect_some(
 
 
 def addresses(
-    destinations: list[Destination], catalog: Catalog, row: dict[str, Any]
+    destinations: list[Destination],
+    catalog: Catalog,
+    row: dict[str, Any],
+    not_there: Callable[[str, int], object] = lambda _name, _id: None,
 ) -> dict[str, dict[str, str]]:
     """Where an image of the catalog's listing can be fetched, by destination, and by what the address shows.
 
     Where a destination could not say, there is an `error` instead. One that has no addresses is left out.
+    `not_there` gets the name of one that does not have the image any more, and the image's id.
     """
     plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height", "metadata")}
     image, found = Image(**plain), {}
@@ -132,6 +136,8 @@ def addresses(
             some = {} if detail is None else dict(destination.addresses(image, detail))
         except DeliveryError as error:
             some = {"error": str(error)}
+            if isinstance(error, NotThere):
+                not_there(destination.name, image.id)
         if some:
             found[destination.name] = some
     return found

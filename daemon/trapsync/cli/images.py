@@ -77,14 +77,21 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
 
 def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> None:
     """Put into each row, as `addresses`, where the image can be fetched."""
-    from trapsync import linked
+    from trapsync import by_hand, linked
 
+    gone: dict[str, list[int]] = {}
     with reading(trap) as catalog:
         some = linked.connect_some(trap.settings, trap.source, trap.tools(), lambda: catalog, only)
         for row in rows:
-            row["addresses"] = linked.addresses(some, catalog, row)
+            row["addresses"] = linked.addresses(
+                some, catalog, row, lambda name, image_id: gone.setdefault(name, []).append(image_id)
+            )
         for destination in some:
             destination.close()
+    if gone:  # what an answer in passing shows to be wrong, is withdrawn
+        with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+            for name, image_ids in gone.items():
+                bench.catalog.withdraw_proofs(name, image_ids)
 
 
 def _show_addresses(rows: list[dict[str, Any]]) -> None:
