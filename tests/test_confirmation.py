@@ -148,6 +148,22 @@ def test_why_nothing_can_be_pruned_is_told_once_in_the_log_and_in_the_facts(
     assert trap.catalog.facts().get("unpruned") is None
 
 
+def test_while_there_is_room_no_destination_is_touched(trap: Trap) -> None:
+    class Nas(Server):
+        looks = 0
+
+        def place(self) -> str:
+            Nas.looks += 1
+            return super().place()
+
+    nas = Nas("nas")
+    fill(trap, 2, nas)
+    looks = Nas.looks
+    assert looks
+    assert trap.prune(keep_free=Size(0)) == 0
+    assert Nas.looks == looks
+
+
 def urgent(trap: Trap, *destinations: Memory) -> int:
     """Prune as if capture would stop otherwise, and for no other reason."""
     limits = Prune(enabled=True, min_age=Duration(0), keep_free=Size(0))

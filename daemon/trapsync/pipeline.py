@@ -571,12 +571,15 @@ def prune(
     """
     troubles: dict[str, str] = {}
     # What was marked before a kill was so by the places of then: another stick may be there now.
-    confirmation.settle_places(catalog, [one for one in destinations if one.settings.required])
+    if catalog.leaving_files():
+        confirmation.settle_places(catalog, [one for one in destinations if one.settings.required])
     removed = removal.remove_leaving(catalog, storage).removed
     for wanted, older_than, is_urgent in (
         (int(settings.keep_free), clock.wall() - settings.min_age, False),
         (storage.min_free + soon, math.inf, True),
     ):
+        if free_bytes(storage.spool) >= wanted:  # then no destination is touched
+            continue
         choice = removal.Choice(catalog, destinations, older_than, is_urgent)
         while free_bytes(storage.spool) < wanted:
             progress()
