@@ -76,9 +76,9 @@ def one_by_one(
     return answers
 
 
-def proof(image: Image, receipt: Receipt) -> tuple[int, str, Mapping[str, Any], str, bool]:
+def proof(image: Image, receipt: Receipt) -> tuple[int, str, Mapping[str, Any], str, bool, str]:
     """A receipt as the catalog takes it (see `catalog.rows.Proof`)."""
-    return image.id, receipt.digest, receipt.detail, receipt.at, receipt.noted
+    return image.id, receipt.digest, receipt.detail, receipt.at, receipt.noted, receipt.place
 
 
 @dataclass(slots=True)

@@ -108,9 +108,10 @@ class Deliveries(Places):
         """Record confirmed deliveries in one commit: see `Proof`."""
         if not proofs:
             return
-        now, key = self._clock.wall(), self._key(destination)
+        now = self._clock.wall()
         with self._transaction("mark_delivered") as db:
             for proof in (Proof(*some) for some in proofs):
+                key = self._key(destination, proof.place)
                 # An image whose file vanished while it was sent was pending nowhere any more.
                 db.execute(
                     """INSERT INTO deliveries (destination, image_id, state, rank, digest, detail, lies_at,

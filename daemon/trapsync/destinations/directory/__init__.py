@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
@@ -206,7 +207,8 @@ class Directory(Alone):
             raise Refused(f"{image.place!r} is not a place below the folder")
         with self._lock, opened(image, path) as source, self._proven() as root:
             try:
-                return self._bring(root, image, source)
+                receipt = self._bring(root, image, source)
+                return replace(receipt, place=f"directory {self._id}") if self._id else receipt
             except OSError as error:
                 raise trouble.explained(error, root, image.place) from error
 
