@@ -183,6 +183,7 @@ class Life(RuleBasedStateMachine):
         self.backups: list[tuple[str, bytes]] = []
         self.aliens: set[str] = set()
         self.is_urgent = False
+        self.is_older = False  # whether the catalog once was one of yesterday
         spool_mark.prepare(self.trap.storage)
         self.connect_the_stick()
         self.camera = Camera()
@@ -856,6 +857,7 @@ class Life(RuleBasedStateMachine):
             Path(f"{self.trap.storage.catalog}{suffix}").unlink(missing_ok=True)
         for file, content in self.yesterday.items():
             file.write_bytes(content)
+        self.is_older = True
         self.start()
 
     @rule()
@@ -942,6 +944,7 @@ class Life(RuleBasedStateMachine):
             self.what_was_safe_is_safe,
             self.nothing_arrives_twice_or_damaged,
             self.what_counts_as_delivered_is_there,
+            self.what_counts_as_dropped_was_taken_away_by_people,
             self.corrected_times_are_right,
         ]
 
@@ -985,6 +988,15 @@ class Life(RuleBasedStateMachine):
             return self.stick.place()
         except Unreachable:
             return None
+
+    @invariant()
+    def what_counts_as_dropped_was_taken_away_by_people(self) -> None:
+        """The account is right about each picture, not only in its sum."""
+        rows = self.rows("SELECT sha256 FROM images WHERE state = 'dropped' AND gone_why != 'lost'")
+        robbed = {self.origin(one) for s in (self.home, self.gallery, *self.former) for one in s.robbed}
+        robbed |= {self.origin(one) for one in self.stick_robbed}
+        dropped = {self.origin(one) for (one,) in rows}
+        assert self.is_older or dropped <= self.taken_away | robbed
 
     @invariant()
     def corrected_times_are_right(self) -> None:

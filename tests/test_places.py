@@ -232,6 +232,48 @@ def test_a_mark_of_yesterdays_settings_deletes_nothing_today(trap: Trap) -> None
     assert trap.deliver(new).delivered == 2
 
 
+def test_what_a_killed_prune_removed_before_another_stick_came_is_delivered_and_not_dropped(
+    trap: Trap,
+) -> None:
+    home, stick = at("memory home"), Folder("stick", "directory 1")
+    trap.register(home, stick)
+    for second in range(4):
+        trap.put(second, seed=second + 1)
+    trap.ingest()
+    trap.time.sleep(100)
+    trap.deliver(home)
+    trap.deliver(stick)
+    trap.catalog.mark_pruned([image.id for image in trap.catalog.prunable(2e9, 9)])
+    for path in sorted(trap.on_card())[:2]:
+        (trap.storage.spool / path).unlink()  # and killed here
+    trap.restart()
+    new = Folder("stick", "directory 2")
+    trap.register(home, new)
+    trap.ingest()
+    trap.deliver(new)
+    trap.deliver(home)
+    assert trap.ledger() == (4, 4, 0, 0, 0)
+    assert len(new.stored) == 2
+    assert trap.prune() == 2
+    assert trap.ledger() == (4, 4, 0, 0, 0)
+
+
+def test_what_a_killed_prune_removed_before_its_server_lost_it_is_lost(trap: Trap) -> None:
+    home = at("memory home")
+    delivered(trap, home, 2)
+    images = trap.catalog.prunable(2e9, 9)
+    trap.catalog.mark_pruned([image.id for image in images])
+    (trap.storage.spool / images[0].path).unlink()  # and killed here
+    trap.restart()
+    trap.register(home)
+    home.stored.clear()
+    trap.catalog.withdraw_proofs("home", [image.id for image in images])
+    trap.ingest()
+    assert trap.deliver(home).delivered == 1
+    assert trap.catalog.ledger().lost == 1
+    assert trap.ledger() == (2, 1, 0, 0, 1)
+
+
 # ── An older catalog ─────────────────────────────────────────────────────────────────────────────────
 
 

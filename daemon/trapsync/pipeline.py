@@ -392,6 +392,7 @@ def deliver(
     send = partial(_send, destination, spool)
     try:
         confirmation.settle_place(catalog, destination)
+        removal.take_back_marks(catalog, spool)
         while images := _due(catalog, destination, destination.batch):
             progress()
             # Ask before sending: it may have arrived although we were never told.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trapsync import failpoint
@@ -126,6 +127,22 @@ class Removed:
     stuck: list[str] = field(default_factory=list)
 
 
+def take_back_marks(catalog: Catalog, spool: Path) -> None:
+    """What was marked as pruned by proofs that do not count any more, stays: if it is still there.
+
+    What a kill left half done may be: the mark is there, and the file is not. Then it left the card by the proofs
+    of then, and stays delivered, or is lost.
+    """
+    there: list[str] = []
+    gone: list[str] = []
+    for found in catalog.withdrawn_marks():
+        (there if look(spool, found.path) == found else gone).append(found.path)
+    if there:
+        catalog.unmark_pruned(there)
+    if gone:
+        catalog.forget_pruned(gone)
+
+
 def remove_leaving(catalog: Catalog, storage: Storage, *, only_corrected: bool = False) -> Removed:
     """Remove the files that are marked, if they still are the bytes that were proven, or corrected.
 
@@ -133,6 +150,7 @@ def remove_leaving(catalog: Catalog, storage: Storage, *, only_corrected: bool =
     places its destinations are. One that cannot be removed keeps no other back, and its mark is taken back: its
     image is on the card.
     """
+    take_back_marks(catalog, storage.spool)
     result, gone, reason = Removed(), [], ""
     for found in catalog.leaving_files(only_corrected=only_corrected):
         try:

@@ -194,6 +194,7 @@ class Catalog(Times, Labels, Notes, Views):
         )
         db.execute("UPDATE deliveries SET wait_for = NULL WHERE image_id = ? AND state = 'owed'", [image_id])
         self._drop_missing(db, image_id)
+        self._lose(db, image_id)  # pruned, and its proof was withdrawn meanwhile
         return bool(gone)  # if it was pruned, a crash came before that was written down
 
     # Thumbnails
@@ -229,7 +230,10 @@ class Catalog(Times, Labels, Notes, Views):
     def leaving_files(self, *, only_corrected: bool = False) -> list[Found]:
         """Files that may still lie on the card though their image is pruned, or has a corrected one."""
         columns = "SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns FROM files"
-        pruned = "" if only_corrected else f"{columns} WHERE leaving = 1 UNION ALL "
+        proven = (
+            f"leaving = 1 AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND {STATE} = 'delivered')"
+        )
+        pruned = "" if only_corrected else f"{columns} WHERE {proven} UNION ALL "
         rows = self._query(f"{pruned}{columns} WHERE leaving = 2")
         return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
 
@@ -237,7 +241,12 @@ class Catalog(Times, Labels, Notes, Views):
         """These files of pruned or corrected images are off the card."""
         with self._transaction("forget_pruned") as db:
             for found in (Found(path, 0, 0) for path in paths):
-                db.execute("DELETE FROM files WHERE folder = ? AND name = ?", [found.folder, found.name])
+                rows = db.execute(
+                    "DELETE FROM files WHERE folder = ? AND name = ? RETURNING image_id",
+                    [found.folder, found.name],
+                ).fetchall()
+                for (image_id,) in rows:
+                    self._lose(db, image_id)  # should its proof have been withdrawn meanwhile
 
     # Quarantine
 

@@ -87,22 +87,16 @@ class Places(CatalogFile):
         """The destinations are others than they were: what is pending where, and what counts as delivered."""
         # What is missing on the card may be at the new place: it is asked for there, too.
         self._owe(db, "(images.gone_at IS NULL OR images.state = 'owed')")
-        # What has left the card as delivered stays so: a new destination cannot have it.
-        marked = "EXISTS (SELECT 1 FROM files WHERE image_id = images.id AND leaving = 1)"
+        # What has left the card as delivered stays so: a new destination cannot have it. Whether that is so of what
+        # is marked to leave, only a look at the card can tell: see `withdrawn_marks`.
         db.execute(
             f"""UPDATE images SET state = {STATE} WHERE state != 'dropped' AND state != {STATE}
-                AND (gone_at IS NULL OR state = 'owed' OR {marked})"""
+                AND (gone_at IS NULL OR state = 'owed')"""
         )
-        # What was to be pruned by the word of others may not be any more.
-        unmarked = db.execute(
-            f"SELECT id FROM images WHERE state = 'owed' AND gone_why = 'pruned' AND {marked}"
-        ).fetchall()
-        for (image_id,) in unmarked:
-            self._unmark(db, image_id)
         self._drop_missing(db)
 
     def _unmark(self, db: Transaction, image_id: int) -> None:
-        """Take back that an image is to be pruned: its file lies on the card, and stays."""
+        """Take back that an image is to be pruned: its file lies on the card, and stays, as it stands today."""
         db.execute("UPDATE files SET leaving = 0 WHERE image_id = ? AND leaving = 1", [image_id])
         db.execute(
             """UPDATE images SET gone_at = NULL, gone_why = NULL, unasked = 0
@@ -110,6 +104,7 @@ class Places(CatalogFile):
             [image_id],
         )
         self._owe(db, "images.id = ?", image_id)
+        db.execute(f"UPDATE images SET state = {STATE} WHERE id = ? AND state != 'dropped'", [image_id])
 
     def _drop_missing(self, db: Transaction, image_id: int | None = None) -> int:
         """Images (or one) that are missing on the card, and that no destination is asked for any more; how many.

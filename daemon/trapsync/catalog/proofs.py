@@ -127,9 +127,11 @@ class Proofs(Deliveries):
         if is_gone:
             self._lose(db, image_id)
             return
-        db.execute(f"UPDATE images SET state = {STATE} WHERE id = ? AND state != 'dropped'", [image_id])
-        if db.execute("SELECT 1 FROM images WHERE id = ? AND state = 'owed'", [image_id]).fetchone():
-            self._unmark(db, image_id)
+        # One that is marked to leave may have left: that is looked at next (`withdrawn_marks`).
+        db.execute(
+            f"UPDATE images SET state = {STATE} WHERE id = ? AND state != 'dropped' AND gone_at IS NULL",
+            [image_id],
+        )
 
     def _lose(self, db: Transaction, image_id: int) -> None:
         """An image that left the card is lost when no destination that must have it holds it any more."""
@@ -218,8 +220,16 @@ class Proofs(Deliveries):
                 # A best-effort destination that never took it will not get it any more.
                 db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
 
+    def withdrawn_marks(self) -> list[Found]:
+        """Files that were marked as pruned by proofs which do not count any more, if they are still there."""
+        rows = self._query(
+            f"""SELECT iif(folder = '', name, folder || '/' || name) AS path, files.size AS size, mtime_ns
+                FROM files JOIN images ON images.id = image_id WHERE leaving = 1 AND {STATE} != 'delivered'"""
+        )
+        return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
+
     def unmark_pruned(self, paths: Iterable[str]) -> None:
-        """These files could not be removed: their images are on the card, and pending where they were."""
+        """These files are not to be removed, or cannot be: their images are on the card, and stand as they do today."""
         with self._transaction("unmark_pruned") as db:
             for found in (Found(path, 0, 0) for path in paths):
                 rows = db.execute(
