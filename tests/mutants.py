@@ -163,6 +163,55 @@ MUTANTS = (
         "",
         ("test_processes.py::test_a_camera_that_is_stuck_does_not_outlive_its_daemon",),
     ),
+    Mutant(
+        "a confirmation counts for years",
+        "catalog/proofs.py",
+        "AND confirmed_mono > :monotonic - 86400.0",
+        "AND confirmed_mono > :monotonic - 864000000.0",
+        ("test_confirmation.py",),
+    ),
+    Mutant(
+        "another server under the old name is the same place",
+        "catalog/places.py",
+        "exactly = [key for key, its_place in same_kind if its_place == place]",
+        "exactly = [key for key, its_place in same_kind]",
+        ("test_places.py",),
+    ),
+    Mutant(
+        "a proof that is found to be wrong stands",
+        "confirmation.py",
+        "            {image.id: reason for image, reason in asked.absent},\n",
+        "            {},\n",
+        ("test_confirmation.py",),
+    ),
+    Mutant(
+        "a note beside a copy lets its image go",
+        "catalog/deliveries.py",
+        "when = [None] * 3 if proof.noted else self._confirmed_now()",
+        "when = self._confirmed_now()",
+        ("test_confirmation.py",),
+    ),
+    Mutant(
+        "two images of one identity are sent at once",
+        "pipeline.py",
+        "first.setdefault(image.place.casefold(), image)",
+        "first.setdefault(str(image.id), image)",
+        ("test_stickypi.py::test_two_images_of_one_name_are_never_on_their_way_at_once",),
+    ),
+    Mutant(
+        "an edited picture that kept its EXIF is taken for a corrected one",
+        "catalog/times.py",
+        "USING (boot_id, monotonic, picture)",
+        "USING (boot_id, monotonic)",
+        ("test_clock.py::test_an_edited_picture_that_kept_its_exif_is_another_picture_and_is_not_deleted",),
+    ),
+    Mutant(
+        "a file that a killed prune had removed is taken back all the same",
+        "removal.py",
+        "(there if look(spool, found.path) == found else gone).append(found.path)",
+        "there.append(found.path)",
+        ("test_places.py",),
+    ),
 )
 
 
