@@ -232,8 +232,9 @@ def test_a_mark_of_yesterdays_settings_deletes_nothing_today(trap: Trap) -> None
     assert trap.deliver(new).delivered == 2
 
 
+@pytest.mark.parametrize("is_swept_first", [True, False])
 def test_what_a_killed_prune_removed_before_another_stick_came_is_delivered_and_not_dropped(
-    trap: Trap,
+    trap: Trap, is_swept_first: bool
 ) -> None:
     home, stick = at("memory home"), Folder("stick", "directory 1")
     trap.register(home, stick)
@@ -249,6 +250,9 @@ def test_what_a_killed_prune_removed_before_another_stick_came_is_delivered_and_
     trap.restart()
     new = Folder("stick", "directory 2")
     trap.register(home, new)
+    if is_swept_first:
+        trap.ingest()
+    trap.deliver(new)
     trap.ingest()
     trap.deliver(new)
     trap.deliver(home)
