@@ -9,7 +9,6 @@ import pytest
 
 from fake_time import FakeTime
 from trap_bench import Memory, Trap
-from trapsync import confirmation
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
 from trapsync.destinations import Receipt
@@ -72,21 +71,6 @@ def test_a_folder_that_turns_out_to_be_another_one_is_given_what_is_on_the_card(
     assert trap.ledger() == (3, 0, 3, 0, 0)
     assert trap.deliver(new).delivered == 3
     assert trap.prune() == 3
-
-
-def test_what_was_brought_to_a_stick_that_was_just_changed_is_recorded_as_being_there(trap: Trap) -> None:
-    stick = Folder("stick", "directory 1")
-    trap.register(stick)
-    trap.put(1)
-    trap.ingest()
-    (image,) = trap.catalog.due("stick", "newest", 1)
-    assert trap.catalog.settle_place("stick", "directory 1") is False
-    receipt = Receipt(f"sha256:{image.sha256}", at=image.key, place="directory 1")
-    assert trap.catalog.settle_place("stick", "directory 2")
-    trap.catalog.mark_delivered("stick", [confirmation.proof(image, receipt)])
-    assert trap.ledger() == (1, 0, 1, 0, 0)
-    assert trap.catalog.settle_place("stick", "directory 1")
-    assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
 def test_another_kind_under_the_old_name_is_another_place(trap: Trap) -> None:

@@ -76,9 +76,9 @@ def one_by_one(
     return answers
 
 
-def proof(image: Image, receipt: Receipt) -> tuple[int, str, Mapping[str, Any], str, bool, str]:
+def proof(image: Image, receipt: Receipt) -> tuple[int, str, Mapping[str, Any], str, bool]:
     """A receipt as the catalog takes it (see `catalog.rows.Proof`)."""
-    return image.id, receipt.digest, receipt.detail, receipt.at, receipt.noted, receipt.place
+    return image.id, receipt.digest, receipt.detail, receipt.at, receipt.noted
 
 
 @dataclass(slots=True)

@@ -108,10 +108,9 @@ class Deliveries(Places):
         """Record confirmed deliveries in one commit: see `Proof`."""
         if not proofs:
             return
-        now = self._clock.wall()
+        now, key = self._clock.wall(), self._key(destination)
         with self._transaction("mark_delivered") as db:
             for proof in (Proof(*some) for some in proofs):
-                key = self._key(destination, proof.place)
                 # An image whose file vanished while it was sent was pending nowhere any more.
                 db.execute(
                     """INSERT INTO deliveries (destination, image_id, state, rank, digest, detail, lies_at,

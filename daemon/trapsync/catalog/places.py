@@ -51,18 +51,10 @@ class Places(CatalogFile):
         rows = self._query("SELECT * FROM destinations WHERE name = :name AND current = 1", name=name)
         return rows[0] if rows else None
 
-    def _key(self, destination: str, place: str = "") -> str:
-        """What deliveries, notes and labels of a destination are kept under: of the place that it is now.
-
-        Or of the place named, if it was that: what was brought there a moment ago lies there.
-        """
-        rows = self._query(
-            "SELECT key FROM destinations WHERE name = :name AND (current = 1 OR place = :place) "
-            "ORDER BY place IS NOT :place, current DESC LIMIT 1",
-            name=destination,
-            place=place or None,
-        )
-        return str(rows[0]["key"]) if rows else destination
+    def _key(self, destination: str) -> str:
+        """What deliveries, notes and labels of a destination are kept under: of the place that it is now."""
+        row = self._destination(destination)
+        return str(row["key"]) if row else destination
 
     def _place_of(self, db: Transaction, name: str, kind: str, place: str | None) -> str:
         """The key of a name's row for this place, made or found; it is the current one from here on."""

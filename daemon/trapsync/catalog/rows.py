@@ -43,7 +43,7 @@ class Registered(NamedTuple):
 class Proof(NamedTuple):
     """That a destination confirmed an image: its id, the digest, and what the receipt says besides.
 
-    `noted`: by a note beside the copy, whose bytes were not read. `place`: where, if not where the destination is now.
+    `noted`: by a note beside the copy, whose bytes were not read.
     """
 
     image_id: int
@@ -51,7 +51,6 @@ class Proof(NamedTuple):
     detail: Mapping[str, Any] = MappingProxyType({})
     at: str = ""
     noted: bool = False
-    place: str = ""
 
 
 def image_of(row: dict[str, Any]) -> Image:

@@ -44,15 +44,13 @@ class Receipt:
     delivered, but no proof by which an image may leave the card. `detail` is what the destination wants
     remembered with it (an id, a URL). `at` is the key or path under which the image lies there: it is stored
     with the delivery, and asked for again, whatever names and layouts the settings say later. `noted` says
-    that a note beside the copy was read (a manifest), and not the copy: no image leaves the card for that. `place`
-    is where it was brought, if that may be another place in the next moment (a stick that is changed).
+    that a note beside the copy was read (a manifest), and not the copy: no image leaves the card for that.
     """
 
     digest: str
     detail: dict[str, Any] = field(default_factory=dict)
     at: str = ""
     noted: bool = False
-    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
@@ -207,8 +206,7 @@ class Directory(Alone):
             raise Refused(f"{image.place!r} is not a place below the folder")
         with self._lock, opened(image, path) as source, self._proven() as root:
             try:
-                receipt = self._bring(root, image, source)
-                return replace(receipt, place=f"directory {self._id}") if self._id else receipt
+                return self._bring(root, image, source)
             except OSError as error:
                 raise trouble.explained(error, root, image.place) from error
 
