@@ -182,6 +182,27 @@ def test_before_capture_would_stop_the_last_word_of_a_server_counts_and_status_s
     assert trap.catalog.unasked() == 0
 
 
+def test_a_server_that_is_left_alone_for_now_does_not_stop_capture(trap: Trap) -> None:
+    home = Server()
+    fill(trap, 2, home)
+    trap.time.sleep(DAY)
+    home.deaf = Unreachable("no answer")
+    limits = Prune(enabled=True, min_age=Duration(0), keep_free=Size(10**13))
+    # First as far as prune.keep_free asks, at which it cannot be reached, and then for capture.
+    assert pipeline.prune(trap.catalog, trap.storage, limits, trap.time, [home], soon=10**13) == 2
+
+
+def test_a_server_that_bars_us_is_not_asked_before_its_time_even_where_capture_stops(trap: Trap) -> None:
+    home = Server()
+    fill(trap, 2, home)
+    trap.time.sleep(DAY)
+    home.deaf = Unauthorised("who are you?")
+    for _ in range(5):
+        assert urgent(trap, home) == 0
+        trap.time.sleep(60)
+    assert len(home.confirmed) == 1
+
+
 def test_what_went_on_the_last_word_of_a_server_that_lost_it_is_lost(trap: Trap) -> None:
     home = Server()
     fill(trap, 2, home)

@@ -1,14 +1,15 @@
 """A proof belongs to a place: kind, address and account, or a folder's own id; not to a name in the config."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fake_time import FakeTime
-from trap_bench import Memory, Trap
+from trap_bench import Memory, Trap, in_turn
+from trapsync import confirmation
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
 from trapsync.destinations import Receipt
@@ -153,6 +154,46 @@ def test_places_come_and_go_and_no_picture_is_sent_twice_to_any(trap: Trap) -> N
         assert trap.ledger()[1:3] == (second + 1, 0)
         assert len(places[place].stored) == second + 1
     assert all(len(place.sent) == len(set(place.sent)) for place in places)
+
+
+def test_what_the_old_place_confirmed_last_counts_for_no_other(trap: Trap) -> None:
+    """A command was run with another address in the config file, while the daemon was sending."""
+    old, new = at("memory old"), at("memory new")
+    trap.register(old)
+    trap.put(1)
+    trap.ingest()
+
+    def meanwhile(
+        send: Callable[[Image], Receipt], images: Iterator[Image]
+    ) -> Iterator[tuple[Image, Receipt | Exception]]:
+        for outcome in in_turn(send, images):
+            trap.catalog.settle_place("home", "memory new")
+            yield outcome
+
+    turn = trap.deliver(old, meanwhile)
+    assert (turn.delivered, len(old.stored)) == (0, 1)
+    assert trap.catalog.prunable(2e12, 9) == []
+    trap.catalog.end_waits()
+    assert trap.deliver(new).delivered == 1
+
+
+def test_an_answer_of_the_old_place_confirms_and_withdraws_nothing_at_another(trap: Trap) -> None:
+    class Switched(Memory):
+        def confirm(
+            self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+        ) -> Mapping[int, Receipt | Exception]:
+            trap.catalog.settle_place("home", "memory new")
+            return super().confirm(images, at)
+
+    old, new = Switched("home"), at("memory new")
+    old.identity = "memory old"
+    delivered(trap, new, 2)
+    trap.register(old)
+    trap.deliver(old)
+    old.stored.clear()
+    with pytest.raises(Unreachable, match="another place"):
+        confirmation.ask_again(trap.catalog, old, trap.catalog.on_card(0, 9))
+    assert trap.ledger() == (2, 2, 0, 0, 0)
 
 
 # ── A file that was pruned comes back ────────────────────────────────────────────────────────────────

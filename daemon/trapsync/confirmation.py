@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trapsync import backoff
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Receipt
-from trapsync.errors import NotThere, Refused, Unreachable
+from trapsync.errors import NotThere, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
 
 if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
@@ -27,14 +27,28 @@ _OLD_WORD = 7 * 86400.0  # seconds after which a destination is asked again abou
 _BETWEEN_SLICES = 3600.0  # seconds between two slices of that
 
 
-def settle_place(catalog: Catalog, destination: Destination) -> None:
-    """Let the catalog know which place a destination is now. Raises Unreachable where only the place can tell."""
-    if catalog.settle_place(destination.name, destination.place()):
+def settle_place(catalog: Catalog, destination: Destination) -> str:
+    """Let the catalog know which place a destination is now, and say it.
+
+    Raises Unreachable where only the place can tell.
+    """
+    place = destination.place()
+    if catalog.settle_place(destination.name, place):
         log.warning(
             "%s is another place than before (%s): what is on the card is pending there, unless it has it",
             destination.name,
-            destination.place(),
+            place,
         )
+    return place
+
+
+def require_place(catalog: Catalog, destination: Destination, place: str) -> None:
+    """Unreachable when a destination is another place than this by now: what was answered is not about that one.
+
+    The stick was changed meanwhile, or a command was run with another address in the config file.
+    """
+    if not catalog.is_place(destination.name, place):
+        raise Unreachable(f"it was found to be another place than {place} meanwhile: it is asked again")
 
 
 def settle_places(catalog: Catalog, destinations: Sequence[Destination]) -> None:
@@ -51,7 +65,8 @@ def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -
     wait = backoff.wait(
         attempts, first=settings.retry_first, longest=settings.retry_longest, least=trouble.wait
     )
-    catalog.destination_failed(destination.name, str(trouble), wait)
+    is_barred = isinstance(trouble, Unauthorised)
+    catalog.destination_failed(destination.name, str(trouble), wait, is_barred=is_barred)
     log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
 
 
@@ -107,7 +122,8 @@ def ask_again(
 
     A destination that turns out to be another place than before has said nothing about them.
     """
-    if catalog.settle_place(destination.name, destination.place()):
+    place = destination.place()
+    if catalog.settle_place(destination.name, place):
         return Asked()
     at = catalog.lies_at(destination.name, [image.id for image in images])
     answers = one_by_one(lambda some: destination.confirm(some, at, by_bytes=by_bytes), images)
@@ -127,6 +143,7 @@ def ask_again(
                 log.warning("%s could not say whether it has %s: %s", destination.name, image.name, doubt)
     asked.confirmed = len(proofs)
     with catalog.together():
+        require_place(catalog, destination, place)
         catalog.confirm(destination.name, proofs)
         catalog.withdraw_proofs(
             destination.name,

@@ -244,7 +244,8 @@ CREATE TABLE destinations (
     error TEXT,                     -- the last error; NULL: the last attempt was well
     error_at REAL,
     delivered_at REAL,              -- the last confirmed delivery
-    asked_at REAL                   -- when it was last asked again about a slice of what it confirmed
+    asked_at REAL,                  -- when it was last asked again about a slice of what it confirmed
+    barred INTEGER NOT NULL DEFAULT 0 -- 1: at the last attempt that failed it answered, and did not let us in
 ) STRICT;
 INSERT INTO destinations (key, name, current, kind, required, active, attempts, wait_boot, wait_until, wait_for,
         error, error_at, delivered_at)

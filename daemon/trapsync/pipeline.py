@@ -366,12 +366,13 @@ def _look(spool: Path, path: str) -> Found | None:
 
 @dataclass(slots=True)
 class Turn:
-    """What one turn of deliveries to one destination did; `trouble` is why it ended early."""
+    """What one turn of deliveries to one destination did, at which `place`; `trouble` is why it ended early."""
 
     delivered: int = 0
     refused: int = 0
     postponed: int = 0
     failed_in_a_row: int = 0
+    place: str = ""
     trouble: Unreachable | None = None
 
 
@@ -391,7 +392,7 @@ def deliver(
     turn = Turn()
     send = partial(_send, destination, spool)
     try:
-        confirmation.settle_place(catalog, destination)
+        turn.place = confirmation.settle_place(catalog, destination)
         removal.take_back_marks(catalog, spool)
         while images := _due(catalog, destination, destination.batch):
             progress()
@@ -496,8 +497,8 @@ def _settle(
     some = list(outcomes)
     bugs = []
     proofs = [confirmation.proof(image, one) for image, one in some if isinstance(one, Receipt)]
-    turn.delivered += len(proofs)
     with catalog.together():
+        confirmation.require_place(catalog, destination, turn.place)
         catalog.mark_delivered(destination.name, proofs)
         for image, outcome in some:
             match outcome:
@@ -510,6 +511,7 @@ def _settle(
                 case _:
                     _try_again(catalog, destination, turn, image, str(outcome) or repr(outcome))
                     bugs += [] if isinstance(outcome, Failed) else [outcome]
+    turn.delivered += len(proofs)
     for bug in bugs:
         raise bug
 

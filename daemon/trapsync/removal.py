@@ -80,7 +80,7 @@ class Choice:
             )
             if not images:
                 continue
-            if not self._catalog.may_go(destination.name):
+            if not self._may_ask(destination):
                 self._note(destination, "it could not be reached, and is left alone for now")
                 continue
             try:
@@ -92,6 +92,11 @@ class Choice:
                 has_asked |= self._excuse(destination, trouble)
                 self._to_ask.remove(destination)
         return has_asked
+
+    def _may_ask(self, destination: Destination) -> bool:
+        """Where capture would stop otherwise, one that is left alone for now is asked too, unless it bars us."""
+        name = destination.name
+        return self._catalog.may_go(name) or (self._is_urgent and not self._catalog.is_barred(name))
 
     def _excuse(self, destination: Destination, trouble: Unreachable) -> bool:
         """It cannot be asked now: whether its last word counts all the same."""

@@ -52,6 +52,7 @@ _CONTRADICTIONS = {
             WHERE destination NOT IN (SELECT key FROM destinations)""",
     "a destination that cannot be": f"""
         SELECT 1 FROM destinations WHERE active NOT IN (0, 1) OR required NOT IN (0, 1) OR current NOT IN (0, 1)
+            OR barred NOT IN (0, 1)
             OR (active AND NOT current)
             OR attempts NOT BETWEEN 0 AND 1000000000 OR wait_for NOT BETWEEN 0 AND {_LONGEST_WAIT}""",
     "an image on the card that is owed to nobody": f"""

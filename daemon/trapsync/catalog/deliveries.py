@@ -41,17 +41,25 @@ class Deliveries(Places):
         row = self._destination(destination)
         return int(row["attempts"]) if row else 0
 
-    def destination_failed(self, destination: str, error: str, wait: float) -> None:
+    def is_barred(self, destination: str) -> bool:
+        """Whether it answered at the last attempt that failed, and did not let us in."""
+        row = self._destination(destination)
+        return bool(row and row["barred"])
+
+    def destination_failed(
+        self, destination: str, error: str, wait: float, *, is_barred: bool = False
+    ) -> None:
         """Remember a failed attempt to reach a destination, and leave it alone for `wait` seconds."""
         with self._transaction("destination_failed") as db:
             db.execute(
-                """UPDATE destinations SET attempts = attempts + 1, error = :error, error_at = :wall,
+                """UPDATE destinations SET attempts = attempts + 1, error = :error, error_at = :wall, barred = :barred,
                    wait_boot = :boot, wait_until = :monotonic + :wait, wait_for = :wait
                    WHERE name = :name AND current = 1""",
                 {
                     "name": destination,
                     "error": error,
                     "wait": wait,
+                    "barred": is_barred,
                     "wall": self._clock.wall(),
                     **self._now(),
                 },

@@ -46,6 +46,11 @@ class Places(CatalogFile):
             self._judge_anew(db)
         return True
 
+    def is_place(self, destination: str, place: str) -> bool:
+        """Whether a destination is still this place; another thread, or a command, may have found out otherwise."""
+        row = self._destination(destination)
+        return row is None or row["place"] == place
+
     def _destination(self, name: str) -> dict[str, Any] | None:
         """The row of the place that a name stands for."""
         rows = self._query("SELECT * FROM destinations WHERE name = :name AND current = 1", name=name)
