@@ -445,6 +445,63 @@ def test_a_copy_that_rotted_in_a_folder_is_pending_again_and_stored_beside(
     assert trap.prune() == 1
 
 
+# ── Off the card ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("while_away", ["last re-reading", "last confirmation"])
+def test_what_is_put_back_is_asked_for_before_it_leaves_again(trap: Trap, while_away: Any) -> None:
+    home = Server()
+    home.while_away = while_away
+    fill(trap, 1, home)
+    (path,) = trap.on_card()
+    backup = (trap.storage.spool / path).read_bytes()
+    assert trap.prune() == 1
+    home.stored.clear()  # its owner knows, and puts the picture back
+    (trap.storage.spool / path).write_bytes(backup)
+    trap.ingest()
+    home.deaf = Unreachable("away")
+    assert urgent(trap, home) == 0
+    home.deaf = None
+    assert urgent(trap, home) == 0
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+def test_what_one_of_two_has_again_is_not_lost(trap: Trap) -> None:
+    one, two = Server("one"), Server("two")
+    fill(trap, 1, one, two)
+    assert trap.prune() == 1
+    kept = dict(one.stored)
+    for server in (one, two):
+        server.stored.clear()
+        verify.verify_destination(trap.catalog, server, lambda _n: None)
+    assert trap.catalog.lost() == 1
+    one.stored = kept
+    trap.catalog.retry()
+    trap.deliver(one)
+    trap.deliver(two)
+    assert trap.catalog.ledger().lost == 0
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
+def test_what_is_to_be_sent_again_and_left_the_card_meanwhile_is_not_lost(trap: Trap) -> None:
+    home = Server()
+    fill(trap, 1, home)
+    ids = trap.catalog.confirmed_between("home", 0, 1e12, after=0, limit=9)
+    assert trap.prune() == 1
+    trap.catalog.owe_again("home", ids)
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
+def test_without_the_id_of_a_boot_no_confirmation_is_of_this_one(trap: Trap) -> None:
+    trap.time.boot_id = lambda: ""  # type: ignore[method-assign]
+    home = Server()
+    fill(trap, 2, home)
+    home.stored.clear()
+    trap.restart()
+    trap.register(home)
+    assert trap.prune() == 0
+
+
 # ── A slice at a time ────────────────────────────────────────────────────────────────────────────────
 
 

@@ -196,6 +196,14 @@ def test_an_answer_of_the_old_place_confirms_and_withdraws_nothing_at_another(tr
     assert trap.ledger() == (2, 2, 0, 0, 0)
 
 
+def test_a_destination_may_be_called_as_the_key_of_another_place(trap: Trap) -> None:
+    other = at("memory other", "home@2")
+    trap.register(at("memory 1"), other)
+    trap.register(at("memory 2"), other)
+    trap.register(at("memory 2"), other, at("memory 3", "home@3"))
+    assert [row["name"] for row in trap.catalog.destinations()] == ["home", "home@2", "home@3"]
+
+
 # ── A file that was pruned comes back ────────────────────────────────────────────────────────────────
 
 

@@ -144,6 +144,14 @@ class Catalog(Times, Labels, Notes, Views):
         db.execute(
             f"UPDATE images SET path = ({here} LIMIT 1) WHERE id = ? AND path NOT IN ({here})", [image_id]
         )
+        # Whoever puts back what was pruned may know that it is not there any more: it is asked for before it goes.
+        db.execute(
+            """UPDATE deliveries SET confirmed_at = NULL, confirmed_boot = NULL, confirmed_mono = NULL
+               WHERE image_id = :id AND confirmed_at IS NOT NULL
+               AND EXISTS (SELECT 1 FROM images WHERE id = :id AND gone_why = 'pruned')
+               AND EXISTS (SELECT 1 FROM files WHERE image_id = :id AND leaving = 0)""",
+            {"id": image_id},
+        )
         changed = db.execute(
             """UPDATE images SET gone_at = NULL, gone_why = NULL, unasked = 0, acknowledged_at = NULL
                WHERE id = ? AND gone_at IS NOT NULL AND EXISTS

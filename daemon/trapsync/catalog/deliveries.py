@@ -151,7 +151,7 @@ class Deliveries(Places):
     def _confirmed_now(self) -> list[Any]:
         """confirmed_at, confirmed_boot, confirmed_mono."""
         clock = self._clock
-        return [clock.wall(), clock.boot_id()[_BOOT_MARK], clock.monotonic()]
+        return [clock.wall(), clock.boot_id()[_BOOT_MARK] or None, clock.monotonic()]
 
     def _boot_now(self) -> dict[str, Any]:
         return {

@@ -1,10 +1,11 @@
 """Destinations of the config file, and the places that they are: a proof belongs to a place, not to a name."""
 
 from collections.abc import Iterable
+from itertools import chain, count
 from typing import Any
 
 from trapsync.catalog.file import CatalogFile, Transaction
-from trapsync.catalog.rows import HELD, STATE, Registered
+from trapsync.catalog.rows import HELD, HELD_SOMEWHERE, STATE, Registered
 
 
 class Places(CatalogFile):
@@ -69,7 +70,7 @@ class Places(CatalogFile):
         ).fetchall()
         key = _chosen(rows, kind, place)
         if key is None:
-            key = name if not rows else f"{name}@{len(rows) + 1}"
+            key = _free_key(db, name)
             db.execute(
                 "INSERT INTO destinations (key, name, kind, required, active, current) VALUES (?, ?, ?, 0, 0, 0)",
                 [key, name, kind],
@@ -115,6 +116,12 @@ class Places(CatalogFile):
         db.execute(
             f"UPDATE images SET state = {STATE} WHERE {missing} AND {STATE} = 'delivered'", list(which)
         )
+        # What was pruned once was everywhere, and is delivered as long as one that must have it holds it.
+        db.execute(
+            f"""UPDATE images SET state = 'delivered', gone_why = 'pruned'
+                WHERE {missing} AND gone_why IN ('pruned', 'lost') AND {HELD_SOMEWHERE}""",
+            list(which),
+        )
         dropped = db.execute(
             f"""UPDATE images SET state = 'dropped', gone_why = iif(gone_why = 'pruned', 'lost', gone_why)
                 WHERE {missing}""",
@@ -130,6 +137,13 @@ class Places(CatalogFile):
                 WHERE destinations.active AND {which} AND {HELD} IS NOT TRUE ON CONFLICT DO NOTHING""",
             list(parameters),
         )
+
+
+def _free_key(db: Transaction, name: str) -> str:
+    """A key for one more place of this name; another destination may be called as one of them would be."""
+    taken = {key for (key,) in db.execute("SELECT key FROM destinations")}
+    keys = chain([name], (f"{name}@{number}" for number in count(2)))
+    return next(key for key in keys if key not in taken)
 
 
 def _active(db: Transaction) -> set[tuple[str, bool]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trapsync.catalog.deliveries import Deliveries
 from trapsync.catalog.file import Transaction
-from trapsync.catalog.rows import IMAGE, KEY, STATE, Proof
+from trapsync.catalog.rows import HELD_SOMEWHERE, IMAGE, KEY, STATE, Proof
 from trapsync.image import Found, Image
 
 # Confirmed within the last day, by the monotonic clock of this boot: what was said before a reboot is asked again.
@@ -136,10 +136,8 @@ class Proofs(Deliveries):
     def _lose(self, db: Transaction, image_id: int) -> None:
         """An image that left the card is lost when no destination that must have it holds it any more."""
         db.execute(
-            """UPDATE images SET state = 'dropped', gone_why = 'lost', unasked = 0, acknowledged_at = NULL
-               WHERE id = ? AND gone_at IS NOT NULL AND state = 'delivered' AND NOT EXISTS
-                   (SELECT 1 FROM deliveries JOIN destinations ON key = destination AND required
-                    WHERE image_id = images.id AND deliveries.state = 'delivered' AND digest NOT LIKE 'echo:%')""",
+            f"""UPDATE images SET state = 'dropped', gone_why = 'lost', unasked = 0, acknowledged_at = NULL
+                WHERE id = ? AND gone_at IS NOT NULL AND state = 'delivered' AND NOT {HELD_SOMEWHERE}""",
             [image_id],
         )
 
@@ -240,5 +238,13 @@ class Proofs(Deliveries):
                     self._unmark(db, image_id)
 
     def owe_again(self, destination: str, image_ids: Iterable[int]) -> None:
-        """A destination no longer holds what it once confirmed, as the owner says: it is asked, then sent."""
-        self.withdraw_proofs(destination, absent=image_ids)
+        """A destination no longer holds what it once confirmed, as the owner says: it is asked, then sent.
+
+        Of what left the card meanwhile, an owner's word says nothing: it could not be sent.
+        """
+        with self._transaction("owe_again") as db:
+            ids = [json.dumps(list(image_ids))]
+            rows = db.execute(
+                "SELECT id FROM images WHERE gone_at IS NULL AND id IN (SELECT value FROM json_each(?))", ids
+            ).fetchall()
+            self.withdraw_proofs(destination, absent=[image_id for (image_id,) in rows])

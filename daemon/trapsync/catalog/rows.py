@@ -23,6 +23,10 @@ STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND require
                           AND destination = d.key AND state = 'delivered' AND digest NOT LIKE 'echo:%'))
              THEN 'delivered' ELSE 'owed' END"""
 
+# Whether any place that must have an image, or had to, confirmed its digest and was not found to be wrong.
+HELD_SOMEWHERE = """EXISTS (SELECT 1 FROM deliveries JOIN destinations ON key = destination AND required
+                    WHERE image_id = images.id AND deliveries.state = 'delivered' AND digest NOT LIKE 'echo:%')"""
+
 # The row of `destinations` that the name :destination stands for.
 KEY = """coalesce((SELECT d.key FROM destinations AS d WHERE d.name = :destination AND d.current = 1),
            :destination)"""
