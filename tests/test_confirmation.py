@@ -182,6 +182,23 @@ def test_before_capture_would_stop_the_last_word_of_a_server_counts_and_status_s
     assert trap.catalog.unasked() == 0
 
 
+def test_only_the_server_that_was_not_asked_can_say_that_it_has_what_went_on_its_last_word(
+    trap: Trap,
+) -> None:
+    away, there = Server("away"), Server("there")
+    fill(trap, 2, away, there)
+    trap.time.sleep(DAY)
+    away.deaf = Unreachable("no answer")
+    assert urgent(trap, away, there) == 2
+    confirmation.ask_a_slice(trap.catalog, there, trap.time)
+    verify.verify_destination(trap.catalog, there, lambda _n: None)
+    assert trap.catalog.unasked() == 2
+    away.deaf = None
+    away.stored.clear()
+    assert confirmation.ask_a_slice(trap.catalog, away, trap.time) == 2
+    assert (trap.catalog.unasked(), trap.catalog.destinations()[0]["refused"]) == (0, 2)
+
+
 def test_a_server_that_is_left_alone_for_now_does_not_stop_capture(trap: Trap) -> None:
     home = Server()
     fill(trap, 2, home)
@@ -600,6 +617,30 @@ def test_a_renamed_folder_holds_the_same_images(
     assert (
         trap.prune() == 3
     )  # asked for where they lie there: under their old names, if they were sent before
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("is_delivered", [True, False])
+@pytest.mark.parametrize("order", [("a.jpg", "b.jpg"), ("b.jpg", "a.jpg")])
+def test_a_renamed_file_is_the_same_image_though_another_has_its_name(
+    trap: Trap, order: tuple[str, str], is_delivered: bool, together: bool
+) -> None:
+    home = Server()
+    trap.register(home)
+    drawn.put(trap.storage.spool, drawn.plain(seed=1), "a.jpg")
+    trap.ingest()
+    if is_delivered:
+        trap.deliver(home)
+    (trap.storage.spool / "a.jpg").rename(trap.storage.spool / "b.jpg")
+    drawn.put(trap.storage.spool, drawn.plain(seed=2), "a.jpg")
+    for some in [order] if together else [order[:1], order[1:]]:
+        trap.ingest(*some)
+    trap.ingest()
+    trap.deliver(home)
+    trap.deliver(home)
+    assert trap.catalog.ledger().captured == 2
+    assert (trap.catalog.vanished(), trap.catalog.conflicts()) == (0, 0)
+    assert len(home.sent) + trap.catalog.destinations()[0]["refused"] == 2
 
 
 def test_a_copy_under_another_name_is_an_image_of_its_own(trap: Trap) -> None:

@@ -260,7 +260,7 @@ ALTER TABLE deliveries ADD COLUMN lies_at TEXT;      -- delivered: the key or pa
 -- and by the monotonic clock of a boot (to count a day). NULL: not since it was delivered, or not since proofs
 -- belong to places: then it is asked before the image may leave the card.
 ALTER TABLE deliveries ADD COLUMN confirmed_at REAL;
-ALTER TABLE deliveries ADD COLUMN confirmed_boot TEXT; -- the end of the boot's id
+ALTER TABLE deliveries ADD COLUMN confirmed_boot TEXT; -- the end of the boot's id; '': it went on its last word
 ALTER TABLE deliveries ADD COLUMN confirmed_mono REAL;
 ALTER TABLE deliveries ADD COLUMN acknowledged_at REAL; -- refused, off the card: the owner has seen it
 

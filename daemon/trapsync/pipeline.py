@@ -328,10 +328,21 @@ def _record(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], res
 
 
 def _forget_moved(catalog: Catalog, spool: Path, found: Found, image: Image) -> None:
-    """Its file lies under another path now: then the new one is the same image's, and no other image."""
-    others = [path for path in catalog.paths_of(image) if path != found.path]
-    if moved := [path for path in others if _is_gone(spool, path)]:
+    """Its file lies under another path now: then the new one is the same image's, and no other image.
+
+    Another file may have the old path by then.
+    """
+    others = [other for other in catalog.files_of(image) if other.path != found.path]
+    if moved := [other.path for other in others if not _is_as_it_was(spool, other)]:
         catalog.forget_files(moved, "moved")
+
+
+def _is_as_it_was(spool: Path, found: Found) -> bool:
+    """Whether a file is there unchanged, or the card does not show it now."""
+    try:
+        return look(spool, found.path) == found
+    except StorageError:
+        return True
 
 
 @contextmanager

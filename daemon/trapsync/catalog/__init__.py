@@ -115,6 +115,12 @@ class Catalog(Times, Labels, Notes, Views):
                     conflict = EXISTS (SELECT 1 FROM images WHERE key = ?) WHERE id = ?""",
             [*sealed, soundness.seal(*sealed), image.path, image.key, row[0]],
         )
+        # Other bytes that had come under its old path share it with nobody any more.
+        db.execute(
+            """UPDATE images SET conflict = 0 WHERE conflict = 1 AND key = :key
+               AND (SELECT count(*) FROM images WHERE key = :key) = 1""",
+            {"key": row[1]},
+        )
         # Where it was delivered before that was noted, it lies under its old path.
         db.execute(
             "UPDATE deliveries SET lies_at = ? WHERE image_id = ? AND state = 'delivered' AND lies_at IS NULL",
@@ -122,17 +128,18 @@ class Catalog(Times, Labels, Notes, Views):
         )
         return (row[0],)
 
-    def paths_of(self, image: Image) -> list[str]:
-        """Where files of this image lie on the card, for all that is known; of a foreign one, of its bytes."""
+    def files_of(self, image: Image) -> list[Found]:
+        """The files of this image on the card, for all that is known; of a foreign one, of its bytes."""
         rows = self._query(
-            """SELECT iif(folder = '', name, folder || '/' || name) AS path FROM files WHERE image_id IN
+            """SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns FROM files
+               WHERE leaving != 2 AND image_id IN
                    (SELECT id FROM images WHERE key = :key AND sha256 = :sha256
                     UNION SELECT id FROM images WHERE sha256 = :sha256 AND boot_id IS NULL AND :is_foreign)""",
             key=image.key,
             sha256=image.sha256,
             is_foreign=image.trap_name is None,
         )
-        return [row["path"] for row in rows]
+        return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
 
     def _revive(self, db: Transaction, image_id: int) -> None:
         """A file of this image is on the card: look for it there; it is pending wherever it was not delivered.

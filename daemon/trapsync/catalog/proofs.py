@@ -7,11 +7,11 @@ from typing import Any
 
 from trapsync.catalog.deliveries import Deliveries
 from trapsync.catalog.file import Transaction
-from trapsync.catalog.rows import HELD_SOMEWHERE, IMAGE, KEY, STATE, Proof
+from trapsync.catalog.rows import HELD_SOMEWHERE, IMAGE, KEY, STATE, UNASKED, Proof
 from trapsync.image import Found, Image
 
 # Confirmed within the last day, by the monotonic clock of this boot: what was said before a reboot is asked again.
-_IS_FRESH = """(confirmed_boot IS NOT NULL AND confirmed_boot = :boot_mark
+_IS_FRESH = """(coalesce(confirmed_boot, '') != '' AND confirmed_boot = :boot_mark
                 AND confirmed_mono > :monotonic - 86400.0 AND confirmed_mono <= :monotonic)"""
 _DIGESTS = "('md5:' || images.md5, 'sha256:' || images.sha256)"
 # What takes a delivery's proof back.
@@ -56,8 +56,8 @@ class Proofs(Deliveries):
             f"""SELECT {IMAGE} FROM images CROSS JOIN deliveries ON image_id = images.id AND destination = {KEY}
                 WHERE images.id IN (SELECT image_id FROM files WHERE leaving = 0
                                     UNION ALL SELECT id FROM images WHERE unasked = 1)
-                AND deliveries.state = 'delivered' AND (confirmed_at IS NULL OR unasked = 1
-                    OR confirmed_at NOT BETWEEN :now - :older AND :now + 60.0)
+                AND deliveries.state = 'delivered' AND (confirmed_at IS NULL
+                    OR (unasked = 1 AND confirmed_boot = '') OR confirmed_at NOT BETWEEN :now - :older AND :now + 60.0)
                 AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.key = {KEY}
                                 AND :rest > 0 AND d.asked_at BETWEEN :now - :rest AND :now)
                 ORDER BY confirmed_at NULLS FIRST, images.id LIMIT :limit""",
@@ -87,7 +87,10 @@ class Proofs(Deliveries):
                        WHERE destination = ? AND image_id = ? AND state = 'delivered'""",
                     [*self._proven(proof), key, proof.image_id],
                 )
-                db.execute("UPDATE images SET unasked = 0 WHERE id = ? AND unasked = 1", [proof.image_id])
+                db.execute(
+                    f"UPDATE images SET unasked = 0 WHERE id = ? AND unasked = 1 AND NOT {UNASKED}",
+                    [proof.image_id],
+                )
 
     def withdraw_proofs(
         self,
@@ -214,6 +217,13 @@ class Proofs(Deliveries):
                 ).rowcount
                 if not marked:  # it became pending again meanwhile
                     continue
+                db.execute(
+                    f"""UPDATE deliveries SET confirmed_boot = '' WHERE image_id = :id AND state = 'delivered'
+                        AND NOT {_IS_FRESH} AND destination IN
+                            (SELECT d.key FROM destinations AS d WHERE d.active AND d.required
+                             AND d.name IN (SELECT value FROM json_each(:names)))""",
+                    {"id": image_id, "names": names, **self._boot_now()},
+                )
                 db.execute("UPDATE files SET leaving = 1 WHERE image_id = ? AND leaving = 0", [image_id])
                 # A best-effort destination that never took it will not get it any more.
                 db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
@@ -245,6 +255,8 @@ class Proofs(Deliveries):
         with self._transaction("owe_again") as db:
             ids = [json.dumps(list(image_ids))]
             rows = db.execute(
-                "SELECT id FROM images WHERE gone_at IS NULL AND id IN (SELECT value FROM json_each(?))", ids
+                """SELECT id FROM images WHERE id IN (SELECT value FROM json_each(?)) AND (gone_at IS NULL
+                   OR EXISTS (SELECT 1 FROM files WHERE image_id = images.id AND leaving = 1))""",
+                ids,
             ).fetchall()
             self.withdraw_proofs(destination, absent=[image_id for (image_id,) in rows])

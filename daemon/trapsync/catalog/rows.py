@@ -27,6 +27,10 @@ STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND require
 HELD_SOMEWHERE = """EXISTS (SELECT 1 FROM deliveries JOIN destinations ON key = destination AND required
                     WHERE image_id = images.id AND deliveries.state = 'delivered' AND digest NOT LIKE 'echo:%')"""
 
+# Whether an image left the card on the last word of a server of today which was not asked since.
+UNASKED = """EXISTS (SELECT 1 FROM deliveries JOIN destinations ON key = destination AND active
+             WHERE image_id = images.id AND deliveries.state = 'delivered' AND confirmed_boot = '')"""
+
 # The row of `destinations` that the name :destination stands for.
 KEY = """coalesce((SELECT d.key FROM destinations AS d WHERE d.name = :destination AND d.current = 1),
            :destination)"""

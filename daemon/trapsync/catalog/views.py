@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trapsync.catalog.file import CatalogFile
-from trapsync.catalog.rows import HELD, IMAGE
+from trapsync.catalog.rows import HELD, IMAGE, UNASKED
 from trapsync.clock import utc
 from trapsync.image import Image, TrapName
 
@@ -135,7 +135,7 @@ class Views(CatalogFile):
 
     def unasked(self) -> int:
         """How many images left the card on the last word of a server that could not be asked, until it is."""
-        return int(self._query("SELECT count(*) AS n FROM images WHERE unasked = 1")[0]["n"])
+        return int(self._query(f"SELECT count(*) AS n FROM images WHERE unasked = 1 AND {UNASKED}")[0]["n"])
 
     def old_places(self) -> list[dict[str, Any]]:
         """Places that a destination of today was before, if some images that left the card lie only there.
