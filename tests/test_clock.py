@@ -241,6 +241,37 @@ def test_a_picture_whose_corrected_file_vanished_undelivered_is_kept_when_its_ol
     assert len(field.home.stored) == 1
 
 
+def test_an_old_file_put_back_for_a_new_destination_is_pending_there(field: Field) -> None:
+    (old,) = field.capture()
+    spool, new = field.trap.storage.spool, Memory("new")
+    content = (spool / old).read_bytes()
+    field.synchronise()
+    field.settle()
+    field.trap.deliver(field.home)
+    assert field.trap.prune() == 1
+    field.trap.register(new)
+    drawn.put(spool, content, old)
+    field.trap.ingest()
+    field.settle()
+    assert field.trap.deliver(new).delivered == 1
+    assert {field.picture(path) for path in field.trap.on_card()} == set(field.truth)
+
+
+def test_an_image_whose_old_file_vanishes_while_it_is_corrected_is_pending(field: Field) -> None:
+    (old,) = field.capture()
+    field.synchronise()
+
+    def meanwhile(corrections: Iterable[Correction]) -> Any:
+        yield from field.rewrite(corrections)
+        (field.trap.storage.spool / old).unlink()
+        assert field.trap.catalog.forget_files([old]) == 1
+
+    timing.settle(field.trap.catalog, field.trap.storage, field.settings.trap, meanwhile, field.failures)
+    field.trap.ingest()
+    assert field.trap.ledger() == (1, 0, 1, 0, 0)
+    assert field.trap.deliver(field.home).delivered == 1
+
+
 def test_images_taken_before_the_clock_is_set_are_held_and_count_as_owed(field: Field) -> None:
     field.capture(3)
     assert field.settle() == 0

@@ -141,41 +141,6 @@ class Catalog(Times, Labels, Notes, Views):
         )
         return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
 
-    def _revive(self, db: Transaction, image_id: int) -> None:
-        """A file of this image is on the card: look for it there; it is pending wherever it was not delivered.
-
-        One that was pruned and is put back is judged by the destinations of today.
-        """
-        here = """SELECT iif(folder = '', name, folder || '/' || name) FROM files
-                  WHERE image_id = images.id AND leaving != 2"""
-        db.execute(
-            f"UPDATE images SET path = ({here} LIMIT 1) WHERE id = ? AND path NOT IN ({here})", [image_id]
-        )
-        # Whoever puts back what was pruned may know that it is not there any more: it is asked for before it goes.
-        db.execute(
-            """UPDATE deliveries SET confirmed_at = NULL, confirmed_boot = NULL, confirmed_mono = NULL
-               WHERE image_id = :id AND confirmed_at IS NOT NULL
-               AND EXISTS (SELECT 1 FROM images WHERE id = :id AND gone_why = 'pruned')
-               AND EXISTS (SELECT 1 FROM files WHERE image_id = :id AND leaving = 0)""",
-            {"id": image_id},
-        )
-        changed = db.execute(
-            """UPDATE images SET gone_at = NULL, gone_why = NULL, unasked = 0, acknowledged_at = NULL
-               WHERE id = ? AND gone_at IS NOT NULL AND EXISTS
-                   (SELECT 1 FROM files WHERE image_id = images.id AND leaving = 0)""",
-            [image_id],
-        ).rowcount
-        if changed:
-            # Refused because it was lost and could not be sent: now it can.
-            db.execute(
-                """UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, acknowledged_at = NULL
-                   WHERE image_id = ? AND state = 'refused' AND error LIKE '%and the card has it no longer'""",
-                [image_id],
-            )
-            db.execute("UPDATE files SET leaving = 0 WHERE image_id = ? AND leaving = 1", [image_id])
-            self._owe(db, "images.id = ?", image_id)
-            db.execute(f"UPDATE images SET state = {STATE} WHERE id = ?", [image_id])
-
     def forget_files(self, paths: Iterable[str], why: str = "vanished") -> int:
         """Somebody took these files from the spool; how many images that leaves without one.
 

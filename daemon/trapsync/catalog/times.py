@@ -6,8 +6,10 @@ from typing import Any
 from trapsync import soundness
 from trapsync.catalog.file import Transaction
 from trapsync.catalog.proofs import Proofs
-from trapsync.catalog.rows import HELD, IMAGE, TIMINGS, image_of, sealed_values
+from trapsync.catalog.rows import HELD, IMAGE, STATE, TIMINGS, image_of, sealed_values
 from trapsync.image import Correction, Found, Image, TrapName, parse_name
+
+_TWIN_STATE = STATE.replace("images.", "twin.")
 
 
 class Times(Proofs):
@@ -97,13 +99,14 @@ class Times(Proofs):
 
         Their old file is found again where the catalog was lost before that was deleted, or where somebody
         copied it back. The same bytes but for the EXIF, of the same moment of the same boot, are the same picture:
-        the old file is to be deleted. An edited one, which has kept the EXIF, is another picture.
+        the old file is to be deleted, but where a destination of today does not have what left the card. An edited
+        one, which has kept the EXIF, is another picture.
         """
         twins = self._query(
             f"""SELECT images.id, twin.id AS twin, images.state FROM images
                 JOIN images AS twin USING (boot_id, monotonic, picture)
                 WHERE {HELD} AND images.gone_at IS NULL AND twin.timing = 'corrected'
-                AND (twin.gone_at IS NULL OR twin.state = 'delivered')"""
+                AND (twin.gone_at IS NULL OR twin.state = 'delivered' AND {_TWIN_STATE} = 'delivered')"""
         )
         if not twins:
             return 0
@@ -159,6 +162,7 @@ class Times(Proofs):
                 )
                 db.execute("DELETE FROM corrections WHERE image_id = ?", [one.image.id])
                 self._let_go(db, "corrected", "id = ?", one.image.id)
+                self._revive(db, one.image.id)  # the old file may have vanished meanwhile
 
     def _reseal(self, db: Transaction, correction: Correction, image: Image) -> None:
         sealed = sealed_values(image)
