@@ -13,7 +13,7 @@ from conformance import tools
 from trap_bench import Memory, Trap
 from trapsync import confirmation, pipeline, removal, verify
 from trapsync.destinations import Receipt, directory
-from trapsync.errors import Refused, Unauthorised, Unreachable
+from trapsync.errors import Failed, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.quantities import Duration, Size
 from trapsync.settings import Prune
@@ -540,6 +540,27 @@ def test_slices_are_an_hour_apart_and_no_image_is_asked_about_twice_a_week(trap:
         confirmation.ask_a_slice(trap.catalog, home, trap.time)
         trap.time.sleep(3660)
     assert home.asked_again == [10, 10, 10]
+
+
+def test_what_a_server_cannot_say_keeps_it_from_being_asked_about_nothing_else(trap: Trap) -> None:
+    class Odd(Server):
+        def confirm(
+            self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+        ) -> Mapping[int, Receipt | Exception]:
+            held = dict(super().confirm(images, at))
+            return held | {image.id: Failed("what is this?") for image in images if image.key in odd}
+
+    home = Odd(batch=2)
+    fill(trap, 6, home)
+    odd = sorted(home.stored)[:2]
+    for _ in range(20):  # until those are the ones that it was asked about longest ago
+        trap.time.sleep(DAY)
+        confirmation.ask_a_slice(trap.catalog, home, trap.time)
+    del home.stored[max(home.stored)]
+    for _ in range(20):
+        trap.time.sleep(DAY)
+        confirmation.ask_a_slice(trap.catalog, home, trap.time)
+    assert trap.ledger() == (6, 5, 1, 0, 0)
 
 
 def test_a_clock_of_the_future_does_not_end_the_asking(trap: Trap) -> None:

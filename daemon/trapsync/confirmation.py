@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _OLD_WORD = 7 * 86400.0  # seconds after which a destination is asked again about what is on the card
 _BETWEEN_SLICES = 3600.0  # seconds between two slices of that
+_MOST_UNSURE = 8  # slices of which it could say nothing, in one hour
 
 
 def settle_place(catalog: Catalog, destination: Destination) -> str:
@@ -172,13 +173,18 @@ def ask_a_slice(
         return 0
     name, limit = destination.name, destination.confirm_batch
     images = catalog.to_ask_again(name, limit, older_than=_OLD_WORD, rest=_BETWEEN_SLICES)
-    began, withdrawn = clock.wall(), 0
+    began, withdrawn, told_nothing = clock.wall(), 0, 0
+    unsure: set[int] = set()
     while images:
         progress()
         catalog.note_asked(name)
-        found = ask_again(catalog, destination, images).withdrawn
-        if not found:
+        asked = ask_again(catalog, destination, images)
+        withdrawn += asked.withdrawn
+        unsure |= {image.id for image in asked.unsure}
+        # Of which it cannot say, those come first each time: they must not keep it from being asked about others.
+        told_nothing += len(asked.unsure) == len(images)
+        if not asked.withdrawn and not (len(asked.unsure) == len(images) and told_nothing < _MOST_UNSURE):
             break
-        withdrawn += found
-        images = catalog.to_ask_again(name, limit, older_than=clock.wall() - began)
+        older_than = clock.wall() - began if withdrawn else _OLD_WORD
+        images = catalog.to_ask_again(name, limit, older_than=older_than, but=unsure)
     return withdrawn

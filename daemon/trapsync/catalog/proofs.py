@@ -44,12 +44,18 @@ class Proofs(Deliveries):
         return {row["image_id"]: row["lies_at"] for row in rows}
 
     def to_ask_again(
-        self, destination: str, limit: int, *, older_than: float, rest: float = 0.0
+        self,
+        destination: str,
+        limit: int,
+        *,
+        older_than: float,
+        rest: float = 0.0,
+        but: Iterable[int] = (),
     ) -> list[Image]:
         """Delivered images that a destination has not confirmed for so many seconds; the oldest word first.
 
         Those on the card, and those that left it on the last word of a server which could not be asked. None if
-        it was asked less than `rest` seconds ago. By the wall clock: it only says who is asked sooner.
+        it was asked less than `rest` seconds ago. `but` are left out, by id. By the wall clock: it only says who is asked sooner.
         """
         now = self._clock.wall()
         return self._images(
@@ -58,6 +64,7 @@ class Proofs(Deliveries):
                                     UNION ALL SELECT id FROM images WHERE unasked = 1)
                 AND deliveries.state = 'delivered' AND (confirmed_at IS NULL
                     OR (unasked = 1 AND confirmed_boot = '') OR confirmed_at NOT BETWEEN :now - :older AND :now + 60.0)
+                AND images.id NOT IN (SELECT value FROM json_each(:but))
                 AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.key = {KEY}
                                 AND :rest > 0 AND d.asked_at BETWEEN :now - :rest AND :now)
                 ORDER BY confirmed_at NULLS FIRST, images.id LIMIT :limit""",
@@ -66,6 +73,7 @@ class Proofs(Deliveries):
             older=older_than,
             rest=rest,
             limit=limit,
+            but=json.dumps(list(but)),
         )
 
     def note_asked(self, destination: str) -> None:

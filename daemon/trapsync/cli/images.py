@@ -263,6 +263,7 @@ def prune(trap: Trap, yes: bool) -> None:
     prune.min_age, and only until prune.keep_free bytes are free. Works also when prune.enabled is false.
     """
     from trapsync import by_hand, pipeline
+    from trapsync.linked import registered
 
     settings = trap.settings
     free = pipeline.free_bytes(settings.storage.spool)
@@ -273,6 +274,8 @@ def prune(trap: Trap, yes: bool) -> None:
         click.echo("nothing was removed")
         return
     with by_hand.opened(settings, trap.source, trap.tools()) as bench:
+        # The config file may name others than the daemon knows yet: those must have the images too.
+        bench.catalog.register(registered(bench.destinations))
         removed = pipeline.prune(
             bench.catalog, settings.storage, settings.prune, trap.clock, bench.destinations
         )
