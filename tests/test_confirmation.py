@@ -1,5 +1,6 @@
 """A proof is about today: asked once more before an image leaves the card, and withdrawn when it is wrong."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -638,6 +639,26 @@ def test_a_renamed_folder_holds_the_same_images(
     assert (
         trap.prune() == 3
     )  # asked for where they lie there: under their old names, if they were sent before
+
+
+def test_what_was_written_over_before_it_was_delivered_is_not_looked_for_in_the_other_file(
+    trap: Trap,
+) -> None:
+    class Careful(Memory):
+        def deliver(self, image: Image, path: Path) -> Receipt:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != image.sha256:
+                raise Failed("its digest differs")
+            return super().deliver(image, path)
+
+    home = Careful()
+    trap.register(home)
+    for seed in range(0, 20, 5):  # a camera whose card was formatted: its names come again
+        for number in range(5):
+            drawn.put(trap.storage.spool, drawn.plain(seed=seed + number), f"DCIM/IMG_{number}.jpg")
+        trap.ingest()
+    turn = trap.deliver(home)
+    assert (turn.delivered, turn.trouble, turn.refused) == (5, None, 0)
+    assert trap.ledger() == (20, 5, 0, 0, 15)
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -52,6 +52,9 @@ Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | DamagedImag
 # How it runs sends: several at once, pulling the next image only when there is a hand free.
 Hands = Callable[[Callable[[Image], Receipt], Iterator[Image]], Iterator[tuple[Image, Receipt | Exception]]]
 
+# A folder that never is, where the file of an image that is off the card is looked for.
+_NOWHERE = ".off-the-card"
+
 # Who is to blame when a server answers, and takes no image? So many images in a row: the server, which is
 # then left alone. One that failed so often while others passed: the image, which is then set aside.
 _IMAGES_IN_A_ROW = 3
@@ -401,7 +404,8 @@ def deliver(
     back-off is in the catalog, where a restart does not forget it.
     """
     turn = Turn()
-    send = partial(_send, destination, spool)
+    gone: set[int] = set()
+    send = partial(_send, destination, spool, gone)
     try:
         turn.place = confirmation.settle_place(catalog, destination)
         removal.take_back_marks(catalog, spool)
@@ -411,6 +415,7 @@ def deliver(
             known = confirmation.one_by_one(destination.known, images)
             _settle(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
 
+            gone |= catalog.off_card(image.id for image in images if image.id not in known)
             # Send the rest, of each identity one. Once the destination is out of reach no further image is begun,
             # but those in flight may still arrive, and are marked.
             unsent = _one_of_each_identity(image for image in images if image.id not in known)
@@ -457,8 +462,10 @@ def _while_first(
         yield image
 
 
-def _send(destination: Destination, spool: Path, image: Image) -> Receipt:
-    receipt = destination.deliver(image, spool / image.path)
+def _send(destination: Destination, spool: Path, gone: Container[int], image: Image) -> Receipt:
+    # Of one that is off the card, another image may have the path by now: that is not its file.
+    path = spool / (_NOWHERE if image.id in gone else "") / image.path
+    receipt = destination.deliver(image, path)
     failpoint.hit("deliver: confirmed")
     return receipt
 

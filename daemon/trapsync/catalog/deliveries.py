@@ -1,7 +1,7 @@
 """Deliveries: what is pending, what was delivered, what was refused and what waits."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from trapsync.catalog.places import Places
@@ -98,6 +98,14 @@ class Deliveries(Places):
                 **self._now(),
             )
         return images
+
+    def off_card(self, image_ids: Iterable[int]) -> set[int]:
+        """Which of these images have no file on the card."""
+        rows = self._query(
+            "SELECT id FROM images WHERE gone_at IS NOT NULL AND id IN (SELECT value FROM json_each(:ids))",
+            ids=json.dumps(list(image_ids)),
+        )
+        return {row["id"] for row in rows}
 
     def has_due(self, destination: str, since: float) -> bool:
         """Whether anything may go there now that has not failed since a moment of this boot's monotonic clock."""

@@ -55,7 +55,8 @@ class Proofs(Deliveries):
         """Delivered images that a destination has not confirmed for so many seconds; the oldest word first.
 
         Those on the card, and those that left it on the last word of a server which could not be asked. None if
-        it was asked less than `rest` seconds ago. `but` are left out, by id. By the wall clock: it only says who is asked sooner.
+        it was asked less than `rest` seconds ago. `but` are left out, by id. By the wall clock: it
+        only says who is asked sooner.
         """
         now = self._clock.wall()
         return self._images(
