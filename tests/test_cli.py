@@ -647,6 +647,22 @@ def test_prune_removes_only_what_is_safe_and_asks_first(
     assert call("status", "--json").json["ledger"]["captured"] == 2
 
 
+def test_prune_knows_a_destination_that_the_daemon_does_not_know_yet(
+    call: Call, folder: Path, trap: bench.Trap
+) -> None:
+    path = trap.put(0)
+    bring_home(trap, path)
+    (folder / "second").mkdir()
+    (folder / "second" / MARK).touch()
+    set_in(
+        folder,
+        "[destinations.stick]",
+        '[destinations.second]\nkind = "directory"\npath = "second"\n[destinations.stick]',
+    )
+    assert call("prune", "--yes").out.startswith("0 images removed; ")
+    assert (trap.storage.spool / path).exists()
+
+
 def test_prune_has_nothing_to_do_while_there_is_room(call: Call, folder: Path) -> None:
     set_in(folder, '"10000 GB"', '"0 B"')
     assert call("prune").out.endswith("as prune.keep_free asks: nothing to do\n")
