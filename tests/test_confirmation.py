@@ -501,6 +501,32 @@ def test_what_one_of_two_has_again_is_not_lost(trap: Trap) -> None:
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
+def test_what_a_place_has_that_must_have_it_now_is_not_lost(trap: Trap) -> None:
+    home, gallery = Server(), Server("gallery", required=False)
+    fill(trap, 1, home, gallery)
+    assert trap.prune() == 1
+    home.stored.clear()
+    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    assert trap.catalog.lost() == 1
+    trap.register(home, Server("gallery"))
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+    assert trap.catalog.lost() == 0
+
+
+def test_what_vanished_is_delivered_once_all_have_it_that_must_have_it_now(trap: Trap) -> None:
+    home, other = Server(), Server("other")
+    trap.register(home, other)
+    path = trap.put(1)
+    trap.ingest()
+    trap.deliver(home)
+    (trap.storage.spool / path).unlink()
+    trap.ingest()
+    trap.deliver(other)
+    assert trap.ledger() == (1, 0, 0, 0, 1)
+    trap.register(home)
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
 def test_what_is_to_be_sent_again_and_left_the_card_meanwhile_is_not_lost(trap: Trap) -> None:
     home = Server()
     fill(trap, 1, home)

@@ -91,6 +91,15 @@ class Places(CatalogFile):
             f"""UPDATE images SET state = {STATE} WHERE state != 'dropped' AND state != {STATE}
                 AND (gone_at IS NULL OR state = 'owed')"""
         )
+        # What was nowhere by the settings of before may be where it must be by those of today.
+        db.execute(
+            f"""UPDATE images SET state = 'delivered', gone_why = iif(gone_why = 'lost', 'pruned', gone_why)
+                WHERE state = 'dropped' AND {STATE} = 'delivered'"""
+        )
+        db.execute(
+            f"""UPDATE images SET state = 'delivered', gone_why = 'pruned'
+                WHERE state = 'dropped' AND gone_why = 'lost' AND {HELD_SOMEWHERE}"""
+        )
         self._drop_missing(db)
 
     def _revive(self, db: Transaction, image_id: int) -> None:
