@@ -501,6 +501,19 @@ def test_what_one_of_two_has_again_is_not_lost(trap: Trap) -> None:
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
+def test_what_a_server_has_again_is_shown_as_lost_nowhere(trap: Trap) -> None:
+    home = Server()
+    fill(trap, 1, home)
+    assert trap.prune() == 1
+    kept, home.stored = home.stored, {}
+    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    home.stored = kept
+    trap.catalog.retry()
+    trap.deliver(home)
+    (row,) = trap.catalog.listing("delivered", 9)
+    assert row["gone_why"] == "pruned"
+
+
 def test_what_a_place_has_that_must_have_it_now_is_not_lost(trap: Trap) -> None:
     home, gallery = Server(), Server("gallery", required=False)
     fill(trap, 1, home, gallery)

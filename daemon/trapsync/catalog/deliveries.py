@@ -139,7 +139,7 @@ class Deliveries(Places):
                     [key, *self._proven(proof), now, proof.image_id],
                 )
                 db.execute(
-                    f"""UPDATE images SET state = 'delivered'
+                    f"""UPDATE images SET state = 'delivered', gone_why = iif(gone_why = 'lost', 'pruned', gone_why)
                         WHERE id = ? AND state != 'delivered' AND {STATE} = 'delivered'""",
                     [proof.image_id],
                 )
