@@ -122,7 +122,7 @@ MUTANTS = (
     Mutant(
         "the old file of a corrected image goes, whatever became of the other",
         "catalog/times.py",
-        "AND (twin.gone_at IS NULL OR twin.state = 'delivered')",
+        "AND (twin.gone_at IS NULL OR twin.state = 'delivered' AND {_TWIN_STATE} = 'delivered')",
         "",
         (
             "test_clock.py::test_a_picture_whose_corrected_file_vanished_undelivered_is_kept_when_its_old_file_comes_back",

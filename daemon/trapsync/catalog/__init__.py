@@ -14,7 +14,7 @@ from trapsync import soundness
 from trapsync.catalog.file import Transaction
 from trapsync.catalog.labels import Labels
 from trapsync.catalog.notes import Notes
-from trapsync.catalog.rows import IMAGE, sealed_values
+from trapsync.catalog.rows import IMAGE, STATE, sealed_values
 from trapsync.catalog.times import Times
 from trapsync.catalog.views import Views
 from trapsync.image import Found, Image, parse_name
