@@ -418,7 +418,7 @@ def test_a_catalog_that_refuses_is_no_fault_of_any_file(trap: Trap, monkeypatch:
     paths = [trap.put(0, seed=1), trap.put(1, seed=2)]
     asked = []
 
-    def failing(examined: Iterable[object]) -> int:
+    def failing(examined: Iterable[object], _moved: Iterable[str] = ()) -> int:
         asked.append(examined)
         raise CatalogError("no room")
 

@@ -16,9 +16,9 @@ from trapsync.errors import StorageError
 from trapsync.trap import holder, lock, tell_daemon
 
 CATCHES = """\
-import signal
+import os, signal
 for number in (signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, lambda number, _: print(number, flush=True))
+    signal.signal(number, lambda number, _: os.write(1, b"%d\\n" % number))
 """
 WAITS = "print('ready', flush=True)\nwhile True: signal.pause()\n"
 

@@ -420,7 +420,7 @@ def test_a_spool_whose_disk_is_not_mounted_gets_no_picture_and_goes_on_when_it_i
             taken = disk.pictures()
             assert list(trap.spool.iterdir()) == []
             disk.mount()
-            trap.until_log("is back", since=since)
+            trap.until_log("is back", since=since, seconds=60)
             facts = trap.until(lambda f: f["ledger"]["delivered"] > taken)
             assert facts["ledger"]["dropped"] == facts["vanished"] == 0
         assert trap.text().count(ANOTHER) < 12  # in an hour without its disk, as many

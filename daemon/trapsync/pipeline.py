@@ -315,29 +315,28 @@ def _examined(
 
 def _record(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], result: Ingested) -> None:
     """Add these images in one commit: flushes are what a card is slow at. If one of them is at fault, singly."""
-    fit = []
+    fit, moved = [], []
     for found, image in whole:
         with _costs_one(found.path, result):
-            _forget_moved(catalog, spool, found, image)
+            moved += _moved(catalog, spool, found, image)
             fit.append((found, image))
     try:
-        result.new = catalog.add(fit) if fit else 0
+        result.new = catalog.add(fit, moved) if fit else 0
     except Exception as error:
         if _is_refusal(error):
             raise
         for one in fit:
             with _costs_one(one[0].path, result):
-                result.new += catalog.add([one])
+                result.new += catalog.add([one], _moved(catalog, spool, *one))
 
 
-def _forget_moved(catalog: Catalog, spool: Path, found: Found, image: Image) -> None:
-    """Its file lies under another path now: then the new one is the same image's, and no other image.
+def _moved(catalog: Catalog, spool: Path, found: Found, image: Image) -> list[str]:
+    """Where its file lay before, if it lies under another path now: then the new one is the same image's.
 
     Another file may have the old path by then.
     """
     others = [other for other in catalog.files_of(image) if other.path != found.path]
-    if moved := [other.path for other in others if not _is_as_it_was(spool, other)]:
-        catalog.forget_files(moved, "moved")
+    return [other.path for other in others if not _is_as_it_was(spool, other)]
 
 
 def _is_as_it_was(spool: Path, found: Found) -> bool:

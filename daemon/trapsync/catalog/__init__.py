@@ -49,13 +49,16 @@ class Catalog(Times, Labels, Notes, Views):
             )
         )
 
-    def add(self, examined: Iterable[tuple[Found, Image]]) -> int:
+    def add(self, examined: Iterable[tuple[Found, Image]], moved: Iterable[str] = ()) -> int:
         """Record examined files in one commit, owed to every destination; the number of new images.
 
         The same identity with the same bytes is the same image (a copy, or moved, or back again). The
-        same identity with other bytes is a conflict: kept as an image of its own, and shown.
+        same identity with other bytes is a conflict: kept as an image of its own, and shown. `moved` are paths
+        under which some of them lay until now.
         """
         with self._transaction("add") as db:
+            for path in moved:
+                self._forget_file(db, Found(path, 0, 0), "moved")
             return sum(self._add(db, found, image) for found, image in examined)
 
     def _add(self, db: Transaction, found: Found, image: Image) -> bool:
