@@ -996,7 +996,8 @@ class Life(RuleBasedStateMachine):
         robbed = {self.origin(one) for s in (self.home, self.gallery, *self.former) for one in s.robbed}
         robbed |= {self.origin(one) for one in self.stick_robbed}
         dropped = {self.origin(one) for (one,) in rows}
-        assert self.is_older or dropped <= self.taken_away | robbed
+        back = set(self.on_card().values())  # and not ingested again yet
+        assert self.is_older or dropped <= self.taken_away | robbed | back
 
     @invariant()
     def corrected_times_are_right(self) -> None:
