@@ -271,6 +271,14 @@ class Life(RuleBasedStateMachine):
         for what_was in (self.taken_away, self.pruned, self.proven):
             what_was.discard(one)
 
+    def lay_back(self, path: str, content: bytes) -> None:
+        """A person copies a whole picture to where it lay, over whatever lies there now."""
+        before = self.on_card()
+        self.unfinished.pop(path, None)
+        self.put(path, content)
+        self.acknowledge(content)
+        self.note_what_was_taken(before)
+
     def note_what_was_taken(self, before: dict[str, str]) -> None:
         """People removed something: what has no copy left is not the program's fault."""
         self.taken_away |= set(before.values()) - set(self.on_card().values())
@@ -639,12 +647,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.pocket)
     @rule(number=st.integers(0, 99))
     def bring_back(self, number: int) -> None:
-        path, content = self.pocket.pop(number % len(self.pocket))
-        before = self.on_card()
-        self.unfinished.pop(path, None)
-        self.put(path, content)
-        self.acknowledge(content)
-        self.note_what_was_taken(before)
+        self.lay_back(*self.pocket.pop(number % len(self.pocket)))
 
     @rule(number=st.integers(0, 99))
     def back_a_picture_up(self, number: int) -> None:
@@ -655,12 +658,7 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99))
     def put_a_picture_back(self, number: int) -> None:
         """From the owner's backup; it may have been pruned long ago."""
-        path, content = self.backups.pop(number % len(self.backups))
-        before = self.on_card()
-        self.unfinished.pop(path, None)
-        self.put(path, content)
-        self.acknowledge(content)
-        self.note_what_was_taken(before)
+        self.lay_back(*self.backups.pop(number % len(self.backups)))
 
     @rule(number=st.integers(0, 99))
     def leave_another_picture_of_the_same_name(self, number: int) -> None:

@@ -182,8 +182,9 @@ def ask_a_slice(
         withdrawn += asked.withdrawn
         unsure |= {image.id for image in asked.unsure}
         # Of which it cannot say, those come first each time: they must not keep it from being asked about others.
-        told_nothing += len(asked.unsure) == len(images)
-        if not asked.withdrawn and not (len(asked.unsure) == len(images) and told_nothing < _MOST_UNSURE):
+        is_told_nothing = len(asked.unsure) == len(images)
+        told_nothing += is_told_nothing
+        if not asked.withdrawn and not (is_told_nothing and told_nothing < _MOST_UNSURE):
             break
         older_than = clock.wall() - began if withdrawn else _OLD_WORD
         images = catalog.to_ask_again(name, limit, older_than=older_than, but=unsure)

@@ -165,7 +165,8 @@ def remove_leaving(catalog: Catalog, storage: Storage, *, only_corrected: bool =
             reason = reason or f"{found.path}: {error}"
         else:
             gone.append(found.path)
-    catalog.forget_pruned(gone)
+    if gone:
+        catalog.forget_pruned(gone)
     if result.stuck:
         catalog.unmark_pruned(result.stuck)
     result.removed = len(gone)
