@@ -28,13 +28,18 @@ def card(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def free(card: Path) -> int:
+    """The free bytes of the card."""
+    return os.statvfs(card).f_bavail * os.statvfs(card).f_frsize
+
+
 def fill(card: Path, leave: int) -> Path:
-    """Put ballast on the card until only so many bytes are free."""
+    """Put ballast on the card until only so many bytes are free; a trap may be writing there meanwhile."""
     ballast = card / "ballast"
-    free = os.statvfs(card).f_bavail * os.statvfs(card).f_frsize
-    with ballast.open("ab") as file:
-        for _ in range(max(0, free - leave) // 65536):
+    with suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while free(card) - leave >= 65536:
             file.write(bytes(65536))
+    assert free(card) < leave + 4 * 65536, "the card could not be filled"
     return ballast
 
 
