@@ -28,8 +28,8 @@ from fake_time import FakeTime
 from fault_server import Backend, FaultServer, Reply
 from trapsync.destinations import Destination, Receipt, Tools
 from trapsync.errors import DeliveryError, Failed, Held, Refused, Unauthorised, Unreachable
-from trapsync.examine import examine
 from trapsync.image import Image
+from trapsync.jpeg.examination import examine
 
 
 def tools(time: FakeTime | None = None, **more: Any) -> Tools:

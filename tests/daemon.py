@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import drawn
-from trapsync import pushed
-from trapsync.device import device_id
+from trapsync.hardware.device_id import device_id
+from trapsync.remote import remote_settings
 from trapsync.status import snapshot
 from trapsync.trap import system_clock
 
@@ -119,9 +119,9 @@ class Daemon:
 
         `tests/test_daemon.py` compares it with what the command prints.
         """
-        settings = pushed.effective(self.config)
+        settings = remote_settings.effective(self.config)
         facts = snapshot(
-            settings, system_clock(settings), device_id(settings.trap), pushed.report(self.config)
+            settings, system_clock(settings), device_id(settings.trap), remote_settings.report(self.config)
         )
         printed: dict[str, Any] = json.loads(json.dumps(facts))
         return printed

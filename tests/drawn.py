@@ -10,8 +10,8 @@ from typing import Any
 
 import piexif
 
-from trapsync import exif, jpeg, thumbnail
 from trapsync.image import Evidence
+from trapsync.jpeg import exif, structure, thumbnail
 
 DEVICE = "0a1b2c3d"
 TAKEN = datetime(2026, 6, 21, 20, 19, 15, tzinfo=UTC)
@@ -87,7 +87,7 @@ def sticky_pi_2022(comment: str | bytes = COMMENT_2022, make: bytes = b"StickyPi
 
 def block_of(picture: bytes) -> bytes:
     """The payload of a JPEG's EXIF segment."""
-    block = jpeg.header(picture).exif
+    block = structure.header(picture).exif
     assert block is not None
     return block
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import requests
 
-from trapsync import examine
 from trapsync.clock import Clock
 from trapsync.hub.accounts import Role
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.intake import Examine
 from trapsync.hub.server import Server
 from trapsync.hub.store import Row, Store
+from trapsync.jpeg import examination
 
 PASSWORD = "a password for tests"
 USERS: dict[str, Role] = {"owner": "admin", "trap": "read-write", "reader": "read-only"}
@@ -92,7 +92,7 @@ def running(
     port: int = 0,
     host: str = "127.0.0.1",
     clock: Clock | None = None,
-    examiner: Examine = examine.examine,
+    examiner: Examine = examination.examine,
     largest_body: int = LARGEST_BODY,
 ) -> Iterator[RunningHub]:
     """A hub that listens until the block ends.

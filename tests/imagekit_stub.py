@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from fault_server import JSON, Reply, _parts
-from trapsync import jpeg
+from trapsync.jpeg import structure
 
 _DEFAULTS = {"useUniqueFileName": "true", "overwriteFile": "true", "isPrivateFile": "false", "folder": "/"}
 _LIMIT = 25 << 20
@@ -193,7 +193,7 @@ class ImageKit:
         return [self._shown(file) for file in found[skip : skip + limit]]
 
     def _shown(self, file: File) -> dict[str, Any]:
-        header = jpeg.header(file.content)
+        header = structure.header(file.content)
         return {
             "type": "file",
             "fileId": file.id,

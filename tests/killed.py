@@ -23,11 +23,13 @@ import tomli_w
 import drawn
 import trap_bench as bench
 import trapsync
-from trapsync import failpoint, pipeline, settings, trap
+from trapsync import pipeline, trap
 from trapsync.destinations import Tools
-from trapsync.examine import thumbnails
-from trapsync.linked import connect_all
-from trapsync.watch import Patience
+from trapsync.files import failpoint
+from trapsync.jpeg.examination import thumbnails
+from trapsync.runtime.destination_context import connect_all
+from trapsync.settings import config_file
+from trapsync.spool.scan import Patience
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["one_life", "killed"])
@@ -94,7 +96,7 @@ def _live(config: Path, order: str) -> None:
 
 
 def _deliver(config: Path) -> int:
-    values = settings.load(config)
+    values = config_file.load(config)
     clock = trap.system_clock(values)
     with trap.lock(values.storage.state):
         catalog = trap.open_catalog(values, clock)

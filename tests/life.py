@@ -26,28 +26,20 @@ from sqlite_utils import Database
 import drawn
 import trap_bench as bench
 from conformance import tools
-from trapsync import (
-    confirmation,
-    durable,
-    examine,
-    exif,
-    failpoint,
-    pipeline,
-    quarantine,
-    soundness,
-    spool_mark,
-    timing,
-    verify,
-)
+from trapsync import pipeline
 from trapsync.cameras import AlwaysReady, Frame
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, integrity
+from trapsync.catalog.migrations import migrations
 from trapsync.clock import Clock
-from trapsync.destinations import Receipt, directory
+from trapsync.destinations import Receipt, confirmation, directory
 from trapsync.errors import CatalogError, DamagedImage, Failed, Refused, StorageError, Unreachable
+from trapsync.files import durable, failpoint
 from trapsync.image import Correction, Image
-from trapsync.migrations import migrations
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Prune, Settings, Trap
+from trapsync.jpeg import examination, exif
+from trapsync.runtime import clock_correction, verification
+from trapsync.settings.schema import Prune, Settings, Trap
+from trapsync.settings.units import Duration, Size
+from trapsync.spool import quarantine, spool_mark
 from trapsync.trap import open_catalog
 
 MEMORY = Path("/dev/shm")  # where flushes cost nothing
@@ -199,7 +191,7 @@ class Life(RuleBasedStateMachine):
         self.truth: dict[str, tuple[float, str]] = {}  # when each picture was really taken, and in which boot
         self.lied: set[str] = set()  # boots in which a clock that counts as synchronised was stepped
         self.world = self.trap.time.wall() - self.trap.time.monotonic()
-        self.failures = timing.Failures(self.trap.time)
+        self.failures = clock_correction.Failures(self.trap.time)
 
     def teardown(self) -> None:
         try:
@@ -327,7 +319,7 @@ class Life(RuleBasedStateMachine):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Catalog, "open", remembered)
             open_catalog(self.settings, self.trap.time)
-        self.failures = timing.Failures(self.trap.time)
+        self.failures = clock_correction.Failures(self.trap.time)
         self.trap.patience = type(self.trap.patience)(self.trap.settle)
         self.home.must(self.required.get("home", True))
         self.gallery.must(self.required["gallery"])
@@ -832,7 +824,7 @@ class Life(RuleBasedStateMachine):
     def verify(self) -> None:
         for destination in self.destinations():
             with suppress(Unreachable):
-                verify.verify_destination(self.trap.catalog, destination, lambda _count: None)
+                verification.verify_destination(self.trap.catalog, destination, lambda _count: None)
 
     @rule(days=st.sampled_from([0, 1, 8]))
     def ask_a_slice(self, days: int) -> None:
@@ -911,7 +903,7 @@ class Life(RuleBasedStateMachine):
 
     def put_times_right(self) -> None:
         before, storage, trap = self.on_card(), self.trap.storage, self.settings.trap
-        while timing.settle(self.trap.catalog, storage, trap, self.rewrite, self.failures):
+        while clock_correction.settle(self.trap.catalog, storage, trap, self.rewrite, self.failures):
             pass
         self.note_what_was_pruned(before)  # what was marked goes first
 
@@ -923,7 +915,7 @@ class Life(RuleBasedStateMachine):
                 new = exif.correct(old, one.name.taken, one.offset, one.last_sync)
                 first = self.origin(hashlib.sha256(old).hexdigest())
                 self.first[hashlib.sha256(new).hexdigest()] = first
-                yield one, examine.rewrite(self.spool, one)
+                yield one, examination.rewrite(self.spool, one)
             except FileNotFoundError:
                 yield one, DamagedImage("its file is not on the card")
             except (DamagedImage, FileExistsError) as error:
@@ -953,7 +945,7 @@ class Life(RuleBasedStateMachine):
     def the_account_is_right_and_the_catalog_sound(self) -> None:
         Life.steps += 1
         self.trap.ledger()
-        assert soundness.problem(self.trap.catalog._db.conn, PRISTINE.conn) is None
+        assert integrity.problem(self.trap.catalog._db.conn, PRISTINE.conn) is None
 
     @invariant()
     def what_was_safe_is_safe(self) -> None:

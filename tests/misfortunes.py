@@ -13,16 +13,18 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import drawn
-from trapsync import cameras, capturing, ingesting, service, thumbnail, timetable
+from trapsync import cameras
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.destinations import Destination
 from trapsync.errors import CameraError
-from trapsync.examine import examine
 from trapsync.image import Image
-from trapsync.inbox import Inbox
-from trapsync.processes import CameraProcess
-from trapsync.settings import Camera as CameraSettings
-from trapsync.settings import Flash
+from trapsync.jpeg import thumbnail
+from trapsync.jpeg.examination import examine
+from trapsync.runtime import capture_thread, ingest_thread, scheduler, service
+from trapsync.runtime.camera_process import CameraProcess
+from trapsync.settings.schema import Camera as CameraSettings
+from trapsync.settings.schema import Flash
+from trapsync.spool.inbox import Inbox
 
 
 def look(spool: Path, path: str) -> Image:
@@ -137,14 +139,14 @@ def _fail(*_: object) -> str:
     raise CameraError("the cable is loose")
 
 
-SERVICE = "trapsync.service:"
+SERVICE = "trapsync.runtime.service:"
 FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
     "main": (SERVICE + "Service", "_straighten", _freeze),
     "capture": (SERVICE + "CameraProcess", "capture", _freeze),
     "camera": (SERVICE + "CameraProcess", "capture", _fail),
-    "ingest": ("trapsync.ingesting:Ingesting", "_ingest", _freeze),
+    "ingest": ("trapsync.runtime.ingest_thread:Ingesting", "_ingest", _freeze),
     "thumbnails": (SERVICE + "Examiners", "make_thumbnails", _freeze),
-    "scheduler": ("trapsync.timetable:BackgroundScheduler", "_process_jobs", _freeze),
+    "scheduler": ("trapsync.runtime.scheduler:BackgroundScheduler", "_process_jobs", _freeze),
     "sweep": (SERVICE + "Service", "_sweep", _freeze),
     "deliver": (SERVICE + "Service", "_deliver", _freeze),
 }
@@ -153,8 +155,8 @@ FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
 def _run_freezing(part: str) -> None:
     """Run the program with one part replaced, and with less patience than a trap has in the field."""
     if part in FREEZING:
-        capturing._GRACE, timetable._PULSE, timetable._PATIENCE = 1.0, 0.5, 3.0
-        setattr(ingesting.Ingesting, "_limit", lambda _self: 3.0)  # noqa: B010
+        capture_thread._GRACE, scheduler._PULSE, scheduler._PATIENCE = 1.0, 0.5, 3.0
+        setattr(ingest_thread.Ingesting, "_limit", lambda _self: 3.0)  # noqa: B010
         where, name, instead = FREEZING[part]
         setattr(resolve_name(where), name, instead)
     from trapsync.cli import main

@@ -22,31 +22,22 @@ import drawn
 import hub_server
 import trap_bench as bench
 from fake_time import FakeTime
-from trapsync import (
-    cameras,
-    confirmation,
-    examine,
-    exif,
-    failpoint,
-    pipeline,
-    quarantine,
-    reserve,
-    spool_mark,
-    timing,
-    trap,
-)
-from trapsync.catalog import Catalog
+from trapsync import cameras, pipeline, trap
+from trapsync.catalog import Catalog, reserve
 from trapsync.catalog import file as catalog_file
 from trapsync.clock import utc
-from trapsync.destinations import Destination, Tools, connect
+from trapsync.destinations import Destination, Tools, confirmation, connect
 from trapsync.errors import Failed, Held, Refused, Unreachable
+from trapsync.files import failpoint
 from trapsync.hub import accounts
-from trapsync.image import Correction, Evidence, Image
-from trapsync.labels import Label
-from trapsync.linked import registered
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Camera, Capture, Prune, Settings, SimulatedCamera, Storage, Trap
-from trapsync.watch import Patience
+from trapsync.image import Correction, Evidence, Image, Label
+from trapsync.jpeg import examination, exif
+from trapsync.runtime import clock_correction
+from trapsync.runtime.destination_context import registered
+from trapsync.settings.schema import Camera, Capture, Prune, Settings, SimulatedCamera, Storage, Trap
+from trapsync.settings.units import Duration, Size
+from trapsync.spool import quarantine, spool_mark
+from trapsync.spool.scan import Patience
 
 SOURCE = Path("trapsync.toml")
 OTHER = "0a1b2c3e"  # the device of what another program puts in
@@ -243,21 +234,21 @@ class _Life:
                 assert one.image.evidence
                 is_first = not met and one.image.evidence.boot_id == f"known-{self.number}"
                 met.add(one.image.id)
-                yield one, FileExistsError() if is_first else examine.rewrite(self.storage.spool, one)
+                yield one, FileExistsError() if is_first else examination.rewrite(self.storage.spool, one)
 
-        failures = timing.Failures(self.time)
-        while timing.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
+        failures = clock_correction.Failures(self.time)
+        while clock_correction.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
             pass
         # Somebody copies images back that were corrected already.
         feed_wrong_times(self.folder, self.number)
         self._ingest(catalog)
-        while timing.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
+        while clock_correction.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
             pass
 
     def _thumbnails(self, catalog: Catalog) -> None:
         for one in catalog.without_thumbnails(5):
             with suppress(FileNotFoundError):
-                examine.thumbnails(self.storage.spool, one.path, self.storage.thumbnails)
+                examination.thumbnails(self.storage.spool, one.path, self.storage.thumbnails)
             catalog.mark_thumbnails({one.id: True})
             if one.id % 2:  # broken by a power cut, and found so
                 assert catalog.copy_again(one.id)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import drawn
-from trapsync import envelope
-from trapsync.envelope import Document, PrivateKey, Resend
+from trapsync.remote import document
+from trapsync.remote.document import Document, PrivateKey, Resend
 
 OWNER, STRANGER = PrivateKey(b"o" * 32), PrivateKey(b"s" * 32)
 ISSUED = datetime(2026, 6, 21, 20, 0, tzinfo=UTC)
@@ -31,14 +31,14 @@ groups = ["valley"]
 def settings(version: int, tables: dict[str, Any], key: PrivateKey = OWNER, **changes: Any) -> bytes:
     """A signed document that pushes these tables."""
     one = replace(DOCUMENT, version=version, settings=tables, **changes)
-    return envelope.sign(envelope.compose(one), key)
+    return document.sign(document.compose(one), key)
 
 
 def resend(version: int, since: datetime, until: datetime, destination: str | None = None) -> bytes:
     """A signed document that asks for images again."""
     asked = Resend(since, until, destination)
-    return envelope.sign(
-        envelope.compose(replace(DOCUMENT, version=version, kind="resend", resend=asked)), OWNER
+    return document.sign(
+        document.compose(replace(DOCUMENT, version=version, kind="resend", resend=asked)), OWNER
     )
 
 

@@ -29,11 +29,11 @@ from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Receipt
 from trapsync.image import Image
-from trapsync.linked import registered
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Prune, Settings, Storage
+from trapsync.runtime.destination_context import registered
+from trapsync.settings.schema import Prune, Settings, Storage
+from trapsync.settings.units import Duration, Size
+from trapsync.spool.scan import Patience
 from trapsync.trap import open_catalog
-from trapsync.watch import Patience
 
 _EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux: fs/ext4/ext4.h
 _NO_LOG_FLUSH = 2  # do not even write out the journal

@@ -14,8 +14,9 @@ from typing import Any
 
 import owner
 from fake_time import FakeTime
-from trapsync import failpoint, pushed, remembered
-from trapsync.pushed import PushedSettings
+from trapsync.files import failpoint
+from trapsync.remote import record, remote_settings
+from trapsync.remote.remote_settings import PushedSettings
 
 OLD, NEW = {"every": 360.0, "quality": 85}, {"every": 300.0, "quality": 70}
 FIRST = owner.settings(1, {"capture": {"every": "6 min"}, "camera": {"quality": 85}})
@@ -73,7 +74,7 @@ def kill(source: Path, step: str, place: str) -> bool:
 
 def found(source: Path) -> dict[str, Any]:
     """The settings in force now."""
-    settings = pushed.effective(source)
+    settings = remote_settings.effective(source)
     return {"every": float(settings.capture.every), "quality": settings.camera.quality}
 
 
@@ -94,7 +95,7 @@ def main(folder: Path, step: str, kills: int) -> None:
         shutil.copytree(folder / "template", trap)
         source = trap / "trapsync.toml"
         was_killed = kill(source, step, PLACES[number % len(PLACES)])
-        state = remembered.read(trap / "state").state
+        state = record.read(trap / "state").state
         line = {"killed": was_killed, "state": state, "in_force": found(source), "then": go_on(source)}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()

@@ -12,8 +12,7 @@ from fake_time import FakeTime
 from fault_server import FaultServer, Reply
 from scale_stub import PROJECT, TEST_KEY, Scale
 from trapsync.destinations import Scratch, Tools, scale
-from trapsync.image import Image
-from trapsync.labels import Label
+from trapsync.image import Image, Label
 
 BOX = {"type": "box", "label": "insect", "left": 1, "top": 2, "width": 30, "height": 40}
 LIST, IMPORT, UPLOAD = "GET /v1/tasks", "/v1/files/import", "/v1/files/upload"

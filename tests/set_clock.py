@@ -12,8 +12,9 @@ from typing import Any
 import apscheduler.executors.base
 import apscheduler.schedulers.base
 
-from trapsync import clock, timetable
+from trapsync import clock
 from trapsync.cli import main
+from trapsync.runtime import scheduler
 
 FOLDER = Path(os.environ["CLOCK"])
 _right_wall = clock.SystemClock.wall
@@ -37,7 +38,7 @@ def _wall(self: clock.SystemClock) -> float:
 clock._SYNCHRONISED = FOLDER / "set"
 clock._kernel_synchronised = lambda: False
 clock.SystemClock.wall = _wall  # type: ignore[method-assign]
-for module in (apscheduler.executors.base, apscheduler.schedulers.base, timetable):
+for module in (apscheduler.executors.base, apscheduler.schedulers.base, scheduler):
     vars(module)["datetime"] = _Datetime
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import trap_bench as bench
 from trapsync import cameras, pipeline
 from trapsync.destinations import Receipt
 from trapsync.errors import Unreachable
-from trapsync.hands import ManyHands
 from trapsync.image import Image
-from trapsync.settings import Camera, Capture, Settings, SimulatedCamera
+from trapsync.runtime.upload_pool import ManyHands
+from trapsync.settings.schema import Camera, Capture, Settings, SimulatedCamera
 
 # What may grow in 100,000 pictures: memory for the catalog's cache, nothing else. WAL: its limit is 1 MiB
 # after a checkpoint, and a long turn of deliveries may double it.

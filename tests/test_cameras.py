@@ -12,13 +12,14 @@ import pytest
 
 import drawn
 from fake_time import FakeTime
-from trapsync import cameras, exif, jpeg, pipeline
+from trapsync import cameras, pipeline
 from trapsync.cameras import Frame
 from trapsync.cameras.simulated import SimulatedCamera, card
 from trapsync.errors import CameraError
-from trapsync.quantities import Exposure, Size
-from trapsync.settings import Camera, Settings, Storage
-from trapsync.settings import SimulatedCamera as SimulatedSettings
+from trapsync.jpeg import exif, structure
+from trapsync.settings.schema import Camera, Settings, Storage
+from trapsync.settings.schema import SimulatedCamera as SimulatedSettings
+from trapsync.settings.units import Exposure, Size
 
 NOON = datetime(2026, 6, 22, 12, 0, tzinfo=UTC)
 SMALL = Camera(kind="simulated", resolution=(320, 240))
@@ -70,9 +71,9 @@ def test_no_camera_is_an_error_in_words() -> None:
 def test_a_drawn_picture_has_exactly_the_resolution_that_is_set(size: tuple[int, int]) -> None:
     frame = simulated(resolution=size).capture(NOON)
 
-    header = jpeg.header(frame.jpeg)
+    header = structure.header(frame.jpeg)
     assert (header.width, header.height) == (frame.width, frame.height) == size
-    assert frame.jpeg.endswith(jpeg.END_OF_IMAGE)
+    assert frame.jpeg.endswith(structure.END_OF_IMAGE)
 
 
 def test_a_picture_of_twelve_megapixels_has_the_size_of_a_real_one() -> None:

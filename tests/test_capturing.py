@@ -9,15 +9,15 @@ import pytest
 from msgspec import structs
 
 from fake_time import FakeTime
-from trapsync import spool_mark
-from trapsync.capturing import Capturing, Wanted
 from trapsync.errors import CameraError, StorageError
-from trapsync.inbox import Inbox
-from trapsync.quantities import Duration
-from trapsync.sensors import Sensors
-from trapsync.settings import Camera, Capture, Settings, Storage
-from trapsync.shared import Shared
-from trapsync.signs import Board
+from trapsync.hardware.sensors import Sensors
+from trapsync.runtime.capture_thread import Capturing, Wanted
+from trapsync.runtime.context import Shared
+from trapsync.runtime.liveness import Board
+from trapsync.settings.schema import Camera, Capture, Settings, Storage
+from trapsync.settings.units import Duration
+from trapsync.spool import spool_mark
+from trapsync.spool.inbox import Inbox
 from trapsync.trap import place
 
 

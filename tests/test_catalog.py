@@ -8,10 +8,10 @@ import pytest
 
 import drawn
 from trap_bench import Memory, Trap
-from trapsync import timing
 from trapsync.errors import CatalogDamaged, CatalogError, Unstorable
 from trapsync.image import Found
-from trapsync.settings import Trap as TrapSettings
+from trapsync.runtime import clock_correction
+from trapsync.settings.schema import Trap as TrapSettings
 
 
 def test_a_catalog_that_another_process_keeps_locked_refuses_in_our_own_words(trap: Trap) -> None:
@@ -133,8 +133,10 @@ def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: 
     trap.catalog.without_thumbnails(1)
     trap.catalog.newest()
     trap.catalog.delivered_to("home", 0, 9)
-    failures = timing.Failures(trap.time)
-    timing.settle(trap.catalog, trap.storage, TrapSettings(), lambda _corrections: iter(()), failures)
+    failures = clock_correction.Failures(trap.time)
+    clock_correction.settle(
+        trap.catalog, trap.storage, TrapSettings(), lambda _corrections: iter(()), failures
+    )
     trap.catalog.timings()
     trap.catalog._db.conn.set_trace_callback(None)
     asked = [one for one in asked if one.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))]

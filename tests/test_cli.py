@@ -610,7 +610,7 @@ def test_the_command_does_not_wait_for_what_must_wait(
     monkeypatch: pytest.MonkeyPatch,
     draw: Callable[..., float],
 ) -> None:
-    monkeypatch.setattr("trapsync.backoff.random.uniform", draw)
+    monkeypatch.setattr("trapsync.net.backoff.random.uniform", draw)
     path = trap.put()
     trap.ingest()
     woken.trouble[Path(path).name] = Failed("the disk of the server is full")

@@ -21,12 +21,15 @@ import daemon
 import drawn
 import hub_server
 from trap_bench import Memory, Trap
-from trapsync import durable, examine, exif, failpoint, pipeline, status, timing
+from trapsync import pipeline, status
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.errors import DamagedImage, StorageError
+from trapsync.files import durable, failpoint
 from trapsync.image import Correction, Evidence, Image, parse_name
-from trapsync.settings import Settings
-from trapsync.settings import Trap as TrapSettings
+from trapsync.jpeg import examination, exif
+from trapsync.runtime import clock_correction
+from trapsync.settings.schema import Settings
+from trapsync.settings.schema import Trap as TrapSettings
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -61,7 +64,7 @@ class Field:
             trap=TrapSettings(latitude=46.2, longitude=6.1, altitude=400.0, **settings), storage=trap.storage
         )
         self.truth: dict[bytes, float] = {}
-        self.failures = timing.Failures(trap.time)
+        self.failures = clock_correction.Failures(trap.time)
         self._eye, self._true = Eye(), self.time.wall() - self.time.monotonic()
         trap.register(self.home)
 
@@ -107,7 +110,7 @@ class Field:
         return sum(iter(self._step, 0))
 
     def _step(self) -> int:
-        return timing.settle(
+        return clock_correction.settle(
             self.trap.catalog, self.trap.storage, self.settings.trap, self.rewrite, self.failures
         )
 
@@ -117,7 +120,7 @@ class Field:
         """As the examiners do it, in this process."""
         for one in corrections:
             try:
-                yield one, examine.rewrite(self.trap.storage.spool, one)
+                yield one, examination.rewrite(self.trap.storage.spool, one)
             except (DamagedImage, FileExistsError) as error:
                 yield one, error
 
@@ -139,7 +142,7 @@ class Field:
             name = parse_name(row["key"])
             assert name
             assert abs(name.taken.timestamp() - self.truth[self.picture(row["path"])]) < 2
-            found = examine.examine(self.trap.storage.spool, row["path"])
+            found = examination.examine(self.trap.storage.spool, row["path"])
             assert found.metadata["DateTimeOriginal"] == f"{name.taken:%Y:%m:%d %H:%M:%S}"
             assert (found.sha256, found.md5, found.size) == (row["sha256"], row["md5"], row["size"])
             assert found.metadata == row["metadata"]
@@ -266,7 +269,9 @@ def test_an_image_whose_old_file_vanishes_while_it_is_corrected_is_pending(field
         (field.trap.storage.spool / old).unlink()
         assert field.trap.catalog.forget_files([old]) == 1
 
-    timing.settle(field.trap.catalog, field.trap.storage, field.settings.trap, meanwhile, field.failures)
+    clock_correction.settle(
+        field.trap.catalog, field.trap.storage, field.settings.trap, meanwhile, field.failures
+    )
     field.trap.ingest()
     assert field.trap.ledger() == (1, 0, 1, 0, 0)
     assert field.trap.deliver(field.home).delivered == 1
@@ -395,7 +400,7 @@ def test_a_trap_whose_owner_vouches_for_its_clock_holds_nothing(field: Field) ->
 
 def between(field: Field, key: str) -> tuple[float | None, float | None]:
     (row,) = [row for row in field.rows() if row["key"] == key]
-    return timing.bounds(field.trap.catalog.boots(), row["boot_id"], row["monotonic"])
+    return clock_correction.bounds(field.trap.catalog.boots(), row["boot_id"], row["monotonic"])
 
 
 def test_images_of_a_boot_that_ended_first_are_bounded_by_their_neighbours_and_stay_held(
@@ -781,7 +786,7 @@ class Machine(daemon.Daemon):
     def evidence(self) -> list[tuple[str, Evidence]]:
         """(name, evidence) of every image on the card, in the order in which they were taken."""
         found = [
-            examine.examine(self.spool, str(p.relative_to(self.spool))) for p in self.spool.rglob("*.jpg")
+            examination.examine(self.spool, str(p.relative_to(self.spool))) for p in self.spool.rglob("*.jpg")
         ]
         return sorted(((i.name, i.evidence) for i in found if i.evidence), key=lambda one: one[1].monotonic)
 

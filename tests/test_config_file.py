@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from trapsync import destinations, settings
-from trapsync.settings import Destination, Settings, Table
+from trapsync import destinations
+from trapsync.settings import config_file
+from trapsync.settings.schema import Destination, Settings, Table
 
 FILE = Path(__file__).parents[1] / "config" / "trapsync.toml"
 LINES = FILE.read_text(encoding="utf-8").splitlines()
@@ -45,7 +46,7 @@ TABLES = tables_of(Settings())
 
 
 def test_the_file_is_the_defaults() -> None:
-    assert settings.parse("\n".join(LINES), FILE) == Settings()
+    assert config_file.parse("\n".join(LINES), FILE) == Settings()
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -100,7 +101,7 @@ def test_the_file_fits_a_terminal() -> None:
 
 
 def test_the_defaults_can_be_looked_up_in_the_file_as_they_are_shown() -> None:
-    shown = tomllib.loads(settings.to_text(Settings()))
+    shown = tomllib.loads(config_file.to_text(Settings()))
     written = tomllib.loads("\n".join(LINES))
     assert shown.pop("destinations") == {}
     assert shown == written

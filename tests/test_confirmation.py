@@ -12,12 +12,14 @@ import pytest
 import drawn
 from conformance import tools
 from trap_bench import Memory, Trap
-from trapsync import confirmation, pipeline, removal, verify
-from trapsync.destinations import Receipt, directory
+from trapsync import pipeline
+from trapsync.destinations import Receipt, confirmation, directory
 from trapsync.errors import Failed, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Prune
+from trapsync.runtime import verification
+from trapsync.settings.schema import Prune
+from trapsync.settings.units import Duration, Size
+from trapsync.spool import pruning
 
 DAY = 86400.0
 
@@ -87,10 +89,10 @@ def test_one_question_serves_a_day_of_pruning_one_by_one(trap: Trap) -> None:
     fill(trap, 20, home)
     trap.time.sleep(DAY)
     for _ in range(20):
-        choice = removal.Choice(trap.catalog, [home], trap.time.wall(), is_urgent=False)
+        choice = pruning.Choice(trap.catalog, [home], trap.time.wall(), is_urgent=False)
         images = choice.next_images()[:1]
         trap.catalog.mark_pruned([image.id for image in images])
-        removal.remove_leaving(trap.catalog, trap.storage)
+        pruning.remove_leaving(trap.catalog, trap.storage)
         trap.time.sleep(60)
     assert trap.on_card() == set()
     assert home.asked_again == [20]
@@ -192,7 +194,7 @@ def test_only_the_server_that_was_not_asked_can_say_that_it_has_what_went_on_its
     away.deaf = Unreachable("no answer")
     assert urgent(trap, away, there) == 2
     confirmation.ask_a_slice(trap.catalog, there, trap.time)
-    verify.verify_destination(trap.catalog, there, lambda _n: None)
+    verification.verify_destination(trap.catalog, there, lambda _n: None)
     assert trap.catalog.unasked() == 2
     away.deaf = None
     away.stored.clear()
@@ -384,7 +386,7 @@ def test_verify_takes_back_what_it_finds_to_be_wrong(trap: Trap) -> None:
     absent, other, _ = sorted(home.stored)
     del home.stored[absent]
     home.stored[other] = "0" * 64
-    result = verify.verify_destination(trap.catalog, home, lambda _n: None)
+    result = verification.verify_destination(trap.catalog, home, lambda _n: None)
     assert [name for name, _ in result.wrong] == [absent, other]
     assert trap.ledger() == (3, 1, 2, 0, 0)
     assert trap.prune() == 1
@@ -395,7 +397,7 @@ def test_a_pruned_image_that_its_server_lost_is_lost_and_acknowledged(trap: Trap
     fill(trap, 2, home)
     trap.prune()
     home.stored.clear()
-    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    verification.verify_destination(trap.catalog, home, lambda _n: None)
     assert trap.catalog.ledger().lost == 2
     assert trap.catalog.lost() == 2
     (row,) = trap.catalog.destinations()
@@ -410,7 +412,7 @@ def test_an_image_that_one_of_two_still_holds_is_not_lost(trap: Trap) -> None:
     fill(trap, 1, home, stick)
     trap.prune()
     home.stored.clear()
-    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    verification.verify_destination(trap.catalog, home, lambda _n: None)
     assert trap.catalog.lost() == 0
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
@@ -422,7 +424,7 @@ def test_a_lost_image_that_is_put_back_is_delivered_again(trap: Trap) -> None:
     backup = (trap.storage.spool / path).read_bytes()
     trap.prune()
     home.stored.clear()
-    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    verification.verify_destination(trap.catalog, home, lambda _n: None)
     drawn.put(trap.storage.spool, backup, path)
     trap.ingest()
     assert trap.deliver(home).delivered == 1
@@ -435,7 +437,7 @@ def test_retry_asks_once_more_for_what_is_off_the_card(trap: Trap) -> None:
     trap.prune()
     kept = dict(home.stored)
     home.stored.clear()
-    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    verification.verify_destination(trap.catalog, home, lambda _n: None)
     found = min(kept)
     home.stored[found] = kept[found]  # a restored backup
     assert trap.catalog.retry() == 2
@@ -456,7 +458,7 @@ def test_a_copy_that_rotted_in_a_folder_is_pending_again_and_stored_beside(
     (path,) = trap.on_card()
     content = (trap.storage.spool / path).read_bytes()
     (tmp_path / "stick" / path).write_bytes(bytes(len(content)))
-    verify.verify_destination(trap.catalog, stick, lambda _n: None)
+    verification.verify_destination(trap.catalog, stick, lambda _n: None)
     assert trap.ledger() == (1, 0, 1, 0, 0)
     assert trap.deliver(stick).delivered == 1
     assert content in [one.read_bytes() for one in (tmp_path / "stick").rglob("*.jpg")]
@@ -491,7 +493,7 @@ def test_what_one_of_two_has_again_is_not_lost(trap: Trap) -> None:
     kept = dict(one.stored)
     for server in (one, two):
         server.stored.clear()
-        verify.verify_destination(trap.catalog, server, lambda _n: None)
+        verification.verify_destination(trap.catalog, server, lambda _n: None)
     assert trap.catalog.lost() == 1
     one.stored = kept
     trap.catalog.retry()
@@ -506,7 +508,7 @@ def test_what_a_server_has_again_is_shown_as_lost_nowhere(trap: Trap) -> None:
     fill(trap, 1, home)
     assert trap.prune() == 1
     kept, home.stored = home.stored, {}
-    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    verification.verify_destination(trap.catalog, home, lambda _n: None)
     home.stored = kept
     trap.catalog.retry()
     trap.deliver(home)
@@ -519,7 +521,7 @@ def test_what_a_place_has_that_must_have_it_now_is_not_lost(trap: Trap) -> None:
     fill(trap, 1, home, gallery)
     assert trap.prune() == 1
     home.stored.clear()
-    verify.verify_destination(trap.catalog, home, lambda _n: None)
+    verification.verify_destination(trap.catalog, home, lambda _n: None)
     assert trap.catalog.lost() == 1
     trap.register(home, Server("gallery"))
     assert trap.ledger() == (1, 1, 0, 0, 0)

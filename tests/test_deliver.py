@@ -10,8 +10,8 @@ import drawn
 from trap_bench import Memory, Trap
 from trapsync.destinations import Receipt
 from trapsync.errors import Failed, Held, Refused, Unauthorised, Unreachable
-from trapsync.hands import ManyHands
 from trapsync.image import Image
+from trapsync.runtime.upload_pool import ManyHands
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> list[str]:

@@ -14,14 +14,15 @@ import hub_server
 import mosquitto
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
-from trapsync import cli, envelope
+from trapsync import cli
 from trapsync.clock import SystemClock
-from trapsync.desk import push as pushes
-from trapsync.desk.broker import BrokerPlace
-from trapsync.desk.fleet import Trap, ago, summary, traps
-from trapsync.desk.places import FolderPlace, Overtaken
 from trapsync.errors import TrapsyncError
-from trapsync.home import heartbeat
+from trapsync.fleet import push as pushes
+from trapsync.fleet.connection import FolderPlace, Overtaken
+from trapsync.fleet.mqtt import BrokerPlace
+from trapsync.fleet.table import Trap, ago, summary, traps
+from trapsync.remote import document as envelope
+from trapsync.remote import heartbeat
 
 DEVICE = "0a5bb6f4"
 ONE = '[capture]\nevery = "5 min"\n[destinations.home]\nbandwidth = "20 kB"\n'
@@ -378,7 +379,7 @@ def test_a_broker_is_a_place_too(say: Say, desk: Path) -> None:
 
 
 def _mqtt(broker: mosquitto.Broker, user: str) -> Any:
-    from trapsync.settings import HomeMqtt
+    from trapsync.settings.schema import HomeMqtt
 
     return HomeMqtt(
         host=broker.host,

@@ -27,9 +27,9 @@ from trapsync import pipeline
 from trapsync.destinations import Destination, Receipt, directory
 from trapsync.destinations.directory import MARK, Directory, Settings, manifest
 from trapsync.errors import Failed, NotThere, Refused, Unreachable
-from trapsync.folder import Folder
+from trapsync.files.folder import Folder
 from trapsync.image import Image
-from trapsync.quantities import Size
+from trapsync.settings.units import Size
 
 
 class Stick:

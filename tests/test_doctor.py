@@ -9,15 +9,15 @@ import pytest
 
 import trap_bench as bench
 from fake_time import FakeTime
-from trapsync import settings as config
 from trapsync.destinations import Finding, Tools
-from trapsync.doctor import afar, examine_trap
+from trapsync.doctor import examine_trap, network
 from trapsync.doctor.board import board
 from trapsync.doctor.camera import camera
 from trapsync.doctor.card import card
-from trapsync.doctor.keeper import keeper
 from trapsync.doctor.machine import Machine, ask
-from trapsync.settings import Settings
+from trapsync.doctor.service import keeper
+from trapsync.settings import config_file
+from trapsync.settings.schema import Settings
 from trapsync.trap import lock
 
 MODULE_3 = """Available cameras
@@ -54,7 +54,7 @@ class Pi:
     def runs_systemd(self, **unit: object) -> None:
         well = {"LoadState": "loaded", "UnitFileState": "enabled", "WatchdogUSec": "2min", "NRestarts": 0}
         (self.root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
-        self.says["systemctl --no-pager show trapsync.service"] = "\n".join(
+        self.says["systemctl --no-pager show trapsync.runtime.service"] = "\n".join(
             f"{key}={value}" for key, value in (well | {"MainPID": os.getpid()} | unit).items()
         )
 
@@ -74,7 +74,7 @@ def made(folder: Path, text: str = "") -> Settings:
     (folder / "spool").mkdir(exist_ok=True)
     (folder / "state").mkdir(exist_ok=True)
     (folder / "trap.toml").write_text('[storage]\nspool = "spool"\nstate = "state"\n' + text)
-    return config.load(folder / "trap.toml")
+    return config_file.load(folder / "trap.toml")
 
 
 def only(findings: Sequence[Finding], subject: str) -> tuple[str, str]:
@@ -103,10 +103,10 @@ def test_this_very_machine_can_be_examined_whatever_it_is(tmp_path: Path, time: 
 def test_folders_in_one_another_are_failing(tmp_path: Path, time: FakeTime) -> None:
     table = '[destinations.home]\nkind = "directory"\npath = "spool/copies"\n'
     tools, source = Tools(time, time.sleep), tmp_path / "trap.toml"
-    verdict, text = only(afar.destinations(made(tmp_path, table), tools, source), "folders")
+    verdict, text = only(network.destinations(made(tmp_path, table), tools, source), "folders")
     assert verdict == "failing"
     assert "lies in storage.spool" in text
-    nothing = afar.destinations(made(tmp_path, ""), tools, source)
+    nothing = network.destinations(made(tmp_path, ""), tools, source)
     assert [found.subject for found in nothing] == ["destinations"]
 
 
@@ -382,13 +382,13 @@ def test_a_secret_that_others_can_read_or_change_is_told(tmp_path: Path) -> None
     settings, secret = made(tmp_path, HOME), tmp_path / "secret"
     secret.write_text("correct horse")
     secret.chmod(0o600)
-    assert only(afar.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "ok"
+    assert only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "ok"
     for mode, says in (
         (0o604, "everybody can read the secret"),
         (0o602, "everybody on this machine can change it"),
     ):
         secret.chmod(mode)
-        verdict, text = only(afar.secrets(settings, tmp_path / "trap.toml"), "secrets")
+        verdict, text = only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")
         assert verdict == "failing"
         assert says in text
         assert "correct horse" not in text
@@ -396,16 +396,16 @@ def test_a_secret_that_others_can_read_or_change_is_told(tmp_path: Path) -> None
 
 def test_settings_that_anybody_can_change_are_told(tmp_path: Path) -> None:
     settings = made(tmp_path)
-    assert afar.secrets(settings, tmp_path / "trap.toml") == []
+    assert network.secrets(settings, tmp_path / "trap.toml") == []
     (tmp_path / "trap.toml").chmod(0o666)
-    assert only(afar.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "failing"
+    assert only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "failing"
 
 
 def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeTime) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         settings = made(tmp_path, f'[home]\nurl = "http://127.0.0.1:{port}"\n')
-        assert only(afar.home(settings, time), "home by web")[0] == "ok"
+        assert only(network.home(settings, time), "home by web")[0] == "ok"
         caller, _ = server.accept()
         with caller:
             assert caller.recv(1) == b""
@@ -426,6 +426,6 @@ def test_a_home_out_of_reach_is_explained(tmp_path: Path, time: FakeTime, error:
     def reach(_host: str, _port: int) -> None:
         raise error
 
-    verdict, text = only(afar.home(made(tmp_path, HOME), time, reach), "home by web")
+    verdict, text = only(network.home(made(tmp_path, HOME), time, reach), "home by web")
     assert verdict == "failing"
     assert says in text

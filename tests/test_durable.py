@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import flushes
-from trapsync import durable
 from trapsync.errors import StorageError
+from trapsync.files import durable
 
 
 def test_a_file_whose_content_cannot_be_flushed_is_not_written(

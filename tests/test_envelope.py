@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trapsync import envelope
-from trapsync.envelope import Document, PrivateKey, Resend
 from trapsync.errors import RefusedDocument, SettingsError
+from trapsync.remote import document
+from trapsync.remote.document import Document, PrivateKey, Resend
 
 OWNER, STRANGER = PrivateKey(b"o" * 32), PrivateKey(b"s" * 32)
 NOW = datetime(2026, 6, 21, 20, 0, tzinfo=UTC)
@@ -30,7 +30,7 @@ DOCUMENT = Document(
     note="moths come at four",
     settings={"capture": {"every": "5 min", "windows": ["03:00 - 05:00"]}},
 )
-BODY = envelope.compose(DOCUMENT)
+BODY = document.compose(DOCUMENT)
 
 
 def code_of(work: Callable[[], object]) -> str:
@@ -42,27 +42,27 @@ def code_of(work: Callable[[], object]) -> str:
 
 def body_code(text: str) -> str:
     """Why a body is refused."""
-    return code_of(lambda: envelope.parse(text.encode()))
+    return code_of(lambda: document.parse(text.encode()))
 
 
 # ── What is signed is what is read ───────────────────────────────────────────────────────────────────
 
 
 def test_what_was_composed_and_signed_is_verified_and_read_back_to_the_same() -> None:
-    data = envelope.sign(BODY, OWNER)
-    assert envelope.verify(data, [STRANGER.public, OWNER.public]) == BODY
-    assert envelope.parse(BODY) == DOCUMENT
+    data = document.sign(BODY, OWNER)
+    assert document.verify(data, [STRANGER.public, OWNER.public]) == BODY
+    assert document.parse(BODY) == DOCUMENT
 
 
 def test_a_request_to_send_again_is_read_back_to_the_same() -> None:
     for destination in (None, "home"):
         asked = Resend(NOW - timedelta(days=2), NOW, destination)
         one = replace(DOCUMENT, kind="resend", settings={}, resend=asked, note="")
-        assert envelope.parse(envelope.compose(one)) == one
+        assert document.parse(document.compose(one)) == one
 
 
 def test_the_first_line_is_the_format_that_other_programs_may_rely_on() -> None:
-    line, _, body = envelope.sign(BODY, OWNER).partition(b"\n")
+    line, _, body = document.sign(BODY, OWNER).partition(b"\n")
     word, key, signature = line.split(b" ")
     assert (word, key.decode(), body) == (b"trapsync-signed-1", OWNER.public.id, BODY)
     assert len(bytes.fromhex(signature.decode())) == 64
@@ -74,7 +74,7 @@ def test_another_implementation_of_ed25519_makes_the_same_signature() -> None:
         "f5a88d68d9cd827163e901c3c6fe2e6424240d48ef70b49d73bd7782b1958c82"
         "8dbfbb650903d2f00bdff7e0787276b4bc531e2d853fcb42e3ada5ef995d9b04"
     )
-    line = envelope.sign(b"schema = 1\n", OWNER).partition(b"\n")[0]
+    line = document.sign(b"schema = 1\n", OWNER).partition(b"\n")[0]
     assert line.decode().split(" ")[2] == theirs
 
 
@@ -83,21 +83,21 @@ def test_a_signature_without_the_domain_is_none() -> None:
 
     bare = SigningKey(OWNER.seed).sign(BODY).signature.hex()
     data = f"trapsync-signed-1 {OWNER.public.id} {bare}\n".encode() + BODY
-    assert code_of(lambda: envelope.verify(data, [OWNER.public])) == "signature"
+    assert code_of(lambda: document.verify(data, [OWNER.public])) == "signature"
 
 
 def test_the_body_is_not_looked_at_before_its_signature(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(envelope, "parse", lambda _: pytest.fail("it was parsed"))
-    rubbish = envelope.sign(b"a = [[[[", STRANGER)
-    assert code_of(lambda: envelope.verify(rubbish, [OWNER.public])) == "key"
+    monkeypatch.setattr(document, "parse", lambda _: pytest.fail("it was parsed"))
+    rubbish = document.sign(b"a = [[[[", STRANGER)
+    assert code_of(lambda: document.verify(rubbish, [OWNER.public])) == "key"
 
 
 def test_too_large_a_document_is_refused_before_all_else_and_not_signed_either() -> None:
-    assert code_of(lambda: envelope.verify(b"x" * 65537, [])) == "size"
-    assert code_of(lambda: envelope.sign(b"x" * 65536, OWNER)) == "size"
-    largest = envelope.sign(b"x" * (65536 - len(envelope.sign(b"", OWNER))), OWNER)
+    assert code_of(lambda: document.verify(b"x" * 65537, [])) == "size"
+    assert code_of(lambda: document.sign(b"x" * 65536, OWNER)) == "size"
+    largest = document.sign(b"x" * (65536 - len(document.sign(b"", OWNER))), OWNER)
     assert len(largest) == 65536
-    assert envelope.verify(largest, [OWNER.public])
+    assert document.verify(largest, [OWNER.public])
 
 
 @pytest.mark.parametrize(
@@ -106,27 +106,27 @@ def test_too_large_a_document_is_refused_before_all_else_and_not_signed_either()
         b"",
         b"\n",
         BODY,
-        b"trapsync-signed-2" + envelope.sign(BODY, OWNER)[17:],
-        envelope.sign(BODY, OWNER).replace(b"\n", b"\r\n", 1),
-        b"\xef\xbb\xbf" + envelope.sign(BODY, OWNER),
-        envelope.sign(BODY, OWNER).replace(b" ", b"  ", 1),
-        envelope.sign(BODY, OWNER)[:100],
+        b"trapsync-signed-2" + document.sign(BODY, OWNER)[17:],
+        document.sign(BODY, OWNER).replace(b"\n", b"\r\n", 1),
+        b"\xef\xbb\xbf" + document.sign(BODY, OWNER),
+        document.sign(BODY, OWNER).replace(b" ", b"  ", 1),
+        document.sign(BODY, OWNER)[:100],
     ],
 )
 def test_what_does_not_begin_with_the_line_has_not_the_shape(data: bytes) -> None:
-    assert code_of(lambda: envelope.verify(data, [OWNER.public])) == "shape"
+    assert code_of(lambda: document.verify(data, [OWNER.public])) == "shape"
 
 
-@given(st.integers(0, 8 * len(envelope.sign(BODY, OWNER)) - 1))
+@given(st.integers(0, 8 * len(document.sign(BODY, OWNER)) - 1))
 def test_one_bit_anywhere_makes_it_another_document_and_none_of_the_owners(bit: int) -> None:
-    data = bytearray(envelope.sign(BODY, OWNER))
+    data = bytearray(document.sign(BODY, OWNER))
     data[bit // 8] ^= 1 << bit % 8
-    assert code_of(lambda: envelope.verify(bytes(data), [OWNER.public])) in {"shape", "key", "signature"}
+    assert code_of(lambda: document.verify(bytes(data), [OWNER.public])) in {"shape", "key", "signature"}
 
 
 def test_a_key_that_names_itself_like_the_owners_signs_nothing() -> None:
-    forged = envelope.sign(BODY, STRANGER).replace(STRANGER.public.id.encode(), OWNER.public.id.encode())
-    assert code_of(lambda: envelope.verify(forged, [OWNER.public])) == "signature"
+    forged = document.sign(BODY, STRANGER).replace(STRANGER.public.id.encode(), OWNER.public.id.encode())
+    assert code_of(lambda: document.verify(forged, [OWNER.public])) == "signature"
 
 
 # ── The body ─────────────────────────────────────────────────────────────────────────────────────────
@@ -178,12 +178,12 @@ def test_a_body_that_is_not_exactly_one_is_refused(text: str) -> None:
 
 
 def test_a_body_that_is_not_text_is_refused() -> None:
-    assert code_of(lambda: envelope.parse(b"\xff" + BODY)) == "schema"
+    assert code_of(lambda: document.parse(b"\xff" + BODY)) == "schema"
 
 
 def test_what_no_trap_would_read_is_not_composed() -> None:
-    assert code_of(lambda: envelope.compose(replace(DOCUMENT, to="valley"))) == "schema"
-    assert code_of(lambda: envelope.compose(replace(DOCUMENT, expires=NOW))) == "schema"
+    assert code_of(lambda: document.compose(replace(DOCUMENT, to="valley"))) == "schema"
+    assert code_of(lambda: document.compose(replace(DOCUMENT, expires=NOW))) == "schema"
 
 
 @given(st.binary(max_size=300), st.randoms())
@@ -193,31 +193,31 @@ def test_no_rubbish_after_a_good_signature_does_more_than_be_refused(
     at = chance.randrange(len(BODY))
     body = BODY[:at] + rubbish + BODY[at + chance.randrange(50) :]
     with suppress(RefusedDocument):
-        assert envelope.parse(envelope.verify(envelope.sign(body, OWNER), [OWNER.public]))
+        assert document.parse(document.verify(document.sign(body, OWNER), [OWNER.public]))
 
 
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_new_pair_of_keys_fits_together_and_is_another_each_time(tmp_path: Path) -> None:
-    secret, public = envelope.new_key()
+    secret, public = document.new_key()
     path = tmp_path / "owner.key"
     path.write_text(secret)
     path.chmod(0o600)
-    private = envelope.read_private(path)
-    assert envelope.public_from_text(public) == private.public
+    private = document.read_private(path)
+    assert document.public_from_text(public) == private.public
     assert str(private.public) == public
-    assert envelope.verify(envelope.sign(b"", private), [private.public]) == b""
-    assert envelope.new_key() != (secret, public)
+    assert document.verify(document.sign(b"", private), [private.public]) == b""
+    assert document.new_key() != (secret, public)
     assert secret.strip() not in repr(private)
 
 
 def test_a_private_key_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "owner.key"
-    path.write_text(envelope.new_key()[0])
+    path.write_text(document.new_key()[0])
     path.chmod(stat.S_IRUSR | stat.S_IROTH)
     with pytest.raises(SettingsError, match="everybody can read"):
-        envelope.read_private(path)
+        document.read_private(path)
 
 
 @pytest.mark.parametrize(
@@ -226,11 +226,11 @@ def test_a_private_key_that_everybody_can_read_is_refused(tmp_path: Path) -> Non
 )  # fmt: skip
 def test_what_is_no_public_key_is_an_error_that_says_so(text: str) -> None:
     with pytest.raises(SettingsError, match=r"pushed\.keys: must be a key"):
-        envelope.public_from_text(text)
+        document.public_from_text(text)
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nacl", None)
     monkeypatch.delitem(sys.modules, "nacl.signing", raising=False)
     with pytest.raises(SettingsError, match=r"pip install 'trapsync\[pushed\]'"):
-        envelope.new_key()
+        document.new_key()

@@ -16,10 +16,11 @@ import misfortunes
 import owner
 from fake_time import FakeTime
 from trap_bench import Memory, Trap
-from trapsync.errand import Errand, due_destinations
-from trapsync.quantities import Duration
-from trapsync.service import Service
-from trapsync.settings import Destination, load
+from trapsync.runtime.service import Service
+from trapsync.runtime.single_run import Errand, due_destinations
+from trapsync.settings.config_file import load
+from trapsync.settings.schema import Destination
+from trapsync.settings.units import Duration
 
 
 def once(trap: daemon.Daemon, deadline: str = "60 s") -> "subprocess.CompletedProcess[str]":

@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import drawn
-from trapsync import examine, jpeg
 from trapsync.errors import DamagedImage, IncompleteImage, StorageError
 from trapsync.image import Image
+from trapsync.jpeg import examination, scan, structure
 
 TRAP = drawn.trap()
 
 
 def examined(spool: Path, content: bytes, path: str = f"{drawn.DEVICE}/2026-06-21/{drawn.NAME}") -> Image:
-    return examine.examine(spool, drawn.put(spool, content, path))
+    return examination.examine(spool, drawn.put(spool, content, path))
 
 
 def test_a_whole_image_is_described_with_digests_size_metadata_and_evidence(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_file_of_gigabytes_is_refused_unread(tmp_path: Path) -> None:
     os.truncate(path, 5 * 10**9)
 
     with pytest.raises(DamagedImage, match="5000 MB"):
-        examine.examine(tmp_path, "large.jpg")
+        examination.examine(tmp_path, "large.jpg")
 
 
 def test_things_that_are_no_files_are_refused_and_none_hangs(tmp_path: Path) -> None:
@@ -184,12 +184,12 @@ def test_things_that_are_no_files_are_refused_and_none_hangs(tmp_path: Path) -> 
             "socket.jpg": "not a regular file",
         }.items():
             with pytest.raises(DamagedImage, match=reason):
-                examine.examine(tmp_path, name)
+                examination.examine(tmp_path, name)
 
 
 def test_a_file_that_is_gone_is_not_called_damaged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        examine.examine(tmp_path, "gone.jpg")
+        examination.examine(tmp_path, "gone.jpg")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -198,23 +198,23 @@ def test_a_file_without_permission_is_not_called_damaged(tmp_path: Path) -> None
     (tmp_path / path).chmod(0)
 
     with pytest.raises(StorageError, match="no permission to read"):
-        examine.examine(tmp_path, path)
+        examination.examine(tmp_path, path)
 
 
 def test_a_file_that_grows_while_it_is_read_is_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = drawn.put(tmp_path, TRAP)
-    read_header = jpeg.header
+    read_header = structure.header
 
-    def slow_header(head: bytes | bytearray) -> jpeg.Header:
+    def slow_header(head: bytes | bytearray) -> structure.Header:
         with (tmp_path / path).open("ab") as writer:
             writer.write(b"more")
         return read_header(head)
 
-    monkeypatch.setattr(jpeg, "header", slow_header)
+    monkeypatch.setattr(structure, "header", slow_header)
     with pytest.raises(IncompleteImage, match="still being written"):
-        examine.examine(tmp_path, path)
+        examination.examine(tmp_path, path)
 
 
 def saved(**options: object) -> bytes:
@@ -239,9 +239,9 @@ KINDS: dict[str, dict[str, object]] = {
 def test_the_walk_through_picture_data_may_be_taken_in_steps_of_any_length(
     options: dict[str, object], sizes: list[int], fill: int
 ) -> None:
-    content = saved(**options)[:-2] + b"\xff" * fill + jpeg.END_OF_IMAGE
-    header = jpeg.header(content)
-    walk, at = jpeg.PictureData(header), header.scan
+    content = saved(**options)[:-2] + b"\xff" * fill + structure.END_OF_IMAGE
+    header = structure.header(content)
+    walk, at = scan.PictureData(header), header.scan
     for size in itertools.cycle(sizes):
         walk.take(content[at : at + size])
         at += size
@@ -254,7 +254,7 @@ def test_the_walk_through_picture_data_may_be_taken_in_steps_of_any_length(
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_four_random_kilobytes_in_the_middle_are_seen(tmp_path: Path, options: dict[str, object]) -> None:
     content = saved(**options)
-    start, dice = jpeg.header(content).scan, random.Random(1)
+    start, dice = structure.header(content).scan, random.Random(1)
     for _ in range(200):
         at = dice.randrange(start, len(content) - 4100)
         with pytest.raises(DamagedImage, match=r"^(damaged|cut off): "):
@@ -263,7 +263,7 @@ def test_four_random_kilobytes_in_the_middle_are_seen(tmp_path: Path, options: d
 
 def test_a_restart_marker_out_of_turn_is_seen(tmp_path: Path) -> None:
     content = saved(restart_interval=7)
-    third = content.index(b"\xff\xd2", jpeg.header(content).scan)
+    third = content.index(b"\xff\xd2", structure.header(content).scan)
     with pytest.raises(IncompleteImage, match=f"what stands at byte {third} is no picture data"):
         examined(tmp_path, content[:third] + b"\xff\xd3" + content[third + 2 :])
 
@@ -272,10 +272,10 @@ def test_an_end_in_the_middle_of_a_picture_is_not_its_end(tmp_path: Path) -> Non
     content = saved()
     middle = len(content) // 2
     with pytest.raises(DamagedImage, match="breaks off"):
-        examined(tmp_path, content[:middle] + jpeg.END_OF_IMAGE + content[middle + 2 :])
+        examined(tmp_path, content[:middle] + structure.END_OF_IMAGE + content[middle + 2 :])
 
 
-@pytest.mark.parametrize("behind", [drawn.plain(), drawn.plain()[-500:], jpeg.END_OF_IMAGE, b"SEFT"])
+@pytest.mark.parametrize("behind", [drawn.plain(), drawn.plain()[-500:], structure.END_OF_IMAGE, b"SEFT"])
 def test_a_second_picture_or_the_rest_of_an_older_one_behind_the_end_is_no_damage(
     tmp_path: Path, behind: bytes
 ) -> None:
@@ -296,17 +296,19 @@ def test_the_image_travels_between_processes(tmp_path: Path) -> None:
 def test_small_copies_lie_under_device_and_date(tmp_path: Path) -> None:
     path = drawn.put(tmp_path / "spool", TRAP, f"elsewhere/{drawn.NAME}")
 
-    examine.thumbnails(tmp_path / "spool", path, tmp_path / "small")
+    examination.thumbnails(tmp_path / "spool", path, tmp_path / "small")
 
     folder = tmp_path / "small" / drawn.DEVICE / "2026-06-21"
     expected = (folder / f"{drawn.NAME}.thumbnail.jpg", folder / f"{drawn.NAME}.thumbnail-mini.jpg")
-    assert examine.thumbnail_paths(tmp_path / "small", f"{drawn.DEVICE}/2026-06-21/{drawn.NAME}") == expected
+    assert (
+        examination.thumbnail_paths(tmp_path / "small", f"{drawn.DEVICE}/2026-06-21/{drawn.NAME}") == expected
+    )
     assert sorted(folder.iterdir()) == sorted(expected)
 
 
 def test_a_worker_is_limited_nice_and_deaf_to_the_keyboard() -> None:
     code = (
-        "import os, resource as r, signal; from trapsync import examine; examine.prepare(512_000_000); "
+        "import os, resource as r, signal; from trapsync.jpeg import examination; examination.prepare(512_000_000); "
         "print(r.getrlimit(r.RLIMIT_AS)[0], r.getrlimit(r.RLIMIT_CORE)[0], signal.getsignal(2).name, os.nice(0))"
     )
 
@@ -320,6 +322,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = drawn.put(tmp_path, drawn.plain()[:-2] + noise * 60 + b"\xff\xd9")
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    examine.examine(tmp_path, path)
+    examination.examine(tmp_path, path)
 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 12_000  # kB; the file has 60 MB

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import drawn
-from trapsync import exif, jpeg
 from trapsync.errors import DamagedImage, IncompleteImage
 from trapsync.image import Evidence
+from trapsync.jpeg import exif, structure
 
 
 def metadata_of(picture: bytes) -> dict[str, Any]:
-    return exif.read(jpeg.header(picture).exif)[0]
+    return exif.read(structure.header(picture).exif)[0]
 
 
 # --- Written ------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_dressing_replaces_the_exif_of_the_camera_and_leaves_the_picture_alone()
     after = exif.dress(before, drawn.facts())
 
     assert after.count(b"Exif\0\0") == 1
-    assert after[jpeg.header(after).scan :] == before[jpeg.header(before).scan :]
+    assert after[structure.header(after).scan :] == before[structure.header(before).scan :]
     assert after[2:4] == b"\xff\xe1"
 
 
@@ -355,7 +355,7 @@ def test_a_count_of_four_billion_is_refused_before_it_is_believed() -> None:
 @given(cut=st.integers(0, 10**6))
 def test_a_header_cut_anywhere_is_incomplete(cut: int) -> None:
     picture = drawn.trap()
-    end = jpeg.header(picture).scan
+    end = structure.header(picture).scan
 
     with pytest.raises(IncompleteImage, match="cut off"):
-        jpeg.header(picture[: cut % end])
+        structure.header(picture[: cut % end])

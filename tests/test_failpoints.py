@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from failpoints import HITS, MODULES, ROOT, Victim, calls, declared, hits, together
-from trapsync import failpoint
+from trapsync.files import failpoint
 
 # So many names share a trap, and it is killed twice at each; `scripts/torture --failpoints` gives each name a trap
 # of its own and five kills. A number of 1 tells which of them a failure comes from.
@@ -68,7 +68,10 @@ def test_a_failpoint_that_is_not_armed_costs_nothing() -> None:
 
 
 def test_an_armed_failpoint_kills_at_the_hit_that_was_ordered() -> None:
-    code = "from trapsync import failpoint as f; f.hit('b'); f.hit('a'); print('1', flush=True); f.hit('a'); print('2')"
+    code = (
+        "from trapsync.files import failpoint as f; "
+        "f.hit('b'); f.hit('a'); print('1', flush=True); f.hit('a'); print('2')"
+    )
     environment = os.environ | {failpoint.VARIABLE: "a#2"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False

@@ -16,11 +16,11 @@ import pytest
 
 import daemon
 import drawn
-from trapsync import jpeg, thumbnail
 from trapsync.cameras import close_up
 from trapsync.cameras.simulated import SimulatedCamera
 from trapsync.errors import DamagedImage
-from trapsync.settings import Camera
+from trapsync.jpeg import structure, thumbnail
+from trapsync.settings.schema import Camera
 from trapsync.trap import lock
 
 
@@ -83,7 +83,7 @@ def test_the_number_is_shown_for_each_picture_and_a_whole_one_is_saved(trap: dae
 
     assert done.returncode == 0
     assert done.stdout.count("sharpness") == 3
-    saved = jpeg.header((trap.folder / "state" / "focus.jpg").read_bytes())
+    saved = structure.header((trap.folder / "state" / "focus.jpg").read_bytes())
     assert (saved.width, saved.height) == (320, 240)
     assert not trap.spool.exists()
 

@@ -19,13 +19,14 @@ import hub_server
 from fake_time import FakeTime
 from fault_server import PORTAL
 from trapsync.errors import CatalogError, SettingsError, Unauthorised, Unreachable
-from trapsync.home import Home, Ties, heartbeat, slots
-from trapsync.home.rhythm import FIRST, Rhythm
-from trapsync.home.web import LARGEST_DOCUMENT, Web
-from trapsync.quantities import Duration
-from trapsync.settings import Home as HomeSettings
-from trapsync.settings import decode
-from trapsync.ways import complaint
+from trapsync.remote import heartbeat
+from trapsync.remote.uplink.calls import Home, Ties, slots
+from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Web
+from trapsync.remote.uplink.pacing import FIRST, Rhythm
+from trapsync.remote.uplink.reachability import complaint
+from trapsync.settings.config_file import decode
+from trapsync.settings.schema import Home as HomeSettings
+from trapsync.settings.units import Duration
 
 DEVICE = "0a5bb6f4"
 HEAD = b"trapsync-signed-1 0123456789abcdef " + b"ab" * 64 + b"\n"

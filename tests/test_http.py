@@ -18,11 +18,11 @@ import urllib3
 
 from fake_time import FakeTime
 from fault_server import HTML, JSON, FaultServer, Reply
-from trapsync.body import FilePiece, Pieces, multipart, opened
 from trapsync.errors import Failed, Unreachable
-from trapsync.http import Door
 from trapsync.image import Image
-from trapsync.throttle import Throttle
+from trapsync.net.http import Door
+from trapsync.net.http_body import FilePiece, Pieces, multipart, opened
+from trapsync.net.throttle import Throttle
 
 
 class Echo:

@@ -26,7 +26,6 @@ import requests
 
 import hub_server
 from hub_server import PASSWORD, RunningHub
-from trapsync import examine, exif, thumbnail
 from trapsync.errors import SettingsError, StorageError, TrapsyncError
 from trapsync.hub import store as store_module
 from trapsync.hub.accounts import DEFAULT_PASSWORD
@@ -37,6 +36,7 @@ from trapsync.hub.server import Server, is_loopback, prepare_accounts, serve
 from trapsync.hub.store import Store
 from trapsync.hub.wire import moment
 from trapsync.image import Image
+from trapsync.jpeg import examination, exif, thumbnail
 
 DEVICE = "0a5bb6f4"
 NAME = f"{DEVICE}.2026-06-20_20-19-15.jpg"
@@ -962,7 +962,7 @@ def test_a_stop_lets_the_request_under_way_finish(tmp_path: Path) -> None:
     def slowly(folder: Path, name: str) -> Image:
         begun.set()
         assert go_on.wait(10)
-        return examine.examine(folder, name)
+        return examination.examine(folder, name)
 
     with hub_server.running(tmp_path / "hub", examiner=slowly) as hub, ThreadPoolExecutor(1) as pool:
         hub.auth()

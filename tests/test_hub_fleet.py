@@ -17,10 +17,10 @@ import requests
 import hub_server
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
-from trapsync import envelope
 from trapsync.errors import TrapsyncError
 from trapsync.hub.app import Hub
 from trapsync.hub.fleet import KEPT, LARGEST_DOCUMENT, LARGEST_HEARTBEAT, NotTaken
+from trapsync.remote import document
 
 DEVICE = "0a5bb6f4"
 SLOT = f"device-{DEVICE}.settings"
@@ -158,7 +158,7 @@ def test_a_hub_that_knows_the_owners_keys_refuses_what_they_did_not_sign(tmp_pat
 def test_the_hub_of_the_command_line_has_an_account_for_traps_and_knows_the_owners_key(
     tmp_path: Path,
 ) -> None:
-    secret, public = envelope.new_key()
+    secret, public = document.new_key()
     (tmp_path / "key").write_text(secret)
     (tmp_path / "password").write_text(PASSWORD)
     for file in ("key", "password"):
@@ -172,7 +172,7 @@ def test_the_hub_of_the_command_line_has_an_account_for_traps_and_knows_the_owne
         try:
             url = re.search(r"http://\S+", program.stderr.readline())
             assert url
-            mine = envelope.sign(b"schema = 1\n", envelope.read_private(tmp_path / "key"))
+            mine = document.sign(b"schema = 1\n", document.read_private(tmp_path / "key"))
             codes = [
                 requests.put(f"{url[0]}/pushed/{SLOT}", data, auth=(user, PASSWORD), timeout=30).status_code
                 for data, user in ((mine, "trap"), (DOCUMENT, "trapsync"), (mine, "trapsync"))

@@ -20,13 +20,14 @@ from conformance import STRANGE_PATHS, Card, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Reply
 from imagekit_stub import ImageKit as Stub
-from trapsync import cli, destinations, linked, pipeline
+from trapsync import cli, destinations, pipeline
 from trapsync.destinations import Receipt, imagekit
 from trapsync.destinations.imagekit import ImageKit, Settings
-from trapsync.destinations.imagekit_fields import FIELDS
+from trapsync.destinations.imagekit.fields import FIELDS
 from trapsync.errors import Failed, Held, Refused, SettingsError, Unauthorised, Unreachable
-from trapsync.examine import thumbnail_paths, thumbnails
-from trapsync.settings import from_tables
+from trapsync.jpeg.examination import thumbnail_paths, thumbnails
+from trapsync.runtime import destination_context
+from trapsync.settings.config_file import from_tables
 
 UPLOAD, LIST, FIELD_LIST = "/api/v1/files/upload", "GET /v1/files", "GET /v1/customMetadataFields"
 
@@ -172,7 +173,7 @@ def test_fields_that_went_meanwhile_are_noticed(site: Account, gallery: ImageKit
     ],
 )
 def test_what_is_not_known_is_not_said(metadata: dict[str, Any], absent: str) -> None:
-    from trapsync.destinations.imagekit_fields import values
+    from trapsync.destinations.imagekit.fields import values
     from trapsync.image import Image
 
     said = values(Image(drawn.NAME, 1, "", "", 1, 1, {"alt": 0.0, "but": False, **metadata}))
@@ -516,7 +517,7 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
     folders = {"spool": str(trap.storage.spool), "state": str(trap.storage.state)}
     source = trap.folder / "trapsync.toml"
     settings = from_tables({"storage": folders, "destinations": tables}, source)
-    (gallery,) = linked.connect_all(settings, source, tools(trap.time), lambda: trap.catalog)
+    (gallery,) = destination_context.connect_all(settings, source, tools(trap.time), lambda: trap.catalog)
     trap.catalog.register([("gallery", "imagekit", False)])
     spool = trap.storage.spool
     drawn.put(spool, drawn.trap(), drawn.NAME)
@@ -665,6 +666,6 @@ def test_private_files_without_signed_addresses_are_refused(site: Account) -> No
 
 
 def test_a_trap_without_it_does_not_even_load_it() -> None:
-    code = "import trapsync.service, trapsync.doctor, sys; print([m for m in sys.modules if 'imagekit' in m])"
+    code = "import trapsync.runtime.service, trapsync.doctor, sys; print([m for m in sys.modules if 'imagekit' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

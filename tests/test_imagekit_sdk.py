@@ -12,7 +12,7 @@ from conformance import Card
 from fault_server import FaultServer
 from imagekit_stub import ImageKit as Stub
 from test_imagekit import Account
-from trapsync.destinations.imagekit_urls import SMALL, UNTOUCHED, address, signed
+from trapsync.destinations.imagekit.urls import SMALL, UNTOUCHED, address, signed
 
 NOW = 1_782_073_155
 

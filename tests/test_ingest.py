@@ -9,10 +9,11 @@ import pytest
 
 import drawn
 from trap_bench import Memory, Trap
-from trapsync import pipeline, quarantine
+from trapsync import pipeline
 from trapsync.errors import CatalogError, DamagedImage, ExaminerKilled, StorageError
 from trapsync.image import Found, Image
-from trapsync.watch import look
+from trapsync.spool import quarantine
+from trapsync.spool.scan import look
 
 
 def test_a_good_file_becomes_an_image_owed_to_every_destination(trap: Trap) -> None:

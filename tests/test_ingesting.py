@@ -7,16 +7,16 @@ from unittest.mock import Mock
 import pytest
 
 from fake_time import FakeTime
-from trapsync import ingesting as ingest_thread
 from trapsync import pipeline
 from trapsync.errors import ExaminerKilled
 from trapsync.image import Image
-from trapsync.inbox import Inbox
-from trapsync.ingesting import Ingesting
 from trapsync.pipeline import Ingested
-from trapsync.settings import Settings
-from trapsync.shared import Shared
-from trapsync.signs import Board
+from trapsync.runtime import ingest_thread
+from trapsync.runtime.context import Shared
+from trapsync.runtime.ingest_thread import Ingesting
+from trapsync.runtime.liveness import Board
+from trapsync.settings.schema import Settings
+from trapsync.spool.inbox import Inbox
 
 
 def make(catalog: object = None, most: int = 10) -> tuple[Ingesting, Shared]:

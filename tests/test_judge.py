@@ -11,12 +11,12 @@ from msgspec import structs
 
 import drawn
 import trap_bench as bench
-from trapsync import trial
 from trapsync.clock import utc
 from trapsync.image import Evidence
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Capture, Home, Prune, Pushed, PushedLimits, Settings
-from trapsync.trial import Before, Trial, Verdict
+from trapsync.runtime import trial
+from trapsync.runtime.trial import Before, Trial, Verdict
+from trapsync.settings.schema import Capture, Home, Prune, Pushed, PushedLimits, Settings
+from trapsync.settings.units import Duration, Size
 
 MINUTE = 60.0
 GOOD = Before(pictures=True, open=(), home=False, bytes_a_day=10.0**9)

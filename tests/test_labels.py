@@ -8,10 +8,11 @@ import pytest
 from sqlite_utils import Database
 
 from trap_bench import Memory, Trap
-from trapsync import soundness
-from trapsync.labels import Label, Labelled, coco, plain
-from trapsync.linked import CatalogLabels
-from trapsync.migrations import migrations
+from trapsync.catalog import integrity
+from trapsync.catalog.label_export import Labelled, coco, plain
+from trapsync.catalog.migrations import migrations
+from trapsync.image import Label
+from trapsync.runtime.destination_context import CatalogLabels
 
 BOX = {"type": "box", "label": "moth", "left": 10, "top": 20, "width": 30.5, "height": 40, "uuid": "b1"}
 CORNERS = [(0, 0), (10, 0), (10, 10), (5, 15), (0, 10)]
@@ -164,6 +165,6 @@ def test_a_label_that_a_byte_turned_over_in_is_not_believed(trap: Trap) -> None:
     labels.put({ids[0]: DONE})
     pristine = Database(memory=True)
     migrations.apply(pristine)
-    assert soundness.problem(trap.catalog._db.conn, pristine.conn) is None
+    assert integrity.problem(trap.catalog._db.conn, pristine.conn) is None
     trap.catalog._db.execute("UPDATE labels SET annotations = replace(annotations, '30.5', '31.5')")
-    assert soundness.problem(trap.catalog._db.conn, pristine.conn) == "a label whose seal is broken"
+    assert integrity.problem(trap.catalog._db.conn, pristine.conn) == "a label whose seal is broken"

@@ -10,12 +10,12 @@ import pytest
 
 import daemon
 from fake_time import FakeTime
-from trapsync import settings as config
-from trapsync import stick
 from trapsync.errors import CatalogError, SettingsError
-from trapsync.led import Led, Word, pattern
-from trapsync.quantities import Duration
-from trapsync.settings import Led as Settings
+from trapsync.hardware import stick
+from trapsync.hardware.led import Led, Word, pattern
+from trapsync.settings import config_file
+from trapsync.settings.schema import Led as Settings
+from trapsync.settings.units import Duration
 
 
 @pytest.fixture
@@ -130,9 +130,9 @@ def test_without_a_pin_there_is_none() -> None:
 
 def test_its_pin_is_nobody_elses() -> None:
     with pytest.raises(SettingsError, match=r"led.pin: 17 is that of camera.flash already"):
-        config.parse("[led]\npin = 17\n[camera.flash]\npin = 17\n", "trap.toml")
+        config_file.parse("[led]\npin = 17\n[camera.flash]\npin = 17\n", "trap.toml")
     with pytest.raises(SettingsError, match=r"led.pin: 28 is not between 0 and 27"):
-        config.parse("[led]\npin = 28\n", "trap.toml")
+        config_file.parse("[led]\npin = 28\n", "trap.toml")
 
 
 def test_only_known_words_about_a_stick_are_believed(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_real_daemon_has_it_or_says_once_why_not_and_goes_on(
 def test_a_stick_goes_before_the_verdict(
     monkeypatch: pytest.MonkeyPatch, stick_says: str | None, shown: str
 ) -> None:
-    monkeypatch.setattr("trapsync.stick.word", lambda: stick_says)
+    monkeypatch.setattr("trapsync.hardware.stick.word", lambda: stick_says)
     assert Word(FakeTime(), lambda: "warning")() == shown
 
 

@@ -9,8 +9,8 @@ from trapsync import destinations
 from trapsync.destinations import Receipt, Scratch
 from trapsync.errors import SettingsError, Unreachable
 from trapsync.image import Image
-from trapsync.linked import CatalogNotebook, connect_all
-from trapsync.settings import Settings
+from trapsync.runtime.destination_context import CatalogNotebook, connect_all
+from trapsync.settings.schema import Settings
 
 FILE = Path("trap.toml")
 
@@ -145,7 +145,7 @@ def test_an_image_is_fetched_where_the_destination_before_has_it(trap: Trap) -> 
     assert trap.catalog.receipt("gallery", image.id) is None
     trap.catalog.mark_delivered("gallery", [(image.id, f"md5:{image.md5}", {"file": "f1"})])
     assert trap.catalog.receipt("gallery", image.id) == {"file": "f1"}
-    from trapsync.linked import _address
+    from trapsync.runtime.destination_context import _address
 
     assert (
         _address({"gallery": gallery}, lambda: trap.catalog, "gallery", image)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trapsync import remembered
 from trapsync.errors import StorageError
+from trapsync.remote import record
 from trapsync.trap import holder, lock, tell_daemon
 
 CATCHES = """\
@@ -50,7 +50,7 @@ def test_the_lock_makes_no_file_where_a_link_leads_nowhere(tmp_path: Path) -> No
         (tmp_path / name).symlink_to(tmp_path / "made")
     with pytest.raises(StorageError, match="a link is in the way"), lock(tmp_path):
         pass
-    with pytest.raises(StorageError, match="a link is in the way"), remembered.changing(tmp_path):
+    with pytest.raises(StorageError, match="a link is in the way"), record.changing(tmp_path):
         pass
     assert not (tmp_path / "made").exists()
 
@@ -60,7 +60,7 @@ def test_a_fifo_in_the_place_of_the_lock_holds_nobody_up(tmp_path: Path) -> None
         os.mkfifo(tmp_path / name)
     with pytest.raises(StorageError, match="is no plain file"), lock(tmp_path):
         pass
-    with pytest.raises(StorageError, match="is no plain file"), remembered.changing(tmp_path):
+    with pytest.raises(StorageError, match="is no plain file"), record.changing(tmp_path):
         pass
     assert holder(tmp_path) is None
 
@@ -106,5 +106,5 @@ def test_a_process_that_is_not_there_gets_no_signal(process: int) -> None:
 
 
 def test_a_record_that_is_too_deep_is_none(tmp_path: Path) -> None:
-    remembered.path(tmp_path).write_text("[" * 500_000)
-    assert remembered.read(tmp_path) == remembered.Record()
+    record.path(tmp_path).write_text("[" * 500_000)
+    assert record.read(tmp_path) == record.Record()

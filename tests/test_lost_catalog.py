@@ -20,12 +20,12 @@ import drawn
 import misfortunes
 from test_full_card import cpu_seconds
 from trap_bench import Memory, Trap
-from trapsync import by_hand
 from trapsync.catalog.pages import PageSeals
 from trapsync.destinations import directory
 from trapsync.destinations.directory import manifest
-from trapsync.inbox import Inbox
-from trapsync.settings import Settings
+from trapsync.runtime import local_actions
+from trapsync.settings.schema import Settings
+from trapsync.spool.inbox import Inbox
 from trapsync.trap import open_catalog
 
 FLIPS = int(os.environ.get("TRAPSYNC_FLIPS", "100"))
@@ -307,8 +307,8 @@ def test_more_files_than_the_inbox_holds_are_found_by_hand_too(
     trap = Trap(tmp_path / "trap")
     for second in range(9):
         trap.put(second, seed=second)
-    monkeypatch.setattr(by_hand, "Inbox", partial(Inbox, most=4))
-    by_hand.ingest(by_hand.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time))
+    monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, most=4))
+    local_actions.ingest(local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time))
     assert trap.ledger() == (9, 0, 9, 0, 0)
     trap.catalog.close()
 
@@ -330,10 +330,10 @@ def test_more_files_that_cannot_be_moved_than_the_inbox_holds_keep_nobody_back(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", forbidden)
-    monkeypatch.setattr(by_hand, "Inbox", partial(Inbox, most=4))
-    bench = by_hand.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time)
-    by_hand.ingest(bench)
-    by_hand.ingest(bench)
+    monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, most=4))
+    bench = local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time)
+    local_actions.ingest(bench)
+    local_actions.ingest(bench)
     assert sorted(tried) == [f"{number}.jpg" for number in range(9)]  # each once
     assert trap.ledger() == (18, 0, 9, 9, 0)
     # Somebody has let the daemon write there, and it begins anew.

@@ -16,15 +16,17 @@ from trapsync.destinations import KINDS
 _CODE = """
 import gc, json, sys, time
 from pathlib import Path
-import trapsync.service
-from trapsync import linked, settings, trap
+import trapsync.runtime.service
+from trapsync import trap
+from trapsync.runtime import destination_context
+from trapsync.settings import config_file
 from trapsync.destinations import Tools
 
 source = Path(sys.argv[1])
-values = settings.load(source)
+values = config_file.load(source)
 clock = trap.system_clock(values)
 catalog = trap.open_catalog(values, clock)
-connected = linked.connect_all(values, source, Tools(clock, time.sleep, "0a1b2c3d"), lambda: catalog)
+connected = destination_context.connect_all(values, source, Tools(clock, time.sleep, "0a1b2c3d"), lambda: catalog)
 findings = [finding for one in connected for finding in one.check()]
 gc.collect()
 kb = int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])

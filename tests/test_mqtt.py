@@ -17,11 +17,11 @@ from paho.mqtt import publish, subscribe
 import mosquitto
 from mosquitto import PASSWORD, Broker
 from trapsync.errors import CatalogError, SettingsError
-from trapsync.home import broker as broker_module
-from trapsync.home.broker import Broker as Way
-from trapsync.home.broker import Waiting
-from trapsync.home.web import LARGEST_DOCUMENT
-from trapsync.settings import HomeMqtt
+from trapsync.remote.uplink import mqtt as broker_module
+from trapsync.remote.uplink.http import LARGEST_DOCUMENT
+from trapsync.remote.uplink.mqtt import Broker as Way
+from trapsync.remote.uplink.mqtt import Waiting
+from trapsync.settings.schema import HomeMqtt
 
 DEVICE = "0a5bb6f4"
 HEAD = b"trapsync-signed-1 0123456789abcdef " + b"ab" * 64 + b"\n"

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from trapsync.clock import utc
-from trapsync.nights import Night, night_of
+from trapsync.destinations.nights import Night, night_of
 
 ZURICH = ZoneInfo("Europe/Zurich")
 

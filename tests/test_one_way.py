@@ -19,7 +19,7 @@ import tools
 from daemon import Daemon
 from drawn import DEVICE
 from test_mqtt import until
-from trapsync import envelope
+from trapsync.remote import document
 
 SHOWS = "a push to a trap behind a network that lets connections out only"
 _NET = f"10.{100 + os.getpid() % 100}.{os.getpid() // 100 % 250}"  # two workers may be at it
@@ -134,7 +134,7 @@ class Desk:
 
     def __init__(self, folder: Path, settings: str) -> None:
         folder.mkdir()
-        secret, self.public = envelope.new_key()
+        secret, self.public = document.new_key()
         (folder / "key").write_text(secret)
         (folder / "key").chmod(0o600)
         (folder / "owner.toml").write_text(f'key = "key"\n{settings}')

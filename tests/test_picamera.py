@@ -23,13 +23,14 @@ import pytest
 import drawn
 import stand_in as stand_ins
 from stand_in import Picamera2 as StandIn
-from trapsync import cameras, exif
+from trapsync import cameras
 from trapsync.cameras import Frame
 from trapsync.cameras.controls import mode
 from trapsync.cameras.picamera import Picamera
 from trapsync.errors import CameraError
-from trapsync.quantities import Duration, Exposure
-from trapsync.settings import Camera, Flash
+from trapsync.jpeg import exif
+from trapsync.settings.schema import Camera, Flash
+from trapsync.settings.units import Duration, Exposure
 
 NOON = datetime(2026, 6, 22, 12, 0, tzinfo=UTC)
 AUTOMATIC = stand_ins.CONFIGURED | {"AwbEnable": True, "AfMode": 1}

@@ -9,10 +9,9 @@ import pytest
 
 from fake_time import FakeTime
 from trap_bench import Memory, Trap, in_turn
-from trapsync import confirmation
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
-from trapsync.destinations import Receipt
+from trapsync.destinations import Receipt, confirmation
 from trapsync.errors import CatalogError, Unreachable
 from trapsync.image import Image
 

@@ -21,7 +21,7 @@ import pytest
 import daemon
 import powercut
 from trapsync.clock import SystemClock
-from trapsync.settings import load
+from trapsync.settings.config_file import load
 from trapsync.trap import open_catalog
 
 pytestmark = pytest.mark.skipif(powercut.missing() is not None, reason=str(powercut.missing()))

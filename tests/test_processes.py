@@ -15,14 +15,15 @@ from pebble import ProcessExpired
 
 import drawn
 import misfortunes
-from trapsync import processes
 from trapsync.errors import CameraError, DamagedImage, ExaminerKilled, StorageError
-from trapsync.examine import examine
 from trapsync.image import UNKNOWN, Found, Image
-from trapsync.processes import CameraProcess, Examiners
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Camera, Capture, Flash, Ingest, Settings, Storage
-from trapsync.watch import look
+from trapsync.jpeg.examination import examine
+from trapsync.runtime import examiners as worker_processes
+from trapsync.runtime.camera_process import CameraProcess
+from trapsync.runtime.examiners import Examiners
+from trapsync.settings.schema import Camera, Capture, Flash, Ingest, Settings, Storage
+from trapsync.settings.units import Duration, Size
+from trapsync.spool.scan import look
 
 
 @pytest.fixture
@@ -321,7 +322,7 @@ def test_a_camera_that_cannot_rest_loses_its_process_and_no_picture(
 def test_a_new_process_is_given_time_to_load_the_camera_software(
     camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_TO_START", 1.0)
+    monkeypatch.setattr(worker_processes, "_TO_START", 1.0)
     script(tmp_path, "hang")
     with pytest.raises(CameraError, match="within 4 s"):
         camera.capture()
@@ -330,7 +331,7 @@ def test_a_new_process_is_given_time_to_load_the_camera_software(
 @pytest.fixture
 def lit(camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The camera has a flash; the file that says that it was put out from outside."""
-    monkeypatch.setattr(processes, "_put_out", misfortunes.put_out)
+    monkeypatch.setattr(worker_processes, "_put_out", misfortunes.put_out)
     settings = camera._settings
     with_flash = msgspec.structs.replace(settings.camera, flash=Flash(pin=17, warm_up=Duration(0)))
     monkeypatch.setattr(camera, "_settings", msgspec.structs.replace(settings, camera=with_flash))

@@ -8,10 +8,10 @@ import drawn
 from trap_bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.errors import Refused
-from trapsync.examine import thumbnail_paths
 from trapsync.image import place_of
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Prune
+from trapsync.jpeg.examination import thumbnail_paths
+from trapsync.settings.schema import Prune
+from trapsync.settings.units import Duration, Size
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> None:

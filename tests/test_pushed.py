@@ -15,10 +15,11 @@ import pytest
 import drawn
 import owner
 from fake_time import FakeTime
-from trapsync import envelope, overlay, pushed, remembered
 from trapsync.errors import SettingsError, StorageError
-from trapsync.pushed import PushedSettings
-from trapsync.settings import Settings
+from trapsync.remote import document, record, remote_settings
+from trapsync.remote.remote_settings import PushedSettings
+from trapsync.settings import layers
+from trapsync.settings.schema import Settings
 
 NOW = owner.ISSUED.timestamp() + 3600
 
@@ -44,7 +45,7 @@ def interval(settings: Settings) -> float:
 
 def every(source: Path) -> float:
     """The interval that is in force."""
-    return interval(pushed.effective(source))
+    return interval(remote_settings.effective(source))
 
 
 def push(minutes: int) -> dict[str, Any]:
@@ -64,12 +65,12 @@ def test_of_changes_that_are_made_at_once_none_is_lost(tmp_path: Path) -> None:
     def change(_: int) -> None:
         at_once.wait()
         for _ in range(10):
-            with remembered.changing(tmp_path) as change:
+            with record.changing(tmp_path) as change:
                 change.record = replace(change.record, starts=change.record.starts + 1)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(change, range(4)))
-    assert remembered.read(tmp_path).starts == 40
+    assert record.read(tmp_path).starts == 40
 
 
 # ── Taken or refused ─────────────────────────────────────────────────────────────────────────────────
@@ -80,7 +81,7 @@ def test_settings_take_effect_with_the_next_start_and_stay_once_they_have_proven
 ) -> None:
     data = owner.settings(3, push(5))
     outcome = trap.accept(data)
-    assert (outcome.code, outcome.hash) == ("accepted", envelope.document_hash(data))
+    assert (outcome.code, outcome.hash) == ("accepted", document.document_hash(data))
     assert (every(source), trap.report()["state"]) == (1200, "validated")
     found = trap.begin()
     assert (interval(found.settings), found.is_trial) == (300, True)
@@ -106,7 +107,7 @@ def test_a_trap_that_was_never_pushed_anything_says_so(trap: PushedSettings) -> 
 def test_a_document_replaces_all_of_the_one_before(source: Path, trap: PushedSettings) -> None:
     live_through(trap, 1, push(5) | {"camera": {"quality": 80}})
     live_through(trap, 2, {"camera": {"gain": 2.0}})
-    now = pushed.effective(source)
+    now = remote_settings.effective(source)
     assert (interval(now), now.camera.quality, now.camera.gain) == (1200, 90, 2.0)
 
 
@@ -122,7 +123,7 @@ def test_the_same_document_again_is_known_and_nothing_is_written(
     trap.accept(data)
     trap.begin()
     trap.commit()
-    monkeypatch.setattr("trapsync.durable.write", lambda *_: pytest.fail("it was written"))
+    monkeypatch.setattr("trapsync.files.durable.write", lambda *_: pytest.fail("it was written"))
     assert trap.accept(data).code == "known"
 
 
@@ -130,10 +131,10 @@ Refusal = tuple[str, Callable[[], bytes]]
 YEAR = timedelta(days=366)
 REFUSALS: dict[str, Refusal] = {
     "1 MB": ("size", lambda: owner.settings(2, push(5)) + b"#" * 10**6),
-    "unsigned": ("shape", lambda: envelope.compose(owner.DOCUMENT)),
+    "unsigned": ("shape", lambda: document.compose(owner.DOCUMENT)),
     "of a stranger": ("key", lambda: owner.settings(2, push(5), owner.STRANGER)),
     "one bit": ("signature", lambda: owner.settings(2, push(5))[:-1] + b"\x0b"),
-    "no TOML": ("schema", lambda: envelope.sign(b"a = [", owner.OWNER)),
+    "no TOML": ("schema", lambda: document.sign(b"a = [", owner.OWNER)),
     "for another": ("addressee", lambda: owner.settings(2, push(5), to="device:ffffffff")),
     "for another group": ("addressee", lambda: owner.settings(2, push(5), to="group:hill")),
     "older": ("replay", lambda: owner.settings(1, push(7))),
@@ -233,13 +234,13 @@ def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: PushedSettings,
             "retry_longest": "2 h",
         }},
     }  # fmt: skip
-    from trapsync.pushable import PUSHABLE
+    from trapsync.remote.policy import PUSHABLE
 
-    pushing = {("destinations", "*", key[2]) if len(key) == 3 else key for key in overlay.keys(tables)}
+    pushing = {("destinations", "*", key[2]) if len(key) == 3 else key for key in layers.keys(tables)}
     assert pushing == PUSHABLE
     assert trap.accept(owner.settings(1, tables)).is_accepted
     trap.begin()
-    now = pushed.effective(source)
+    now = remote_settings.effective(source)
     assert (now.camera.resolution, now.destinations["stick"]["every"]) == ((640, 480), "10 min")
 
 
@@ -296,7 +297,7 @@ def test_the_time_is_written_down_once_a_day_only(
 ) -> None:
     trap.note_time()
     with monkeypatch.context() as patch:
-        patch.setattr("trapsync.durable.write", lambda *_: pytest.fail("it was written"))
+        patch.setattr("trapsync.files.durable.write", lambda *_: pytest.fail("it was written"))
         time.sleep(86000)
         trap.note_time()
     time.sleep(1000)
@@ -322,19 +323,19 @@ def forged(chance: random.Random) -> bytes:
                 good[: chance.randrange(len(good))] if chance.random() < 0.5 else good + chance.randbytes(9)
             )
         case 3:  # a signature for another body
-            return good.partition(b"\n")[0] + b"\n" + envelope.compose(owner.DOCUMENT)
+            return good.partition(b"\n")[0] + b"\n" + document.compose(owner.DOCUMENT)
         case 4:
             return chance.randbytes(chance.randrange(2000))
         case 5:  # the line is well, the key is not
             return owner.settings(chance.randrange(2, 99), push(5), owner.STRANGER)
         case 6:  # signed, and no good as TOML
-            return envelope.sign(mangled(chance, good.partition(b"\n")[2]), owner.OWNER)
+            return document.sign(mangled(chance, good.partition(b"\n")[2]), owner.OWNER)
         case 7:  # signed, and somebody else's
             return owner.settings(
                 chance.randrange(2, 99), push(5), to=f"device:{chance.randrange(2**28):08x}"
             )
         case _:  # signed, and beyond
-            return envelope.sign(chance.choice(MONSTERS).encode(), owner.OWNER)
+            return document.sign(chance.choice(MONSTERS).encode(), owner.OWNER)
 
 
 def mangled(chance: random.Random, body: bytes) -> bytes:
@@ -344,7 +345,7 @@ def mangled(chance: random.Random, body: bytes) -> bytes:
     return body[:at] + b"every = " + chance.choice(rubbish) + b"\n" + chance.randbytes(chance.randrange(3))
 
 
-BODY = envelope.compose(replace(owner.DOCUMENT, version=10**6, settings=push(5))).decode()
+BODY = document.compose(replace(owner.DOCUMENT, version=10**6, settings=push(5))).decode()
 MONSTERS = [
     BODY.replace('"5 min"', "[" * 9000 + "]" * 9000),
     BODY.replace("every", ".".join("a" * 5000)),
@@ -443,11 +444,11 @@ def test_what_cannot_be_counted_is_not_tried(
         raise StorageError("the card is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("trapsync.durable.write", full)
+        patch.setattr("trapsync.files.durable.write", full)
         assert (interval(trap.begin().settings), trap.begin().is_trial) == (360, False)
     trap.begin()
     with monkeypatch.context() as patch:
-        patch.setattr("trapsync.durable.write", full)
+        patch.setattr("trapsync.files.durable.write", full)
         assert (interval(trap.begin().settings), trap.begin().is_trial) == (360, False)
 
 
@@ -466,17 +467,17 @@ def test_what_a_person_writes_at_the_trap_goes_before_what_was_pushed(
 ) -> None:
     live_through(trap, 1, push(5) | {"camera": {"quality": 80}})
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
-    found = pushed.in_force(source)
+    found = remote_settings.in_force(source)
     assert (interval(found.settings), found.settings.camera.quality) == (120, 80)
     assert found.origins == {("capture", "every"): "override.toml", ("camera", "quality"): "pushed 0.1"}
-    facts = pushed.report(source)
+    facts = remote_settings.report(source)
     assert (facts["state"], facts["code"]) == ("overridden", "override")
     assert "override.toml" in facts["reason"]
 
 
 def test_an_override_counts_where_nothing_was_ever_pushed_too(source: Path) -> None:
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
-    assert (every(source), pushed.report(source)["state"]) == (120, "none")
+    assert (every(source), remote_settings.report(source)["state"]) == (120, "none")
 
 
 def test_no_trial_begins_or_goes_on_while_a_person_overrides(source: Path, time: FakeTime) -> None:
@@ -487,7 +488,7 @@ def test_no_trial_begins_or_goes_on_while_a_person_overrides(source: Path, time:
     for _ in range(5):
         found = PushedSettings(source, time).begin()
         assert (found.is_trial, interval(found.settings)) == (False, 1200)
-    assert pushed.report(source)["state"] == "overridden"
+    assert remote_settings.report(source)["state"] == "overridden"
     override.unlink()
     assert interval(PushedSettings(source, time).begin().settings) == 300
 
@@ -498,7 +499,7 @@ def test_switched_off_again_nothing_pushed_is_in_force_and_that_is_shown(
     live_through(trap, 1, push(5))
     source.write_text(source.read_text().replace("enabled = true", "enabled = false"))
     assert every(source) == 1200
-    facts = pushed.report(source)
+    facts = remote_settings.report(source)
     assert (facts["state"], facts["effective_hash"], facts["reason"]) == (
         "overridden", None, "pushed.enabled is false",
     )  # fmt: skip
@@ -510,16 +511,19 @@ def test_pushed_settings_that_no_longer_fit_the_config_file_stand_in_nobodys_way
     live_through(trap, 1, {"destinations": {"stick": {"every": "10 min"}}})
     trap.accept(owner.settings(2, {"destinations": {"stick": {"every": "20 min"}}}))
     source.write_text(source.read_text().replace("[destinations.stick]", "[destinations.other]"))
-    assert pushed.effective(source).destinations.keys() == {"other"}
-    assert pushed.report(source)["state"] == "overridden"
+    assert remote_settings.effective(source).destinations.keys() == {"other"}
+    assert remote_settings.report(source)["state"] == "overridden"
     assert not PushedSettings(source, time).begin().is_trial
-    assert "no longer" in pushed.report(source)["reason"] or "any more" in pushed.report(source)["reason"]
+    assert (
+        "no longer" in remote_settings.report(source)["reason"]
+        or "any more" in remote_settings.report(source)["reason"]
+    )
 
 
 def test_a_mistake_in_the_override_file_is_an_error_that_names_it(source: Path) -> None:
     source.with_name("override.toml").write_text("[capture]\nevry = 2\n")
     with pytest.raises(SettingsError, match=r"override\.toml: capture\.evry"):
-        pushed.effective(source)
+        remote_settings.effective(source)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"floor": 1}', '{"state": "trial", "surprise": 1}'])

@@ -14,11 +14,13 @@ import daemon
 import drawn
 import flushes
 from trap_bench import Memory, Trap
-from trapsync import jpeg, pipeline, quarantine
+from trapsync import pipeline
 from trapsync.errors import StorageError
-from trapsync.processes import Examiners
-from trapsync.settings import Ingest
-from trapsync.watch import Patience
+from trapsync.jpeg import structure
+from trapsync.runtime.examiners import Examiners
+from trapsync.settings.schema import Ingest
+from trapsync.spool import quarantine
+from trapsync.spool.scan import Patience
 
 EACH = int(os.environ.get("TRAPSYNC_EACH", "100"))
 EXIFS = 10 * EACH
@@ -99,7 +101,7 @@ def dice(number: int) -> random.Random:
 
 def random_middle(number: int) -> bytes:
     """Four random kilobytes somewhere in the picture data, as a card's wrong block leaves them."""
-    start = jpeg.header(LARGE).scan
+    start = structure.header(LARGE).scan
     at = dice(number).randrange(start, len(LARGE) - 4096)
     return LARGE[:at] + dice(number).randbytes(4096) + LARGE[at + 4096 :]
 
@@ -159,7 +161,7 @@ def test_a_byte_turned_over_in_the_header_costs_at_most_that_image(pile: Pile) -
     whole = {}
     for number in range(EXIFS):
         content = bytearray(WHOLE)
-        at = dice(number).randrange(jpeg.header(WHOLE).scan)
+        at = dice(number).randrange(structure.header(WHOLE).scan)
         content[at] ^= 1 << dice(number).randrange(8)
         whole[pile.add(f"{number:04}.jpg", bytes(content))] = hashlib.sha256(content).hexdigest()
         if number % 50 == 0:

@@ -7,8 +7,8 @@ import daemon
 import drawn
 import owner
 import trap_bench as bench
-from trapsync import resend
-from trapsync.remembered import Asked
+from trapsync.remote import resend
+from trapsync.remote.record import Asked
 
 SINCE = drawn.TAKEN.timestamp()
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from trapsync.catalog.reserve import SIZE, Reserve
 from trapsync.errors import StorageError
-from trapsync.reserve import SIZE, Reserve
 
 
 def test_a_reserve_that_was_being_made_when_the_power_went_is_made_again(tmp_path: Path) -> None:

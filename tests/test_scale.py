@@ -531,7 +531,7 @@ def test_a_key_that_the_server_repeats_is_not_passed_on(
 
 
 def test_what_is_not_configured_is_not_loaded() -> None:
-    code = "import sys, trapsync.service, trapsync.cli; print(*sys.modules)"
+    code = "import sys, trapsync.runtime.service, trapsync.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "trapsync.destinations" in loaded

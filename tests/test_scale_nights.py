@@ -20,7 +20,7 @@ from scale_stub import PROJECT, Scale
 from test_labels import check_coco
 from trapsync.destinations import Receipt, Scratch, scale
 from trapsync.errors import Unauthorised, Unreachable
-from trapsync.labels import Label
+from trapsync.image import Label
 
 
 @pytest.fixture

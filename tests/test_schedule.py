@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from trapsync.schedule import Place, is_open, needs_place, open_fraction, parse_window
+from trapsync.settings.schedule import Place, is_open, needs_place, open_fraction, parse_window
 
 UTC_ZONE = ZoneInfo("UTC")
 ZURICH = Place(47.3769, 8.5417, ZoneInfo("Europe/Zurich"))

@@ -10,13 +10,13 @@ from subprocess import check_output
 import pytest
 
 from trap_bench import Memory, Trap
-from trapsync import failpoint, soundness
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, integrity
 from trapsync.catalog import file as catalog_file
 from trapsync.catalog.file import damage_mark
 from trapsync.catalog.pages import PAGE, PageSeals, _seals_of
 from trapsync.errors import CatalogDamaged
-from trapsync.settings import Settings
+from trapsync.files import failpoint
+from trapsync.settings.schema import Settings
 from trapsync.trap import open_catalog
 
 
@@ -28,13 +28,13 @@ class Killed(BaseException):
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows whenever every row of a catalog is looked at."""
     made: list[str] = []
-    real = soundness.problem
+    real = integrity.problem
 
     def problem(db: sqlite3.Connection, pristine: sqlite3.Connection) -> str | None:
         made.append("looked")
         return real(db, pristine)
 
-    monkeypatch.setattr(soundness, "problem", problem)
+    monkeypatch.setattr(integrity, "problem", problem)
     return made
 
 
@@ -158,7 +158,7 @@ def test_killed_while_the_log_is_folded_in_every_row_is_looked_at_only_if_it_mus
     with pytest.raises(Killed):
         trap.catalog.checkpoint()
     monkeypatch.undo()
-    monkeypatch.setattr(soundness, "problem", lambda *_: looks.append("looked"))
+    monkeypatch.setattr(integrity, "problem", lambda *_: looks.append("looked"))
     kill(trap)
     start(trap)
     assert looks == (["looked"] if when == "before" else [])

@@ -11,15 +11,15 @@ import pytest
 import drawn
 from fake_time import FakeTime
 from trapsync import cameras, pipeline
-from trapsync import settings as config
 from trapsync.errors import SettingsError
-from trapsync.examine import examine
-from trapsync.gpio import Button
+from trapsync.hardware.gpio import Button
+from trapsync.hardware.sensors import Sensors
 from trapsync.image import Reading
-from trapsync.quantities import Size
-from trapsync.sensors import Sensors
-from trapsync.settings import Camera, Storage
-from trapsync.settings import Sensors as Settings
+from trapsync.jpeg.examination import examine
+from trapsync.settings import config_file, schema
+from trapsync.settings.schema import Camera, Storage
+from trapsync.settings.schema import Sensors as Settings
+from trapsync.settings.units import Size
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_command_that_is_not_there_is_no_reason_to_stop(
 )
 def test_settings_that_cannot_be_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(SettingsError, match=complaint):
-        config.parse(f"[sensors]\n{text}", "trap.toml")
+        config_file.parse(f"[sensors]\n{text}", "trap.toml")
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_what_the_sensors_say_travels_to_the_catalog_and_failures_are_the_firmwa
 def metadata(folder: Path, reading: Reading) -> dict[str, Any]:
     """What stands in the catalog of an image that was taken with this reading."""
     storage = Storage(spool=folder / "spool", state=folder / "state", min_free=Size(0))
-    settings = config.Settings(storage=storage, camera=Camera(kind="simulated", resolution=(320, 240)))
+    settings = schema.Settings(storage=storage, camera=Camera(kind="simulated", resolution=(320, 240)))
     camera = cameras.make(settings.camera, drawn.DEVICE)
     path = pipeline.capture(camera, settings, drawn.DEVICE, FakeTime(), (), reading)
     image = examine(storage.spool, path)

@@ -13,24 +13,27 @@ from click.testing import CliRunner, Result
 
 import daemon
 from conformance import tools
-from trapsync import by_hand, marks, separate, spool_mark
 from trapsync.cli import cli
 from trapsync.destinations import directory
 from trapsync.errors import SettingsError
+from trapsync.files import destination_mark
 from trapsync.hub.server import serve
-from trapsync.service import Service
-from trapsync.settings import Storage, load
+from trapsync.runtime import local_actions
+from trapsync.runtime.service import Service
+from trapsync.settings.config_file import load
+from trapsync.settings.schema import Storage
+from trapsync.spool import overlap, spool_mark
 
 SOURCE = Path("trapsync.toml")
 
 
-def stick(name: str, path: Path, **more: Any) -> separate.Destination:
+def stick(name: str, path: Path, **more: Any) -> overlap.Destination:
     settings = directory.Settings(kind="directory", path=path, **more)
     return directory.connect(name, settings, tools())
 
 
-def require(spool: Path, state: Path, *destinations: separate.Destination) -> None:
-    separate.require(Storage(spool=spool, state=state), destinations, SOURCE)
+def require(spool: Path, state: Path, *destinations: overlap.Destination) -> None:
+    overlap.require(Storage(spool=spool, state=state), destinations, SOURCE)
 
 
 @contextmanager
@@ -113,14 +116,16 @@ def test_two_destinations_of_one_mark_are_refused(tmp_path: Path) -> None:
     both = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / marks.NAME).touch()
+        (tmp_path / name / destination_mark.NAME).touch()
         both.append(stick(name, tmp_path / name))
     require(tmp_path / "spool", tmp_path / "state", *both)
     cast("directory.Directory", both[0]).place()
-    (tmp_path / "b" / marks.NAME).write_bytes((tmp_path / "a" / marks.NAME).read_bytes())
+    (tmp_path / "b" / destination_mark.NAME).write_bytes(
+        (tmp_path / "a" / destination_mark.NAME).read_bytes()
+    )
     with pytest.raises(SettingsError, match=r"have one mark and are one place.*truncate"):
         require(tmp_path / "spool", tmp_path / "state", *both)
-    (tmp_path / "b" / marks.NAME).write_bytes(b"")
+    (tmp_path / "b" / destination_mark.NAME).write_bytes(b"")
     require(tmp_path / "spool", tmp_path / "state", *both)
 
 
@@ -146,14 +151,14 @@ def test_two_destinations_of_one_account_are_refused_unless_they_keep_other_thin
 @pytest.mark.parametrize("inside", ["spool", "state", "nas"])
 def test_a_trap_keeps_nothing_in_a_hubs_folder(tmp_path: Path, inside: str) -> None:
     (tmp_path / "hub").mkdir()
-    (tmp_path / "hub" / separate.HUB_SIGN).touch()
+    (tmp_path / "hub" / overlap.HUB_SIGN).touch()
     places = {name: tmp_path / ("hub" if name == inside else "") / name for name in ("spool", "state", "nas")}
     with pytest.raises(SettingsError, match=r"lies in a hub \("):
         require(places["spool"], places["state"], stick("home", places["nas"]))
 
 
 SIGNS: dict[str, Callable[[Path], object]] = {
-    marks.NAME: Path.touch,
+    destination_mark.NAME: Path.touch,
     "catalog.sqlite": Path.touch,
     ".quarantine": Path.mkdir,
     spool_mark.MARK: Path.touch,
@@ -175,7 +180,7 @@ def test_a_hub_does_not_start_in_a_folder_of_a_traps(tmp_path: Path, sign: str, 
 def nested(folder: Path) -> daemon.Daemon:
     """A trap that delivers into its own spool."""
     (folder / "spool").mkdir(parents=True)
-    (folder / "spool" / marks.NAME).touch()
+    (folder / "spool" / destination_mark.NAME).touch()
     return daemon.Daemon(folder, '[destinations.home]\nkind = "directory"\npath = "spool"\n')
 
 
@@ -209,6 +214,6 @@ def test_a_command_in_the_daemons_place_does_not_start_with_folders_in_one_anoth
     trap = nested(tmp_path)
     with (
         pytest.raises(SettingsError, match="is the same folder as"),
-        by_hand.opened(load(trap.config), trap.config, tools()),
+        local_actions.opened(load(trap.config), trap.config, tools()),
     ):
         raise AssertionError("it started")

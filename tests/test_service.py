@@ -17,10 +17,11 @@ from trapsync.destinations import Receipt
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
 from trapsync.pipeline import Hands, Turn
-from trapsync.service import Service
-from trapsync.settings import Settings, load
-from trapsync.signs import Board
-from trapsync.timetable import Stopping, Timetable
+from trapsync.runtime.liveness import Board
+from trapsync.runtime.scheduler import Stopping, Timetable
+from trapsync.runtime.service import Service
+from trapsync.settings.config_file import load
+from trapsync.settings.schema import Settings
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def test_what_hangs_at_the_end_does_not_keep_the_process(
             raise InterruptedError
 
     monkeypatch.setattr("os._exit", leave)
-    monkeypatch.setattr("trapsync.service._END", 0.01)
+    monkeypatch.setattr("trapsync.runtime.service._END", 0.01)
     monkeypatch.setattr(service, "_watcher", Hanging(), raising=False)
     with pytest.raises(InterruptedError):
         service._end()
@@ -246,7 +247,7 @@ def test_the_watchdog_is_fed_while_all_parts_live_and_no_longer(
 ) -> None:
     said: list[str] = []
     time = FakeTime()
-    monkeypatch.setattr("trapsync.systemd.notify", said.append)
+    monkeypatch.setattr("trapsync.runtime.systemd.notify", said.append)
     monkeypatch.setattr(service, "_clock", time)
     monkeypatch.setattr(service, "_board", Board(time))
     monkeypatch.setattr(service, "_watcher", _Alive(), raising=False)

@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import powerless
-from trapsync import destinations, settings
+from trapsync import destinations
 from trapsync.errors import SettingsError
-from trapsync.quantities import Duration, Exposure, Size
-from trapsync.settings import Camera, Capture, Ingest, Prune, Settings, Storage, Trap
+from trapsync.settings import config_file
+from trapsync.settings.schema import Camera, Capture, Ingest, Prune, Settings, Storage, Table, Trap
+from trapsync.settings.units import Duration, Exposure, Size
 
 
 def complaint(text: str) -> str:
     """The error that a config file of this text ends in, without the file's name; it is one line."""
     with pytest.raises(SettingsError) as caught:
-        settings.parse(text, "trap.toml")
+        config_file.parse(text, "trap.toml")
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith("trap.toml: ")
@@ -154,29 +155,29 @@ def test_what_is_not_toml_is_said_to_be_not_toml(text: str) -> None:
 
 def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none.toml: there is no such config file; copy config/"):
-        settings.load(tmp_path / "none.toml")
+        config_file.load(tmp_path / "none.toml")
 
 
 def test_a_folder_is_not_a_config_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{tmp_path}: is a folder"):
-        settings.load(tmp_path)
+        config_file.load(tmp_path)
 
 
 def test_a_file_that_is_not_utf_8_says_so(tmp_path: Path) -> None:
     (tmp_path / "trap.toml").write_bytes("trap.name = 'Zürich'".encode("latin-1"))
     with pytest.raises(SettingsError, match=r"trap.toml: cannot be read: it is not UTF-8 text"):
-        settings.load(tmp_path / "trap.toml")
+        config_file.load(tmp_path / "trap.toml")
 
 
 def test_the_mark_that_windows_editors_put_in_front_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "trap.toml").write_text("trap.name = 'Zürich'\r\n", encoding="utf-8-sig")
-    assert settings.load(tmp_path / "trap.toml").trap.name == "Zürich"
+    assert config_file.load(tmp_path / "trap.toml").trap.name == "Zürich"
 
 
 def test_a_file_without_permission_says_who_may_read_it(tmp_path: Path) -> None:
     path = tmp_path / "trap.toml"
     path.touch(mode=0o000)
-    code = "import sys, pathlib; from trapsync import settings; settings.load(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from trapsync.settings import config_file; config_file.load(pathlib.Path(sys.argv[1]))"
     done = powerless.run(["-c", code, str(path)])
     assert f"SettingsError: {path}: no permission to read it" in done.stderr
 
@@ -205,7 +206,7 @@ def test_a_destination_table_is_checked_by_its_own_kind(table: dict[str, object]
 
 def test_relative_paths_are_taken_from_the_config_files_own_folder(tmp_path: Path) -> None:
     (tmp_path / "trap.toml").write_text("storage.spool = 'spool'\ncamera.simulated.replay = '../pictures'\n")
-    loaded = settings.load(tmp_path / "trap.toml")
+    loaded = config_file.load(tmp_path / "trap.toml")
     assert loaded.storage.spool == tmp_path / "spool"
     assert loaded.camera.simulated.replay == tmp_path / "../pictures"
     assert loaded.storage.state == Path("/var/lib/trapsync/state")
@@ -214,12 +215,12 @@ def test_relative_paths_are_taken_from_the_config_files_own_folder(tmp_path: Pat
 def test_a_relative_config_file_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trap.toml").write_text("storage.spool = 'spool'\n")
     monkeypatch.chdir(tmp_path)
-    assert settings.load(Path("trap.toml")).storage.spool == tmp_path / "spool"
+    assert config_file.load(Path("trap.toml")).storage.spool == tmp_path / "spool"
 
 
 def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/pi")
-    assert settings.parse("storage.spool = '~/spool'", "").storage.spool == Path("/home/pi/spool")
+    assert config_file.parse("storage.spool = '~/spool'", "").storage.spool == Path("/home/pi/spool")
 
 
 def test_a_destinations_paths_are_rooted_too(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_destinations_paths_are_rooted_too(tmp_path: Path) -> None:
     assert vars_of(table)["path"] == tmp_path / "copies"
 
 
-def vars_of(table: settings.Table) -> dict[str, object]:
+def vars_of(table: Table) -> dict[str, object]:
     """The keys of a table with their values."""
     return {key: getattr(table, key) for key in table.__struct_fields__}
 
@@ -235,11 +236,11 @@ def vars_of(table: settings.Table) -> dict[str, object]:
 def test_the_config_file_is_the_one_named_else_the_environments_else_the_systems(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(settings.ENVIRONMENT_KEY, "/from/environment.toml")
-    assert settings.find(Path("named.toml")) == Path("named.toml")
-    assert settings.find() == Path("/from/environment.toml")
-    monkeypatch.setenv(settings.ENVIRONMENT_KEY, "")
-    assert settings.find() == Path("/etc/trapsync/trapsync.toml")
+    monkeypatch.setenv(config_file.ENVIRONMENT_KEY, "/from/environment.toml")
+    assert config_file.find(Path("named.toml")) == Path("named.toml")
+    assert config_file.find() == Path("/from/environment.toml")
+    monkeypatch.setenv(config_file.ENVIRONMENT_KEY, "")
+    assert config_file.find() == Path("/etc/trapsync/trapsync.toml")
 
 
 def test_zero_zero_is_no_place() -> None:
@@ -261,33 +262,33 @@ def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_secret_is_the_files_text_without_its_last_newline(secret: Path) -> None:
     secret.write_text(" pass word \n")
-    assert settings.read_secret(secret, "key") == " pass word "
+    assert config_file.read_secret(secret, "key") == " pass word "
 
 
 def test_a_missing_secret_names_key_and_file(secret: Path) -> None:
     secret.unlink()
     with pytest.raises(SettingsError, match=f"a.key: the secret {secret} cannot be read: No such file"):
-        settings.read_secret(secret, "a.key")
+        config_file.read_secret(secret, "a.key")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n"])
 def test_an_empty_secret_is_refused(secret: Path, content: bytes) -> None:
     secret.write_bytes(content)
     with pytest.raises(SettingsError, match="is empty"):
-        settings.read_secret(secret, "a.key")
+        config_file.read_secret(secret, "a.key")
 
 
 def test_a_secret_that_is_no_text_is_refused(secret: Path) -> None:
     secret.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="is not UTF-8 text"):
-        settings.read_secret(secret, "a.key")
+        config_file.read_secret(secret, "a.key")
 
 
 def test_a_secret_that_everybody_can_read_is_refused_with_the_cure(secret: Path) -> None:
     secret.write_text("hush")
     secret.chmod(0o644)
     with pytest.raises(SettingsError, match=f"everybody can read .*; run: chmod o-r {secret}") as caught:
-        settings.read_secret(secret, "a.key")
+        config_file.read_secret(secret, "a.key")
     assert "hush" not in str(caught.value)
 
 
@@ -298,37 +299,37 @@ def test_a_systemd_credential_of_the_same_name_goes_first(
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
-    assert settings.read_secret(secret, "a.key") == "from the file"
+    assert config_file.read_secret(secret, "a.key") == "from the file"
     (credentials / "password").touch(mode=0o400)
     (credentials / "password").chmod(0o600)
     (credentials / "password").write_text("from systemd\n")
-    assert settings.read_secret(secret, "a.key") == "from systemd"
+    assert config_file.read_secret(secret, "a.key") == "from systemd"
 
 
 # ── Written and read back ────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_defaults_written_and_read_back_are_the_defaults() -> None:
-    assert settings.parse(settings.to_text(Settings()), "") == Settings()
+    assert config_file.parse(config_file.to_text(Settings()), "") == Settings()
 
 
 def test_an_empty_file_is_all_defaults() -> None:
-    assert settings.parse("", "") == Settings()
+    assert config_file.parse("", "") == Settings()
 
 
 def test_durations_and_sizes_are_written_with_the_unit_a_person_would_take() -> None:
-    text = settings.to_text(Settings(prune=Prune(min_age=Duration(5400), keep_free=Size(1_500_000_000))))
+    text = config_file.to_text(Settings(prune=Prune(min_age=Duration(5400), keep_free=Size(1_500_000_000))))
     assert 'min_age = "1.5 h"' in text
     assert 'keep_free = "1.5 GB"' in text
-    assert 'min_age = "7 days"' in settings.to_text(Settings())
-    assert 'recycle = "1 day"' in settings.to_text(Settings())
-    assert 'exposure = "auto"' in settings.to_text(Settings())
+    assert 'min_age = "7 days"' in config_file.to_text(Settings())
+    assert 'recycle = "1 day"' in config_file.to_text(Settings())
+    assert 'exposure = "auto"' in config_file.to_text(Settings())
 
 
 def test_destinations_are_written_as_they_stand() -> None:
     text = "[destinations.stick]\nkind = 'directory'\npath = '/media/stick'\nparallel = 1\n"
-    parsed = settings.parse(text, "")
-    assert settings.parse(settings.to_text(parsed), "") == parsed
+    parsed = config_file.parse(text, "")
+    assert config_file.parse(config_file.to_text(parsed), "") == parsed
 
 
 def durations(least: float, most: float) -> st.SearchStrategy[Duration]:
@@ -371,12 +372,12 @@ some_settings = st.builds(
 
 @given(some_settings)
 def test_any_settings_written_and_read_back_are_the_same(some: Settings) -> None:
-    assert settings.parse(settings.to_text(some), "") == some
+    assert config_file.parse(config_file.to_text(some), "") == some
 
 
 @given(st.text(max_size=40))
 def test_no_text_makes_the_parser_fail_other_than_by_one_line(text: str) -> None:
-    assert "\n" not in trouble(lambda: settings.parse(text, "trap.toml"))
+    assert "\n" not in trouble(lambda: config_file.parse(text, "trap.toml"))
 
 
 def trouble(act: Callable[[], object]) -> str:
@@ -396,7 +397,7 @@ json_like = st.recursive(
 KEYS = [
     (table, key)
     for table, kind in vars_of(Settings()).items()
-    if isinstance(kind, settings.Table)
+    if isinstance(kind, Table)
     for key in kind.__struct_fields__
 ]
 
@@ -406,7 +407,7 @@ def test_no_value_makes_the_decoder_fail_other_than_by_one_line_with_its_key(
     where: tuple[str, str], value: object
 ) -> None:
     table, key = where
-    said = trouble(lambda: settings.decode({table: {key: value}}, Settings, "pushed"))
+    said = trouble(lambda: config_file.decode({table: {key: value}}, Settings, "pushed"))
     assert "\n" not in said
     assert said == "" or said.startswith(f"pushed: {table}.{key}")
 

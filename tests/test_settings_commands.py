@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 import owner
 from fake_time import FakeTime
 from trapsync.cli import cli
-from trapsync.pushed import PushedSettings
+from trapsync.remote.remote_settings import PushedSettings
 
 TIME = FakeTime(owner.ISSUED.timestamp())
 

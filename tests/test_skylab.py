@@ -24,14 +24,14 @@ from fault_server import FaultServer
 from skylab_stub import BASE, KEY, PROFILE, STORAGE, Skylab
 from trap_bench import Trap
 from trapsync import destinations
-from trapsync.destinations import Receipt, Scratch, skylab, skylab_jobs
-from trapsync.destinations.skylab import Settings
-from trapsync.destinations.skylab_rules import is_callback_true, is_rival, photo_name, problem, result_place
+from trapsync.destinations import Receipt, Scratch, skylab
+from trapsync.destinations.skylab import Settings, jobs
+from trapsync.destinations.skylab.rules import is_callback_true, is_rival, photo_name, problem, result_place
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable
 from trapsync.image import Image
-from trapsync.linked import CatalogNotebook
 from trapsync.pipeline import deliver as deliver_turn
-from trapsync.quantities import Duration
+from trapsync.runtime.destination_context import CatalogNotebook
+from trapsync.settings.units import Duration
 
 FIND, JOBS = f"GET {BASE}/jobs/find_by_name", f"{BASE}/jobs"
 LIST, PHOTOS = f"GET {BASE}/photos/list_for_job", f"{BASE}/photos"
@@ -302,7 +302,7 @@ def test_where_it_does_not_tell_what_is_there_the_bytes_go_to_the_same_place_aga
 
 
 def test_an_address_without_tls_is_not_followed(site: Studio, card: Card) -> None:
-    from trapsync.destinations.storage import Storage
+    from trapsync.destinations.object_storage import Storage
 
     def never(url: str) -> Any:
         raise AssertionError(url)
@@ -573,7 +573,7 @@ def test_a_deployment_is_one_job_and_is_handed_in_by_its_owner(site: Studio, car
 def test_a_job_that_is_full_is_followed_by_another_and_both_are_handed_in(
     site: Studio, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(skylab_jobs, "_MOST_PHOTOS", 2)
+    monkeypatch.setattr(jobs, "_MOST_PHOTOS", 2)
     destination = site.deliver(card, *(card.image(second) for second in range(5)))
     assert [len(site.stub.named(NIGHT + end)) for end in ("", "-2", "-3")] == [2, 2, 1]
     site.noon()

@@ -18,12 +18,16 @@ from hypothesis import strategies as st
 
 import powerless
 from fake_time import FakeTime
-from trapsync import backoff, clock, device, durable, systemd
-from trapsync.bell import Bell
+from trapsync import clock
 from trapsync.errors import Failed, Held, SettingsError, StorageError, Unreachable, one_line
+from trapsync.files import durable
+from trapsync.hardware import device_id
 from trapsync.image import Found, Image, TrapName, is_image_name, parse_name, place_of
-from trapsync.inbox import Inbox
-from trapsync.settings import Trap
+from trapsync.net import backoff
+from trapsync.runtime import systemd
+from trapsync.runtime.wakeup import Bell
+from trapsync.settings.schema import Trap
+from trapsync.spool.inbox import Inbox
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -380,24 +384,24 @@ Model\t\t: Raspberry Pi 4 Model B Rev 1.1
 def serials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Stand-ins for the two files that know a serial number; neither is there yet."""
     paths = tmp_path / "serial-number", tmp_path / "cpuinfo"
-    monkeypatch.setattr(device, "_SERIALS", paths)
+    monkeypatch.setattr(device_id, "_SERIALS", paths)
     return paths
 
 
 def test_the_device_tree_knows_the_serial_number(serials: tuple[Path, Path]) -> None:
     serials[0].write_bytes(b"100000007a3f09c1\0")
     serials[1].write_text(CPUINFO)
-    assert device.device_id(Trap()) == "7a3f09c1"
+    assert device_id.device_id(Trap()) == "7a3f09c1"
 
 
 def test_without_a_device_tree_cpuinfo_is_asked(serials: tuple[Path, Path]) -> None:
     serials[1].write_text(CPUINFO)
-    assert device.device_id(Trap()) == "a1b2c3d4"
+    assert device_id.device_id(Trap()) == "a1b2c3d4"
 
 
 def test_the_setting_goes_before_the_serial_number(serials: tuple[Path, Path]) -> None:
     serials[1].write_text(CPUINFO)
-    assert device.device_id(Trap(device="00000001")) == "00000001"
+    assert device_id.device_id(Trap(device="00000001")) == "00000001"
 
 
 @pytest.mark.parametrize(
@@ -408,12 +412,12 @@ def test_a_machine_without_a_serial_number_asks_its_owner_for_an_id(
 ) -> None:
     serials[1].write_text(content)
     with pytest.raises(SettingsError, match=r'trap.device: .* such as device = "'):
-        device.device_id(Trap())
+        device_id.device_id(Trap())
 
 
 def test_zeros_are_no_serial_number(serials: tuple[Path, Path]) -> None:
     serials[1].write_text(CPUINFO.replace("10000000a1b2c3d4", "0000000000000000"))
-    assert device.serial() is None
+    assert device_id.serial() is None
 
 
 # ── durable ──────────────────────────────────────────────────────────────────────────────────────────
@@ -503,9 +507,7 @@ def test_a_folder_of_which_a_part_is_a_file_is_explained(tmp_path: Path) -> None
 def test_a_folder_without_permission_is_explained_and_nothing_is_left(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o500)
-    code = (
-        "import sys, pathlib; from trapsync import durable; durable.write(pathlib.Path(sys.argv[1]), [b'1'])"
-    )
+    code = "import sys, pathlib; from trapsync.files import durable; durable.write(pathlib.Path(sys.argv[1]), [b'1'])"
     done = powerless.run(["-c", code, str(folder / "c.bin")])
     line = done.stderr.splitlines()[-1]
     assert re.search(r"StorageError: .*: no permission; let the user \w+ write there$", line)

@@ -12,11 +12,13 @@ import pytest
 import daemon
 import drawn
 from trap_bench import Memory, Trap
-from trapsync import durable, failpoint, pipeline, quarantine, spool_mark, status
+from trapsync import pipeline, status
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.errors import StorageError
-from trapsync.settings import Settings, Storage
-from trapsync.spool_mark import MARK, SpoolWatch
+from trapsync.files import durable, failpoint
+from trapsync.settings.schema import Settings, Storage
+from trapsync.spool import quarantine, spool_mark
+from trapsync.spool.spool_mark import MARK, SpoolWatch
 
 ANOTHER = "this is not the spool of last time: is its disk mounted"
 

@@ -23,8 +23,8 @@ import trap_bench as bench
 from conformance import Card, Conformance, OverHttp, tools
 from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Forwarding, Original
-from trapsync import confirmation, destinations, pipeline
-from trapsync.destinations import Receipt, Scratch, stickypi
+from trapsync import destinations, pipeline
+from trapsync.destinations import Receipt, Scratch, confirmation, stickypi
 from trapsync.destinations.stickypi import Settings, StickyPi
 from trapsync.errors import (
     DeliveryError,
@@ -36,10 +36,10 @@ from trapsync.errors import (
     Unauthorised,
     Unreachable,
 )
-from trapsync.hands import ManyHands
 from trapsync.image import Image
-from trapsync.quantities import Duration, Size
-from trapsync.stickypi_rules import problem
+from trapsync.net.stickypi_rules import problem
+from trapsync.runtime.upload_pool import ManyHands
+from trapsync.settings.units import Duration, Size
 
 PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
 ADDRESSES = "/get_images/image"

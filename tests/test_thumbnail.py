@@ -8,15 +8,15 @@ import piexif
 import pytest
 
 import drawn
-from trapsync import exif, jpeg, thumbnail
 from trapsync.errors import DamagedImage, StorageError, TrapsyncError
+from trapsync.jpeg import exif, structure, thumbnail
 
 
-def made(tmp_path: Path, content: bytes) -> tuple[jpeg.Header, jpeg.Header]:
+def made(tmp_path: Path, content: bytes) -> tuple[structure.Header, structure.Header]:
     source, small, mini = tmp_path / "a.jpg", tmp_path / "new" / "small.jpg", tmp_path / "new" / "mini.jpg"
     source.write_bytes(content)
     thumbnail.make(source, small, mini)
-    return jpeg.header(small.read_bytes()), jpeg.header(mini.read_bytes())
+    return structure.header(small.read_bytes()), structure.header(mini.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,9 @@ def test_without_libvips_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 def test_to_ask_what_is_missing_loads_nothing() -> None:
-    code = "import sys; from trapsync import thumbnail; print(thumbnail.missing(), 'pyvips' in sys.modules)"
+    code = (
+        "import sys; from trapsync.jpeg import thumbnail; print(thumbnail.missing(), 'pyvips' in sys.modules)"
+    )
 
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -134,7 +136,7 @@ def test_with_libvips_nothing_is_missing() -> None:
 
 def test_the_daemons_process_can_import_all_this_without_loading_the_libraries() -> None:
     code = (
-        "import sys; from trapsync import examine, exif, jpeg, thumbnail; "
+        "import sys; from trapsync.jpeg import examination, exif, structure, thumbnail; "
         "from trapsync.cameras import simulated, picamera; "
         "print(sorted({'pyvips', 'piexif', 'picamera2', 'libcamera', 'numpy'} & set(sys.modules)))"
     )

@@ -8,8 +8,8 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from fake_time import FakeTime
-from trapsync.signs import Board
-from trapsync.timetable import Every, Timetable
+from trapsync.runtime.liveness import Board
+from trapsync.runtime.scheduler import Every, Timetable
 
 
 def test_a_job_runs_soon_at_first_and_then_after_its_interval_give_or_take_a_tenth() -> None:

@@ -14,11 +14,11 @@ import daemon
 import misfortunes
 import owner
 from fake_time import FakeTime
-from trapsync import pushed, remembered
 from trapsync.errors import SettingsError
-from trapsync.pushed import PushedSettings
-from trapsync.service import Service
-from trapsync.settings import Settings
+from trapsync.remote import record, remote_settings
+from trapsync.remote.remote_settings import PushedSettings
+from trapsync.runtime.service import Service
+from trapsync.settings.schema import Settings
 from trapsync.trap import lock
 
 PATIENCE = """
@@ -160,7 +160,7 @@ def test_settings_with_which_the_daemon_cannot_be_made_are_undone_at_once(
 
     monkeypatch.setattr(Service, "__init__", refuse)
     assert Service.begin(source).settings.camera.quality == 90
-    facts = pushed.report(source)
+    facts = remote_settings.report(source)
     assert (facts["state"], facts["code"], facts["reason"]) == (
         "rolled_back",
         "settings",
@@ -174,6 +174,6 @@ def test_a_second_daemon_that_finds_the_lock_taken_counts_no_start(tmp_path: Pat
     PushedSettings(source, FakeTime()).accept(owner.settings(1, {"camera": {"quality": 80}}))
     with lock(state):
         Service.begin(source)
-    assert remembered.read(state).starts == 0
+    assert record.read(state).starts == 0
     Service.begin(source)
-    assert remembered.read(state).starts == 1
+    assert record.read(state).starts == 1

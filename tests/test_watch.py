@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import drawn
-from trapsync import marks, watch
 from trapsync.errors import StorageError
+from trapsync.files import destination_mark
 from trapsync.image import Found
-from trapsync.watch import Patience, Watcher, found_as, look, walk
+from trapsync.spool import scan
+from trapsync.spool.observer import Watcher
+from trapsync.spool.scan import Patience, found_as, look, walk
 
 
 class Hints:
@@ -163,7 +165,7 @@ def test_the_walk_leaves_a_folder_alone_that_images_are_delivered_to(
 ) -> None:
     for path in ("a/1.jpg", "copies/2.jpg", "copies/below/3.jpg"):
         drawn.put(spool, b"x", path)
-    (spool / "copies" / marks.NAME).touch()
+    (spool / "copies" / destination_mark.NAME).touch()
     seen = dict(walk(spool))
     assert set(seen) == {"", "a", "copies"}
     assert [found.path for found in seen["a"] or []] == ["a/1.jpg"]
@@ -173,7 +175,7 @@ def test_the_walk_leaves_a_folder_alone_that_images_are_delivered_to(
 
 def test_a_mark_in_the_spool_itself_hides_nothing(spool: Path) -> None:
     drawn.put(spool, b"x", "1.jpg")
-    (spool / marks.NAME).touch()
+    (spool / destination_mark.NAME).touch()
     ((_, files),) = walk(spool)
     assert [found.path for found in files or []] == ["1.jpg"]
 
@@ -181,7 +183,7 @@ def test_a_mark_in_the_spool_itself_hides_nothing(spool: Path) -> None:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """The log of a daemon that has reported nothing yet, and names three files at most."""
-    monkeypatch.setattr(watch, "_reports", watch._Reports(most=3))
+    monkeypatch.setattr(scan, "_reports", scan._Reports(most=3))
     return caplog
 
 
@@ -215,7 +217,7 @@ def test_reports_of_what_is_left_alone_are_bounded_and_no_name_can_forge_one(
     assert [files for _, files in walk(spool)] == [[]]
     assert len(reports.records) == 4
     assert "\nforged" not in reports.text
-    assert len(watch._reports._paths) == 3
+    assert len(scan._reports._paths) == 3
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_a_date_is_bounded_to_what_the_catalog_can_hold(spool: Path, ns: int, bo
 
 
 def test_patience_is_bounded_and_what_nobody_asks_about_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_MOST_IN_DOUBT", 3)
+    monkeypatch.setattr(scan, "_MOST_IN_DOUBT", 3)
     patience = Patience(settle=10.0)
     some = [Found(f"{number}.jpg", 1, 1) for number in range(4)]
     for now in (0.0, 9.0):

@@ -12,13 +12,13 @@ from trapsync import pipeline
 from trapsync.catalog import Catalog
 from trapsync.destinations import Alone, Destination, Finding, Receipt
 from trapsync.errors import DamagedImage
-from trapsync.examine import examine
 from trapsync.image import Found, Image
-from trapsync.linked import registered
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Destination as DestinationSettings
-from trapsync.settings import Prune, Storage
-from trapsync.watch import Patience
+from trapsync.jpeg.examination import examine
+from trapsync.runtime.destination_context import registered
+from trapsync.settings.schema import Destination as DestinationSettings
+from trapsync.settings.schema import Prune, Storage
+from trapsync.settings.units import Duration, Size
+from trapsync.spool.scan import Patience
 
 _COUNTED = """SELECT '', state, count(*) FROM images GROUP BY state
     UNION ALL SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state"""

@@ -1,10 +1,11 @@
 """The image: the record that travels from the spool to the servers, its name and its digests."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 # Sticky Pi's own convention, and the identity of an image: device and UTC second.
 _NAME = re.compile(r"([0-9a-fA-F]{8})\.([1-9]\d{3}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.(?i:jpe?g)", re.ASCII)
@@ -172,3 +173,16 @@ class Correction:
     def path(self) -> str:
         """Where the new file is to lie, relative to the spool."""
         return f"{self.name.folder}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a service answered about one image, under the id of its task there.
+
+    "done" has the annotations; "error" has the reason why there will be none.
+    """
+
+    task: str
+    state: Literal["done", "error"]
+    annotations: Sequence[Mapping[str, Any]] = field(default=())
+    reason: str = ""

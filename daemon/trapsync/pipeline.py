@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from trapsync import __version__, backoff, confirmation, durable, exif, failpoint, removal, spool_mark
+from trapsync import __version__
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock, evidence
-from trapsync.destinations import Destination, Receipt
+from trapsync.destinations import Destination, Receipt, confirmation
 from trapsync.errors import (
     DamagedImage,
     ExaminerKilled,
@@ -36,10 +36,14 @@ from trapsync.errors import (
     Unreachable,
     Unstorable,
 )
+from trapsync.files import durable, failpoint
 from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName
-from trapsync.quarantine import NO_TEXT, inspect, is_text, put_back_changed, quarantine, stuck
-from trapsync.settings import Prune, Settings, Storage, Trap
-from trapsync.watch import Patience, look, walk
+from trapsync.jpeg import exif
+from trapsync.net import backoff
+from trapsync.settings.schema import Prune, Settings, Storage, Trap
+from trapsync.spool import pruning, spool_mark
+from trapsync.spool.quarantine import NO_TEXT, inspect, is_text, put_back_changed, quarantine, stuck
+from trapsync.spool.scan import Patience, look, walk
 
 if TYPE_CHECKING:  # the camera's process runs `capture` and need not load SQLite for it
     from trapsync.catalog import Catalog
@@ -407,7 +411,7 @@ def deliver(
     send = partial(_send, destination, spool, gone)
     try:
         turn.place = confirmation.settle_place(catalog, destination)
-        removal.take_back_marks(catalog, spool)
+        pruning.take_back_marks(catalog, spool)
         while images := _due(catalog, destination, destination.batch):
             progress()
             # Ask before sending: it may have arrived although we were never told.
@@ -593,25 +597,25 @@ def prune(
     # What was marked before a kill was so by the places of then: another stick may be there now.
     if catalog.leaving_files():
         confirmation.settle_places(catalog, [one for one in destinations if one.settings.required])
-    removed = removal.remove_leaving(catalog, storage).removed
+    removed = pruning.remove_leaving(catalog, storage).removed
     for wanted, older_than, is_urgent in (
         (int(settings.keep_free), clock.wall() - settings.min_age, False),
         (storage.min_free + soon, math.inf, True),
     ):
         if free_bytes(storage.spool) >= wanted:  # then no destination is touched
             continue
-        choice = removal.Choice(catalog, destinations, older_than, is_urgent)
+        choice = pruning.Choice(catalog, destinations, older_than, is_urgent)
         while free_bytes(storage.spool) < wanted:
             progress()
             images = choice.next_images()
             if not images:
                 break
             catalog.mark_pruned([image.id for image in images], choice.unasked)
-            left = removal.remove_leaving(catalog, storage)
+            left = pruning.remove_leaving(catalog, storage)
             removed += left.removed
             if not left.freed:  # hard links, or a folder that lets nothing go: more of it would not help
                 break
             choice.stuck |= {image.id for image in images} if left.stuck else set()
         troubles |= choice.troubles
-    removal.tell_unasked(catalog, troubles)
+    pruning.tell_unasked(catalog, troubles)
     return removed

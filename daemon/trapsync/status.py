@@ -8,13 +8,17 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from trapsync import __version__, schedule, spool_mark, stick, ways
+from trapsync import __version__
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
+from trapsync.hardware import stick
 from trapsync.image import Image
 from trapsync.pipeline import free_bytes
-from trapsync.settings import Settings
+from trapsync.remote.uplink import reachability
+from trapsync.settings import schedule
+from trapsync.settings.schema import Settings
+from trapsync.spool import spool_mark
 from trapsync.trap import holder, local_time, open_to_read, place
 
 VERDICTS = ("ok", "warning", "failing")
@@ -66,9 +70,9 @@ def snapshot(
     reasons = [problem] if problem else list(_reasons(facts, settings, clock))
     if text := spool_mark.problem(storage):
         reasons = [Reason("failing", text), *(one for one in reasons if text not in one.text)]
-    if with_home and (text := ways.complaint(facts["home"], settings.home.every, clock.wall())):
+    if with_home and (text := reachability.complaint(facts["home"], settings.home.every, clock.wall())):
         reasons.append(Reason("warning", text))
-    facts["home"] = ways.described(facts["home"])
+    facts["home"] = reachability.described(facts["home"])
     if pushed is not None:
         facts["pushed"] = pushed
         reasons += _pushed(pushed)

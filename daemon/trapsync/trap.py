@@ -11,13 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from trapsync import durable, failpoint, quarantine, schedule
 from trapsync.catalog import Catalog
 from trapsync.catalog.file import damage_mark
+from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
-from trapsync.reserve import Reserve
-from trapsync.settings import Settings
+from trapsync.files import durable, failpoint
+from trapsync.settings import schedule
+from trapsync.settings.schema import Settings
+from trapsync.spool import quarantine
 
 log = logging.getLogger(__name__)
 

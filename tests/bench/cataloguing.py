@@ -12,7 +12,7 @@ from bench.table import Row
 from trap_bench import Trap
 from trapsync import status
 from trapsync.image import Found
-from trapsync.settings import Settings
+from trapsync.settings.schema import Settings
 
 _BATCH = 512  # what a Sticky Pi server is asked for at once
 _OWED = 1000

@@ -16,15 +16,15 @@ from PIL import Image as Pillow
 from bench import pictures
 from bench.costs import Turns, in_a_process, in_turns, repeated
 from bench.table import Row
-from trapsync import examine, exif, jpeg, thumbnail
+from trapsync.jpeg import examination, exif, structure, thumbnail
 
 _AT_ONCE = 3  # images in a turn
 
 _PEAK = """
-from trapsync import examine
+from trapsync.jpeg import examination
 for number in range(int(sys.argv[2])):
-    examine.examine(Path(sys.argv[1]), "a.jpg")
-    examine.thumbnails(Path(sys.argv[1]), "a.jpg", Path(sys.argv[1]) / "copies")
+    examination.examine(Path(sys.argv[1]), "a.jpg")
+    examination.thumbnails(Path(sys.argv[1]), "a.jpg", Path(sys.argv[1]) / "copies")
 print(json.dumps({"kb": memory("VmHWM")}))
 """
 _FLOOR_PEAK = """
@@ -40,7 +40,7 @@ def floor(source: Path, folder: Path) -> None:
     pyvips = thumbnail._pyvips()
     content = source.read_bytes()
     hashlib.md5(content, usedforsecurity=False).hexdigest()
-    width = jpeg.header(content).width
+    width = structure.header(content).width
     shrink = max(factor for factor in (1, 2, 4, 8) if factor <= max(1, width / 512))
     picture = pyvips.Image.jpegload_buffer(content, shrink=shrink, access="sequential").copy_memory()
     for name, side in (("small", 512), ("mini", 128)):
@@ -63,15 +63,15 @@ def peer(source: Path, folder: Path) -> None:
 
 def ours(spool: Path, path: str, folder: Path) -> None:
     """What our examiner does, first for a delivery and then for small copies."""
-    examine.examine(spool, path)
-    examine.thumbnails(spool, path, folder)
+    examination.examine(spool, path)
+    examination.thumbnails(spool, path, folder)
 
 
 def digest_and_exif(source: Path) -> None:
     """The least that a delivery needs: the MD5, and the EXIF."""
     content = source.read_bytes()
     hashlib.md5(content, usedforsecurity=False).hexdigest()
-    exif.read(jpeg.header(content).exif)
+    exif.read(structure.header(content).exif)
 
 
 def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
@@ -114,7 +114,7 @@ def _ready(kind: str, source: Path, rounds: int) -> Iterator[Row]:
     many = 10
     turns = in_turns(
         {
-            "ours": repeated(many, partial(examine.examine, source.parent, source.name)),
+            "ours": repeated(many, partial(examination.examine, source.parent, source.name)),
             "floor": repeated(many, partial(digest_and_exif, source)),
         },
         2 * rounds,

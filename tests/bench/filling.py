@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench import pictures
-from trapsync import soundness
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, integrity
 from trapsync.catalog.rows import sealed_values
 from trapsync.image import Evidence, Image
 
@@ -23,7 +22,7 @@ _METADATA = {
     "alt": 412.5,
     "but": False,
 }
-_SEALED = soundness.SEALED.count(",") + 1
+_SEALED = integrity.SEALED.count(",") + 1
 
 
 def image(number: int, every: int = 1, size: int = SIZE) -> Image:
@@ -43,7 +42,7 @@ def fill(catalog: Catalog, count: int, owed: int, *, every: int = 1, size: int =
     db = catalog._db.conn
     db.execute("BEGIN IMMEDIATE")
     db.executemany(
-        f"""INSERT INTO images ({soundness.SEALED}, seal, path, rank, state, ingested_at)
+        f"""INSERT INTO images ({integrity.SEALED}, seal, path, rank, state, ingested_at)
             VALUES ({"?, " * _SEALED} ?, ?, ?, ?, ?)""",
         _rows(count, owed, every, size),
     )
@@ -68,4 +67,4 @@ def _rows(count: int, owed: int, every: int, size: int) -> Iterator[list[Any]]:
         assert one.trap_name
         rank = one.trap_name.taken.timestamp()
         state = "owed" if number >= count - owed else "delivered"
-        yield [*sealed, soundness.seal(*sealed), one.path, rank, state, rank + 5]
+        yield [*sealed, integrity.seal(*sealed), one.path, rank, state, rank + 5]

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import drawn
-from trapsync import exif, thumbnail
 from trapsync.cameras.simulated import card
 from trapsync.image import TrapName
-from trapsync.settings import Camera
+from trapsync.jpeg import exif, thumbnail
+from trapsync.settings.schema import Camera
 
 FIELD = (2592, 1944)  # 5 MP: traps of the field, 0.8 to 1 MB each
 LARGE = (4056, 3040)  # 12 MP

@@ -25,10 +25,10 @@ from trapsync.catalog.rows import Proof
 from trapsync.clock import SystemClock
 from trapsync.destinations import Tools
 from trapsync.destinations.stickypi import Settings, connect
-from trapsync.hands import ManyHands
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Prune
-from trapsync.watch import Patience
+from trapsync.runtime.upload_pool import ManyHands
+from trapsync.settings.schema import Prune
+from trapsync.settings.units import Duration, Size
+from trapsync.spool.scan import Patience
 
 
 @dataclass(frozen=True)

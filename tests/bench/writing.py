@@ -11,8 +11,10 @@ from pathlib import Path
 import drawn
 from bench import pictures
 from trap_bench import Memory, Trap, examiner
-from trapsync import durable, failpoint, pipeline, service
-from trapsync.examine import thumbnails
+from trapsync import pipeline
+from trapsync.files import durable, failpoint
+from trapsync.jpeg.examination import thumbnails
+from trapsync.runtime import service
 
 
 def main() -> None:

@@ -22,15 +22,15 @@ import virtual_camera
 
 import daemon
 import drawn
-from trapsync import exif, jpeg
 from trapsync.cameras import Frame
 from trapsync.cameras.picamera import Picamera
 from trapsync.cameras.simulated import SimulatedCamera
 from trapsync.clock import SystemClock
 from trapsync.errors import CameraError
-from trapsync.processes import CameraProcess
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Camera, Capture, Settings, Storage
+from trapsync.jpeg import exif, structure
+from trapsync.runtime.camera_process import CameraProcess
+from trapsync.settings.schema import Camera, Capture, Settings, Storage
+from trapsync.settings.units import Duration, Size
 
 CARDS = Path("/tmp/cards")
 NOON = datetime(2026, 6, 20, 12, tzinfo=UTC)
@@ -100,7 +100,7 @@ def test_a_picture_of_the_real_package_shows_the_card(camera: Picamera, cards: l
     best, *others = sorted(difference(frame.jpeg, card) for card in cards)
     print(f"\ndifference from the card that is shown {best:.2f} grey levels, from the others {others}")
     assert best < 3 < others[0]
-    assert frame.jpeg.endswith(jpeg.END_OF_IMAGE)
+    assert frame.jpeg.endswith(structure.END_OF_IMAGE)
 
 
 def test_what_the_camera_does_not_say_is_not_made_up(camera: Picamera) -> None:
@@ -308,7 +308,7 @@ def test_the_focus_is_shown_live_with_the_real_package(tmp_path: Path) -> None:
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("sharpness") == 3
-    assert jpeg.header((trap.folder / "state" / "focus.jpg").read_bytes()).width == 2048
+    assert structure.header((trap.folder / "state" / "focus.jpg").read_bytes()).width == 2048
 
 
 # ── The daemon ───────────────────────────────────────────────────────────────────────────────────────
@@ -362,4 +362,4 @@ def test_the_whole_daemon_takes_delivers_and_ends_with_the_real_package(tmp_path
     for picture in pictures:
         content = picture.read_bytes()
         assert exif.read(drawn.block_of(content))[0]["Model"] == "virtual"
-        assert jpeg.header(content).width == 2048
+        assert structure.header(content).width == 2048

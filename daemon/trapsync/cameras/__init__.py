@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from trapsync import jpeg
 from trapsync.errors import CameraError, DamagedImage
-from trapsync.settings import Camera as CameraSettings
-from trapsync.settings import changed
+from trapsync.jpeg import structure
+from trapsync.settings.config_file import changed
+from trapsync.settings.schema import Camera as CameraSettings
 
 # Bytes per pixel. A picture of a single colour takes 0.016 to 0.020 (a DC and an end-of-block code for each
 # block, 4:2:0 to 4:2:2); the noise of a night alone makes it several times as much.
@@ -101,7 +101,7 @@ def oddity(frame: Frame, settings: CameraSettings) -> str | None:
     Such a picture is kept all the same: it may show a night like any other. CameraError if it is none.
     """
     try:
-        header = jpeg.header(frame.jpeg)
+        header = structure.header(frame.jpeg)
     except DamagedImage as error:
         raise CameraError(f"the camera's picture is no JPEG: {error}") from None
     width, height = settings.resolution

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trapsync.errors import CameraError
-from trapsync.quantities import Exposure
-from trapsync.settings import Camera as CameraSettings
+from trapsync.settings.schema import Camera as CameraSettings
+from trapsync.settings.units import Exposure
 
 # controls.AfModeEnum: a lens that stays where it is put, or that looks for the focus when it is told to.
 _AF_MANUAL, _AF_AUTO = 0, 1

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trapsync.errors import CameraError, GpioError
-from trapsync.gpio import Output
-from trapsync.settings import Flash as FlashSettings
+from trapsync.hardware.gpio import Output
+from trapsync.settings.schema import Flash as FlashSettings
 
 
 class Flash:

@@ -17,12 +17,12 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
-from trapsync import jpeg
 from trapsync.cameras import Frame, frames_at_most
 from trapsync.cameras.controls import Box, Size, controls, mode, size
 from trapsync.cameras.flash import Flash
 from trapsync.errors import CameraError, DamagedImage
-from trapsync.settings import Camera as CameraSettings
+from trapsync.jpeg import structure
+from trapsync.settings.schema import Camera as CameraSettings
 
 _NOT_INSTALLED = (
     "picamera2 is not installed for this Python: run `sudo apt install python3-picamera2`, "
@@ -198,7 +198,7 @@ class Picamera:
 
     def _frame(self, content: bytes, metadata: dict[str, Any]) -> Frame:
         try:
-            header = jpeg.header(content)
+            header = structure.header(content)
         except DamagedImage as error:
             raise CameraError(f"the camera's picture is no JPEG: {error}") from None
         return Frame(

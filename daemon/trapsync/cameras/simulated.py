@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from trapsync import jpeg, thumbnail
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.errors import CameraError, DamagedImage, TrapsyncError
 from trapsync.image import is_image_name
-from trapsync.settings import Camera as CameraSettings
+from trapsync.jpeg import structure, thumbnail
+from trapsync.settings.schema import Camera as CameraSettings
 
 MODEL = "simulated"
 
@@ -93,7 +93,7 @@ def _pictures_in(folder: Path) -> list[Path]:
 def _replayed(path: Path) -> Frame:
     try:
         content = path.read_bytes()
-        header = jpeg.header(content)
+        header = structure.header(content)
     except OSError as error:
         raise CameraError(f"camera.simulated.replay: {path}: {error.strerror}") from None
     except DamagedImage as error:

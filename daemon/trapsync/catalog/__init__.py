@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trapsync import soundness
+from trapsync.catalog import integrity
 from trapsync.catalog.file import Transaction
 from trapsync.catalog.labels import Labels
 from trapsync.catalog.notes import Notes
@@ -82,11 +82,11 @@ class Catalog(Times, Labels, Notes, Views):
         trap_name, sealed = image.trap_name, sealed_values(image)
         offset = image.evidence.offset if image.evidence and image.timing == "corrected" else None
         db.execute(
-            f"""INSERT INTO images ({soundness.SEALED}, seal, path, timing, picture, clock_offset, rank, conflict,
+            f"""INSERT INTO images ({integrity.SEALED}, seal, path, timing, picture, clock_offset, rank, conflict,
                     state, ingested_at)
                 VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
             [
-                *(*sealed, soundness.seal(*sealed), image.path, image.timing, image.picture or None, offset),
+                *(*sealed, integrity.seal(*sealed), image.path, image.timing, image.picture or None, offset),
                 trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
                 *(image.key, self._clock.wall()),
             ],
@@ -114,9 +114,9 @@ class Catalog(Times, Labels, Notes, Views):
             return None
         sealed = sealed_values(image)
         db.execute(
-            f"""UPDATE images SET ({soundness.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?,
+            f"""UPDATE images SET ({integrity.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?,
                     conflict = EXISTS (SELECT 1 FROM images WHERE key = ?) WHERE id = ?""",
-            [*sealed, soundness.seal(*sealed), image.path, image.key, row[0]],
+            [*sealed, integrity.seal(*sealed), image.path, image.key, row[0]],
         )
         # Other bytes that had come under its old path share it with nobody any more.
         db.execute(

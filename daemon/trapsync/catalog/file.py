@@ -15,13 +15,14 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
-from trapsync import durable, failpoint, soundness
+from trapsync.catalog import integrity
+from trapsync.catalog.migrations import migrations
 from trapsync.catalog.pages import PAGE, PageSeals
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
 from trapsync.errors import CatalogDamaged, CatalogError, StorageError, Unstorable
+from trapsync.files import durable, failpoint
 from trapsync.image import Image
-from trapsync.migrations import migrations
 
 # What a transaction hands to those who write in it.
 Transaction = Database
@@ -145,7 +146,7 @@ class CatalogFile:
     def _check(self) -> None:
         pristine = Database(memory=True, execute_plugins=False)
         migrations.apply(pristine)
-        if problem := soundness.problem(self._db.conn, pristine.conn):
+        if problem := integrity.problem(self._db.conn, pristine.conn):
             raise CatalogDamaged(f"it is damaged ({problem})")
 
     def is_there(self) -> bool:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trapsync import soundness
+from trapsync.catalog import integrity
+from trapsync.catalog.label_export import Labelled
 from trapsync.catalog.places import Places
 from trapsync.catalog.rows import KEY
-from trapsync.labels import Label, Labelled
+from trapsync.image import Label
 
 # What was delivered with a task, and has no answer of that task yet.
 _OPEN = """deliveries.state = 'delivered' AND json_extract(detail, '$.task') IS NOT NULL
@@ -41,7 +42,7 @@ class Labels(Places):
                 )
                 db.execute(
                     "INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    [*row, self._clock.wall(), soundness.seal(*row)],
+                    [*row, self._clock.wall(), integrity.seal(*row)],
                 )
 
     def labelled(self, destination: str | None = None) -> list[Labelled]:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from trapsync import soundness
+from trapsync.catalog import integrity
 from trapsync.catalog.places import Places
 from trapsync.catalog.rows import KEY
 
@@ -24,7 +24,7 @@ class Notes(Places):
         """Write a destination's note, in the place of an older one."""
         row = (self._key(destination), key, json.dumps(note, allow_nan=False))
         with self._transaction("put_note") as db:
-            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", [*row, soundness.seal(*row)])
+            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", [*row, integrity.seal(*row)])
 
     def forget_note(self, destination: str, key: str) -> None:
         """Remove a destination's note."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from trapsync import failpoint
+from trapsync.files import failpoint
 
 # Bytes. An image by itself touches a dozen pages when it comes and half as many when it goes, each written whole.
 PAGE = 1024

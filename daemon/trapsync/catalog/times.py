@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from trapsync import soundness
+from trapsync.catalog import integrity
 from trapsync.catalog.file import Transaction
 from trapsync.catalog.proofs import Proofs
 from trapsync.catalog.rows import HELD, IMAGE, STATE, TIMINGS, image_of, sealed_values
@@ -167,10 +167,10 @@ class Times(Proofs):
     def _reseal(self, db: Transaction, correction: Correction, image: Image) -> None:
         sealed = sealed_values(image)
         db.execute(
-            f"""UPDATE images SET ({soundness.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?, rank = ?,
+            f"""UPDATE images SET ({integrity.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?, rank = ?,
                     was = key, clock_offset = ?, thumbnails = NULL, conflict = 0 WHERE id = ?""",
             [
-                *(*sealed, soundness.seal(*sealed), image.path, correction.name.taken.timestamp()),
+                *(*sealed, integrity.seal(*sealed), image.path, correction.name.taken.timestamp()),
                 *(correction.offset, correction.image.id),
             ],
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from trapsync import __version__
-from trapsync import settings as config
-from trapsync.cli import desk, focus, hub, images, labels, settings, stick, trap
+from trapsync.cli import fleet, focus, hub, images, labels, settings, stick, trap
 from trapsync.errors import TrapsyncError
+from trapsync.settings import config_file
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ class _InOrder(click.Group):
     "-c",
     "--config",
     type=click.Path(path_type=Path, readable=False),
-    help=f"The config file; else ${config.ENVIRONMENT_KEY}, else {config.DEFAULT_PATH}.",
+    help=f"The config file; else ${config_file.ENVIRONMENT_KEY}, else {config_file.DEFAULT_PATH}.",
 )
 @click.pass_context
 def cli(context: click.Context, config: Path | None) -> None:
@@ -71,7 +71,7 @@ for module in (  # one line for each
     images,
     focus,
     labels,
-    desk,
+    fleet,
     hub,
     settings,
     stick,

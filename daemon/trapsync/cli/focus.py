@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trapsync import durable
-from trapsync.cli.shared import Trap, with_trap
+from trapsync.cli.common import Trap, with_trap
 from trapsync.errors import CameraError
+from trapsync.files import durable
 
 if TYPE_CHECKING:
     from trapsync.cameras import Frame
-    from trapsync.settings import Camera
+    from trapsync.settings.schema import Camera
 
 _HINT = "Turn the lens slowly until the number is greatest. Ctrl-C ends it, and saves a whole picture."
 _WIDTH = 40  # characters: the bar
@@ -58,7 +58,7 @@ def focus(trap: Trap, pictures: int | None, still: Path | None) -> None:
 def _opened(trap: Trap, settings: "Camera") -> "Iterator[Callable[[], Frame]]":
     """The camera, as a function that takes a picture."""
     from trapsync import cameras
-    from trapsync.device import device_id
+    from trapsync.hardware.device_id import device_id
 
     camera = cameras.make(settings, device_id(trap.settings.trap))
 
@@ -80,7 +80,7 @@ def _saved(jpeg: bytes, path: Path) -> Path:
 
 def _watch(take: "Callable[[], Frame]", pictures: int | None) -> None:
     """Take one picture after the other, and show how sharp each is beside the best."""
-    from trapsync.thumbnail import sharpness
+    from trapsync.jpeg.thumbnail import sharpness
 
     best = 0.0
     with _display() as show:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trapsync.cli.shared import start_logging
+from trapsync.cli.common import start_logging
 from trapsync.errors import SettingsError
 
 
@@ -68,10 +68,10 @@ def hub(
 
 
 def _verify(keys: tuple[str, ...]) -> Callable[[bytes], object]:
-    from trapsync import envelope
+    from trapsync.remote import document
 
-    trusted = [envelope.public_from_text(key, "--owner-key") for key in keys]
-    return lambda data: envelope.verify(data, trusted)
+    trusted = [document.public_from_text(key, "--owner-key") for key in keys]
+    return lambda data: document.verify(data, trusted)
 
 
 COMMANDS = (hub,)

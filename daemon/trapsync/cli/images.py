@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from trapsync.cli.shared import (
+from trapsync.cli.common import (
     Trap,
     between,
     counter,
@@ -45,15 +45,18 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
     With --url, the addresses of each at the destinations that have it and give addresses (ImageKit, say).
     Whoever has an address can see the picture, for as long as the address is good.
     """
-    from trapsync import timing
+    from trapsync.runtime import clock_correction
 
     with reading(trap) as catalog:
         rows = catalog.listing(state, limit)
         boots = catalog.boots() if any(row["timing"] in {"unsure", "released"} for row in rows) else []
     for row in rows:
         if row["timing"] in {"unsure", "released"}:
-            earliest, latest = timing.bounds(boots, row["boot_id"], row["monotonic"])
-            row |= {"not_before": timing.moment(earliest), "not_after": timing.moment(latest)}
+            earliest, latest = clock_correction.bounds(boots, row["boot_id"], row["monotonic"])
+            row |= {
+                "not_before": clock_correction.moment(earliest),
+                "not_after": clock_correction.moment(latest),
+            }
     if source is not None:
         _add_addresses(trap, rows, source or None)
     if as_json:
@@ -77,19 +80,21 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
 
 def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> None:
     """Put into each row, as `addresses`, where the image can be fetched."""
-    from trapsync import by_hand, linked
+    from trapsync.runtime import destination_context, local_actions
 
     gone: dict[str, list[int]] = {}
     with reading(trap) as catalog:
-        some = linked.connect_some(trap.settings, trap.source, trap.tools(), lambda: catalog, only)
+        some = destination_context.connect_some(
+            trap.settings, trap.source, trap.tools(), lambda: catalog, only
+        )
         for row in rows:
-            row["addresses"] = linked.addresses(
+            row["addresses"] = destination_context.addresses(
                 some, catalog, row, lambda name, image_id: gone.setdefault(name, []).append(image_id)
             )
         for destination in some:
             destination.close()
     if gone:  # what an answer in passing shows to be wrong, is withdrawn
-        with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+        with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
             for name, image_ids in gone.items():
                 bench.catalog.withdraw_proofs(name, image_ids)
 
@@ -130,11 +135,11 @@ def _deliveries(row: dict[str, Any]) -> str:
 @with_trap
 def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
     """List damaged files with their reasons, or put one back."""
-    from trapsync import by_hand
-    from trapsync.quarantine import release as put_back
+    from trapsync.runtime import local_actions
+    from trapsync.spool.quarantine import release as put_back
 
     if release is not None:
-        with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+        with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
             path = put_back(bench.catalog, trap.settings.storage, release)
         click.echo(f"{path} is back in the spool; the next sweep examines it again")
         return
@@ -157,29 +162,29 @@ def deliver(trap: Trap, destination: str | None) -> int:
 
     A running daemon is asked to do it; without one it is done here.
     """
-    from trapsync import by_hand, linked
+    from trapsync.runtime import destination_context, local_actions
     from trapsync.trap import holder
 
-    linked.require(trap.settings, trap.source, destination)
+    destination_context.require(trap.settings, trap.source, destination)
     process = holder(trap.settings.storage.state)
     if process:
         since, began = trap.clock.wall(), trap.clock.monotonic()
-        by_hand.wake_daemon(process)
+        local_actions.wake_daemon(process)
         return _follow_daemon(trap, destination, since, began)
     return _deliver_here(trap, destination)
 
 
 def _deliver_here(trap: Trap, destination: str | None) -> int:
-    from trapsync import by_hand
+    from trapsync.runtime import local_actions
     from trapsync.trap import lock
 
     start_logging()
     with (
         lock(trap.settings.storage.state),
-        by_hand.opened(trap.settings, trap.source, trap.tools()) as bench,
+        local_actions.opened(trap.settings, trap.source, trap.tools()) as bench,
         progress_bar("delivering") as progress,
     ):
-        turns = by_hand.deliver(bench, progress, destination)
+        turns = local_actions.deliver(bench, progress, destination)
     for name, turn in turns.items():
         trouble = f"; {turn.trouble}" if turn.trouble else ""
         click.echo(
@@ -229,14 +234,14 @@ def retry(trap: Trap, destination: str | None, image: str | None) -> None:
 
     An image that left the card is asked for once more; what nobody has stays counted as lost or dropped.
     """
-    from trapsync import by_hand
+    from trapsync.runtime import local_actions
     from trapsync.trap import holder
 
-    with by_hand.opened(trap.settings, trap.source, trap.tools(), destination) as bench:
+    with local_actions.opened(trap.settings, trap.source, trap.tools(), destination) as bench:
         count = bench.catalog.retry(destination, image)
     click.echo(f"{count} refused deliveries are pending again")
     if process := holder(trap.settings.storage.state):
-        by_hand.wake_daemon(process)
+        local_actions.wake_daemon(process)
 
 
 @click.command(short_help="Say that you have seen what was lost or refused.")
@@ -246,9 +251,9 @@ def acknowledge(trap: Trap) -> None:
 
     They stay counted, and `status` no longer warns of them. What is on the card is not acknowledged: retry it.
     """
-    from trapsync import by_hand
+    from trapsync.runtime import local_actions
 
-    with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+    with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
         count = bench.catalog.acknowledge()
     click.echo(f"{count} acknowledged")
 
@@ -262,8 +267,9 @@ def prune(trap: Trap, yes: bool) -> None:
     Only images whose digest every required destination confirmed, and confirms once more now, older than
     prune.min_age, and only until prune.keep_free bytes are free. Works also when prune.enabled is false.
     """
-    from trapsync import by_hand, pipeline
-    from trapsync.linked import registered
+    from trapsync import pipeline
+    from trapsync.runtime import local_actions
+    from trapsync.runtime.destination_context import registered
 
     settings = trap.settings
     free = pipeline.free_bytes(settings.storage.spool)
@@ -273,7 +279,7 @@ def prune(trap: Trap, yes: bool) -> None:
     if not yes and not click.confirm("Remove images that are safe at their destinations from this card?"):
         click.echo("nothing was removed")
         return
-    with by_hand.opened(settings, trap.source, trap.tools()) as bench:
+    with local_actions.opened(settings, trap.source, trap.tools()) as bench:
         # The config file may name others than the daemon knows yet: those must have the images too.
         bench.catalog.register(registered(bench.destinations))
         removed = pipeline.prune(
@@ -299,12 +305,11 @@ def verify(trap: Trap, by_bytes: bool, resend: bool) -> int:
     Copies in folders are read again. What a destination does not hold any more loses its proof at once: it is
     pending again if it is on the card, and is lost if nobody else has it.
     """
-    from trapsync import by_hand
-    from trapsync import verify as verification
+    from trapsync.runtime import local_actions, verification
     from trapsync.trap import holder
 
     code = 0
-    with by_hand.opened(trap.settings, trap.source, trap.tools()) as bench:
+    with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
         with counter("reading the card") as progress:
             result = verification.verify_card(bench.catalog, trap.settings.storage.spool, progress)
         code |= _show_verified("card", result)
@@ -313,13 +318,13 @@ def verify(trap: Trap, by_bytes: bool, resend: bool) -> int:
         if resend:
             bench.catalog.end_waits()
     if resend and (process := holder(trap.settings.storage.state)):
-        by_hand.wake_daemon(process)
+        local_actions.wake_daemon(process)
     return code
 
 
 def _verify_destination(bench: Any, destination: Any, by_bytes: bool) -> int:
-    from trapsync import verify as verification
     from trapsync.errors import Unreachable
+    from trapsync.runtime import verification
 
     if not destination.keeps:
         click.echo(f"{destination.name}: not asked: it keeps images for a while only, or is no copy of them")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from trapsync.cli.shared import Trap, destination_names, reading, show_table, with_trap
+from trapsync.cli.common import Trap, destination_names, reading, show_table, with_trap
 
 _SHOWN = 20
 
@@ -60,10 +60,10 @@ def _show(trap: Trap, as_json: bool) -> None:
 @with_trap
 def export(trap: Trap, form: str, destination: str | None, out: Path | None) -> None:
     """Export the labels: as COCO JSON, or plainly as they came."""
-    from trapsync import linked
-    from trapsync.labels import coco, plain
+    from trapsync.catalog.label_export import coco, plain
+    from trapsync.runtime import destination_context
 
-    linked.require(trap.settings, trap.source, destination)
+    destination_context.require(trap.settings, trap.source, destination)
     with reading(trap) as catalog:
         labelled = catalog.labelled(destination)
     left_out = 0
@@ -90,7 +90,7 @@ def _asked_for(trap: Trap, destination: str | None) -> list[str]:
 
 
 def _write(text: str, out: Path | None) -> None:
-    from trapsync import durable
+    from trapsync.files import durable
 
     if out is None:
         click.echo(text, nl=False)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trapsync import settings as config
-from trapsync.cli.shared import Trap, config_file, with_trap
-from trapsync.envelope import LARGEST
+from trapsync.cli.common import Trap, locate_config, with_trap
 from trapsync.errors import SettingsError
+from trapsync.remote.document import LARGEST
+from trapsync.settings import config_file
+from trapsync.settings.schema import Settings
 
 if TYPE_CHECKING:
     from trapsync.destinations import Destination
@@ -25,24 +26,26 @@ def settings_group() -> None:
 @click.pass_context
 def check(context: click.Context) -> None:
     """Check the config file, and override.toml beside it; nothing is touched."""
-    from trapsync import destinations, pushed, separate
+    from trapsync import destinations
     from trapsync.clock import SystemClock
+    from trapsync.remote import remote_settings
+    from trapsync.spool import overlap
     from trapsync.trap import place
 
-    source = config_file(context.find_root().obj)
-    found = pushed.in_force(source)
+    source = locate_config(context.find_root().obj)
+    found = remote_settings.in_force(source)
     place(found.settings)
     for name, table in found.settings.destinations.items():
         destinations.check(name, table, source)
     destinations.check_order(found.settings.destinations, source)
-    separate.require(found.settings.storage, _connected(found.settings, source), source)
-    pushed.PushedSettings(source, SystemClock())  # its keys
+    overlap.require(found.settings.storage, _connected(found.settings, source), source)
+    remote_settings.PushedSettings(source, SystemClock())  # its keys
     click.echo(f"{source}: well")
     if found.overridden:
         click.echo(f"pushed settings: {found.overridden}")
 
 
-def _connected(settings: config.Settings, source: Path) -> Iterator["Destination"]:
+def _connected(settings: Settings, source: Path) -> Iterator["Destination"]:
     """The destinations, as far as they can be made here: secrets are for the daemon's user only. Nothing is sent."""
     from trapsync.clock import SystemClock
     from trapsync.destinations import Tools, connect
@@ -60,14 +63,14 @@ def show(context: click.Context) -> None:
 
     Keys that are not from the config file come first, as comments: who set them.
     """
-    from trapsync import pushed
+    from trapsync.remote import remote_settings
 
-    found = pushed.in_force(config_file(context.find_root().obj))
+    found = remote_settings.in_force(locate_config(context.find_root().obj))
     if found.overridden:
         click.echo(f"# pushed settings: {found.overridden}")
     for key, origin in sorted(found.origins.items()):
         click.echo(f"# {'.'.join(key)}: {origin}")
-    click.echo(config.to_text(found.settings), nl=False)
+    click.echo(config_file.to_text(found.settings), nl=False)
 
 
 @settings_group.command()
@@ -80,12 +83,12 @@ def take(trap: Trap, file: Path) -> int:
     """
     import signal
 
-    from trapsync import pushed
+    from trapsync.remote import remote_settings
     from trapsync.trap import holder, tell_daemon
 
     with file.open("rb") as opened:
         data = opened.read(LARGEST + 1)
-    outcome = pushed.PushedSettings(trap.source, trap.clock).accept(data)
+    outcome = remote_settings.PushedSettings(trap.source, trap.clock).accept(data)
     click.echo(f"{outcome.code}: {outcome.text}")
     if outcome.is_accepted and (process := holder(trap.settings.storage.state)):
         tell_daemon(process, signal.SIGHUP)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from trapsync.cli.shared import Trap, reading, with_trap
+from trapsync.cli.common import Trap, reading, with_trap
 from trapsync.errors import StorageError
-from trapsync.quantities import Duration
-from trapsync.stick import FOLDER
+from trapsync.hardware.stick import FOLDER
+from trapsync.settings.units import Duration
 
 _LOOK = 1.0  # seconds
 NOBODY_WANTS_IT = 3

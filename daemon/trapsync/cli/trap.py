@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trapsync.cli.shared import (
+from trapsync.cli.common import (
     COLOURS,
     Trap,
     between,
@@ -25,7 +25,7 @@ from trapsync.cli.shared import (
     with_trap,
 )
 from trapsync.errors import StorageError, TrapsyncError
-from trapsync.quantities import Duration
+from trapsync.settings.units import Duration
 
 if TYPE_CHECKING:
     from trapsync.destinations import Finding
@@ -48,7 +48,7 @@ def _require_no_root(trap: Trap, as_root: bool) -> None:
 @contextmanager
 def _leaving(code: int) -> Iterator[None]:
     """Whatever goes wrong is logged, and ends the process at once: its threads would hold it up."""
-    from trapsync import service
+    from trapsync.runtime import service
 
     try:
         yield
@@ -71,7 +71,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
     Called by root, it runs as the trap's account, see the README.
     """
-    from trapsync import service
+    from trapsync.runtime import service
 
     start_logging(verbose)
     _require_no_root(trap, as_root)
@@ -97,8 +97,8 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     Exit code 0: all is delivered. 1: the picture is safe on the card, but something is still owed. 2: there is no
     picture. 3: it could not run at all. After each of them the power may be cut.
     """
-    from trapsync import service
-    from trapsync.errand import Errand
+    from trapsync.runtime import service
+    from trapsync.runtime.single_run import Errand
 
     start_logging(verbose)
     try:
@@ -122,13 +122,13 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
 
     True also when the daemon is dead: it reads the catalog, the card and the daemon's lock.
     """
-    from trapsync import pushed
-    from trapsync.device import device_id
+    from trapsync.hardware.device_id import device_id
+    from trapsync.remote import remote_settings
     from trapsync.status import VERDICTS, lines, snapshot
 
     device = device_id(trap.settings.trap)
     while True:
-        facts = snapshot(trap.settings, trap.clock, device, pushed.report(trap.source))
+        facts = snapshot(trap.settings, trap.clock, device, remote_settings.report(trap.source))
         if watch:
             click.clear()
         if as_json:
@@ -149,10 +149,10 @@ def clock(trap: Trap, as_json: bool) -> None:
     An image that was taken before the clock was set is held until it is, and then corrected. It is unsure when
     the trap was switched off first.
     """
-    from trapsync import timing
+    from trapsync.runtime import clock_correction
 
     with reading(trap) as catalog:
-        facts = timing.snapshot(catalog, trap.clock, trap.clock.trusted_by())
+        facts = clock_correction.snapshot(catalog, trap.clock, trap.clock.trusted_by())
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -183,7 +183,7 @@ def spool(trap: Trap, accept: bool) -> int:
     may not be mounted. --accept takes what is there now for the spool; images that lay in the other one are then
     reported as having left the card.
     """
-    from trapsync import spool_mark
+    from trapsync.spool import spool_mark
 
     storage = trap.settings.storage
     if accept:

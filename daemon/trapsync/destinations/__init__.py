@@ -16,10 +16,9 @@ from typing import Any, Literal, Protocol
 
 from trapsync.clock import Clock
 from trapsync.errors import DeliveryError, SettingsError, Unauthorised, Unreachable
-from trapsync.image import Image
-from trapsync.labels import Label
-from trapsync.settings import Destination as DestinationSettings
-from trapsync.settings import decode, rooted
+from trapsync.image import Image, Label
+from trapsync.settings.config_file import decode, rooted
+from trapsync.settings.schema import Destination as DestinationSettings
 
 # A kind is a module that defines `Settings` and `connect(name, settings, tools)`; it is imported when a
 # table of that kind is in the config file, and not before.

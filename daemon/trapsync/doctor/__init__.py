@@ -17,19 +17,19 @@ import os
 import sys
 from pathlib import Path
 
-from trapsync import thumbnail
 from trapsync.clock import Clock
 from trapsync.destinations import Finding, Tools
-from trapsync.device import device_id
-from trapsync.doctor import afar
+from trapsync.doctor import network
 from trapsync.doctor.board import board
 from trapsync.doctor.camera import camera
 from trapsync.doctor.card import card
-from trapsync.doctor.keeper import keeper
 from trapsync.doctor.machine import Machine
+from trapsync.doctor.service import keeper
 from trapsync.errors import CatalogError, TrapsyncError
-from trapsync.sensors import sources
-from trapsync.settings import Settings
+from trapsync.hardware.device_id import device_id
+from trapsync.hardware.sensors import sources
+from trapsync.jpeg import thumbnail
+from trapsync.settings.schema import Settings
 from trapsync.trap import open_to_read, place
 
 _LIBVIPS = "from trapsync import thumbnail; print(thumbnail.version())"
@@ -50,10 +50,10 @@ def examine_trap(
         _thumbnails(machine),
         *board(settings, clock, machine),
         *keeper(settings, machine),
-        *afar.secrets(settings, source),
-        *afar.home(settings, clock),
-        *afar.keys(settings, source),
-        *afar.destinations(settings, tools, source),
+        *network.secrets(settings, source),
+        *network.home(settings, clock),
+        *network.keys(settings, source),
+        *network.destinations(settings, tools, source),
     ]
 
 

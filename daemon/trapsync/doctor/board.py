@@ -6,7 +6,7 @@ from trapsync.clock import Clock, iso, utc
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import CatalogError
-from trapsync.settings import Settings
+from trapsync.settings.schema import Settings
 from trapsync.status import UNSURE_ADVICE
 from trapsync.trap import open_to_read
 

@@ -7,10 +7,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from trapsync import thumbnail
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
-from trapsync.settings import Settings
+from trapsync.jpeg import thumbnail
+from trapsync.settings.schema import Settings
 from trapsync.trap import holder
 
 # `rpicam-hello --list-cameras` prints "0 : imx708 [4608x2592 10-bit RGGB] (/base/soc/...)", then the modes, each

@@ -6,13 +6,14 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from trapsync import durable, spool_mark
 from trapsync.clock import Clock
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import TrapsyncError
+from trapsync.files import durable
 from trapsync.pipeline import free_bytes
-from trapsync.settings import Settings
+from trapsync.settings.schema import Settings
+from trapsync.spool import spool_mark
 from trapsync.status import snapshot
 
 _PROBE = os.urandom(64 * 1024)  # random, for a card that compresses

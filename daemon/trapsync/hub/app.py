@@ -16,9 +16,9 @@ from typing import Any, get_args
 from flask import Flask, Response, g, jsonify, request, send_file
 from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauthorized
 
-from trapsync import examine, failpoint, thumbnail
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError
+from trapsync.files import failpoint
 from trapsync.hub import fleet_app
 from trapsync.hub.accounts import Accounts, Role, User
 from trapsync.hub.annotations import Annotations
@@ -29,6 +29,7 @@ from trapsync.hub.intake import Examine, Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.store import Row, Store
 from trapsync.hub.wire import BadRequest, moment, questions
+from trapsync.jpeg import examination, thumbnail
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Hub:
         cls,
         folder: Path,
         clock: Clock | None = None,
-        examiner: Examine = examine.examine,
+        examiner: Examine = examination.examine,
         verify: Verify | None = None,
     ) -> "Hub":
         """Open the hub in this folder, or make a new one there. Raises StorageError.
@@ -236,7 +237,7 @@ def _md5(path: Path) -> str:
 
 def _small_copies(hub: Hub, path: Path) -> tuple[Path, Path]:
     """Where the thumbnail and the thumbnail-mini of a stored image belong."""
-    return examine.thumbnail_paths(hub.folder / "thumbnails", str(path.relative_to(hub.store.images)))
+    return examination.thumbnail_paths(hub.folder / "thumbnails", str(path.relative_to(hub.store.images)))
 
 
 def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from trapsync import failpoint
-from trapsync.durable import make_folder
 from trapsync.errors import StorageError
+from trapsync.files import failpoint
+from trapsync.files.durable import make_folder
 
 # Append only: a hub in a hut is updated years after it was installed. PRAGMA user_version counts them.
 _MIGRATIONS = (

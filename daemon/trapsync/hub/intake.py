@@ -18,7 +18,7 @@ from trapsync.hub.accounts import User
 from trapsync.hub.store import AlreadyHere, Row, Store
 from trapsync.hub.wire import BadRequest
 from trapsync.image import Image
-from trapsync.stickypi_rules import FIRST_DAY, metadata_problem
+from trapsync.net.stickypi_rules import FIRST_DAY, metadata_problem
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from flask import Flask
 
-from trapsync import separate, settings
 from trapsync.errors import SettingsError, StorageError
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.fleet import Verify
+from trapsync.settings import config_file
+from trapsync.spool import overlap
 
 log = logging.getLogger(__name__)
 # That requests queue while a fleet comes back is no news, and it says so for each.
@@ -54,7 +55,7 @@ def serve(
         hub = Hub.open(folder, verify=verify)
         prepare_accounts(hub, host, password_file, say)
         if trap_password_file:
-            secret = settings.read_secret(trap_password_file, "--trap-password-file")
+            secret = config_file.read_secret(trap_password_file, "--trap-password-file")
             hub.accounts.add("trap", secret, "read-write")
         server = Server(make_app(hub), host, port)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
@@ -73,7 +74,7 @@ def prepare_accounts(
     Raises SettingsError on an address that others can reach, when nobody has set a password.
     """
     if password_file is not None:
-        password = settings.read_secret(password_file.absolute(), "--password-file")
+        password = config_file.read_secret(password_file.absolute(), "--password-file")
         hub.accounts.add(DEFAULT_NAME, password, "admin")
     elif not hub.accounts.names() and is_loopback(host):
         hub.accounts.add(DEFAULT_NAME, DEFAULT_PASSWORD, "admin")
@@ -205,7 +206,7 @@ def _allow_files(count: int) -> None:
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the folder: two hubs on one would move each other's files, and a trap must not find them."""
-    separate.require_own_folder(folder)
+    overlap.require_own_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -20,8 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from trapsync import durable, failpoint
 from trapsync.errors import StorageError, TrapsyncError
+from trapsync.files import durable, failpoint
 from trapsync.hub.database import Database
 from trapsync.image import TrapName
 

@@ -17,19 +17,19 @@ from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from trapsync import failpoint, marks
-from trapsync.body import FilePiece, opened
 from trapsync.destinations import Alone, Finding, Receipt, Tools, WhileAway
-from trapsync.destinations.directory import manifest, medium, names, trouble
+from trapsync.destinations.directory import disk_errors, manifest, medium, names
 from trapsync.errors import DeliveryError, Failed, NotThere, Refused, StorageError, Unreachable
-from trapsync.folder import Folder, NotRegular
+from trapsync.files import destination_mark, failpoint
+from trapsync.files.folder import Folder, NotRegular
 from trapsync.image import Image
-from trapsync.settings import Destination
-from trapsync.throttle import Throttle
+from trapsync.net.http_body import FilePiece, opened
+from trapsync.net.throttle import Throttle
+from trapsync.settings.schema import Destination
 
 log = logging.getLogger(__name__)
 
-MARK = marks.NAME
+MARK = destination_mark.NAME
 
 _CHUNK = 256 * 1024
 _ALMOST_FULL = 10**9
@@ -86,8 +86,8 @@ class Directory(Alone):
         From then on a medium with another id is out of reach, until it is asked again which place this is.
         """
         with self._lock, self._in_place() as (root, found):
-            trouble.clear(root)
-            self._id = found or marks.write(root)
+            disk_errors.clear(root)
+            self._id = found or destination_mark.write(root)
         return f"directory {self._id}"
 
     def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
@@ -106,7 +106,7 @@ class Directory(Alone):
                     continue
                 except OSError as error:
                     # What is in the way there costs the images that belong there, and no others.
-                    reason = trouble.explained(error, root, str(place))
+                    reason = disk_errors.explained(error, root, str(place))
                     if isinstance(reason, Unreachable):
                         raise reason from error
                     found |= dict.fromkeys((image.id for image in some), reason)
@@ -140,7 +140,7 @@ class Directory(Alone):
                 try:
                     answer = self._read_again(root, image, at.get(image.id, ""))
                 except OSError as error:
-                    answer = trouble.explained(error, root, at.get(image.id) or image.place)
+                    answer = disk_errors.explained(error, root, at.get(image.id) or image.place)
                 if isinstance(answer, Unreachable):
                     raise answer
                 if isinstance(answer, Refused):
@@ -208,7 +208,7 @@ class Directory(Alone):
             try:
                 return self._bring(root, image, source)
             except OSError as error:
-                raise trouble.explained(error, root, image.place) from error
+                raise disk_errors.explained(error, root, image.place) from error
 
     def _bring(self, root: Folder, image: Image, source: BinaryIO) -> Receipt:
         place = PurePosixPath(image.place).parent
@@ -301,7 +301,7 @@ class Directory(Alone):
             try:
                 yield root, medium.prove(root, by_mark=needs_mark)
             except OSError as error:
-                raise trouble.of_medium(error, root.path) from error
+                raise disk_errors.of_medium(error, root.path) from error
             except StorageError as error:
                 raise Unreachable(str(error)) from error
 

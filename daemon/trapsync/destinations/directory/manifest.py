@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO, FileIO
 
-from trapsync import failpoint
-from trapsync.folder import Folder, NotRegular
+from trapsync.files import failpoint
+from trapsync.files.folder import Folder, NotRegular
 
 NAME = "SHA256SUMS"
 

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from trapsync import marks
 from trapsync.errors import Unreachable
-from trapsync.folder import Folder
+from trapsync.files import destination_mark
+from trapsync.files.folder import Folder
 
 
 class Away(Unreachable):
@@ -30,11 +30,11 @@ def prove(root: Folder, *, by_mark: bool) -> str:
     if not by_mark and root.device in others:
         raise Away(f"the stick is not there: nothing is mounted at {root.path}")
     try:
-        return marks.read(root)
+        return destination_mark.read(root)
     except FileNotFoundError:
         if by_mark:
             raise Away(
                 f"the stick is not there: {root.path} has no mark; "
-                f"if the right one is mounted there now, run: touch {root.path / marks.NAME}"
+                f"if the right one is mounted there now, run: touch {root.path / destination_mark.NAME}"
             ) from None
         return ""

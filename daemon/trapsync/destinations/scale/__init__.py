@@ -11,22 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trapsync import failpoint
-from trapsync.destinations import Alone, Finding, Receipt, Tools, server, settled
+from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service, settled
 from trapsync.destinations.scale.batches import Batches
 from trapsync.destinations.scale.files import Files
 from trapsync.destinations.scale.results import Results
 from trapsync.destinations.scale.settings import Settings
 from trapsync.destinations.scale.wire import Declined, Wire
-from trapsync.errors import (
-    DeliveryError,
-    Failed,
-    Refused,
-    TrapsyncError,
-    Unauthorised,
-    Unreachable,
-    one_line,
-)
+from trapsync.errors import DeliveryError, Failed, Refused, TrapsyncError, Unauthorised, Unreachable, one_line
+from trapsync.files import failpoint
 from trapsync.image import Image, TrapName
 
 __all__ = ["Scale", "Settings", "connect"]
@@ -49,7 +41,7 @@ class Scale(Alone):
     def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
         self.name = name
         self.settings = settings
-        self.identity = server.identity("scale", settings.url, f"project {settings.project}")
+        self.identity = http_service.identity("scale", settings.url, f"project {settings.project}")
         self._tools = tools
         self._wire = Wire(settings, tools)
         self._prefix = settings.prefix or settings.project

@@ -9,11 +9,11 @@ import logging
 import threading
 from datetime import date, datetime
 
-from trapsync import failpoint
 from trapsync.destinations import Tools
+from trapsync.destinations.nights import Night, night_of
 from trapsync.destinations.scale.wire import Wire
 from trapsync.errors import Unauthorised, Unreachable, one_line
-from trapsync.nights import Night, night_of
+from trapsync.files import failpoint
 
 log = logging.getLogger(__name__)
 

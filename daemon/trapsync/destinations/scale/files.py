@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trapsync import failpoint
-from trapsync.body import FilePiece, opened
 from trapsync.destinations import Tools
 from trapsync.destinations.scale.settings import Settings
 from trapsync.destinations.scale.wire import Declined, Wire
 from trapsync.errors import Held, NotThere, Unreachable, one_line
+from trapsync.files import failpoint
 from trapsync.image import Image
+from trapsync.net.http_body import FilePiece, opened
 
 
 class Files:

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from trapsync import failpoint
 from trapsync.destinations import Tools
 from trapsync.destinations.scale.wire import Wire, said
-from trapsync.image import Image
-from trapsync.labels import Label
+from trapsync.files import failpoint
+from trapsync.image import Image, Label
 
 _KEY = "results"
 # A task may show up in a list some time after the moment under which it is listed.

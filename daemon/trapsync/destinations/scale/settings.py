@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from trapsync.destinations import server
-from trapsync.quantities import Duration
-from trapsync.settings import require_address, within
+from trapsync.destinations import http_service
+from trapsync.settings.schema import require_address, within
+from trapsync.settings.units import Duration
 
 GEOMETRIES = ("box", "polygon", "line", "point", "ellipse", "cuboid")
 
 
-class Settings(server.Settings, frozen=True, kw_only=True):
+class Settings(http_service.Settings, frozen=True, kw_only=True):
     """[destinations.NAME] with kind = "scale"."""
 
     required: bool = False

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from trapsync.body import FilePiece, Pieces, multipart
-from trapsync.destinations import Tools, server
+from trapsync.destinations import Tools, http_service
 from trapsync.destinations.scale.settings import Settings
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable, one_line
-from trapsync.http import Answer
 from trapsync.image import Image
-from trapsync.settings import read_secret
+from trapsync.net.http import Answer
+from trapsync.net.http_body import FilePiece, Pieces, multipart
+from trapsync.settings.config_file import read_secret
 
 # A page of tasks with their labels: a few hundred kilobytes at the most.
 _PAGE = 50
@@ -37,7 +37,7 @@ class Wire:
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self.project = settings.project
         self._key_file = settings.api_key_file
-        self._door = server.door(settings.url, settings, tools)
+        self._door = http_service.door(settings.url, settings, tools)
 
     def close(self) -> None:
         """Let connections go."""

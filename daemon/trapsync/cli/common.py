@@ -1,0 +1,203 @@
+"""What the commands share: the settings of a call, the log, and how tables, verdicts and progress are shown."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trapsync.errors import SettingsError, TrapsyncError
+from trapsync.settings import config_file
+from trapsync.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from trapsync.destinations import Tools
+
+COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
+_SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+
+
+class Trap:
+    """The settings of one call, read when the command needs them."""
+
+    def __init__(self, path: Path | None) -> None:
+        from trapsync.remote import remote_settings
+        from trapsync.trap import system_clock
+
+        self.source = locate_config(path)
+        self.settings: Settings = remote_settings.effective(self.source)
+        self.clock = system_clock(self.settings)
+
+    def tools(self) -> "Tools":
+        from trapsync.destinations import Tools
+        from trapsync.hardware.device_id import device_id
+
+        return Tools(self.clock, time.sleep, device_id(self.settings.trap))
+
+
+def locate_config(path: Path | None) -> Path:
+    """The config file of this call. Called by root, this process is the trap's account when it returns.
+
+    Nothing that the account may write is read before: what decides is the config file and override.toml, and where
+    those are not root's, their owner is whom root becomes.
+    """
+    from trapsync.cli.service_account import step_down
+    from trapsync.settings.layers import OVERRIDE, Files
+
+    source = config_file.find(path)
+    for file in (source, source.with_name(OVERRIDE)):
+        step_down(file)
+    if os.geteuid() == 0:
+        step_down(Files(source).local.storage.state)
+    return source
+
+
+def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Read the settings before the command runs, and hand them over as its first argument."""
+    import functools
+
+    @click.pass_context
+    @functools.wraps(command)
+    def wrapped(context: click.Context, *arguments: Any, **options: Any) -> Any:
+        return command(Trap(context.find_root().obj), *arguments, **options)
+
+    return wrapped
+
+
+def giving_a_verdict(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An error is the worst verdict: a monitor that reads exit codes must not take it for a warning."""
+    import functools
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except TrapsyncError as error:
+            click.echo(f"trapsync: {error}", err=True)
+            return 2
+
+    return wrapped
+
+
+def destination_names(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+    """For shell completion: the destinations of the config file that begin with what is typed."""
+    try:
+        settings = config_file.load(config_file.find(context.find_root().params.get("config")))
+    except SettingsError:
+        return []
+    return [name for name in settings.destinations if name.startswith(typed)]
+
+
+@contextmanager
+def reading(trap: Trap) -> Iterator[Any]:
+    from trapsync.trap import open_to_read
+
+    catalog = open_to_read(trap.settings, trap.clock)
+    try:
+        yield catalog
+    finally:
+        catalog.close_reader()
+
+
+def start_logging(verbose: bool = False) -> None:
+    """To standard error: with levels for the journal, with the time of day for a terminal."""
+    handler = logging.StreamHandler()
+    if os.environ.get("JOURNAL_STREAM"):
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("trapsync").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a job still at work is no news
+
+
+class _JournalFormatter(logging.Formatter):
+    """Prefix each line with its syslog level, as journald reads it (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = _SYSLOG.get(record.levelno, 6)
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+
+
+def show_lines(lines: list[tuple[str, str]]) -> None:
+    """Two columns; a verdict in its colour, and what explains it indented."""
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        column = click.style(f"{label:<{width}}", fg=COLOURS.get(label), bold=label in COLOURS)
+        click.echo(f"{column}  {text}")
+
+
+def show_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
+    """A table that fits the terminal; in a pipe, plain columns of any width."""
+    if not rows:
+        click.echo(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in header:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 400
+    console = Console(highlight=False, markup=False, width=width)
+    console.print(table)
+
+
+def between(bounds: dict[str, Any]) -> str:
+    """In words, between which moments something was."""
+    match bounds["not_before"], bounds["not_after"]:
+        case None, None:
+            return "nobody knows when"
+        case earliest, None:
+            return f"after {earliest}"
+        case None, latest:
+            return f"before {latest}"
+        case earliest, latest:
+            return f"between {earliest} and {latest}"
+    raise AssertionError(bounds)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, fed with how many are still owed; nothing elsewhere."""
+    if not sys.stdout.isatty():
+        yield lambda _owed: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        most = 0
+
+        def show(owed: int) -> None:
+            nonlocal most
+            most = max(most, owed)
+            bar.update(task, total=most, completed=most - owed)
+
+        yield show
+
+
+@contextmanager
+def counter(label: str) -> Iterator[Callable[[int], None]]:
+    """A bar that counts up on a terminal; nothing elsewhere."""
+    if not sys.stdout.isatty():
+        yield lambda _more: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}: {task.completed} images"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda more: bar.update(task, advance=more)

@@ -1,0 +1,249 @@
+"""The owner's desk: keys, push, resend, fleet. For a laptop; none of them needs a trap's config file."""
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trapsync.cli.common import COLOURS, giving_a_verdict
+from trapsync.errors import SettingsError
+
+if TYPE_CHECKING:
+    from trapsync.fleet.connection import Place
+    from trapsync.fleet.operator_settings import Owner
+    from trapsync.fleet.push import Push
+    from trapsync.remote.document import PrivateKey
+
+_EVERY = 10.0  # seconds between two looks of --watch
+_PATH = click.Path(path_type=Path, readable=False)
+
+
+def _at_a_place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where, and hand over the place and the owner's settings first."""
+
+    @click.option("--hub", metavar="URL", envvar="TRAPSYNC_HUB", help="A hub: https://hub.example.org")
+    @click.option("--user", envvar="TRAPSYNC_USER", help="The account there.")
+    @click.option("--password-file", type=_PATH, envvar="TRAPSYNC_PASSWORD_FILE", help="Holds its password.")
+    @click.option("--ca-file", type=_PATH, help="The certificate, if it is not known to the world.")
+    @click.option("--folder", type=_PATH, help="A folder instead, for any web server.")
+    @click.option("--broker", metavar="HOST[:PORT]", help="An MQTT broker instead.")
+    @click.option("--no-tls", is_flag=True, help="The broker speaks no TLS.")
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any,
+        hub: str | None,
+        user: str | None,
+        password_file: Path | None,
+        ca_file: Path | None,
+        folder: Path | None,
+        broker: str | None,
+        no_tls: bool,
+        **options: Any,
+    ) -> Any:
+        from trapsync.fleet import operator_settings as owners
+
+        owner = owners.chosen(hub, folder, broker, user, password_file, ca_file, tls=not no_tls)
+        return command(_place(owner), owner, *arguments, **options)
+
+    return wrapped
+
+
+def _place(owner: "Owner") -> "Place":
+    from trapsync.clock import SystemClock
+    from trapsync.fleet.connection import FolderPlace, HubPlace
+    from trapsync.fleet.mqtt import BrokerPlace
+
+    if owner.hub:
+        return HubPlace(owner, SystemClock(), time.sleep)
+    if owner.folder:
+        return FolderPlace(owner.folder)
+    if owner.broker.host:
+        return BrokerPlace(owner.broker, SystemClock())
+    raise SettingsError("say where: --hub URL, --folder DIR or --broker HOST, or write it into owner.toml")
+
+
+# ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.group()
+def keys() -> None:
+    """Make the keys by which traps know their owner."""
+
+
+@keys.command()
+@click.option("--out", type=_PATH, default=Path("trapsync.key"), show_default=True, help="The secret file.")
+def new(out: Path) -> None:
+    """Make a key. The secret half stays in a file on this machine; the other is for every trap's config file."""
+    from trapsync.fleet.operator_settings import keep_secret
+    from trapsync.remote import document
+
+    secret, public = document.new_key()
+    keep_secret(out, secret)
+    click.echo(
+        f"the secret key is in {out}: keep a copy in a safe place, and never put it on a trap", err=True
+    )
+    click.echo(f'[pushed]\nenabled = true\nkeys = ["{public}"]')
+
+
+# ── Push ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _signed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what is signed and sent."""
+    for option in (
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--note", default="", help="A word for the record."),
+        click.option("--key", type=_PATH, envvar="TRAPSYNC_KEY", help="The secret key that signs."),
+        click.option(
+            "--to", required=True, metavar="WHOM", help="device:ID, a trap's name, group:NAME, all."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(short_help="Send settings to traps from afar.")
+@click.argument("settings", type=click.Path(path_type=Path, readable=False))
+@_signed
+@_at_a_place
+def push(
+    place: "Place", owner: "Owner", settings: Path, to: str, key: Path | None, note: str, yes: bool
+) -> int:
+    """Send SETTINGS, a TOML file, to traps from afar.
+
+    It replaces what was pushed to them before. What can be pushed: capture every and windows; camera exposure,
+    gain, white_balance, lens_position, quality, zoom, rotation and resolution; ingest thumbnails; prune min_age
+    and keep_free; of a destination every, order, parallel, bandwidth, retry_first and retry_longest.
+    """
+    from trapsync.fleet import push as pushes
+
+    tables = pushes.read_settings(settings)
+    signer = _key(owner, key)
+    ready = pushes.prepare(place, pushes.addressee(to, place), signer, _clock(), note=note, settings=tables)
+    changes = ready.changes()
+    for name, was, becomes in changes:
+        click.echo(f"  {name}: {was} → {becomes}")
+    if not changes:
+        click.echo("  nothing changes against what was pushed before")
+    return _publish(place, ready, yes)
+
+
+@click.command(short_help="Ask traps for images again.")
+@click.option("--from", "since", required=True, type=click.DateTime(), help="The first moment, UTC.")
+@click.option("--until", required=True, type=click.DateTime(), help="The moment after the last, UTC.")
+@click.option("--destination", metavar="NAME", help="Only to this destination; else to all.")
+@_signed
+@_at_a_place
+def resend(
+    place: "Place",
+    owner: "Owner",
+    since: datetime,
+    until: datetime,
+    destination: str | None,
+    to: str,
+    key: Path | None,
+    note: str,
+    yes: bool,
+) -> int:
+    """Ask traps to deliver images again, because a server lost them. What left the card is gone, and said so."""
+    from trapsync.fleet import push as pushes
+
+    asked = pushes.request(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC), destination)
+    signer = _key(owner, key)
+    ready = pushes.prepare(place, pushes.addressee(to, place), signer, _clock(), note=note, resend=asked)
+    click.echo(f"  images from {since} until {until} UTC, to {destination or 'every destination'}")
+    return _publish(place, ready, yes)
+
+
+def _key(owner: "Owner", option: Path | None) -> "PrivateKey":
+    from trapsync.remote import document
+
+    path = option or owner.key
+    if path is None:
+        raise SettingsError("say which key signs: --key FILE; make one with: trapsync keys new")
+    return document.read_private(path)
+
+
+def _clock() -> Any:
+    from trapsync.clock import SystemClock
+
+    return SystemClock()
+
+
+def _publish(place: "Place", ready: "Push", yes: bool) -> int:
+    from trapsync.fleet.push import publish
+
+    if not yes and not click.confirm(f"Sign this as {ready.number} and send it to {ready.document.to}?"):
+        click.echo("nothing was sent")
+        return 1
+    publish(place, ready)
+    click.echo(f"{ready.number} lies in {place.name} for {ready.document.to}; see: trapsync fleet")
+    return 0
+
+
+# ── Fleet ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.command(short_help="Show how all traps are.")
+@click.argument("watch", required=False, type=click.Choice(["watch"]))
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--watch", "watches", is_flag=True, help="Show it again every ten seconds, until Ctrl-C.")
+@giving_a_verdict
+@_at_a_place
+def fleet(place: "Place", _owner: "Owner", watch: str | None, as_json: bool, watches: bool) -> int:
+    """Show how all traps are, the worst first. Exit code 0 ok, 1 warning, 2 failing, of the worst.
+
+    A trap that has been silent for longer than three heartbeats is failing, whatever it said last.
+    """
+    from trapsync.fleet import table as fleets
+
+    while True:
+        answer = place.fleet()
+        found = fleets.traps(answer)
+        verdict = fleets.worst(found)
+        if watch or watches:
+            click.clear()
+        if as_json:
+            plain = {"verdict": verdict, "traps": [trap.plain() for trap in found], "slots": answer["slots"]}
+            click.echo(json.dumps(plain, indent=2))
+        else:
+            _show_fleet(found)
+        if not (watch or watches):
+            return fleets.VERDICTS.index(verdict)
+        time.sleep(_EVERY)
+
+
+def _show_fleet(found: list[Any]) -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from trapsync.fleet import table as fleets
+
+    if not found:
+        click.echo("no trap has been heard here yet")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for title in fleets.HEADER:
+        right = title in {"heard", "image", "sent", "owed", "disk", "bat"}
+        table.add_column(
+            title, justify="right" if right else "left", no_wrap=title != "trap", overflow="fold"
+        )
+    for trap in found:
+        name, verdict, *rest = trap.cells()
+        table.add_row(name, Text(verdict, style=COLOURS[verdict]), *rest)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 400)
+    console.print(table)
+    for name, verdict, reason in fleets.complaints(found):
+        console.print(Text.assemble((f"{name}: ", COLOURS[verdict]), reason))
+    console.print(fleets.summary(found))
+
+
+COMMANDS = (keys, push, resend, fleet)

@@ -1,0 +1,164 @@
+"""An account at ImageKit: its settings, its two servers and how it lets us in, and what it says of itself."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from trapsync.clock import utc
+from trapsync.destinations import Finding, Tools, http_service
+from trapsync.errors import SettingsError, TrapsyncError, Unauthorised, Unreachable, one_line
+from trapsync.net.http import Answer, Door, retry_after
+from trapsync.net.http_body import Pieces
+from trapsync.settings.config_file import read_secret
+from trapsync.settings.schema import require_address, within
+from trapsync.settings.units import Duration
+
+_UPLOAD = "/api/v1/files/upload"
+_FILES = "/v1/files"
+_USAGE = "/v1/accounts/usage"
+# The largest image by plan. The service does not say whether its megabytes are binary; this is the larger one.
+LARGEST = {"free": 25 << 20, "lite": 40 << 20, "pro": 50 << 20}
+# What all tags of a file may have together, and what of it we need for our own.
+_LONGEST_TAGS, _OUR_TAGS = 500, 100
+
+
+class Settings(http_service.Settings, frozen=True, kw_only=True):
+    """[destinations.NAME] with kind = "imagekit"."""
+
+    required: bool = False
+    private_key_file: Path
+    url_endpoint: str
+    what: Literal["original", "thumbnail"] = "original"
+    folder: str = "/traps"
+    tags: tuple[str, ...] = ()
+    create_fields: bool = False
+    plan: Literal["free", "lite", "pro"] = "free"
+    private: bool = False
+    sign: bool = True
+    link_life: Duration = Duration(30 * 86400)
+    upload_url: str = "https://upload.imagekit.io"
+    api_url: str = "https://api.imagekit.io"
+    patience: Duration = Duration(120)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        super().__post_init__()
+        if self.required:
+            raise ValueError(
+                "required: must be false, for ImageKit confirms no digest: an image may not leave the card on its word"
+            )
+        for key in ("url_endpoint", "upload_url", "api_url"):
+            require_address(key, getattr(self, key), "https://ik.imagekit.io/your_id")
+        if not re.fullmatch(r"(/[A-Za-z0-9_-]+)*/?", self.folder):
+            raise ValueError(
+                f'folder: {self.folder!r} is not a path of letters, digits, - and _, such as "/traps"'
+            )
+        if bad := [tag for tag in self.tags if not tag.strip() or "," in tag or "%" in tag]:
+            raise ValueError(f"tags: {bad[0]!r} is empty, or holds a comma or a percent sign")
+        if sum(len(tag) + 1 for tag in self.tags) > _LONGEST_TAGS - _OUR_TAGS:
+            raise ValueError("tags: are longer than 400 characters together")
+        if self.private and not self.sign:
+            raise ValueError("sign: must be true, for private files are fetched by signed addresses only")
+        within(self, link_life=(0, 3650 * 86400), patience=(0.1, 3600))
+
+
+class Account:
+    """One account, by its private key. The service takes uploads at one server and questions at another."""
+
+    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+        self._key_name = f"destinations.{name}.private_key_file"
+        self._name = name
+        self._settings = settings
+        self._clock = tools.clock
+        self._uploads = _door(settings.upload_url, settings, tools, bandwidth=settings.bandwidth)
+        self._api = _door(settings.api_url, settings, tools)
+
+    def close(self) -> None:
+        """Let connections go."""
+        self._uploads.close()
+        self._api.close()
+
+    def key(self) -> str:
+        """The private key. It is read each time: the owner can mend it while we run."""
+        try:
+            return read_secret(self._settings.private_key_file, self._key_name)
+        except SettingsError as error:  # no reason to stop the trap
+            raise Unauthorised(str(error)) from None
+
+    def upload(self, form: Pieces, kind: str) -> Answer:
+        """Send an upload's form. Raises as `ask` does."""
+        return self._admitted(self._uploads.post(_UPLOAD, form, kind=kind, auth=(self.key(), "")))
+
+    def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
+        """One question, or a small change. Raises Unauthorised if we are not let in, Unreachable."""
+        kind = "application/json" if body else ""
+        return self._admitted(self._api.send(method, path, body, kind=kind, auth=(self.key(), "")))
+
+    def files(self, query: str) -> list[dict[str, Any]]:
+        """What the listing shows: each with a `name` at least. A row whose name is no text is none of ours."""
+        rows: list[Any] = self.ask("GET", f"{_FILES}?{query}").json(list)
+        if rows and not any(isinstance(row, dict) and "name" in row for row in rows):
+            raise Unreachable(f"{self._api.host} answered with a list that is not ImageKit's")
+        return [row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)]
+
+    def said(self, answer: Answer) -> str:
+        """The service's own reason in one line, or nothing. It may quote the key; that is taken out."""
+        try:
+            text = answer.json(dict, status=answer.status).get("message")
+        except Unreachable:
+            return ""
+        return one_line(str(text or "").replace(self.key(), "…"))
+
+    def _admitted(self, answer: Answer) -> Answer:
+        if answer.status in {401, 402, 403}:
+            reason = self.said(answer) or "no reason given"
+            raise Unauthorised(
+                f"{answer.host} does not let us do this ({answer.status}: {reason}); look at "
+                f"{self._settings.private_key_file}, and at the account and its plan"
+            )
+        return answer
+
+    # --- The doctor -------------------------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        """Whether the key is good, what the account holds, whether addresses begin as its files' do."""
+        some = self.files("limit=1&type=file")
+        largest = LARGEST[self._settings.plan] >> 20
+        text = (
+            f"the key is good{self._usage()}; images of up to {largest} MB (plan = {self._settings.plan!r})"
+        )
+        return [Finding("ok", self._name, text), *self._endpoint(some)]
+
+    def _usage(self) -> str:
+        """This month's figures, if the account tells them."""
+        today = utc(self._clock.wall())
+        query = f"startDate={today:%Y-%m}-01&endDate={today:%Y-%m-%d}"
+        try:
+            usage = self.ask("GET", f"{_USAGE}?{query}").json(dict)
+            stored, sent = int(usage["mediaLibraryStorageBytes"]), int(usage["bandwidthBytes"])
+        except (TrapsyncError, KeyError, ValueError, TypeError):
+            return ""
+        return f"; it holds {stored / 1e9:.1f} GB, and sent {sent / 1e9:.1f} GB this month"
+
+    def _endpoint(self, files: list[dict[str, Any]]) -> list[Finding]:
+        endpoint = self._settings.url_endpoint.rstrip("/")
+        url = str(files[0].get("url", "")) if files else ""
+        if not url or url.startswith(f"{endpoint}/"):
+            return []
+        begins = one_line("/".join(url.split("/")[:4]), 100)
+        return [
+            Finding(
+                "warning", self._name, f"url_endpoint is {endpoint}, but the account's files are at {begins}"
+            )
+        ]
+
+
+def _door(url: str, settings: Settings, tools: Tools, bandwidth: int = 0) -> Door:
+    limits = {"bandwidth": bandwidth, "patience": settings.patience}
+    return http_service.door(url, settings, tools, asked_to_wait=_asked_to_wait, **limits)
+
+
+def _asked_to_wait(answer: Answer) -> float:
+    """Seconds: ImageKit says in milliseconds when its limit ends; a proxy before it says it as others do."""
+    text = answer.headers.get("X-RateLimit-Reset", "").strip()
+    return int(text) / 1000 if re.fullmatch(r"[0-9]{1,12}", text) else retry_after(answer)

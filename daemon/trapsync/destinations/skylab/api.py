@@ -1,0 +1,146 @@
+"""The protocol of Skylab Studio: small JSON calls with the key in a header, and a PUT to a storage of its own.
+
+What shapes this module: parameters of a GET go into the query (the vendor's Python client puts them into a body,
+which proxies drop); errors are JSON with a `message`; the bytes go to a signed address of S3 (`storage`), without
+the key, and S3 compares them with Content-MD5.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from trapsync import __version__
+from trapsync.destinations.object_storage import in_base64
+from trapsync.errors import DeliveryError, Failed, SettingsError, Unauthorised, Unreachable, one_line
+from trapsync.net.http import Answer, Door
+
+_UNKNOWN = {404, 422}  # how it says that there is no such thing is not written anywhere
+
+
+class Api:
+    """The JSON half. Every method asks once, and raises Unreachable, or Failed where it is told no with a message."""
+
+    def __init__(self, door: Door, read_key: Callable[[], str]) -> None:
+        self._door = door
+        self._read_key = read_key
+
+    def profile(self, number: int) -> dict[str, Any]:
+        """The recipe; Failed if there is none of this number."""
+        return self._ask("GET", f"profiles/{number}")
+
+    def job(self, number: int) -> dict[str, Any] | None:
+        """The job; None if it is not there any more."""
+        return self._find(f"jobs/{number}")
+
+    def job_by_name(self, name: str) -> dict[str, Any] | None:
+        """The job of this name; None if there is none."""
+        return self._find(f"jobs/find_by_name?{urlencode({'name': name})}")
+
+    def create_job(self, name: str, profile: int) -> dict[str, Any]:
+        """A new job."""
+        return self._ask("POST", "jobs", {"name": name, "profile_id": profile})
+
+    def queue(self, job: int, callback_url: str) -> None:
+        """Hand a job in: it is processed, and paid for."""
+        self._ask("POST", f"jobs/{job}/queue", {"callback_url": callback_url} if callback_url else {})
+
+    def photos(self, job: int) -> list[dict[str, Any]]:
+        """All photos of a job; a row that has no number of its own is none of ours."""
+        answer = self._send("GET", f"photos/list_for_job?{urlencode({'job_id': job})}")
+        self._minded(answer, Unreachable)
+        rows: list[Any] = answer.json(list)
+        photos = [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), int)]
+        if rows and not any(isinstance(row, dict) and "id" in row for row in rows):
+            raise Unreachable(f"{self._door.host} answered with a list that is not one of photos")
+        return photos
+
+    def create_photo(self, job: int, name: str) -> dict[str, Any]:
+        """A new photo, still without bytes. Failed if the name is taken in that job."""
+        return self._ask("POST", "photos", {"job_id": job, "name": name, "use_cache_upload": False})
+
+    def photo(self, number: int) -> dict[str, Any] | None:
+        """The photo, with fresh addresses of its bytes; None if it is not there any more."""
+        return self._find(f"photos/{number}", Failed)
+
+    def remove_photo(self, number: int) -> None:
+        """Remove a photo; that it was not there is well, too."""
+        answer = self._send("DELETE", f"photos/{number}")
+        if answer.status not in {200, 202, 204, *_UNKNOWN}:
+            self._minded(answer)
+            raise Unreachable(str(answer))
+
+    def upload_url(self, photo: int, md5: str) -> str:
+        """Where the bytes of this photo may be put, for a while. `md5` in hex."""
+        query = {"use_cache_upload": "false", "photo_id": photo, "content_md5": in_base64(md5)}
+        answer = self._send("GET", f"photos/upload_url?{urlencode(query)}")
+        self._minded(answer)
+        url = answer.json(dict).get("url")
+        if not isinstance(url, str):
+            raise Unreachable(f"{self._door.host} gave no address to upload to")
+        return url
+
+    def _find(self, path: str, no: type[DeliveryError] = Unreachable) -> dict[str, Any] | None:
+        answer = self._send("GET", path)
+        if answer.kind == "application/json" and answer.status in {200, *_UNKNOWN}:
+            content: dict[str, Any] = answer.json(dict, status=answer.status)
+            if "id" not in content and isinstance(content.get("message"), str):
+                return None
+        self._minded(answer, no)
+        return _numbered(answer.json(dict), self._door.host)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer = self._send(method, path, body)
+        self._minded(answer)
+        status = answer.status if answer.status in {200, 201} else 200
+        return _numbered(answer.json(dict, status=status), self._door.host)
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        headers = {"X-SLT-API-KEY": self._key(), "X-SLT-API-CLIENT": f"trapsync-{__version__}"}
+        content = b"" if body is None else json.dumps(body).encode()
+        return self._door.send(method, f"/{path}", content, kind="application/json", headers=headers)
+
+    def _key(self) -> str:
+        """Read anew for each call: the owner can mend it while we run, so it is no reason to stop the trap."""
+        try:
+            key = self._read_key()
+        except SettingsError as error:
+            raise Unauthorised(str(error)) from None
+        if not (key.isascii() and key.isprintable()):
+            raise Unauthorised("key_file: what it holds is no key: a key is one line of plain characters")
+        return key
+
+    def _minded(self, answer: Answer, no: type[DeliveryError] = Failed) -> None:
+        """Raise what an answer with a status from 400 on means; `no` is what it means to be told no."""
+        if answer.status in {401, 403}:
+            raise Unauthorised(f"{self._door.host} does not take the key ({answer.status}); look at key_file")
+        if answer.status == 402:
+            raise Unauthorised(
+                f"{self._door.host} asks to be paid first (402); look at the account's credits"
+            )
+        if 400 <= answer.status < 500 and answer.kind == "application/json":
+            raise no(f"{self._door.host} says no ({answer.status}): {_message(answer)}")
+
+
+def address_in(row: Mapping[str, Any] | None, what: str) -> str:
+    """An address that a thing of the service's tells; "" if it tells none: before its time there may be other text."""
+    told = (row or {}).get(what)
+    return told if isinstance(told, str) and told.lower().startswith("http") else ""
+
+
+def _numbered(row: dict[str, Any], host: str) -> dict[str, Any]:
+    """A thing of the service's: an object with a number of its own. Failed if the number is none."""
+    if "id" not in row:
+        raise Unreachable(f"{host} answered with something that has no number")
+    if not isinstance(row["id"], int):
+        raise Failed(f"{host} answered with a number that is none: {one_line(row['id'], 40)}")
+    return row
+
+
+def _message(answer: Answer) -> str:
+    """The service's own words, on one line and not too many."""
+    try:
+        text = answer.json(dict, status=answer.status)["message"]
+    except (Unreachable, KeyError):
+        text = "no reason given"
+    return one_line(text)

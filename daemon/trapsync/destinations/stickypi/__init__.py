@@ -1,0 +1,342 @@
+"""The Sticky Pi API: where sticky-card traps have always sent their images.
+
+The protocol is what the Sticky Pi server does (branch develop of 2023, and main where it differs). What
+shapes this module: every failure is a bare 500 that gives no reason; a second upload under a taken name
+answers 500 *and overwrites the stored file*; the name of the multipart part, not its file name, says
+which image it is. So: look at the image before it is sent, ask before sending, send one at a time, and
+after anything but an exact echo of name and digest ask again.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trapsync.clock import Clock, iso
+from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service, settled
+from trapsync.destinations.object_storage import Storage, confirmed_md5
+from trapsync.destinations.stickypi.api import Api, Key, Row, Rows, Settings, md5_of, open_door
+from trapsync.errors import (
+    DeliveryError,
+    Failed,
+    Held,
+    NotThere,
+    Refused,
+    SettingsError,
+    TrapsyncError,
+    Unauthorised,
+    Unreachable,
+    one_line,
+)
+from trapsync.files import failpoint
+from trapsync.image import Image, TrapName, parse_name
+from trapsync.net.http import Answer
+from trapsync.net.http_body import FilePiece, Pieces, multipart, opened
+from trapsync.net.stickypi_rules import FIRST_DAY, problem
+
+__all__ = ["Settings", "StickyPi", "connect"]
+
+# How long "it is not there" is believed before an upload; nobody else sends under this trap's name.
+_ABSENCE_LIFE = 3600.0
+_CLOCK_TOLERANCE = 60.0
+
+# Notes: the images whose stored bytes were found not to be what the server's row says. Their rows are no proof.
+_DOUBT = "doubt:"
+
+
+def connect(name: str, settings: Settings, tools: Tools) -> "StickyPi":
+    """Make the destination; nothing is sent yet."""
+    if settings.ca_file and not settings.ca_file.is_file():
+        raise SettingsError(f"destinations.{name}.ca_file: there is no file {settings.ca_file}")
+    return StickyPi(name, settings, tools)
+
+
+class StickyPi(Alone):
+    """One Sticky Pi server and one account on it."""
+
+    # Hundreds of keys cost the server some 20 ms and a slow link 30 kB.
+    batch = 512
+
+    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+        self.name = name
+        self.settings = settings
+        self._clock = tools.clock
+        self._notebook = tools.notebook
+        self.identity = http_service.identity("stickypi", settings.url, f"as {settings.username}")
+        self._api = Api(settings, tools)
+        self._storage = Storage(
+            partial(open_door, settings=settings, tools=tools),
+            must_be_safe=settings.url.lower().startswith("https:"),
+        )
+        self._absences = _Absences(tools.clock)
+
+    def close(self) -> None:
+        """Let connections go."""
+        self._api.close()
+        self._storage.close()
+
+    # --- Asking -----------------------------------------------------------------------------------------
+
+    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        """Ask for all of them in one request; those that the server could never hold are not asked for."""
+        by_key = _by_key(images, {})
+        there = self._api.rows(list(by_key))
+        found: dict[int, Receipt | Exception] = {}
+        for key, some in by_key.items():
+            if key in there.by_key:
+                found |= {image.id: _compare(image, key, there.row(key, image.md5)) for image in some}
+            elif there.is_all:
+                self._absences.note([key])
+            elif len(by_key) == 1:
+                # Whose row it is that cannot be read shows when an image is asked for alone, before it is sent.
+                found |= {image.id: self._unreadable() for image in some}
+        found.update(self._looked_at([one for one in images if isinstance(found.get(one.id), Receipt)]))
+        return found
+
+    def _looked_at(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        """Of those whose stored bytes once were not what their rows say, what is stored now."""
+        doubtful = set(self._notebook.keys(_DOUBT)) if images else set()
+        some = [image for image in images if f"{_DOUBT}{image.trap_name}" in doubtful]
+        return self.confirm(some, {}, by_bytes=True) if some else {}
+
+    def confirm(
+        self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
+    ) -> Mapping[int, Receipt | Exception]:
+        """The server's rows; with `by_bytes` also one byte of each stored object, for rows can outlive objects.
+
+        A Failed says that nothing is known of its image.
+        """
+        by_key = _by_key(images, at)
+        what = "image" if by_bytes else "metadata"
+        there = self._api.rows(list(by_key), what)
+        found: dict[int, Receipt | Exception] = {}
+        for key, some in by_key.items():
+            for image in some:
+                try:
+                    answer = self._confirmed(image, key, there, what)
+                except Failed as error:
+                    answer = error
+                if answer is not None:
+                    found[image.id] = answer
+        return found
+
+    def _confirmed(self, image: Image, key: Key, there: Rows, what: str) -> Receipt | Exception | None:
+        if key not in there.by_key and not there.is_all:
+            there = self._api.rows([key], what)  # the row that cannot be read may be this one's
+            if key not in there.by_key and not there.is_all:
+                raise self._unreadable()
+        if key not in there.by_key:
+            return None
+        row = there.row(key, image.md5)
+        answer = _compare(image, key, row)
+        if what == "image" and isinstance(answer, Receipt):
+            return self._stored(image, answer, self._address_in(row))
+        return answer
+
+    def _address_in(self, row: Row) -> object:
+        """The address in a row. A hub behind a proxy that ends TLS names itself without it: it is asked as ever."""
+        url, own = row.get("url"), self.settings.url.rstrip("/")
+        without = own.replace("https://", "http://", 1)
+        return (
+            f"{own}{url.removeprefix(without)}"
+            if isinstance(url, str) and url.startswith(f"{without}/")
+            else url
+        )
+
+    def _stored(self, image: Image, by_row: Receipt, url: object) -> Receipt | Refused:
+        """What the storage says of the object itself. Raises Failed where it cannot be asked about this one.
+
+        S3 tells the MD5 of an object that came in one part and is not encrypted with a key of KMS. Where it
+        tells none, that the object is there and what the row says is all that can be had. An object that is
+        gone is refused too: as long as its row is there, the server takes no other.
+        """
+        if fault := self._storage.fault(url):
+            raise Failed(f"its stored bytes cannot be asked for: {fault}")
+        answer = self._storage.look(str(url))
+        if answer.status not in {200, 206, 404}:  # 403: nothing is there, or the address is not taken
+            raise Failed(f"its stored bytes cannot be asked for: {answer}")
+        stored, doubt = confirmed_md5(answer) or image.md5, f"{_DOUBT}{image.trap_name}"
+        if answer.status != 404 and stored == image.md5:
+            if self._notebook.get(doubt):
+                self._notebook.forget(doubt)
+            return by_row
+        self._notebook.put(doubt, 1)
+        if answer.status != 404:
+            return _refused(image, stored)
+        return Refused(
+            f"{self._api.host} has a row of it, and its stored bytes are gone (404): an admin of the server can "
+            f"delete the row, then retry"
+        )
+
+    def address(self, image: Image, _detail: Mapping[str, Any]) -> str | None:
+        """The presigned address of its bytes, asked for anew each time: it is good for seven days."""
+        key = _key(image)
+        if key is None:
+            return None
+        there = self._api.rows([key], "image")
+        if key not in there.by_key:
+            if there.is_all:
+                raise NotThere(f"{self._api.host} does not hold {image.name}")
+            return None
+        row = there.row(key, image.md5)
+        if isinstance(conflict := _compare(image, key, row), Refused):
+            raise NotThere(str(conflict))
+        url = self._address_in(row)
+        return None if self._storage.fault(url) else str(url)
+
+    def _unreadable(self) -> Failed:
+        return Failed(f"{self._api.host} has a row of it that cannot be read")
+
+    # --- Sending ----------------------------------------------------------------------------------------
+
+    def deliver(self, image: Image, path: Path) -> Receipt:
+        """Send one image in one request; whatever is not its exact echo is settled by asking."""
+        if reason := problem(image):
+            raise Refused(reason)
+        key = _key(image)
+        if key is None or key[1] < FIRST_DAY:
+            raise Held(
+                f"the clock was not set when it was taken: it says {iso(key[1]) if key else 'nothing'}"
+            )
+        # A second upload would overwrite what is stored: so never without having asked.
+        if not self._absences.take(key) and (there := self._ask(image)):
+            return there
+        try:
+            answer = self._upload(image, path)
+            failpoint.hit("stickypi: answered")
+        except Unauthorised:
+            raise
+        except Unreachable as lost:
+            return self._settle(image, lost)
+        return self._judge(image, answer)
+
+    def _upload(self, image: Image, path: Path) -> Answer:
+        with opened(image, path) as file:
+
+            def form() -> tuple[Pieces, str]:
+                name = str(image.trap_name)
+                content = FilePiece(file, image.size, image.md5)
+                digest = image.md5.encode()
+                return multipart((name, name, "image/jpeg", content), (f"{name}.md5", "", "", digest))
+
+            return self._api.upload(form)
+
+    def _judge(self, image: Image, answer: Answer) -> Receipt:
+        if answer.status == 413:
+            raise Refused(
+                f"{self._api.host} takes no image of {image.size} bytes (413); "
+                f"let its owner raise the limit (nginx: client_max_body_size), then retry"
+            )
+        if answer.status == 500:
+            return self._settle(image, Failed(f"{self._api.host} did not take it (500, no reason given)"))
+        try:
+            rows = answer.json(list)
+            if len(rows) == 1 and self._api.key_of(rows[0]) == _key(image):
+                if rows[0].get("md5") == image.md5:
+                    return Receipt(f"md5:{image.md5}", at=str(image.trap_name))
+                told = one_line(rows[0].get("md5"), 40)
+                raise Unreachable(f"{self._api.host} confirmed another digest: {told}")
+            raise Unreachable(f"{self._api.host} answered 200 without confirming the image")
+        except Unreachable as unconfirmed:
+            return self._settle(image, unconfirmed)
+
+    def _settle(self, image: Image, doubt: DeliveryError) -> Receipt:
+        """After a failure, ask what became of the image; if it is not there, the failure stands."""
+        return settled(lambda: self._ask(image), doubt)
+
+    def _ask(self, image: Image) -> Receipt | None:
+        """The receipt if the server holds it, None if it does not. Raises Refused on a conflict.
+
+        What it says is good for the caller's next step only: a request that we have given up may still
+        be at work on the server.
+        """
+        outcome = self.known([image]).get(image.id)
+        if key := _key(image):
+            self._absences.take(key)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    # --- The doctor -------------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        """Whether the account is let in and may read, and whether our clock agrees with the server's."""
+        nobody: Key = ("00000000", FIRST_DAY)
+        try:
+            answer = self._api.log_in()
+            self._api.rows([nobody])
+        except TrapsyncError as error:
+            return [Finding("failing", self.name, str(error))]
+        text = (
+            f"{self.settings.url} lets {self.settings.username!r} in and answers; "
+            f"whether it may write shows only with an image (403 if not)"
+        )
+        return [Finding("ok", self.name, text), self._clock_finding(answer)]
+
+    def _clock_finding(self, answer: Answer) -> Finding:
+        if answer.date is None:
+            return Finding("ok", self.name, "the server does not tell its time")
+        ahead = self._clock.wall() - answer.date
+        if abs(ahead) <= _CLOCK_TOLERANCE:
+            return Finding("ok", self.name, "the server's clock and ours agree")
+        amount = timedelta(seconds=round(abs(ahead)))
+        side = "ahead of" if ahead > 0 else "behind"
+        return Finding(
+            "warning", self.name, f"our clock is {amount} {side} the server's; set it (timedatectl)"
+        )
+
+
+class _Absences:
+    """The keys that the server lately said it does not hold. Each is good for one upload."""
+
+    def __init__(self, clock: Clock, most: int = 4096) -> None:
+        self._clock = clock
+        self._most = most
+        self._lock = threading.Lock()
+        self._noted: dict[Key, float] = {}
+
+    def note(self, keys: Iterable[Key]) -> None:
+        """The server has just said that it does not hold these."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if len(self._noted) > self._most:
+                self._noted.clear()
+            self._noted.update(dict.fromkeys(keys, now))
+
+    def take(self, key: Key) -> bool:
+        """Whether this key was found absent not long ago; asking uses it up."""
+        with self._lock:
+            noted = self._noted.pop(key, float("-inf"))
+        return self._clock.monotonic() - noted < _ABSENCE_LIFE
+
+
+def _key(image: Image) -> Key | None:
+    name = image.trap_name
+    return (name.device, name.taken) if name else None
+
+
+def _by_key(images: Sequence[Image], at: Mapping[int, str]) -> dict[Key, list[Image]]:
+    """The images by the key that each has there, without those that the server could never hold."""
+    by_key: dict[Key, list[Image]] = {}
+    for image in images:
+        name = parse_name(at.get(image.id, "")) or image.trap_name
+        if name and name.taken >= FIRST_DAY:
+            by_key.setdefault((name.device, name.taken), []).append(image)
+    return by_key
+
+
+def _compare(image: Image, key: Key, row: Row) -> Receipt | Refused:
+    if md5_of(row) != image.md5:
+        return _refused(image, row.get("md5"))
+    at = str(TrapName(*key))
+    number = row.get("id")
+    return Receipt(f"md5:{image.md5}", {"id": number} if isinstance(number, int | str) else {}, at=at)
+
+
+def _refused(image: Image, md5: object) -> Refused:
+    return Refused(
+        f"another image is there under this name (md5 {one_line(md5, 40)}, ours {image.md5}): both are kept; "
+        f"an admin of the server can delete its one, then retry"
+    )

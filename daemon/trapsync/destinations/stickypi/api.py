@@ -1,0 +1,230 @@
+"""The protocol of the Sticky Pi API: settings, tokens, the question for rows, and how rows are read.
+
+Dates are spelt in three ways, by the server's age. A row that cannot be read costs the image that it is of, and
+not the others: see `Rows`.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trapsync.clock import Clock
+from trapsync.destinations import Tools, http_service
+from trapsync.errors import SettingsError, Unauthorised, Unreachable
+from trapsync.net.http import Answer, Door
+from trapsync.net.http_body import Pieces
+from trapsync.settings.config_file import read_secret
+from trapsync.settings.schema import require_address, within
+from trapsync.settings.units import Duration
+
+_TOKEN_LIFE = 86400.0 - 1800.0
+_DATE_FORMS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S")
+_OLD_FORM = _DATE_FORMS[1]  # what servers of branch main write, and all that they read
+_FIELDS = {"device", "datetime", "md5"}  # of each row
+
+Key = tuple[str, datetime]
+Row = dict[str, Any]
+# A body that can be sent once, and its content type.
+MakeBody = Callable[[], tuple[Pieces, str]]
+
+
+class Settings(http_service.Settings, frozen=True, kw_only=True):
+    """[destinations.NAME] with kind = "stickypi"."""
+
+    url: str
+    username: str
+    password_file: Path
+    ca_file: Path | None = None
+    patience: Duration = Duration(120)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        super().__post_init__()
+        example = "https://api.example.org"
+        require_address("url", self.url, example, instead="username and password_file")
+        if ":" in self.username or not self.username:
+            raise ValueError("username: must not be empty, and holds no colon")
+        within(self, patience=(0.1, 3600))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A server's rows by the keys that were asked for. Not `is_all`: there was a row besides that cannot be read
+    or was not asked for, and it may be of any of the images that have none here."""
+
+    by_key: Mapping[Key, Sequence[Row]]
+    is_all: bool
+
+    def row(self, key: Key, md5: str) -> Row:
+        """The row of this key that has this digest; if none has, any."""
+        rows = self.by_key[key]
+        return next((row for row in rows if md5_of(row) == md5), rows[0])
+
+
+class Api:
+    """One account on one server. Raises Unreachable, and Unauthorised where it is not let in."""
+
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self._username = settings.username
+        self._door = open_door(settings.url, settings, tools)
+        self._tokens = _Tokens(self._door, settings, tools.clock)
+        # How this server writes dates; None until the first that is seen.
+        self._date_form: str | None = None
+
+    @property
+    def host(self) -> str:
+        """The server, for texts."""
+        return self._door.host
+
+    def close(self) -> None:
+        """Let connections go."""
+        self._door.close()
+
+    def log_in(self) -> Answer:
+        """Fetch a new token, whatever there is, and give the server's answer."""
+        return self._tokens.fetch()
+
+    def upload(self, make_form: MakeBody) -> Answer:
+        """Send an image's form."""
+        return self._authorised("/_put_new_images", make_form)
+
+    def rows(self, keys: Sequence[Key], what: str = "metadata") -> Rows:
+        """The server's rows of these keys; `what` = "image" with addresses."""
+        if not keys:  # an empty list would be answered with 500
+            return Rows({}, is_all=True)
+        rows: list[Any] = self._answer(keys, what).json(list)
+        if rows and not any(isinstance(row, dict) and row.keys() >= _FIELDS for row in rows):
+            raise Unreachable(f"{self.host} answered with rows that are not a Sticky Pi server's")
+        asked, wanted = set(keys), dict[Key, list[Row]]()
+        for row in rows:
+            if (key := self.key_of(row)) and key in asked:
+                wanted.setdefault(key, []).append(row)
+        return Rows(wanted, is_all=sum(map(len, wanted.values())) == len(rows))
+
+    def key_of(self, row: Any) -> Key | None:
+        """The key of one row of an answer; its date tells how this server writes them. None: it has none."""
+        try:
+            device, text = row["device"].lower(), row["datetime"]
+            taken, self._date_form = _parse_date(text)
+        except (TypeError, KeyError, AttributeError, ValueError):
+            return None
+        return device, taken
+
+    def _answer(self, keys: Sequence[Key], what: str) -> Answer:
+        """The server's answer to the question for these keys.
+
+        A server of branch main knows only its own form of dates and finds nothing by the newer one, which
+        branch develop prefers. As long as no date of this server has been seen, each key is spelt both
+        ways in the one request; should a server choke on the newer spelling, the older one is asked alone.
+        """
+        if self._date_form:
+            return self._lookup(keys, (self._date_form,), what)
+        answer = self._lookup(keys, (_DATE_FORMS[0], _OLD_FORM), what)
+        return self._lookup(keys, (_OLD_FORM,), what) if answer.status == 500 else answer
+
+    def _lookup(self, keys: Sequence[Key], forms: tuple[str, ...], what: str) -> Answer:
+        asked = [
+            {"device": device, "datetime": taken.strftime(form)} for device, taken in keys for form in forms
+        ]
+        body = json.dumps(asked).encode()
+        return self._authorised(f"/get_images/{what}", lambda: (Pieces(body), "application/json"))
+
+    def _authorised(self, path: str, make_body: MakeBody) -> Answer:
+        """POST with a token, and once more with a new one if the server no longer takes it."""
+        for attempt in (1, 2):
+            token = self._tokens.get()
+            body, kind = make_body()
+            answer = self._door.post(path, body, kind=kind, auth=(token, ""))
+            if answer.status == 403:
+                raise Unauthorised(
+                    f"{self.host} does not let {self._username!r} do this (403): is the account read-only?"
+                )
+            if answer.status != 401:
+                return answer
+            self._tokens.drop(token)
+            if attempt == 2:
+                break
+        raise Unauthorised(f"{self.host} refuses even a new token of {self._username!r} (401)")
+
+
+def open_door(url: str, settings: Settings, tools: Tools) -> Door:
+    """A door to the server, or to the storage that it names: both have the same authority, if it is their own."""
+    patience, authorities = settings.patience, settings.ca_file
+    return http_service.door(url, settings, tools, patience=patience, authorities=authorities)
+
+
+def md5_of(row: Row) -> str:
+    """The digest in a row, as far as it is one."""
+    return str(row.get("md5")).lower()
+
+
+@dataclass(slots=True)
+class _Token:
+    text: str
+    ends: float
+
+
+class _Tokens:
+    """The token of one account: fetched once for all threads, its life counted on the monotonic clock.
+
+    The answer also says when it expires, but on the server's clock, and ours may be years off.
+    """
+
+    def __init__(self, door: Door, settings: Settings, clock: Clock) -> None:
+        self._door = door
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token: _Token | None = None
+
+    def get(self) -> str:
+        """A token that should still be good."""
+        with self._lock:
+            if self._token is None or self._clock.monotonic() >= self._token.ends:
+                self._fetch()
+            assert self._token is not None
+            return self._token.text
+
+    def drop(self, text: str) -> None:
+        """The server refused this token; another thread may have fetched a newer one meanwhile."""
+        with self._lock:
+            if self._token and self._token.text == text:
+                self._token = None
+
+    def fetch(self) -> Answer:
+        """Fetch a new one, whatever there is, and give the server's answer."""
+        with self._lock:
+            return self._fetch()
+
+    def _fetch(self) -> Answer:
+        try:
+            password = read_secret(self._settings.password_file, "password_file")
+        except SettingsError as error:
+            # The owner can mend this while we run, so it is no reason to stop the trap.
+            raise Unauthorised(str(error)) from None
+        received = self._clock.monotonic()
+        answer = self._door.post("/get_token", auth=(self._settings.username, password))
+        if answer.status in {401, 403}:
+            raise Unauthorised(
+                f"{self._door.host} does not know {self._settings.username!r} with this password "
+                f"({answer.status}); look at username and {self._settings.password_file}"
+            )
+        text = answer.json(dict).get("token")
+        if not isinstance(text, str) or not text:
+            raise Unreachable(f"{self._door.host} answered /get_token without a token")
+        self._token = _Token(text, received + _TOKEN_LIFE)
+        return answer
+
+
+def _parse_date(text: str) -> tuple[datetime, str]:
+    """The moment and the form that it is written in; ValueError for any other."""
+    for form in _DATE_FORMS:
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC), form
+        except ValueError:
+            continue
+    raise ValueError(text)

@@ -1,0 +1,154 @@
+"""What is far away: home, the destinations, and the secrets that open them."""
+
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trapsync.clock import Clock, iso, utc
+from trapsync.destinations import Destination, Finding, Tools, connect
+from trapsync.errors import CatalogError, SettingsError, TrapsyncError
+from trapsync.remote import document, remote_settings
+from trapsync.runtime.destination_context import thumbnails_of
+from trapsync.settings.config_file import read_secret
+from trapsync.settings.schema import Settings
+from trapsync.spool import overlap
+from trapsync.trap import open_to_read
+
+_PATIENCE = 10.0  # seconds for a name and a connection
+_SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file")
+
+Reach = Callable[[str, int], None]
+
+
+def reach(host: str, port: int) -> None:
+    """Connect to a host and hang up; OSError if that cannot be done within seconds."""
+    socket.create_connection((host, port), timeout=_PATIENCE).close()
+
+
+def secrets(settings: Settings, source: Path) -> list[Finding]:
+    """Whether somebody else on this machine can read a secret, or change the settings."""
+    files = list(_secret_files(settings, source))
+    for place in (source, source.absolute().parent, *(path for _, path in files)):
+        if _is_anybodys(place):
+            text = f"{place}: everybody on this machine can change it; run: sudo chmod o-w {place}"
+            return [Finding("failing", "secrets", text)]
+    for key, path in files:
+        try:
+            read_secret(path, key)
+        except SettingsError as error:
+            hint = "; if systemd hands it over (LoadCredential=), only the daemon can read it"
+            return [Finding("failing", "secrets", f"{error}{'' if path.exists() else hint}")]
+    return [Finding("ok", "secrets", f"{len(files)}, which only the daemon can read")] if files else []
+
+
+def _secret_files(settings: Settings, source: Path) -> Iterator[tuple[str, Path]]:
+    """Each file that holds one, by the key that names it."""
+    for key, path in (
+        ("home.password_file", settings.home.password_file),
+        ("home.mqtt.password_file", settings.home.mqtt.password_file),
+    ):
+        if path:
+            yield key, path
+    for name, table in settings.destinations.items():
+        for key in _SECRETS:
+            if isinstance(value := table.get(key) if isinstance(table, dict) else None, str) and value:
+                yield f"destinations.{name}.{key}", source.absolute().parent / Path(value).expanduser()
+
+
+def _is_anybodys(place: Path) -> bool:
+    """Whether anybody may write there; a folder like /tmp, whose files stay their owners', is none."""
+    try:
+        mode = place.stat().st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+
+
+def home(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]:
+    """Whether the ways home are open, and when they were last gone; asks for nothing and tells nothing."""
+    return [_way(way, *place, settings, clock, reach) for way, place in _ways(settings).items()]
+
+
+def _ways(settings: Settings) -> dict[str, tuple[str, int]]:
+    found = {}
+    if url := settings.home.url or settings.home.tell_url:
+        parts = urlsplit(url)
+        found["web"] = (parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443))
+    if settings.home.mqtt.host:
+        found["mqtt"] = (settings.home.mqtt.host, settings.home.mqtt.port)
+    return found
+
+
+def _way(way: str, host: str, port: int, settings: Settings, clock: Clock, reach: Reach) -> Finding:
+    try:
+        reach(host, port)
+    except socket.gaierror:
+        text = f"{host}: no such name, or no network: is the link up? try: ping {host}"
+        return Finding("failing", f"home by {way}", text)
+    except OSError as error:
+        text = f"{host} does not answer at port {port} ({error.strerror or 'no answer in time'}): is it on, and the link up?"
+        return Finding("failing", f"home by {way}", text)
+    known = _remembered(settings, clock).get(way)
+    if known and known["error"]:
+        return Finding("warning", f"home by {way}", f"{host} is there, but the last time: {known['error']}")
+    last = f"; last reached {iso(utc(known['reached']))}" if known and known["reached"] else ""
+    return Finding("ok", f"home by {way}", f"{host} answers at port {port}{last}")
+
+
+def _remembered(settings: Settings, clock: Clock) -> dict[str, Any]:
+    try:
+        catalog = open_to_read(settings, clock)
+        try:
+            return dict(catalog.facts().get("home") or {})
+        finally:
+            catalog.close_reader()
+    except CatalogError:  # which has a finding of its own
+        return {}
+
+
+def keys(settings: Settings, source: Path) -> list[Finding]:
+    """Settings from afar, where they are switched on."""
+    if not settings.pushed.enabled:
+        return []
+    try:
+        document.require()
+        known = ", ".join(document.public_from_text(text).id for text in settings.pushed.keys)
+        facts = remote_settings.report(source)
+    except TrapsyncError as error:
+        return [Finding("failing", "pushed", str(error))]
+    if facts["code"]:
+        return [Finding("warning", "pushed", f"{facts['state']}, {facts['code']}: {facts['reason']}")]
+    return [Finding("ok", "pushed", f"{facts['state']}; trusts {known}")]
+
+
+def destinations(settings: Settings, tools: Tools, source: Path) -> list[Finding]:
+    """What each destination says of itself."""
+    if not settings.destinations:
+        text = "there is none: images stay on the card; add a [destinations.NAME]"
+        return [Finding("warning", "destinations", text), *_folders(settings, [], source)]
+    findings: list[Finding] = []
+    connected: list[Destination] = []
+    tools = replace(tools, thumbnails=thumbnails_of(settings))
+    for name, table in settings.destinations.items():
+        try:
+            destination = connect(name, table, tools, source)
+        except TrapsyncError as error:
+            findings.append(Finding("failing", name, str(error)))
+            continue
+        findings += [Finding(found.verdict, name, found.text) for found in destination.check()]
+        destination.close()
+        connected.append(destination)
+    return [*findings, *_folders(settings, connected, source)]
+
+
+def _folders(settings: Settings, connected: list[Destination], source: Path) -> list[Finding]:
+    """What keeps the daemon from its start: folders in one another. Nothing where they are in order."""
+    try:
+        overlap.require(settings.storage, connected, source)
+    except SettingsError as error:
+        return [Finding("failing", "folders", str(error))]
+    return []

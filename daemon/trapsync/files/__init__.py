@@ -1,0 +1,7 @@
+"""Durable files and open folders: what every room stands on.
+
+durable           write a file so that it survives a power cut; folders, flushes, texts for the card's errors
+folder            a folder opened once, and what lies below it, without following a link
+destination_mark  the mark in a folder that images are delivered to, which holds the folder's own id
+failpoint         names in the code at which tests kill the program
+"""

@@ -1,0 +1,63 @@
+"""The mark in a folder that images are delivered to, `.trapsync-destination`, which holds the folder's own id::
+
+    trapsync destination
+    id = 0123456789abcdef0123456789abcdef
+
+A person makes it, empty; the program writes the id. A folder is the same place wherever it is mounted, and another
+one with another id is another place.
+"""
+
+import os
+import re
+import secrets
+from contextlib import suppress
+
+from trapsync.errors import StorageError
+from trapsync.files import failpoint
+from trapsync.files.folder import Folder, NotRegular
+
+NAME = ".trapsync-destination"
+
+_TEMPORARY = f"{NAME}.part"
+_LARGEST = 4096  # bytes
+_TEXT = re.compile(rb"trapsync destination\s+id\s*=\s*([0-9a-f]{32})\s*")
+
+
+def read(folder: Folder) -> str:
+    """The id in a folder's mark, '' if it has none yet. FileNotFoundError without a mark; StorageError if it is odd."""
+    mark = folder.path / NAME
+    try:
+        with folder.file(NAME) as file:
+            content = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        raise
+    except NotRegular:
+        raise StorageError(f"{mark} is no regular file; remove it, then run: touch {mark}") from None
+    except OSError as error:
+        raise StorageError(f"{mark} cannot be read: {error.strerror}") from error
+    if not content.strip(b"\0 \t\r\n"):  # made by hand, or cut off by a loss of power
+        return ""
+    if match := _TEXT.fullmatch(content):
+        return match[1].decode()
+    raise StorageError(
+        f"{mark} was not written by trapsync; if it is the right folder, run: truncate -s 0 {mark}"
+    )
+
+
+def write(folder: Folder) -> str:
+    """Give a folder an id, durably, and return the one that its mark holds then."""
+    folder.remove(_TEMPORARY)
+    try:
+        with folder.new(_TEMPORARY) as file:
+            file.write(f"trapsync destination\nid = {secrets.token_hex(16)}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        failpoint.hit("mark: flushed")
+        folder.replace(_TEMPORARY, NAME)
+        failpoint.hit("mark: renamed")
+        folder.flush()
+    except BaseException:
+        with suppress(OSError):
+            folder.remove(_TEMPORARY)
+        raise
+    return read(folder)  # another trap may have written one at the same moment

@@ -1,0 +1,154 @@
+"""Writing files that survive a power cut: temporary name, flush, rename, flush the folder.
+
+A file under its final name is complete, whatever happened while it was written. Temporary files start
+with a dot and end in `.part`; whoever owns the folder may delete those that a crash left behind.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from trapsync.errors import StorageError
+from trapsync.files import failpoint
+
+
+def write(
+    path: Path,
+    content: Iterable[bytes],
+    *,
+    verify: Callable[[Path], None] | None = None,
+    replace: bool = True,
+    writer: str = "",
+) -> None:
+    """Write a whole new file durably; missing folders are made, an existing file is replaced.
+
+    When this returns, the file and its name are on the storage (as far as that honours flushes).
+    Raises StorageError, and then nothing stands under the final name that did not stand there before; where only
+    the folder could not be flushed, the whole new file may.
+    Without `replace` FileExistsError says that the name was taken, at whatever moment before; `writer` then
+    keeps apart the temporary files of two who may want one name.
+    `verify` is given the flushed temporary file before it gets its name. Whatever `content` or `verify`
+    raise goes through (an OSError as StorageError), with the temporary file removed.
+    """
+    temporary = path.with_name(f".{path.name}{writer}.part")
+    try:
+        make_folder(path.parent)
+        temporary.unlink(missing_ok=True)  # what a crash left may be a finished file's other name
+        with temporary.open("xb") as file:
+            for chunk in content:
+                file.write(chunk)
+            file.flush()
+            failpoint.hit("write: written")
+            os.fsync(file.fileno())
+        failpoint.hit("write: flushed")
+        if verify:
+            verify(temporary)
+        if replace or not _claim(path, temporary):
+            temporary.rename(path)
+        failpoint.hit("write: renamed")
+        flush_folder(path.parent)
+        failpoint.hit("write: done")
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, _NameTaken):
+            raise StorageError(explain(error, path)) from error
+        raise
+
+
+class _NameTaken(FileExistsError):
+    """Another file has the name."""
+
+
+def _claim(path: Path, temporary: Path) -> bool:
+    """Give the finished file its name as a second one, and take the first: of two that do so, one fails.
+
+    A rename would replace what the other has just written. False on a card without links (FAT), where the
+    name was free when it was looked at, and has to be given by a rename.
+    """
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise _NameTaken(errno.EEXIST, "the name is taken", str(path)) from None
+    except OSError:
+        if path.exists():
+            raise _NameTaken(errno.EEXIST, "the name is taken", str(path)) from None
+        return False
+    failpoint.hit("write: claimed")
+    temporary.unlink()
+    return True
+
+
+def open_plain(path: Path, flags: int, mode: int = 0o666) -> int:
+    """Open a plain file and nothing else, as `os.open`: no link, and no FIFO or device, which might never answer.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return descriptor
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a plain file of at most so many bytes. Raises OSError, for a larger one too."""
+    with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"is larger than {most} bytes", str(path))
+    return content
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, each flushed into the one above it."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        failpoint.hit("folder: made")
+        flush_folder(new.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's own entries: without this a new name may not survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network folders cannot
+            raise
+    finally:
+        os.close(descriptor)
+    failpoint.hit("folder: flushed")
+
+
+def explain(error: OSError, path: Path) -> str:
+    """One line for a person: which file or folder, what is wrong, what to do."""
+    advice = {
+        errno.ENOSPC: "the card is full; free some space",
+        errno.EDQUOT: "the disk quota is used up; free some space",
+        errno.EACCES: f"no permission; let the user {_user()} write there",
+        errno.EPERM: f"no permission; let the user {_user()} write there",
+        errno.EROFS: "the filesystem is read-only; the card may be failing",
+        errno.EIO: "input/output error; the card or the stick may be failing",
+        errno.EEXIST: "something that is not a folder is in the way",
+        errno.ELOOP: "a link is in the way; remove it",
+        errno.ENOTDIR: "something that is not a folder is in the way",
+    }
+    reason = advice.get(error.errno or 0) or error.strerror or str(error)
+    return f"{error.filename or path}: {reason}"
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

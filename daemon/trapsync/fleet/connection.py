@@ -1,0 +1,127 @@
+"""Where the owner's documents are put, and where heartbeats are read: a hub, or a folder for any web server."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
+
+from trapsync import __version__
+from trapsync.clock import Clock
+from trapsync.errors import SettingsError, StorageError, TrapsyncError
+from trapsync.files import durable
+from trapsync.fleet.operator_settings import Owner
+from trapsync.net.http import Answer, Door
+from trapsync.remote.document import LARGEST
+from trapsync.settings.config_file import read_secret
+
+_SLOT = re.compile(r"(?:device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(?:settings|resend)")
+
+
+class Overtaken(TrapsyncError):
+    """Somebody else pushed since the slot was read; nothing was changed."""
+
+
+class Place(Protocol):
+    """Holds documents in slots (`device-0123abcd.settings`), and perhaps heartbeats. Raises TrapsyncError."""
+
+    name: str
+
+    def documents(self) -> Mapping[str, bytes]:
+        """What all slots hold."""
+
+    def put(self, slot: str, data: bytes, before: bytes | None) -> None:
+        """Put a document into a slot that held `before`; Overtaken if it holds something else by now."""
+
+    def fleet(self) -> dict[str, Any]:
+        """The newest heartbeat of every trap with its age, and the hashes in the slots: as a hub's GET /fleet."""
+
+
+def slot_of(to: str, kind: str) -> str:
+    """The slot of an addressee: `device:0123abcd` and settings lie in `device-0123abcd.settings`."""
+    return f"{to.replace(':', '-')}.{kind}"
+
+
+class HubPlace:
+    """A hub."""
+
+    def __init__(self, owner: Owner, clock: Clock, sleep: Callable[[float], None]) -> None:
+        self.name = owner.hub
+        agent = f"trapsync/{__version__}"
+        self._door = Door(owner.hub, agent, clock, sleep, patience=30.0, authorities=owner.ca_file)
+        self._auth = (
+            (owner.username, read_secret(owner.password_file, "the hub's password"))
+            if owner.password_file
+            else None
+        )
+
+    def documents(self) -> dict[str, bytes]:
+        """Each slot that the hub names."""
+        names = [name for name in self.fleet()["slots"] if _SLOT.fullmatch(name)]
+        answers = {name: self._ask("GET", f"/pushed/{name}") for name in names}
+        return {name: answer.body for name, answer in answers.items() if answer.status == HTTPStatus.OK}
+
+    def put(self, slot: str, data: bytes, before: bytes | None) -> None:
+        """By If-Match, so that of two owners one is told."""
+        guard = {"If-None-Match": "*"} if before is None else {"If-Match": f'"{_hash(before)}"'}
+        answer = self._ask("PUT", f"/pushed/{slot}", data, guard)
+        if answer.status == HTTPStatus.PRECONDITION_FAILED:
+            raise Overtaken(f"{self.name}: {_line(answer)}")
+        if answer.json(dict).get("hash") != _hash(data):
+            raise TrapsyncError(f"{self.name}: it did not confirm what was pushed")
+
+    def fleet(self) -> dict[str, Any]:
+        """As the hub says."""
+        fleet = self._ask("GET", "/fleet").json(dict)
+        if not isinstance(fleet.get("traps"), list) or not isinstance(fleet.get("slots"), dict):
+            raise TrapsyncError(f"{self.name}: this is no hub")
+        return fleet
+
+    def _ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        answer = self._door.send(method, path, body, auth=self._auth, headers=headers)
+        if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            raise SettingsError(f"{self.name}: it refuses this account; check the user and the password file")
+        if answer.status == HTTPStatus.BAD_REQUEST:
+            raise TrapsyncError(f"{self.name}: {_line(answer)}")
+        return answer
+
+
+class FolderPlace:
+    """A folder that a web server shows, or that is copied to one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder)
+        self._slots = folder / "pushed"
+        if not folder.is_dir():
+            raise StorageError(f"{folder}: there is no such folder")
+
+    def documents(self) -> dict[str, bytes]:
+        """Each file that has the name of a slot."""
+        files = self._slots.iterdir() if self._slots.is_dir() else ()
+        found = [file for file in files if _SLOT.fullmatch(file.name) and file.stat().st_size <= LARGEST]
+        return {file.name: file.read_bytes() for file in found}
+
+    def put(self, slot: str, data: bytes, before: bytes | None) -> None:
+        """Replace the file as a whole."""
+        file = self._slots / slot
+        if (file.read_bytes() if file.exists() else None) != before:
+            raise Overtaken(f"{file}: somebody else pushed in between; look at it, and push again")
+        durable.write(file, [data])
+
+    def fleet(self) -> dict[str, Any]:
+        """Nobody leaves a heartbeat in a folder."""
+        return {
+            "traps": [],
+            "slots": {name: {"hash": _hash(data)} for name, data in self.documents().items()},
+        }
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _line(answer: Answer) -> str:
+    return answer.body.decode(errors="replace").strip()[:200] or str(answer)

@@ -1,0 +1,132 @@
+"""A broker as the owner's place: documents and heartbeats lie retained on its topics (see `home.broker`)."""
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from trapsync.clock import Clock
+from trapsync.errors import TrapsyncError, Unreachable
+from trapsync.remote.document import document_hash
+from trapsync.remote.uplink.mqtt import connection, translated
+from trapsync.settings.schema import HomeMqtt
+
+_PATIENCE = 20.0  # seconds for the broker to answer
+_SILENCE = 1.0  # seconds after which what lies retained has all come
+_TURN = 0.1
+_TOPIC = re.compile(r"pushed/(?:(device|group)/([^/]+)|all)/(settings|resend)")
+_TRAP = re.compile(r"traps/([0-9a-f]{8})/(heartbeat|online)")
+
+
+class BrokerPlace:
+    """One broker.
+
+    NOTE: a broker compares nothing, so of two owners who push at the same moment the later one wins.
+    """
+
+    def __init__(self, mqtt: HomeMqtt, clock: Clock) -> None:
+        self.name = f"{mqtt.host}:{mqtt.port}"
+        self._mqtt = mqtt
+        self._clock = clock
+
+    def documents(self) -> dict[str, bytes]:
+        """What lies on all topics of documents."""
+        found = {}
+        for topic, data in self._retained("pushed/#").items():
+            if match := _TOPIC.fullmatch(topic):
+                place = f"{match[1]}-{match[2]}" if match[1] else "all"
+                found[f"{place}.{match[3]}"] = data
+        return found
+
+    def put(self, slot: str, data: bytes, before: bytes | None) -> None:
+        """Publish it retained, and wait for the broker's word."""
+        place, _, kind = slot.rpartition(".")
+        topic = f"{self._mqtt.prefix}/pushed/{place.replace('-', '/', 1)}/{kind}"
+        answers: list[Any] = []
+
+        def publish(client: Any) -> Callable[[], object]:
+            client.on_publish = lambda _client, _data, _mid, reason, _properties: answers.append(reason)
+            client.publish(topic, data, qos=1, retain=True)
+            return lambda: answers
+
+        self._serve(publish)
+        if answers[0].is_failure:
+            raise TrapsyncError(f"{self.name}: it refuses {topic}: {answers[0]}")
+
+    def fleet(self) -> dict[str, Any]:
+        """What the traps left. Their ages are by their own clocks, and unknown where those cannot be trusted."""
+        beats: dict[str, dict[str, Any]] = {}
+        online: dict[str, bool] = {}
+        for topic, data in self._retained("traps/#").items():
+            if not (match := _TRAP.fullmatch(topic)):
+                continue
+            if match[2] == "online":
+                online[match[1]] = data == b"true"
+            else:
+                with suppress(ValueError):
+                    beats[match[1]] = json.loads(data)
+        slots = {name: {"hash": document_hash(data)} for name, data in self.documents().items()}
+        traps = [
+            {"device": device, "age_s": self._age(beat), "online": online.get(device), "heartbeat": beat}
+            for device, beat in sorted(beats.items())
+            if isinstance(beat, dict)
+        ]
+        return {"traps": traps, "slots": slots}
+
+    def _age(self, beat: dict[str, Any]) -> int | None:
+        clock, at = beat.get("clock"), beat.get("at")
+        if not isinstance(clock, dict) or not clock.get("trusted") or not isinstance(at, str):
+            return None
+        try:
+            return max(0, round(self._clock.wall() - datetime.fromisoformat(at).timestamp()))
+        except ValueError:
+            return None
+
+    def _retained(self, topics: str) -> dict[str, bytes]:
+        """What lies on the topics below the prefix."""
+        prefix, found = f"{self._mqtt.prefix}/", dict[str, bytes]()
+        heard = self._clock.monotonic()
+
+        def subscribe(client: Any) -> Callable[[], object]:
+            nonlocal heard
+
+            def take(_client: object, _data: object, message: Any) -> None:
+                nonlocal heard
+                heard = self._clock.monotonic()
+                found[message.topic.removeprefix(prefix)] = bytes(message.payload)
+
+            client.on_message = take
+            client.subscribe(prefix + topics, 1)
+            heard = self._clock.monotonic()
+            return lambda: self._clock.monotonic() - heard > _SILENCE
+
+        self._serve(subscribe)
+        return found
+
+    def _serve(self, begin: Callable[[Any], Callable[[], object]]) -> None:
+        """Connect, begin, and let the connection work until what `begin` returned is true."""
+        client, welcome = None, list[Any]()
+        try:
+            client = connection(self._mqtt, "", "the broker's password")
+            client.on_connect = lambda _client, _data, _flags, reason, _properties: welcome.append(reason)
+            self._until(client, lambda: welcome)
+            if welcome[0].is_failure:
+                raise TrapsyncError(f"it refuses us: {welcome[0]}; check the user and the password file")
+            self._until(client, begin(client))
+        except TrapsyncError as error:
+            raise Unreachable(f"{self.name}: {error}") from None
+        finally:
+            if client is not None:
+                client.disconnect()
+
+    def _until(self, client: Any, claim: Callable[[], object]) -> None:
+        ends = self._clock.monotonic() + _PATIENCE
+        while not claim():
+            with translated():
+                code = client.loop(_TURN)
+            if code and not claim():
+                raise Unreachable(f"the connection was lost ({code.name})")
+            if self._clock.monotonic() > ends:
+                raise Unreachable("no answer in time")

@@ -1,0 +1,153 @@
+"""The light: how the trap is, for whoever stands before it.
+
+::
+
+    one short blink every five seconds     well
+    two                                    a warning: look at `trapsync status`
+    three                                  failing
+    flickering                             writing to a stick: do not pull it
+    long light, short dark                 all is on the stick: it is safe to pull
+    steady                                 starting or stopping
+
+Between blinks it is dark, and after a while it stays so: light costs energy, and draws moths to the trap.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from trapsync.clock import Clock
+from trapsync.errors import TrapsyncError
+from trapsync.hardware import stick
+from trapsync.hardware.gpio import Output
+from trapsync.settings.schema import Led as Settings
+
+log = logging.getLogger(__name__)
+
+_ROUND = 5.0  # seconds
+_BLINK, _GAP = 0.1, 0.3
+_STEADY = (1.0,)
+_LOOK_AGAIN = 20.0  # seconds between two looks at the verdict
+_DARK = 2.0  # seconds between two looks whether to shine again
+
+Pattern = tuple[float, ...]
+
+
+def _blinks(times: int) -> Pattern:
+    ends = _ROUND - times * _BLINK - (times - 1) * _GAP
+    return (*(_BLINK, _GAP) * (times - 1), _BLINK, round(ends, 3))
+
+
+# Seconds of light and dark in turns.
+_PATTERNS: dict[str, Pattern] = {
+    "ok": _blinks(1),
+    "warning": _blinks(2),
+    "failing": _blinks(3),
+    "writing": (0.1, 0.1) * 5,
+    "done": (2.0, 0.5),
+}
+
+
+def pattern(word: str) -> Pattern:
+    """Seconds of light and dark in turns: one round for how it stands; steady for any other word."""
+    return _PATTERNS.get(word, _STEADY)
+
+
+class Word:
+    """The word for the light: about a stick that somebody brought, or the verdict, looked at now and then.
+
+    `verdict` looks how it stands; where it cannot, the last word goes on.
+    """
+
+    def __init__(self, clock: Clock, verdict: Callable[[], str]) -> None:
+        self._clock = clock
+        self._look = verdict
+        self._verdict, self._look_again = "starting", 0.0
+
+    def __call__(self) -> str:
+        """As `pattern` takes it."""
+        if word := stick.word():
+            return "failing" if word == "failed" else word
+        if self._clock.monotonic() >= self._look_again:
+            self._look_again = self._clock.monotonic() + _LOOK_AGAIN
+            with suppress(TrapsyncError, OSError):
+                self._verdict = self._look()
+        return self._verdict
+
+
+class Led:
+    """The light of [led]; without a pin there is none, and all of this does nothing.
+
+    `word` says how it stands, as `pattern` has it. `wait` waits so many seconds and says whether to end. A light that
+    fails is no reason to miss a picture: that is said once.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, word: Callable[[], str], wait: Callable[[float], bool]
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._word = word
+        self._wait = wait
+        self._lamp: Output | None = None
+        self._is_given_up = False
+        self._shines_until = 0.0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is one."""
+        return self._settings.pin is not None
+
+    def wake(self) -> None:
+        """Shine for a while, from now on: somebody is there."""
+        self._shines_until = self._clock.monotonic() + self._settings.dark_after
+
+    def steady(self) -> None:
+        """Starting or stopping: shine until something else is said, or the process ends."""
+        if self._is_given_up:
+            return
+        try:
+            if self._lamp is None and self._settings.pin is not None:
+                self._lamp = Output(self._settings.pin, active_high=self._settings.active_high)
+            if self._lamp:
+                self._lamp.on()
+        except Exception as error:  # a GpioError, or one of the pin factories' own
+            self._give_up(error)
+
+    def run(self) -> None:
+        """Show how it stands, until the end."""
+        self.wake()
+        try:
+            while self._lamp and not self._round(self._lamp):
+                pass
+        except Exception as error:  # each of gpiozero's pin factories has errors of its own
+            self._give_up(error)
+
+    def _round(self, lamp: Output) -> bool:
+        """One round of the pattern; True at the end."""
+        word = self._word()
+        if self._is_dark(word):
+            lamp.off()
+            return self._wait(_DARK)
+        for number, seconds in enumerate(pattern(word)):
+            (lamp.off if number % 2 else lamp.on)()
+            if self._wait(seconds):
+                return True
+        return False
+
+    def _is_dark(self, word: str) -> bool:
+        """Whoever brought a stick waits for its word, however long that takes."""
+        if not self._settings.dark_after or word in {"writing", "done"}:
+            return False
+        return self._clock.monotonic() >= self._shines_until
+
+    def _give_up(self, error: Exception) -> None:
+        self._is_given_up = True
+        log.error("no light: %s", error)
+
+    def close(self) -> None:
+        """Go out, and give the pin back."""
+        lamp, self._lamp = self._lamp, None
+        with suppress(Exception):
+            if lamp:
+                lamp.close()

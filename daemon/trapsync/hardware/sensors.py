@@ -1,0 +1,178 @@
+"""What a trap feels besides what it sees: temperature, humidity, the battery.
+
+The kernel knows the sensors (overlays for DHT22, BME280, SHT3x and their like): they are files below
+`/sys`, in thousandths of a degree Celsius and of a per cent. To read one may take seconds, fail now and
+then (a DHT22 does), or hang in the kernel for good. So each is read by a small process of its own, begun
+some seconds before a picture: whatever has come by then counts, whatever has not is unknown, and a reader
+that hangs costs nothing but itself.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from trapsync.image import Reading
+from trapsync.settings.schema import Sensors as Settings
+
+log = logging.getLogger(__name__)
+
+_SYS = Path("/sys")
+# What a DHT22 refuses once it gives on the next try; it wants two seconds between them.
+_TRY_THRICE = 'for _ in 1 2 3; do cat "$0" 2>/dev/null && exit; sleep 2; done; exit 1'
+# Chips that measure the air and appear as hwmon; the others there are about the machine itself.
+_AIR = ("sht3x", "sht4x", "shtc1", "shtc3", "sht21", "aht10", "aht20", "hs3001", "chipcap2")
+_LONGEST_ANSWER = 64  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One thing to be measured: the command that prints a number, what one of it is, and what can be."""
+
+    name: str
+    command: Sequence[str]
+    unit: float
+    least: float
+    most: float
+
+
+class Sensors:
+    """All sensors of a trap. `begin` before a picture, `reading` when it is due; neither ever waits."""
+
+    def __init__(self, settings: Settings, system: Path = _SYS) -> None:
+        self._sources = sources(settings, system)
+        self._lead = settings.lead
+        self._readers: dict[str, subprocess.Popen[bytes]] = {}
+        self._silent: set[str] = set()
+
+    @property
+    def lead(self) -> float:
+        """How many seconds before a picture to begin; 0 where there are no sensors."""
+        return float(self._lead) if self._sources else 0.0
+
+    def begin(self) -> None:
+        """Let each sensor be read. One whose last reader still hangs is left alone."""
+        for source in self._sources:
+            last = self._readers.get(source.name)
+            if last and last.poll() is None:
+                continue
+            if last and last.stdout:
+                last.stdout.close()
+            try:
+                self._readers[source.name] = subprocess.Popen(  # noqa: S603 - the owner's own words
+                    source.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._tell(source, f"{source.command[0]}: {error.strerror}")
+
+    def reading(self) -> Reading:
+        """What has come since `begin`; who is not done by now is stopped, and heard no more."""
+        values = {source.name: self._value(source) for source in self._sources}
+        return Reading(values.get("temperature"), values.get("humidity"), values.get("battery"))
+
+    def close(self) -> None:
+        """Stop whoever still reads."""
+        for reader in self._readers.values():
+            _stop(reader)
+            if reader.stdout:
+                reader.stdout.close()
+
+    def _value(self, source: Source) -> float | None:
+        reader = self._readers.get(source.name)
+        if reader is None:
+            return None
+        try:
+            value = _answer(source, reader)
+        except _Unknown as reason:
+            self._tell(source, str(reason))
+            return None
+        finally:
+            if reader.poll() is not None:
+                del self._readers[source.name]
+        if source.name in self._silent:
+            self._silent.discard(source.name)
+            log.info("the %s sensor answers again", source.name)
+        return value
+
+    def _tell(self, source: Source, reason: str) -> None:
+        """Say once that a sensor fails; its images hold the mark for unknown."""
+        if source.name not in self._silent:
+            self._silent.add(source.name)
+            log.warning("no %s: %s (%s)", source.name, reason, " ".join(source.command[-1:]))
+
+
+class _Unknown(Exception):
+    """Why there is no value, in words."""
+
+
+def _answer(source: Source, reader: subprocess.Popen[bytes]) -> float:
+    if reader.poll() is None:
+        _stop(reader)
+        raise _Unknown("no answer in time")
+    assert reader.stdout is not None
+    with reader.stdout as answer:
+        text = answer.read(_LONGEST_ANSWER)
+    if reader.returncode:
+        raise _Unknown("it cannot be read")
+    try:
+        value = float(text.decode("ascii")) * source.unit
+    except ValueError:
+        raise _Unknown(f"its answer is no number: {text!r}") from None
+    if not source.least <= value <= source.most:
+        raise _Unknown(f"{value:g} cannot be")
+    return value
+
+
+def _stop(reader: subprocess.Popen[bytes]) -> None:
+    """Kill it, and do not wait: a process that is stuck in the kernel would take us with it."""
+    with suppress(ProcessLookupError):
+        os.killpg(reader.pid, signal.SIGKILL)
+
+
+def sources(settings: Settings, system: Path = _SYS) -> list[Source]:
+    """The sensors of the settings, those that are to be looked for included, as far as they are there."""
+    found = []
+    for name, wanted, files, bounds in (
+        ("temperature", settings.temperature, ("in_temp_input", "temp1_input"), (-60.0, 100.0)),
+        ("humidity", settings.humidity, ("in_humidityrelative_input", "humidity1_input"), (0.0, 100.0)),
+    ):
+        path = _look_for(system, files) if wanted == "auto" else Path(wanted) if wanted else None
+        if path:
+            found.append(Source(name, _reader(path), 0.001, *bounds))
+    if settings.battery_command:
+        found.append(Source("battery", settings.battery_command, 1.0, 0.0, 100.0))
+    elif settings.battery:
+        found.append(Source("battery", _reader(settings.battery), 1.0, 0.0, 100.0))
+    return found
+
+
+def _reader(path: Path) -> Sequence[str]:
+    return ("sh", "-c", _TRY_THRICE, str(path))
+
+
+def _look_for(system: Path, files: Sequence[str]) -> Path | None:
+    """The first sensor of the air that the kernel knows."""
+    iio, hwmon = files
+    folders: tuple[tuple[str, str, Callable[[Path], bool]], ...] = (
+        ("bus/iio/devices", iio, lambda _folder: True),
+        ("class/hwmon", hwmon, _measures_air),
+    )
+    for place, file, is_meant in folders:
+        for folder in sorted((system / place).glob("*")):
+            if (folder / file).exists() and is_meant(folder):
+                return folder / file
+    return None
+
+
+def _measures_air(folder: Path) -> bool:
+    with suppress(OSError):
+        return (folder / "name").read_text().strip().startswith(_AIR)
+    return False

@@ -1,0 +1,212 @@
+"""What runs in the worker pool: one file's digests and metadata, and its small copies.
+
+A worker reads files that anybody may have written, with limits on time and memory from outside. What a
+delivery needs (`examine`: a few milliseconds) is apart from what a gallery needs (`thumbnails`: a decoder,
+and twenty times as long).
+"""
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from trapsync.errors import DamagedImage, IncompleteImage, StorageError
+from trapsync.files import durable
+from trapsync.image import Correction, Evidence, Image
+from trapsync.jpeg import exif, scan, structure, thumbnail
+
+LARGEST_FILE = 100 * 10**6  # bytes; also what the Sticky Pi server's nginx accepts
+LARGEST_PICTURE = 100 * 10**6  # pixels
+_CHUNK = 1 << 20
+_LONGEST_HEADER = 16 << 20  # some phones keep megabytes of depth map before the picture data
+
+
+def prepare(memory: int) -> None:
+    """Make this worker process harmless: the pool's initialiser, called once in each.
+
+    `memory` is the limit of its address space in bytes; beyond it an allocation fails as MemoryError.
+    An interrupt from the keyboard is the parent's business.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with suppress(OSError):  # politeness only, and the service may not do it
+        os.nice(5)
+
+
+def examine(spool: Path, path: str) -> Image:
+    """Read one file of the spool, once, and say what it is: digests, size, metadata, evidence.
+
+    The memory needed does not depend on the file. Raises IncompleteImage for a file that has no end
+    (cut off, zero-filled, or still being written), DamagedImage for whatever else is no whole JPEG,
+    FileNotFoundError when it is gone, StorageError when the card does not let it be read.
+    """
+    full = spool / path
+    with _reading(full):
+        # O_NONBLOCK: to open a fifo would wait for its writer, for ever.
+        descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            size = _checked_size(os.fstat(descriptor))
+            findings = _Findings()
+            while chunk := os.read(descriptor, _CHUNK):
+                findings.take(chunk)
+        finally:
+            os.close(descriptor)
+    image = findings.image(path, size)
+    if findings.has_second_end and not thumbnail.missing() and not thumbnail.is_whole(full):
+        raise DamagedImage("damaged: the picture breaks off before its end")
+    return replace(image, picture=_picture(full)) if image.timing else image
+
+
+def _picture(full: Path) -> str:
+    """The SHA-256 of a file without its EXIF: the same before and after its time was put right."""
+    digest = hashlib.sha256()
+    with _reading(full):
+        for piece in structure.without_exif(full.read_bytes()):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def rewrite(spool: Path, correction: Correction) -> Image:
+    """Write an image anew, durably, with its corrected time and under the name for it; what it is then.
+
+    Saying it twice is saying it once. Raises FileExistsError when another file has taken that name, and
+    DamagedImage when the image is no longer what was examined.
+    """
+    old, new = spool / correction.image.path, spool / correction.path
+    with _reading(old):
+        content = old.read_bytes()
+    if hashlib.sha256(content).hexdigest() != correction.image.sha256:
+        raise DamagedImage("it is no longer the image that was examined")
+    content = exif.correct(content, correction.name.taken, correction.offset, correction.last_sync)
+    # Written already, and killed before that was recorded? It is flushed once more. Otherwise a picture
+    # that is being taken just now may get the name at any moment: then this one does not.
+    is_written = new.exists() and new.read_bytes() == content
+    durable.write(new, [content], replace=is_written, writer=".corrected")
+    return examine(spool, correction.path)
+
+
+def thumbnails(spool: Path, path: str, folder: Path) -> None:
+    """Make both small copies of an image, below `folder`. Raises like `thumbnail.make`."""
+    small, mini = thumbnail_paths(folder, Image(path, 0, "", "", 0, 0).place)
+    thumbnail.make(spool / path, small, mini)
+
+
+def thumbnail_paths(folder: Path, place: str) -> tuple[Path, Path]:
+    """Where the copies of 512 x 384 and of 128 x 96 belong; `place` is `Image.place`."""
+    return folder / f"{place}.thumbnail.jpg", folder / f"{place}.thumbnail-mini.jpg"
+
+
+@contextmanager
+def _reading(full: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedImage("a symbolic link, not a file") from None
+        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
+            raise DamagedImage("not a regular file") from None
+        if error.errno == errno.EACCES:
+            raise StorageError(f"{full}: no permission to read it") from None
+        raise StorageError(durable.explain(error, full)) from error
+
+
+def _checked_size(status: os.stat_result) -> int:
+    if stat.S_ISDIR(status.st_mode):
+        raise DamagedImage("a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedImage("not a regular file")
+    if status.st_size == 0:
+        raise IncompleteImage("cut off: the file is empty")
+    if status.st_size > LARGEST_FILE:
+        raise DamagedImage(f"too large: {status.st_size / 1e6:.0f} MB, and the limit is 100 MB")
+    return status.st_size
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class _Findings:
+    """What is known of a file after some of its chunks. The head is kept until it says what the file is."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.md5: _Digest = hashlib.md5(usedforsecurity=False)
+        self.sha256: _Digest = hashlib.sha256()
+        self.head = bytearray()
+        self.header: structure.Header | None = None
+        self.doubt = IncompleteImage("cut off: the file is empty")
+        self.data: scan.PictureData | None = None
+
+    def take(self, chunk: bytes) -> None:
+        """The next part of the file, in order."""
+        self.size += len(chunk)
+        if self.size > LARGEST_FILE:
+            raise IncompleteImage("still being written: it grows beyond 100 MB")
+        self.md5.update(chunk)
+        self.sha256.update(chunk)
+        if self.data is None:
+            self._take_head(chunk)
+        else:
+            self.data.take(chunk)
+
+    def _take_head(self, chunk: bytes) -> None:
+        """Try to read the header with this much more of the file; what follows it is picture data."""
+        self.head += chunk
+        try:
+            self.header = structure.header(self.head)
+        except IncompleteImage as error:
+            if len(self.head) > _LONGEST_HEADER:
+                raise IncompleteImage("not a whole JPEG: its header does not end within 16 MB") from None
+            self.doubt = error
+            return
+        _refuse_huge(self.header)
+        self.data = scan.PictureData(self.header)
+        self.data.take(bytes(self.head[self.header.scan :]))
+        self.head.clear()
+
+    @property
+    def has_second_end(self) -> bool:
+        """Whether the end that was found may be none."""
+        return self.data is not None and self.data.goes_on
+
+    def image(self, path: str, size: int) -> Image:
+        """The image, when all chunks are in; `size` is what the file had when it was opened."""
+        if self.size != size:
+            raise IncompleteImage("still being written: its size changed while it was read")
+        if self.header is None or self.data is None:
+            raise self.doubt
+        if not self.data.has_end:
+            raise IncompleteImage("cut off: no end-of-image marker")
+        metadata: dict[str, Any]
+        evidence: Evidence | None
+        metadata, evidence = exif.read(self.header.exif)
+        return Image(
+            path=path,
+            size=size,
+            md5=self.md5.hexdigest(),
+            sha256=self.sha256.hexdigest(),
+            width=self.header.width,
+            height=self.header.height,
+            metadata=metadata,
+            evidence=evidence,
+        )
+
+
+def _refuse_huge(header: structure.Header) -> None:
+    if header.width * header.height > LARGEST_PICTURE:
+        megapixels = header.width * header.height / 1e6
+        raise DamagedImage(f"too large: {megapixels:.0f} megapixels, and the limit is 100")

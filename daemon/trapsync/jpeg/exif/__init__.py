@@ -1,0 +1,18 @@
+"""The JPEG's metadata, written and read: the one door to piexif.
+
+::
+
+    writing.py   our EXIF into a JPEG, and its times put right
+    reading.py   anybody's EXIF as metadata
+    blocks.py    what both share: the block, taken apart safely, and the note of evidence
+
+What is written is what the Sticky Pi firmware 3.x writes (the format of 2022: `Make` is `StickyPi`, the
+sensors are two lines of text in `UserComment`) plus the standard tags that any viewer shows. What is read
+is that, the format of 2020 (a dict in `Make`), and the standard tags of anybody's camera. piexif is
+imported inside functions, so that the daemon's own process can import this module without it.
+"""
+
+from trapsync.jpeg.exif.reading import read
+from trapsync.jpeg.exif.writing import Facts, correct, dress, user_comment
+
+__all__ = ["Facts", "correct", "dress", "read", "user_comment"]

@@ -1,0 +1,454 @@
+"""The one door to requests: timeouts, deadlines, streaming, and its errors made ours.
+
+Whatever goes wrong on the way to a server ends as `Unreachable` with one line for a person; only a
+whole answer comes back, and it is for the destination to judge. Nothing here ever follows a redirect:
+a POST that is redirected becomes a GET, and a captive portal's page then looks like success.
+"""
+
+import email.utils
+import json
+import logging
+import math
+import re
+import socket
+import ssl
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from trapsync import clock as clocks
+from trapsync.clock import Clock
+from trapsync.errors import Unreachable, one_line
+from trapsync.net.http_body import Body, Pieces
+from trapsync.net.throttle import Throttle
+
+# urllib3 spends the *connect* timeout on sending as well, per chunk when the body is file-like: a chunk
+# of 16 kB over a link of 1 kB/s needs 16 s (urllib3 issue 857). Less than this breaks slow links.
+_CONNECT_TIMEOUT = 30.0
+_CHUNK = 16 * 1024
+# Sessions idle for longer are dropped rather than used again: carriers forget a silent connection
+# without telling either end, and the next request would then wait out its whole timeout.
+_IDLE = 45.0
+_LARGEST_ANSWER = 32 * 2**20
+_LONGEST_WAIT = 86400.0
+_EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
+
+_LONGEST_NUMBER = 20  # digits with a sign
+_MOST = 2**63
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+T = TypeVar("T", list[Any], dict[str, Any])
+
+
+class _WithoutQueries(logging.Filter):
+    """What urllib3 logs of a request, without its query: that of a signed address is a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let it pass, shortened."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(one.partition("?")[0] if isinstance(one, str) else one for one in record.args)
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_WithoutQueries())
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. Header names are found in any case; the body is already unpacked."""
+
+    host: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def kind(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    @property
+    def date(self) -> float | None:
+        """The server's own clock in unix seconds, from its Date header."""
+        return _moment(self.headers.get("Date", ""))
+
+    def __str__(self) -> str:
+        return f"{self.host} answered {self.status} with {one_line(self.kind, 60) or 'no content type'}"
+
+    def json(self, shape: type[T], *, status: int = 200) -> T:
+        """The decoded body of an exact answer: of this status, JSON by its type, and of this shape.
+
+        Everything else is Unreachable, whatever the status says: a portal's page comes with 200 too. What
+        it holds can be stored: see `_content`.
+        """
+        if self.status != status or self.kind != "application/json":
+            portal = ": a captive portal?" if self.status == 200 and "html" in self.kind else ""
+            raise Unreachable(f"{self}{portal}")
+        try:
+            content = _content(self.body)
+        except (ValueError, RecursionError):
+            raise Unreachable(f"{self.host} answered {status} with JSON that is cut off or broken") from None
+        if not isinstance(content, shape):
+            found = type(content).__name__
+            raise Unreachable(f"{self.host} answered {status} with JSON of another shape: a {found}")
+        return content
+
+
+def _content(body: bytes) -> Any:
+    """JSON, without what SQLite, a log or a strict reader of JSON would not take; ValueError if it is none.
+
+    A number that is none or has no room in 64 bits is null, a character that is none is a question mark: of a
+    list of images, one odd value must not cost all the others.
+    """
+    content = json.loads(
+        body.decode("utf-8-sig", "replace"),
+        parse_constant=lambda _: None,
+        parse_float=lambda text: number if math.isfinite(number := float(text)) else None,
+        parse_int=_integer,
+    )
+    if _HALF.search(body):  # perhaps of a surrogate that lacks its other half: two halves are joined by now
+        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return content
+
+
+def _integer(text: str) -> int | None:
+    """A number of 64 bits; Python itself refuses those of thousands of digits."""
+    number = int(text) if len(text) <= _LONGEST_NUMBER else _MOST
+    return number if -_MOST <= number < _MOST else None
+
+
+class _BasicAuth(requests.auth.AuthBase):
+    """Basic authentication, or none at all; never what a .netrc says."""
+
+    def __init__(self, pair: tuple[str, str] | None) -> None:
+        self._pair = pair
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._pair:
+            # In UTF-8: requests' own would raise on a password that is not Latin-1.
+            user, password = (text.encode() for text in self._pair)
+            requests.auth.HTTPBasicAuth(user, password)(request)
+        return request
+
+
+class _Session(requests.Session):
+    """A session for which there are no redirects, so that not even their bodies are read ahead."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None, always."""
+
+
+class Door:
+    """One server: a pool of kept-alive connections, the bandwidth limit, and the patience.
+
+    `base_url` is `https://host[:port][/path]`; `bandwidth` is the limit of all uploads together and
+    `least_rate` the rate below which a transfer is given up, both in bytes per second; `patience` the
+    longest silence of the server, in seconds. May be used from `parallel` threads at once.
+
+    What the environment says about proxies, certificates and .netrc does not count: what a trap does
+    depends on its settings. `authorities` names a file of certificate authorities to trust instead of
+    the usual ones. `asked_to_wait` reads from a 429 or 503 how many seconds to stay away, for a server
+    that says it otherwise than by Retry-After.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        agent: str,
+        clock: Clock,
+        sleep: Callable[[float], None],
+        *,
+        bandwidth: int = 0,
+        parallel: int = 1,
+        least_rate: int = 2000,
+        patience: float = 120.0,
+        authorities: Path | None = None,
+        asked_to_wait: "Callable[[Answer], float] | None" = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.host = urlsplit(self.base_url).netloc
+        self._clock = clock
+        self._throttle = Throttle(bandwidth, clock.monotonic, sleep)
+        self._slowest = min(least_rate, bandwidth / parallel / 2) if bandwidth else least_rate
+        self._patience = patience
+        self._asked_to_wait = asked_to_wait or retry_after
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=parallel, max_retries=0)
+        self._session = _session(self._adapter, agent, authorities)
+        self._lock = threading.Lock()
+        self._busy = 0
+        self._last_used = clock.monotonic()
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._session.close()
+
+    def post(
+        self,
+        path: str,
+        body: "Body | bytes" = b"",
+        *,
+        kind: str = "",
+        auth: tuple[str, str] | None = None,
+        deadline: float | None = None,
+        largest: int = _LARGEST_ANSWER,
+    ) -> Answer:
+        """`send` with the method POST."""
+        return self.send("POST", path, body, kind=kind, auth=auth, deadline=deadline, largest=largest)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: "Body | bytes" = b"",
+        *,
+        kind: str = "",
+        auth: tuple[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        largest: int = _LARGEST_ANSWER,
+    ) -> Answer:
+        """Send a body of content type `kind` and read the whole answer, of at most `largest` bytes.
+
+        `path` begins with a slash, and may hold a query. `auth` is user and password for Basic
+        authentication. `deadline` is in seconds from now; without one it follows from the size of the
+        body. Raises Unreachable when no whole answer came in time, when it is a redirect, and when the
+        server asks to come later (429, 503; `wait` is how long). What the body raises goes through.
+        """
+        more = dict(headers or {}) | ({"Content-Type": kind} if kind else {})
+        limit = deadline or 60 + self._patience + len(body) / self._slowest
+        ends = self._clock.monotonic() + limit
+        source = Pieces(body) if isinstance(body, bytes) else body
+        paced = _Paced(source, self._throttle, lambda: self._within(ends)) if len(body) else None
+        with (
+            self._connections(),
+            self._explained(),
+            self._request(method, path, paced, more, auth) as response,
+        ):
+            raw = b"".join(self._chunks(response.raw, ends, largest))
+            content = _unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
+            answer = Answer(self.host, response.status_code, response.headers, content)
+        return _settled(answer, self._asked_to_wait)
+
+    @contextmanager
+    def fetch(
+        self, path: str, *, headers: Mapping[str, str] | None = None, deadline: float, largest: int
+    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """GET what may be large: the answer without its body, and the body as it comes, never whole in memory.
+
+        `deadline` is in seconds from now, for all of it. Raises Unreachable as `send` does; the pieces do so
+        too, when the body is cut, too slow, or longer than `largest` bytes. Leave early, and the rest is not read.
+        """
+        ends = self._clock.monotonic() + deadline
+        more = {**(headers or {}), "Accept-Encoding": "identity"}
+        with self._connections(), self._explained(), self._request("GET", path, None, more, None) as response:
+            answer = Answer(self.host, response.status_code, response.headers, b"")
+            yield _settled(answer, self._asked_to_wait), self._pieces(response.raw, ends, largest)
+
+    def _pieces(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
+        # Explained here as well: between these and the door there may be somebody who minds an OSError.
+        with self._explained():
+            yield from self._chunks(raw, ends, largest)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever fails on the way to the server is Unreachable, with a line for a person."""
+        try:
+            yield
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"{self.host}: {self._reason(error)}") from None
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: "_Paced | None",
+        headers: Mapping[str, str],
+        auth: tuple[str, str] | None,
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            self.base_url + path,
+            data=body,
+            headers=headers,
+            auth=_BasicAuth(auth),
+            timeout=(_CONNECT_TIMEOUT, self._patience),
+            allow_redirects=False,
+            stream=True,
+        )
+
+    def _chunks(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
+        """What arrives, as it arrives.
+
+        `read1` returns after one read of the socket, so a server that sends a byte now and then
+        stretches the deadline by one silence at most.
+        NOTE: http.client reads the headers in one go; there, only each silence is limited.
+        """
+        received = 0
+        while chunk := raw.read1(_CHUNK, decode_content=False):
+            received += len(chunk)
+            if received > largest:
+                raise Unreachable(f"{self.host}: the answer is longer than {largest} bytes")
+            self._within(ends)
+            yield chunk
+
+    def _within(self, ends: float) -> None:
+        if self._clock.monotonic() > ends:
+            raise Unreachable(f"{self.host}: the transfer was too slow and was given up")
+
+    @contextmanager
+    def _connections(self) -> Iterator[None]:
+        """Count a request in and out; the first after a pause finds old connections dropped."""
+        with self._lock:
+            if not self._busy and self._clock.monotonic() - self._last_used > _IDLE:
+                self._adapter.poolmanager.clear()
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._last_used = self._clock.monotonic()
+
+    def _reason(self, error: BaseException) -> str:
+        """One line for a person out of what requests, urllib3, ssl and the system raise.
+
+        Their own texts are not used: they show objects' addresses, and some hold the whole request.
+        """
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return self._certificate(cause)
+        for kinds, text in _REASONS:
+            if any(isinstance(cause, kinds) for cause in causes):
+                return text
+        named = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+        return f"the connection failed: {(named or [type(causes[-1]).__name__])[0]}"
+
+    def _certificate(self, error: ssl.SSLCertVerificationError) -> str:
+        now = clocks.iso(clocks.utc(self._clock.wall()))
+        if error.verify_code == _NOT_YET_VALID:
+            return f"its certificate is not valid yet: the trap's clock is probably wrong, it says {now}"
+        if error.verify_code == _EXPIRED:
+            return f"its certificate has expired, or the trap's clock is wrong: it says {now}"
+        return f"its certificate cannot be trusted: {error.verify_message}"
+
+
+class _Paced:
+    """A body on its way out: each read waits for its share of the bandwidth and minds the deadline."""
+
+    def __init__(self, body: Body, throttle: Throttle, within: Callable[[], None]) -> None:
+        self._body = body
+        self._throttle = throttle
+        self._within = within
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def read(self, count: int = _CHUNK) -> bytes:
+        """Up to `count` bytes of the body; fewer does not mean the end."""
+        chunk = self._body.read(self._throttle.portion(min(count, _CHUNK)))
+        self._throttle.take(len(chunk))
+        self._within()
+        return chunk
+
+
+def _session(adapter: HTTPAdapter, agent: str, authorities: Path | None) -> requests.Session:
+    session = _Session()
+    session.trust_env = False
+    session.headers.update({"User-Agent": agent, "Accept-Encoding": "gzip"})
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    if authorities:
+        session.verify = str(authorities)
+    return session
+
+
+def _settled(answer: Answer, asked_to_wait: Callable[[Answer], float]) -> Answer:
+    """The answer, unless it sends us elsewhere or away for a while."""
+    if 300 <= answer.status < 400 and answer.status != 304:  # which says: what you have is still so
+        place = one_line(_host(answer.headers.get("Location", "")), 100) or "another page"
+        raise Unreachable(f"{answer.host} redirected to {place}: a captive portal?")
+    if answer.status in {429, 503}:
+        # A day at most: a server's slip must not silence a trap for ever.
+        wait = min(max(asked_to_wait(answer), 0.0), _LONGEST_WAIT)
+        later = f", in {wait:.0f} s" if wait else ""
+        raise Unreachable(f"{answer.host} answered {answer.status}: it asks to come later{later}", wait=wait)
+    return answer
+
+
+def _host(address: str) -> str:
+    """The host in an address; nothing, if it is none."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
+
+
+def retry_after(answer: Answer) -> float:
+    """Seconds to stay away, by the header Retry-After; 0 if it says nothing.
+
+    A moment is taken relative to the server's own Date, for our clock may be years off (RFC 9110,
+    10.2.3).
+    """
+    text = answer.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    moment, now = _moment(text), answer.date
+    return moment - now if moment and now else 0.0
+
+
+def _moment(text: str) -> float | None:
+    """Unix seconds of an HTTP date."""
+    try:
+        return email.utils.parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _unpacked(raw: bytes, encoding: str, largest: int) -> bytes:
+    """Undo gzip by hand and within a limit, so that a small answer cannot fill the memory."""
+    if encoding.lower() not in {"gzip", "x-gzip"}:
+        return raw
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        content = unpacker.decompress(raw, largest)
+    except zlib.error:
+        raise urllib3.exceptions.ProtocolError("broken gzip") from None
+    if not unpacker.eof:
+        raise urllib3.exceptions.ProtocolError("cut or oversized gzip")
+    return content
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything it was made of, wherever requests and urllib3 hide it."""
+    todo: list[object] = [error]
+    seen: set[int] = set()
+    while todo:
+        cause = todo.pop(0)
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            todo += [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
+
+
+# In the order of how much they tell.
+_REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (socket.gaierror, "its name cannot be resolved: no network, or no such server"),
+    (ConnectionRefusedError, "it refuses the connection: nothing listens there"),
+    ((TimeoutError, urllib3.exceptions.TimeoutError), "no answer in time"),
+    (ssl.SSLError, "TLS fails: is it an https server, and nothing in between?"),
+    ((ConnectionError, urllib3.exceptions.ProtocolError), "the connection was cut"),
+    (requests.exceptions.InvalidURL, "this is not the address of a server"),
+)

@@ -1,0 +1,109 @@
+"""What may be pushed to a trap, and how far: decided here and by the trap's own config file, never by who sends.
+
+`PUSHABLE` is all that can ever be; `[pushed] allow` cuts it down, `[pushed.limits]` bounds the values. Nothing
+in it is an address, a credential, a key, a path or a command, or deletes anything earlier than before.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from trapsync import destinations
+from trapsync.errors import RefusedDocument, SettingsError
+from trapsync.settings import layers, schedule
+from trapsync.settings.layers import Files, Key
+from trapsync.settings.schema import Destination, Settings
+from trapsync.trap import place
+
+PUSHABLE = frozenset(
+    {
+        *(("capture", key) for key in ("every", "windows")),
+        *(("camera", key) for key in ("exposure", "gain", "white_balance", "lens_position", "quality")),
+        *(("camera", key) for key in ("zoom", "rotation", "resolution")),
+        ("ingest", "thumbnails"),
+        *(("prune", key) for key in ("min_age", "keep_free")),
+        *(("destinations", "*", key) for key in ("every", "order", "parallel", "bandwidth")),
+        *(("destinations", "*", key) for key in ("retry_first", "retry_longest")),
+    }
+)
+
+_NAME = "the pushed settings"
+
+
+def with_pushed(files: Files, tables: dict[str, Any]) -> Settings:
+    """The settings in force with these tables pushed; RefusedDocument with the code of what is wrong with them."""
+    try:
+        settings = files.with_pushed(tables, _NAME)
+        place(settings)
+        new = {name: _decoded(name, table) for name, table in settings.destinations.items()}
+        destinations.check_order(settings.destinations, Path(_NAME))
+    except SettingsError as error:
+        raise RefusedDocument("settings", str(error)) from None
+    _require_allowed(tables, files.local)
+    _require_within_limits(settings, files.local)
+    for name, table in new.items():
+        if settings.destinations[name] != files.local.destinations[name]:
+            _require_open(name, table, files.local)
+    return settings
+
+
+def can_be_pushed(key: Key) -> bool:
+    """Whether this key can be pushed at all, to whatever trap."""
+    is_destination = key[0] == "destinations" and len(key) == 3
+    return (("destinations", "*", key[2]) if is_destination else key) in PUSHABLE
+
+
+def _decoded(name: str, table: dict[str, Any]) -> Destination:
+    return destinations.check(name, table, Path(_NAME))[1]
+
+
+def _require_allowed(tables: dict[str, Any], local: Settings) -> None:
+    for key in layers.keys(tables):
+        dotted = ".".join(key)
+        if not can_be_pushed(key):
+            raise RefusedDocument("forbidden", f"{dotted}: can never be pushed")
+        if key[0] == "destinations" and key[1] not in local.destinations:
+            raise RefusedDocument("forbidden", f"{dotted}: this trap has no such destination")
+        if not any(f"{dotted}.".startswith(f"{allowed}.") for allowed in local.pushed.allow):
+            raise RefusedDocument("forbidden", f"{dotted}: is not among this trap's pushed.allow")
+
+
+def _require_within_limits(new: Settings, local: Settings) -> None:
+    limits, every = local.pushed.limits, new.capture.every
+    _require(
+        every == local.capture.every or limits.least_interval <= every <= limits.longest_interval,
+        f"capture.every: {every:g} s is not between this trap's least_interval and longest_interval, "
+        f"{limits.least_interval:g} s and {limits.longest_interval:g} s",
+    )
+    _require(
+        new.prune.min_age >= local.prune.min_age and new.prune.keep_free <= local.prune.keep_free,
+        "prune: images would leave the card earlier than by this trap's own settings",
+    )
+
+
+def _require_open(name: str, new: Destination, local: Settings) -> None:
+    """A destination must go on being asked often enough, and with room to breathe."""
+    limits = local.pushed.limits
+    longest = max(new.every, new.retry_first, new.retry_longest)
+    _require(
+        longest <= limits.longest_wait,
+        f"destinations.{name}: to wait {longest:g} s is beyond this trap's longest_wait, {limits.longest_wait:g} s",
+    )
+    _require(
+        not new.bandwidth or new.bandwidth >= limits.least_bandwidth,
+        f"destinations.{name}.bandwidth: {new.bandwidth} B is below this trap's least_bandwidth, "
+        f"{limits.least_bandwidth} B",
+    )
+
+
+def require_awake(new: Settings, now: datetime) -> None:
+    """RefusedDocument if the trap would hardly ever be awake."""
+    _require(
+        schedule.open_fraction(new.capture.windows, place(new), now) > 0,
+        "capture.windows: open for less than a quarter of an hour in the coming day",
+    )
+
+
+def _require(claim: object, otherwise: str) -> None:
+    if not claim:
+        raise RefusedDocument("limits", otherwise)

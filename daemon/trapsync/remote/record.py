@@ -1,0 +1,132 @@
+"""What a trap remembers of settings from afar: one small file beside the catalog, replaced as a whole.
+
+At any moment it says that the old settings are in force, or the new ones; never some of each.
+"""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trapsync.errors import SettingsError, StorageError
+from trapsync.files import durable
+
+log = logging.getLogger(__name__)
+
+_FILE, _LOCK = "pushed.json", "pushed.lock"
+_LARGEST = 10**6  # bytes: more than two documents of 64 kB and a line for each one that was undone
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A settings document that was taken: `tables` as in the config file."""
+
+    hash: str
+    epoch: int
+    version: int
+    tables: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to send images again (unix seconds); `again` and `gone` are None until it was done."""
+
+    hash: str
+    since: float
+    until: float
+    destination: str | None = None
+    again: int | None = None
+    gone: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What stands in the file.
+
+    `floor`: it is later than this, in unix seconds. `highest`, `highest_resend`: the (epoch, version) above which
+    a document of that kind is new. `state` is that of the newest settings; `code` and `reason` say why it is so, or
+    why `received` was refused. `before`: how the trap was when the trial began, see `trial.Before`.
+    """
+
+    floor: float = 0.0
+    highest: tuple[int, int] = (-1, 0)
+    highest_resend: tuple[int, int] = (-1, 0)
+    received: str | None = None
+    committed: Taken | None = None
+    candidate: Taken | None = None
+    starts: int = 0
+    before: dict[str, Any] | None = None
+    state: str = "none"
+    code: str | None = None
+    reason: str | None = None
+    rejected: tuple[str, ...] = ()
+    asked: Asked | None = None
+
+    @property
+    def in_force(self) -> Taken | None:
+        """The document whose settings are to be applied."""
+        return self.candidate if self.state == "trial" else self.committed
+
+
+def path(state: Path) -> Path:
+    """The file in the state folder."""
+    return state / _FILE
+
+
+def read(state: Path) -> Record:
+    """What is remembered in the state folder; nothing yet if there is no file, or a damaged one (which is said)."""
+    file = path(state)
+    try:
+        return _record(json.loads(durable.read_plain(file, _LARGEST)))
+    except FileNotFoundError:
+        return Record()
+    except PermissionError:
+        raise SettingsError(f"{file}: no permission; run this as the daemon's user, or with sudo") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        log.error("%s: cannot be read (%s): no pushed settings are in force", file, error)
+        return Record()
+
+
+def _record(plain: dict[str, Any]) -> Record:
+    for key in ("highest", "highest_resend", "rejected"):
+        plain[key] = tuple(plain[key])
+    for key in ("committed", "candidate"):
+        plain[key] = plain[key] and Taken(**plain[key])
+    plain["asked"] = plain["asked"] and Asked(**plain["asked"])
+    return Record(**plain)
+
+
+@dataclass(slots=True)
+class Change:
+    """What is remembered, for the block of `changing` to replace."""
+
+    record: Record
+
+
+@contextmanager
+def changing(state: Path) -> Iterator[Change]:
+    """One change, alone among all processes; durable when the block ends, and nothing when it raises.
+
+    Raises StorageError.
+    """
+    durable.make_folder(state)
+    try:
+        descriptor = durable.open_plain(state / _LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StorageError(durable.explain(error, state)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        before = read(state)
+        change = Change(before)
+        yield change
+        if change.record != before:
+            durable.write(path(state), [json.dumps(asdict(change.record), indent=1).encode()])
+    except OSError as error:
+        raise StorageError(durable.explain(error, state)) from error
+    finally:
+        os.close(descriptor)

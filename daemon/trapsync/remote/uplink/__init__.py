@@ -1,0 +1,8 @@
+"""The uplink: the connection to the hub. The trap always calls; nothing listens.
+
+calls         one turn: ask for remote settings, send the heartbeat, remember how that went
+pacing        when: by chance within bounds
+http          over HTTPS
+mqtt          over MQTT
+reachability  how each connection was, for the status
+"""

@@ -1,0 +1,132 @@
+"""Home by HTTPS: signed documents are pulled from it, heartbeats are posted to it.
+
+::
+
+    GET  <url>/pushed/<slot>                 device-0123abcd.settings, group-valley.resend, all.settings …
+    POST <heartbeat_url>/heartbeats/<device>
+
+The first needs no program on the other side: a folder on any web server, or a bucket, will do.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+from trapsync import __version__
+from trapsync.clock import Clock
+from trapsync.errors import SettingsError, Unauthorised, Unreachable
+from trapsync.net.http import Answer, Door
+from trapsync.settings.config_file import read_secret
+from trapsync.settings.schema import Home
+
+LARGEST_DOCUMENT = 64 * 1024  # bytes, as `envelope` has it
+_MAGIC = b"trapsync-signed-"
+_LARGEST_ANSWER = 2**20
+_PATIENCE = 60.0  # seconds of silence
+_TAKEN = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT}
+_NO_PLACE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+
+Hand = Callable[[bytes], object]
+
+
+class Web:
+    """The way to one web server, or to two: one for documents, one for heartbeats."""
+
+    def __init__(
+        self, home: Home, device: str, slots: Sequence[str], clock: Clock, sleep: Callable[[float], None]
+    ) -> None:
+        """`slots` are the names to ask for. SettingsError if the certificate's file is missing."""
+        if home.ca_file and not home.ca_file.is_file():
+            raise SettingsError(f"home.ca_file: there is no file {home.ca_file}")
+        self._home = home
+        self._device = device
+        self._slots = slots if home.url else ()
+        # What was handed over from each slot: its ETag, and the SHA-256 for servers that have none.
+        self._seen: dict[str, tuple[str, str]] = {}
+
+        def door(url: str) -> Door:
+            agent = f"trapsync/{__version__}"
+            return Door(url, agent, clock, sleep, patience=_PATIENCE, authorities=home.ca_file)
+
+        self._pulling = door(home.url)
+        self._telling = door(home.tell_url)
+
+    def close(self) -> None:
+        """Let the connections go: five hundred traps must not hold five hundred of them in between."""
+        self._pulling.close()
+        self._telling.close()
+
+    def pull(self, hand: Hand) -> None:
+        """Ask every slot, and hand over each document that is new. Raises Unreachable, after the last.
+
+        A document that was handed over is not asked for again until there is another; if `hand` raises, it is.
+        """
+        trouble: list[str] = []
+        for slot in self._slots:
+            trouble += self._pull(slot, hand)
+        if trouble:
+            raise Unreachable(trouble[0])
+
+    def _pull(self, slot: str, hand: Hand) -> list[str]:
+        """Ask one slot; what is wrong with the answer, for the others may be well all the same."""
+        tag, known = self._seen.get(slot, ("", ""))
+        headers = {"If-None-Match": tag} if tag else None
+        auth = self._auth()
+        answer = self._pulling.send(
+            "GET", f"/pushed/{slot}", headers=headers, auth=auth, largest=_LARGEST_ANSWER
+        )
+        if answer.status == HTTPStatus.NOT_MODIFIED and tag:
+            return []
+        if _is_nothing(answer, auth):
+            self._seen.pop(slot, None)
+            return []
+        if problem := _problem(answer):
+            return [f"{slot}: {problem}"]
+        found = hashlib.sha256(answer.body).hexdigest()
+        if found != known:
+            hand(answer.body)
+        self._seen[slot] = (answer.headers.get("ETag", ""), found)
+        return []
+
+    def tell(self, beat: bytes) -> None:
+        """Post a heartbeat. Raises Unreachable when it was not taken."""
+        path = f"/heartbeats/{self._device}"
+        answer = self._telling.post(
+            path, beat, kind="application/json", auth=self._auth(), largest=_LARGEST_ANSWER
+        )
+        _require_entry(answer)
+        if answer.status in _NO_PLACE:
+            raise Unreachable(f"{answer}: it takes no heartbeats; set home.heartbeat_url")
+        if answer.status not in _TAKEN or "html" in answer.kind:
+            raise Unreachable(f"{answer} to a heartbeat")
+
+    def _auth(self) -> tuple[str, str] | None:
+        home = self._home
+        if home.password_file is None:
+            return None
+        return home.username, read_secret(home.password_file, "home.password_file")
+
+
+def _is_nothing(answer: Answer, auth: object) -> bool:
+    """Whether the slot is empty. A bucket that may not be listed says 403 for what it has not."""
+    if answer.status == HTTPStatus.FORBIDDEN and auth is None:
+        return True
+    return answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
+
+
+def _problem(answer: Answer) -> str:
+    """Why this answer is no signed document; empty if it looks like one. Raises Unauthorised."""
+    _require_entry(answer)
+    if answer.status != HTTPStatus.OK:
+        return str(answer)
+    if len(answer.body) > LARGEST_DOCUMENT:
+        return f"{answer.host} has a document of {len(answer.body)} bytes; {LARGEST_DOCUMENT} are the most"
+    if not answer.body.startswith(_MAGIC):
+        portal = ": a captive portal?" if "html" in answer.kind else ""
+        return f"{answer}, which is no signed document{portal}"
+    return ""
+
+
+def _require_entry(answer: Answer) -> None:
+    if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        raise Unauthorised(f"{answer}: check home.username and home.password_file")

@@ -1,0 +1,61 @@
+"""When to call home: by chance within bounds, so that five hundred traps never come together."""
+
+import random
+
+from trapsync.clock import Clock
+from trapsync.net import backoff
+
+FIRST = 900.0  # seconds within which a trap calls after its start: a valley's traps start together
+_SOON = 60.0  # seconds within which a piece of news goes home
+
+
+class Rhythm:
+    """Says when the next turn is due. Runs on the monotonic clock.
+
+    After the start, within a quarter of an hour (or one interval); then every interval, give or take a tenth.
+    After a failure within one interval, the next within two, then four: never sooner than in good
+    times on average, for it is the traps that came back together which break a server.
+    """
+
+    def __init__(self, every: float, clock: Clock) -> None:
+        self._every = every
+        self._clock = clock
+        self._failures = 0
+        self._last = clock.monotonic() - every  # when it last called, or so that news may go at once
+        self._due = clock.monotonic() + random.uniform(0, min(every, FIRST))  # noqa: S311 - spread
+
+    @property
+    def due(self) -> float:
+        """The moment of the next turn, on the monotonic clock."""
+        return self._due
+
+    def is_due(self) -> bool:
+        """Whether it is time to call."""
+        return self._clock.monotonic() >= self._due
+
+    def succeeded(self) -> None:
+        """All went well."""
+        self._failures = 0
+        self._next(self._every * random.uniform(0.9, 1.1))  # noqa: S311 - spread, not secrecy
+
+    def failed(self, wait: float = 0.0) -> None:
+        """It did not; `wait` is how long the other side asked us to stay away, which it asked the others too."""
+        self._failures += 1
+        self._next(wait + backoff.wait(self._failures, first=self._every, longest=4 * self._every))
+
+    def hasten(self) -> None:
+        """There is news. Within a minute, but no more than three times in an interval for what flutters.
+
+        In bad times it changes nothing: the other side is out of reach, or overrun.
+        """
+        if not self._failures:
+            soon = self._clock.monotonic() + random.uniform(0, min(_SOON, self._every))  # noqa: S311
+            self._due = min(self._due, max(soon, self._last + self._every / 3))
+
+    def call_now(self) -> None:
+        """Somebody is here and wants it so."""
+        self._due = self._clock.monotonic()
+
+    def _next(self, seconds: float) -> None:
+        self._last = self._clock.monotonic()
+        self._due = self._last + seconds

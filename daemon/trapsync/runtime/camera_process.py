@@ -1,0 +1,226 @@
+"""The camera in a process of its own, which is killed at its deadline and renewed."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Set
+from dataclasses import replace
+from datetime import datetime
+from multiprocessing.connection import Connection
+
+from trapsync import cameras
+from trapsync.cameras import Camera, Frame
+from trapsync.clock import Clock
+from trapsync.errors import CameraError, StorageError, TrapsyncError
+from trapsync.hardware import gpio
+from trapsync.image import UNKNOWN, Reading
+from trapsync.runtime.child_process import become_child, spawn
+from trapsync.settings.schema import Camera as CameraSettings
+from trapsync.settings.schema import Flash, Settings
+
+log = logging.getLogger(__name__)
+
+_TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 alone takes five to load
+_RHYTHM = 10.0  # seconds: a camera whose next picture is further away than this rests until then
+_ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
+
+
+class CameraProcess:
+    """The camera in its own process. One thread uses it.
+
+    The ladder: a failed capture closes the camera, and the next one opens it again; a second failure in a row,
+    or one that passes its deadline, costs the process. Each is a CameraError; whether to give up is the
+    caller's business. A picture that looks wrong is kept; `oddity` says what is wrong with the last one, and
+    several in a row cost the process once. `make` makes the camera, there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: str,
+        clock: Clock,
+        make: Callable[[CameraSettings, str], Camera] = cameras.make,
+    ) -> None:
+        self._make = make
+        self._settings = settings
+        self._device = device
+        self._clock = clock
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._started = 0.0
+        self._failures = 0
+        self._odd_pictures = 0
+        self.oddity: str | None = None
+
+    def capture(self, taken: Set[str] = frozenset(), reading: Reading = UNKNOWN) -> str:
+        """Have one picture taken and stored; its path in the spool. Raises CameraError, StorageError.
+
+        `taken` are names that it must not get, besides those in the spool; `reading` is what the sensors
+        say, which goes into its EXIF.
+        """
+        camera = self._settings.camera
+        if self._process and self._clock.monotonic() - self._started > camera.recycle:
+            self.close()  # what leaks in libcamera goes with the process
+        self._look_after_rest()
+        deadline = cameras.patience(camera) + (0.0 if self._pipe else _TO_START)
+        pipe = self._pipe or self._start()
+        try:
+            pipe.send((taken, reading))
+            if not pipe.poll(deadline):
+                self._kill()
+                raise CameraError(
+                    f"the camera gave no picture within {deadline:.0f} s; its process was killed"
+                )
+            answer = pipe.recv()
+        except (EOFError, OSError) as error:
+            code = self._kill()
+            raise CameraError(f"the camera's process died ({_describe_exit(code)})") from error
+        if isinstance(answer, TrapsyncError):
+            self._failed(answer)
+            raise answer
+        path, self.oddity = answer
+        self._taken_well()
+        return str(path)
+
+    def _look_after_rest(self) -> None:
+        """A process that ended between two pictures costs none."""
+        if self._process and not self._process.is_alive():
+            end = _describe_exit(self._kill())
+            log.warning("the camera's process ended between two pictures (%s); another takes its place", end)
+
+    def _failed(self, error: TrapsyncError) -> None:
+        if isinstance(error, CameraError):
+            self._failures += 1
+            if self._failures > 1:  # to open it again did not help
+                self.close()
+
+    def _taken_well(self) -> None:
+        self._failures = 0
+        self._odd_pictures = self._odd_pictures + 1 if self.oddity else 0
+        if self._odd_pictures == _ODD_PICTURES:  # once: it may just be a dark night
+            self.close()
+
+    def _start(self) -> Connection:
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(
+            target=_run_camera,
+            args=(theirs, self._settings, self._device, self._clock, self._make),
+            name="camera",
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        self._process, self._pipe, self._started = process, ours, self._clock.monotonic()
+        return ours
+
+    def _kill(self) -> int | None:
+        process, self._process = self._process, None
+        if self._pipe:
+            self._pipe.close()
+            self._pipe = None
+        if process is None:
+            return None
+        process.join(0.2)
+        code = process.exitcode
+        process.kill()
+        process.join(0.5)  # a process stuck in the kernel stays; it must not take us with it
+        if code != 0:
+            self.put_out()
+        return code
+
+    def put_out(self) -> None:
+        """Switch off a flash that a process may have left burning: one that was killed, or died."""
+        flash = self._settings.camera.flash
+        if flash.pin is not None:
+            process = spawn.Process(target=_put_out, args=(flash,), daemon=True)
+            process.start()
+            process.join(6)  # for the next process wants the same pin
+
+    def close(self) -> None:
+        """Let the camera go: the process ends by itself when its pipe closes, or is killed."""
+        if self._pipe:
+            self._pipe.close()
+            self._pipe = None
+        if self._process:
+            self._process.join(2)
+            self._kill()
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None:
+        return "no exit code"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+class _Observed:
+    """A camera, and what looks wrong about its last picture."""
+
+    def __init__(self, camera: Camera, settings: CameraSettings) -> None:
+        self._settings = settings
+        self._camera = camera
+        self.oddity: str | None = None
+        self.open, self.ready, self.rest, self.close = camera.open, camera.ready, camera.rest, camera.close
+
+    def capture(self, moment: datetime) -> Frame:
+        """Take a picture, and look at it."""
+        frame = self._camera.capture(moment)
+        self.oddity = cameras.oddity(frame, self._settings)
+        return frame
+
+
+def _run_camera(
+    pipe: Connection,
+    settings: Settings,
+    device: str,
+    clock: Clock,
+    make: Callable[[CameraSettings, str], Camera],
+) -> None:
+    """The camera process: wait for the word, take a picture, answer with its path or the error."""
+    become_child()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a picture under way is finished; the pipe says when
+    from trapsync import pipeline
+
+    camera = _Observed(make(settings.camera, device), settings.camera)
+    button = gpio.Button(settings.sensors.button)
+    is_open = False
+    rests = settings.capture.every > _RHYTHM
+    answer: tuple[str, str | None] | TrapsyncError
+    while True:
+        try:
+            taken, felt = pipe.recv()
+        except (EOFError, OSError):  # the daemon is done with us
+            break
+        try:
+            if not is_open:
+                camera.open()
+                is_open = True
+            felt = replace(felt, button=button.is_pressed())
+            path = pipeline.capture(camera, settings, device, clock, taken, felt)
+            answer = path, camera.oddity
+        except StorageError as error:  # no fault of the camera's
+            answer = error
+        except TrapsyncError as error:
+            camera.close()
+            is_open = False
+            answer = error
+        try:
+            pipe.send(answer)
+            if is_open and (rests or not pipe.poll(_RHYTHM)):
+                camera.rest()
+        except OSError:  # the daemon died meanwhile; the sweep of the next one finds the picture
+            break
+        except CameraError as error:
+            log.error("%s; the camera's process ends", error)
+            os._exit(1)  # to close such a camera would hang, too
+    camera.close()
+
+
+def _put_out(settings: Flash) -> None:
+    become_child()
+    from trapsync.cameras import flash
+
+    try:
+        flash.put_out(settings)
+    except CameraError as error:
+        log.error("%s", error)

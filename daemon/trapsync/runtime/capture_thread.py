@@ -1,0 +1,179 @@
+"""The capture thread: the rhythm of the pictures, and what is done while the camera gives none."""
+
+import logging
+import math
+from dataclasses import dataclass
+
+from trapsync import cameras
+from trapsync.errors import CameraError, CatalogError, StorageError
+from trapsync.hardware.sensors import Sensors
+from trapsync.runtime import systemd
+from trapsync.runtime.camera_process import CameraProcess
+from trapsync.runtime.context import Shared
+from trapsync.settings import schedule
+from trapsync.settings.schedule import Place
+from trapsync.spool import spool_mark
+from trapsync.trap import local_time
+
+log = logging.getLogger(__name__)
+
+_GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
+_GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and with fewer words
+_LONGEST_REST = 300.0  # seconds between two tries of a camera that was given up, if the rhythm is quicker
+_BREATH = 10.0  # seconds to wait at most when the card refuses
+_HOPE = 1800.0  # seconds of failures until only a reboot may bring the camera back
+_ASK_AGAIN = 3600.0  # and until it is asked for again: the guard grants one in six hours
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How many pictures are wanted, and how long they are tried for."""
+
+    pictures: int | None = None  # no end of them
+    tries: int | None = None  # failures in a row until it ends; never
+    within: float = math.inf  # seconds to wait for the next one at most, whatever the rhythm
+
+
+class Capturing:
+    """One picture every so often, on the monotonic clock."""
+
+    def __init__(
+        self, shared: Shared, place: Place, camera: CameraProcess, sensors: Sensors, wanted: Wanted
+    ) -> None:
+        self.left = wanted.pictures
+        """How many pictures are still to be taken; None is no end of them."""
+        self.failed = 0
+        """How many tries failed since the last picture, or since it began."""
+        self._shared = shared
+        self._settings = shared.settings
+        self._clock = shared.clock
+        self._stop = shared.stop
+        self._place = place
+        self._camera = camera
+        self._sensors = sensors
+        self._wanted = wanted
+        self._failures = 0  # in a row, over restarts
+        self._rest = 0.0
+        self._reboot_due: float | None = None
+        self._oddity: str | None = None
+
+    def is_time(self) -> bool:
+        """Whether this is a time for pictures."""
+        return schedule.is_open(self._settings.capture.windows, self._place, local_time(self._clock))
+
+    def give_up(self) -> None:
+        """Take no more pictures."""
+        self.left = 0
+
+    def run(self) -> None:
+        """Take a picture every so often, until the end. A missed one is not made up for; the rhythm stays."""
+        every, clock = self._settings.capture.every, self._clock
+        due, self._failures = clock.monotonic() + self._sensors.lead, self._failures_before()
+        self._lives()
+        self._camera.put_out()  # the daemon before this one may have been killed in the middle of a picture
+        while self.left != 0 and not self._wait_for_picture(due):
+            due = max(due + every, clock.monotonic())
+            self._rest = 0.0
+            if self.is_time():
+                self._take_picture()
+            else:
+                self._lives()
+            while due < clock.monotonic() + self._rest - every:
+                due += every
+        self._shared.board.rest("capture")
+        self._stop.wait()
+
+    def _lives(self) -> None:
+        """Three intervals without a new image are too many; a quick rhythm gets some grace."""
+        patience = 3 * self._settings.capture.every + cameras.patience(self._settings.camera) + _GRACE
+        self._shared.board.beat("capture", patience)
+
+    def _wait_for_picture(self, due: float) -> bool:
+        """Wait until a moment of the monotonic clock, and have the sensors asked a little before; True: stop."""
+        due = min(due, self._clock.monotonic() + self._wanted.within)
+        lead = min(self._sensors.lead, self._settings.capture.every / 2)
+        if self._stop.wait(max(0.0, due - lead - self._clock.monotonic())):
+            return True
+        self._sensors.begin()
+        return self._stop.wait(max(0.0, due - self._clock.monotonic()))
+
+    def _take_picture(self) -> None:
+        """One picture. Only a new image is a sign of life."""
+        if spool_mark.problem(self._settings.storage):  # the trap waits on purpose, and its status says why
+            self._lives()
+            return
+        try:
+            path = self._camera.capture(self._taken_names(), self._sensors.reading())
+        except StorageError as error:
+            self._lives()  # the trap waits on purpose
+            self._no_picture(error)
+        except CameraError as error:
+            self._no_picture(error)
+        else:
+            self._lives()
+            self._new_picture(path)
+
+    def _taken_names(self) -> set[str]:
+        """Names of images that this second and the next may find used, though they have left the card."""
+        try:
+            return self._shared.catalog.names_from(self._shared.device, self._clock.wall())
+        except CatalogError as error:
+            log.error("%s", error)
+            return set()
+
+    def _new_picture(self, path: str) -> None:
+        if self._failures >= _GIVEN_UP:
+            log.warning("there are pictures again, after %d failures", self._failures)
+        self._failures = self.failed = 0
+        self._reboot_due = None
+        self._shared.inbox.put(path)
+        self.left = self.left and self.left - 1  # once it is in the inbox: who sees 0 finds it there
+        log.info("captured %s", path)
+        self._tell_oddity(self._camera.oddity)
+        self._shared.tell("capture", {"failures": 0, "error": None, "oddity": self._oddity})
+
+    def _tell_oddity(self, oddity: str | None) -> None:
+        """Say once what looks wrong about the pictures, and once that it is over."""
+        if oddity != self._oddity:
+            log.warning("%s", oddity or "the pictures look well again")
+        self._oddity = oddity
+
+    # A camera that gives no picture
+
+    def _failures_before(self) -> int:
+        """Those in a row that an earlier run left off with: a broken camera stays broken over a restart."""
+        try:
+            return int((self._shared.catalog.facts().get("capture") or {}).get("failures", 0))
+        except CatalogError as error:
+            log.error("%s", error)
+            return 0
+
+    def _no_picture(self, error: Exception) -> None:
+        if self._stop.is_set():  # the camera was taken away from us
+            return
+        is_news = self._failures < _GIVEN_UP or not self.failed
+        self._failures += 1
+        self.failed += 1
+        # A camera is tried less and less often; a card may have room again any minute.
+        if self._failures >= _GIVEN_UP:
+            longest = _LONGEST_REST if isinstance(error, CameraError) else _BREATH
+            self._rest = min(longest, 2.0 ** min(self._failures - 1, 30))
+        log.log(logging.ERROR if is_news else logging.DEBUG, "no picture: %s", error)
+        if self._failures == _GIVEN_UP:
+            log.error("%d failures in a row: it is tried less often from here on, in silence", _GIVEN_UP)
+        self._shared.tell("capture", {"failures": self._failures, "error": str(error)})
+        if self.failed == self._wanted.tries:
+            self.give_up()
+        if isinstance(error, CameraError):
+            self._consider_reboot(error)
+
+    def _consider_reboot(self, error: CameraError) -> None:
+        """The last step of the camera's ladder: what hangs in the kernel, only a reboot brings back."""
+        now = self._clock.monotonic()
+        if self._reboot_due is None:
+            self._reboot_due = now + _HOPE
+        if not self._settings.camera.reboot or self._failures < _GIVEN_UP or now < self._reboot_due:
+            return
+        self._reboot_due = now + _ASK_AGAIN
+        if systemd.ask_for_reboot(f"{self._failures} times in a row the camera gave no picture: {error}"):
+            log.error("asked for a reboot, as nothing else brings the camera back: %s", error)

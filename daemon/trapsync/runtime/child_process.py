@@ -1,0 +1,23 @@
+"""What the daemon's child processes have in common: how they are started, and that they end with it.
+
+Whatever may hang, leak or crash (libcamera, libvips, a hostile JPEG) runs in them, under a deadline that the daemon keeps. A
+child that does not answer is killed and another takes its place. Children die with the daemon: the kernel sees to it.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
+
+
+def become_child() -> None:
+    """Leave the keyboard's signals to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent and os.getppid() != parent.pid:  # it died before we asked
+        os._exit(0)

@@ -1,0 +1,244 @@
+"""Times put right: what becomes of images that were taken before the clock was set.
+
+A trap without a battery behind its clock boots days in the past. What it takes until the clock is set is
+*held*: kept, counted as owed, and owed to nobody. Each image carries the evidence of its moment, and once the
+clock can be trusted in the same boot, `monotonic + offset` is its true time. Like the steps of the
+pipeline, `settle` can be killed at any point and called again.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from trapsync.catalog import Catalog
+from trapsync.catalog.rows import TIMINGS
+from trapsync.clock import Clock, iso, utc
+from trapsync.errors import DamagedImage, StorageError
+from trapsync.files import failpoint
+from trapsync.image import Correction, Found, Image, TrapName
+from trapsync.net import backoff
+from trapsync.settings.schema import Storage, Trap
+from trapsync.spool import pruning
+from trapsync.spool.scan import look
+
+log = logging.getLogger(__name__)
+
+# How the service writes corrected images: in a worker process, where EXIF is dealt with.
+Rewriter = Callable[
+    [Iterable[Correction]], Iterator[tuple[Correction, Image | DamagedImage | FileExistsError]]
+]
+
+_CLOSE_ENOUGH = 2.0  # seconds by which a name may differ from the true time
+_HANDFUL = 16  # images that are corrected with three flushes of the catalog
+_THINKABLE = range(253_370_764_800)  # unix seconds until the year 9999
+_FIRST_WAIT, _LONGEST_WAIT = 600.0, 86400.0  # seconds until an image that failed is tried again
+
+
+class Failures:
+    """The images whose times could not be corrected: each is tried again, less and less often."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tries: dict[int, tuple[int, float]] = {}
+        self._reasons: dict[int, str] = {}
+
+    def note(self, image: Image, reason: str) -> None:
+        """It failed once more."""
+        attempts = self._tries.get(image.id, (0, 0.0))[0] + 1
+        wait = backoff.wait(attempts, first=_FIRST_WAIT, longest=_LONGEST_WAIT)
+        self._tries[image.id] = attempts, self._clock.monotonic() + wait
+        self._reasons[image.id] = f"{image.name}: {reason}"
+        log.error("the time of %s; next attempt in %.0f s", self._reasons[image.id], wait)
+
+    def keep_only(self, image_ids: set[int]) -> None:
+        """No others are held any more: they were corrected, or taken from the card."""
+        for image_id in self._tries.keys() - image_ids:
+            del self._tries[image_id], self._reasons[image_id]
+
+    def waiting(self) -> set[int]:
+        """The ids of those that are to be left alone for now."""
+        now = self._clock.monotonic()
+        return {image_id for image_id, (_, due) in self._tries.items() if due > now}
+
+    def told(self) -> dict[str, Any] | None:
+        """What `status` is to know: how many there are, and what is wrong with one; None: there are none."""
+        if not self._reasons:
+            return None
+        return {"images": len(self._reasons), "error": next(iter(self._reasons.values()))}
+
+
+def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, failures: Failures) -> int:
+    """Put right the times of a handful of held images; how many are held no longer. To be repeated until 0.
+
+    `failures` are the images that could not be written anew; the caller keeps them for the next time.
+    Raises StorageError when the card has no room for the new file of an image.
+    """
+    # The first moment of this boot that can be trusted says what its clock lacked before. Another boot's
+    # may be found in its images, if the catalog was lost since.
+    catalog.note_boot()
+    catalog.learn_offsets()
+
+    # What was corrected before and is found again as it was is no other image.
+    if twins := catalog.drop_twins():
+        log.warning("%d images were here again as they were before their times were corrected", twins)
+
+    # An owner who vouches for the clock vouches for what it showed.
+    if trap.clock == "trusted":
+        pruning.remove_leaving(catalog, storage, only_corrected=True)
+        return catalog.confirm_times()
+
+    # Killed in the middle, the announcement stands: the same images come first, with the same names.
+    pruning.remove_leaving(catalog, storage, only_corrected=True)
+    right, wrong = _plan(catalog, storage.spool, failures)
+    settled = catalog.confirm_times(right)
+    if wrong:
+        catalog.announce(wrong)
+        failpoint.hit("correction: announced")
+        settled += _correct(catalog, storage, rewrite, wrong, failures)
+
+    catalog.set_fact("times", failures.told())
+
+    # A boot that ended before its clock was set will not be known any better.
+    if given_up := catalog.give_up():
+        log.warning(
+            "%d images of a boot that ended before the clock was set: their times are unsure", given_up
+        )
+    if trap.unsure_times == "deliver":
+        settled += catalog.release_unsure()
+    return settled
+
+
+def _plan(catalog: Catalog, spool: Path, failures: Failures) -> tuple[list[int], list[Correction]]:
+    """Which held images have the right time, and which are to be corrected, under which name."""
+    announced, waiting = catalog.announced(), failures.waiting()
+    right: list[int] = []
+    wrong: list[Correction] = []
+    chosen = {str(name) for name in announced.values()}
+    some = catalog.correctable(_HANDFUL + len(waiting))
+    if len(some) < _HANDFUL + len(waiting):
+        failures.keep_only({image.id for image, _, _ in some})
+    for image, offset, trusted_at in some:
+        assert image.evidence
+        assert image.trap_name
+        taken = image.evidence.monotonic + offset
+        if image.id in waiting or int(taken) not in _THINKABLE:
+            continue
+        if abs(image.trap_name.taken.timestamp() - taken) < _CLOSE_ENOUGH:
+            right.append(image.id)
+            continue
+        name = announced.pop(image.id, None) or _free_name(
+            catalog, spool, image.trap_name.device, taken, chosen
+        )
+        chosen.add(str(name))
+        wrong.append(Correction(image, name, offset, trusted_at))
+    for image_id in announced:  # its file was taken from the card meanwhile
+        catalog.withdraw(image_id)
+    return right, wrong
+
+
+def _free_name(catalog: Catalog, spool: Path, device: str, taken: float, chosen: set[str]) -> TrapName:
+    """The name for that moment, or for the nearest second that no other image has."""
+    for shift in chain.from_iterable((n, -n) for n in count()):
+        name = TrapName(device, utc(int(taken) + shift))
+        is_used = str(name) in chosen or catalog.is_taken(str(name))
+        if not is_used and not os.path.lexists(spool / name.folder / str(name)):
+            return name
+    raise AssertionError("there are more seconds than images")
+
+
+def _correct(
+    catalog: Catalog, storage: Storage, rewrite: Rewriter, wrong: list[Correction], failures: Failures
+) -> int:
+    """Write these images anew, let them take the place of the old ones, and delete those."""
+    written: list[tuple[Correction, Found, Image]] = []
+    full: StorageError | None = None
+    try:
+        for one, outcome in rewrite(wrong):
+            found = look(storage.spool, one.path)
+            if isinstance(outcome, Image) and found and found.size == outcome.size:
+                written.append((one, found, outcome))
+                continue
+            # Another file has the name by now: next time the image gets another.
+            catalog.withdraw(one.image.id)
+            if isinstance(outcome, DamagedImage):
+                failures.note(one.image, str(outcome))
+    except StorageError as error:  # what was written until now counts, and makes room
+        full = error
+    failpoint.hit("correction: written")
+    catalog.correct(written)
+    failpoint.hit("correction: recorded")
+    pruning.remove_leaving(catalog, storage, only_corrected=True)
+    for one, _, image in written:
+        log.info("corrected the time of %s: it is %s", one.image.name, image.name)
+    if full:
+        raise full
+    return len(written)
+
+
+# ── For people ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def bounds(boots: list[dict[str, Any]], boot_id: str, monotonic: float) -> tuple[float | None, float | None]:
+    """Between which moments an image of a boot was taken, from its neighbours; None: no neighbour is known.
+
+    `boots` is `Catalog.boots()`. An earlier boot whose clock was set bounds it from below, a later one from
+    above; that a boot ran for some time before its last image counts too.
+    """
+    ordered = [boot for boot in boots if boot["number"] or boot["boot_id"] == boot_id]
+    here = next(n for n, boot in enumerate(ordered) if boot["boot_id"] == boot_id)
+    earliest = latest = None
+    for boot in ordered[:here] if ordered[here]["number"] else ():
+        if boot["clock_offset"] is not None:
+            earliest = max(boot["trusted_at"], boot["clock_offset"] + boot["last"])
+        elif earliest is not None:
+            earliest += boot["last"]
+    for boot in reversed(ordered[here + 1 :]):
+        if boot["clock_offset"] is not None:
+            latest = boot["clock_offset"]
+        elif latest is not None:
+            latest -= boot["last"]
+    return (
+        None if earliest is None else earliest + monotonic,
+        None if latest is None else latest - (ordered[here]["last"] - monotonic),
+    )
+
+
+def snapshot(catalog: Catalog, clock: Clock, trusted_by: str) -> dict[str, Any]:
+    """What is known of the clock and of the times of images, for `trapsync clock`. Moments are UTC text."""
+    boots = catalog.boots()
+    return {
+        "now": iso(utc(clock.wall())),
+        "trusted": bool(trusted_by),
+        "trusted_by": trusted_by or None,
+        "boot_id": clock.boot_id(),
+        "images": {name: sum(boot[name] for boot in boots) for name in TIMINGS},
+        "boots": [_boot(boots, boot, clock.boot_id()) for boot in boots],
+    }
+
+
+def _boot(boots: list[dict[str, Any]], boot: dict[str, Any], this_boot: str) -> dict[str, Any]:
+    """One boot: when it began, if that is known, and otherwise between which moments its images were taken."""
+    offset, earliest, latest = boot["clock_offset"], None, None
+    if offset is None:
+        earliest, latest = (
+            bounds(boots, boot["boot_id"], 0)[0],
+            bounds(boots, boot["boot_id"], boot["last"])[1],
+        )
+    return {
+        "boot_id": boot["boot_id"],
+        "is_this": boot["boot_id"] == this_boot,
+        "offset_s": None if offset is None else round(offset, 3),
+        "began": moment(offset),
+        "trusted_at": moment(boot["trusted_at"]),
+        "not_before": moment(earliest),
+        "not_after": moment(latest),
+        "images": {name: boot[name] for name in TIMINGS},
+    }
+
+
+def moment(at: float | None) -> str | None:
+    """A moment as UTC text; None stays None."""
+    return None if at is None else iso(utc(at))

@@ -1,0 +1,34 @@
+"""What the threads of the running daemon share."""
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock
+from trapsync.errors import CatalogError
+from trapsync.runtime.liveness import Board
+from trapsync.settings.schema import Settings
+from trapsync.spool.inbox import Inbox
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What every thread of the daemon is given. `stop` is set once, when all of them are to end."""
+
+    settings: Settings
+    device: str
+    clock: Clock
+    catalog: Catalog
+    inbox: Inbox
+    board: Board
+    stop: threading.Event
+
+    def tell(self, fact: str, value: object) -> None:
+        """Let `status` know. A catalog that refuses must not cost a picture or a delivery."""
+        try:
+            self.catalog.set_fact(fact, value)
+        except CatalogError as error:
+            log.error("%s", error)

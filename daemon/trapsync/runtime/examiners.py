@@ -1,0 +1,194 @@
+"""The examiners: worker processes that look at new files, each under a limit of time and memory."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import TimeoutError as DeadlinePassed
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
+
+from trapsync.errors import DamagedImage, ExaminerKilled, StorageError, TrapsyncError
+from trapsync.image import Correction, Found, Image
+from trapsync.jpeg import examination
+from trapsync.runtime.child_process import become_child, spawn
+from trapsync.settings.schema import Ingest, Storage
+
+log = logging.getLogger(__name__)
+
+_TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
+# What befalls an examiner; the last when it was killed in between two files, or at its very start.
+_MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
+# How an examiner ends that was killed from outside: by the kernel for want of memory, or as pebble ends at SIGTERM.
+_KILLED = {-signal.SIGKILL, -signal.SIGTERM, int(signal.SIGTERM)}
+# Seconds between two looks of the pool's threads at their workers: at work, and with nothing to do.
+_AT_WORK, _AT_REST = 0.1, 10.0
+_TO_END = 2.0  # seconds for them to end
+
+
+class Examiners:
+    """The worker pool that looks at files, each under a limit of time and memory. One thread uses it.
+
+    `look` is what is done to each file, in a worker: a function of the spool and the path.
+    """
+
+    def __init__(
+        self, settings: Ingest, storage: Storage, look: Callable[[Path, str], Image] = examination.examine
+    ) -> None:
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+        os.environ.setdefault("VIPS_CONCURRENCY", "1")
+        self._settings = settings
+        self._storage = storage
+        self._look = look
+        self._pool = self._make_pool()
+
+    def _make_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._settings.workers,
+            max_tasks=_TASKS_PER_EXAMINER,
+            initializer=_become_examiner,
+            initargs=(int(self._settings.memory),),
+            context=spawn,
+        )
+
+    def examine(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+        """Examine files, as many at a time as there are workers; each comes back as an image or damaged.
+
+        A file that hangs or crashes its examiner twice is damaged; ExaminerKilled says that somebody else
+        killed it. One that the card does not let us read, or on which our own program fails, is left out,
+        loudly; the next sweep offers it again.
+        """
+        waiting = iter(files)
+        flying = [(found, self._examine(found)) for found in islice(waiting, 2 * self._settings.workers)]
+        while flying:
+            found, future = flying.pop(0)
+            flying += [(more, self._examine(more)) for more in islice(waiting, 1)]
+            outcome = self._outcome(found, future)
+            if outcome is not None:
+                yield found, outcome
+
+    def _examine(self, found: Found) -> ProcessFuture[Any]:
+        return self._schedule(self._look, self._storage.spool, found.path)
+
+    def _schedule(self, work: Callable[..., Any], *arguments: Any) -> ProcessFuture[Any]:
+        """Hand out one piece of work. A pool that broke down (a worker killed at a bad moment) is replaced."""
+        CONSTS.sleep_unit = _AT_WORK
+        try:
+            return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+        except RuntimeError:
+            log.warning("the examiners broke down; others take their place")
+            self._renew()
+            return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+
+    def _renew(self) -> None:
+        self.close()
+        self._pool = self._make_pool()
+
+    def _result(self, future: ProcessFuture[Any]) -> Any:
+        """Wait for it. The pool keeps each file's own deadline; if it does not, it is broken itself."""
+        try:
+            return future.result(timeout=3 * self._settings.timeout + 30)
+        except (DeadlinePassed, CancelledError, BrokenExecutor) as error:
+            if not future.done() or not isinstance(error, DeadlinePassed):
+                self._renew()  # what is tried again is alone in it, so that no other file is to blame
+            raise
+
+    def _outcome(
+        self, found: Found, future: ProcessFuture[Any], before: Exception | None = None
+    ) -> Image | DamagedImage | None:
+        try:
+            image: Image = self._result(future)
+            return image
+        except DamagedImage as error:
+            return error
+        except FileNotFoundError:  # taken away meanwhile
+            return None
+        except (*_MISFORTUNES, MemoryError) as error:
+            if before is None:  # it may have been the machine's fault: once more, in a fresh process
+                return self._outcome(found, self._examine(found), before=error)
+            if _was_killed(before) or _was_killed(error):
+                return ExaminerKilled("its examiner was killed each time: too little memory?")
+            return DamagedImage(_describe_failure(error, self._settings))
+        except StorageError as error:  # the card does not let it be read
+            log.error("%s", error)
+            return None
+        except Exception:
+            log.exception("examining %r failed; it stays in the spool", found.path)
+            return None
+
+    def rewrite(
+        self, corrections: Iterable[Correction]
+    ) -> Iterator[tuple[Correction, Image | DamagedImage | FileExistsError]]:
+        """Write images anew with their corrected times; each comes back as it is then, or why it is not.
+
+        Raises StorageError when the card refuses.
+        """
+        for one in corrections:
+            try:
+                try:
+                    yield one, self._result(self._schedule(examination.rewrite, self._storage.spool, one))
+                except _MISFORTUNES:  # which may have been the machine's fault
+                    yield one, self._result(self._schedule(examination.rewrite, self._storage.spool, one))
+            except (DamagedImage, FileExistsError) as error:
+                yield one, error
+            except FileNotFoundError:
+                yield one, DamagedImage("its file is not on the card")
+            except (*_MISFORTUNES, MemoryError) as error:
+                yield one, DamagedImage(_describe_failure(error, self._settings))
+
+    def make_thumbnails(self, image: Image, path: str) -> bool:
+        """Make the small copies of one image; False if they cannot be made, ExaminerKilled if nobody knows."""
+        arguments = (self._storage.spool, path, self._storage.thumbnails)
+        try:
+            try:
+                self._result(self._schedule(examination.thumbnails, *arguments))
+            except _MISFORTUNES:  # which may have been the machine's fault
+                self._result(self._schedule(examination.thumbnails, *arguments))
+        except (TrapsyncError, *_MISFORTUNES, MemoryError, OSError) as error:
+            if _was_killed(error):
+                raise ExaminerKilled(
+                    f"no thumbnails of {image.name} for now: their maker was killed"
+                ) from error
+            log.warning("no thumbnails of %s: %s", image.name, str(error) or type(error).__name__)
+            return False
+        except Exception:  # a bug, loud; but without this copy the trap works
+            log.exception("no thumbnails of %s", image.name)
+            return False
+        return True
+
+    def rest(self) -> None:
+        """There is nothing to do for now: look after the workers less often. Ended by the next piece of work."""
+        CONSTS.sleep_unit = _AT_REST
+
+    def close(self) -> None:
+        """End the workers, whatever they do."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        # A pool at rest may not look up for a while. Its workers end with this process in any case.
+        ending = threading.Thread(target=self._pool.join, daemon=True)
+        ending.start()
+        ending.join(_TO_END)
+
+
+def _become_examiner(memory: int) -> None:
+    become_child()
+    examination.prepare(memory)
+
+
+def _was_killed(error: Exception) -> bool:
+    """Whether it was not the examiner that failed, nor our own limit: somebody ended it, or its pool."""
+    if isinstance(error, ProcessExpired):
+        return error.exitcode in _KILLED
+    return isinstance(error, CancelledError | BrokenExecutor)
+
+
+def _describe_failure(error: Exception, settings: Ingest) -> str:
+    if isinstance(error, DeadlinePassed):
+        return f"examining it took longer than {settings.timeout:.0f} s, twice"
+    if isinstance(error, MemoryError):
+        return f"examining it took more than {settings.memory / 1e6:.0f} MB of memory"
+    return "examining it crashed the examiner, twice"

@@ -1,0 +1,189 @@
+"""The ingest thread: the inbox; with nothing to do it puts times right and makes small copies."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+from trapsync import pipeline
+from trapsync.errors import CatalogError, ExaminerKilled, StorageError
+from trapsync.jpeg import thumbnail
+from trapsync.runtime import clock_correction
+from trapsync.runtime.context import Shared
+from trapsync.runtime.examiners import Examiners
+from trapsync.spool import scan, spool_mark
+
+log = logging.getLogger(__name__)
+
+_HANDFUL = 32  # files that are examined and committed together
+_TICK = 1.0  # seconds between two looks at an inbox that stays empty
+_CALM_TICK = 30.0  # and once it has been empty for a minute
+_UNTIL_CALM = 60.0  # seconds
+_BREATH = 10.0  # seconds to wait when the catalog or the card refuses
+_LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
+_LOOK_LATER = 300.0  # and after something went wrong with them
+_ROOM_FOR_COPIES = 10**6  # bytes
+_MOST_KILLS = 3  # of the maker of an image's small copies, until the image is to blame
+
+
+class Ingesting:
+    """Examine what the inbox holds; in between, make one image's small copies at a time."""
+
+    def __init__(self, shared: Shared, examiners: Examiners) -> None:
+        self._shared = shared
+        self._settings = shared.settings
+        self._clock = shared.clock
+        self._catalog = shared.catalog
+        self._inbox = shared.inbox
+        self._stop = shared.stop
+        self._examiners = examiners
+        self._uncorrected = clock_correction.Failures(shared.clock)
+        self._kills: Counter[str] = Counter()  # of those who made small copies of these files
+        self._has_some = False
+        self._got_on = True
+
+    def is_idle(self) -> bool:
+        """Whether nothing is in the inbox, and nothing that was taken from it is under way."""
+        return self._inbox.is_empty() and not self._has_some
+
+    def run(self) -> None:
+        """Go on until the end, whatever the card or the catalog refuses."""
+        patience = scan.Patience(self._settings.ingest.settle)
+        thumbnails, times = self._thumbnails(), self._times()
+        busy = self._clock.monotonic()
+        while not self._stop.is_set():
+            self._shared.board.beat("ingest", self._limit())
+            if spool_mark.problem(self._settings.storage):  # which the main thread says
+                self._stop.wait(_BREATH)
+                continue
+            paths = self._take()
+            try:
+                if paths:
+                    self._ingest(paths, patience)
+                elif self._inbox.overflowed():  # the rest of a long backlog
+                    self._sweep()
+                elif not next(times) and not next(thumbnails):
+                    self._wait_for_files(busy)
+                    continue
+            except (CatalogError, StorageError, OSError) as error:
+                log.error("%s; trying again in %.0f s", error, _BREATH)
+                for path in paths:
+                    self._inbox.put_later(path, _BREATH)
+                thumbnails, times = self._thumbnails(), self._times()
+                self._stop.wait(_BREATH)
+            except Exception:  # a bug, loud: but not the end of the thread
+                log.exception("ingesting %d files failed", len(paths))
+                self._shared.tell("bug", "ingesting files failed; see the log")
+                self._ingest_singly(paths, patience)
+                thumbnails, times = self._thumbnails(), self._times()
+                self._stop.wait(_BREATH)
+            busy = self._clock.monotonic()
+
+    def _wait_for_files(self, busy: float) -> None:
+        """Nothing to do since a moment of the monotonic clock; a new file ends the wait at once."""
+        is_calm = self._clock.monotonic() - busy >= _UNTIL_CALM
+        if is_calm:
+            self._examiners.rest()
+        self._inbox.wait(_CALM_TICK if is_calm else _TICK)
+
+    def _limit(self) -> float:
+        """Seconds: a handful of files, each of which may take its whole time twice."""
+        return 2 * _HANDFUL * self._settings.ingest.timeout + 60
+
+    def _take(self) -> list[str]:
+        self._has_some = True  # before they leave the inbox: there is no moment at which they are nowhere
+        paths = self._inbox.take(most=_HANDFUL)
+        self._has_some = bool(paths)
+        return paths
+
+    def _ingest(self, paths: list[str], patience: scan.Patience) -> None:
+        result = pipeline.ingest(
+            self._catalog, self._settings.storage, paths, self._examiners.examine, patience, self._clock
+        )
+        self._got_on |= bool(result.new or result.damaged)
+        if result.failed:
+            self._shared.tell("bug", "a file cannot be ingested; see the log")
+        for path in result.later:
+            self._inbox.put_later(path, min(2.0, self._settings.ingest.settle))
+
+    def _ingest_singly(self, paths: list[str], patience: scan.Patience) -> None:
+        """One of these files made all of them fail: it is left to the next sweep, the others are not."""
+        for path in paths if len(paths) > 1 else ():
+            try:
+                self._ingest([path], patience)
+            except (CatalogError, StorageError, OSError) as error:
+                log.error("%s; the next sweep offers it again", error)
+            except Exception:
+                log.exception("%r cannot be ingested; it stays in the spool", path)
+
+    def _sweep(self) -> None:
+        if not self._got_on:  # what is found again and again may not be all that is done
+            self._stop.wait(_BREATH)
+        self._got_on = False
+        pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
+
+    def _times(self) -> Iterator[bool]:
+        """Each step puts right the times of a handful of images, and says whether there was anything to do."""
+        settings, rewrite = self._settings, self._examiners.rewrite
+        failures = self._uncorrected
+        while True:
+            rest = _LOOK_AT_CLOCK
+            try:
+                while clock_correction.settle(
+                    self._catalog, settings.storage, settings.trap, rewrite, failures
+                ):
+                    yield True
+            except CatalogError:
+                raise
+            except StorageError as error:  # no room for a second file: held images wait
+                log.error("no time can be corrected for now: %s", error)
+                rest = _LOOK_LATER
+            except Exception:  # a bug, loud; but the others need not wait for it
+                log.exception("putting times right failed")
+                self._shared.tell("bug", "putting times right failed; see the log")
+                rest = _LOOK_LATER
+            yield from self._rest(rest)
+
+    def _rest(self, seconds: float) -> Iterator[bool]:
+        """Nothing to do for so long."""
+        again = self._clock.monotonic() + seconds
+        yield False
+        while self._clock.monotonic() < again:
+            yield False
+
+    def _thumbnails(self) -> Iterator[bool]:
+        """Each step makes the small copies of one image, and says whether there was anything to do.
+
+        They are marked a handful at a time: a daemon that ends before that makes some of them once more.
+        """
+        reason = thumbnail.missing() if self._settings.ingest.thumbnails else "they are switched off"
+        if reason and self._settings.ingest.thumbnails:
+            log.warning("no thumbnails for now: %s", reason)
+        self._shared.tell("thumbnails", reason)
+        made: dict[int, bool] = {}
+        while not reason:
+            waiting = self._catalog.without_thumbnails(len(made) + 1) if self._has_room() else []
+            image = next((one for one in waiting if one.id not in made), None)
+            if image:
+                try:
+                    is_made = self._examiners.make_thumbnails(image, image.path)
+                except ExaminerKilled as error:  # perhaps by the kernel, for want of memory
+                    log.warning("%s", error)
+                    self._kills[image.path] += 1
+                    is_made = False
+                    if self._kills[image.path] < _MOST_KILLS:
+                        yield from self._rest(_LOOK_LATER)
+                        continue
+                self._kills.pop(image.path, None)
+                if not self._stop.is_set():
+                    made[image.id] = is_made
+            if made and (image is None or len(made) >= _HANDFUL):
+                self._catalog.mark_thumbnails(made)
+                made = {}
+            yield image is not None
+        while True:
+            yield False
+
+    def _has_room(self) -> bool:
+        """Whether there is room for small copies: they must not take the last of it, nor fail for want of it."""
+        storage = self._settings.storage
+        return pipeline.free_bytes(storage.thumbnails) >= max(storage.min_free, _ROOM_FOR_COPIES)

@@ -1,0 +1,104 @@
+"""What a person's command does in the daemon's place, or asks the running daemon to do."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trapsync import pipeline, trap
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock
+from trapsync.destinations import Destination, Tools
+from trapsync.runtime import clock_correction
+from trapsync.runtime.destination_context import connect_some, registered
+from trapsync.runtime.examiners import Examiners
+from trapsync.runtime.upload_pool import ManyHands
+from trapsync.settings.schema import Settings
+from trapsync.spool import spool_mark
+from trapsync.spool.inbox import Inbox
+from trapsync.spool.scan import Patience
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """An opened trap: the catalog and the destinations that were asked for."""
+
+    settings: Settings
+    catalog: Catalog
+    destinations: list[Destination]
+    clock: Clock
+
+
+@contextmanager
+def opened(settings: Settings, source: Path, tools: Tools, only: str | None = None) -> Iterator[Bench]:
+    """Open the catalog and connect destinations (all, or the one named); for writing beside a daemon too.
+
+    Each write is a short transaction of its own, so a command and the daemon do not get in each other's way.
+    StorageError when the spool is another one than last time.
+    """
+    spool_mark.check(settings.storage)
+    destinations = connect_some(settings, source, tools, lambda: catalog, only)
+    catalog = trap.open_catalog(settings, tools.clock)
+    spool_mark.prepare(settings.storage)
+    try:
+        yield Bench(settings, catalog, destinations, tools.clock)
+    finally:
+        for destination in destinations:
+            destination.close()
+        catalog.close()
+
+
+def deliver(
+    bench: Bench, progress: Callable[[int], None], only: str | None = None
+) -> dict[str, pipeline.Turn]:
+    """Without a daemon: find and examine what is new, then one turn to each destination, or the one named.
+
+    The caller holds the trap's lock. `progress` gets the number of images still owed to all of them.
+    """
+    bench.catalog.register(registered(bench.destinations))
+    ingest(bench)
+    return {
+        destination.name: pipeline.deliver(
+            bench.catalog,
+            destination,
+            bench.settings.storage.spool,
+            bench.clock,
+            ManyHands(destination.settings.parallel),
+            lambda: progress(owed(bench.catalog)),
+        )
+        for destination in bench.destinations
+        if only in (None, destination.name)
+    }
+
+
+def ingest(bench: Bench) -> None:
+    """Sweep the spool, examine what the catalog does not know, and put right what times can be."""
+    storage = bench.settings.storage
+    inbox = Inbox(bench.clock)
+    examiners = Examiners(bench.settings.ingest, storage)
+    patience, failures = Patience(bench.settings.ingest.settle), clock_correction.Failures(bench.clock)
+    try:
+        found = pipeline.sweep(bench.catalog, storage, inbox.put)
+        while paths := inbox.take(32):
+            pipeline.ingest(bench.catalog, storage, paths, examiners.examine, patience, bench.clock)
+            if inbox.is_empty() and inbox.overflowed():  # the rest of a long backlog, as long as it shrinks
+                before, found = found, pipeline.sweep(bench.catalog, storage, inbox.put)
+                if found >= before:
+                    break
+        while clock_correction.settle(
+            bench.catalog, storage, bench.settings.trap, examiners.rewrite, failures
+        ):
+            pass
+    finally:
+        examiners.close()
+
+
+def owed(catalog: Catalog) -> int:
+    """How many deliveries are owed, to all destinations together."""
+    return sum(int(row["owed"]) for row in catalog.destinations())
+
+
+def wake_daemon(process: int) -> None:
+    """Ask the running daemon to deliver now (SIGUSR1); StorageError if that is no daemon of this trap's."""
+    trap.tell_daemon(process, signal.SIGUSR1)

@@ -1,0 +1,160 @@
+"""Settings from afar in the running daemon: taken, tried, kept or undone; and images that the owner asks for again."""
+
+import logging
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock
+from trapsync.errors import CatalogError, StorageError, TrapsyncError
+from trapsync.remote import remote_settings, resend
+from trapsync.remote.remote_settings import InForce, Outcome, PushedSettings
+from trapsync.runtime.trial import Before, Trial, Verdict
+from trapsync.settings.schema import Settings
+from trapsync.trap import holder, system_clock
+
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+
+
+def begin(source: Path, make: Callable[[Settings], Made]) -> tuple[Made, InForce | None]:
+    """What `make` makes of the settings in force, and those. If some are on trial, this start counts.
+
+    Settings on trial with which nothing can even be made are rolled back at once.
+    """
+    settings = remote_settings.effective(source)
+    if holder(settings.storage.state) is not None:  # it will find the lock taken, and try nothing
+        return make(settings), None
+    memory = PushedSettings(source, system_clock(settings))
+    found = memory.begin()
+    try:
+        return make(found.settings), found
+    except TrapsyncError as error:
+        if not found.is_trial:
+            raise
+        memory.roll_back("settings", str(error))
+        return make(remote_settings.effective(source)), None
+
+
+class Afar:
+    """What comes from the owner to a running daemon, by whatever way.
+
+    `begin_again` ends the daemon to start with other settings; `run_now` lets the jobs run whose names begin so.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: Path,
+        clock: Clock,
+        begin_again: Callable[[], object],
+        run_now: Callable[[str], object],
+    ) -> None:
+        """SettingsError if the local files are wrong."""
+        self.begun: InForce | None = None
+        """The settings that it began with, if this start counts."""
+        self._settings = settings
+        self._clock = clock
+        self._begin_again = begin_again
+        self._run_now = run_now
+        self._pushed = PushedSettings(source, clock)
+        self._trial: Trial | None = None
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether settings are on trial."""
+        return self._trial is not None
+
+    def receive(self, data: bytes) -> Outcome:
+        """Take a document that came from afar, from any thread. Settings that were taken begin with a start.
+
+        Raises StorageError and SettingsError: then it is not known what becomes of it, and it is to come again.
+        """
+        outcome = self._pushed.accept(data)
+        is_news = outcome.code not in {"known", "replay", "rejected_before"}
+        log.log(
+            logging.WARNING if is_news else logging.DEBUG,
+            "document %.12s: %s: %s",
+            outcome.hash,
+            outcome.code,
+            outcome.text,
+        )
+        if outcome.is_accepted and outcome.kind == "resend":
+            self._run_now("resend")
+        elif outcome.is_accepted:
+            self._begin_again()
+        return outcome
+
+    def try_settings(self, catalog: Catalog, rhythms: Mapping[str, float]) -> None:
+        """If these settings are on trial, know from the first moment on how the trap was before.
+
+        `rhythms`: how often each destination is delivered to, in seconds.
+        """
+        found = self.begun
+        if found is None or not found.is_trial:
+            return
+        if found.record.before is not None:
+            before = Before.recalled(found.record.before)
+        else:
+            before = Before.of(self._pushed.previous(), catalog, self._clock)
+            self._pushed.note_before(before.plain())
+        self._trial = Trial(self._settings, before, catalog, self._clock, rhythms)
+        log.warning(
+            "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
+        )
+
+    def judge(self, overdue: Sequence[str]) -> None:
+        """Keep settings on trial that do well; undo those that do not, and begin again with the old ones.
+
+        `overdue`: the parts of the daemon that fell silent.
+        """
+        if self._trial is None:
+            return
+        try:
+            if verdict := self._trial.look(overdue):
+                self._carry_out(verdict)
+        except (CatalogError, StorageError) as error:
+            log.error("%s", error)
+
+    def judge_errand(self, overdue: Sequence[str], tried: Container[str]) -> None:
+        """At the end of an errand with settings on trial: keep them if all went well, undo them at the second that did not.
+
+        `tried`: the destinations that it called at.
+        """
+        if self._trial is None:
+            return
+        try:
+            verdict = self._trial.of_errand(overdue, tried)
+            if verdict.is_well or self._pushed.is_last_start():
+                self._carry_out(verdict)
+            else:
+                log.warning("an errand did not go well with the new settings: %s; one more", verdict.reason)
+        except (CatalogError, StorageError) as error:
+            log.error("%s", error)
+
+    def _carry_out(self, verdict: Verdict) -> None:
+        if verdict.is_well:
+            self._pushed.commit()
+            log.warning("the trap does well with the new settings: they stay")
+        else:
+            self._pushed.roll_back(verdict.code, verdict.reason)
+            self._begin_again()
+        self._trial = None
+
+    def interrupted(self) -> None:
+        """Somebody ends the daemon in the middle of a trial: that says nothing about the settings."""
+        if self._trial is None:
+            return
+        try:
+            self._pushed.interrupted()
+        except TrapsyncError as error:  # then this start of the trial counts
+            log.error("%s", error)
+
+    def resend(self, catalog: Catalog, keeping: Container[str] | None = None) -> None:
+        """Make pending again what the owner asked for, once, at the destinations that keep images."""
+        self._pushed.note_time()
+        if asked := self._pushed.asked():
+            self._pushed.note_asked(resend.owe_again(catalog, asked, keeping))
+            self._run_now("deliver")

@@ -1,0 +1,9 @@
+"""The settings: one TOML file with typed tables, and one parser for all that is written in its form.
+
+schema    every table and key with its type, default and limits
+config_file  read a config file, decode a table, write settings as text, read a secret
+layers    the config file, remote settings and the local override, one over the other
+units     durations and sizes with their units
+messages  what is wrong with a value, in words for somebody who knows no types
+schedule  windows of time and of the sun
+"""

@@ -1,0 +1,180 @@
+"""Read a config file, decode its tables, write settings as text, and read secrets.
+
+Whatever is wrong ends as one `SettingsError` of one line: the file, the key, the reason, and for a typing mistake the
+nearest key that exists.
+"""
+
+import difflib
+import os
+import stat
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from trapsync.errors import SettingsError
+from trapsync.settings.messages import dotted, explain
+from trapsync.settings.schema import Settings, Table
+from trapsync.settings.units import Duration, Exposure, Size, exactly
+
+DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")
+ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
+
+T = TypeVar("T", bound=Table)
+
+
+def find(path: Path | None = None) -> Path:
+    """The config file to read: the one named, else $TRAPSYNC_CONFIG, else the system's."""
+    return path or Path(os.environ.get(ENVIRONMENT_KEY) or DEFAULT_PATH)
+
+
+def load(path: Path) -> Settings:
+    """Read a config file. Paths in it are taken relative to its own folder.
+
+    Raises SettingsError, one line, for whatever is wrong: no such file, no permission, not TOML,
+    an unknown key, a wrong type, a value out of range.
+    """
+    return from_tables(read(path), path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a config file as they stand there, undecoded. Raises SettingsError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # an editor of Windows may have put a mark in front
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path}: there is no such config file; copy config/trapsync.toml there, "
+            f"or name another with --config"
+        ) from None
+    except PermissionError:
+        raise SettingsError(
+            f"{path}: no permission to read it; run this as the daemon's user, or with sudo"
+        ) from None
+    except IsADirectoryError:
+        raise SettingsError(f"{path}: is a folder; name the config file in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text; save it as UTF-8"
+        raise SettingsError(f"{path}: cannot be read: {reason}") from None
+    return _tables(text, path)
+
+
+def from_tables(tables: dict[str, Any], path: Path) -> Settings:
+    """Decode the tables of the config file at `path`; paths in them are relative to its folder."""
+    return rooted(decode(tables, Settings, path), path.absolute().parent)
+
+
+def parse(text: str, source: object) -> Settings:
+    """Decode the text of a config file; `source` is what errors call it."""
+    return decode(_tables(text, source), Settings, source)
+
+
+def _tables(text: str, source: object) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise SettingsError(f"{source}: is not TOML: too many brackets in one another") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        raise SettingsError(f"{source}: is not TOML: {error}") from None
+
+
+def decode(table: dict[str, Any], kind: type[T], source: object, at: str = "") -> T:
+    """Decode one table into its type: the one parser, for the file, for destinations, for pushes.
+
+    `at` is the dotted path of the table in its file, for the error's text.
+    """
+    _refuse_unknown(table, kind, source, at)
+    try:
+        return msgspec.convert(table, kind, dec_hook=_from_toml)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source}: {explain(str(error), table, kind, at)}") from None
+
+
+def _refuse_unknown(table: dict[str, Any], kind: type[Table], source: object, at: str) -> None:
+    """msgspec would refuse an unknown key too, but could not say which one was meant."""
+    known = typing.get_type_hints(kind)
+    for key, value in table.items():
+        where = dotted(at, key)
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            raise SettingsError(f"{source}: {where}: there is no such setting; {hint}")
+        inner = known[key]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Table):
+            _refuse_unknown(value, inner, source, where)
+
+
+def _from_toml(kind: type, value: object) -> object:
+    if kind is Path:
+        if not isinstance(value, str):
+            raise ValueError("must be a path in quotes")
+        if not value or "\0" in value:
+            raise ValueError("must not be empty, and hold no zero byte")
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError("there is no such user, whose home it could be in") from None
+    if issubclass(kind, Duration | Size):
+        return kind.parse(value)
+    raise NotImplementedError(kind)
+
+
+def to_text(settings: Table) -> str:
+    """Write settings as TOML that `parse` reads back to the same; durations and sizes with their units."""
+    import tomli_w
+
+    return tomli_w.dumps(_plain(settings))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Table):
+        fields = ((key, getattr(value, key)) for key in value.__struct_fields__)
+        return {key: _plain(inner) for key, inner in fields if inner is not None}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Exposure) and not value:
+        return "auto"
+    if isinstance(value, Duration | Size):
+        return exactly(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def changed(table: T, **changes: Any) -> T:
+    """The same table with other values, which are checked like those of a file: ValueError."""
+    return msgspec.structs.replace(table, **changes)
+
+
+def rooted(table: T, folder: Path) -> T:
+    """The same table with relative paths made absolute, from the config file's own folder."""
+    changes: dict[str, Any] = {}
+    for key in table.__struct_fields__:
+        value = getattr(table, key)
+        if isinstance(value, Path):
+            changes[key] = folder / value
+        elif isinstance(value, Table):
+            changes[key] = rooted(value, folder)
+    return msgspec.structs.replace(table, **changes)
+
+
+def read_secret(name: Path, key: str) -> str:
+    """Read a secret from a file, or from the systemd credential of the same name; the last newline goes.
+
+    Raises SettingsError when it is missing, empty, or readable by everybody on the machine.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(credentials, name.name) if credentials and Path(credentials, name.name).exists() else name
+    try:
+        mode = path.stat().st_mode
+        secret = path.read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise SettingsError(f"{key}: the secret {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
+    if mode & stat.S_IROTH:
+        raise SettingsError(f"{key}: everybody can read the secret {path}; run: chmod o-r {path}")
+    if not secret:
+        raise SettingsError(f"{key}: the secret {path} is empty")
+    return secret

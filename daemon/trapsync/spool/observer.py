@@ -1,0 +1,88 @@
+"""Watchdog's observer of the spool: hints that a file is new.
+
+The observer loses events (a full inotify queue, files that were there before, network folders), so what it says only
+makes things quicker; the walk in `scan` finds every file. The one door to watchdog.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from trapsync.errors import StorageError
+from trapsync.image import is_image_name
+
+
+class Watcher:
+    """The observer of a spool. `offer` gets the path of a file that may be new (relative to the spool),
+    `sweep` is called when a whole folder appeared. Both are called from the observer's threads."""
+
+    def __init__(self, spool: Path, offer: Callable[[str], None], sweep: Callable[[], None]) -> None:
+        self._spool = spool
+        self._handler = _Handler(spool, offer, sweep)
+        self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None
+
+    def start(self) -> None:
+        """Begin to watch; StorageError if the system refuses (too many watches, no spool)."""
+        self.stop()  # of an observer that died in part, the rest lives on
+        # watchdog 7 warns, at length, when a folder appears while it is already being added: no news.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
+        observer = Observer()
+        try:
+            self._watched = self._identity()
+            observer.schedule(self._handler, str(self._spool), recursive=True)
+            observer.start()
+        except OSError as error:
+            raise StorageError(f"{self._spool}: cannot be watched: {error.strerror or error}") from error
+        self._observer = observer
+
+    def is_alive(self) -> bool:
+        """Whether the observer and every emitter of it still run: they may die without a word.
+
+        And whether what they watch is the spool: a folder that was moved away, they follow.
+        """
+        observer = self._observer
+        return (
+            observer is not None
+            and observer.is_alive()
+            and bool(observer.emitters)
+            and all(emitter.is_alive() for emitter in observer.emitters)
+            and self._watched == self._identity()
+        )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which folder is at the spool's path now."""
+        try:
+            status = self._spool.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def stop(self) -> None:
+        """Stop watching; may be called twice."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer = None
+
+
+class _Handler(FileSystemEventHandler):
+    """Puts paths on the queue and does nothing else: an exception here would kill the observer."""
+
+    def __init__(self, spool: Path, offer: Callable[[str], None], sweep: Callable[[], None]) -> None:
+        self._prefix = f"{spool}/"
+        self._offer = offer
+        self._sweep = sweep
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, DirCreatedEvent | DirMovedEvent):
+            self._sweep()  # what already lay in it gives no event
+        elif event.event_type in {"closed", "created", "moved"}:
+            path = os.fsdecode(event.dest_path or event.src_path).removeprefix(self._prefix)
+            hidden = any(part.startswith(".") for part in path.split("/"))
+            if not hidden and is_image_name(path.rpartition("/")[2]):
+                self._offer(path)

@@ -1,0 +1,207 @@
+"""Quarantine: where damaged files are kept with their reasons, out of the way of the others.
+
+The folder is the truth here too: a reason lies beside each file, so that the catalog's rows can be made
+again. A file that its owner thinks is well is put back by hand, and examined again. One that has changed
+since, because a slow writer finished it, is put back by the next sweep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trapsync.errors import StorageError
+from trapsync.files import durable, failpoint
+from trapsync.image import Found, is_image_name
+from trapsync.settings.schema import Storage
+from trapsync.spool import spool_mark
+from trapsync.spool.scan import found_as
+
+if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
+    from trapsync.catalog import Catalog
+
+log = logging.getLogger(__name__)
+_REASON = ".reason"  # what is written beside a file in quarantine is named like it, with this behind
+_LONGEST = 20_000  # bytes of it: a path has 4,096, of which each may be written out as four
+_MOST_AT_ONCE = 100  # files that one sweep puts back: each costs some flushes
+
+NO_TEXT = "its name holds characters that are no text"
+
+
+def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) -> None:
+    """Keep a damaged file with its reason, out of the way: the reason, the row, then the move.
+
+    Killed in between, the next sweep finds the file again and ends in the same row and name. So it does
+    where the file cannot be moved (a folder that somebody copied as root): it stays where it lies, and is
+    left alone until the daemon begins anew.
+    """
+    kept_as, path = _name_of(found), _printable(found.path)
+    log.warning("quarantined %s: %s", path, reason)
+    try:
+        durable.write(storage.quarantine / f"{kept_as}{_REASON}", [f"{path}\n{reason}\n".encode()])
+    except StorageError as error:  # then it stands in the catalog only
+        log.error("its reason cannot be kept beside it: %s", error)
+    catalog.add_quarantined(path, kept_as, reason, found.size)
+    try:
+        (storage.spool / found.path).rename(storage.quarantine / kept_as)
+        failpoint.hit("quarantine: moved")
+        durable.flush_folder(storage.quarantine)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.error("it cannot be moved: %s", durable.explain(error, storage.quarantine))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row of quarantine, and whether its file is there; has it changed since it was put aside?"""
+
+    id: int
+    path: str
+    kept_as: str
+    is_there: bool
+    has_changed: bool
+
+
+def inspect(catalog: Catalog, storage: Storage) -> list[Kept]:
+    """Look at every file in quarantine, once."""
+    return [_inspected(storage, row) for row in catalog.quarantined()]
+
+
+def _inspected(storage: Storage, row: dict[str, Any]) -> Kept:
+    path, kept_as, is_there, has_changed = row["path"], row["kept_as"], True, False
+    try:
+        status = (storage.quarantine / kept_as).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    except OSError as error:
+        log.error("%s", durable.explain(error, storage.quarantine / kept_as))
+    else:
+        # Its name says what it was like. Not if its path was written out, or is not known any more.
+        is_readable = row["reason"] != NO_TEXT and path != kept_as and stat.S_ISREG(status.st_mode)
+        has_changed = is_readable and _name_of(found_as(path, status)) != kept_as
+    return Kept(row["id"], path, kept_as, is_there, has_changed)
+
+
+def put_back_changed(catalog: Catalog, storage: Storage, kept: Iterable[Kept]) -> None:
+    """Put files that have changed since they were put aside back where they lay, to be examined again.
+
+    Who was slow to write one, finished it here. One whose place is taken stays.
+    """
+    changed = [one for one in kept if one.has_changed]
+    for one in changed[:_MOST_AT_ONCE]:
+        try:
+            _put_back(catalog, storage, one)
+        except StorageError as error:
+            log.warning("%s has changed in quarantine, and stays there: %s", one.path, error)
+        else:
+            log.info("%s has changed in quarantine: it is examined again", one.path)
+
+
+def stuck(kept: Iterable[Kept]) -> Callable[[Found], bool]:
+    """Whether a file of the spool is damaged, recorded so, and could not be moved: as it was at this moment."""
+    names = {one.kept_as for one in kept if not one.is_there}
+    return lambda found: bool(names) and _name_of(found) in names
+
+
+def recall(catalog: Catalog, storage: Storage) -> None:
+    """Make the catalog agree with the quarantine folder, which is the truth, at the start of a daemon.
+
+    A row is made for a file that has none, from the reason beside it. One whose file is not there goes:
+    that was released or taken away, or never moved; then the sweep finds it where it lies.
+    """
+    if not storage.spool.is_dir() or spool_mark.problem(storage):
+        return
+    try:
+        names = {path.name for path in storage.quarantine.iterdir() if is_image_name(path.name)}
+    except FileNotFoundError:
+        names = set()
+    except OSError as error:
+        log.error("%s", durable.explain(error, storage.quarantine))
+        return
+    known = {row["kept_as"]: row["id"] for row in catalog.quarantined()}
+    unknown = sorted(names - known.keys())
+    catalog.correct_quarantine(
+        add=[_recalled(storage.quarantine / name) for name in unknown],
+        remove=[row_id for kept_as, row_id in known.items() if kept_as not in names],
+    )
+    if unknown:
+        log.warning("%d files in quarantine were not in the catalog; they are again", len(unknown))
+
+
+def _recalled(kept: Path) -> tuple[str, str, str, int]:
+    """(path, kept_as, reason, size) of a file in quarantine, from what lies beside it."""
+    path, reason = "", ""
+    with suppress(OSError, ValueError):
+        beside = durable.read_plain(kept.with_name(f"{kept.name}{_REASON}"), _LONGEST)
+        path, reason = beside.decode().split("\n")[:2]
+    if not _is_images_path(path):  # anybody may have written that
+        path = kept.name
+    return path, kept.name, _printable(reason) or "its reason was lost", kept.lstat().st_size
+
+
+def release(catalog: Catalog, storage: Storage, quarantine_id: int) -> str:
+    """Put a quarantined file back where it lay, to be examined again; its path in the spool."""
+    for one in inspect(catalog, storage):
+        if one.id == quarantine_id:
+            _put_back(catalog, storage, one)
+            return one.path
+    raise StorageError(f"there is no number {quarantine_id} in quarantine; see: trapsync quarantine")
+
+
+def _put_back(catalog: Catalog, storage: Storage, one: Kept) -> None:
+    """The opposite order of going in: the file, then the reason and the row. Raises StorageError.
+
+    Killed in between, it is in both records, and the next sweep examines it. The catalog may say anything of where.
+    """
+    target = storage.spool / one.path
+    try:
+        if not (_is_images_path(one.path) and _is_images_path(one.kept_as) and "/" not in one.kept_as):
+            raise StorageError(
+                f"{_printable(one.path)}: is no path of an image in the spool; "
+                f"move the file there yourself, from {storage.quarantine}"
+            )
+        # Where a link took a folder's place, or the path leads out of the spool, it would end up elsewhere.
+        if target.parent.resolve() != (storage.spool.resolve() / one.path).parent:
+            raise StorageError(f"{target.parent} is not a folder of the spool")
+        if os.path.lexists(target):
+            raise StorageError(f"{target} is there already; move it away first")
+        durable.make_folder(target.parent)
+        (storage.quarantine / one.kept_as).rename(target)
+        failpoint.hit("release: moved")
+        durable.flush_folder(target.parent)
+        (storage.quarantine / f"{one.kept_as}{_REASON}").unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(durable.explain(error, target)) from error
+    catalog.release_quarantined(one.id)
+
+
+def _is_images_path(path: str) -> bool:
+    """Whether an image of the spool may lie under this path: below the spool, visible, and named as images are."""
+    parts = path.split("/")
+    return is_text(path) and is_image_name(parts[-1]) and not any(p == "" or p.startswith(".") for p in parts)
+
+
+def is_text(path: str) -> bool:
+    """Whether a path can be written down: valid UTF-8 without control characters."""
+    return path.isprintable()
+
+
+def _name_of(found: Found) -> str:
+    """The file's own name as far as it is harmless, made unique by what is known of it."""
+    mark = hashlib.sha256(os.fsencode(f"{found.path}\0{found.size}\0{found.mtime_ns}")).hexdigest()[:12]
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in found.name)
+    return f"{mark}.{safe[-100:].lstrip('.')}"
+
+
+def _printable(path: str) -> str:
+    """The path with bytes that are no text, and control characters, written out."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
