@@ -1,7 +1,7 @@
 """Kill the daemon a thousand times under faults, then take a hundred thousand pictures in scaled time.
 
 With --failpoints also kill the program five times at each durable step, each on a trap of its own. With --steps also
-let Hypothesis make up lives of a trap (`tests/life.py`), so many steps of them, from a random seed. With --mutants
+let Hypothesis make up lives of a trap (`tests/helpers/generated_life.py`), so many steps, from a random seed. With --mutants
 instead: put faults into a copy of the program, one at a time, and see that a test fails for each.
 """
 
@@ -17,11 +17,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import failpoints
 import hub_server
+import long_run
 import mutants
-import soak
 from fault_server import FaultServer, Forwarding
-from kills import Torment
-from life import Life
+from generated_life import Life
+from random_kills import Torment
 
 _KILLS = 100  # on one trap; then another
 _STEPS_OF_A_LIFE = 50
@@ -100,11 +100,11 @@ def live(steps: int, number: int) -> None:
 
 
 def look_for_survivors() -> None:
-    """Put each fault of `tests/mutants.py` into the program; ends with 1 where one survives."""
+    """Put each fault of `tests/helpers/mutants.py` into the program; ends with 1 where one survives."""
     try:
         survivors = mutants.run(mutants.MUTANTS, lambda line: print(line, flush=True))
     except mutants.Stale as error:
-        sys.exit(f"tests/mutants.py: {error}")
+        sys.exit(f"tests/helpers/mutants.py: {error}")
     sys.exit(bool(survivors))
 
 
@@ -121,7 +121,7 @@ def take(pictures: int) -> None:
     """Take so many pictures, and see what grows."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trapsync-torture-") as name:
-        report = soak.soak(Path(name), pictures, lambda line: print(line, flush=True))
+        report = long_run.soak(Path(name), pictures, lambda line: print(line, flush=True))
     print(*report.lines(), f"in {time.monotonic() - began:.0f} s", sep="\n", flush=True)
     report.check()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conformance import Card
-from left_over import LeftOver
+from leftover_processes import LeftOver
 from trap_bench import Trap
 
 # Many a machine that tests is root, and so would be the daemons of the tests.
@@ -58,8 +58,14 @@ _TURNS = "one after another"
 
 # The files whose tests take longest come first, so that nobody waits for one of them at the end.
 LONGEST = (
-    *("test_kills.py", "test_errand.py", "test_watchdog.py", "test_soak.py", "test_lost_catalog.py"),
-    *("test_failpoints.py", "test_model.py", "test_trial.py", "test_pushed_kills.py", "test_bench.py"),
+    *("test_kills.py", "test_single_run.py", "test_watchdog.py", "test_long_run.py", "test_lost_catalog.py"),
+    *(
+        "test_failpoints.py",
+        "test_model.py",
+        "test_trial.py",
+        "test_remote_settings_kills.py",
+        "test_bench.py",
+    ),
     *("test_full_card.py", "test_together.py", "test_clock.py", "test_daemon.py", "test_burst.py"),
 )
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import tools
+import external_programs
 from bench.table import Row
 
 _HANDFUL = 32  # as many as the daemon examines and commits together
@@ -40,7 +40,7 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
 def _watched(folder: Path, count: int, at_once: int) -> tuple[float | None, dict[str, int]]:
     """The flushes, if strace is there, and what the program says."""
     folder.mkdir(parents=True)
-    strace, log = tools.find("strace"), folder / "flushes"
+    strace, log = external_programs.find("strace"), folder / "flushes"
     watch = [strace, "-f", "-e", "trace=fsync,fdatasync", "-o", str(log)] if strace else []
     command = [*watch, sys.executable, "-m", "bench.writing", str(folder / "trap"), str(count), str(at_once)]
     done = subprocess.run(command, capture_output=True, text=True)

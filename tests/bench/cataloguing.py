@@ -5,7 +5,7 @@ from functools import partial
 from itertools import count as numbers
 from pathlib import Path
 
-import drawn
+import drawings
 from bench import filling
 from bench.costs import Work, in_turns
 from bench.table import Row
@@ -81,7 +81,7 @@ def _mark(trap: Trap, count: int) -> Work:
 
 def _status(trap: Trap, _count: int) -> Work:
     settings = Settings(storage=trap.storage)
-    return lambda: [status.snapshot(settings, trap.time, drawn.DEVICE) for _ in range(_IN_A_TURN)]
+    return lambda: [status.snapshot(settings, trap.time, drawings.DEVICE) for _ in range(_IN_A_TURN)]
 
 
 def _start(trap: Trap, _count: int) -> Work:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-import drawn
+import drawings
 from trapsync.cameras.simulated import card
 from trapsync.image import TrapName
 from trapsync.jpeg import exif, thumbnail
@@ -20,14 +20,14 @@ _GRAIN = 5.0  # grey levels: with this, 5 MP take the field's 0.9 MB
 def picture(size: tuple[int, int]) -> bytes:
     """A sticky card with its insects, as the camera's own capture leaves it."""
     width, height = size
-    svg = card(Camera(kind="simulated", resolution=size), drawn.DEVICE, drawn.TAKEN)
+    svg = card(Camera(kind="simulated", resolution=size), drawings.DEVICE, drawings.TAKEN)
     content = thumbnail.draw(svg, width=width, height=height, noise=_GRAIN, seed=1, quality=80)
-    return exif.dress(content, drawn.facts(width=width, height=height))
+    return exif.dress(content, drawings.facts(width=width, height=height))
 
 
 def of_bytes(count: int) -> bytes:
     """A small picture, made as long as this by data of another program's."""
-    small = drawn.trap()
+    small = drawings.trap()
     missing = count - len(small)
     rest = b""
     while missing > 4:
@@ -41,5 +41,5 @@ def of_bytes(count: int) -> bytes:
 
 def path(number: int, every: int = 20) -> str:
     """Where the picture of this number lies in a spool; one is taken every so many minutes."""
-    name = TrapName(drawn.DEVICE, FIRST + timedelta(minutes=every * number))
+    name = TrapName(drawings.DEVICE, FIRST + timedelta(minutes=every * number))
     return f"{name.folder}/{name}"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import external_programs
 import hub_server
-import tools
 from trapsync.hub.app import Hub, make_app
 from trapsync.hub.server import Server
 
@@ -124,7 +124,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _certificate(folder: Path, address: str) -> tuple[Path, Path]:
-    openssl = tools.find("openssl")
+    openssl = external_programs.find("openssl")
     assert openssl
     certificate, key = folder / "hub.pem", folder / "hub.key"
     kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=hub"]

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from subprocess import run
 
-import daemon
-import drawn
+import daemon_process
+import drawings
 import hub_server
 from bench import examining, pictures
 from bench.costs import in_a_process, in_turns, repeated
@@ -76,9 +76,9 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
             trap.kill()
 
 
-def _trap(folder: Path, receiver: Receiver, size: tuple[int, int]) -> daemon.Daemon:
-    trap = daemon.Daemon(folder)
-    trap.config.write_text(_CONFIG.format(device=drawn.DEVICE, url=receiver.plain, size=list(size)))
+def _trap(folder: Path, receiver: Receiver, size: tuple[int, int]) -> daemon_process.Daemon:
+    trap = daemon_process.Daemon(folder)
+    trap.config.write_text(_CONFIG.format(device=drawings.DEVICE, url=receiver.plain, size=list(size)))
     secret = folder / "password"
     secret.write_text(hub_server.PASSWORD)
     secret.chmod(0o600)
@@ -86,7 +86,7 @@ def _trap(folder: Path, receiver: Receiver, size: tuple[int, int]) -> daemon.Dae
 
 
 def _commands(folder: Path, rounds: int, *, warm: bool) -> Iterator[Row]:
-    trap = daemon.Daemon(folder)
+    trap = daemon_process.Daemon(folder)
 
     def call(*arguments: str) -> None:
         run([sys.executable, *arguments], capture_output=True, check=False)
@@ -137,15 +137,15 @@ def _idle(parent: int, folder: Path, tiny: bool) -> Iterator[Row]:
         yield Row("rest", f"of that, CPU of the {kind}", spent[who], "s", words, spent[who] / examined)
 
 
-def _backlog(trap: daemon.Daemon, count: int) -> Iterator[Row]:
+def _backlog(trap: daemon_process.Daemon, count: int) -> Iterator[Row]:
     before = _kilobytes(trap.pid, "VmRSS") / 1e3
     content = pictures.of_bytes(20_000)
     for number in range(count):
         file = trap.folder / "waiting" / pictures.path(number, every=1)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    for place in (trap.folder / "waiting" / drawn.DEVICE).iterdir():
-        shutil.move(place, trap.spool / drawn.DEVICE / place.name)
+    for place in (trap.folder / "waiting" / drawings.DEVICE).iterdir():
+        shutil.move(place, trap.spool / drawings.DEVICE / place.name)
     trap.until(lambda facts: facts["ledger"]["captured"] > count, seconds=300)
     trap.signal(signal.SIGUSR1)
     trap.until(lambda facts: facts["ledger"]["delivered"] > count, seconds=600)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tools
+import external_programs
 
 NEAR, FAR = "10.211.7.1", "10.211.7.2"
 _TUNSETIFF = 0x400454CA
@@ -81,7 +81,7 @@ def missing() -> str | None:
     """Why there can be no such link here; None if there can."""
     if os.geteuid() != 0:
         return "only root may make network namespaces"
-    if not Path("/dev/net/tun").exists() or not tools.find("ip"):
+    if not Path("/dev/net/tun").exists() or not external_programs.find("ip"):
         return "there is no TUN device, or no `ip` (iproute2)"
     probe = f"trapsync-{os.getpid()}-probe"
     if subprocess.run([_ip(), "netns", "add", probe], capture_output=True).returncode:
@@ -111,7 +111,7 @@ def up(rate: float, round_trip: float) -> Iterator[SlowLink]:
 
 
 def _ip() -> str:
-    found = tools.find("ip")
+    found = external_programs.find("ip")
     assert found
     return found
 

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-import drawn
+import drawings
 from bench import pictures
 from trap_bench import Memory, Trap, examiner
 from trapsync import pipeline
@@ -81,5 +81,5 @@ def _written() -> int:
 
 
 if __name__ == "__main__":
-    drawn.plain()  # loads libvips
+    drawings.plain()  # loads libvips
     main()

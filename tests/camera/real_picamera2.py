@@ -20,8 +20,8 @@ import msgspec
 import pytest
 import virtual_camera
 
-import daemon
-import drawn
+import daemon_process
+import drawings
 from trapsync.cameras import Frame
 from trapsync.cameras.picamera import Picamera
 from trapsync.cameras.simulated import SimulatedCamera
@@ -40,7 +40,7 @@ SETTINGS = Camera(resolution=(2048, 1536), settle=Duration(0), deadline=Duration
 @pytest.fixture(scope="session", autouse=True)
 def cards() -> list[bytes]:
     """Three drawn sticky cards, of three hours; libcamera reads them when it is loaded."""
-    artist = SimulatedCamera(msgspec.structs.replace(SETTINGS, kind="simulated"), drawn.DEVICE)
+    artist = SimulatedCamera(msgspec.structs.replace(SETTINGS, kind="simulated"), drawings.DEVICE)
     artist.open()
     pictures = [artist.capture(NOON + timedelta(hours=8 * n)).jpeg for n in range(3)]
     CARDS.mkdir(exist_ok=True)
@@ -167,7 +167,7 @@ def process(tmp_path: Path) -> Iterator[Callable[..., CameraProcess]]:
             camera=msgspec.structs.replace(SETTINGS, **changes),
             capture=Capture(every=Duration(every)),
         )
-        made.append(CameraProcess(settings, drawn.DEVICE, SystemClock(), virtual_camera.make))
+        made.append(CameraProcess(settings, drawings.DEVICE, SystemClock(), virtual_camera.make))
         return made[-1]
 
     yield make
@@ -199,7 +199,7 @@ def test_pictures_of_the_process_lie_in_the_spool_with_our_exif(
 
     path = tmp_path / "spool" / camera.capture()
 
-    metadata = exif.read(drawn.block_of(path.read_bytes()))[0]
+    metadata = exif.read(drawings.block_of(path.read_bytes()))[0]
     assert (metadata["Model"], metadata["Make"], "ExposureTime" in metadata) == ("virtual", "StickyPi", False)
     assert camera.oddity is None
 
@@ -294,7 +294,7 @@ def test_the_process_is_renewed_each_day_without_a_trace(process: Callable[..., 
 
 
 def test_the_focus_is_shown_live_with_the_real_package(tmp_path: Path) -> None:
-    trap = daemon.Daemon(tmp_path / "trap", camera="picamera")
+    trap = daemon_process.Daemon(tmp_path / "trap", camera="picamera")
     trap.config.write_text(trap.config.read_text().replace("[320, 240]", "[2048, 1536]"))
     code = "import virtual_camera; from trapsync.cli import main; main()"
 
@@ -321,7 +321,7 @@ every = "1 s"
 """
 
 
-class Trap(daemon.Daemon):
+class Trap(daemon_process.Daemon):
     program = (virtual_camera.__file__,)
 
 
@@ -361,5 +361,5 @@ def test_the_whole_daemon_takes_delivers_and_ends_with_the_real_package(tmp_path
     assert len(pictures) == ledger["delivered"]
     for picture in pictures:
         content = picture.read_bytes()
-        assert exif.read(drawn.block_of(content))[0]["Model"] == "virtual"
+        assert exif.read(drawings.block_of(content))[0]["Model"] == "virtual"
         assert structure.header(content).width == 2048

@@ -1,0 +1,260 @@
+"""One picture, what is due, and an end by itself: for traps that a timer powers."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+import child_faults
+import daemon_process
+import drawings
+import hub_server
+import signed
+from fake_time import FakeTime
+from trap_bench import Memory, Trap
+from trapsync.runtime.service import Service
+from trapsync.runtime.single_run import Errand, due_destinations
+from trapsync.settings.config_file import load
+from trapsync.settings.schema import Destination
+from trapsync.settings.units import Duration
+
+
+def once(trap: daemon_process.Daemon, deadline: str = "60 s") -> "subprocess.CompletedProcess[str]":
+    """Run the errand to its end, as a process."""
+    return trap.run("once", "--deadline", deadline)
+
+
+def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        trap = daemon_process.Daemon(tmp_path, more, camera="simulated")
+        began = time.monotonic()
+        done = once(trap)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began < 40  # it did not wait for its deadline
+        assert len(hub.stored()) == 1
+        facts = trap.status()
+        assert facts["ledger"]["delivered"] == 1
+        assert (facts["verdict"], facts["reasons"]) == ("ok", [])  # no daemon runs, and none should
+
+
+def test_a_trap_of_errands_is_asked_for_its_pictures_and_a_daemon_is_missed_again_after_it_ran(
+    tmp_path: Path,
+) -> None:
+    trap = daemon_process.Daemon(tmp_path, camera="simulated")
+    once(trap)
+    status = trap.run("status").stdout
+    assert "not running: this trap does errands (trapsync once)" in status
+    text = trap.config.read_text().replace("seed = 7", f'seed = 7\nreplay = "{tmp_path / "nowhere"}"')
+    trap.config.write_text(text)
+    assert once(trap).returncode == 2
+    assert any("no pictures" in reason for reason in trap.status()["reasons"])
+    with daemon_process.running(tmp_path):
+        pass
+    assert any("the daemon is not running" in reason for reason in trap.status()["reasons"])
+
+
+def test_what_earlier_errands_left_goes_with_the_next(tmp_path: Path) -> None:
+    nobody = daemon_process.deliver_to(tmp_path, "http://127.0.0.1:9", "trap", "password")
+    trap = daemon_process.Daemon(tmp_path, nobody, camera="simulated")
+    done = once(trap)
+    assert done.returncode == 1, done.stderr
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        done = once(daemon_process.Daemon(tmp_path, more, camera="simulated"))
+        assert done.returncode == 0, done.stderr
+        assert len(hub.stored()) == 2
+
+
+def test_without_a_picture_the_rest_is_delivered_all_the_same(tmp_path: Path) -> None:
+    drawings.put(tmp_path / "spool", drawings.trap(), f"before/{drawings.NAME}")
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        trap = daemon_process.Daemon(tmp_path, more, camera="simulated")
+        text = trap.config.read_text().replace("seed = 7", f'seed = 7\nreplay = "{tmp_path / "nowhere"}"')
+        trap.config.write_text(text)
+        done = once(trap)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("no picture:") == 3
+        assert set(hub.stored()) == {drawings.NAME}
+
+
+def test_without_the_disk_of_its_spool_it_ends_at_once_and_takes_no_picture(tmp_path: Path) -> None:
+    trap = daemon_process.Daemon(
+        tmp_path, daemon_process.deliver_to(tmp_path, "http://127.0.0.1:9", "t", "p"), camera="simulated"
+    )
+    assert once(trap).returncode == 1
+    trap.spool.rename(tmp_path / "disk")
+    trap.spool.mkdir()
+    began = time.monotonic()
+    done = once(trap)
+    assert done.returncode == 2, done.stderr
+    assert time.monotonic() - began < 40  # it did not wait for its deadline
+    assert "is its disk mounted" in done.stderr
+    assert list(trap.spool.iterdir()) == []
+    assert trap.status()["ledger"]["owed"] == 1
+
+
+def test_at_its_deadline_it_ends(tmp_path: Path) -> None:
+    growing = tmp_path / "spool" / "copy" / drawings.NAME
+    growing.parent.mkdir(parents=True)
+    growing.write_bytes(drawings.trap()[:-100])  # a file that may yet get its end keeps it waiting
+    trap = daemon_process.Daemon(tmp_path, camera="none")
+    trap.config.write_text(trap.config.read_text().replace('settle = "1 s"', 'settle = "1 h"'))
+    done = once(trap, deadline="2 s")
+    assert "the time for it is over" in done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("deadline", ["soon", "5"])
+def test_a_deadline_that_is_none_is_one_line(tmp_path: Path, deadline: str) -> None:
+    done = once(daemon_process.Daemon(tmp_path), deadline)
+    assert done.returncode == 2
+    assert "must be a quantity with a unit" in done.stderr
+
+
+def test_where_it_cannot_run_it_says_so_with_a_code_of_its_own(tmp_path: Path) -> None:
+    with daemon_process.running(tmp_path) as trap:
+        done = once(trap)
+    assert (done.returncode, "is running here" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("errand", 1.0), ("daemon", 10.0)])
+def test_an_errand_looks_whether_it_is_over_every_second_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, longest: float
+) -> None:
+    """The daemon looks at itself less often after a while: that would keep the power on for nothing."""
+    config = daemon_process.Daemon(tmp_path).config
+    time, waits = FakeTime(), list[float]()
+    one = Errand(load(config), config, 300) if kind == "errand" else Service(load(config), config)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        time.sleep(seconds)
+        if time.monotonic() > 1200:  # it began at 1000
+            one._stop.set()
+
+    monkeypatch.setattr(one, "_clock", time)
+    monkeypatch.setattr(one, "_check_parts", lambda: None)
+    monkeypatch.setattr(one._bell, "wait", wait)
+    monkeypatch.setattr(one._reserve, "tend", lambda: False)
+    one._watch_over()
+    assert max(waits) == longest
+
+
+class Timed:
+    """A trap that a timer powers, whose owner pushes settings."""
+
+    def __init__(self, folder: Path) -> None:
+        stick = """
+        [destinations.stick]
+        kind = "directory"
+        path = "stick"
+        every = "1 s"
+        """
+        self.daemon = daemon_process.Daemon(folder, signed.TRUSTING + stick, camera="simulated")
+        config = self.daemon.config.read_text()
+        self.daemon.config.write_text(config.replace("[camera]", '[camera]\ndeadline = "1 s"'))
+        self.daemon.program = (child_faults.__file__, "bad")
+        (folder / "stick").mkdir()
+        (folder / "stick" / ".trapsync-destination").touch()
+
+    def power(self) -> int:
+        """The timer has the trap do its errand; the exit code."""
+        command = [sys.executable, *self.daemon.program, "-c", str(self.daemon.config)]
+        command += ["once", "--deadline", "12 s"]
+        return subprocess.run(command, capture_output=True, timeout=60).returncode
+
+    def take(self, data: bytes) -> str:
+        """Bring a document; how it stands then."""
+        document = self.daemon.folder / "document"
+        document.write_bytes(data)
+        self.daemon.run("settings", "take", str(document))
+        return self.state()
+
+    def state(self) -> str:
+        """How it stands with pushed settings, and why."""
+        facts = self.daemon.status()["pushed"]
+        return f"{facts['state']} {facts['code'] or ''}".strip()
+
+
+def test_pushed_settings_stay_after_an_errand_that_went_well_with_them(tmp_path: Path) -> None:
+    trap = Timed(tmp_path)
+    assert trap.power() == 0
+    assert trap.take(signed.settings(1, {"camera": {"quality": 80}})) == "validated"
+    assert trap.power() == 0
+    assert trap.state() == "committed"
+    assert trap.daemon.status()["ledger"]["delivered"] == 2
+
+
+@pytest.mark.parametrize(
+    ("tables", "first", "code"),
+    [
+        (
+            {"camera": {"quality": child_faults.HANGING}},
+            2,
+            "c",
+        ),  # camera, or captures: how often it was tried
+        ({"destinations": {"stick": {"parallel": child_faults.CLOSING}}}, 1, "way_home"),
+        ({"camera": {"quality": child_faults.CRASHING}}, -9, "starts"),
+    ],
+)
+def test_pushed_settings_go_after_two_errands_that_went_badly_with_them(
+    tmp_path: Path, tables: dict[str, Any], first: int, code: str
+) -> None:
+    trap = Timed(tmp_path)
+    assert trap.power() == 0
+    assert trap.take(signed.settings(1, tables)) == "validated"
+    assert trap.power() == first
+    assert trap.state() == "trial"
+    trap.power()
+    if code == "starts":  # the power was cut: the next one finds it
+        assert trap.state() == "trial"
+        trap.power()
+    assert trap.state().startswith(f"rolled_back {code}")
+    assert trap.power() == 0
+    assert trap.daemon.status()["ledger"]["owed"] == 0
+
+
+def test_settings_that_come_during_an_errand_do_not_cut_it_short(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        home = f"""
+        [home]
+        url = "{hub.url}"
+        username = "{hub.user}"
+        password_file = "password"
+        """
+        trap = daemon_process.Daemon(
+            tmp_path,
+            daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password) + home + signed.TRUSTING,
+            camera="simulated",
+        )
+        url = f"{hub.url}/pushed/device-{drawings.DEVICE}.settings"
+        document = signed.settings(1, {"camera": {"quality": 80}})
+        assert requests.put(url, document, auth=hub.auth("owner"), timeout=30).status_code == 200
+        done = once(trap)
+        assert done.returncode == 0, done.stderr
+        assert trap.status()["pushed"]["state"] == "validated"
+        done = once(trap)
+        assert (done.returncode, len(hub.stored())) == (0, 2)
+        assert trap.status()["pushed"]["state"] == "committed"
+
+
+def test_a_destination_is_due_when_its_time_has_passed_or_the_clock_went_back(trap: Trap) -> None:
+    home = Memory("home")
+    home.settings = Destination(kind="memory", every=Duration(3600))
+    trap.register(home)
+    trap.put()
+    trap.ingest()
+    assert due_destinations(trap.catalog, [home], trap.time) == {"home"}
+    trap.deliver(home)
+    assert due_destinations(trap.catalog, [home], trap.time) == set()
+    trap.time.sleep(3600)
+    assert due_destinations(trap.catalog, [home], trap.time) == {"home"}
+    trap.restart(reboot=True)
+    trap.time.step_wall(-90 * 86400)
+    assert due_destinations(trap.catalog, [home], trap.time) == {"home"}

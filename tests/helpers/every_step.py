@@ -1,0 +1,346 @@
+"""One life of a trap and of its hub in a single process: every durable step, one after another.
+
+`live` is what `tests/daemon/test_failpoints.py` runs in a child and kills at a failpoint. It can be killed at any
+point and run again in the same folder. What it was told is safe, it writes into `acknowledged` at once.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import werkzeug.security
+
+import drawings
+import hub_server
+import trap_bench as bench
+from fake_time import FakeTime
+from trapsync import cameras, pipeline, trap
+from trapsync.catalog import Catalog, reserve
+from trapsync.catalog import file as catalog_file
+from trapsync.clock import utc
+from trapsync.destinations import Destination, Tools, confirmation, connect
+from trapsync.errors import Failed, Held, Refused, Unreachable
+from trapsync.files import failpoint
+from trapsync.hub import accounts
+from trapsync.image import Correction, Evidence, Image, Label
+from trapsync.jpeg import examination, exif
+from trapsync.runtime import clock_correction
+from trapsync.runtime.destination_context import registered
+from trapsync.settings.schema import Camera, Capture, Prune, Settings, SimulatedCamera, Storage, Trap
+from trapsync.settings.units import Duration, Size
+from trapsync.spool import quarantine, spool_mark
+from trapsync.spool.scan import Patience
+
+SOURCE = Path("trapsync.toml")
+OTHER = "0a1b2c3e"  # the device of what another program puts in
+WRONG = "0a1b2c3c"  # a camera of ours whose clock was wrong
+STRANGER = "0a1b2c3f"  # another trap, whose images the hub's admin deletes
+
+
+def prepare(folder: Path) -> None:
+    """A trap and a hub on which nothing has happened yet."""
+    for name in ("stick", "replay", "spool", "state", "hub"):
+        (folder / name).mkdir(parents=True)
+    (folder / "stick" / ".trapsync-destination").touch()
+    (folder / "password").write_text(hub_server.PASSWORD)
+    (folder / "password").chmod(0o600)
+    (folder / "replay" / "one.jpg").write_bytes(drawings.plain())
+    with cheap_passwords(), hub_server.running(folder / "hub") as hub:
+        hub.auth("owner")
+
+
+@contextmanager
+def cheap_passwords() -> Iterator[None]:
+    """Passwords that are set meanwhile are checked in no time, not in the third of a second that is right."""
+    cheap = partial(werkzeug.security.generate_password_hash, method="pbkdf2:sha256:1")
+    with mock.patch.object(accounts, "generate_password_hash", cheap):
+        yield
+
+
+def feed(folder: Path, number: int, name: str) -> None:
+    """What is there when the n-th life begins: images and rubbish of another program, and left-overs.
+
+    Some failpoints are hit only after something special happened; `name` is the one that is wanted.
+    """
+    spool, hub = folder / "spool", folder / "hub"
+    for second in range(6):
+        taken = taken_by_others(number, second)
+        file_name = f"{OTHER}.{taken:%Y-%m-%d_%H-%M-%S}.jpg"
+        content = drawings.trap(seed=10 * number + second, taken=taken)
+        drawings.put(spool, content, f"others/{number}/{file_name}")
+        acknowledge(folder, file_name, content)
+        if name == "hub: set aside":  # left there between the rename and the row
+            drawings.put(hub / "images", content + b"other", f"{OTHER}/{taken:%Y-%m-%d}/{file_name}")
+    feed_wrong_times(folder, number)
+    if name.startswith("mark:"):  # another stick, say
+        (folder / "stick" / ".trapsync-destination").write_bytes(b"")
+    for bad in range(3):
+        drawings.put(spool, b"GIF89a %d %d" % (number, bad), f"others/{number}/bad-{bad}.jpg")
+    date = spool / drawings.DEVICE / "2026-06-21"
+    drawings.put(date, b"half", f".{drawings.DEVICE}.2026-06-21_20-19-{number:02}.jpg.part")
+    drawings.put(hub / "images" / ".incoming", b"half", "half.jpg")
+    if name in {"spool: marked", "spool: remembered"}:  # as on first use
+        (spool / spool_mark.MARK).unlink(missing_ok=True)
+        (folder / "state" / "spool-id").unlink(missing_ok=True)
+    if name in {"catalog: moved aside", "catalog: kept aside", "catalog: mark of damage removed"}:
+        (folder / "state" / "catalog.sqlite").write_bytes(
+            b"no catalog at all, and long enough for a page" * 99
+        )
+
+
+def feed_wrong_times(folder: Path, number: int) -> None:
+    """Images of two boots: of one that its last image knows the time of, and of one that nobody does."""
+    began, wrong_by = taken_by_others(number, 0).timestamp() + 3600, -90 * 86400
+    for second, (error, is_trusted) in enumerate([(wrong_by, False)] * 3 + [(0, False), (0, True)]):
+        monotonic = 100.0 + second
+        seen = Evidence(f"known-{number}", monotonic, began + monotonic + error, is_trusted)
+        _put_wrong_time(folder, seen, began, began + 104.0)
+    seen = Evidence(f"over-{number}", 100.0, began + wrong_by + 200.0, trusted=False)
+    _put_wrong_time(folder, seen, began + wrong_by + 100.0, 0.0)
+
+
+def _put_wrong_time(folder: Path, seen: Evidence, offset: float, set_at: float) -> None:
+    """Lay such an image into the spool; acknowledged is what is to become of it."""
+    showed, taken = utc(seen.wall), utc(seen.monotonic + offset)
+    content = drawings.trap(seed=round(seen.monotonic), taken=showed, evidence=seen)
+    drawings.put(folder / "spool", content, f"{WRONG}/{WRONG}.{showed:%Y-%m-%d_%H-%M-%S}.jpg")
+    if showed != taken:
+        content = exif.correct(content, taken, offset, set_at)
+    acknowledge(folder, f"{WRONG}.{taken:%Y-%m-%d_%H-%M-%S}.jpg", content)
+
+
+def taken_by_others(number: int, second: int) -> datetime:
+    """When the images of another program were taken."""
+    return datetime(2026, 1, 1, 12, 0, second, tzinfo=UTC) + timedelta(days=number)
+
+
+def acknowledge(folder: Path, name: str, content: bytes) -> None:
+    """It is safe from here on: that is what is held against the program in the end."""
+    with (folder / "acknowledged").open("a") as file:
+        file.write(f"{hashlib.md5(content).hexdigest()} {name}\n")
+
+
+def acknowledged(folder: Path) -> dict[str, str]:
+    """File name to md5."""
+    lines = (line.split() for line in (folder / "acknowledged").read_text().splitlines())
+    return {name: md5 for md5, name in lines}
+
+
+def live(folder: Path, number: int, order: str) -> None:
+    """A life, to the failpoint of `order`; without an order to its end, and how often each was hit is in `hits`."""
+    os.environ[failpoint.VARIABLE] = order
+    importlib.reload(failpoint)
+    counted: Counter[str] = Counter()
+    if not order:
+        failpoint.hit = lambda name: counted.update([name])
+    with hub_server.running(folder / "hub") as hub:
+        _Life(folder, number, hub).live()
+    if not order:
+        (folder / "hits").write_text(json.dumps(counted))
+    # Whatever hangs on here (a thread of the server's) has nothing more to do.
+    os._exit(0)
+
+
+class _Life:
+    def __init__(self, folder: Path, number: int, hub: hub_server.RunningHub) -> None:
+        self.folder, self.number, self.hub = folder, number, hub
+        self.time = FakeTime(1_782_073_155.0 + 3600 * number)
+        for _ in range(number):  # each life is a boot of its own
+            self.time.reboot(uptime=self.time.monotonic())
+        self.storage = Storage(spool=folder / "spool", state=folder / "state", min_free=Size(0))
+        self.settings = Settings(
+            trap=Trap(unsure_times="deliver"),
+            storage=self.storage,
+            camera=Camera(kind="simulated", simulated=SimulatedCamera(replay=folder / "replay")),
+            capture=Capture(every=Duration(1)),
+            prune=Prune(enabled=True, min_age=Duration(0), keep_free=Size(10**13)),
+        )
+        self.odd = bench.Memory("odd", required=False)
+
+    def live(self) -> None:
+        """The steps, in the order in which the daemon would take them."""
+        with trap.lock(self.storage.state):
+            spool_mark.prepare(self.storage)
+            catalog = trap.open_catalog(self.settings, self.time)
+            self._reserve()
+            destinations = [*self._connect(), self.odd]
+            catalog.register(registered(destinations))
+            pipeline.tidy(self.storage.spool, drawings.DEVICE)
+            self._capture()
+            self._ingest(catalog)
+            self._put_times_right(catalog)
+            self._thumbnails(catalog)
+            destinations[0].place()
+            self._in_the_way(catalog, destinations[0])
+            self._deliver(catalog, destinations)
+            self._misfortunes(catalog, destinations)
+            self._label(catalog)
+            self._stranger()
+            pipeline.prune(catalog, self.storage, self.settings.prune, self.time, destinations)
+            catalog.set_fact("bug", self.number)
+            if "marked as damaged" in os.environ[failpoint.VARIABLE]:
+                catalog_file._mark_damage(self.storage.catalog)
+            catalog.close()
+
+    def _reserve(self) -> None:
+        kept = reserve.Reserve(self.storage.state)
+        kept.tend()
+        full, reserve._FULL = reserve._FULL, 10**15  # as if the card were full
+        assert kept.tend()
+        reserve._FULL = full
+        kept.tend()
+
+    def _connect(self) -> list[Destination]:
+        tools = Tools(self.time, self.time.sleep, drawings.DEVICE)
+        stick = {"kind": "directory", "path": str(self.folder / "stick")}
+        hub = {
+            "kind": "stickypi",
+            "url": self.hub.url,
+            "username": self.hub.user,
+            "password_file": str(self.folder / "password"),
+        }
+        return [connect("stick", stick, tools, SOURCE), connect("hub", hub, tools, SOURCE)]
+
+    def _capture(self) -> None:
+        camera = cameras.make(self.settings.camera, drawings.DEVICE)
+        camera.open()
+        for _ in range(4):
+            path = self.storage.spool / pipeline.capture(camera, self.settings, drawings.DEVICE, self.time)
+            acknowledge(self.folder, path.name, path.read_bytes())
+            self.time.sleep(1)
+
+    def _ingest(self, catalog: Catalog) -> None:
+        found: list[str] = []
+        pipeline.sweep(catalog, self.storage, found.append)
+        look = bench.examiner(self.storage.spool)
+        pipeline.ingest(catalog, self.storage, found, look, Patience(0), self.time)
+
+    def _put_times_right(self, catalog: Catalog) -> None:
+        """The first image of this life finds its name taken, and gets it only when it comes again."""
+        met: set[int] = set()
+
+        def rewrite(
+            corrections: Iterable[Correction],
+        ) -> Iterator[tuple[Correction, Image | FileExistsError]]:
+            for one in corrections:
+                assert one.image.evidence
+                is_first = not met and one.image.evidence.boot_id == f"known-{self.number}"
+                met.add(one.image.id)
+                yield one, FileExistsError() if is_first else examination.rewrite(self.storage.spool, one)
+
+        failures = clock_correction.Failures(self.time)
+        while clock_correction.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
+            pass
+        # Somebody copies images back that were corrected already.
+        feed_wrong_times(self.folder, self.number)
+        self._ingest(catalog)
+        while clock_correction.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
+            pass
+
+    def _thumbnails(self, catalog: Catalog) -> None:
+        for one in catalog.without_thumbnails(5):
+            with suppress(FileNotFoundError):
+                examination.thumbnails(self.storage.spool, one.path, self.storage.thumbnails)
+            catalog.mark_thumbnails({one.id: True})
+            if one.id % 2:  # broken by a power cut, and found so
+                assert catalog.copy_again(one.id)
+
+    def _deliver(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
+        for destination in destinations:
+            pipeline.deliver(catalog, destination, self.storage.spool, self.time, bench.in_turn)
+
+    def _in_the_way(self, catalog: Catalog, stick: Destination) -> None:
+        """Where a folder of the stick belongs, somebody has put a file; then a copy that he made himself."""
+        odd = self.folder / "stick" / OTHER / f"{taken_by_others(self.number, 0):%Y-%m-%d}"
+        odd.parent.mkdir(exist_ok=True)
+        for left_over in [path for path in odd.parent.iterdir() if path.is_file()]:
+            left_over.unlink()
+        if not odd.exists():
+            odd.touch()
+            self._deliver(catalog, [stick])
+            odd.unlink()
+            for path in sorted((self.folder / "spool" / "others" / str(self.number)).glob(f"{OTHER}.*"))[:1]:
+                drawings.put(odd, path.read_bytes(), path.name)
+            catalog.end_waits()
+
+    def _misfortunes(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
+        """A destination that fails in every way, one that lost an image, the owner who says retry."""
+        stick = destinations[0]
+        kept = catalog.delivered_to("stick", 0, 1000)[-3:]
+        for name in ("stick", "odd"):
+            catalog.owe_again(name, [one.id for one in kept])
+        for one in kept:
+            (self.folder / "stick" / one.place).unlink(missing_ok=True)
+        self.odd.stored.clear()
+        causes = [Refused("too good"), Held("not now"), Failed("not in the mood")]
+        self.odd.trouble = {one.key: cause for one, cause in zip(kept, causes, strict=False)}
+        self._deliver(catalog, [self.odd])
+        self.odd.deaf = Unreachable("nobody there")
+        catalog.end_waits()
+        self._deliver(catalog, [self.odd])
+        self.odd.deaf, self.odd.trouble = None, {}
+        catalog.retry()
+        self._deliver(catalog, [self.odd, stick])
+        catalog.put_note("odd", "night", self.number)
+        catalog.forget_note("odd", "night")
+        for row in catalog.quarantined()[-2:]:
+            quarantine.release(catalog, self.settings.storage, row["id"])
+        self._ask_again(catalog)
+        self._take_away(catalog)
+        self._ingest(catalog)
+
+    def _ask_again(self, catalog: Catalog) -> None:
+        """A destination is asked again, has lost an image, and is another place for a moment."""
+        some = catalog.delivered_to("odd", 0, 1000)[-2:]
+        self.odd.stored.pop(some[-1].key, None)
+        confirmation.ask_again(catalog, self.odd, some)
+        catalog.note_asked("odd")
+        catalog.settle_place("odd", "memory elsewhere")
+        catalog.settle_place("odd", "memory odd")
+        catalog.unmark_pruned([])
+        catalog.acknowledge()
+        catalog.end_waits()
+        self._deliver(catalog, [self.odd])
+        assert catalog._seals
+        catalog._seals._changed = None  # as if the log could not be read
+        catalog.checkpoint()
+
+    def _label(self, catalog: Catalog) -> None:
+        """Somebody says what is in some images."""
+        some = catalog.delivered_to("odd", 0, 1000)[-6:]
+        for image in some:
+            catalog.put_labels("odd", {image.id: Label("task", "done")})
+
+    def _take_away(self, catalog: Catalog) -> None:
+        """Somebody takes a picture from the card, sees that it is none of his, and puts it back."""
+        for one in catalog.on_card(0, 1000)[-1:]:
+            path, away = self.storage.spool / one.path, self.folder / "away.jpg"
+            content = path.read_bytes()
+            path.rename(away)
+            self.odd.stored.pop(one.key, None)
+            catalog.owe_again("odd", [one.id])
+            self._ingest(catalog)
+            self._deliver(catalog, [self.odd])
+            path.write_bytes(content)
+            away.unlink()
+
+    def _stranger(self) -> None:
+        """Another trap's images come to the hub, get small copies, and are deleted by its admin."""
+        taken = taken_by_others(self.number, 0)
+        for second in range(3):
+            moment = taken + timedelta(seconds=second)
+            content = drawings.trap(seed=second, taken=moment)
+            self.hub.upload(f"{STRANGER}.{moment:%Y-%m-%d_%H-%M-%S}.jpg", content)
+        asked = [
+            {"device": STRANGER, "datetime": f"{taken + timedelta(seconds=second):%Y-%m-%d_%H-%M-%S}"}
+            for second in range(3)
+        ]
+        self.hub.ask("delete_images", asked, "owner")

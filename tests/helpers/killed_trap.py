@@ -1,0 +1,118 @@
+"""A whole trap with a real catalog that is killed (SIGKILL) at a failpoint of a destination, and started again.
+
+The other end lives on in the test's own process, as a server would::
+
+    program = Program(folder, {"service": {"kind": "imagekit", ...}})
+    program.lay_in([path, ...])
+    assert program.killed_at("imagekit: uploaded", 1)
+    assert program.deliver() == 0
+"""
+
+import ast
+import importlib
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+import drawings
+import trap_bench as bench
+import trapsync
+from trapsync import pipeline, trap
+from trapsync.destinations import Tools
+from trapsync.files import failpoint
+from trapsync.jpeg.examination import thumbnails
+from trapsync.runtime.destination_context import connect_all
+from trapsync.settings import config_file
+from trapsync.spool.scan import Patience
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["one_life", "killed"])
+
+
+def declared(kind: str) -> set[str]:
+    """The failpoints of a kind of destination: those whose names begin with it."""
+    calls = (
+        node
+        for path in Path(trapsync.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "failpoint.hit"
+    )
+    names = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    return {name for name in names if isinstance(name, str) and name.startswith(f"{kind}: ")}
+
+
+class Program:
+    """The trap's folder; every run is a process of its own."""
+
+    def __init__(self, folder: Path, tables: dict[str, dict[str, Any]]) -> None:
+        self.spool = folder / "spool"
+        self.spool.mkdir(parents=True)
+        self.config = folder / "trapsync.toml"
+        config = {
+            "trap": {"device": drawings.DEVICE, "clock": "trusted"},
+            "storage": {"spool": "spool", "state": "state", "min_free": "0 B"},
+            "camera": {"kind": "none"},
+            "destinations": tables,
+        }
+        self.config.write_text(tomli_w.dumps(config))
+
+    def lay_in(self, images: Iterable[Path]) -> None:
+        """Put copies of these files into its spool."""
+        for path in images:
+            shutil.copy2(path, self.spool / path.name)
+
+    def deliver(self) -> int:
+        """A turn to each destination, in their order; how many images are owed after it. Fails if it dies."""
+        code = self._run("")
+        assert 0 <= code < 100, f"it ended with {code}"
+        return code
+
+    def killed_at(self, name: str, nth: int) -> bool:
+        """The same, armed. Whether it came to the n-th hit, and died there."""
+        return self._run(f"{name}#{nth}") == -signal.SIGKILL
+
+    def _run(self, order: str) -> int:
+        process = _forks.Process(target=_live, args=(self.config, order))
+        process.start()
+        process.join(60)
+        assert process.exitcode is not None, "it hangs"
+        return process.exitcode
+
+
+def _live(config: Path, order: str) -> None:
+    os.environ[failpoint.VARIABLE] = order
+    importlib.reload(failpoint)
+    owed = 100
+    try:
+        owed = _deliver(config)
+    finally:
+        os._exit(min(owed, 100))
+
+
+def _deliver(config: Path) -> int:
+    values = config_file.load(config)
+    clock = trap.system_clock(values)
+    with trap.lock(values.storage.state):
+        catalog = trap.open_catalog(values, clock)
+        tools = Tools(clock, lambda _seconds: None, drawings.DEVICE)
+        connected = connect_all(values, config, tools, lambda: catalog)
+        catalog.register((one.name, one.settings.kind, one.settings.required) for one in connected)
+        found: list[str] = []
+        spool = values.storage.spool
+        pipeline.sweep(catalog, values.storage, found.append)
+        pipeline.ingest(catalog, values.storage, found, bench.examiner(spool), Patience(0), clock)
+        for image in catalog.without_thumbnails(100):
+            thumbnails(spool, image.path, values.storage.thumbnails)
+            catalog.mark_thumbnails({image.id: True})
+        for one in connected:
+            pipeline.deliver(catalog, one, spool, clock, bench.in_turn)
+            one.close()
+        owed = sum(row["owed"] for row in catalog.destinations())
+        catalog.close()
+    return int(owed)

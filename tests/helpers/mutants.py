@@ -1,0 +1,290 @@
+"""Faults put into the program on purpose, one at a time: for each of them a test must fail.
+
+`scripts/torture --mutants` copies the tree, puts one fault into the copy, runs the tests
+that should notice, and says killed or survived. A fault is a text of the program and what takes its place.
+Where the text is not there exactly once, the program was changed: the pattern is to be written anew. The tests
+must pass on the copy without a fault first, else each of them would be killed by whatever fails anyway.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path("daemon") / "trapsync"
+_WITHOUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: what it does, where (`before` is in `file` once), and what notices it.
+
+    `tests` are files, or single tests where the others of their file take long or depend on a quiet machine.
+    """
+
+    fault: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "a refused delivery counts as delivered",
+        "catalog/rows.py",
+        "AND state = 'delivered' AND digest NOT LIKE 'echo:%'",
+        "AND (state = 'refused' OR digest NOT LIKE 'echo:%')",
+        ("test_prune.py",),
+    ),
+    Mutant(
+        "an error of the flush of a file is swallowed",
+        "files/durable.py",
+        "            os.fsync(file.fileno())\n",
+        "            with suppress(OSError):\n                os.fsync(file.fileno())\n",
+        ("test_durable.py",),
+    ),
+    Mutant(
+        "an error of the flush of a folder is swallowed",
+        "files/durable.py",
+        "if error.errno not in {errno.EINVAL, errno.ENOTSUP}:",
+        "if not error.errno:",
+        ("test_durable.py",),
+    ),
+    Mutant(
+        "a new folder is not flushed into the one above it",
+        "files/durable.py",
+        "        flush_folder(new.parent)\n",
+        "",
+        ("test_durable.py",),
+    ),
+    Mutant(
+        "an echo of another image's row is believed",
+        "destinations/stickypi/__init__.py",
+        "if len(rows) == 1 and self._api.key_of(rows[0]) == _key(image):",
+        "if len(rows) == 1:",
+        ("test_stickypi.py",),
+    ),
+    Mutant(
+        "a copy is read back from what the kernel remembers",
+        "destinations/directory/__init__.py",
+        "        os.posix_fadvise(copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)\n",
+        "        pass\n",
+        ("test_directory.py",),
+    ),
+    Mutant(
+        "the manifest is not flushed",
+        "destinations/directory/manifest.py",
+        '    failpoint.hit("manifest: appended")\n    os.fsync(file.fileno())\n',
+        "",
+        ("test_directory.py",),
+    ),
+    Mutant(
+        "pages that were folded in while a reader stayed are forgotten",
+        "catalog/pages.py",
+        "self._changed |= _pages_in(self._log)",
+        "self._changed = _pages_in(self._log)",
+        ("test_seals.py",),
+    ),
+    Mutant(
+        "two may change the remembered settings at once",
+        "remote/record.py",
+        "        fcntl.flock(descriptor, fcntl.LOCK_EX)\n",
+        "",
+        ("test_remote_settings.py",),
+    ),
+    Mutant(
+        "a sweep does not look a second time",
+        "pipeline.py",
+        "paths = [path for path in paths if _is_gone(storage.spool, path)]",
+        "paths = list(paths)",
+        ("test_ingest.py",),
+    ),
+    Mutant(
+        "a transaction begins without the right to write",
+        "catalog/file.py",
+        '"BEGIN IMMEDIATE"',
+        '"BEGIN"',
+        ("test_catalog.py",),
+    ),
+    Mutant(
+        "a move into quarantine is not flushed",
+        "spool/quarantine.py",
+        "        durable.flush_folder(storage.quarantine)\n",
+        "",
+        ("test_quarantine.py::test_a_file_is_in_quarantine_and_on_the_storage_when_that_is_said",),
+    ),
+    Mutant(
+        "the old file of a corrected image goes, whatever became of the other",
+        "catalog/times.py",
+        "AND (twin.gone_at IS NULL OR twin.state = 'delivered' AND {_TWIN_STATE} = 'delivered')",
+        "",
+        (
+            "test_clock.py::test_a_picture_whose_corrected_file_vanished_undelivered_is_kept_when_its_old_file_comes_back",
+        ),
+    ),
+    Mutant(
+        "a spool without its mark is taken for that of last time",
+        "spool/spool_mark.py",
+        "        if not known or _marked(storage) in {known, _DAMAGED}:\n",
+        "        if not known or _marked(storage) != 1:\n",
+        ("test_spool_mark.py::test_no_image_of_a_disk_that_is_not_mounted_is_reported_as_lost",),
+    ),
+    Mutant(
+        "a sweep forgets files though the disk was unmounted meanwhile",
+        "pipeline.py",
+        "    spool_mark.check(storage)  # that they were looked for in the spool, and it was not unmounted meanwhile\n",
+        "",
+        ("test_spool_mark.py::test_a_disk_that_is_unmounted_during_a_sweep_costs_the_sweep_and_no_image",),
+    ),
+    Mutant(
+        "a picture is stored though the disk was unmounted during the exposure",
+        "pipeline.py",
+        "    # A disk that was unmounted since: an exposure takes its time.\n    spool_mark.check(settings.storage)\n",
+        "",
+        ("test_spool_mark.py::test_a_disk_that_is_unmounted_during_the_exposure_gets_no_picture_below",),
+    ),
+    Mutant(
+        "the id of a spool is remembered before it is marked",
+        "spool/spool_mark.py",
+        "            _mark(storage, found)\n        if found != known:\n            _remember(storage, found)\n",
+        "            _remember(storage, found)\n            _mark(storage, found)\n",
+        ("test_spool_mark.py::test_killed_at_first_use_it_is_that_of_last_time",),
+    ),
+    Mutant(
+        "children outlive the daemon",
+        "runtime/child_process.py",
+        "    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)\n",
+        "",
+        ("test_worker_processes.py::test_a_camera_that_is_stuck_does_not_outlive_its_daemon",),
+    ),
+    Mutant(
+        "a confirmation counts for years",
+        "catalog/proofs.py",
+        "AND confirmed_mono > :monotonic - 86400.0",
+        "AND confirmed_mono > :monotonic - 864000000.0",
+        ("test_confirmation.py",),
+    ),
+    Mutant(
+        "another server under the old name is the same place",
+        "catalog/places.py",
+        "exactly = [key for key, its_place in same_kind if its_place == place]",
+        "exactly = [key for key, its_place in same_kind]",
+        ("test_places.py",),
+    ),
+    Mutant(
+        "a proof that is found to be wrong stands",
+        "destinations/confirmation.py",
+        "            {image.id: reason for image, reason in asked.absent},\n",
+        "            {},\n",
+        ("test_confirmation.py",),
+    ),
+    Mutant(
+        "a note beside a copy lets its image go",
+        "catalog/deliveries.py",
+        "when = [None] * 3 if proof.noted else self._confirmed_now()",
+        "when = self._confirmed_now()",
+        ("test_confirmation.py",),
+    ),
+    Mutant(
+        "two images of one identity are sent at once",
+        "pipeline.py",
+        "first.setdefault(image.place.casefold(), image)",
+        "first.setdefault(str(image.id), image)",
+        ("test_stickypi.py::test_two_images_of_one_name_are_never_on_their_way_at_once",),
+    ),
+    Mutant(
+        "an edited picture that kept its EXIF is taken for a corrected one",
+        "catalog/times.py",
+        "USING (boot_id, monotonic, picture)",
+        "USING (boot_id, monotonic)",
+        ("test_clock.py::test_an_edited_picture_that_kept_its_exif_is_another_picture_and_is_not_deleted",),
+    ),
+    Mutant(
+        "a file that a killed prune had removed is taken back all the same",
+        "spool/pruning.py",
+        "(there if look(spool, found.path) == found else gone).append(found.path)",
+        "there.append(found.path)",
+        ("test_places.py",),
+    ),
+)
+
+
+class Stale(Exception):
+    """The text of a mutant is not in the program, or not once."""
+
+
+def mutate(mutant: Mutant, tree: Path) -> str:
+    """Put the fault into the copy of the tree; what stood in the file before."""
+    path = tree / PROGRAM / mutant.file
+    content = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if content.count(mutant.before) != 1:
+        raise Stale(
+            f"{mutant.file}: {content.count(mutant.before)} times {mutant.before.strip()!r} and not once: "
+            "the code changed: write the pattern anew"
+        )
+    path.write_text(content.replace(mutant.before, mutant.after), encoding="utf-8")
+    return content
+
+
+def file_of(test: str, tree: Path = ROOT) -> str:
+    """Where a test is: `test_prune.py::test_one` as pytest takes it, from the top of the tree."""
+    name, _, one = test.partition("::")
+    (path,) = (tree / "tests").rglob(name)
+    return f"{path.relative_to(tree)}{'::' if one else ''}{one}"
+
+
+def failing(tree: Path, tests: Iterable[str]) -> str | None:
+    """The first test of these files that fails in this tree; None when all pass."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    environment = os.environ | {"PYTHONPATH": str(tree / "daemon"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, *(str(file_of(name, tree)) for name in tests)],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):  # no tests, a mistake on the command line, an error of pytest's own
+        raise RuntimeError(done.stdout + done.stderr)
+    if done.returncode == 0:
+        return None
+    return next(
+        (line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR "))), done.stdout
+    )
+
+
+def run(mutants: Sequence[Mutant], tell: Callable[[str], None], root: Path = ROOT) -> list[Mutant]:
+    """Put each fault into a copy of the tree by itself, and tell what became of it; those that survived.
+
+    Raises Stale for a fault that cannot be put there, and RuntimeError when the tests fail without any.
+    """
+    with tempfile.TemporaryDirectory(prefix="trapsync-mutants-") as name:
+        tree = Path(name) / "tree"
+        shutil.copytree(root, tree, ignore=_WITHOUT, symlinks=True)
+        for mutant in mutants:  # a stale pattern is told before an hour has passed
+            (tree / PROGRAM / mutant.file).write_text(mutate(mutant, tree), encoding="utf-8")
+        if test := failing(tree, sorted({test for mutant in mutants for test in mutant.tests})):
+            raise RuntimeError(f"a test fails without any fault: {test}")
+        survivors = [mutant for mutant in mutants if _survives(mutant, tree, tell)]
+    tell(f"{len(mutants)} mutants: {len(mutants) - len(survivors)} killed, {len(survivors)} survived")
+    return survivors
+
+
+def _survives(mutant: Mutant, tree: Path, tell: Callable[[str], None]) -> bool:
+    before = mutate(mutant, tree)
+    try:
+        test = failing(tree, mutant.tests)
+    finally:
+        (tree / PROGRAM / mutant.file).write_text(before, encoding="utf-8")
+    killer = test and test.partition(" ")[2].partition(" - ")[0]
+    tell(
+        f"{'killed' if test else 'SURVIVED':<8}  {mutant.fault} ({mutant.file}; {killer or ', '.join(mutant.tests)})"
+    )
+    return test is None

@@ -1,0 +1,105 @@
+"""Pushed settings killed on the way from one state to the next: `python pushed_life.py FOLDER STEP KILLS`.
+
+A process of its own, because it forks: each child takes the one step and dies at a failpoint, and its parent
+looks at what is left, and then lets life go on. One line of JSON for each kill.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import signed
+from fake_time import FakeTime
+from trapsync.files import failpoint
+from trapsync.remote import record, remote_settings
+from trapsync.remote.remote_settings import PushedSettings
+
+OLD, NEW = {"every": 360.0, "quality": 85}, {"every": 300.0, "quality": 70}
+FIRST = signed.settings(1, {"capture": {"every": "6 min"}, "camera": {"quality": 85}})
+SECOND = signed.settings(2, {"capture": {"every": "5 min"}, "camera": {"quality": 70}})
+# Where a file is replaced: each of these may be the last that happens.
+PLACES = ("write: written", "write: flushed", "write: renamed", "folder: flushed", "write: done")
+
+Act = Callable[[PushedSettings], object]
+STEPS: dict[str, tuple[list[Act], Act]] = {
+    "taken": ([], lambda trap: trap.accept(SECOND)),
+    "first start": ([lambda trap: trap.accept(SECOND)], lambda trap: trap.begin()),
+    "noted": (
+        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin()],
+        lambda trap: trap.note_before({"pictures": True}),
+    ),
+    "second start": (
+        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin()],
+        lambda trap: trap.begin(),
+    ),
+    "third start": (
+        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin(), lambda trap: trap.begin()],
+        lambda trap: trap.begin(),
+    ),
+    "kept": ([lambda trap: trap.accept(SECOND), lambda trap: trap.begin()], lambda trap: trap.commit()),
+    "undone": (
+        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin()],
+        lambda trap: trap.roll_back("camera", "dark"),
+    ),
+}
+
+
+def prepare(folder: Path, step: str) -> Path:
+    """A trap that has kept the first document, right before the step; its config file."""
+    source = signed.prepare(folder)
+    trap = PushedSettings(source, FakeTime(signed.ISSUED.timestamp()))
+    for act in (
+        lambda one: one.accept(FIRST),
+        lambda one: one.begin(),
+        lambda one: one.commit(),
+        *STEPS[step][0],
+    ):
+        act(trap)
+    return source
+
+
+def kill(source: Path, step: str, place: str) -> bool:
+    """Take the step in a child that dies there; whether it did."""
+    child = os.fork()
+    if child == 0:
+        failpoint.hit = failpoint._Armed(f"{place}#1")
+        STEPS[step][1](PushedSettings(source, FakeTime(signed.ISSUED.timestamp())))
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def found(source: Path) -> dict[str, Any]:
+    """The settings in force now."""
+    settings = remote_settings.effective(source)
+    return {"every": float(settings.capture.every), "quality": settings.camera.quality}
+
+
+def go_on(source: Path) -> dict[str, Any]:
+    """Life goes on: the document comes again, the daemon starts, and the trial ends well if there is one."""
+    trap = PushedSettings(source, FakeTime(signed.ISSUED.timestamp()))
+    code = trap.accept(SECOND).code
+    trap.begin()
+    trap.commit()
+    return {"code": code, "state": trap.report()["state"], "in_force": found(source)}
+
+
+def main(folder: Path, step: str, kills: int) -> None:
+    """So many kills, each on a trap of its own."""
+    prepare(folder / "template", step)
+    for number in range(kills):
+        trap = folder / str(number)
+        shutil.copytree(folder / "template", trap)
+        source = trap / "trapsync.toml"
+        was_killed = kill(source, step, PLACES[number % len(PLACES)])
+        state = record.read(trap / "state").state
+        line = {"killed": was_killed, "state": state, "in_force": found(source), "then": go_on(source)}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,80 @@
+"""The units and the scripts that install them, as far as that can be seen without starting anything."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "systemd").glob("trapsync*.*"))
+SCRIPTS = [
+    *(path for path in (ROOT / "scripts").iterdir() if not path.suffix and path.is_file()),
+    ROOT / "systemd" / "reboot-guard",
+    ROOT / "systemd" / "stick-keeper",
+]
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here"
+)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> list[str]:
+    """The units as they are on a trap, where what they start is there."""
+    for unit in UNITS:
+        text = re.sub(
+            r"/opt/trapsync/current/(bin/trapsync|units/(?:reboot-guard|stick-keeper))",
+            "/bin/true",
+            unit.read_text(),
+        )
+        (tmp_path / unit.name).write_text(text)
+    return [str(tmp_path / unit.name) for unit in UNITS]
+
+
+@needs_systemd
+def test_systemd_has_nothing_to_say_against_the_units(installed: list[str]) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", *installed], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+def test_the_service_is_exposed_to_no_more_than_one_and_a_half(installed: list[str]) -> None:
+    unit = next(path for path in installed if path.endswith("trapsync.runtime.service"))
+    judge = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", unit]
+    done = subprocess.run(judge, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_every_unit_is_put_in_its_place_and_taken_away_again() -> None:
+    for script in ("install", "uninstall"):
+        text = (ROOT / "scripts" / script).read_text()
+        assert [unit.name for unit in UNITS if unit.name not in text] == []
+
+
+@pytest.mark.skipif(shutil.which("udevadm") is None, reason="udevadm is not installed here")
+def test_udev_has_nothing_to_say_against_the_rule() -> None:
+    if subprocess.run(["udevadm", "verify", "--help"], capture_output=True).returncode:
+        pytest.skip("udevadm verify is not to be had here (systemd 254)")
+    rule = ROOT / "systemd" / "99-trapsync-stick.rules"
+    done = subprocess.run(["udevadm", "verify", rule], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")
+def test_shellcheck_has_nothing_to_say_against_the_scripts() -> None:
+    shell = [str(path) for path in SCRIPTS if path.read_text().startswith("#!")]
+    assert len(shell) >= 6
+    done = subprocess.run(["shellcheck", *shell], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="the installer is for Debian and its kin")
+def test_the_installer_says_what_it_would_do_and_does_nothing() -> None:
+    places = [Path("/opt"), Path("/etc"), Path("/etc/systemd/system"), Path("/var/lib")]
+    before = [path.stat().st_mtime_ns for path in places]
+    done = subprocess.run([ROOT / "scripts" / "install", "--dry-run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing was done" in done.stdout
+    assert [path.stat().st_mtime_ns for path in places] == before

@@ -1,0 +1,94 @@
+"""config/trapsync.toml is the defaults, the documentation and the list of valid keys."""
+
+import importlib
+import re
+import tomllib
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+
+from config_examples import EXAMPLES, FILE, LINES, uncommented
+from trapsync import destinations
+from trapsync.settings import config_file
+from trapsync.settings.schema import Destination, Settings, Table
+
+KEY = re.compile(r"#?([a-z_]+) = ")
+HEADING = re.compile(r"#?\[(.+)\]")
+PROSE = re.compile("# +[^ ]")
+
+
+def tables_of(table: Table, name: str = "") -> dict[str, Table]:
+    """The table and all in it, by dotted name; the whole file is ''."""
+    found = {name: table}
+    for key in table.__struct_fields__:
+        inner = getattr(table, key)
+        if isinstance(inner, Table):
+            found |= tables_of(inner, f"{name}.{key}".lstrip("."))
+    return found
+
+
+TABLES = tables_of(Settings())
+
+
+def test_the_file_is_the_defaults() -> None:
+    assert config_file.parse("\n".join(LINES), FILE) == Settings()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_key_of_a_table_stands_in_the_file(name: str) -> None:
+    here: Any = tomllib.loads(uncommented())
+    for part in name.split(".") if name else ():
+        here = here[part]
+    assert set(here) == set(TABLES[name].__struct_fields__)
+
+
+def test_there_is_an_example_of_every_kind_of_destination() -> None:
+    assert sorted(table["kind"] for table in EXAMPLES.values()) == sorted(destinations.KINDS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_destination_example_is_well_once_its_number_signs_are_taken_away(name: str) -> None:
+    kind, decoded = destinations.check(name, EXAMPLES[name], FILE)
+    assert kind == EXAMPLES[name]["kind"]
+    for field in msgspec.structs.fields(type(decoded)):
+        if field.name in EXAMPLES[name] and field.default not in (msgspec.NODEFAULT, None):
+            assert getattr(decoded, field.name) == field.default, f"not the default of {field.name}"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_key_of_a_destination_stands_in_its_example_or_among_the_common_ones(name: str) -> None:
+    own = set(importlib.import_module(destinations.KINDS[EXAMPLES[name]["kind"]]).Settings.__struct_fields__)
+    common = set(Destination.__struct_fields__)
+    first = next(iter(EXAMPLES.values()))
+    assert set(EXAMPLES[name]) - common == own - common
+    assert common <= set(first)
+
+
+def test_every_key_has_a_comment_above_it_or_above_its_group() -> None:
+    for before, line in pairwise(LINES):
+        if KEY.match(line) or HEADING.match(line):
+            assert KEY.match(before) or HEADING.match(before) or PROSE.match(before), (
+                f"no comment above: {line}"
+            )
+    groups = re.split(r"\n\s*\n", "\n".join(LINES))
+    for group in groups:
+        assert not HEADING.match(group.splitlines()[0]), f"a table without a word about it: {group}"
+
+
+def test_every_comment_is_prose_or_an_example_and_nothing_is_neither() -> None:
+    for line in LINES:
+        assert not line or PROSE.match(line) or line == "#" or KEY.match(line) or HEADING.match(line), line
+
+
+def test_the_file_fits_a_terminal() -> None:
+    assert max(map(len, LINES)) <= 110
+    assert all(line == line.rstrip() and "\t" not in line for line in LINES)
+
+
+def test_the_defaults_can_be_looked_up_in_the_file_as_they_are_shown() -> None:
+    shown = tomllib.loads(config_file.to_text(Settings()))
+    written = tomllib.loads("\n".join(LINES))
+    assert shown.pop("destinations") == {}
+    assert shown == written

@@ -1,0 +1,378 @@
+"""From the catalog to the destinations: once, whole, and again when it must be."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+import drawings
+from trap_bench import Memory, Trap
+from trapsync.destinations import Receipt
+from trapsync.errors import Failed, Held, Refused, Unauthorised, Unreachable
+from trapsync.image import Image
+from trapsync.runtime.upload_pool import ManyHands
+
+
+def fill(trap: Trap, count: int, *destinations: Memory) -> list[str]:
+    """Register the destinations and ingest so many images; their keys, oldest first."""
+    trap.register(*destinations)
+    paths = [trap.put(second, seed=second + 1) for second in range(count)]
+    trap.ingest()
+    return [path.rpartition("/")[2] for path in paths]
+
+
+def test_everything_owed_is_asked_for_once_and_sent_once(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 5, home)
+    assert trap.deliver(home).delivered == 5
+    assert len(home.asked) == 1
+    assert sorted(home.sent) == keys
+    assert trap.ledger() == (5, 5, 0, 0, 0)
+
+
+def test_when_all_is_delivered_nothing_is_asked_and_nothing_is_sent(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 3, home)
+    trap.deliver(home)
+    home.asked.clear()
+    home.sent.clear()
+    trap.deliver(home)
+    assert (home.asked, home.sent) == ([], [])
+
+
+@pytest.mark.parametrize(("order", "first"), [("newest", -1), ("oldest", 0)])
+def test_images_go_in_the_order_that_the_owner_chose(trap: Trap, order: str, first: int) -> None:
+    home = Memory()
+    home.settings = structs.replace(home.settings, order=order)
+    keys = fill(trap, 3, home)
+    trap.deliver(home)
+    assert home.sent[0] == keys[first]
+
+
+def test_what_the_destination_holds_already_is_not_sent_again(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 3, home)
+    (image,) = (i for i in trap.catalog.on_card(0, 9) if i.key == keys[1])
+    home.stored[image.key] = image.sha256
+    assert trap.deliver(home).delivered == 3
+    assert keys[1] not in home.sent
+
+
+def test_a_destination_out_of_reach_is_left_alone_until_its_wait_is_over(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 2, home)
+    home.deaf = Unreachable("no answer")
+    assert trap.deliver(home).trouble is home.deaf
+    assert not trap.catalog.may_go("home")
+    trap.time.sleep(1001)
+    assert trap.catalog.may_go("home")
+    home.deaf = None
+    assert trap.deliver(home).delivered == 2
+
+
+def test_the_back_off_grows_and_a_restart_does_not_forget_it(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    home.deaf = Unreachable("no answer")
+    for _ in range(12):
+        trap.deliver(home)
+    trap.restart()
+    assert trap.catalog.attempts("home") == 12
+    assert not trap.catalog.may_go("home")
+    (row,) = trap.catalog.destinations()
+    assert 100 <= row["waits"] <= 1000  # the longest wait, less the jitter
+
+
+def test_the_back_off_grows_where_asking_works_and_sending_does_not(trap: Trap) -> None:
+    home = Memory()
+    (key,) = fill(trap, 1, home)
+    home.trouble[key] = Unreachable("the upload stalled")
+    for _ in range(8):
+        trap.deliver(home)
+        trap.time.sleep(1001)
+    assert trap.catalog.attempts("home") == 8
+    home.trouble.clear()
+    assert trap.deliver(home).delivered == 1
+    assert trap.catalog.attempts("home") == 0
+
+
+def test_after_a_reboot_a_wait_is_served_at_most_once_more(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    home.deaf = Unreachable("no answer", wait=600)
+    trap.deliver(home)
+    trap.restart(reboot=True)
+    assert not trap.catalog.may_go("home")
+    trap.time.sleep(600)
+    assert trap.catalog.may_go("home")
+
+
+@pytest.mark.parametrize("step", [-90 * 86400.0, 90 * 86400.0])
+def test_a_step_of_the_clock_neither_ends_nor_prolongs_a_wait(trap: Trap, step: float) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    home.deaf = Unreachable("no answer", wait=600)
+    trap.deliver(home)
+    trap.time.step_wall(step)
+    assert not trap.catalog.may_go("home")
+    trap.time.sleep(601)
+    assert trap.catalog.may_go("home")
+
+
+def test_wrong_credentials_are_tried_at_most_every_fifteen_minutes(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    home.deaf = Unauthorised("wrong password")
+    trap.deliver(home)
+    assert trap.catalog.destinations()[0]["waits"] >= 900
+
+
+def test_no_image_is_begun_once_the_destination_is_out_of_reach(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 5, home)
+    home.trouble[keys[-1]] = Unreachable("the line is dead")  # newest first
+    turn = trap.deliver(home)
+    assert home.sent == [keys[-1]]
+    assert str(turn.trouble) == "the line is dead"
+    assert trap.ledger() == (5, 0, 5, 0, 0)
+
+
+def test_uploads_in_flight_when_the_line_dies_still_count(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 6, home)
+    home.trouble[keys[-1]] = Unreachable("the line is dead")
+    turn = trap.deliver(home, ManyHands(3))
+    assert turn.trouble
+    assert turn.delivered == len(home.stored) == trap.ledger()[1]
+
+
+def test_a_refused_image_is_final_and_keeps_nobody_back(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 3, home)
+    home.trouble[keys[1]] = Refused("another picture has that name")
+    turn = trap.deliver(home)
+    assert (turn.delivered, turn.refused) == (2, 1)
+    home.sent.clear()
+    trap.time.sleep(10**6)
+    trap.deliver(home)
+    assert home.sent == []
+    assert trap.ledger() == (3, 2, 1, 0, 0)
+
+
+def test_the_owner_says_retry_and_a_refused_image_is_owed_again(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 1, home)
+    home.trouble[keys[0]] = Refused("no")
+    trap.deliver(home)
+    home.trouble.clear()
+    assert trap.catalog.retry("home") == 1
+    assert trap.deliver(home).delivered == 1
+
+
+def test_one_image_that_fails_waits_by_itself_while_the_others_go(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 3, home)
+    home.trouble[keys[2]] = Failed("the server answered 500")
+    turn = trap.deliver(home)
+    assert (turn.delivered, turn.postponed, turn.trouble) == (2, 1, None)
+    assert trap.deliver(home).postponed == 0  # it waits
+    trap.time.sleep(11)
+    home.trouble.clear()
+    assert trap.deliver(home).delivered == 1
+
+
+def test_an_image_that_keeps_failing_while_others_pass_is_set_aside(trap: Trap) -> None:
+    home = Memory()
+    poison = fill(trap, 1, home)[0]
+    home.trouble[poison] = Failed("the server answered 500")
+    for second in range(1, 9):
+        trap.put(second, seed=second + 1)
+        trap.ingest()
+        trap.deliver(home)
+        trap.time.sleep(1001)
+    assert home.sent.count(poison) == 5
+    (row,) = trap.catalog.listing("refused", 9)
+    assert "5 attempts" in row["deliveries"]["home"]["error"]
+
+
+def test_a_server_that_takes_no_image_at_all_is_left_alone_and_no_image_is_blamed(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+    trap.deliver(home)
+    keys = fill(trap, 40, home)[1:]
+    home.trouble = dict.fromkeys(keys, Failed("the server answered 500"))
+    home.sent.clear()
+    assert "takes no image" in str(trap.deliver(home).trouble)
+    assert len(home.sent) == 3
+    for _ in range(60):
+        trap.time.sleep(1001)
+        assert trap.deliver(home).refused == 0
+    trap.restart()  # its catalog can still be believed
+    home.trouble.clear()
+    trap.time.sleep(1001)
+    assert trap.deliver(home).delivered == 39
+
+
+def test_images_that_fail_keep_the_others_back_for_a_turn_at_most(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 7, home)
+    home.trouble = dict.fromkeys(keys[3:], Failed("the server answered 500"))  # newest first
+    for _ in range(3):
+        trap.deliver(home)
+        trap.time.sleep(11)
+    assert set(home.stored) == set(keys[:3])
+
+
+def test_a_held_image_stays_owed_without_counting_as_a_failure(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 1, home)
+    home.trouble[keys[0]] = Held("the clock was not set")
+    for _ in range(20):
+        assert trap.deliver(home).refused == 0
+        trap.time.sleep(1001)
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+def test_a_held_image_is_looked_at_again_when_its_destination_says_but_never_later_than_usual(
+    trap: Trap,
+) -> None:
+    home = Memory()
+    (key,) = fill(trap, 1, home)
+    for wait, until in ((60.0, 60.0), (10**6, 1000.0)):
+        asked = len(home.asked)
+        home.trouble[key] = Held("its small copy is not made yet", wait=wait)
+        assert trap.deliver(home).postponed == 1
+        trap.time.sleep(until - 1)
+        assert trap.deliver(home).postponed == 0
+        trap.time.sleep(2)
+        assert len(home.asked) == asked + 1
+    del home.trouble[key]
+    assert trap.deliver(home).delivered == 1
+
+
+def test_a_file_that_vanishes_before_it_is_sent_costs_only_itself(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 3, home)
+    path = trap.storage.spool / next(iter(trap.on_card()))
+    path.unlink()
+    turn = trap.deliver(home)
+    assert (turn.delivered, turn.postponed) == (2, 1)
+    trap.ingest()
+    assert trap.ledger() == (3, 2, 1, 0, 0)  # the destination is asked before it counts as dropped
+    trap.deliver(home)
+    assert trap.ledger() == (3, 2, 0, 0, 1)
+
+
+def test_an_image_that_vanishes_while_it_is_sent_is_delivered_if_it_arrived(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+
+    def hands(
+        send: Callable[[Image], Receipt], images: Iterator[Image]
+    ) -> Iterator[tuple[Image, Receipt | Exception]]:
+        for image in images:
+            receipt = send(image)
+            (trap.storage.spool / image.path).unlink()
+            trap.ingest()
+            yield image, receipt
+
+    assert trap.deliver(home, hands).delivered == 1
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
+def test_a_lost_mark_is_found_again_by_asking(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 3, home)
+    for image in trap.catalog.due("home", "newest", 9):
+        home.deliver(image, trap.storage.spool / image.path)  # and then the power goes, before the mark
+    home.sent.clear()
+    trap.restart(reboot=True)
+    assert trap.deliver(home).delivered == 3
+    assert home.sent == []
+
+
+def test_a_bug_in_a_destination_is_loud_and_costs_one_image_its_turn(trap: Trap) -> None:
+    home = Memory()
+    keys = fill(trap, 2, home)
+    home.trouble[keys[1]] = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        trap.deliver(home)
+    assert trap.ledger() == (2, 1, 1, 0, 0)
+    home.sent.clear()
+    assert trap.deliver(home).trouble is None  # it waits, and is in nobody's way
+    assert home.sent == []
+
+
+def test_an_image_is_delivered_only_when_every_required_destination_has_confirmed_it(trap: Trap) -> None:
+    home, stick, gallery = Memory("home"), Memory("stick"), Memory("gallery", required=False)
+    fill(trap, 1, home, stick, gallery)
+    trap.deliver(home)
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+    trap.deliver(stick)
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
+def test_without_a_required_destination_nothing_counts_as_delivered(trap: Trap) -> None:
+    gallery = Memory("gallery", required=False)
+    fill(trap, 1, gallery)
+    assert trap.deliver(gallery).delivered == 1
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+def test_a_new_destination_is_owed_everything_that_is_on_the_card(trap: Trap) -> None:
+    home, stick = Memory("home"), Memory("stick")
+    fill(trap, 3, home)
+    trap.deliver(home)
+    trap.register(home, stick)
+    assert trap.ledger() == (3, 0, 3, 0, 0)
+    assert trap.deliver(stick).delivered == 3
+    assert trap.ledger() == (3, 3, 0, 0, 0)
+
+
+def test_a_destination_taken_from_the_settings_is_owed_nothing_any_more(trap: Trap) -> None:
+    home, stick = Memory("home"), Memory("stick")
+    fill(trap, 2, home, stick)
+    trap.deliver(home)
+    trap.register(home)
+    assert trap.ledger() == (2, 2, 0, 0, 0)
+    assert [row["name"] for row in trap.catalog.destinations()] == ["home"]
+
+
+def test_parallel_hands_never_hold_more_images_than_they_are(trap: Trap) -> None:
+    taken: list[int] = []
+
+    def send(image: Image) -> Receipt:
+        return Receipt(f"sha256:{image.sha256}")
+
+    def images(spool: Path = trap.storage.spool) -> "object":
+        for number in range(20):
+            taken.append(number)
+            yield Image(f"{number}.jpg", 1, "", "", 1, 1, id=number)
+
+    most = 0
+    for done, _ in enumerate(ManyHands(4)(send, images()), 1):  # type: ignore[arg-type]
+        most = max(most, len(taken) - done)
+    assert len(taken) == 20
+    assert most <= 4
+    assert drawings.DEVICE
+
+
+def test_a_new_picture_does_not_wait_for_a_long_backlog(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 5, home)
+    newest = ""
+
+    def send_while_a_picture_is_taken(
+        send: Callable[[Image], Receipt], images: Iterator[Image]
+    ) -> Iterator[tuple[Image, Receipt | Exception]]:
+        nonlocal newest
+        for number, image in enumerate(images):
+            if number == 1 and not newest:
+                newest = trap.put(100, seed=100).rpartition("/")[2]
+                trap.ingest()
+            yield image, send(image)
+
+    assert trap.deliver(home, send_while_a_picture_is_taken).delivered == 6
+    assert home.sent.index(newest) == 2
+    assert len(home.asked) == 2

@@ -1,0 +1,266 @@
+"""The judge of a trial, on a real catalog and with time that stands still: what is well, and what is worse."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+import drawings
+import trap_bench as bench
+from trapsync.clock import utc
+from trapsync.image import Evidence
+from trapsync.runtime import trial
+from trapsync.runtime.trial import Before, Trial, Verdict
+from trapsync.settings.schema import Capture, Home, Prune, Pushed, PushedLimits, Settings
+from trapsync.settings.units import Duration, Size
+
+MINUTE = 60.0
+GOOD = Before(pictures=True, open=(), home=False, bytes_a_day=10.0**9)
+
+
+def before(**changes: Any) -> Before:
+    """Another trap than the good one, as it was before."""
+    return replace(GOOD, **changes)
+
+
+memory_used = trial.memory_used
+
+
+@pytest.fixture(autouse=True)
+def _spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of this process is looked at in its own tests: the kernel takes its time over it."""
+    monkeypatch.setattr(trial, "memory_used", lambda: 0)
+
+
+class Court:
+    """A trap with settings on trial: a picture every ten minutes, judged after an hour."""
+
+    def __init__(self, folder: Path, was: Before = GOOD, **settings: Any) -> None:
+        self.trap = bench.Trap(folder)
+        self.time = self.trap.time
+        self.settings = Settings(
+            storage=self.trap.storage,
+            capture=Capture(every=Duration(10 * MINUTE)),
+            pushed=Pushed(limits=PushedLimits(memory=Size(10**10), least_days=0.0)),
+        )
+        self.settings = structs.replace(self.settings, **settings)
+        self.trap.register(bench.Memory("home"), bench.Memory("stick"))
+        self.trial = Trial(self.settings, was, self.trap.catalog, self.time)
+
+    def picture(self, size: int = 0) -> None:
+        """The trap takes one, and it gets into the catalog."""
+        seen = Evidence(self.time.boot_id(), self.time.monotonic(), self.time.wall(), trusted=True)
+        taken = utc(self.time.wall())
+        content = drawings.trap(taken=taken, evidence=seen) + b"\0" * size
+        drawings.put(
+            self.trap.storage.spool,
+            content,
+            f"{drawings.DEVICE}/{drawings.DEVICE}.{taken:%Y-%m-%d_%H-%M-%S}.jpg",
+        )
+        self.trap.ingest()
+
+    def pass_by(self, minutes: float, every: float = 10, overdue: tuple[str, ...] = ()) -> Verdict | None:
+        """Minutes pass, with a picture every so many; the verdict, as soon as there is one."""
+        next_picture = self.time.monotonic()
+        for _ in range(int(minutes * 2)):
+            if self.time.monotonic() >= next_picture and every:
+                self.picture()
+                next_picture += every * MINUTE
+            self.time.sleep(MINUTE / 2)
+            if verdict := self.trial.look(overdue):
+                return verdict
+        return None
+
+    def delivers(self, name: str) -> None:
+        self.trap.deliver(bench.Memory(name))
+
+
+def test_a_trap_that_takes_its_pictures_for_an_hour_does_well(tmp_path: Path) -> None:
+    court = Court(tmp_path)
+    assert court.pass_by(59) is None
+    assert court.pass_by(2) == Verdict("well")
+
+
+def test_a_slow_rhythm_is_given_the_time_of_three_pictures(tmp_path: Path) -> None:
+    court = Court(tmp_path, capture=Capture(every=Duration(60 * MINUTE)))
+    assert court.pass_by(175, every=60) is None
+    assert court.pass_by(10, every=60) == Verdict("well")
+
+
+def test_a_camera_that_does_not_keep_the_new_rhythm_is_noticed(tmp_path: Path) -> None:
+    verdict = Court(tmp_path).pass_by(190, every=20)
+    assert verdict
+    assert (verdict.code, "not 6" in verdict.reason) == ("captures", True)
+
+
+def test_one_bad_hour_is_forgiven(tmp_path: Path) -> None:
+    court = Court(tmp_path)
+    assert court.pass_by(61, every=40) is None
+    assert court.pass_by(62) == Verdict("well")
+
+
+def test_only_the_hours_awake_count(tmp_path: Path) -> None:
+    # It is 20:19 UTC; the window opens in forty minutes.
+    court = Court(tmp_path, capture=Capture(every=Duration(10 * MINUTE), windows=("21:00 - 05:00",)))
+    assert court.pass_by(45, every=0) is None
+    assert court.pass_by(45) is None
+    assert court.pass_by(20) == Verdict("well")
+
+
+def test_a_camera_that_fails_three_times_in_a_row_is_enough(tmp_path: Path) -> None:
+    court = Court(tmp_path)
+    court.trap.catalog.set_fact("capture", {"failures": 2, "error": "dark"})
+    assert court.pass_by(1) is None
+    court.trap.catalog.set_fact("capture", {"failures": 3, "error": "dark"})
+    assert court.pass_by(1) == Verdict("camera", "no pictures, 3 failures in a row: dark")
+
+
+def test_a_camera_that_was_broken_before_is_not_asked_for(tmp_path: Path) -> None:
+    court = Court(tmp_path, before(pictures=False))
+    court.trap.catalog.set_fact("capture", {"failures": 9, "error": "dark"})
+    assert court.pass_by(62, every=0) == Verdict("well")
+
+
+def test_a_part_that_falls_silent_is_enough(tmp_path: Path) -> None:
+    assert Court(tmp_path).pass_by(1, overdue=("ingest",)) == Verdict("hung", "no sign of life from: ingest")
+
+
+def test_memory_above_the_limit_twice_in_a_row_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    court = Court(tmp_path, pushed=Pushed(limits=PushedLimits(memory=Size(10**8))))
+    used = iter([2e8, 1e7, 2e8, 2e8])
+    monkeypatch.setattr(trial, "memory_used", lambda: next(used))
+    assert court.pass_by(1.5) is None
+    verdict = court.pass_by(1)
+    assert verdict == Verdict("memory", "the daemon uses 200 MB of memory, above 100 MB")
+
+
+def test_the_memory_of_children_counts() -> None:
+    alone = memory_used()
+    code = "x = bytearray(b'x' * 80_000_000); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout
+        child.stdout.readline()
+        assert memory_used() - alone > 70_000_000
+        child.communicate("\n")
+    assert alone > 10_000_000
+
+
+def test_a_card_that_would_be_full_in_too_few_days_is_enough_if_it_gets_worse(tmp_path: Path) -> None:
+    strict = Pushed(limits=PushedLimits(memory=Size(10**10), least_days=1000.0))
+    court = Court(tmp_path / "worse", before(bytes_a_day=1000.0), pushed=strict)
+    monstrous = 8 * 10**8
+    for _ in range(2):  # as if they were so large
+        court.picture()
+        court.time.sleep(MINUTE)
+    with court.trap.catalog._transaction("test") as db:
+        db.execute("UPDATE images SET size = ?", [monstrous])
+    verdict = court.trial.look(())
+    assert verdict
+    assert (verdict.code, verdict.reason.partition(" of")[0]) == ("disk", "115 GB")
+    # The same where it was as bad before: these settings are not to blame, or even a relief.
+    relief = Trial(court.settings, before(bytes_a_day=monstrous * 144.0), court.trap.catalog, court.time)
+    relief._began = court.trial._began
+    court.time.sleep(MINUTE)
+    assert relief.look(()) is None
+    # And where pruning makes room, and the way home is open.
+    pruning = structs.replace(court.settings, prune=Prune(enabled=True))
+    open_ = Trial(pruning, before(bytes_a_day=1000.0, open=("home",)), court.trap.catalog, court.time)
+    open_._began = court.trial._began
+    court.time.sleep(MINUTE)
+    assert open_.look(()) is None
+
+
+# ── The way home ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_destination_that_was_reached_before_must_be_reached_again(tmp_path: Path) -> None:
+    court = Court(tmp_path, before(open=("home",)))
+    assert court.pass_by(121) is None  # the link may be down for a while
+    court.delivers("stick")
+    verdict = court.pass_by(70)
+    assert verdict == Verdict("way_home", "not reached any more: home")
+
+
+def test_a_destination_that_is_reached_in_the_end_is_well(tmp_path: Path) -> None:
+    court = Court(tmp_path, before(open=("home",)))
+    assert court.pass_by(121) is None
+    court.delivers("home")
+    assert court.pass_by(60) == Verdict("well")
+
+
+def test_a_destination_that_is_owed_nothing_may_be_silent(tmp_path: Path) -> None:
+    court = Court(tmp_path, before(open=("home",), pictures=False))
+    assert court.pass_by(62, every=0) == Verdict("well")
+
+
+def test_a_destination_of_a_slow_rhythm_is_given_its_time(tmp_path: Path) -> None:
+    court = Court(tmp_path, before(open=("home",)))
+    court.trial.rhythms = {"home": 5 * 60 * MINUTE}
+    assert court.pass_by(290) is None
+    court.delivers("home")
+    assert court.pass_by(80) == Verdict("well")
+
+
+def test_offline_is_no_failure(tmp_path: Path) -> None:
+    court = Court(tmp_path)  # nothing was reached before
+    assert court.pass_by(62) == Verdict("well")
+
+
+def test_home_itself_must_be_reached_again_if_it_was_before(tmp_path: Path) -> None:
+    def reached(at: float | None, error: str | None = None) -> None:
+        court.trap.catalog.set_fact("home", {"web": {"reached": at, "since": None, "error": error}})
+
+    court = Court(tmp_path, before(home=True))
+    reached(1.0)
+    court.trial = Trial(court.settings, before(home=True), court.trap.catalog, court.time)
+    assert court.pass_by(121) is None
+    reached(2.0, "no route")
+    assert court.pass_by(30) is None
+    reached(3.0)
+    assert court.pass_by(40) == Verdict("well")
+    silent = Trial(court.settings, before(home=True), court.trap.catalog, court.time)
+    court.trial = silent
+    assert court.pass_by(200) == Verdict("way_home", "not reached any more: home itself")
+
+
+# ── How it was before ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_how_a_trap_was_is_read_from_its_catalog_and_kept_in_a_file(tmp_path: Path) -> None:
+    court = Court(tmp_path)
+    catalog = court.trap.catalog
+    empty = Before.of(court.settings, catalog, court.time)
+    assert empty == Before(pictures=False, open=(), home=False, bytes_a_day=0.0)
+    court.picture()
+    court.delivers("home")
+    catalog.set_fact("home", {"mqtt": {"reached": 5.0, "since": None, "error": None}})
+    assert Before.of(court.settings, catalog, court.time).home is False  # there is none any more
+    court.settings = structs.replace(court.settings, home=Home(url="https://hub.example.org"))
+    well = Before.of(court.settings, catalog, court.time)
+    assert (well.pictures, well.open, well.home) == (True, ("home",), True)
+    assert well.bytes_a_day == pytest.approx(144 * catalog.recent_sizes()[0])
+    assert Before.recalled(well.plain()) == well
+    catalog.set_fact("capture", {"failures": 1, "error": "dark"})
+    catalog.destination_failed("home", "no route", 10.0)
+    catalog.set_fact("home", {"mqtt": {"reached": 5.0, "since": 6.0, "error": "no route"}})
+    ill = Before.of(court.settings, catalog, court.time)
+    assert (ill.pictures, ill.open, ill.home) == (False, (), False)
+
+
+def test_a_destination_behind_one_that_is_out_of_reach_is_not_asked_for(tmp_path: Path) -> None:
+    linked = {"home": {"kind": "memory"}, "stick": {"kind": "memory", "after": "home"}}
+    court = Court(tmp_path, destinations=linked)
+    court.picture()
+    court.delivers("home")
+    court.delivers("stick")
+    assert Before.of(court.settings, court.trap.catalog, court.time).open == ("home", "stick")
+    court.trap.catalog.destination_failed("home", "no route", 10.0)
+    assert Before.of(court.settings, court.trap.catalog, court.time).open == ()
