@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from conformance import Card
@@ -15,6 +16,10 @@ from trap_bench import Trap
 
 # Many a machine that tests is root, and so would be the daemons of the tests.
 os.environ["TRAPSYNC_AS_ROOT"] = "1"
+
+# How long one generated case takes says more of the machine than of the program; each test has its own limit.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
