@@ -58,6 +58,7 @@ def card(tmp_path: Path) -> Card:
 ONE_AFTER_ANOTHER = (
     *("test_system.py", "test_power_cut.py", "test_one_way.py", "test_stick.py"),
     "test_bench.py::test_every_measurement_gives_its_rows[deliver]",
+    "test_documents.py::test_every_command_of_a_document",
 )
 _TURNS = "one after another"
 

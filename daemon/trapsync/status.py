@@ -45,7 +45,7 @@ def snapshot(
     *,
     with_home: bool = True,
 ) -> dict[str, Any]:
-    """How the trap is. Keys: see the README; seconds and bytes, moments as UTC text.
+    """How the trap is. Keys: see scripts/README.md; seconds and bytes, moments as UTC text.
 
     `pushed` is what `pushed.report` says. Without `with_home` there is no warning of silence: whoever reads a
     heartbeat has just heard one. Reads only; works beside a daemon, without one, and without a catalog.

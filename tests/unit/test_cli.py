@@ -161,17 +161,17 @@ def test_every_command_explains_itself_and_its_options_within_80_columns(
         assert isinstance(option, click.Argument) or getattr(option, "help", None), option.name
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| `trapsync ([^`]+)`(.*?)\|(.*)\|$", README, re.MULTILINE)
+PAGE = (Path(__file__).parents[2] / "scripts" / "README.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `trapsync ([^`]+)`(.*?)\|(.*)\|$", PAGE, re.MULTILINE)
 
 
-def test_the_readme_has_a_row_for_every_command() -> None:
+def test_the_page_of_commands_has_a_row_for_every_command() -> None:
     rows = {row[0].split()[0] for row in ROWS}
     assert rows == {words[0] for words, _ in ALL if words}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
-def test_every_option_in_the_readmes_row_of_a_command_is_one_of_its_options(row: tuple[str, ...]) -> None:
+def test_every_option_in_the_row_of_a_command_is_one_of_its_options(row: tuple[str, ...]) -> None:
     command = dict(ALL)[tuple(row[0].split()[:2] if row[0].startswith("settings") else row[0].split()[:1])]
     there = {name for option in command.params for name in option.opts}
     assert set(re.findall(r"--[a-z-]+", "".join(row))) <= there

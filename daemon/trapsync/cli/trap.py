@@ -69,7 +69,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     """Run the daemon in the foreground.
 
     SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
-    Called by root, it runs as the trap's account, see the README.
+    Called by root, it runs as the trap's account, see scripts/README.md.
     """
     from trapsync.runtime import service
 

@@ -104,7 +104,7 @@ def in_force(source: Path) -> InForce:
 
 
 def report(source: Path) -> dict[str, Any]:
-    """How it stands with pushed settings, for `status` and the heartbeat. Keys: see the README."""
+    """How it stands with pushed settings, for `status` and the heartbeat. Keys: see scripts/README.md."""
     found = in_force(source)
     record, is_known = found.record, found.record.highest[1] > 0
     is_overridden = is_known and bool(found.overridden)

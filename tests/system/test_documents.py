@@ -1,0 +1,257 @@
+"""The documents: their commands run as they are written, their links lead somewhere, the names in them exist."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import pytest
+
+import documents
+import private_machine
+from documents import NOT_RUN, ROOT, RUN_ELSEWHERE, WITH_COMMANDS, Block, without_comment
+from private_machine import CONFIG, Machine
+from trapsync import cli
+
+BLOCKS = [block for document in WITH_COMMANDS for block in documents.blocks(document)]
+COMMANDS = {without_comment(command): block for block in BLOCKS for command in block.commands}
+PAGES = [*WITH_COMMANDS, "tests/README.md", "CHANGELOG.md", ".github/SECURITY.md"]
+NOWHERE = set(documents.listed(NOT_RUN)) | set(documents.listed(RUN_ELSEWHERE))
+
+VERDICTS = {"ok", "warning", "failing"}
+# The exit code is the verdict, or how the single run went; a mistake in the command is told on standard error.
+VERDICT = re.compile(r"(sudo )?trapsync (status|doctor|fleet|once|spool)\b")
+# Commands that do not end by themselves, and what they say when they are ready.
+ENDLESS = {"trapsync hub": "the hub listens", "trapsync run": "watching over"}
+# For people; the other pages are for developers, who know what a line of Python is.
+FOR_USERS = [name for name in WITH_COMMANDS if name not in {"daemon/README.md", ".github/CONTRIBUTING.md"}]
+
+
+def name(document: str) -> str:
+    """The document in the name of a test, where a slash would look like that of a file."""
+    return document.replace("/", " ")
+
+
+# ── Commands ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A machine on which a trap is installed, and has run once."""
+    with private_machine.running(tmp_path) as machine:
+        yield machine
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("document", WITH_COMMANDS, ids=name)
+def test_every_command_of_a_document_works_as_it_is_written(document: str, machine: Machine) -> None:
+    blocks = documents.blocks(document)
+    commands = {without_comment(command) for block in blocks for command in block.commands} - NOWHERE
+    if any(command.startswith("sudo trapsync") for command in commands):
+        once = machine.run("trapsync once")
+        assert once.returncode == 1, once.stderr  # there is no destination yet
+    for block in blocks:
+        if block.language == "toml":
+            write(block, machine)
+        if block.language == "console":  # it shows a trap that has met its destinations
+            machine.run("trapsync once")
+        for command in block.commands:
+            if without_comment(command) not in NOWHERE:
+                obey(block, command, machine)
+
+
+def write(block: Block, machine: Machine) -> None:
+    """Do with a file what its document says: the trap's settings are edited and must be valid, another file is written."""
+    first, *_ = block.lines
+    assert first.startswith("# "), (
+        f"{block}: say in the first line of the block, after '# ', which file this is"
+    )
+    file = first.removeprefix("# ")
+    if file != CONFIG:
+        machine.write(file, "\n".join(block.lines) + "\n")
+    else:
+        machine.settle(tomllib.loads("\n".join(block.lines)))
+    if file.startswith("/etc/trapsync/"):
+        checked = machine.run("trapsync settings check")
+        assert checked.returncode == 0, f"{block}: {checked.stderr}"
+
+
+def obey(block: Block, command: str, machine: Machine) -> None:
+    """Run a command; where a document relies on something that its reader does beside it, do that too."""
+    plain = without_comment(command)
+    for beginning, says in ENDLESS.items():
+        if plain.removeprefix("sudo ").startswith(beginning):
+            machine.start(plain, says)
+            machine.serve_tls()
+            return
+    done = machine.run(command)
+    said = f"{block}: {command}\nended with {done.returncode}\n{done.stdout}{done.stderr}\n{ADVICE}"
+    assert "Traceback" not in done.stderr, said
+    if VERDICT.match(plain):
+        assert done.returncode in {0, 1, 2}, said
+        assert "trapsync: " not in done.stderr, said
+        assert "Usage:" not in done.stderr, said
+    else:
+        assert done.returncode == 0, said
+    if plain.startswith("trapsync keys new"):  # its lines go onto the traps
+        machine.settle(tomllib.loads(done.stdout))
+    if block.language == "console":
+        compare(block, done.stdout)
+
+
+ADVICE = (
+    "Correct the document or the program. A command that cannot run on a test machine is listed in tests/README.md, under "
+    f"'{NOT_RUN}' with its reason, or under '{RUN_ELSEWHERE}' with its test."
+)
+
+
+def compare(block: Block, said: str) -> None:
+    """What a document shows under a command has the words that the command prints; numbers are others each time."""
+    printed, shown = rows(said.splitlines()), rows(block.lines[1:])
+    assert set(shown) <= set(printed), f"{block}: shows rows that are not printed\n{said}"
+    counted = [label for label in shown if re.match("N (captured|delivered)", shown[label])]
+    assert len(counted) >= 2
+    for label in counted:
+        assert printed[label] == shown[label], f"{block}: is no longer what is printed\n{said}"
+
+
+def rows(lines: Iterable[str]) -> dict[str, str]:
+    """The rows of a status by their label; of each, what comes before the first semicolon, with N for every number."""
+    pairs = (re.split(r"  +", line, maxsplit=1) for line in lines)
+    found = {label: re.sub(r"\d+", "N", text.partition(";")[0]) for label, text in pairs}
+    return {label: text for label, text in found.items() if label not in VERDICTS}
+
+
+def test_every_command_that_is_not_run_is_in_a_document() -> None:
+    gone = [command for command in sorted(NOWHERE) if command not in COMMANDS]
+    assert gone == [], f"take them out of the lists in {documents.LISTS}, or correct them there"
+
+
+def test_every_command_with_a_test_of_its_own_has_that_test() -> None:
+    tests = {
+        f"{path.name}::{test}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for test in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    for command, test in documents.listed(RUN_ELSEWHERE).items():
+        assert test.strip("`") in tests, f"{documents.LISTS}: {command}: there is no test {test}"
+
+
+def test_every_code_block_says_what_it_is() -> None:
+    for block in BLOCKS:
+        assert block.language in documents.LANGUAGES, (
+            f"{block}: '{block.language}' is none of {sorted(documents.LANGUAGES)}; commands are 'sh', one a line, what a "
+            "command prints is 'console' or 'text', a file is 'toml' or 'ini'"
+        )
+
+
+@pytest.mark.parametrize("document", WITH_COMMANDS, ids=name)
+def test_no_code_is_only_indented(document: str) -> None:
+    before = ""
+    for number, line in enumerate(documents.prose(document).splitlines(), 1):
+        is_code = line.startswith("    ") and not before.strip() and not re.match(r"\s*([-*]|\d+\.) ", line)
+        assert not is_code, f"{document}:{number}: put ```sh before it, so that a test can run it"
+        before = line
+
+
+# ── The demonstration ────────────────────────────────────────────────────────────────────────────────
+
+
+def demonstrate() -> list[str]:
+    """Run scripts/demo, with the environment of the tests in place of its own; what it says."""
+    done = subprocess.run(
+        [sys.executable, "scripts/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.partition("\npictures:")[0].splitlines()
+
+
+def test_the_demonstration_ends_by_itself_and_is_what_its_picture_shows() -> None:
+    said = [re.sub(r"\d+", "N", line).strip() for line in demonstrate() if not line.startswith("   ")]
+    assert len(said) > 5
+    picture = ElementTree.parse(ROOT / ".github" / "images" / "demo.svg")
+    words = "".join("".join(text.itertext()) for text in picture.iter("{http://www.w3.org/2000/svg}text"))
+    shown = re.sub(r"\d+", "N", words.replace("\xa0", " "))
+    for line in said:
+        assert line in shown, f"the README's picture of the demonstration is old: run scripts/images ({line})"
+
+
+def test_the_pictures_are_small_and_fetch_nothing() -> None:
+    folder = ROOT / ".github" / "images"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 120_000
+    addresses = set(re.findall(r"\w+://[^\"')\s]+", (folder / "demo.svg").read_text(encoding="utf-8")))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never fetched
+
+
+# ── Links, names, lengths ────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_readme_can_be_read_in_one_go() -> None:
+    lines = len(documents.text_of("README.md").splitlines())
+    assert lines <= 180, (
+        f"README.md has {lines} lines, more than 180: move what is not for a first look to another page"
+    )
+
+
+@pytest.mark.parametrize("document", PAGES, ids=name)
+def test_every_link_leads_to_something(document: str) -> None:
+    for target in documents.links(document):
+        page, _, anchor = target.partition("#")
+        path = (ROOT / document).parent / page if page else ROOT / document
+        assert path.exists(), f"{document}: {target}: there is no such file"
+        if anchor:
+            there = documents.anchors(str(path.resolve().relative_to(ROOT)))
+            assert anchor in there, (
+                f"{document}: {target}: there is no such heading; there are: {sorted(there)}"
+            )
+
+
+def inline(document: str) -> list[str]:
+    """What stands between backquotes in its prose."""
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", documents.prose(document))]
+
+
+@pytest.mark.parametrize("document", FOR_USERS, ids=name)
+def test_every_command_that_is_named_exists_with_its_options(document: str) -> None:
+    for code in inline(document):
+        words = code.removeprefix("sudo ").split()
+        if words[0] != "trapsync" or len(words) == 1 or not re.fullmatch("[a-z]+", words[1]):
+            continue
+        command: click.Command = cli.cli
+        for word in words[1:]:
+            if not isinstance(command, click.Group):
+                break
+            assert word in command.commands, f"{document}: `{code}`: there is no command '{word}'"
+            command = command.commands[word]
+        options = {name for option in command.params for name in option.opts}
+        for word in words:
+            assert not word.startswith("-") or word in options, (
+                f"{document}: `{code}`: there is no option {word}"
+            )
+
+
+KEYS = {
+    line.lstrip("#").partition(" = ")[0]
+    for line in documents.text_of("config/trapsync.toml").splitlines()
+    if re.match(r"#?[a-z_]+ = ", line)
+}
+TABLES = set(re.findall(r"^#?\[([a-z_.]+)\]", documents.text_of("config/trapsync.toml"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", FOR_USERS, ids=name)
+def test_every_setting_that_is_named_exists(document: str) -> None:
+    ends = "py|toml|md|jpg|JPG|json|key|conf|rules|service|path|password|txt|sqlite|pem|com|org"
+    for code in inline(document):
+        key, is_set, _ = code.partition(" = ")
+        if table := re.fullmatch(r"\[([a-z_.]+)\]", code):
+            assert table[1] in TABLES | {"broker"}, f"{document}: `{code}`: there is no such table"
+        elif is_set and re.fullmatch("[a-z_]+", key):
+            assert key in KEYS, f"{document}: `{code}`: there is no such setting"
+        elif re.fullmatch(r"(?!trapsync)[a-z_]+(\.[a-z_]+)+", key) and not re.search(rf"\.({ends})$", key):
+            table_name, _, last = key.rpartition(".")
+            assert table_name in TABLES, f"{document}: `{code}`: there is no table [{table_name}]"
+            assert last in KEYS, f"{document}: `{code}`: there is no such setting"
