@@ -17,8 +17,8 @@ import pyvips
 from rich.console import Console
 from rich.text import Text
 
-from trapsync import settings
 from trapsync.cameras.simulated import SimulatedCamera
+from trapsync.settings.schema import Camera
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "images"
@@ -105,7 +105,7 @@ def terminal(written: str) -> str:
 
 def sticky_card() -> bytes:
     """What the simulated camera sees on a June morning, small enough for a page."""
-    camera = SimulatedCamera(settings.Camera(kind="simulated", resolution=(2028, 1520)), "7a3f09c1")
+    camera = SimulatedCamera(Camera(kind="simulated", resolution=(2028, 1520)), "7a3f09c1")
     camera.open()
     frame = camera.capture(datetime(2026, 6, 23, 10, tzinfo=UTC))
     small = pyvips.Image.thumbnail_buffer(frame.jpeg, 800)
