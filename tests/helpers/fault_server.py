@@ -337,7 +337,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Original:
-    """A Sticky Pi server in memory. `is_old` makes it one of branch main: the older form of dates only.
+    """A Sticky Pi server in memory. `is_old` makes it one of branch main, which reads the older form of dates only;
+    `is_new` one that reads the newer form only, which no branch does yet. What is no date is answered with 500.
 
     Its storage is an S3: addresses that need no password, one of them for each object, and its MD5 as ETag. `url`
     is where that is reached.
@@ -347,8 +348,9 @@ class Original:
 
     methods = ("POST", "GET")
 
-    def __init__(self, *, is_old: bool = False) -> None:
+    def __init__(self, *, is_old: bool = False, is_new: bool = False) -> None:
         self.is_old = is_old
+        self.is_new = is_new
         self.user, self.password = "trap", "correct horse: battery"
         self.is_read_only = False
         self.url = ""
@@ -408,7 +410,10 @@ class Original:
         asked = json.loads(body)
         if not asked:
             return BLANK_500
-        keys = {(key["device"].lower(), self._stamp(key["datetime"])) for key in asked}
+        try:
+            keys = {(key["device"].lower(), self._stamp(key["datetime"])) for key in asked}
+        except ValueError:
+            return BLANK_500
         rows = [
             dict(row, id=number, url=self._address(row) if shows_addresses else "")
             for number, (key, row) in enumerate(self.rows.items())
@@ -417,12 +422,12 @@ class Original:
         return _json(rows, headers)
 
     def _stamp(self, text: str) -> str:
-        """The older form of the date asked for; a form that it does not know matches nothing."""
-        forms = ("%Y-%m-%d_%H-%M-%S",) if self.is_old else ("%Y-%m-%d_%H-%M-%S", "%Y-%m-%dT%H:%M:%SZ")
-        for form in forms:
+        """The older form of a date; ValueError for what is no date here. One of branch main finds nothing by the newer."""
+        if not self.is_new:
             with suppress(ValueError):
-                return datetime.strptime(text, form).strftime("%Y-%m-%d_%H-%M-%S")
-        return ""
+                return datetime.strptime(text, "%Y-%m-%d_%H-%M-%S").strftime("%Y-%m-%d_%H-%M-%S")
+        taken = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+        return "" if self.is_old else taken.strftime("%Y-%m-%d_%H-%M-%S")
 
     def _put(self, headers: Mapping[str, str], body: bytes) -> Reply:
         if self.is_read_only:

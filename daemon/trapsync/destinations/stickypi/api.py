@@ -1,7 +1,6 @@
 """The protocol of the Sticky Pi API: settings, tokens, the question for rows, and how rows are read.
 
-Dates are spelt in three ways, by the server's age. A row that cannot be read costs the image that it is of, and
-not the others: see `Rows`.
+A row that cannot be read costs the image that it is of, and not the others: see `Rows`.
 """
 
 import json
@@ -22,8 +21,11 @@ from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
 
 _TOKEN_LIFE = 86400.0 - 1800.0
-_DATE_FORMS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d %H:%M:%S")
-_OLD_FORM = _DATE_FORMS[1]  # what servers of branch main write, and all that they read
+# Dates as servers of branch main write them; those of branch develop read them too.
+_DATE_FORM = "%Y-%m-%d_%H-%M-%S"
+# As servers of branch develop write them, and prefer them; then as its database does.
+_NEWER_FORM = "%Y-%m-%dT%H:%M:%SZ"
+_DATE_FORMS = (_NEWER_FORM, _DATE_FORM, "%Y-%m-%d %H:%M:%S")
 _FIELDS = {"device", "datetime", "md5"}  # of each row
 
 Key = tuple[str, datetime]
@@ -72,8 +74,6 @@ class Api:
         self._username = settings.username
         self._door = open_door(settings.url, settings, tools)
         self._tokens = _Tokens(self._door, settings, tools.clock)
-        # How this server writes dates; None until the first that is seen.
-        self._date_form: str | None = None
 
     @property
     def host(self) -> str:
@@ -96,7 +96,10 @@ class Api:
         """The server's rows of these keys; `what` = "image" with addresses."""
         if not keys:  # an empty list would be answered with 500
             return Rows({}, is_all=True)
-        rows: list[Any] = self._answer(keys, what).json(list)
+        answer = self._ask(keys, what, _DATE_FORM)
+        if answer.status == 500:  # perhaps a server that no longer reads this form of dates
+            answer = self._ask(keys, what, _NEWER_FORM)
+        rows: list[Any] = answer.json(list)
         if rows and not any(isinstance(row, dict) and row.keys() >= _FIELDS for row in rows):
             raise Unreachable(f"{self.host} answered with rows that are not a Sticky Pi server's")
         asked, wanted = set(keys), dict[Key, list[Row]]()
@@ -106,30 +109,15 @@ class Api:
         return Rows(wanted, is_all=sum(map(len, wanted.values())) == len(rows))
 
     def key_of(self, row: Any) -> Key | None:
-        """The key of one row of an answer; its date tells how this server writes them. None: it has none."""
+        """The key of one row of an answer. None: it has none."""
         try:
-            device, text = row["device"].lower(), row["datetime"]
-            taken, self._date_form = _parse_date(text)
+            return row["device"].lower(), _parse_date(row["datetime"])
         except (TypeError, KeyError, AttributeError, ValueError):
             return None
-        return device, taken
 
-    def _answer(self, keys: Sequence[Key], what: str) -> Answer:
-        """The server's answer to the question for these keys.
-
-        A server of branch main knows only its own form of dates and finds nothing by the newer one, which
-        branch develop prefers. As long as no date of this server has been seen, each key is spelt both
-        ways in the one request; should a server choke on the newer spelling, the older one is asked alone.
-        """
-        if self._date_form:
-            return self._lookup(keys, (self._date_form,), what)
-        answer = self._lookup(keys, (_DATE_FORMS[0], _OLD_FORM), what)
-        return self._lookup(keys, (_OLD_FORM,), what) if answer.status == 500 else answer
-
-    def _lookup(self, keys: Sequence[Key], forms: tuple[str, ...], what: str) -> Answer:
-        asked = [
-            {"device": device, "datetime": taken.strftime(form)} for device, taken in keys for form in forms
-        ]
+    def _ask(self, keys: Sequence[Key], what: str, form: str) -> Answer:
+        """Ask for the rows of these keys, with dates in this form."""
+        asked = [{"device": device, "datetime": taken.strftime(form)} for device, taken in keys]
         body = json.dumps(asked).encode()
         return self._authorised(f"/get_images/{what}", lambda: (Pieces(body), "application/json"))
 
@@ -220,11 +208,11 @@ class _Tokens:
         return answer
 
 
-def _parse_date(text: str) -> tuple[datetime, str]:
-    """The moment and the form that it is written in; ValueError for any other."""
+def _parse_date(text: str) -> datetime:
+    """The moment that a server means; ValueError where it is in none of the forms."""
     for form in _DATE_FORMS:
         try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC), form
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
         except ValueError:
             continue
     raise ValueError(text)
