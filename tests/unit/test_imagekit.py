@@ -358,7 +358,7 @@ def test_a_wrong_key_is_the_owners_to_mend_and_is_not_repeated(
     with pytest.raises(Unauthorised, match="private_key") as caught:
         gallery.deliver(image, card.path(image))
     assert "private_wrong" not in str(caught.value)  # though the service quotes it
-    assert "authenticated with …" in str(caught.value)
+    assert "authenticated with ..." in str(caught.value)
     site.change_key(site.stub.key)
     gallery.deliver(image, card.path(image))
 

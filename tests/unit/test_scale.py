@@ -443,9 +443,9 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(more: dict[str, Any
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("401", r"Scale does not know this key \(401\); look at .*scale\.key"),
-        ("402", r"not enabled for this account \(402\); ask Scale for it"),
-        ("403", r"does not let this key do this \(403\)"),
+        ("401", r"rejects the login \(401\); look at .*scale\.key"),
+        ("402", r"asks for payment \(402: pay\); .* enabled image annotation for the account"),
+        ("403", r"does not permit this \(403\); .* may create tasks"),
         ("429", r"answered 429: it asks to come later, in 7 s"),
     ],
 )
@@ -504,7 +504,7 @@ def test_the_doctor_sees_a_wrong_key_file_or_project(
     site.service.add_project(PROJECT, "lidarannotation")
     assert "is for lidarannotation; it must be for image annotation" in labels.check()[0].text
     site.change_key("something else")
-    assert "does not know this key (401)" in labels.check()[0].text
+    assert "rejects the login (401: " in labels.check()[0].text
     (tmp_path / "scale.key").chmod(0o604)
     assert "everybody can read the secret" in labels.check()[0].text
     (tmp_path / "scale.key").unlink()

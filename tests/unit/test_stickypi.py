@@ -852,7 +852,7 @@ def test_a_server_that_refuses_new_tokens_is_not_asked_for_ever(
 ) -> None:
     image = card.image()
     site.front.plan(ASK, "401", "401")
-    with pytest.raises(Unauthorised, match="even a new token"):
+    with pytest.raises(Unauthorised, match=r"rejects the login \(401\); look at the account"):
         server.known([image])
     assert site.front.requests == [TOKEN, ASK, TOKEN, ASK]
     site.front.assert_injected()

@@ -1,15 +1,27 @@
-"""What destinations that are servers have in common: how slow they may be, which place they are, the door to them."""
+"""What destinations that are HTTP services share: settings, identity, secrets, answers that deny access, absences."""
 
 import ipaddress
 import re
+import threading
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from trapsync import __version__
+from trapsync.clock import Clock
 from trapsync.destinations import Tools
-from trapsync.net.http import Door
+from trapsync.errors import SettingsError, Unauthorised, Unreachable, one_line
+from trapsync.net.http import Answer, Door
+from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Destination, within
 from trapsync.settings.units import Size
+
+_DENIED = {401: "rejects the login", 402: "asks for payment", 403: "does not permit this"}
+_ADDRESS = re.compile(r"\S+://\S+")
+_ABSENCE_LIFE = 3600.0
+_MOST_ABSENCES = 4096
 
 
 class Settings(Destination, frozen=True, kw_only=True):
@@ -69,3 +81,63 @@ def door(url: str, settings: Settings, tools: Tools, **more: Any) -> Door:
         "least_rate": settings.least_rate,
     }
     return Door(url, f"trapsync/{__version__}", tools.clock, tools.sleep, **{**limits, **more})
+
+
+def secret(path: Path, key: str) -> str:
+    """Read a secret at each use: the operator can fix it while the trap runs, so Unauthorised where it is bad."""
+    try:
+        return read_secret(path, key)
+    except SettingsError as error:
+        raise Unauthorised(str(error)) from None
+
+
+def admitted(answer: Answer, advice: str, *, hide: str = "") -> Answer:
+    """The answer, without the secret `hide`; Unauthorised, with this advice, where it denies access."""
+    if hide:
+        answer = replace(answer, body=answer.body.replace(hide.encode(), b"..."))
+    if denied := _DENIED.get(answer.status):
+        why = reason(answer, "message", "error")
+        raise Unauthorised(f"{answer.host} {denied} ({answer.status}{why and f': {why}'}); {advice}")
+    return answer
+
+
+def reason(answer: Answer, *keys: str) -> str:
+    """The reason that a service gives in its JSON under the first of these keys; "" if it gives none."""
+    try:
+        content = answer.json(dict, status=answer.status)
+    except Unreachable:
+        return ""
+    return quoted(next((content[key] for key in keys if content.get(key)), ""))
+
+
+def quoted(text: object) -> str:
+    """A service's text for our log: one short line without addresses, which may be secrets."""
+    return one_line(_ADDRESS.sub("...", str(text)))
+
+
+class Absences:
+    """What a service lately said it does not have: believed for an hour. May be used from several threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._noted: dict[Hashable, float] = {}
+
+    def note(self, keys: Iterable[Hashable]) -> None:
+        """Remember that the service has just said that it does not have these."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if len(self._noted) > _MOST_ABSENCES:
+                self._noted.clear()
+            self._noted.update(dict.fromkeys(keys, now))
+
+    def __contains__(self, key: Hashable) -> bool:
+        noted = self._noted.get(key)
+        return noted is not None and self._clock.monotonic() - noted < _ABSENCE_LIFE
+
+    def take(self, key: Hashable) -> bool:
+        """Whether this is absent, for one upload: from then on it may be there."""
+        with self._lock:
+            is_absent = key in self
+            self._noted.pop(key, None)
+        return is_absent

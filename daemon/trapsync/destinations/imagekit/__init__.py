@@ -269,7 +269,7 @@ class ImageKit(Alone):
 
     def _declined(self, answer: Answer) -> DeliveryError:
         """What a 400 means if the image is not to be found: only its text says whether the name is taken."""
-        said = self._account.said(answer)
+        said = http_service.reason(answer, "message")
         if not said:
             return Unreachable(str(answer))
         if re.search(r"\b(already|name).*\bexists?\b", said, re.IGNORECASE):

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from trapsync.clock import utc
 from trapsync.destinations import Finding, Tools, http_service
-from trapsync.errors import SettingsError, TrapsyncError, Unauthorised, Unreachable, one_line
+from trapsync.errors import TrapsyncError, Unreachable, one_line
 from trapsync.net.http import Answer, Door, retry_after
 from trapsync.net.http_body import Pieces
-from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
 
@@ -79,20 +78,22 @@ class Account:
         self._api.close()
 
     def key(self) -> str:
-        """The private key. It is read each time: the owner can mend it while we run."""
-        try:
-            return read_secret(self._settings.private_key_file, self._key_name)
-        except SettingsError as error:  # no reason to stop the trap
-            raise Unauthorised(str(error)) from None
+        """The private key."""
+        return http_service.secret(self._settings.private_key_file, self._key_name)
 
     def upload(self, form: Pieces, kind: str) -> Answer:
         """Send an upload's form. Raises as `ask` does."""
-        return self._admitted(self._uploads.post(_UPLOAD, form, kind=kind, auth=(self.key(), "")))
+        return self._ask(self._uploads, "POST", _UPLOAD, form, kind)
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
         """One question, or a small change. Raises Unauthorised if we are not let in, Unreachable."""
-        kind = "application/json" if body else ""
-        return self._admitted(self._api.send(method, path, body, kind=kind, auth=(self.key(), "")))
+        return self._ask(self._api, method, path, body, "application/json" if body else "")
+
+    def _ask(self, door: Door, method: str, path: str, body: Pieces | bytes, kind: str) -> Answer:
+        key = self.key()
+        answer = door.send(method, path, body, kind=kind, auth=(key, ""))
+        advice = f"look at {self._settings.private_key_file}, and at the account and its plan"
+        return http_service.admitted(answer, advice, hide=key)
 
     def files(self, query: str) -> list[dict[str, Any]]:
         """What the listing shows: each with a `name` at least. A row whose name is no text is none of ours."""
@@ -100,23 +101,6 @@ class Account:
         if rows and not any(isinstance(row, dict) and "name" in row for row in rows):
             raise Unreachable(f"{self._api.host} answered with a list that is not ImageKit's")
         return [row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)]
-
-    def said(self, answer: Answer) -> str:
-        """The service's own reason in one line, or nothing. It may quote the key; that is taken out."""
-        try:
-            text = answer.json(dict, status=answer.status).get("message")
-        except Unreachable:
-            return ""
-        return one_line(str(text or "").replace(self.key(), "…"))
-
-    def _admitted(self, answer: Answer) -> Answer:
-        if answer.status in {401, 402, 403}:
-            reason = self.said(answer) or "no reason given"
-            raise Unauthorised(
-                f"{answer.host} does not let us do this ({answer.status}: {reason}); look at "
-                f"{self._settings.private_key_file}, and at the account and its plan"
-            )
-        return answer
 
     # --- The doctor -------------------------------------------------------------------------------------
 

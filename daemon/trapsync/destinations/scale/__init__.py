@@ -48,8 +48,7 @@ class Scale(Alone):
         self._batches = Batches(self._wire, self._prefix, tools)
         self._files = Files(self._wire, settings, tools)
         self._results = Results(self._wire, tools)
-        # What Scale has lately said it does not have; each is good for one task.
-        self._absent: set[str] = set()
+        self._absences = http_service.Absences(tools.clock)
         self._results_at: float | None = None
 
     def close(self) -> None:
@@ -71,7 +70,7 @@ class Scale(Alone):
             for task in page:
                 same = asked.get(str(task.get("unique_id")), [])
                 found |= {image.id: self._judged(image, task) for image in same}
-        self._absent |= {key for key, some in asked.items() if not any(i.id in found for i in some)}
+        self._absences.note(key for key, some in asked.items() if not any(i.id in found for i in some))
         return found
 
     def _judged(self, image: Image, task: Mapping[str, Any]) -> Receipt | Exception:
@@ -112,9 +111,8 @@ class Scale(Alone):
         if image.size > _LARGEST:
             raise Refused(f"Scale takes no file above {_LARGEST // 10**6} MB; it has {image.size} bytes")
         unique_id = self._unique_id(name)
-        if unique_id not in self._absent and (there := self._ask(image)):
+        if not self._absences.take(unique_id) and (there := self._ask(image)):
             return there
-        self._absent.discard(unique_id)
         attachment = self._files.attachment(image, path, unique_id)
         receipt = self._create(image, name, unique_id, attachment)
         failpoint.hit("scale: task made")

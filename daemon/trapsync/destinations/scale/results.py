@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trapsync.destinations import Tools
-from trapsync.destinations.scale.wire import Wire, said
+from trapsync.destinations.http_service import quoted
+from trapsync.destinations.scale.wire import Wire
 from trapsync.files import failpoint
 from trapsync.image import Image, Label
 
@@ -86,7 +87,7 @@ def _label(task: Mapping[str, Any]) -> Label | None:
         case "canceled":
             return Label(task["task_id"], "error", reason="the task was cancelled at Scale")
         case "error":
-            reason = said(response.get("error") or task.get("error") or "")
+            reason = quoted(response.get("error") or task.get("error") or "")
             return Label(task["task_id"], "error", reason=reason or "no reason given")
     return None
 

@@ -7,24 +7,20 @@ batches and projects stand in the path without a single safe character; errors a
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from trapsync.destinations import Tools, http_service
 from trapsync.destinations.scale.settings import Settings
-from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable, one_line
+from trapsync.errors import Failed, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.net.http import Answer
 from trapsync.net.http_body import FilePiece, Pieces, multipart
-from trapsync.settings.config_file import read_secret
 
 # A page of tasks with their labels: a few hundred kilobytes at the most.
 _PAGE = 50
 _PAGES = 1000
-_ADDRESS = re.compile(r"\S+://\S+")
 
 
 class Declined(Failed):
@@ -44,11 +40,8 @@ class Wire:
         self._door.close()
 
     def key(self) -> str:
-        """The account's key. Read each time: the owner can mend it while we run."""
-        try:
-            return read_secret(self._key_file, "api_key_file")
-        except SettingsError as error:
-            raise Unauthorised(str(error)) from None
+        """The account's key."""
+        return http_service.secret(self._key_file, "api_key_file")
 
     # --- Files ------------------------------------------------------------------------------------------
 
@@ -141,20 +134,11 @@ class Wire:
             text = b"" if content is None else json.dumps(content).encode()
             body, kind = Pieces(text), "application/json" if text else ""
         answer = self._door.send(method, path, body, kind=kind, auth=(key, ""))
-        # A server that repeats the key must not bring it into a log.
-        answer = replace(answer, body=answer.body.replace(key.encode(), b"..."))
-        if answer.status == 401:
-            raise Unauthorised(
-                f"Scale does not know this key (401); look at {self._key_file}: it is in Scale's dashboard"
-            )
-        if answer.status == 402:
-            raise Unauthorised(
-                "image annotation is not enabled for this account (402); ask Scale for it, "
-                "and what is owed goes by itself"
-            )
-        if answer.status == 403:
-            raise Unauthorised("Scale does not let this key do this (403); use one that may create tasks")
-        return answer
+        advice = (
+            f"look at {self._key_file}, and whether it may create tasks and Scale has enabled image annotation "
+            f"for the account; deliveries then resume"
+        )
+        return http_service.admitted(answer, advice, hide=key)
 
     def _found(self, path: str) -> dict[str, Any] | None:
         answer = self._ask("GET", path)
@@ -186,11 +170,6 @@ class Wire:
         return row
 
 
-def said(text: object) -> str:
-    """A text of Scale's for our log: one line, short, and without addresses, which may be secrets."""
-    return one_line(_ADDRESS.sub("...", str(text)))
-
-
 def _is_task(doc: object) -> bool:
     return isinstance(doc, dict) and isinstance(doc.get("task_id"), str)
 
@@ -204,9 +183,6 @@ def _quoted(name: str) -> str:
 
 
 def _reason(answer: Answer) -> str:
-    """What the answer gives as its reason."""
-    try:
-        text = said(answer.json(dict, status=answer.status)["error"])
-    except (Unreachable, KeyError):
-        return ""
+    """What the answer gives as its reason, after a colon."""
+    text = http_service.reason(answer, "error")
     return f": {text}" if text else ""

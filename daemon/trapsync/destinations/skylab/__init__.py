@@ -26,7 +26,6 @@ from trapsync.files import failpoint
 from trapsync.image import Image
 from trapsync.net.http import Answer, Door
 from trapsync.net.http_body import FilePiece, opened
-from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
 
@@ -84,7 +83,7 @@ class Skylab(Alone):
         self._tools = tools
         self._door = self._open(settings.url)
         self._storage = Storage(self._open, must_be_safe=settings.url.lower().startswith("https:"))
-        self._api = Api(self._door, lambda: read_secret(settings.key_file, "key_file"))
+        self._api = Api(self._door, settings.key_file)
         self._jobs = Jobs(self._api, settings.profile, settings.deployment, tools)
         self._results = Results(self._api, self._storage, tools)
         # When each job is to be tended again, in monotonic seconds.

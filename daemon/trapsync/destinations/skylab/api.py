@@ -6,13 +6,15 @@ the key, and S3 compares them with Content-MD5.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from trapsync import __version__
+from trapsync.destinations import http_service
 from trapsync.destinations.object_storage import in_base64
-from trapsync.errors import DeliveryError, Failed, SettingsError, Unauthorised, Unreachable, one_line
+from trapsync.errors import DeliveryError, Failed, Unauthorised, Unreachable, one_line
 from trapsync.net.http import Answer, Door
 
 _UNKNOWN = {404, 422}  # how it says that there is no such thing is not written anywhere
@@ -21,9 +23,9 @@ _UNKNOWN = {404, 422}  # how it says that there is no such thing is not written 
 class Api:
     """The JSON half. Every method asks once, and raises Unreachable, or Failed where it is told no with a message."""
 
-    def __init__(self, door: Door, read_key: Callable[[], str]) -> None:
+    def __init__(self, door: Door, key_file: Path) -> None:
         self._door = door
-        self._read_key = read_key
+        self._key_file = key_file
 
     def profile(self, number: int) -> dict[str, Any]:
         """The recipe; Failed if there is none of this number."""
@@ -96,30 +98,23 @@ class Api:
         return _numbered(answer.json(dict, status=status), self._door.host)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        headers = {"X-SLT-API-KEY": self._key(), "X-SLT-API-CLIENT": f"trapsync-{__version__}"}
+        key = self._key()
+        headers = {"X-SLT-API-KEY": key, "X-SLT-API-CLIENT": f"trapsync-{__version__}"}
         content = b"" if body is None else json.dumps(body).encode()
-        return self._door.send(method, f"/{path}", content, kind="application/json", headers=headers)
+        answer = self._door.send(method, f"/{path}", content, kind="application/json", headers=headers)
+        return http_service.admitted(answer, "look at key_file, and at the account's credits", hide=key)
 
     def _key(self) -> str:
-        """Read anew for each call: the owner can mend it while we run, so it is no reason to stop the trap."""
-        try:
-            key = self._read_key()
-        except SettingsError as error:
-            raise Unauthorised(str(error)) from None
+        key = http_service.secret(self._key_file, "key_file")
         if not (key.isascii() and key.isprintable()):
             raise Unauthorised("key_file: what it holds is no key: a key is one line of plain characters")
         return key
 
     def _minded(self, answer: Answer, no: type[DeliveryError] = Failed) -> None:
         """Raise what an answer with a status from 400 on means; `no` is what it means to be told no."""
-        if answer.status in {401, 403}:
-            raise Unauthorised(f"{self._door.host} does not take the key ({answer.status}); look at key_file")
-        if answer.status == 402:
-            raise Unauthorised(
-                f"{self._door.host} asks to be paid first (402); look at the account's credits"
-            )
         if 400 <= answer.status < 500 and answer.kind == "application/json":
-            raise no(f"{self._door.host} says no ({answer.status}): {_message(answer)}")
+            why = http_service.reason(answer, "message") or "no reason given"
+            raise no(f"{self._door.host} says no ({answer.status}): {why}")
 
 
 def address_in(row: Mapping[str, Any] | None, what: str) -> str:
@@ -135,12 +130,3 @@ def _numbered(row: dict[str, Any], host: str) -> dict[str, Any]:
     if not isinstance(row["id"], int):
         raise Failed(f"{host} answered with a number that is none: {one_line(row['id'], 40)}")
     return row
-
-
-def _message(answer: Answer) -> str:
-    """The service's own words, on one line and not too many."""
-    try:
-        text = answer.json(dict, status=answer.status)["message"]
-    except (Unreachable, KeyError):
-        text = "no reason given"
-    return one_line(text)

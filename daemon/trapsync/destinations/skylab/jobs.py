@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from trapsync.destinations import Tools
+from trapsync.destinations import Tools, http_service
 from trapsync.destinations.skylab.api import Api, address_in
 from trapsync.destinations.skylab.rules import is_rival, job_name, night, photo_name
 from trapsync.errors import Failed, Unreachable
@@ -82,7 +82,7 @@ class Jobs:
         self._tools = tools
         self._notes = tools.notebook
         self._lock = threading.RLock()
-        self._absent: set[str] = set()
+        self._absences = http_service.Absences(tools.clock)
         self._done: set[str] = set()
         self._lists: OrderedDict[int, dict[str, Photo]] = OrderedDict()
 
@@ -140,11 +140,11 @@ class Jobs:
 
         If its night is over it may have been handed in: then it takes nothing any more.
         """
-        if name in self._absent:
+        if name in self._absences:
             return None
         row = self._api.job_by_name(name)
         if row is None:
-            self._absent.add(name)
+            self._absences.note([name])
             return None
         job = _job(name, row, span, "open")
         clock = self._tools.clock
@@ -154,7 +154,7 @@ class Jobs:
         return self.move(job, "open")
 
     def _create(self, name: str, span: Span) -> Job:
-        self._absent.discard(name)  # should the answer be lost, it may be there
+        self._absences.take(name)  # should the answer be lost, it may be there
         job = _job(name, self._api.create_job(name, self._profile), span, "open")
         failpoint.hit("skylab: job created")
         self._notes.put("fresh", job.fresh)

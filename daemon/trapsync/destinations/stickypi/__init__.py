@@ -7,14 +7,13 @@ which image it is. So: look at the image before it is sent, ask before sending, 
 after anything but an exact echo of name and digest ask again.
 """
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trapsync.clock import Clock, iso
+from trapsync.clock import iso
 from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service, settled
 from trapsync.destinations.object_storage import Storage, confirmed_md5
 from trapsync.destinations.stickypi.api import Api, Key, Row, Rows, Settings, md5_of, open_door
@@ -38,8 +37,6 @@ from trapsync.net.stickypi_rules import FIRST_DAY, problem
 
 __all__ = ["Settings", "StickyPi", "connect"]
 
-# How long "it is not there" is believed before an upload; nobody else sends under this trap's name.
-_ABSENCE_LIFE = 3600.0
 _CLOCK_TOLERANCE = 60.0
 
 # Notes: the images whose stored bytes were found not to be what the server's row says. Their rows are no proof.
@@ -70,7 +67,8 @@ class StickyPi(Alone):
             partial(open_door, settings=settings, tools=tools),
             must_be_safe=settings.url.lower().startswith("https:"),
         )
-        self._absences = _Absences(tools.clock)
+        # Good for one upload each; nobody else sends under this trap's name.
+        self._absences = http_service.Absences(tools.clock)
 
     def close(self) -> None:
         """Let connections go."""
@@ -286,30 +284,6 @@ class StickyPi(Alone):
         return Finding(
             "warning", self.name, f"our clock is {amount} {side} the server's; set it (timedatectl)"
         )
-
-
-class _Absences:
-    """The keys that the server lately said it does not hold. Each is good for one upload."""
-
-    def __init__(self, clock: Clock, most: int = 4096) -> None:
-        self._clock = clock
-        self._most = most
-        self._lock = threading.Lock()
-        self._noted: dict[Key, float] = {}
-
-    def note(self, keys: Iterable[Key]) -> None:
-        """The server has just said that it does not hold these."""
-        now = self._clock.monotonic()
-        with self._lock:
-            if len(self._noted) > self._most:
-                self._noted.clear()
-            self._noted.update(dict.fromkeys(keys, now))
-
-    def take(self, key: Key) -> bool:
-        """Whether this key was found absent not long ago; asking uses it up."""
-        with self._lock:
-            noted = self._noted.pop(key, float("-inf"))
-        return self._clock.monotonic() - noted < _ABSENCE_LIFE
 
 
 def _key(image: Image) -> Key | None:

@@ -13,10 +13,9 @@ from typing import Any
 
 from trapsync.clock import Clock
 from trapsync.destinations import Tools, http_service
-from trapsync.errors import SettingsError, Unauthorised, Unreachable
+from trapsync.errors import Unreachable
 from trapsync.net.http import Answer, Door
 from trapsync.net.http_body import Pieces
-from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
 
@@ -127,16 +126,10 @@ class Api:
             token = self._tokens.get()
             body, kind = make_body()
             answer = self._door.post(path, body, kind=kind, auth=(token, ""))
-            if answer.status == 403:
-                raise Unauthorised(
-                    f"{self.host} does not let {self._username!r} do this (403): is the account read-only?"
-                )
-            if answer.status != 401:
-                return answer
-            self._tokens.drop(token)
-            if attempt == 2:
+            if answer.status != 401 or attempt == 2:
                 break
-        raise Unauthorised(f"{self.host} refuses even a new token of {self._username!r} (401)")
+            self._tokens.drop(token)
+        return http_service.admitted(answer, f"look at the account {self._username!r}: is it read-only?")
 
 
 def open_door(url: str, settings: Settings, tools: Tools) -> Door:
@@ -189,18 +182,11 @@ class _Tokens:
             return self._fetch()
 
     def _fetch(self) -> Answer:
-        try:
-            password = read_secret(self._settings.password_file, "password_file")
-        except SettingsError as error:
-            # The owner can mend this while we run, so it is no reason to stop the trap.
-            raise Unauthorised(str(error)) from None
+        password = http_service.secret(self._settings.password_file, "password_file")
         received = self._clock.monotonic()
         answer = self._door.post("/get_token", auth=(self._settings.username, password))
-        if answer.status in {401, 403}:
-            raise Unauthorised(
-                f"{self._door.host} does not know {self._settings.username!r} with this password "
-                f"({answer.status}); look at username and {self._settings.password_file}"
-            )
+        advice = f"look at username ({self._settings.username!r}) and {self._settings.password_file}"
+        http_service.admitted(answer, advice)
         text = answer.json(dict).get("token")
         if not isinstance(text, str) or not text:
             raise Unreachable(f"{self._door.host} answered /get_token without a token")
