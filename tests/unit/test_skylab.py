@@ -26,7 +26,13 @@ from trap_bench import Trap
 from trapsync import destinations
 from trapsync.destinations import Receipt, Scratch, skylab
 from trapsync.destinations.skylab import Settings, jobs
-from trapsync.destinations.skylab.rules import is_callback_true, is_rival, photo_name, problem, result_place
+from trapsync.destinations.skylab.rules import (
+    is_callback_authentic,
+    is_rival,
+    photo_name,
+    problem,
+    result_place,
+)
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.pipeline import deliver as deliver_turn
@@ -541,22 +547,6 @@ def test_want_of_credits_is_for_the_owner_to_mend(site: Studio, card: Card) -> N
     assert caught.value.wait == 900
 
 
-def test_a_callback_address_is_passed_on(site: Studio, card: Card) -> None:
-    destination = site.deliver(card, card.image(), callback_url="https://lab.example/skylab")
-    site.noon()
-    sent = []
-    backend = site.front.backend
-
-    def listen(path: str, headers: Any, body: bytes) -> Any:
-        sent.append((path, body))
-        return backend(path, headers, body)
-
-    listen.methods = site.stub.methods  # type: ignore[attr-defined]
-    site.front.backend = listen
-    destination.tend()
-    assert sent == [(QUEUE, b'{"callback_url": "https://lab.example/skylab"}')]
-
-
 def test_a_deployment_is_one_job_and_is_handed_in_by_its_owner(site: Studio, card: Card) -> None:
     first, second, late = card.image(0), card.image(86400 * 3), card.image(86400 * 9)
     destination = site.deliver(card, first, second, job="deployment", deployment="meadow")
@@ -820,20 +810,26 @@ def test_a_callback_that_is_signed_and_fresh_is_true(form: str) -> None:
         "ISO": NOW.isoformat().replace("+00:00", "Z"),
         "ISO without a zone": NOW.replace(tzinfo=None).isoformat(),
     }[form]
-    assert is_callback_true("shared", timestamp, _signed(timestamp), BODY, NOW + timedelta(minutes=4))
-    assert not is_callback_true("shared", timestamp, _signed(timestamp), BODY, NOW + timedelta(minutes=6))
-    assert not is_callback_true("shared", timestamp, _signed(timestamp), BODY, NOW - timedelta(minutes=6))
+    assert is_callback_authentic("shared", timestamp, _signed(timestamp), BODY, NOW + timedelta(minutes=4))
+    assert not is_callback_authentic(
+        "shared", timestamp, _signed(timestamp), BODY, NOW + timedelta(minutes=6)
+    )
+    assert not is_callback_authentic(
+        "shared", timestamp, _signed(timestamp), BODY, NOW - timedelta(minutes=6)
+    )
 
 
 def test_a_callback_that_is_forged_is_not_true() -> None:
     stamp = str(int(NOW.timestamp()))
-    assert not is_callback_true("shared", stamp, _signed(stamp, secret="guessed"), BODY, NOW)
-    assert not is_callback_true("shared", stamp, _signed(stamp), json.dumps(json.loads(BODY)).encode(), NOW)
-    assert not is_callback_true("shared", "1" + stamp, _signed(stamp), BODY, NOW)
-    assert not is_callback_true("shared", stamp, "", BODY, NOW)
-    assert not is_callback_true("shared", stamp, "é", BODY, NOW)
+    assert not is_callback_authentic("shared", stamp, _signed(stamp, secret="guessed"), BODY, NOW)
+    assert not is_callback_authentic(
+        "shared", stamp, _signed(stamp), json.dumps(json.loads(BODY)).encode(), NOW
+    )
+    assert not is_callback_authentic("shared", "1" + stamp, _signed(stamp), BODY, NOW)
+    assert not is_callback_authentic("shared", stamp, "", BODY, NOW)
+    assert not is_callback_authentic("shared", stamp, "é", BODY, NOW)
     for strange in ("soon", "nan", "inf", ""):
-        assert not is_callback_true("shared", strange, _signed(strange), BODY, NOW)
+        assert not is_callback_authentic("shared", strange, _signed(strange), BODY, NOW)
 
 
 # --- Keys, the doctor, settings -----------------------------------------------------------------------------
@@ -899,7 +895,6 @@ TABLE = {"kind": "skylab", "key_file": "key", "profile": 7}
         ("job", "week", "job"),
         ("job", "deployment", "deployment: is the name"),
         ("deployment", "meadow", "deployment: is the name"),
-        ("callback_url", "http://lab.example", "https"),
         ("poll", "1 s", "poll"),
         ("patience", "10 days", "patience"),
     ],

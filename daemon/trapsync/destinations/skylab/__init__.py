@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
-from urllib.parse import urlsplit
 
 from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service
 from trapsync.destinations.object_storage import Storage, confirmed_md5, in_base64
@@ -43,7 +42,6 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
     deployment: str = ""
     download: bool = False
     poll: Duration = Duration(900)
-    callback_url: str = ""
     patience: Duration = Duration(120)
 
     def __post_init__(self) -> None:
@@ -56,8 +54,6 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
             )
         if not re.fullmatch("[A-Za-z0-9._-]{0,64}", self.deployment):
             raise ValueError(f"deployment: {self.deployment!r} is not a name of letters, digits, ., - and _")
-        if self.callback_url and urlsplit(self.callback_url).scheme != "https":
-            raise ValueError("callback_url: must begin with https://")
         within(self, profile=(1, 2**53), poll=(60, 86400), patience=(0.1, 3600))
 
 
@@ -211,7 +207,7 @@ class Skylab(Alone):
 
     def _hand_in(self, job: Job) -> None:
         try:
-            job = self._jobs.hand_in(job, self.settings.callback_url)
+            job = self._jobs.hand_in(job)
         except Failed as error:  # of this job's only: the images go on
             log.warning("%s: the job %s cannot be handed in: %s", self.name, job.name, error)
             return

@@ -43,9 +43,9 @@ class Api:
         """A new job."""
         return self._ask("POST", "jobs", {"name": name, "profile_id": profile})
 
-    def queue(self, job: int, callback_url: str) -> None:
+    def queue(self, job: int) -> None:
         """Hand a job in: it is processed, and paid for."""
-        self._ask("POST", f"jobs/{job}/queue", {"callback_url": callback_url} if callback_url else {})
+        self._ask("POST", f"jobs/{job}/queue", {})
 
     def photos(self, job: int) -> list[dict[str, Any]]:
         """All photos of a job; a row that has no number of its own is none of ours."""

@@ -249,7 +249,7 @@ class Jobs:
             return False
         return bool(self.photos(job))
 
-    def hand_in(self, job: Job, callback_url: str) -> Job:
+    def hand_in(self, job: Job) -> Job:
         """Hand a job in, once. Raises Failed when the service says no: then it is as it was.
 
         A crash, or an answer that was lost, leaves it closing: then its state tells whether it was handed in. If
@@ -263,7 +263,7 @@ class Jobs:
         if not self.photos(job):
             return self.move(job, "open")
         try:
-            self._api.queue(job.id, callback_url)
+            self._api.queue(job.id)
         except Failed as no:
             if not is_doubtful or job.fresh is not None:
                 self.move(before, before.stage)

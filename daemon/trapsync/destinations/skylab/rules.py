@@ -1,4 +1,4 @@
-"""What Skylab Studio takes, what things are called there, and how its callbacks are checked.
+"""What Skylab Studio accepts, what things are called there, and the check of a callback's signature.
 
 There, a *photo* is what we call an image, and a *job* is a set of photos that are processed together by
 the recipe of a *profile*. The facts come from the vendor's own clients in five languages; there is no
@@ -87,12 +87,12 @@ def job_name(device: str, what: str, number: int) -> str:
     return f"trapsync-{device}-{what}" + (f"-{number}" if number > 1 else "")
 
 
-def is_callback_true(
+def is_callback_authentic(
     secret: str, timestamp: str, signature: str, body: bytes, now: datetime, most: float = 300.0
 ) -> bool:
-    """Whether a callback (PATCH to your `callback_url`) came from the service, and less than `most` seconds ago.
+    """Whether a callback (a PATCH) came from the service, and less than `most` seconds ago.
 
-    For a receiver of your own: the trap itself asks, and is never called. `timestamp` and `signature` are the
+    For a receiver of the operator's: the trap itself asks, and is never called. `timestamp` and `signature` are the
     headers X-Skylab-Timestamp and X-Skylab-Signature; `body` must be the raw bytes, not JSON written anew;
     `secret` is what Skylab gave you for it; `now` is the time, with a time zone. The signature is the base64
     of HMAC-SHA256 over timestamp, colon and body.
