@@ -12,13 +12,14 @@ import logging
 import math
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from trapsync import __version__
 from trapsync.cameras import Camera, Frame
@@ -49,12 +50,9 @@ if TYPE_CHECKING:  # the camera's process runs `capture` and need not load SQLit
     from trapsync.catalog import Catalog
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 # How the service runs examinations: in worker processes, each file by itself, whatever it does to them.
 Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | DamagedImage]]]
-# How it runs sends: several at once, pulling the next image only when there is a hand free.
-Hands = Callable[[Callable[[Image], Receipt], Iterator[Image]], Iterator[tuple[Image, Receipt | Exception]]]
 
 # A folder that never is, where the file of an image that is off the card is looked for.
 _NOWHERE = ".off-the-card"
@@ -63,6 +61,10 @@ _NOWHERE = ".off-the-card"
 # then left alone. One that failed so often while others passed: the image, which is then set aside.
 _IMAGES_IN_A_ROW = 3
 _ATTEMPTS_WHILE_OTHERS_PASS = 5
+
+# What became of uploads is recorded in one commit for so many, or after so many seconds.
+_COMMIT_MAX = 16
+_COMMIT_AFTER = 2.0
 
 
 # ── Capture ──────────────────────────────────────────────────────────────────────────────────────────
@@ -393,39 +395,55 @@ class Turn:
     trouble: Unreachable | None = None
 
 
+class Uploads(Protocol):
+    """Images that are being sent to one destination, several at a time: see `runtime.upload_pool`."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more can be started."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is one that `finished` has not returned yet."""
+
+    def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
+        """Send an image in the background."""
+
+    def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+        """Wait for one that ends within so many seconds, and return what became of it; None if none does."""
+
+    def time_left(self) -> float:
+        """Seconds until the first one is late, negative when it is; 0 when none is under way."""
+
+
 def deliver(
     catalog: Catalog,
     destination: Destination,
     spool: Path,
     clock: Clock,
-    hands: Hands,
-    progress: Callable[[], object] = lambda: None,
+    uploads: Uploads,
+    progress: Callable[[float], object] = lambda _silence: None,
 ) -> Turn:
-    """Bring everything that is owed and due to one destination; `progress` is called along the way.
+    """Deliver everything that is pending and due at one destination.
 
-    Ends when nothing is due, or at the first sign that the destination is out of reach: then the
-    back-off is in the catalog, where a restart does not forget it.
+    Ends when nothing is due, or at the first sign that the destination is unreachable: then the wait until the
+    next attempt is in the catalog, where a restart does not forget it. `progress` is called every few
+    seconds, with the seconds for which an upload may still keep this from going on.
     """
     turn = Turn()
-    gone: set[int] = set()
-    send = partial(_send, destination, spool, gone)
     try:
         turn.place = confirmation.settle_place(catalog, destination)
         pruning.take_back_marks(catalog, spool)
         while images := _due(catalog, destination, destination.batch):
-            progress()
+            progress(0.0)
             # Ask before sending: it may have arrived although we were never told.
             known = confirmation.one_by_one(destination.known, images)
-            _settle(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
+            _record_outcomes(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
 
-            gone |= catalog.off_card(image.id for image in images if image.id not in known)
-            # Send the rest, of each identity one. Once the destination is out of reach no further image is begun,
-            # but those in flight may still arrive, and are marked.
-            unsent = _one_of_each_identity(image for image in images if image.id not in known)
-            going = _while_first(catalog, destination, images, unsent, turn)
-            for outcomes in _handfuls(_watched(hands(send, going), turn), clock):
-                progress()
-                _settle(catalog, destination, turn, outcomes)
+            # Send the rest. Those in flight when trouble came may have arrived, and are recorded before it is raised.
+            unknown = [image for image in images if image.id not in known]
+            send = partial(_send, destination, spool, catalog.off_card(image.id for image in unknown))
+            _send_all(catalog, destination, turn, images, unknown, send, clock, uploads, progress)
             if turn.trouble:
                 raise turn.trouble
             catalog.destination_answered(destination.name)
@@ -437,8 +455,45 @@ def deliver(
     return turn
 
 
+def _send_all(
+    catalog: Catalog,
+    destination: Destination,
+    turn: Turn,
+    batch: list[Image],
+    unknown: list[Image],
+    send: Callable[[Image], Receipt],
+    clock: Clock,
+    uploads: Uploads,
+    progress: Callable[[float], object],
+) -> None:
+    """Send the unknown images of a batch, of each identity one, and record what became of them."""
+    waiting = deque(_one_of_each_identity(unknown))
+    ended: list[tuple[Image, Receipt | Exception]] = []
+    recorded_at = clock.monotonic()
+    while waiting or uploads.is_busy:
+        # Start as many as there is room for; none after trouble. Over a slow link a batch takes hours: a new
+        # picture that should go before the rest does not wait for it, so the rest is left to the next batch.
+        while waiting and uploads.has_room:
+            if turn.trouble or _is_overtaken(catalog, destination, batch):
+                waiting.clear()
+            else:
+                uploads.start(waiting.popleft(), send)
+
+        # Trouble is noted at once, before the next one is started.
+        if one := uploads.finished(within=_COMMIT_AFTER):
+            ended.append(one)
+            _note_trouble(turn, one[1])
+
+        # A burst of deliveries is one commit, and a slow one is recorded at once.
+        is_time = clock.monotonic() - recorded_at >= _COMMIT_AFTER
+        if is_time or len(ended) >= _COMMIT_MAX or not (waiting or uploads.is_busy):
+            progress(uploads.time_left())
+            _record_outcomes(catalog, destination, turn, ended)
+            ended, recorded_at = [], clock.monotonic()
+
+
 def _one_of_each_identity(images: Iterable[Image]) -> list[Image]:
-    """Two of one name are never on their way at once: the second is asked about, and sent, after the first."""
+    """Two of one name are never sent at once: the second is asked about, and sent, after the first."""
     first: dict[str, Image] = {}
     for image in images:
         first.setdefault(image.place.casefold(), image)
@@ -450,78 +505,51 @@ def _due(catalog: Catalog, destination: Destination, limit: int) -> list[Image]:
     return catalog.due(destination.name, settings.order, limit, after=settings.after)
 
 
-def _while_first(
-    catalog: Catalog, destination: Destination, batch: list[Image], unsent: list[Image], turn: Turn
-) -> Iterator[Image]:
-    """The images to send, as long as there is no trouble and none came in that should go before them.
-
-    Over a slow link a batch takes hours; the picture of this minute is not to wait for it.
-    """
-    ids = {image.id for image in batch}
-    for image in unsent:
-        first = _due(catalog, destination, 1)
-        if turn.trouble or (first and first[0].id not in ids):
-            return
-        yield image
+def _is_overtaken(catalog: Catalog, destination: Destination, batch: list[Image]) -> bool:
+    """Whether the image to send first is none of this batch."""
+    first = _due(catalog, destination, 1)
+    return bool(first) and first[0].id not in {image.id for image in batch}
 
 
-def _send(destination: Destination, spool: Path, gone: Container[int], image: Image) -> Receipt:
+def _send(destination: Destination, spool: Path, off_card: Container[int], image: Image) -> Receipt:
     # Of one that is off the card, another image may have the path by now: that is not its file.
-    path = spool / (_NOWHERE if image.id in gone else "") / image.path
+    path = spool / (_NOWHERE if image.id in off_card else "") / image.path
     receipt = destination.deliver(image, path)
     failpoint.hit("deliver: confirmed")
     return receipt
 
 
-def _watched(
-    outcomes: Iterable[tuple[Image, Receipt | Exception]], turn: Turn
-) -> Iterator[tuple[Image, Receipt | Exception]]:
-    """Notice trouble at once, before the next image is taken."""
-    for image, outcome in outcomes:
-        if isinstance(outcome, Unreachable):
-            turn.trouble = turn.trouble or outcome
-        elif isinstance(outcome, Receipt):
-            turn.failed_in_a_row = 0
-        elif isinstance(outcome, Failed):
-            turn.failed_in_a_row += 1
-            if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
-                turn.trouble = turn.trouble or Unreachable(f"it takes no image: {outcome}")
-        yield image, outcome
+def _note_trouble(turn: Turn, outcome: Receipt | Exception) -> None:
+    """End the turn early where the destination is unreachable, or takes no image."""
+    if isinstance(outcome, Unreachable):
+        turn.trouble = turn.trouble or outcome
+    elif isinstance(outcome, Receipt):
+        turn.failed_in_a_row = 0
+    elif isinstance(outcome, Failed):
+        turn.failed_in_a_row += 1
+        if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
+            turn.trouble = turn.trouble or Unreachable(f"it takes no image: {outcome}")
 
 
-def _handfuls(
-    items: Iterable[Item], clock: Clock, most: int = 16, seconds: float = 2.0
-) -> Iterator[list[Item]]:
-    """Gather what comes, so that a burst of deliveries is one commit and a slow one is marked at once."""
-    handful: list[Item] = []
-    since = clock.monotonic()
-    for item in items:
-        handful.append(item)
-        if len(handful) >= most or clock.monotonic() - since >= seconds:
-            yield handful
-            handful, since = [], clock.monotonic()
-    if handful:
-        yield handful
-
-
-def _settle(
+def _record_outcomes(
     catalog: Catalog,
     destination: Destination,
     turn: Turn,
-    outcomes: Iterable[tuple[Image, Receipt | Exception]],
+    outcomes: Sequence[tuple[Image, Receipt | Exception]],
 ) -> None:
-    """Write down in one commit what became of some deliveries: proofs first, then each failure by its kind.
+    """Record in one commit what became of some deliveries: proofs first, then each failure by its kind.
 
     What is no error of the destination's is a bug. It is loud, but costs this one image: the next turn
     begins with the others.
     """
-    some = list(outcomes)
+    if not outcomes:
+        return
     bugs = []
-    proofs = [confirmation.proof(image, one) for image, one in some if isinstance(one, Receipt)]
+    proofs = [confirmation.proof(image, one) for image, one in outcomes if isinstance(one, Receipt)]
     with catalog.together():
         confirmation.require_place(catalog, destination, turn.place)
         catalog.mark_delivered(destination.name, proofs)
-        for image, outcome in some:
+        for image, outcome in outcomes:
             match outcome:
                 case Receipt() | Unreachable():  # the latter says nothing about the image
                     pass

@@ -25,7 +25,7 @@ from trapsync.catalog.rows import Proof
 from trapsync.clock import SystemClock
 from trapsync.destinations import Tools
 from trapsync.destinations.stickypi import Settings, connect
-from trapsync.runtime.upload_pool import ManyHands
+from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Prune
 from trapsync.settings.units import Duration, Size
 from trapsync.spool.scan import Patience
@@ -85,7 +85,8 @@ def ours(job: Job) -> float:
     look = examiner(trap.storage.spool)
     pipeline.ingest(trap.catalog, trap.storage, job.paths(), look, Patience(0), clock)
     began = time.monotonic()
-    turn = pipeline.deliver(trap.catalog, destination, trap.storage.spool, clock, ManyHands(job.parallel))
+    uploads = UploadPool(destination.settings, clock)
+    turn = pipeline.deliver(trap.catalog, destination, trap.storage.spool, clock, uploads)
     took = time.monotonic() - began
     assert turn.delivered == job.count, turn
     return took

@@ -11,16 +11,18 @@ from msgspec import structs
 
 import daemon_process
 from fake_time import FakeTime
-from trap_bench import Memory
+from trap_bench import Memory, Trap
 from trapsync import status
 from trapsync.destinations import Receipt
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
-from trapsync.pipeline import Hands, Turn
+from trapsync.pipeline import Turn, Uploads
 from trapsync.runtime.liveness import Board
 from trapsync.runtime.scheduler import Stopping, Timetable
 from trapsync.runtime.service import Service
+from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.config_file import load
+from trapsync.settings.schema import Destination as DestinationSettings
 from trapsync.settings.schema import Settings
 
 
@@ -115,28 +117,45 @@ def test_the_word_to_deliver_now_survives_a_catalog_that_refuses(
 
 @pytest.mark.parametrize(("hours", "silent"), [(2.5, []), (3, ["deliver:home"])])
 def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_deadlines(
-    service: Service, monkeypatch: pytest.MonkeyPatch, hours: float, silent: list[str]
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: float, silent: list[str]
 ) -> None:
-    time = FakeTime()
-    board = Board(time)
+    trap = Trap(tmp_path / "bench")
+    board = Board(trap.time)
+    arrived = threading.Event()
     overdue: list[list[str]] = []
 
-    def send(image: Image) -> Receipt:
-        time.sleep(hours * 3600)
-        overdue.append(board.overdue())
-        return Receipt(f"md5:{image.md5}")
+    class Slowly(DestinationSettings, frozen=True):
+        def slowest(self) -> float:
+            return size / 2000
 
-    def deliver(_c: object, _d: object, _s: object, _t: object, hands: Hands, _p: object) -> Turn:
-        images = (Image(f"{n}.jpg", 4 * 10**6, "", "", 1, 1) for n in range(2))
-        return Turn(delivered=len(list(hands(send, images))))
+    class Slow(Memory):
+        def deliver(self, image: Image, path: Path) -> Receipt:
+            assert arrived.wait(60)
+            return super().deliver(image, path)
 
-    monkeypatch.setattr("trapsync.pipeline.deliver", deliver)
+    class Watched(UploadPool):
+        def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+            overdue.append(board.overdue())
+            if len(overdue) == 1:
+                trap.time.sleep(hours * 3600)
+                return None
+            arrived.set()
+            return super().finished(60)
+
+    home = Slow()
+    home.settings = Slowly(kind="memory", parallel=2)
+    trap.register(home)
+    trap.put()
+    trap.ingest()
+    size = trap.catalog.on_card(0, 1)[0].size
+    monkeypatch.setattr("trapsync.runtime.service.UploadPool", Watched)
+    monkeypatch.setattr(service, "_clock", trap.time)
     monkeypatch.setattr(service, "_timetable", Timetable(1, board, threading.Event(), Mock()))
-    monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
-    home = Memory()
-    home.settings = structs.replace(home.settings, parallel=1)
+    monkeypatch.setattr(service, "_catalog", trap.catalog, raising=False)
+    service.settings = structs.replace(service.settings, storage=trap.storage)
     service._deliver(home)
-    assert overdue == [silent, silent]
+    assert overdue[1] == silent
+    assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
 class CutShort:
@@ -159,10 +178,11 @@ class CutShort:
         self.arrived.append(image.path)
         return Receipt(f"md5:{image.md5}")
 
-    def deliver(self, _c: object, _d: object, _s: object, _t: object, hands: Hands, _p: object) -> Turn:
-        for _ in hands(self.send, (Image(f"{n}.jpg", 1, "", "", 1, 1) for n in range(2))):
-            raise self.error
-        raise AssertionError
+    def deliver(self, _c: object, _d: object, _s: object, _t: object, uploads: Uploads, _p: object) -> Turn:
+        for number in range(2):
+            uploads.start(Image(f"{number}.jpg", 1, "", "", 1, 1), self.send)
+        assert uploads.finished(60)
+        raise self.error
 
 
 def test_a_turn_that_ends_over_the_catalog_lasts_until_no_upload_of_it_is_on_its_way(

@@ -66,22 +66,34 @@ class Card:
         return self.path(image).read_bytes()
 
 
-def all_at_once(
-    send: Callable[[Image], Receipt], images: Iterator[Image]
-) -> Iterator[tuple[Image, Receipt | Exception]]:
-    """As many hands as there are images, which all begin at one moment."""
-    some = list(images)
-    begin = threading.Barrier(max(1, len(some)))
+class AllAtOnce(bench.OneByOne):
+    """As many uploads at a time as there are images, which all begin at one moment."""
 
-    def one(image: Image) -> tuple[Image, Receipt | Exception]:
-        begin.wait(10)
-        try:
-            return image, send(image)
-        except Exception as error:
-            return image, error
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended: list[tuple[Image, Receipt | Exception]] = []
 
-    with ThreadPoolExecutor(max(1, len(some))) as pool:
-        yield from list(pool.map(one, some))
+    @property
+    def has_room(self) -> bool:
+        return True
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._started or self._ended)
+
+    def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+        count = len(self._started)
+        begin = threading.Barrier(max(1, count))
+
+        def one(_number: int) -> tuple[Image, Receipt | Exception]:
+            begin.wait(10)
+            outcome = super(AllAtOnce, self).finished(within)
+            assert outcome
+            return outcome
+
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            self._ended += pool.map(one, range(count))
+        return self._ended.pop() if self._ended else None
 
 
 class Site(Protocol):
@@ -272,7 +284,7 @@ class Conformance:
             trap.put(seed=seed, path=f"copies/{seed}/{name}")
         trap.ingest()
         assert trap.ledger()[:2] == (3, 0)
-        trap.deliver(destination, all_at_once)
+        trap.deliver(destination, AllAtOnce())
         copies = Card(trap.storage.spool)
         delivered = trap.catalog.delivered_to(destination.name, 0, 10)
         assert len(delivered) == (3 if self.stores_beside else 1)

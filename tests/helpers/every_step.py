@@ -255,7 +255,7 @@ class _Life:
 
     def _deliver(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
         for destination in destinations:
-            pipeline.deliver(catalog, destination, self.storage.spool, self.time, bench.in_turn)
+            pipeline.deliver(catalog, destination, self.storage.spool, self.time, bench.OneByOne())
 
     def _in_the_way(self, catalog: Catalog, stick: Destination) -> None:
         """Where a folder of the stick belongs, somebody has put a file; then a copy that he made himself."""

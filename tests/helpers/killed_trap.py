@@ -111,7 +111,7 @@ def _deliver(config: Path) -> int:
             thumbnails(spool, image.path, values.storage.thumbnails)
             catalog.mark_thumbnails({image.id: True})
         for one in connected:
-            pipeline.deliver(catalog, one, spool, clock, bench.in_turn)
+            pipeline.deliver(catalog, one, spool, clock, bench.OneByOne())
             one.close()
         owed = sum(row["owed"] for row in catalog.destinations())
         catalog.close()

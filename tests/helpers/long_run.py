@@ -17,7 +17,7 @@ from trapsync import cameras, pipeline
 from trapsync.destinations import Receipt
 from trapsync.errors import Unreachable
 from trapsync.image import Image
-from trapsync.runtime.upload_pool import ManyHands
+from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Camera, Capture, Settings, SimulatedCamera
 
 # What may grow in 100,000 pictures: memory for the catalog's cache, nothing else. WAL: its limit is 1 MiB
@@ -107,7 +107,7 @@ def soak(folder: Path, pictures: int, say: Callable[[str], None] = lambda _: Non
     )
     camera = cameras.make(settings.camera, drawings.DEVICE)
     camera.open()
-    wanted, hands = 0, ManyHands(2)
+    wanted = 0
     every = max(_BURST, pictures // _SAMPLES // _BURST * _BURST)
     while report.captured < pictures:
         paths = []
@@ -127,7 +127,7 @@ def soak(folder: Path, pictures: int, say: Callable[[str], None] = lambda _: Non
         trap.examined.clear()
         home.deaf = Unreachable("the link is down") if turn % 10 in {3, 4} else None
         trap.catalog.end_waits()
-        trap.deliver(home, hands)
+        trap.deliver(home, UploadPool(home.settings, trap.time))
         if turn % 10 == 0:
             pipeline.sweep(trap.catalog, trap.storage, lambda path: None)
             report.pruned += trap.prune()
@@ -140,7 +140,7 @@ def soak(folder: Path, pictures: int, say: Callable[[str], None] = lambda _: Non
             say(f"{report.captured} pictures, {report.samples['memory'][-1] / 2**20:.1f} MB")
     home.deaf = None
     trap.catalog.end_waits()
-    trap.deliver(home, hands)
+    trap.deliver(home, UploadPool(home.settings, trap.time))
     report.pruned += trap.prune()
     report.delivered = home.count
     assert (home.count, home.digests) == (report.captured, wanted)

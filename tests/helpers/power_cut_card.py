@@ -165,7 +165,7 @@ class Worker:
     def deliver(self) -> list[str]:
         """All that is owed; the keys of what was sent and is written down."""
         before = len(self.home.sent)
-        pipeline.deliver(self.catalog, self.home, self.storage.spool, self.time, bench.in_turn)
+        pipeline.deliver(self.catalog, self.home, self.storage.spool, self.time, bench.OneByOne())
         return self.home.sent[before:]
 
     def prune(self) -> None:

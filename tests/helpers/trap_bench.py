@@ -82,15 +82,34 @@ class Memory(Alone):
         pass
 
 
-def in_turn(
-    send: Callable[[Image], Receipt], images: Iterator[Image]
-) -> Iterator[tuple[Image, Receipt | Exception]]:
-    """One hand: each image is sent before the next is taken."""
-    for image in images:
+class OneByOne:
+    """`pipeline.Uploads` in the calling thread: each image is sent before the next one is started."""
+
+    def __init__(self) -> None:
+        self._started: list[tuple[Image, Callable[[Image], Receipt]]] = []
+
+    @property
+    def has_room(self) -> bool:
+        return not self._started
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._started)
+
+    def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
+        self._started.append((image, send))
+
+    def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+        if not self._started:
+            return None
+        image, send = self._started.pop()
         try:
-            yield image, send(image)
+            return image, send(image)
         except Exception as error:
-            yield image, error
+            return image, error
+
+    def time_left(self) -> float:
+        return 0.0
 
 
 def examiner(spool: Path, examined: list[str] | None = None) -> pipeline.Examiner:
@@ -145,8 +164,9 @@ class Trap:
     def _examiner(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
         return examiner(self.storage.spool, self.examined)(files)
 
-    def deliver(self, destination: Destination, hands: pipeline.Hands = in_turn) -> pipeline.Turn:
-        return pipeline.deliver(self.catalog, destination, self.storage.spool, self.time, hands)
+    def deliver(self, destination: Destination, uploads: pipeline.Uploads | None = None) -> pipeline.Turn:
+        uploads = uploads or OneByOne()
+        return pipeline.deliver(self.catalog, destination, self.storage.spool, self.time, uploads)
 
     def prune(self, **settings: object) -> int:
         """Prune as if the card were full, whatever the age of images, unless told otherwise."""

@@ -1,17 +1,19 @@
 """From the catalog to the destinations: once, whole, and again when it must be."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import sleep
 
 import pytest
 from msgspec import structs
 
-import drawings
-from trap_bench import Memory, Trap
+from trap_bench import Memory, OneByOne, Trap
+from trapsync.catalog.rows import Proof
 from trapsync.destinations import Receipt
 from trapsync.errors import Failed, Held, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
-from trapsync.runtime.upload_pool import ManyHands
+from trapsync.runtime.upload_pool import UploadPool
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> list[str]:
@@ -20,6 +22,11 @@ def fill(trap: Trap, count: int, *destinations: Memory) -> list[str]:
     paths = [trap.put(second, seed=second + 1) for second in range(count)]
     trap.ingest()
     return [path.rpartition("/")[2] for path in paths]
+
+
+def pool(trap: Trap, home: Memory, threads: int) -> UploadPool:
+    """Uploads to this destination, so many at a time."""
+    return UploadPool(structs.replace(home.settings, parallel=threads), trap.time)
 
 
 def test_everything_owed_is_asked_for_once_and_sent_once(trap: Trap) -> None:
@@ -142,7 +149,7 @@ def test_uploads_in_flight_when_the_line_dies_still_count(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 6, home)
     home.trouble[keys[-1]] = Unreachable("the line is dead")
-    turn = trap.deliver(home, ManyHands(3))
+    turn = trap.deliver(home, pool(trap, home, 3))
     assert turn.trouble
     assert turn.delivered == len(home.stored) == trap.ledger()[1]
 
@@ -268,16 +275,14 @@ def test_an_image_that_vanishes_while_it_is_sent_is_delivered_if_it_arrived(trap
     home = Memory()
     fill(trap, 1, home)
 
-    def hands(
-        send: Callable[[Image], Receipt], images: Iterator[Image]
-    ) -> Iterator[tuple[Image, Receipt | Exception]]:
-        for image in images:
-            receipt = send(image)
-            (trap.storage.spool / image.path).unlink()
-            trap.ingest()
-            yield image, receipt
+    class Vanishing(OneByOne):
+        def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+            if outcome := super().finished(within):
+                (trap.storage.spool / outcome[0].path).unlink()
+                trap.ingest()
+            return outcome
 
-    assert trap.deliver(home, hands).delivered == 1
+    assert trap.deliver(home, Vanishing()).delivered == 1
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
@@ -339,23 +344,20 @@ def test_a_destination_taken_from_the_settings_is_owed_nothing_any_more(trap: Tr
     assert [row["name"] for row in trap.catalog.destinations()] == ["home"]
 
 
-def test_parallel_hands_never_hold_more_images_than_they_are(trap: Trap) -> None:
-    taken: list[int] = []
+def test_no_more_images_are_under_way_than_the_owner_allows(trap: Trap) -> None:
+    home, under_way, most = Memory(), [0], [0]
+    fill(trap, 20, home)
 
-    def send(image: Image) -> Receipt:
+    def send(image: Image, path: Path) -> Receipt:
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        sleep(0.001)
+        under_way[0] -= 1
         return Receipt(f"sha256:{image.sha256}")
 
-    def images(spool: Path = trap.storage.spool) -> "object":
-        for number in range(20):
-            taken.append(number)
-            yield Image(f"{number}.jpg", 1, "", "", 1, 1, id=number)
-
-    most = 0
-    for done, _ in enumerate(ManyHands(4)(send, images()), 1):  # type: ignore[arg-type]
-        most = max(most, len(taken) - done)
-    assert len(taken) == 20
-    assert most <= 4
-    assert drawings.DEVICE
+    home.deliver = send  # type: ignore[method-assign]
+    assert trap.deliver(home, pool(trap, home, 4)).delivered == 20
+    assert 1 < most[0] <= 4
 
 
 def test_a_new_picture_does_not_wait_for_a_long_backlog(trap: Trap) -> None:
@@ -363,16 +365,65 @@ def test_a_new_picture_does_not_wait_for_a_long_backlog(trap: Trap) -> None:
     fill(trap, 5, home)
     newest = ""
 
-    def send_while_a_picture_is_taken(
-        send: Callable[[Image], Receipt], images: Iterator[Image]
-    ) -> Iterator[tuple[Image, Receipt | Exception]]:
-        nonlocal newest
-        for number, image in enumerate(images):
-            if number == 1 and not newest:
+    class WhileAPictureIsTaken(OneByOne):
+        def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
+            nonlocal newest
+            if home.sent and not newest:
                 newest = trap.put(100, seed=100).rpartition("/")[2]
                 trap.ingest()
-            yield image, send(image)
+            super().start(image, send)
 
-    assert trap.deliver(home, send_while_a_picture_is_taken).delivered == 6
+    assert trap.deliver(home, WhileAPictureIsTaken()).delivered == 6
     assert home.sent.index(newest) == 2
     assert len(home.asked) == 2
+
+
+def test_a_burst_of_deliveries_is_recorded_together_and_a_slow_one_at_once(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Memory()
+    fill(trap, 20, home)
+    recorded: list[int] = []
+    mark = trap.catalog.mark_delivered
+
+    def counted(name: str, proofs: Sequence[Proof]) -> None:
+        recorded.append(len(proofs))
+        mark(name, proofs)
+
+    monkeypatch.setattr(trap.catalog, "mark_delivered", counted)
+
+    class Slow(OneByOne):
+        def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+            if len(home.sent) >= 18:
+                trap.time.sleep(5)
+            return super().finished(within)
+
+    assert trap.deliver(home, Slow()).delivered == 20
+    assert recorded == [16, 3, 1]
+
+
+def test_an_image_that_arrived_is_recorded_while_another_hangs(trap: Trap) -> None:
+    home, may_end = Memory(), threading.Event()
+    keys = fill(trap, 2, home)
+    store = home.deliver
+
+    def send(image: Image, path: Path) -> Receipt:
+        if image.key == keys[1]:  # the first to go
+            assert may_end.wait(60)
+        return store(image, path)
+
+    home.deliver = send  # type: ignore[method-assign]
+    ledgers: list[tuple[int, ...]] = []
+
+    class Watched(UploadPool):
+        def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+            outcome = super().finished(0.01)
+            if not outcome:
+                trap.time.sleep(within)
+                ledgers.append(trap.ledger())
+                if ledgers[-1][1]:
+                    may_end.set()
+            return outcome
+
+    assert trap.deliver(home, Watched(home.settings, trap.time)).delivered == 2
+    assert (2, 1, 1, 0, 0) in ledgers

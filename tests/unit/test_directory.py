@@ -212,7 +212,7 @@ def test_a_failing_filesystem_is_unreachable_and_leaves_nothing_under_the_name(
 def turn_to(stick: Directory, trap: bench.Trap) -> pipeline.Turn:
     """Deliver all that is pending."""
     destination = cast("Destination", stick)
-    return pipeline.deliver(trap.catalog, destination, trap.storage.spool, trap.time, bench.in_turn)
+    return pipeline.deliver(trap.catalog, destination, trap.storage.spool, trap.time, bench.OneByOne())
 
 
 def name_of(descriptor: int) -> str:

@@ -463,7 +463,7 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
     trap.catalog.mark_thumbnails({image.id: True})  # as the catalog has it; a power cut left none
 
     def turn() -> pipeline.Turn:
-        return pipeline.deliver(trap.catalog, gallery, spool, trap.time, bench.in_turn)
+        return pipeline.deliver(trap.catalog, gallery, spool, trap.time, bench.OneByOne())
 
     assert turn().postponed == 1
     thumbnails(spool, trap.catalog.without_thumbnails(9)[0].path, trap.storage.thumbnails)

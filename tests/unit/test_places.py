@@ -1,14 +1,14 @@
 """A proof belongs to a place: kind, address and account, or a folder's own id; not to a name in the config."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fake_time import FakeTime
-from trap_bench import Memory, Trap, in_turn
+from trap_bench import Memory, OneByOne, Trap
 from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
 from trapsync.destinations import Receipt, confirmation
@@ -162,14 +162,13 @@ def test_what_the_old_place_confirmed_last_counts_for_no_other(trap: Trap) -> No
     trap.put(1)
     trap.ingest()
 
-    def meanwhile(
-        send: Callable[[Image], Receipt], images: Iterator[Image]
-    ) -> Iterator[tuple[Image, Receipt | Exception]]:
-        for outcome in in_turn(send, images):
+    class Meanwhile(OneByOne):
+        def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+            outcome = super().finished(within)
             trap.catalog.settle_place("home", "memory new")
-            yield outcome
+            return outcome
 
-    turn = trap.deliver(old, meanwhile)
+    turn = trap.deliver(old, Meanwhile())
     assert (turn.delivered, len(old.stored)) == (0, 1)
     assert trap.catalog.prunable(2e12, 9) == []
     trap.catalog.end_waits()

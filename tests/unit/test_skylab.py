@@ -773,9 +773,9 @@ def test_a_night_is_complete_when_the_catalog_owes_none_of_it(site: Studio, tmp_
     trap.ingest()
 
     def turn() -> None:
-        from trap_bench import in_turn
+        from trap_bench import OneByOne
 
-        deliver_turn(trap.catalog, destination, trap.storage.spool, site.time, in_turn)
+        deliver_turn(trap.catalog, destination, trap.storage.spool, site.time, OneByOne())
 
     site.noon()
     (trap.storage.spool / bad).rename(tmp_path / "away.jpg")

@@ -38,7 +38,7 @@ from trapsync.errors import (
 )
 from trapsync.image import Image
 from trapsync.net.stickypi_rules import problem
-from trapsync.runtime.upload_pool import ManyHands
+from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.units import Duration, Size
 
 PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
@@ -649,7 +649,8 @@ def owing(folder: Path, count: int) -> bench.Trap:
 
 def send(trap: bench.Trap, server: Any) -> pipeline.Turn:
     """One turn, as the daemon does it."""
-    return pipeline.deliver(trap.catalog, server, trap.storage.spool, trap.time, ManyHands(2))
+    uploads = UploadPool(server.settings, trap.time)
+    return pipeline.deliver(trap.catalog, server, trap.storage.spool, trap.time, uploads)
 
 
 def test_one_row_with_half_a_surrogate_costs_its_image_and_no_turn(site: Server, tmp_path: Path) -> None:

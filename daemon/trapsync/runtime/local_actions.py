@@ -13,7 +13,7 @@ from trapsync.destinations import Destination, Tools
 from trapsync.runtime import clock_correction
 from trapsync.runtime.destination_context import connect_some, registered
 from trapsync.runtime.examiners import Examiners
-from trapsync.runtime.upload_pool import ManyHands
+from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import Inbox
@@ -64,8 +64,8 @@ def deliver(
             destination,
             bench.settings.storage.spool,
             bench.clock,
-            ManyHands(destination.settings.parallel),
-            lambda: progress(owed(bench.catalog)),
+            UploadPool(destination.settings, bench.clock),
+            lambda _silence: progress(owed(bench.catalog)),
         )
         for destination in bench.destinations
         if only in (None, destination.name)

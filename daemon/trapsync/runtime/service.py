@@ -46,7 +46,7 @@ from trapsync.runtime.ingest_thread import Ingesting
 from trapsync.runtime.liveness import Board
 from trapsync.runtime.remote_changes import Afar
 from trapsync.runtime.scheduler import Stopping, Timetable
-from trapsync.runtime.upload_pool import ManyHands, SignsOfTurn
+from trapsync.runtime.upload_pool import UploadPool
 from trapsync.runtime.wakeup import Bell
 from trapsync.settings.schema import Settings
 from trapsync.spool import observer, spool_mark
@@ -431,16 +431,13 @@ class Service:
     def _deliver(self, destination: Destination) -> None:
         if not self._catalog.may_go(destination.name):
             return
-        signs = SignsOfTurn(
-            destination.settings, partial(self._timetable.go_on, f"deliver:{destination.name}")
-        )
-        hands = ManyHands(destination.settings.parallel, signs.begun)
+        uploads = UploadPool(destination.settings, self._clock)
+        progress = partial(self._timetable.go_on, f"deliver:{destination.name}")
+        spool = self.settings.storage.spool
         try:
-            turn = pipeline.deliver(
-                self._catalog, destination, self.settings.storage.spool, self._clock, hands, signs.progress
-            )
+            turn = pipeline.deliver(self._catalog, destination, spool, self._clock, uploads, progress)
         finally:  # else the next turn would begin beside the uploads of this one
-            hands.come_home(self._pause)
+            uploads.drain(self._pause)
         if turn.delivered:
             log.info("delivered to %s: %d", destination.name, turn.delivered)
 

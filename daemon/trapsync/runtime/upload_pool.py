@@ -1,79 +1,73 @@
-"""The hands of a turn of deliveries: threads that send several images at once, and their signs of life."""
+"""Threads that send several images to one destination at the same time."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
 
+from trapsync.clock import Clock
 from trapsync.destinations import Receipt
 from trapsync.image import Image
 from trapsync.settings.schema import Destination
 
-_LOOK_AGAIN = 0.1  # seconds
+_POLL = 0.1  # seconds
 
 
-class ManyHands:
-    """Send with so many threads; the next image is taken only when one of them is free. For one turn.
+class UploadPool:
+    """Send up to `settings.parallel` images at the same time: the `pipeline.Uploads` of one turn."""
 
-    `begun` is told each image that is taken.
-    """
+    def __init__(self, settings: Destination, clock: Clock) -> None:
+        self._threads = settings.parallel
+        self._clock = clock
+        # A send has its own deadlines, and may be begun anew: at a quarter of the slowest rate it hangs.
+        self._min_rate = min(settings.slowest(), settings.bandwidth / settings.parallel or math.inf) / 4
+        self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="send")
+        self._uploads: dict[Future[Receipt], Image] = {}
+        self._late_at: dict[Future[Receipt], float] = {}
 
-    def __init__(self, threads: int, begun: Callable[[Image], object] = lambda _image: None) -> None:
-        self._threads = threads
-        self._begun = begun
-        self._flying: dict[Future[Receipt], Image] = {}
+    @property
+    def has_room(self) -> bool:
+        """Whether one more can be started."""
+        return len(self._uploads) < self._threads
 
-    def __call__(
-        self, send: Callable[[Image], Receipt], images: Iterator[Image]
-    ) -> Iterator[tuple[Image, Receipt | Exception]]:
-        """`pipeline.Hands`: what became of each image, in the order in which they end."""
-        flying = self._flying
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="send")
-        try:
-            while True:
-                for image in islice(images, self._threads - len(flying)):
-                    self._begun(image)
-                    flying[pool.submit(send, image)] = image
-                if not flying:
-                    break
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    yield flying.pop(future), _outcome(future)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is one that `finished` has not returned yet."""
+        return bool(self._uploads)
 
-    def come_home(self, pause: Callable[[float], object]) -> None:
-        """Wait for what is still on its way after a turn that ended in an error; those images stay owed.
+    def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
+        """Send an image in a thread. Its upload is late when it has taken longer than its size allows."""
+        late_at = self._clock.monotonic() + image.size / self._min_rate
+        upload = self._pool.submit(send, image)
+        self._uploads[upload], self._late_at[upload] = image, late_at
+
+    def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+        """Wait for one that ends within so many seconds, and return what became of it; None if none does.
+
+        Raises what is no Exception and ended an upload: the daemon stops.
+        """
+        for upload in wait(self._uploads, within, FIRST_COMPLETED).done:
+            del self._late_at[upload]
+            return self._uploads.pop(upload), _outcome(upload)
+        return None
+
+    def time_left(self) -> float:
+        """Seconds until the first one is late, negative when it is; 0 when none is under way."""
+        return min(self._late_at.values()) - self._clock.monotonic() if self._late_at else 0.0
+
+    def drain(self, pause: Callable[[float], object]) -> None:
+        """Start no more, and wait for those under way after a turn that ended in an error; they stay pending.
 
         `pause` waits for some seconds; what it raises ends this.
         """
-        while not all(future.done() for future in self._flying):
-            pause(_LOOK_AGAIN)
+        self._pool.shutdown(wait=False)
+        while not all(upload.done() for upload in self._uploads):
+            pause(_POLL)
 
 
-def _outcome(future: Future[Receipt]) -> Receipt | Exception:
-    error = future.exception()
+def _outcome(upload: Future[Receipt]) -> Receipt | Exception:
+    error = upload.exception()
     if error is None:
-        return future.result()
+        return upload.result()
     if isinstance(error, Exception):
         return error
     raise error
-
-
-class SignsOfTurn:
-    """The signs of life of one turn. An image on its way gives none: the larger it is, the longer."""
-
-    def __init__(self, settings: Destination, go_on: Callable[[float], object]) -> None:
-        """`go_on` gets the seconds for which the turn may now be silent, beyond the usual."""
-        # A send has its own deadlines, and may be begun anew: four times as long, and it hangs.
-        self._slowest = min(settings.slowest(), settings.bandwidth / settings.parallel or math.inf) / 4
-        self._longest = 0.0
-        self._go_on = go_on
-
-    def begun(self, image: Image) -> None:
-        """This image is on its way."""
-        self._longest = max(self._longest, image.size / self._slowest)
-        self.progress()
-
-    def progress(self) -> None:
-        """The turn lives."""
-        self._go_on(self._longest)
