@@ -108,8 +108,9 @@ def _require_daemon(process: int, number: signal.Signals) -> None:
     status = dict(re.findall(r"(?m)^(\w+):\s+(.*)$", Path(f"/proc/{process}/status").read_text()))
     if set(status["Uid"].split()) != {str(os.geteuid())}:
         raise _another_users(process)
-    catches = int(status["SigCgt"], 16) >> (number - 1) & 1
-    if not catches or b"trapsync" not in _command_line(process):
+    # One that begins again blocks it; one that runs catches it.
+    survives = (int(status["SigCgt"], 16) | int(status["SigBlk"], 16)) >> (number - 1) & 1
+    if not survives or b"trapsync" not in _command_line(process):
         raise StorageError(
             f"process {process} stands in daemon.lock and is no daemon; if it is another command: wait for its end"
         )

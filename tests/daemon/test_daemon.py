@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import daemon_process
 import drawings
 import hub_server
@@ -171,6 +173,32 @@ def test_sighup_reads_the_settings_again_in_the_same_process(tmp_path: Path) -> 
         assert [
             pid for pid in children(trap.pid) if "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
         ] == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.5])
+def test_sigterm_during_a_reload_ends_it(tmp_path: Path, seconds: float) -> None:
+    with daemon_process.running(tmp_path, camera="simulated") as trap:
+        trap.until(lambda f: f["ledger"]["captured"] > 0)
+        trap.signal(signal.SIGHUP)
+        time.sleep(seconds)
+        trap.signal(signal.SIGTERM)
+        assert trap.wait() in (0, -signal.SIGTERM)  # the latter before the new one has begun
+
+
+def test_a_daemon_that_began_with_its_signals_ignored_hears_them_all_the_same(tmp_path: Path) -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        trap = daemon_process.Daemon(tmp_path)
+        trap.start()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    trap.until_log("watching over")
+    trap.signal(signal.SIGHUP)
+    trap.until_log("stopped")
+    trap.until_log("watching over", since=trap.text().index("stopped"))
+    trap.signal(signal.SIGINT)
+    assert trap.wait() == 0
 
 
 def test_a_reload_waits_for_a_command_that_took_the_lock_meanwhile(tmp_path: Path) -> None:

@@ -68,18 +68,6 @@ def test_drift_of_weeks_is_no_step(service: Service, monkeypatch: pytest.MonkeyP
     assert jobs.told == []
 
 
-def test_a_signal_waits_for_no_lock_that_the_interrupted_thread_holds(service: Service) -> None:
-    def interrupted() -> None:
-        with service._stop._cond:  # type: ignore[attr-defined]
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-                service._on_signal(number, None)
-
-    thread = threading.Thread(target=interrupted, daemon=True)
-    thread.start()
-    thread.join(5)
-    assert not thread.is_alive()
-
-
 class Refusing:
     """A catalog on a card that takes no more writes."""
 
@@ -111,7 +99,7 @@ def test_the_word_to_deliver_now_survives_a_catalog_that_refuses(
     jobs = Jobs()
     monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
     monkeypatch.setattr(service._timetable, "run_now", jobs)
-    service._heed(signal.SIGUSR1)
+    service._on_signal(signal.SIGUSR1)
     assert jobs.told == ["deliver"]
 
 

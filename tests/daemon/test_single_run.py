@@ -140,7 +140,7 @@ def test_an_errand_looks_whether_it_is_over_every_second_to_its_end(
 
     monkeypatch.setattr(one, "_clock", time)
     monkeypatch.setattr(one, "_check_parts", lambda: None)
-    monkeypatch.setattr(one._bell, "wait", wait)
+    monkeypatch.setattr("trapsync.runtime.signals.wait", wait)
     monkeypatch.setattr(one._reserve, "tend", lambda: False)
     one._watch_over()
     assert max(waits) == longest

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def settled(sensors: Sensors, seconds: float) -> None:
     ends = time.monotonic() + seconds
     while any(reader.poll() is None for reader in sensors._readers.values()) and time.monotonic() < ends:
         os.sched_yield()
+
+
+def wait_for(reader: Any, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while reader.poll() is None:
+        assert time.monotonic() < ends
 
 
 def test_an_iio_sensor_is_found_by_itself(system: Path) -> None:
@@ -104,7 +111,7 @@ def test_a_sensor_that_hangs_costs_nothing_but_its_own_value(
             os.sched_yield()
         assert readers["temperature"].poll() is None
         assert sensors.reading() == Reading(humidity=63.5)
-        readers["temperature"].wait(5)
+        wait_for(readers["temperature"], 5)
     assert time.monotonic() - began < 5
     assert caplog.text.count("no temperature: no answer in time") == 1
     sensors.close()
@@ -125,7 +132,7 @@ def test_a_reader_that_cannot_be_killed_is_not_joined_by_others(
         sensors.begin()
         assert list(sensors._readers.values()) == [first]
     sensors.close()
-    first.wait(5)
+    wait_for(first, 5)
 
 
 def test_a_sensor_that_answers_again_is_heard_and_said(
@@ -147,6 +154,37 @@ def test_a_command_that_is_not_there_is_no_reason_to_stop(
 ) -> None:
     assert read(Settings(battery_command=("/no/such/meter",)), system) == Reading()
     assert "/no/such/meter: No such file" in caplog.text
+
+
+def test_a_command_gets_the_signals_that_the_daemon_blocks(system: Path) -> None:
+    script = "kill -TERM $$; echo 12"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        assert read(Settings(battery_command=("sh", "-c", script)), system) == Reading()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_child_of_a_command_that_lives_on_holds_nothing_up(system: Path) -> None:
+    command = ("sh", "-c", "sleep 60 & [ -n '' ] || exit 0")
+    began = time.monotonic()
+    assert read(Settings(battery_command=command), system) == Reading()
+    assert time.monotonic() - began < 30
+
+
+def test_readers_leave_no_descriptor_behind(system: Path) -> None:
+    hanging = system / "bus/iio/devices/iio:device0/in_temp_input"
+    hanging.parent.mkdir(parents=True)
+    os.mkfifo(hanging)
+    put(system, "bus/iio/devices/iio:device0/in_humidityrelative_input", "63500")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        sensors = Sensors(Settings(), system)
+        for _ in range(3):
+            sensors.begin()
+            sensors.reading()
+        sensors.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,10 @@
 import errno
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
-import threading
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -24,8 +23,7 @@ from trapsync.files import durable
 from trapsync.hardware import device_id
 from trapsync.image import Found, Image, TrapName, is_image_name, parse_name, place_of
 from trapsync.net import backoff
-from trapsync.runtime import systemd
-from trapsync.runtime.wakeup import Bell
+from trapsync.runtime import signals, systemd
 from trapsync.settings.schema import Trap
 from trapsync.spool.inbox import Inbox
 
@@ -289,28 +287,37 @@ def test_waiting_lasts_no_longer_than_until_the_next_path_is_due() -> None:
     assert inbox.take(1) == ["a"]
 
 
-# ── the bell ─────────────────────────────────────────────────────────────────────────────────────────
+# ── signals ──────────────────────────────────────────────────────────────────────────────────────────
+
+WAITS = """\
+import os, signal, threading
+from trapsync.runtime import signals
+signals.block()
+threading.Timer({seconds}, {call}).start()
+print(signals.wait(3600))
+"""
 
 
-def test_a_signal_wakes_who_waits_for_the_bell() -> None:
-    before = signal.signal(signal.SIGUSR1, lambda *_: None)
-    try:
-        with Bell() as bell:
-            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-            bell.wait(3600)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+def heard(call: str, seconds: float) -> str:
+    """What a process hears for which a thread of its own does this."""
+    command = [sys.executable, "-c", WAITS.format(call=call, seconds=seconds)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
 
-def test_another_thread_rings_the_bell_and_each_ring_is_heard_once() -> None:
-    with Bell() as bell:
-        for _ in range(10_000):  # more than it can hold
-            bell.ring()
-        while select.select([bell._ends[0]], [], [], 0)[0]:  # type: ignore[index]
-            bell.wait(3600)
-        threading.Timer(0.02, bell.ring).start()
-        bell.wait(3600)
-    bell.ring()  # nobody listens any more: nothing happens
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_the_main_thread_hears_a_signal_whichever_thread_it_comes_from(name: str, seconds: float) -> None:
+    call = f"lambda: os.kill(os.getpid(), signal.{name})"
+    assert heard(call, seconds) == str(signal.Signals[name].value)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_another_thread_ends_the_wait_of_the_main_thread(seconds: float) -> None:
+    assert heard("signals.wake", seconds) == "None"
+
+
+def test_to_wake_a_process_that_does_not_wait_does_nothing() -> None:
+    signals.wake()
 
 
 # ── systemd ──────────────────────────────────────────────────────────────────────────────────────────

@@ -71,10 +71,11 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
     Called by root, it runs as the trap's account, see scripts/README.md.
     """
-    from trapsync.runtime import service
+    from trapsync.runtime import service, signals
 
     start_logging(verbose)
     _require_no_root(trap, as_root)
+    signals.block()
     daemon = service.Service.begin(trap.source, captures)
     with _leaving(1):
         daemon.run()
@@ -97,7 +98,7 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     Exit code 0: all is delivered. 1: the picture is safe on the card, but something is still owed. 2: there is no
     picture. 3: it could not run at all. After each of them the power may be cut.
     """
-    from trapsync.runtime import service
+    from trapsync.runtime import service, signals
     from trapsync.runtime.single_run import Errand
 
     start_logging(verbose)
@@ -107,6 +108,7 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
         raise click.BadParameter(str(error), param_hint="--deadline") from None
     with _leaving(3):
         _require_no_root(trap, as_root)
+        signals.block()
         errand = Errand.begin(trap.source, seconds)
         errand.run()
     service.leave(errand.outcome)

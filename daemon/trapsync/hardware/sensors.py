@@ -10,7 +10,6 @@ that hangs costs nothing but itself.
 import logging
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ class Sensors:
     def __init__(self, settings: Settings, system: Path = _SYS) -> None:
         self._sources = sources(settings, system)
         self._lead = settings.lead
-        self._readers: dict[str, subprocess.Popen[bytes]] = {}
+        self._readers: dict[str, _Reader] = {}
         self._silent: set[str] = set()
 
     @property
@@ -60,16 +59,10 @@ class Sensors:
             last = self._readers.get(source.name)
             if last and last.poll() is None:
                 continue
-            if last and last.stdout:
-                last.stdout.close()
+            if last:
+                last.close()
             try:
-                self._readers[source.name] = subprocess.Popen(  # noqa: S603 - the owner's own words
-                    source.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
+                self._readers[source.name] = _Reader(source.command)
             except OSError as error:
                 self._tell(source, f"{source.command[0]}: {error.strerror}")
 
@@ -81,9 +74,8 @@ class Sensors:
     def close(self) -> None:
         """Stop whoever still reads."""
         for reader in self._readers.values():
-            _stop(reader)
-            if reader.stdout:
-                reader.stdout.close()
+            reader.kill()
+            reader.close()
 
     def _value(self, source: Source) -> float | None:
         reader = self._readers.get(source.name)
@@ -96,7 +88,7 @@ class Sensors:
             return None
         finally:
             if reader.poll() is not None:
-                del self._readers[source.name]
+                self._readers.pop(source.name).close()
         if source.name in self._silent:
             self._silent.discard(source.name)
             log.info("the %s sensor answers again", source.name)
@@ -113,14 +105,70 @@ class _Unknown(Exception):
     """Why there is no value, in words."""
 
 
-def _answer(source: Source, reader: subprocess.Popen[bytes]) -> float:
-    if reader.poll() is None:
-        _stop(reader)
+class _Reader:
+    """A process that reads one sensor, in a session of its own. OSError if it cannot be started.
+
+    The daemon's threads block the signals that its main thread waits for; a command must get those that it knows.
+    `subprocess` cannot say so without running Python between fork and exec.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._code: int | None = None
+        self._output, output = os.pipe()
+        os.set_blocking(self._output, False)
+        try:
+            self._pid = os.posix_spawnp(
+                command[0],
+                list(command),
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE,),
+            )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(output)
+
+    def poll(self) -> int | None:
+        """Return its exit code; None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def answer(self) -> bytes:
+        """Return what it printed, once it has ended; a child of its own may still hold the pipe."""
+        with suppress(BlockingIOError):
+            return os.read(self._output, _LONGEST_ANSWER)
+        return b""
+
+    def kill(self) -> None:
+        """Kill it, and do not wait: a process that is stuck in the kernel would take us with it."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close its output."""
+        output, self._output = self._output, -1
+        if output >= 0:
+            os.close(output)
+
+
+def _answer(source: Source, reader: _Reader) -> float:
+    code = reader.poll()
+    if code is None:
+        reader.kill()
         raise _Unknown("no answer in time")
-    assert reader.stdout is not None
-    with reader.stdout as answer:
-        text = answer.read(_LONGEST_ANSWER)
-    if reader.returncode:
+    text = reader.answer()
+    if code:
         raise _Unknown("it cannot be read")
     try:
         value = float(text.decode("ascii")) * source.unit
@@ -129,12 +177,6 @@ def _answer(source: Source, reader: subprocess.Popen[bytes]) -> float:
     if not source.least <= value <= source.most:
         raise _Unknown(f"{value:g} cannot be")
     return value
-
-
-def _stop(reader: subprocess.Popen[bytes]) -> None:
-    """Kill it, and do not wait: a process that is stuck in the kernel would take us with it."""
-    with suppress(ProcessLookupError):
-        os.killpg(reader.pid, signal.SIGKILL)
 
 
 def sources(settings: Settings, system: Path = _SYS) -> list[Source]:

@@ -18,5 +18,5 @@ local_actions        what commands do in the daemon's place
 verification         the card and the destinations compared with the catalog
 context              what the threads share
 systemd              ready, watchdog, stopping
-wakeup               signals that wake the main thread
+signals              the signals that the main thread waits for
 """

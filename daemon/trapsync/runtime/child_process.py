@@ -17,6 +17,9 @@ def become_child() -> None:
     """Leave the keyboard's signals to the parent, and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(
+        signal.SIG_SETMASK, ()
+    )  # the daemon's threads block what its main thread waits for
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent and os.getppid() != parent.pid:  # it died before we asked

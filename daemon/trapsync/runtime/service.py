@@ -22,7 +22,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, Self
 
 from trapsync import pipeline
@@ -36,7 +35,7 @@ from trapsync.hardware.led import Led, Word
 from trapsync.hardware.sensors import Sensors
 from trapsync.remote import remote_settings
 from trapsync.remote.uplink.calls import Home, Ties
-from trapsync.runtime import remote_changes, systemd
+from trapsync.runtime import remote_changes, signals, systemd
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import Capturing, Wanted
 from trapsync.runtime.context import Shared
@@ -47,7 +46,6 @@ from trapsync.runtime.liveness import Board
 from trapsync.runtime.remote_changes import Afar
 from trapsync.runtime.scheduler import Stopping, Timetable
 from trapsync.runtime.upload_pool import UploadPool
-from trapsync.runtime.wakeup import Bell
 from trapsync.settings.schema import Settings
 from trapsync.spool import observer, spool_mark
 from trapsync.spool.inbox import Inbox
@@ -90,9 +88,7 @@ class Service:
         tools = Tools(self._clock, self._pause, self._device)
         self._destinations = connect_all(settings, source, tools, lambda: self._catalog)
         self._stop = threading.Event()
-        self._bell = Bell()
         self._calm_after = _UNTIL_CALM
-        self._words: set[int] = set()
         self._board = Board(self._clock)
         self._overdue: list[str] = []
         self._inbox = Inbox(self._clock)
@@ -123,11 +119,7 @@ class Service:
         """Run until SIGTERM, SIGINT or SIGHUP. Raises TrapsyncError when it cannot start or go on."""
         storage = self.settings.storage
         _reap()
-        # Whoever finds the lock taken may send a word at once; unheard, it would end us.
-        for number in (signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
         with ExitStack() as stack:
-            stack.enter_context(self._bell)
             self._take_lock(stack)
             self._led.steady()
             self._prepare_folders()
@@ -189,8 +181,6 @@ class Service:
             spool_mark.prepare(storage)
 
     def _start(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
         self._start_watcher()
         self._add_jobs()
         self._timetable.start()
@@ -217,11 +207,7 @@ class Service:
         thread.start()
         self._threads.append(thread)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Only leave word for the main thread: whatever has a lock in it, an Event too, may be held here."""
-        self._words.add(number)
-
-    def _heed(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         """SIGTERM and SIGINT end the daemon. SIGHUP ends it to begin again. SIGUSR1 delivers now."""
         if number == signal.SIGUSR1:
             self._deliver_now()
@@ -240,7 +226,7 @@ class Service:
         """Reload is start again."""
         self.reload = True
         self._stop.set()
-        self._bell.ring()
+        signals.wake()
 
     def _deliver_now(self) -> None:
         self._led.wake()
@@ -261,9 +247,8 @@ class Service:
         calm = self._clock.monotonic() + self._calm_after
         while not self._stop.is_set():
             is_calm = self._clock.monotonic() >= calm and not self._afar.is_trying
-            self._bell.wait(min(longest, _CALM_TICK if is_calm else _TICK))
-            while self._words:
-                self._heed(self._words.pop())
+            if number := signals.wait(min(longest, _CALM_TICK if is_calm else _TICK)):
+                self._on_signal(number)
             offset = self._straighten(offset)
             if self._reserve.tend():
                 log.error("the card is full: the catalog lives on its reserve until there is room again")
@@ -451,8 +436,6 @@ def _reap() -> None:
 
 def restart(arguments: list[str]) -> NoReturn:
     """Begin again as the same process with fresh settings: reload is start again."""
-    for number in (signal.SIGHUP, signal.SIGUSR1):  # until they are heard again, they must not end us
-        signal.signal(number, signal.SIG_IGN)
     os.execv(sys.executable, [sys.executable, "-m", "trapsync", *arguments])  # noqa: S606
 
 
