@@ -19,7 +19,7 @@ from typing import Any
 import external_programs
 import hub_server
 from trapsync.hub.app import Hub, make_app
-from trapsync.hub.server import Server
+from trapsync.hub.server import listen
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,14 @@ def main() -> None:
         return inner(environment, start)
 
     setattr(app, "wsgi_app", counting)  # noqa: B010 - mypy minds a method that is replaced
-    server = Server(app, address, 0)
+    server = listen(app, address, 0)
+    port = server.effective_port
     threading.Thread(target=server.run, daemon=True).start()
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    ports = asyncio.run_coroutine_threadsafe(_listen(folder, address, server.port), loop).result()
+    ports = asyncio.run_coroutine_threadsafe(_listen(folder, address, port), loop).result()
     facts = {
-        "plain": f"http://{address}:{server.port}",
+        "plain": f"http://{address}:{port}",
         "tls": f"https://{address}:{ports[0]}",
         "sink": [address, ports[1]],
         "token": hub.accounts.token(account)[0],
@@ -87,7 +88,6 @@ def main() -> None:
     print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
         print(count[0], flush=True)
-    server.stop()
 
 
 async def _listen(folder: Path, address: str, port: int) -> tuple[int, int]:

@@ -7,20 +7,24 @@
         assert hub.stored() == {"0a5bb6f4.2026-06-20_20-19-15.jpg": md5_of_what_was_sent}
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+from waitress import wasyncore
 
 from trapsync.clock import Clock
 from trapsync.hub.accounts import Role
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.intake import Examine
-from trapsync.hub.server import Server
+from trapsync.hub.server import address, listen
 from trapsync.hub.store import Row, Store
 from trapsync.jpeg import examination
 
@@ -35,7 +39,7 @@ class RunningHub:
     hub: Hub
     url: str
     port: int
-    stop: Callable[[], None]
+    stop: Callable[[], object]
     user: str = "trap"
     password: str = PASSWORD
 
@@ -85,6 +89,13 @@ class RunningHub:
         )
 
 
+class _Stop(wasyncore.dispatcher):  # type: ignore[misc]
+    """Raises SystemExit in the server's loop, as a signal does in the program."""
+
+    def handle_read(self) -> None:
+        raise SystemExit
+
+
 @contextmanager
 def running(
     folder: Path,
@@ -102,13 +113,18 @@ def running(
     hub = Hub.open(folder, clock, examiner)
     if "trap" not in hub.accounts.names():
         hub.accounts.add("trap", PASSWORD, "read-write")
-    server = Server(make_app(hub, largest_body=largest_body), host, port)
+    sockets: dict[int, Any] = {}
+    server = listen(make_app(hub, largest_body=largest_body), host, port, sockets)
+    ours, its = socket.socketpair()
+    _Stop(its, sockets)
     thread = threading.Thread(target=server.run, name="hub", daemon=True)
     thread.start()
     try:
-        yield RunningHub(hub, server.address, server.port, server.stop)
+        url = address(server)
+        yield RunningHub(hub, url, urlsplit(url).port or 0, partial(ours.send, b"stop"))
     finally:
-        server.stop()
+        ours.close()  # which stops it too
         thread.join(10)
         assert not thread.is_alive()
+        wasyncore.close_all(sockets)
         hub.database.close()

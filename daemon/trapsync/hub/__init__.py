@@ -2,7 +2,7 @@
 
 ::
 
-    server.py     runs it: the port, the accounts of a first start, the graceful stop
+    server.py     runs it: the port, the accounts of a first start, the end
     app.py        the endpoints: statuses and bodies as the Sticky Pi server has them
     intake.py     what is made of an uploaded file: the rules of the name and of the metadata
     store.py      images in folders, their rows beside them; nothing is ever overwritten

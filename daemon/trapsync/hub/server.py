@@ -1,4 +1,4 @@
-"""Running the hub: its port, the accounts of a first start, and a stop that lets requests finish."""
+"""Run the hub: its port, the accounts of a first start, and the end at a signal."""
 
 import fcntl
 import ipaddress
@@ -6,12 +6,10 @@ import logging
 import os
 import resource
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Flask
 
@@ -30,7 +28,7 @@ _THREADS = 4
 # Each trap of a fleet that comes back holds a connection for a moment, and one whose link is lost for two
 # minutes; with waitress's own hundred the next would not be heard.
 _CONNECTIONS = 2000
-_GRACE = 4.0  # seconds for requests under way; with the threads' last second it is five
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
@@ -57,11 +55,12 @@ def serve(
         if trap_password_file:
             secret = config_file.read_secret(trap_password_file, "--trap-password-file")
             hub.accounts.add("trap", secret, "read-write")
-        server = Server(make_app(hub), host, port)
-        signal.signal(signal.SIGTERM, lambda *_: server.stop())
-        signal.signal(signal.SIGINT, lambda *_: server.stop())
-        say(f"the hub listens on {server.address} and keeps images in {hub.store.images}")
-        server.run()
+        server = listen(make_app(hub), host, port)
+        for number in _SIGNALS:
+            signal.signal(number, _end)
+        with suppress(SystemExit):  # waitress catches it as soon as it runs
+            say(f"the hub listens on {address(server)} and keeps images in {hub.store.images}")
+            server.run()
         hub.database.close()
         say("the hub has stopped")
 
@@ -101,89 +100,49 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Server:
-    """waitress with a stop: it takes no new connections and lets the requests under way finish."""
+def listen(app: Flask, host: str, port: int, sockets: dict[int, Any] | None = None) -> Any:
+    """Bind the port and return waitress's server. Its `run` serves until SystemExit. Raises SettingsError.
 
-    def __init__(self, app: Flask, host: str, port: int) -> None:
-        import waitress
+    After SystemExit the requests under way have five seconds. An upload that is cut is asked for and sent again.
+    `sockets` receives what is opened, for a process that goes on without the server.
+    """
+    import waitress
+    from waitress import wasyncore
 
-        self._sockets: dict[int, Any] = {}
-        self._stopping = False
-        # No wake-up for a loop that has closed its pipe. Reentrant, for a signal may come at any moment.
-        self._closing = threading.RLock()
-        try:
-            self._waitress = waitress.create_server(
-                app,
-                map=self._sockets,
-                host=host,
-                port=port,
-                threads=_THREADS,
-                connection_limit=_CONNECTIONS,
-                ident="trapsync-hub",
-                # Room for the parts' headers; the app itself holds the body to the exact limit.
-                max_request_body_size=LARGEST_BODY + 64 * 1024,
-                clear_untrusted_proxy_headers=True,
-            )
-        except (OSError, ValueError) as error:
-            self._close()
-            raise SettingsError(_why_not(error, host, port)) from error
+    sockets = {} if sockets is None else sockets
+    try:
+        return waitress.create_server(
+            app,
+            map=sockets,
+            host=host,
+            port=port,
+            threads=_THREADS,
+            connection_limit=_CONNECTIONS,
+            asyncore_use_poll=True,  # select(2) knows no file descriptor beyond 1023
+            ident="trapsync-hub",
+            # Room for the headers of the parts; the app itself holds the body to the exact limit.
+            max_request_body_size=LARGEST_BODY + 64 * 1024,
+            clear_untrusted_proxy_headers=True,
+        )
+    except (OSError, ValueError) as error:
+        wasyncore.close_all(sockets)
+        raise SettingsError(_why_not(error, host, port)) from error
 
-    @property
-    def port(self) -> int:
-        """The port; with port 0 the system chose it."""
-        listeners = getattr(self._waitress, "effective_listen", None)
-        return int(listeners[0][1] if listeners else self._waitress.effective_port)
 
-    @property
-    def address(self) -> str:
-        """Where it can be reached."""
-        listeners = getattr(self._waitress, "effective_listen", None)
-        host = listeners[0][0] if listeners else self._waitress.effective_host
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+def address(server: Any) -> str:
+    """The URL of a server that listens. With port 0 the system chose the port."""
+    if hasattr(server, "effective_listen"):  # on several sockets, as for "localhost"
+        host, port = server.effective_listen[0]
+    else:
+        host, port = server.effective_host, server.effective_port
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def run(self) -> None:
-        """Serve until `stop`, then give the requests under way a few seconds."""
-        while not self._stopping:
-            self._turn(1.0)
-        for listener in self._listeners():
-            listener.accepting = False
-        deadline = time.monotonic() + _GRACE
-        while self._is_busy() and time.monotonic() < deadline:
-            self._turn(0.1)
-        self._waitress.task_dispatcher.shutdown(timeout=1)
-        self._close()
 
-    def stop(self) -> None:
-        """End `run`. May be called from a signal handler or from another thread, more than once."""
-        with self._closing:
-            if self._stopping:
-                return
-            self._stopping = True
-            for listener in self._listeners():
-                listener.pull_trigger()  # wakes the loop
-
-    def _close(self) -> None:
-        with self._closing:
-            for one in list(self._sockets.values()):
-                one.close()
-
-    def _turn(self, seconds: float) -> None:
-        from waitress import wasyncore
-
-        # poll(2), for select(2) knows no file descriptor beyond 1023.
-        wasyncore.loop(timeout=seconds, map=self._sockets, count=1, use_poll=True)
-
-    def _listeners(self) -> list[Any]:
-        from waitress.server import BaseWSGIServer
-
-        return [one for one in list(self._sockets.values()) if isinstance(one, BaseWSGIServer)]
-
-    def _is_busy(self) -> bool:
-        """Whether a request is still coming in, being worked on, or being answered."""
-        from waitress.channel import HTTPChannel
-
-        channels = [one for one in list(self._sockets.values()) if isinstance(one, HTTPChannel)]
-        return any(one.request or one.requests or one.total_outbufs_len for one in channels)
+def _end(*_signal: object) -> NoReturn:
+    """End `run` at the first signal; more of them must not cut the requests under way."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise SystemExit
 
 
 def _why_not(error: Exception, host: str, port: int) -> str:
