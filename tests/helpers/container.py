@@ -63,11 +63,12 @@ def root(distribution: str, architecture: str = NATIVE) -> Path:
 
 def wheels(distribution: str, architecture: str = NATIVE) -> Path:
     """The folder with the Python packages for it; fetched now if they are not there."""
-    kind = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()[:12]
+    script = ROOT / "scripts" / "wheels"
+    lists = sorted((ROOT / "scripts" / "requirements").iterdir())
+    kind = hashlib.sha256(b"".join(path.read_bytes() for path in [script, *lists])).hexdigest()[:12]
     folder = _CACHE / f"wheels-{PYTHON[distribution]}-{architecture}-{kind}"
-    script = str(ROOT / "scripts" / "wheels")
     options = ["--python", PYTHON[distribution], "--arch", architecture]
-    _make(folder, lambda target: [script, str(target), *options])
+    _make(folder, lambda target: [str(script), str(target), *options])
     return folder
 
 

@@ -61,6 +61,11 @@ pytestmark = [
 ]
 
 
+# What lies in the current folder and in PYTHONPATH when root types a command.
+HOSTILE = ("click", "json", "pip", "sitecustomize", "setuptools", "tomllib", "trapsync", "venv")
+IN_HOSTILE_FOLDER = ["env", "-C", "/hostile", "PYTHONPATH=/hostile"]
+
+
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """A trap, installed; its owner has written his config and his password beforehand, for all to read."""
@@ -72,6 +77,11 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
         dropin = box.root / "etc/systemd/system/trapsync.service.d/10-quick.conf"
         dropin.parent.mkdir(parents=True)
         dropin.write_text(QUICK)
+        hostile = box.root / "hostile"
+        hostile.mkdir()
+        hostile.chmod(0o777)
+        for module in HOSTILE:
+            (hostile / f"{module}.py").write_text(f"open('/hostile/ran-{module}', 'w')\n")
         done = install(box)
         sys.stdout.write(done)
         assert "── Done" in done
@@ -80,7 +90,8 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
 
 def install(box: Container, *options: str, code: int = 0) -> str:
     """Run the installer; all that it says."""
-    done = box.run("/src/scripts/install", "--wheels", "/wheels", *options, check=False)
+    command = ["/src/scripts/install", "--wheels", "/wheels"]
+    done = box.run(*IN_HOSTILE_FOLDER, *command, *options, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -179,6 +190,13 @@ def test_another_user_reads_no_secret_no_settings_no_catalog_and_no_picture(box:
 
 def test_nothing_listens_on_the_network(box: Container) -> None:
     assert box.says("ss", "-lntuH") == ""
+
+
+def test_no_module_of_the_current_folder_or_of_a_variable_is_loaded(box: Container) -> None:
+    for command in ("--version", "settings check", "status", "doctor"):
+        box.run(*IN_HOSTILE_FOLDER, "trapsync", *command.split(), check=False)
+    assert list((box.root / "hostile").glob("ran-*")) == []
+    assert "/bin/python -I " in processes(box)[main_process(box)]
 
 
 def test_the_doctor_and_status_tell_root_how_it_is(box: Container) -> None:

@@ -95,7 +95,8 @@ def _thumbnails(machine: Machine) -> Finding:
     missing = thumbnail.missing()
     if missing:
         return Finding("warning", "thumbnails", f"none are made: {missing}")
-    answer = (machine.ask((sys.executable, "-c", _LIBVIPS)) or "it gives no answer").strip().splitlines()[-1]
+    answer = machine.ask((sys.executable, "-I", "-c", _LIBVIPS)) or "it gives no answer"
+    answer = answer.strip().splitlines()[-1]
     if not answer.startswith("libvips"):
         return Finding("warning", "thumbnails", f"none are made: libvips does not work: {answer}")
     return Finding("ok", "thumbnails", answer)

@@ -65,7 +65,7 @@ def _seen(machine: Machine) -> Finding:
     cameras = [f"{name}, {size}" for name, size in _CAMERA.findall(text)]
     modes = sorted(set(_MODE.findall(text)), key=lambda mode: int(mode.split("x")[0]))
     if not text:
-        answer = machine.ask((sys.executable, "-c", _PICAMERA2))
+        answer = machine.ask((sys.executable, "-I", "-c", _PICAMERA2))
         if answer is None:
             return _finding(
                 "failing",

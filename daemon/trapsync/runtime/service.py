@@ -436,7 +436,8 @@ def _reap() -> None:
 
 def restart(arguments: list[str]) -> NoReturn:
     """Begin again as the same process with fresh settings: reload is start again."""
-    os.execv(sys.executable, [sys.executable, "-m", "trapsync", *arguments])  # noqa: S606
+    isolated = ["-I"] if sys.flags.isolated else []  # as scripts/install starts it
+    os.execv(sys.executable, [sys.executable, *isolated, "-m", "trapsync", *arguments])  # noqa: S606
 
 
 def leave(code: int = 0) -> NoReturn:
