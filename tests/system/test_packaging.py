@@ -4,13 +4,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import documents
 
 ROOT = Path(__file__).parents[2]
 LISTS = ROOT / "scripts" / "requirements"
@@ -116,3 +120,83 @@ def test_nothing_of_the_current_folder_is_run_by_the_installer(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert not ran.exists()
+
+
+# ── The lines of the documents ───────────────────────────────────────────────────────────────────────
+
+
+def lines(beginning: str) -> list[str]:
+    """The commands of the documents that begin so, each once."""
+    blocks = [block for document in documents.WITH_COMMANDS for block in documents.blocks(document)]
+    return sorted({one for block in blocks for one in block.commands if one.startswith(beginning)})
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of somebody who has installed nothing yet; pip's own cache serves again."""
+    home = tmp_path_factory.mktemp("fresh")
+    cache = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True)
+    yield {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {
+        "HOME": str(home),
+        "PIP_CACHE_DIR": cache.stdout.strip(),
+        "PIP_NO_COMPILE": "1",  # less to do, and the same lines
+        "PIPX_HOME": str(home / "pipx"),
+        "PIPX_BIN_DIR": str(home / "bin"),
+        "PATH": f"{home}/bin:{os.environ['PATH']}",
+    }
+    shutil.rmtree(home)
+
+
+def typed(line: str, environment: dict[str, str], folder: Path = ROOT) -> str:
+    """What somebody sees who types that line."""
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=280
+    )
+    said = done.stdout + done.stderr
+    if "connection broken by" in said:
+        pytest.skip("NOT SHOWN HERE: that the documents' install lines work; there is no network")
+    assert done.returncode == 0, f"{line}\n{said}"
+    return said
+
+
+NEEDS = {"remote": "nacl", "mqtt": "paho.mqtt", "hub": "flask, waitress", "libvips": "pyvips"}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("pipx") is None, reason="pipx is not installed here (apt install pipx)")
+def test_the_lines_for_operator_and_hub_install_commands_that_work(
+    fresh: dict[str, str], tmp_path: Path
+) -> None:
+    found = lines("pipx install ")
+    assert len(found) == 2  # the operator's and the hub's
+    for line in found:
+        extras = re.findall(r"[a-z]+", line.split("[")[1].split("]")[0])
+        typed(line.replace("install ", "install --force "), fresh)  # as for an upgrade
+        modules = ", ".join(NEEDS[extra] for extra in extras)
+        typed(f"$PIPX_HOME/venvs/trapsync/bin/python -I -c 'import {modules}'", fresh)
+        assert "ed25519:" in typed(f"trapsync keys new --out {tmp_path}/{len(extras)}.key", fresh)
+
+
+def test_no_text_asks_an_index_for_a_project_of_this_name() -> None:
+    suffixes = {".py", ".md", ".toml", ".yml", ".service", ""}
+    files = [
+        path
+        for folder in ("daemon", "config", "scripts", "systemd", ".github")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in suffixes
+    ]
+    asks = re.compile(r"(pip|pipx|uv tool) install [^\n]*\btrapsync\b(?!/)")
+    assert [str(path) for path in [ROOT / "README.md", *files] if asks.search(path.read_text())] == []
+
+
+if "TRAPSYNC_SYSTEM" in os.environ:  # what takes longer: scripts/test-system
+
+    @pytest.mark.timeout(300)
+    def test_the_line_for_a_locked_hub_installs_what_the_lock_says(fresh: dict[str, str]) -> None:
+        (line,) = lines("python3 -m venv ")
+        typed(line, fresh)
+        freeze = typed("~/hub/bin/pip freeze --all", fresh)
+        installed = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", freeze, re.MULTILINE))
+        here: dict[str, str] = {canonicalize_name(name): version for name, version in installed.items()}
+        assert {name: here.get(name) for name in locked("hub")} == locked("hub")
+        typed("~/hub/bin/trapsync hub --help", fresh)

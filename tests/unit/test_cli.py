@@ -916,7 +916,7 @@ def test_without_libvips_images_are_delivered_and_the_doctor_says_what_to_instal
     assert (delivered.returncode, delivered.stdout) == (0, "stick: 1 delivered, 0 refused, 0 postponed\n")
     assert (folder / "stick" / path).exists()
     diagnosis = run("doctor")
-    assert "none are made: pyvips is missing: run `pip install 'trapsync[libvips]'`" in diagnosis.stdout
+    assert "none are made: pyvips is missing: run `scripts/install` once more" in diagnosis.stdout
     set_in(folder, '"none"', '"simulated"')
     diagnosis = run("doctor")
     assert diagnosis.returncode == 2
@@ -928,7 +928,7 @@ def test_the_hub_without_its_extra_says_what_to_install(call: Call, monkeypatch:
     for name in [name for name in sys.modules if name.split(".")[0] == "flask" or ".hub" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flask", None)
-    assert call("hub").complaint == "the hub needs flask: pip install 'trapsync[hub]'"
+    assert call("hub").complaint == "the hub needs flask: run `pipx inject trapsync flask waitress`"
 
 
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:

@@ -232,5 +232,5 @@ def test_what_is_no_public_key_is_an_error_that_says_so(text: str) -> None:
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nacl", None)
     monkeypatch.delitem(sys.modules, "nacl.signing", raising=False)
-    with pytest.raises(SettingsError, match=r"pip install 'trapsync\[pushed\]'"):
+    with pytest.raises(SettingsError, match=r"pipx inject trapsync pynacl"):
         document.new_key()

@@ -399,7 +399,7 @@ def test_without_gpiozero_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gpiozero", None)
 
-    with pytest.raises(CameraError, match=r"apt install python3-gpiozero .*trapsync\[gpio\]"):
+    with pytest.raises(CameraError, match=r"apt install python3-gpiozero python3-lgpio"):
         opened(flash=LIT)
 
 

@@ -74,7 +74,7 @@ def test_the_doctor_says_whose_word_the_trap_takes_and_what_is_missing(
     assert "none, limits: capture.every" in findings(source)
     monkeypatch.setitem(sys.modules, "nacl", None)
     monkeypatch.delitem(sys.modules, "nacl.signing", raising=False)
-    assert "pip install 'trapsync[pushed]'" in findings(source)
+    assert "pipx inject trapsync pynacl" in findings(source)
     source.write_text(source.read_text().replace("enabled = true", "enabled = false"))
     assert findings(source) == ""
 

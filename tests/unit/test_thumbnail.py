@@ -115,7 +115,7 @@ def test_a_source_that_is_gone_is_not_called_damaged(tmp_path: Path) -> None:
 def test_without_libvips_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
 
-    assert "trapsync[libvips]" in str(thumbnail.missing())
+    assert "pipx inject trapsync pyvips" in str(thumbnail.missing())
     with pytest.raises(TrapsyncError, match="pyvips is missing"):
         thumbnail.draw("<svg/>", width=8, height=8, noise=0, seed=1, quality=80)
 

@@ -54,7 +54,9 @@ def hub(
     try:
         from trapsync.hub.server import serve
     except ModuleNotFoundError as error:
-        raise SettingsError(f"the hub needs {error.name}: pip install 'trapsync[hub]'") from None
+        raise SettingsError(
+            f"the hub needs {error.name}: run `pipx inject trapsync flask waitress`"
+        ) from None
     start_logging()
     serve(
         folder,

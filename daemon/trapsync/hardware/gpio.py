@@ -12,10 +12,7 @@ from trapsync.errors import GpioError
 
 log = logging.getLogger(__name__)
 
-_NOT_INSTALLED = (
-    "gpiozero is missing: run `sudo apt install python3-gpiozero python3-lgpio`, "
-    "or `pip install 'trapsync[gpio]'`"
-)
+_NOT_INSTALLED = "gpiozero is missing: run `sudo apt install python3-gpiozero python3-lgpio`"
 
 
 class Output:

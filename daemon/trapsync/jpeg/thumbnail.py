@@ -25,7 +25,7 @@ _MOST_PROGRESSIVE_PIXELS = 30 * 10**6
 _LONGEST_HEADER = 16 << 20
 _GRAIN = 512  # pixels: the side of the tile of grain that is repeated; nobody sees that
 
-_ADVICE = "libvips is missing: run `pip install 'trapsync[libvips]'` or `sudo apt install libvips42`"
+_ADVICE = "libvips is missing: run `sudo apt install libvips42` or `pipx inject trapsync pyvips-binary`"
 
 
 def missing() -> str | None:
@@ -34,7 +34,7 @@ def missing() -> str | None:
     It only looks, and loads nothing: libvips would cost the daemon's own process 20 MB.
     """
     if find_spec("pyvips") is None:
-        return "pyvips is missing: run `pip install 'trapsync[libvips]'`"
+        return "pyvips is missing: run `scripts/install` once more, or `pipx inject trapsync pyvips`"
     if find_spec("_libvips") is None and find_library("vips") is None:  # the wheel brings the former
         return _ADVICE
     return None
@@ -57,9 +57,7 @@ def version() -> str:
     except TrapsyncError as error:
         return str(error)
     if not pyvips.type_find("VipsOperation", "jpegload"):
-        return (
-            "it was built without JPEG; install libvips42 of the system, or `pip install 'trapsync[libvips]'`"
-        )
+        return "it was built without JPEG: run `sudo apt install libvips42` or `pipx inject trapsync pyvips-binary`"
     return "libvips " + ".".join(str(pyvips.version(part)) for part in range(3))
 
 

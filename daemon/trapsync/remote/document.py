@@ -104,7 +104,7 @@ def _nacl() -> Any:
         from nacl import signing
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"signed documents need {error.name}: apt install python3-nacl, or pip install 'trapsync[pushed]'"
+            f"signed documents need {error.name}: run `sudo apt install python3-nacl` or `pipx inject trapsync pynacl`"
         ) from None
     return signing
 

@@ -220,7 +220,9 @@ def _paho() -> Any:
     try:
         from paho.mqtt import client
     except ModuleNotFoundError:
-        raise SettingsError("home.mqtt needs paho-mqtt: pip install 'trapsync[mqtt]'") from None
+        raise SettingsError(
+            "home.mqtt needs paho-mqtt: run `scripts/install` once more, or `pipx inject trapsync paho-mqtt`"
+        ) from None
     return client
 
 
