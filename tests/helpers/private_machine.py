@@ -134,7 +134,7 @@ class Machine:
             capture_output=True,
             text=True,
             env=self._environment,
-            timeout=60,
+            timeout=120,
         )
 
     def start(self, command: str, says: str) -> None:

@@ -164,12 +164,13 @@ def test_no_code_is_only_indented(document: str) -> None:
 def demonstrate() -> list[str]:
     """Run scripts/demo, with the environment of the tests in place of its own; what it says."""
     done = subprocess.run(
-        [sys.executable, "scripts/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "scripts/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=250
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.partition("\npictures:")[0].splitlines()
 
 
+@pytest.mark.timeout(300)
 def test_the_demonstration_ends_by_itself_and_is_what_its_picture_shows() -> None:
     said = [re.sub(r"\d+", "N", line).strip() for line in demonstrate() if not line.startswith("   ")]
     assert len(said) > 5
