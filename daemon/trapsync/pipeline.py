@@ -1,22 +1,20 @@
 """An image's life: capture → ingest → deliver → prune.
 
-Read from top to bottom, this is all that happens to an image. Each step can be called by hand, and can
-be killed at any point and called again: a file under its final name is complete, a row in the catalog
-is true, and nothing leaves the card without positive proof. Threads, processes, schedules and time
-belong to `service`, which calls these steps.
+Read from top to bottom, this is all that happens to an image. Each step is a plain function that can be killed
+at any point and called again: a file under its final name is complete, a row in the catalog is true, and
+nothing leaves the card without positive proof. Threads, processes, schedules and time belong to
+`runtime`, which calls these steps.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,43 +22,37 @@ from typing import TYPE_CHECKING, Protocol
 from trapsync import __version__
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock, evidence
-from trapsync.destinations import Destination, Receipt, confirmation
+from trapsync.destinations import Destination, Receipt, confirmation, outcomes
+from trapsync.destinations.outcomes import Outcome, Turn
 from trapsync.errors import (
     DamagedImage,
     ExaminerKilled,
-    Failed,
-    Held,
     IncompleteImage,
-    Refused,
     StorageError,
     TrapsyncError,
     Unreachable,
     Unstorable,
 )
 from trapsync.files import durable, failpoint
-from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName
+from trapsync.files.space import free_bytes
+from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading
 from trapsync.jpeg import exif
-from trapsync.net import backoff
 from trapsync.settings.schema import Prune, Settings, Storage, Trap
-from trapsync.spool import pruning, spool_mark
+from trapsync.spool import missing, new_files, pruning, spool_mark
 from trapsync.spool.quarantine import NO_TEXT, inspect, is_text, put_back_changed, quarantine, stuck
-from trapsync.spool.scan import Patience, look, walk
+from trapsync.spool.scan import scan, stat_file
+from trapsync.spool.undecided import UndecidedFiles
 
 if TYPE_CHECKING:  # the camera's process runs `capture` and need not load SQLite for it
     from trapsync.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-# How the service runs examinations: in worker processes, each file by itself, whatever it does to them.
+# Examines files one by one: `runtime.examiners` does so in worker processes, whatever a file does to them.
 Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | DamagedImage]]]
 
-# A folder that never is, where the file of an image that is off the card is looked for.
+# A folder that is never there: an image that is off the card has its path below this one.
 _NOWHERE = ".off-the-card"
-
-# Who is to blame when a server answers, and takes no image? So many images in a row: the server, which is
-# then left alone. One that failed so often while others passed: the image, which is then set aside.
-_IMAGES_IN_A_ROW = 3
-_ATTEMPTS_WHILE_OTHERS_PASS = 5
 
 # What became of uploads is recorded in one commit for so many, or after so many seconds.
 _COMMIT_MAX = 16
@@ -78,76 +70,39 @@ def capture(
     taken: Container[str] = (),
     reading: Reading = UNKNOWN,
 ) -> str:
-    """Take one picture and store it durably in the spool; the path there, relative to it.
+    """Take one picture, store it durably in the spool, and return its path there.
 
     When this returns, the image survives a power cut. Runs in the camera's own process. `taken` are names
-    of images that have left the card, `reading` is what the sensors said. Raises CameraError, or
+    of images that have left the card, `reading` is what the sensors measured. Raises CameraError, or
     StorageError when the card is too full or refuses, or the spool is another one than last time.
     """
-    # Below the mount point of a disk that is not mounted, a picture would be out of sight once it is.
+    # Below the mount point of a disk that is not mounted, a picture would be hidden once it is.
     spool_mark.check(settings.storage)
 
-    # A card that is nearly full stops the trap here, before it eats what is not delivered yet.
-    require_space(settings.storage)
+    # A card that is nearly full stops the trap here: what is not delivered yet needs its room.
+    new_files.require_space(settings.storage)
 
     # The second of the exposure is the image's name for life. If the clock was stepped back onto
     # seconds that are taken, the name moves on; what the clock really showed stays in the evidence.
-    with camera.ready():  # which may take seconds, and they are not the exposure's
+    with camera.ready():  # this may take seconds, which do not belong to the exposure
         seen = evidence(clock)
-        name = _free_name(settings.storage.spool, device, seen.wall, taken)
+        name = new_files.free_name(settings.storage.spool, device, seen.wall, taken)
         frame = camera.capture(name.taken)
 
-    # A disk that was unmounted since: an exposure takes its time.
+    # Once more: an exposure takes its time, and a disk may have been unmounted since.
     spool_mark.check(settings.storage)
 
     # Everything is put together in memory and written once: temporary name, flush, final name, flush.
-    # Meanwhile an image whose time was corrected may have got that name: then this one moves on.
+    # If an image whose time was corrected has got that name meanwhile, this one takes the next.
     while True:
-        name = _free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
-        jpeg = exif.dress(frame.jpeg, _facts(settings.trap, name.taken, frame, seen, reading))
+        name = new_files.free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
+        jpeg = exif.embed_metadata(frame.jpeg, _facts(settings.trap, name.taken, frame, seen, reading))
         path = f"{name.folder}/{name}"
         with suppress(FileExistsError):
             durable.write(settings.storage.spool / path, [jpeg], replace=False)
             break
     failpoint.hit("capture: stored")
     return path
-
-
-def tidy(spool: Path, device: str) -> int:
-    """Remove what kills have left of pictures that were being written; how many. Before the camera starts."""
-    removed = 0
-    try:
-        for left_over in (spool / device).glob(f"*/.{device}.*.part"):
-            left_over.unlink(missing_ok=True)
-            failpoint.hit("capture: tidied")
-            removed += 1
-    except OSError as error:
-        log.error("%s", durable.explain(error, spool))
-    return removed
-
-
-def require_space(storage: Storage) -> None:
-    """StorageError when less than `storage.min_free` is left on the spool's filesystem."""
-    free = free_bytes(storage.spool)
-    if free < storage.min_free:
-        raise StorageError(
-            f"only {free / 1e6:.0f} MB are free on the card and {storage.min_free / 1e6:.0f} MB must stay "
-            f"free (storage.min_free): no pictures are taken until images are delivered and pruned"
-        )
-
-
-def free_bytes(folder: Path) -> int:
-    """What an ordinary user may still write there; of the nearest folder that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def _free_name(spool: Path, device: str, wall: float, taken: Container[str]) -> TrapName:
-    name = TrapName(device, datetime.fromtimestamp(int(wall), UTC))
-    while str(name) in taken or os.path.lexists(spool / name.folder / str(name)):
-        name = TrapName(device, name.taken + timedelta(seconds=1))
-    return name
 
 
 def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence, reading: Reading) -> exif.Facts:
@@ -176,7 +131,7 @@ def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence, reading: R
 
 @dataclass(slots=True)
 class Ingested:
-    """What became of a handful of files: how many were new images, were damaged, are to be seen again.
+    """What became of some files: how many were new images or damaged, and the paths to try again `later`.
 
     `failed` are those on which our own program failed: they stay in the spool, for the next sweep.
     """
@@ -188,12 +143,12 @@ class Ingested:
 
 
 def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> int:
-    """Walk the spool and offer every file that the catalog does not know as it is; how many those were.
+    """Scan the spool, offer every file that the catalog does not know as it is, and return how many those were.
 
-    This, not the observer, is what finds every file. Files that somebody took away are forgotten. Damaged
+    This, not the observer, is what finds every file. Files that somebody removed are forgotten. Damaged
     ones that were finished in quarantine are put back first; those that could not be moved there are
-    offered again when the daemon begins anew, and not before. StorageError
-    when the spool is another one than last time: then no file was taken away.
+    offered again when the daemon restarts, and not before. StorageError when the spool is another one
+    than last time: then no file counts as removed.
     """
     spool_mark.check(storage)
     kept = inspect(catalog, storage)
@@ -202,12 +157,12 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
     spool, seen, closed = storage.spool, set(), []
     new: list[tuple[int, int]] = []
     unseen: list[tuple[str, dict[str, tuple[int, int]]]] = []
-    for folder, files in walk(spool):
+    for folder, files in scan(spool):
         if files is None:
             closed.append(f"{folder}/")
             continue
         seen.add(folder)
-        with _costs_one(folder):
+        with _skip_on_bug(folder):
             # A folder's name that is no text is not in the catalog: what lies there goes to quarantine.
             known = catalog.known_in(folder) if is_text(folder) else {}
             for found in files:
@@ -218,33 +173,11 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
                 unseen.append((folder, known))
     gone = [folder for folder in set(catalog.folders()) - seen if not f"{folder}/".startswith(tuple(closed))]
     unseen += [(folder, catalog.known_in(folder)) for folder in gone]
-    # What may just lie elsewhere now, in a folder that was renamed, is forgotten when that was examined.
+    # What may only have moved, because its folder was renamed, is forgotten once the new file was examined.
     moved = set(new)
     for folder, known in unseen:
-        _forget(catalog, storage, folder, [name for name, what in known.items() if what not in moved])
+        missing.forget(catalog, storage, folder, [name for name, what in known.items() if what not in moved])
     return len(new)
-
-
-def _forget(catalog: Catalog, storage: Storage, folder: str, names: Iterable[str]) -> None:
-    """The files of these names were not seen: look once more, then say so.
-
-    One that was ingested after its folder was listed is known and not seen, and is there all the same.
-    """
-    paths = [f"{folder}/{name}" if folder else name for name in names]
-    paths = [path for path in paths if _is_gone(storage.spool, path)]
-    if not paths:
-        return
-    spool_mark.check(storage)  # that they were looked for in the spool, and it was not unmounted meanwhile
-    if gone := catalog.forget_files(paths):
-        log.warning("%d images are not on the card any more: somebody or something removed their files", gone)
-
-
-def _is_gone(spool: Path, path: str) -> bool:
-    """What the card does not show now is not gone."""
-    try:
-        return look(spool, path) is None
-    except StorageError:
-        return False
 
 
 def ingest(
@@ -252,37 +185,37 @@ def ingest(
     storage: Storage,
     paths: Iterable[str],
     examiner: Examiner,
-    patience: Patience,
+    undecided: UndecidedFiles,
     clock: Clock,
 ) -> Ingested:
     """Examine files of the spool and record them: images in the catalog, damaged ones in quarantine.
 
-    A file that changed while it was read, or has no end yet, comes back in `later`. One whose examiner was
+    A file that changed while it was read, or is not finished, comes back in `later`. One whose examiner was
     killed stays in the spool, and is examined again when a sweep offers it after a pause.
     """
     result, whole = Ingested(), []
-    unknown = _unknown(catalog, storage, paths, patience, clock, result)
-    for found, outcome in _examined(examiner, unknown, patience):
-        with _costs_one(found.path, result):
+    unknown = _unknown(catalog, storage, paths, undecided, clock, result)
+    for found, outcome in _examined(examiner, unknown, undecided):
+        with _skip_on_bug(found.path, result):
             now = clock.monotonic()
-            # Somebody is still writing to it, or took it away again.
-            if _look(storage.spool, found.path) != found:
+            # Somebody is still writing to it, or has removed it.
+            if _stat(storage.spool, found.path) != found:
                 result.later.append(found.path)
             elif isinstance(outcome, Image):
                 whole.append((found, outcome))
-            # A file without its end may yet grow one; only time tells.
-            elif isinstance(outcome, IncompleteImage) and not patience.is_over(found, now):
+            # A file without its end may still be being written: wait until it is stable.
+            elif isinstance(outcome, IncompleteImage) and not undecided.is_stable(found, now):
                 result.later.append(found.path)
             # Who killed its examiner? If that happens again, to this file alone: the file.
-            elif isinstance(outcome, ExaminerKilled) and not patience.is_to_blame(found, now):
+            elif isinstance(outcome, ExaminerKilled) and not undecided.is_killed_too_often(found, now):
                 log.warning("%s; %r stays in the spool for now", outcome, found.path)
             else:
                 quarantine(catalog, storage, found, str(outcome))
-                patience.forget(found.path)
+                undecided.forget(found.path)
                 result.damaged += 1
-    _record(catalog, storage.spool, whole, result)
+    _add(catalog, storage.spool, whole, result)
     for found, _ in whole:
-        patience.forget(found.path)
+        undecided.forget(found.path)
     return result
 
 
@@ -290,41 +223,41 @@ def _unknown(
     catalog: Catalog,
     storage: Storage,
     paths: Iterable[str],
-    patience: Patience,
+    undecided: UndecidedFiles,
     clock: Clock,
     result: Ingested,
 ) -> list[Found]:
-    """Those of these files that are to be examined now."""
+    """Choose the files that are to be examined now; one whose name is no text goes to quarantine unread."""
     unknown = []
     for path in paths:
-        with _costs_one(path, result):
-            found = _look(storage.spool, path)
+        with _skip_on_bug(path, result):
+            found = _stat(storage.spool, path)
             if found and not is_text(path):  # neither the catalog nor a server could ever name it
                 quarantine(catalog, storage, found, NO_TEXT)
                 result.damaged += 1
             elif found is None or catalog.is_known(found):
-                patience.forget(path)
-            elif not patience.is_paused(found, clock.monotonic()):
+                undecided.forget(path)
+            elif not undecided.is_paused(found, clock.monotonic()):
                 unknown.append(found)
     return unknown
 
 
 def _examined(
-    examiner: Examiner, files: list[Found], patience: Patience
+    examiner: Examiner, files: list[Found], undecided: UndecidedFiles
 ) -> Iterator[tuple[Found, Image | DamagedImage]]:
-    """Examine these together; but alone, and last, each one at which an examiner was killed before."""
-    suspects = [found for found in files if patience.is_suspect(found)]
+    """Examine these files together; those at which an examiner was killed before last, and each alone."""
+    suspects = [found for found in files if undecided.is_suspect(found)]
     yield from examiner(found for found in files if found not in suspects)
     for found in suspects:
         yield from examiner([found])
 
 
-def _record(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], result: Ingested) -> None:
-    """Add these images in one commit: flushes are what a card is slow at. If one of them is at fault, singly."""
+def _add(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], result: Ingested) -> None:
+    """Add these images in one commit, since a card is slow at flushes; one by one if that fails for one of them."""
     fit, moved = [], []
     for found, image in whole:
-        with _costs_one(found.path, result):
-            moved += _moved(catalog, spool, found, image)
+        with _skip_on_bug(found.path, result):
+            moved += missing.moved_from(catalog, spool, found, image)
             fit.append((found, image))
     try:
         result.new = catalog.add(fit, moved) if fit else 0
@@ -332,30 +265,13 @@ def _record(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], res
         if _is_refusal(error):
             raise
         for one in fit:
-            with _costs_one(one[0].path, result):
-                result.new += catalog.add([one], _moved(catalog, spool, *one))
-
-
-def _moved(catalog: Catalog, spool: Path, found: Found, image: Image) -> list[str]:
-    """Where its file lay before, if it lies under another path now: then the new one is the same image's.
-
-    Another file may have the old path by then.
-    """
-    others = [other for other in catalog.files_of(image) if other.path != found.path]
-    return [other.path for other in others if not _is_as_it_was(spool, other)]
-
-
-def _is_as_it_was(spool: Path, found: Found) -> bool:
-    """Whether a file is there unchanged, or the card does not show it now."""
-    try:
-        return look(spool, found.path) == found
-    except StorageError:
-        return True
+            with _skip_on_bug(one[0].path, result):
+                result.new += catalog.add([one], missing.moved_from(catalog, spool, *one))
 
 
 @contextmanager
-def _costs_one(path: str, result: Ingested | None = None) -> Iterator[None]:
-    """An unexpected error about one file or folder is loud, and costs this one: it stays, for the next sweep."""
+def _skip_on_bug(path: str, result: Ingested | None = None) -> Iterator[None]:
+    """Log an unexpected error about one file or folder, and go on: it stays, for the next sweep."""
     try:
         yield
     except Exception as error:
@@ -371,28 +287,16 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, TrapsyncError | OSError) and not isinstance(error, Unstorable)
 
 
-def _look(spool: Path, path: str) -> Found | None:
-    """Look at one of many: what the card does not show now must not keep the others back."""
+def _stat(spool: Path, path: str) -> Found | None:
+    """Look up one file of many: what the card cannot show now must not keep the others waiting."""
     try:
-        return look(spool, path)
+        return stat_file(spool, path)
     except StorageError as error:
         log.error("%s; the next sweep offers it again", error)
         return None
 
 
 # ── Deliver ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(slots=True)
-class Turn:
-    """What one turn of deliveries to one destination did, at which `place`; `trouble` is why it ended early."""
-
-    delivered: int = 0
-    refused: int = 0
-    postponed: int = 0
-    failed_in_a_row: int = 0
-    place: str = ""
-    trouble: Unreachable | None = None
 
 
 class Uploads(Protocol):
@@ -409,7 +313,7 @@ class Uploads(Protocol):
     def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
         """Send an image in the background."""
 
-    def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+    def finished(self, within: float) -> tuple[Image, Outcome] | None:
         """Wait for one that ends within so many seconds, and return what became of it; None if none does."""
 
     def time_left(self) -> float:
@@ -438,7 +342,7 @@ def deliver(
             progress(0.0)
             # Ask before sending: it may have arrived although we were never told.
             known = confirmation.one_by_one(destination.known, images)
-            _record_outcomes(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
+            outcomes.record(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
 
             # Send the rest. Those in flight when trouble came may have arrived, and are recorded before it is raised.
             unknown = [image for image in images if image.id not in known]
@@ -468,7 +372,7 @@ def _send_all(
 ) -> None:
     """Send the unknown images of a batch, of each identity one, and record what became of them."""
     waiting = deque(_one_of_each_identity(unknown))
-    ended: list[tuple[Image, Receipt | Exception]] = []
+    ended: list[tuple[Image, Outcome]] = []
     recorded_at = clock.monotonic()
     while waiting or uploads.is_busy:
         # Start as many as there is room for; none after trouble. Over a slow link a batch takes hours: a new
@@ -482,13 +386,13 @@ def _send_all(
         # Trouble is noted at once, before the next one is started.
         if one := uploads.finished(within=_COMMIT_AFTER):
             ended.append(one)
-            _note_trouble(turn, one[1])
+            outcomes.note_trouble(turn, one[1])
 
         # A burst of deliveries is one commit, and a slow one is recorded at once.
         is_time = clock.monotonic() - recorded_at >= _COMMIT_AFTER
         if is_time or len(ended) >= _COMMIT_MAX or not (waiting or uploads.is_busy):
             progress(uploads.time_left())
-            _record_outcomes(catalog, destination, turn, ended)
+            outcomes.record(catalog, destination, turn, ended)
             ended, recorded_at = [], clock.monotonic()
 
 
@@ -517,89 +421,6 @@ def _send(destination: Destination, spool: Path, off_card: Container[int], image
     receipt = destination.deliver(image, path)
     failpoint.hit("deliver: confirmed")
     return receipt
-
-
-def _note_trouble(turn: Turn, outcome: Receipt | Exception) -> None:
-    """End the turn early where the destination is unreachable, or takes no image."""
-    if isinstance(outcome, Unreachable):
-        turn.trouble = turn.trouble or outcome
-    elif isinstance(outcome, Receipt):
-        turn.failed_in_a_row = 0
-    elif isinstance(outcome, Failed):
-        turn.failed_in_a_row += 1
-        if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
-            turn.trouble = turn.trouble or Unreachable(f"it takes no image: {outcome}")
-
-
-def _record_outcomes(
-    catalog: Catalog,
-    destination: Destination,
-    turn: Turn,
-    outcomes: Sequence[tuple[Image, Receipt | Exception]],
-) -> None:
-    """Record in one commit what became of some deliveries: proofs first, then each failure by its kind.
-
-    What is no error of the destination's is a bug. It is loud, but costs this one image: the next turn
-    begins with the others.
-    """
-    if not outcomes:
-        return
-    bugs = []
-    proofs = [confirmation.proof(image, one) for image, one in outcomes if isinstance(one, Receipt)]
-    with catalog.together():
-        confirmation.require_place(catalog, destination, turn.place)
-        catalog.mark_delivered(destination.name, proofs)
-        for image, outcome in outcomes:
-            match outcome:
-                case Receipt() | Unreachable():  # the latter says nothing about the image
-                    pass
-                case Refused():
-                    _refuse(catalog, destination, turn, image, str(outcome))
-                case Held() | FileNotFoundError():
-                    _hold(catalog, destination, turn, image, outcome)
-                case _:
-                    _try_again(catalog, destination, turn, image, str(outcome) or repr(outcome))
-                    bugs += [] if isinstance(outcome, Failed) else [outcome]
-    turn.delivered += len(proofs)
-    for bug in bugs:
-        raise bug
-
-
-def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
-    log.warning("%s refused %s: %s", destination.name, image.name, reason)
-    catalog.mark_refused(destination.name, image.id, reason)
-    turn.refused += 1
-
-
-def _hold(
-    catalog: Catalog, destination: Destination, turn: Turn, image: Image, cause: Held | FileNotFoundError
-) -> None:
-    """Something on our side is not there yet: no attempt was made, and the image waits.
-
-    Not for a file that left the card: its destination was asked, and does not have it.
-    """
-    is_dropped = catalog.let_go(destination.name, image.id)
-    if is_dropped is not None:
-        if is_dropped:
-            log.warning("%s left the card before it was delivered: who removed it?", image.path)
-        return
-    reason = str(cause) if isinstance(cause, Held) else "its file is not on the card"
-    longest = destination.settings.retry_longest
-    wait = cause.wait if isinstance(cause, Held) and cause.wait else longest
-    catalog.postpone(destination.name, image.id, reason, min(wait, longest))
-    turn.postponed += 1
-
-
-def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
-    """One image failed where the destination lives: try later, until it is clear who is to blame."""
-    attempts, while_others_passed = catalog.count_attempt(destination.name, image.id)
-    if while_others_passed >= _ATTEMPTS_WHILE_OTHERS_PASS:
-        _refuse(catalog, destination, turn, image, f"{reason} ({attempts} attempts)")
-        return
-    settings = destination.settings
-    wait = backoff.wait(attempts, first=settings.retry_first, longest=settings.retry_longest)
-    catalog.postpone(destination.name, image.id, reason, wait)
-    turn.postponed += 1
 
 
 # ── Prune ────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,9 +12,9 @@ from trapsync import __version__
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
+from trapsync.files.space import free_bytes
 from trapsync.hardware import stick
 from trapsync.image import Image
-from trapsync.pipeline import free_bytes
 from trapsync.remote.uplink import reachability
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings

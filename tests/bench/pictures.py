@@ -22,7 +22,7 @@ def picture(size: tuple[int, int]) -> bytes:
     width, height = size
     svg = card(Camera(kind="simulated", resolution=size), drawings.DEVICE, drawings.TAKEN)
     content = thumbnail.draw(svg, width=width, height=height, noise=_GRAIN, seed=1, quality=80)
-    return exif.dress(content, drawings.facts(width=width, height=height))
+    return exif.embed_metadata(content, drawings.facts(width=width, height=height))
 
 
 def of_bytes(count: int) -> bytes:

@@ -28,7 +28,7 @@ from trapsync.destinations.stickypi import Settings, connect
 from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Prune
 from trapsync.settings.units import Duration, Size
-from trapsync.spool.scan import Patience
+from trapsync.spool.undecided import UndecidedFiles
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def ours(job: Job) -> float:
     lay(job)
     trap.register(destination)
     look = examiner(trap.storage.spool)
-    pipeline.ingest(trap.catalog, trap.storage, job.paths(), look, Patience(0), clock)
+    pipeline.ingest(trap.catalog, trap.storage, job.paths(), look, UndecidedFiles(0), clock)
     began = time.monotonic()
     uploads = UploadPool(destination.settings, clock)
     turn = pipeline.deliver(trap.catalog, destination, trap.storage.spool, clock, uploads)
@@ -101,7 +101,7 @@ def prune(job: Job, *, is_fresh: bool) -> float:
     look = examiner(trap.storage.spool)
     paths = job.paths()
     for at in range(0, len(paths), 500):
-        pipeline.ingest(trap.catalog, trap.storage, paths[at : at + 500], look, Patience(0), clock)
+        pipeline.ingest(trap.catalog, trap.storage, paths[at : at + 500], look, UndecidedFiles(0), clock)
     images = trap.catalog.on_card(0, len(paths))
     proofs = [Proof(one.id, f"md5:{one.md5}", noted=not is_fresh) for one in images]
     trap.catalog.mark_delivered("home", proofs)

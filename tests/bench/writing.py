@@ -56,7 +56,7 @@ def _bring(trap: Trap, home: Memory, look: pipeline.Examiner, content: bytes, nu
     paths = [pictures.path(number) for number in numbers]
     for path in paths:
         durable.write(trap.storage.spool / path, [content], replace=False)
-    assert pipeline.ingest(trap.catalog, trap.storage, paths, look, trap.patience, trap.time).new == len(
+    assert pipeline.ingest(trap.catalog, trap.storage, paths, look, trap.undecided, trap.time).new == len(
         paths
     )
     waiting = trap.catalog.without_thumbnails(len(paths))

@@ -719,7 +719,7 @@ def test_exif_that_is_not_ours_is_not_written_anew(note: bytes) -> None:
 
 def test_a_correction_leaves_all_else_in_the_exif_as_it_was() -> None:
     seen = Evidence("boot", 12.5, 1000.25, trusted=False)
-    before = exif.dress(
+    before = exif.embed_metadata(
         drawings.plain(), drawings.facts(evidence=seen, taken=drawings.TAKEN - timedelta(days=90))
     )
     after = exif.correct(before, drawings.TAKEN, 5000.0, 1652813182)
@@ -730,7 +730,7 @@ def test_a_correction_leaves_all_else_in_the_exif_as_it_was() -> None:
     }
     assert exif.read(drawings.block_of(after))[1] == Evidence("boot", 12.5, 1000.25, False, 5000.0)
     # As if it had been taken under that clock.
-    right = exif.dress(
+    right = exif.embed_metadata(
         drawings.plain(), drawings.facts(evidence=Evidence("boot", 12.5, 1000.25, False, 5000.0))
     )
     assert exif.read(drawings.block_of(right)) == exif.read(drawings.block_of(after))

@@ -20,7 +20,7 @@ from trapsync.jpeg import structure
 from trapsync.runtime.examiners import Examiners
 from trapsync.settings.schema import Ingest
 from trapsync.spool import quarantine
-from trapsync.spool.scan import Patience
+from trapsync.spool.undecided import UndecidedFiles
 
 EACH = int(os.environ.get("TRAPSYNC_EACH", "100"))
 EXIFS = 10 * EACH
@@ -56,7 +56,7 @@ class Pile(Trap):
                 self.storage,
                 found[at : at + 32],
                 self.examiners.examine,
-                Patience(0),
+                UndecidedFiles(0),
                 self.time,
             )
         self.deliver(self.home)

@@ -14,9 +14,10 @@ from fake_time import FakeTime
 from trap_bench import Memory, Trap
 from trapsync import status
 from trapsync.destinations import Receipt
+from trapsync.destinations.outcomes import Turn
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
-from trapsync.pipeline import Turn, Uploads
+from trapsync.pipeline import Uploads
 from trapsync.runtime.liveness import Board
 from trapsync.runtime.scheduler import Stopping, Timetable
 from trapsync.runtime.service import Service

@@ -64,7 +64,7 @@ def facts(**changes: Any) -> exif.Facts:
 
 def trap(seed: int = 1, **changes: Any) -> bytes:
     """A JPEG as this program's own capture leaves it."""
-    return exif.dress(plain(seed=seed), facts(**changes))
+    return exif.embed_metadata(plain(seed=seed), facts(**changes))
 
 
 def with_exif(tags: dict[str, dict[int, Any]], seed: int = 1) -> bytes:

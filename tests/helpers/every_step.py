@@ -36,8 +36,8 @@ from trapsync.runtime import clock_correction
 from trapsync.runtime.destination_context import registered
 from trapsync.settings.schema import Camera, Capture, Prune, Settings, SimulatedCamera, Storage, Trap
 from trapsync.settings.units import Duration, Size
-from trapsync.spool import quarantine, spool_mark
-from trapsync.spool.scan import Patience
+from trapsync.spool import new_files, quarantine, spool_mark
+from trapsync.spool.undecided import UndecidedFiles
 
 SOURCE = Path("trapsync.toml")
 OTHER = "0a1b2c3e"  # the device of what another program puts in
@@ -173,7 +173,7 @@ class _Life:
             self._reserve()
             destinations = [*self._connect(), self.odd]
             catalog.register(registered(destinations))
-            pipeline.tidy(self.storage.spool, drawings.DEVICE)
+            new_files.remove_unfinished(self.storage.spool, drawings.DEVICE)
             self._capture()
             self._ingest(catalog)
             self._put_times_right(catalog)
@@ -221,7 +221,7 @@ class _Life:
         found: list[str] = []
         pipeline.sweep(catalog, self.storage, found.append)
         look = bench.examiner(self.storage.spool)
-        pipeline.ingest(catalog, self.storage, found, look, Patience(0), self.time)
+        pipeline.ingest(catalog, self.storage, found, look, UndecidedFiles(0), self.time)
 
     def _put_times_right(self, catalog: Catalog) -> None:
         """The first image of this life finds its name taken, and gets it only when it comes again."""

@@ -320,7 +320,7 @@ class Life(RuleBasedStateMachine):
             patch.setattr(Catalog, "open", remembered)
             open_catalog(self.settings, self.trap.time)
         self.failures = clock_correction.Failures(self.trap.time)
-        self.trap.patience = type(self.trap.patience)(self.trap.settle)
+        self.trap.undecided = type(self.trap.undecided)(self.trap.settle)
         self.home.must(self.required.get("home", True))
         self.gallery.must(self.required["gallery"])
         self.connect_the_stick()

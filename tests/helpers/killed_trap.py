@@ -29,7 +29,7 @@ from trapsync.files import failpoint
 from trapsync.jpeg.examination import thumbnails
 from trapsync.runtime.destination_context import connect_all
 from trapsync.settings import config_file
-from trapsync.spool.scan import Patience
+from trapsync.spool.undecided import UndecidedFiles
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["one_life", "killed"])
@@ -106,7 +106,7 @@ def _deliver(config: Path) -> int:
         found: list[str] = []
         spool = values.storage.spool
         pipeline.sweep(catalog, values.storage, found.append)
-        pipeline.ingest(catalog, values.storage, found, bench.examiner(spool), Patience(0), clock)
+        pipeline.ingest(catalog, values.storage, found, bench.examiner(spool), UndecidedFiles(0), clock)
         for image in catalog.without_thumbnails(100):
             thumbnails(spool, image.path, values.storage.thumbnails)
             catalog.mark_thumbnails({image.id: True})

@@ -100,7 +100,7 @@ MUTANTS = (
     ),
     Mutant(
         "a sweep does not look a second time",
-        "pipeline.py",
+        "spool/missing.py",
         "paths = [path for path in paths if _is_gone(storage.spool, path)]",
         "paths = list(paths)",
         ("test_ingest.py",),
@@ -137,7 +137,7 @@ MUTANTS = (
     ),
     Mutant(
         "a sweep forgets files though the disk was unmounted meanwhile",
-        "pipeline.py",
+        "spool/missing.py",
         "    spool_mark.check(storage)  # that they were looked for in the spool, and it was not unmounted meanwhile\n",
         "",
         ("test_spool_mark.py::test_a_disk_that_is_unmounted_during_a_sweep_costs_the_sweep_and_no_image",),
@@ -145,8 +145,8 @@ MUTANTS = (
     Mutant(
         "a picture is stored though the disk was unmounted during the exposure",
         "pipeline.py",
-        "    # A disk that was unmounted since: an exposure takes its time.\n    spool_mark.check(settings.storage)\n",
-        "",
+        "may have been unmounted since.\n    spool_mark.check(settings.storage)\n",
+        "\n",
         ("test_spool_mark.py::test_a_disk_that_is_unmounted_during_the_exposure_gets_no_picture_below",),
     ),
     Mutant(
@@ -208,7 +208,7 @@ MUTANTS = (
     Mutant(
         "a file that a killed prune had removed is taken back all the same",
         "spool/pruning.py",
-        "(there if look(spool, found.path) == found else gone).append(found.path)",
+        "(there if stat_file(spool, found.path) == found else gone).append(found.path)",
         "there.append(found.path)",
         ("test_places.py",),
     ),

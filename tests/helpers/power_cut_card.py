@@ -32,7 +32,7 @@ from trapsync.image import Image
 from trapsync.runtime.destination_context import registered
 from trapsync.settings.schema import Prune, Settings, Storage
 from trapsync.settings.units import Duration, Size
-from trapsync.spool.scan import Patience
+from trapsync.spool.undecided import UndecidedFiles
 from trapsync.trap import open_catalog
 
 _EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux: fs/ext4/ext4.h
@@ -146,7 +146,7 @@ class Worker:
         self.home = Home(outside / "home")
         self.catalog: Catalog = open_catalog(self._settings, self.time)
         self.catalog.register(registered([self.home]))
-        self._camera, self._patience = Painted(), Patience(0.0)
+        self._camera, self._undecided = Painted(), UndecidedFiles(0.0)
 
     def capture(self) -> tuple[str, str]:
         """One picture that is safe now: its path and digest."""
@@ -160,7 +160,7 @@ class Worker:
         found: list[str] = []
         pipeline.sweep(self.catalog, self.storage, found.append)
         examiner = bench.examiner(self.storage.spool)
-        pipeline.ingest(self.catalog, self.storage, found, examiner, self._patience, self.time)
+        pipeline.ingest(self.catalog, self.storage, found, examiner, self._undecided, self.time)
 
     def deliver(self) -> list[str]:
         """All that is owed; the keys of what was sent and is written down."""

@@ -11,6 +11,7 @@ from fake_time import FakeTime
 from trapsync import pipeline
 from trapsync.catalog import Catalog
 from trapsync.destinations import Alone, Destination, Finding, Receipt
+from trapsync.destinations.outcomes import Turn
 from trapsync.errors import DamagedImage
 from trapsync.image import Found, Image
 from trapsync.jpeg.examination import examine
@@ -18,7 +19,7 @@ from trapsync.runtime.destination_context import registered
 from trapsync.settings.schema import Destination as DestinationSettings
 from trapsync.settings.schema import Prune, Storage
 from trapsync.settings.units import Duration, Size
-from trapsync.spool.scan import Patience
+from trapsync.spool.undecided import UndecidedFiles
 
 _COUNTED = """SELECT '', state, count(*) FROM images GROUP BY state
     UNION ALL SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state"""
@@ -138,7 +139,7 @@ class Trap:
     def __post_init__(self) -> None:
         self.storage = Storage(spool=self.folder / "spool", state=self.folder / "state", min_free=Size(0))
         self.storage.spool.mkdir(parents=True)
-        self.patience = Patience(self.settle)
+        self.undecided = UndecidedFiles(self.settle)
         self.examined: list[str] = []
         self.catalog = Catalog.open(self.storage.catalog, self.time)
         self.destinations: Sequence[Destination] = ()
@@ -159,12 +160,12 @@ class Trap:
         found = list(paths)
         if not found:
             pipeline.sweep(self.catalog, self.storage, found.append)
-        return pipeline.ingest(self.catalog, self.storage, found, self._examiner, self.patience, self.time)
+        return pipeline.ingest(self.catalog, self.storage, found, self._examiner, self.undecided, self.time)
 
     def _examiner(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
         return examiner(self.storage.spool, self.examined)(files)
 
-    def deliver(self, destination: Destination, uploads: pipeline.Uploads | None = None) -> pipeline.Turn:
+    def deliver(self, destination: Destination, uploads: pipeline.Uploads | None = None) -> Turn:
         uploads = uploads or OneByOne()
         return pipeline.deliver(self.catalog, destination, self.storage.spool, self.time, uploads)
 
@@ -180,7 +181,7 @@ class Trap:
         if reboot:
             self.time.reboot()
         self.catalog = Catalog.open(self.storage.catalog, self.time)
-        self.patience = Patience(self.settle)
+        self.undecided = UndecidedFiles(self.settle)
 
     def ledger(self) -> tuple[int, int, int, int, int]:
         """captured, delivered, owed, quarantined, dropped (or lost): held to the accounting identity."""

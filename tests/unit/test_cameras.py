@@ -161,7 +161,7 @@ def _pixels(frame: Frame) -> Any:
 def test_a_drawn_picture_takes_our_metadata() -> None:
     frame = simulated().capture(NOON)
 
-    dressed = exif.dress(frame.jpeg, drawings.facts(exposure=frame.exposure, gain=frame.gain))
+    dressed = exif.embed_metadata(frame.jpeg, drawings.facts(exposure=frame.exposure, gain=frame.gain))
 
     assert exif.read(drawings.block_of(dressed))[0]["ISOSpeedRatings"] == 100
 

@@ -26,6 +26,7 @@ from flushes import Flushes
 from trapsync import pipeline
 from trapsync.destinations import Destination, Receipt, directory
 from trapsync.destinations.directory import MARK, Directory, Settings, manifest
+from trapsync.destinations.outcomes import Turn
 from trapsync.errors import Failed, NotThere, Refused, Unreachable
 from trapsync.files.folder import Folder
 from trapsync.image import Image
@@ -209,7 +210,7 @@ def test_a_failing_filesystem_is_unreachable_and_leaves_nothing_under_the_name(
     assert site.stored() == {image.name: card.bytes(image)}
 
 
-def turn_to(stick: Directory, trap: bench.Trap) -> pipeline.Turn:
+def turn_to(stick: Directory, trap: bench.Trap) -> Turn:
     """Deliver all that is pending."""
     destination = cast("Destination", stick)
     return pipeline.deliver(trap.catalog, destination, trap.storage.spool, trap.time, bench.OneByOne())

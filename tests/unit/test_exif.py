@@ -105,7 +105,7 @@ def test_an_unknown_place_writes_no_gps_block() -> None:
 def test_dressing_replaces_the_exif_of_the_camera_and_leaves_the_picture_alone() -> None:
     before = drawings.sticky_pi_2022(make=b"Raspberry Pi")
 
-    after = exif.dress(before, drawings.facts())
+    after = exif.embed_metadata(before, drawings.facts())
 
     assert after.count(b"Exif\0\0") == 1
     assert after[structure.header(after).scan :] == before[structure.header(before).scan :]
@@ -114,7 +114,7 @@ def test_dressing_replaces_the_exif_of_the_camera_and_leaves_the_picture_alone()
 
 def test_dressing_what_is_no_jpeg_is_refused() -> None:
     with pytest.raises(DamagedImage, match="not a JPEG"):
-        exif.dress(b"GIF89a", drawings.facts())
+        exif.embed_metadata(b"GIF89a", drawings.facts())
 
 
 def test_a_models_name_in_any_alphabet_can_be_written() -> None:
@@ -150,7 +150,7 @@ def test_what_is_written_can_be_read_back(
         evidence=evidence,
     )
 
-    metadata, found = exif.read(drawings.block_of(exif.dress(drawings.plain(), facts)))
+    metadata, found = exif.read(drawings.block_of(exif.embed_metadata(drawings.plain(), facts)))
 
     assert metadata["format"] == "2022"
     assert metadata["DateTimeOriginal"] == f"{taken:%Y:%m:%d %H:%M:%S}".zfill(19)

@@ -566,7 +566,7 @@ def test_small_copies_fit_their_boxes(hub: RunningHub, what: str, width: int, he
     picture = pyvips.Image.black(1024, 768).jpegsave_buffer(strip=True)
     taken = datetime(2026, 6, 20, tzinfo=UTC)
     facts = exif.Facts(taken=taken, model="", software="", version="1", width=1024, height=768)
-    hub.upload(NAME, exif.dress(picture, facts))
+    hub.upload(NAME, exif.embed_metadata(picture, facts))
     (row,) = hub.ask(f"get_image_series/{what}", [EVERYTHING]).json()
 
     copy = pyvips.Image.new_from_buffer(requests.get(row["url"], timeout=10).content, "")

@@ -23,6 +23,7 @@ from trapsync import cli, destinations, pipeline
 from trapsync.destinations import Receipt
 from trapsync.destinations.imagekit import ImageKit
 from trapsync.destinations.imagekit.fields import FIELDS
+from trapsync.destinations.outcomes import Turn
 from trapsync.errors import Failed, Held, Refused, SettingsError, Unauthorised, Unreachable
 from trapsync.jpeg.examination import thumbnail_paths, thumbnails
 from trapsync.runtime import destination_context
@@ -462,7 +463,7 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
     (image,) = trap.catalog.without_thumbnails(9)
     trap.catalog.mark_thumbnails({image.id: True})  # as the catalog has it; a power cut left none
 
-    def turn() -> pipeline.Turn:
+    def turn() -> Turn:
         return pipeline.deliver(trap.catalog, gallery, spool, trap.time, bench.OneByOne())
 
     assert turn().postponed == 1

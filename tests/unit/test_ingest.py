@@ -12,8 +12,8 @@ from trap_bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.errors import CatalogError, DamagedImage, ExaminerKilled, StorageError
 from trapsync.image import Found, Image
-from trapsync.spool import quarantine
-from trapsync.spool.scan import look
+from trapsync.spool import new_files, quarantine
+from trapsync.spool.scan import stat_file
 
 
 def test_a_good_file_becomes_an_image_owed_to_every_destination(trap: Trap) -> None:
@@ -276,7 +276,7 @@ def test_a_file_that_changes_while_it_is_examined_is_looked_at_again(trap: Trap)
             yield found, outcome
 
     result = pipeline.ingest(
-        trap.catalog, trap.storage, [path], examiner_that_is_overtaken, trap.patience, trap.time
+        trap.catalog, trap.storage, [path], examiner_that_is_overtaken, trap.undecided, trap.time
     )
     assert (result.new, result.later) == (0, [path])
 
@@ -397,7 +397,7 @@ def test_an_image_that_cannot_be_recorded_costs_itself_and_not_its_handful(
             yield found, make(found) if found.path == "bad.jpg" else outcome  # type: ignore[operator]
 
     for new in (2, 0):
-        result = pipeline.ingest(trap.catalog, trap.storage, paths, examiner, trap.patience, trap.time)
+        result = pipeline.ingest(trap.catalog, trap.storage, paths, examiner, trap.undecided, trap.time)
         assert result == pipeline.Ingested(new=new, failed=1)
     assert "'bad.jpg' cannot be ingested" in caplog.text
     assert trap.on_card() == set(paths)
@@ -470,7 +470,7 @@ class Killer:
     def sweep(self) -> pipeline.Ingested:
         trap, found = self.trap, list[str]()
         pipeline.sweep(trap.catalog, trap.storage, found.append)
-        return pipeline.ingest(trap.catalog, trap.storage, found, self, trap.patience, trap.time)
+        return pipeline.ingest(trap.catalog, trap.storage, found, self, trap.undecided, trap.time)
 
 
 @pytest.mark.parametrize("kills", [1, 2])
@@ -536,7 +536,7 @@ def test_an_unfinished_file_is_forgotten_when_it_is_gone_or_judged(trap: Trap, f
             case "damaged":
                 trap.time.sleep(121)
         assert trap.ingest(path).later == []
-    assert trap.patience._doubts == {}
+    assert trap.undecided._files == {}
 
 
 def finished_late(trap: Trap, path: str = "slow.jpg") -> Path:
@@ -645,8 +645,8 @@ def test_what_kills_left_of_pictures_under_way_is_removed_and_nothing_of_anybody
     place = (trap.storage.spool / good).parent
     (place / f".{drawings.DEVICE}.2026-06-21_20-19-16.jpg.part").write_bytes(b"half")
     (place / ".somebody.jpg.part").write_bytes(b"half")
-    assert pipeline.tidy(trap.storage.spool, drawings.DEVICE) == 1
-    assert pipeline.tidy(trap.storage.spool, "ffffffff") == 0
+    assert new_files.remove_unfinished(trap.storage.spool, drawings.DEVICE) == 1
+    assert new_files.remove_unfinished(trap.storage.spool, "ffffffff") == 0
     assert {path.name for path in place.iterdir()} == {Path(good).name, ".somebody.jpg.part"}
 
 
@@ -654,7 +654,7 @@ def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(
     drawings.put(trap.storage.spool, b"rubbish", drawings.NAME)
     found: list[str] = []
     pipeline.sweep(trap.catalog, trap.storage, found.append)
-    one = look(trap.storage.spool, drawings.NAME)
+    one = stat_file(trap.storage.spool, drawings.NAME)
     assert one
     trap.catalog.add_quarantined(one.path, quarantine._name_of(one), "not a JPEG", one.size)
     trap.restart()

@@ -138,7 +138,7 @@ def test_small_copies_wait_for_room_instead_of_being_given_up(monkeypatch: pytes
             return []
 
     free = [0]
-    monkeypatch.setattr("trapsync.pipeline.free_bytes", lambda _folder: free[0])
+    monkeypatch.setattr("trapsync.runtime.ingest_thread.free_bytes", lambda _folder: free[0])
     ingesting, _ = make(Wanting())
     steps = ingesting._thumbnails()
     assert (next(steps), asked) == (False, [])
@@ -161,7 +161,7 @@ def test_small_copies_whose_maker_was_killed_are_tried_again_after_a_pause_so_ma
         def mark_thumbnails(self, made: dict[int, bool]) -> None:
             marks.update(made)
 
-    monkeypatch.setattr("trapsync.pipeline.free_bytes", lambda _folder: 10**9)
+    monkeypatch.setattr("trapsync.runtime.ingest_thread.free_bytes", lambda _folder: 10**9)
     room, _ = make(Wanting())
     killed = [ExaminerKilled("killed")] * kills
     maker = Mock(side_effect=[*killed, True])

@@ -248,7 +248,7 @@ def test_the_encoders_own_exif_does_not_survive(stand_in: type[StandIn]) -> None
     frame = taken(opened())
 
     assert b"Raspberry Pi" in frame.jpeg
-    assert b"Raspberry Pi" not in exif.dress(frame.jpeg, drawings.facts())
+    assert b"Raspberry Pi" not in exif.embed_metadata(frame.jpeg, drawings.facts())
     assert io.BytesIO(frame.jpeg).read(2) == b"\xff\xd8"
 
 

@@ -8,6 +8,7 @@ import drawings
 from trap_bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.errors import Refused
+from trapsync.files.space import free_bytes
 from trapsync.image import place_of
 from trapsync.jpeg.examination import thumbnail_paths
 from trapsync.settings.schema import Prune
@@ -244,7 +245,7 @@ def test_safe_images_younger_than_the_least_age_go_rather_than_that_capture_stop
     fill(trap, 20, home)
     trap.deliver(home)
     settings = Prune(enabled=True, min_age=Duration(10**6), keep_free=Size(0))
-    free = pipeline.free_bytes(trap.storage.spool)
+    free = free_bytes(trap.storage.spool)
     assert pipeline.prune(trap.catalog, trap.storage, settings, trap.time, trap.destinations, soon=0) == 0
     assert (
         pipeline.prune(trap.catalog, trap.storage, settings, trap.time, trap.destinations, soon=2 * free)

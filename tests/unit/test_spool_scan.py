@@ -13,9 +13,11 @@ import drawings
 from trapsync.errors import StorageError
 from trapsync.files import destination_mark
 from trapsync.image import Found
-from trapsync.spool import scan
+from trapsync.spool import scan as scanning
+from trapsync.spool import undecided as undecided_files
 from trapsync.spool.observer import Watcher
-from trapsync.spool.scan import Patience, found_as, look, walk
+from trapsync.spool.scan import found_as, scan, stat_file
+from trapsync.spool.undecided import UndecidedFiles
 
 
 class Hints:
@@ -157,7 +159,7 @@ def test_the_walk_skips_hidden_folders_and_links_to_folders(spool: Path, tmp_pat
     drawings.put(tmp_path / "outside", b"x", "three.jpg")
     (spool / "link").symlink_to(tmp_path / "outside")
     (spool / "loop").symlink_to(spool)
-    assert [found.path for _, files in walk(spool) for found in files or ()] == ["a/b/one.jpg"]
+    assert [found.path for _, files in scan(spool) for found in files or ()] == ["a/b/one.jpg"]
 
 
 def test_the_walk_leaves_a_folder_alone_that_images_are_delivered_to(
@@ -166,7 +168,7 @@ def test_the_walk_leaves_a_folder_alone_that_images_are_delivered_to(
     for path in ("a/1.jpg", "copies/2.jpg", "copies/below/3.jpg"):
         drawings.put(spool, b"x", path)
     (spool / "copies" / destination_mark.NAME).touch()
-    seen = dict(walk(spool))
+    seen = dict(scan(spool))
     assert set(seen) == {"", "a", "copies"}
     assert [found.path for found in seen["a"] or []] == ["a/1.jpg"]
     assert seen["copies"] is None, "what is in it is not known, and not lost"
@@ -176,14 +178,14 @@ def test_the_walk_leaves_a_folder_alone_that_images_are_delivered_to(
 def test_a_mark_in_the_spool_itself_hides_nothing(spool: Path) -> None:
     drawings.put(spool, b"x", "1.jpg")
     (spool / destination_mark.NAME).touch()
-    ((_, files),) = walk(spool)
+    ((_, files),) = scan(spool)
     assert [found.path for found in files or []] == ["1.jpg"]
 
 
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """The log of a daemon that has reported nothing yet, and names three files at most."""
-    monkeypatch.setattr(scan, "_reports", scan._Reports(most=3))
+    monkeypatch.setattr(scanning, "_reports", scanning._Reports(most=3))
     return caplog
 
 
@@ -198,8 +200,8 @@ def test_links_and_special_files_are_left_alone_and_reported_once(
     for name in (".hidden.jpg", ".hidden"):
         (spool / name).symlink_to("card")
     for _ in range(3):
-        assert [files for _, files in walk(spool)] == [[]]
-        assert look(spool, "pipe.jpg") is None
+        assert [files for _, files in scan(spool)] == [[]]
+        assert stat_file(spool, "pipe.jpg") is None
     lines = sorted(record.message for record in reports.records)
     assert [line.removeprefix(f"'{spool}/") for line in lines] == [
         "card' is a link: it is left alone",
@@ -214,10 +216,10 @@ def test_reports_of_what_is_left_alone_are_bounded_and_no_name_can_forge_one(
 ) -> None:
     for number in range(50):
         (spool / f"{number}\nforged.jpg").symlink_to("nowhere")
-    assert [files for _, files in walk(spool)] == [[]]
+    assert [files for _, files in scan(spool)] == [[]]
     assert len(reports.records) == 4
     assert "\nforged" not in reports.text
-    assert len(scan._reports._paths) == 3
+    assert len(scanning._reports._paths) == 3
 
 
 @pytest.mark.parametrize(
@@ -233,22 +235,24 @@ def test_a_date_is_bounded_to_what_the_catalog_can_hold(spool: Path, ns: int, bo
     assert found_as("a.jpg", Status()) == Found("a.jpg", 5, bounded)  # type: ignore[arg-type]
 
 
-def test_patience_is_bounded_and_what_nobody_asks_about_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "_MOST_IN_DOUBT", 3)
-    patience = Patience(settle=10.0)
+def test_files_in_doubt_are_bounded_in_number_and_what_nobody_asks_about_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(undecided_files, "_MAX_FILES", 3)
+    undecided = UndecidedFiles(settle=10.0)
     some = [Found(f"{number}.jpg", 1, 1) for number in range(4)]
     for now in (0.0, 9.0):
-        assert [patience.is_over(found, now) for found in some] == [False] * 4
+        assert [undecided.is_stable(found, now) for found in some] == [False] * 4
     # Those that are remembered are judged, and then there is room for the others.
-    assert [patience.is_over(found, 10.0) for found in some] == [True] * 3 + [False]
-    assert len(patience._doubts) == 3
-    assert not patience.is_over(some[3], 4000.0)
-    assert patience.is_over(some[3], 4010.0)
-    assert len(patience._doubts) == 1
+    assert [undecided.is_stable(found, 10.0) for found in some] == [True] * 3 + [False]
+    assert len(undecided._files) == 3
+    assert not undecided.is_stable(some[3], 4000.0)
+    assert undecided.is_stable(some[3], 4010.0)
+    assert len(undecided._files) == 1
 
 
 def test_a_file_that_was_written_anew_is_not_suspected_for_what_befell_the_other() -> None:
-    patience = Patience(settle=10.0)
-    assert not patience.is_to_blame(Found("a.jpg", 1, 1), 0.0)
-    assert patience.is_suspect(Found("a.jpg", 1, 1))
-    assert not patience.is_suspect(Found("a.jpg", 1, 2))
+    undecided = UndecidedFiles(settle=10.0)
+    assert not undecided.is_killed_too_often(Found("a.jpg", 1, 1), 0.0)
+    assert undecided.is_suspect(Found("a.jpg", 1, 1))
+    assert not undecided.is_suspect(Found("a.jpg", 1, 2))

@@ -25,6 +25,7 @@ from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Forwarding, Original
 from trapsync import destinations, pipeline
 from trapsync.destinations import Receipt, Scratch, confirmation, stickypi
+from trapsync.destinations.outcomes import Turn
 from trapsync.destinations.stickypi import Settings, StickyPi
 from trapsync.errors import (
     DeliveryError,
@@ -647,7 +648,7 @@ def owing(folder: Path, count: int) -> bench.Trap:
     return trap
 
 
-def send(trap: bench.Trap, server: Any) -> pipeline.Turn:
+def send(trap: bench.Trap, server: Any) -> Turn:
     """One turn, as the daemon does it."""
     uploads = UploadPool(server.settings, trap.time)
     return pipeline.deliver(trap.catalog, server, trap.storage.spool, trap.time, uploads)

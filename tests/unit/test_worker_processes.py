@@ -23,7 +23,7 @@ from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.examiners import Examiners
 from trapsync.settings.schema import Camera, Capture, Flash, Ingest, Settings, Storage
 from trapsync.settings.units import Duration, Size
-from trapsync.spool.scan import look
+from trapsync.spool.scan import stat_file
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def put(spool: Path, *names: str) -> list[Found]:
     found = []
     for number, name in enumerate(names):
         drawings.put(spool, drawings.trap(seed=number), name)
-        one = look(spool, name)
+        one = stat_file(spool, name)
         assert one
         found.append(one)
     return found

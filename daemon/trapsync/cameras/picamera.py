@@ -3,7 +3,7 @@
 picamera2 comes from the system (`apt install python3-picamera2`), bound to the system's libcamera, so it is
 imported only when a camera is opened. It is configured once: to configure or open again leaks contiguous
 memory (picamera2 issues 887, 1125, 1130); to stop and start it does not. The encoder's own EXIF is thrown away
-later, by `exif.dress`: it is written from the local clock, and its `Make` is one that the Sticky Pi server
+later, by `exif.embed_metadata`: it is written from the local clock, and its `Make` is one that the Sticky Pi server
 fails on.
 
 It needs picamera2 0.3.26 (February 2025) or later: older ones cannot make a JPEG of YUV420, and those before

@@ -268,11 +268,12 @@ def prune(trap: Trap, yes: bool) -> None:
     prune.min_age, and only until prune.keep_free bytes are free. Works also when prune.enabled is false.
     """
     from trapsync import pipeline
+    from trapsync.files.space import free_bytes
     from trapsync.runtime import local_actions
     from trapsync.runtime.destination_context import registered
 
     settings = trap.settings
-    free = pipeline.free_bytes(settings.storage.spool)
+    free = free_bytes(settings.storage.spool)
     if free >= settings.prune.keep_free:
         click.echo(f"{free / 1e9:.1f} GB are free, as prune.keep_free asks: nothing to do")
         return
@@ -288,9 +289,7 @@ def prune(trap: Trap, yes: bool) -> None:
         troubles = bench.catalog.facts().get("unpruned") or {}
     for name, trouble in troubles.items():
         click.echo(f"{name} cannot be asked, so what it must have stays: {trouble}")
-    click.echo(
-        f"{removed} images removed; {pipeline.free_bytes(settings.storage.spool) / 1e9:.1f} GB are free"
-    )
+    click.echo(f"{removed} images removed; {free_bytes(settings.storage.spool) / 1e9:.1f} GB are free")
 
 
 @click.command(short_help="Hash the card again, and ask the destinations.")

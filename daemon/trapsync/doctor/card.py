@@ -11,7 +11,7 @@ from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import TrapsyncError
 from trapsync.files import durable
-from trapsync.pipeline import free_bytes
+from trapsync.files.space import free_bytes
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.status import snapshot

@@ -22,7 +22,7 @@ from trapsync.image import Correction, Found, Image, TrapName
 from trapsync.net import backoff
 from trapsync.settings.schema import Storage, Trap
 from trapsync.spool import pruning
-from trapsync.spool.scan import look
+from trapsync.spool.scan import stat_file
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _correct(
     full: StorageError | None = None
     try:
         for one, outcome in rewrite(wrong):
-            found = look(storage.spool, one.path)
+            found = stat_file(storage.spool, one.path)
             if isinstance(outcome, Image) and found and found.size == outcome.size:
                 written.append((one, found, outcome))
                 continue

@@ -11,8 +11,8 @@ from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
 from trapsync.destinations import Destination, Tools, check_order, connect
 from trapsync.errors import DeliveryError, NotThere, SettingsError
+from trapsync.files.space import free_bytes
 from trapsync.image import Image, Label
-from trapsync.pipeline import free_bytes
 from trapsync.settings.schema import Settings, Storage
 from trapsync.spool import overlap
 from trapsync.trap import zone

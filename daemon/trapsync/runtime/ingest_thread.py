@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from trapsync import pipeline
 from trapsync.errors import CatalogError, ExaminerKilled, StorageError
+from trapsync.files.space import free_bytes
 from trapsync.jpeg import thumbnail
 from trapsync.runtime import clock_correction
 from trapsync.runtime.context import Shared
 from trapsync.runtime.examiners import Examiners
-from trapsync.spool import scan, spool_mark
+from trapsync.spool import spool_mark
+from trapsync.spool.undecided import UndecidedFiles
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Ingesting:
 
     def run(self) -> None:
         """Go on until the end, whatever the card or the catalog refuses."""
-        patience = scan.Patience(self._settings.ingest.settle)
+        undecided = UndecidedFiles(self._settings.ingest.settle)
         thumbnails, times = self._thumbnails(), self._times()
         busy = self._clock.monotonic()
         while not self._stop.is_set():
@@ -58,7 +60,7 @@ class Ingesting:
             paths = self._take()
             try:
                 if paths:
-                    self._ingest(paths, patience)
+                    self._ingest(paths, undecided)
                 elif self._inbox.overflowed():  # the rest of a long backlog
                     self._sweep()
                 elif not next(times) and not next(thumbnails):
@@ -73,7 +75,7 @@ class Ingesting:
             except Exception:  # a bug, loud: but not the end of the thread
                 log.exception("ingesting %d files failed", len(paths))
                 self._shared.tell("bug", "ingesting files failed; see the log")
-                self._ingest_singly(paths, patience)
+                self._ingest_singly(paths, undecided)
                 thumbnails, times = self._thumbnails(), self._times()
                 self._stop.wait(_BREATH)
             busy = self._clock.monotonic()
@@ -95,9 +97,9 @@ class Ingesting:
         self._has_some = bool(paths)
         return paths
 
-    def _ingest(self, paths: list[str], patience: scan.Patience) -> None:
+    def _ingest(self, paths: list[str], undecided: UndecidedFiles) -> None:
         result = pipeline.ingest(
-            self._catalog, self._settings.storage, paths, self._examiners.examine, patience, self._clock
+            self._catalog, self._settings.storage, paths, self._examiners.examine, undecided, self._clock
         )
         self._got_on |= bool(result.new or result.damaged)
         if result.failed:
@@ -105,11 +107,11 @@ class Ingesting:
         for path in result.later:
             self._inbox.put_later(path, min(2.0, self._settings.ingest.settle))
 
-    def _ingest_singly(self, paths: list[str], patience: scan.Patience) -> None:
+    def _ingest_singly(self, paths: list[str], undecided: UndecidedFiles) -> None:
         """One of these files made all of them fail: it is left to the next sweep, the others are not."""
         for path in paths if len(paths) > 1 else ():
             try:
-                self._ingest([path], patience)
+                self._ingest([path], undecided)
             except (CatalogError, StorageError, OSError) as error:
                 log.error("%s; the next sweep offers it again", error)
             except Exception:
@@ -186,4 +188,4 @@ class Ingesting:
     def _has_room(self) -> bool:
         """Whether there is room for small copies: they must not take the last of it, nor fail for want of it."""
         storage = self._settings.storage
-        return pipeline.free_bytes(storage.thumbnails) >= max(storage.min_free, _ROOM_FOR_COPIES)
+        return free_bytes(storage.thumbnails) >= max(storage.min_free, _ROOM_FOR_COPIES)

@@ -10,6 +10,7 @@ from trapsync import pipeline, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
+from trapsync.destinations.outcomes import Turn
 from trapsync.runtime import clock_correction
 from trapsync.runtime.destination_context import connect_some, registered
 from trapsync.runtime.examiners import Examiners
@@ -17,7 +18,7 @@ from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import Inbox
-from trapsync.spool.scan import Patience
+from trapsync.spool.undecided import UndecidedFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,7 @@ def opened(settings: Settings, source: Path, tools: Tools, only: str | None = No
         catalog.close()
 
 
-def deliver(
-    bench: Bench, progress: Callable[[int], None], only: str | None = None
-) -> dict[str, pipeline.Turn]:
+def deliver(bench: Bench, progress: Callable[[int], None], only: str | None = None) -> dict[str, Turn]:
     """Without a daemon: find and examine what is new, then one turn to each destination, or the one named.
 
     The caller holds the trap's lock. `progress` gets the number of images still owed to all of them.
@@ -77,11 +76,11 @@ def ingest(bench: Bench) -> None:
     storage = bench.settings.storage
     inbox = Inbox(bench.clock)
     examiners = Examiners(bench.settings.ingest, storage)
-    patience, failures = Patience(bench.settings.ingest.settle), clock_correction.Failures(bench.clock)
+    undecided, failures = UndecidedFiles(bench.settings.ingest.settle), clock_correction.Failures(bench.clock)
     try:
         found = pipeline.sweep(bench.catalog, storage, inbox.put)
         while paths := inbox.take(32):
-            pipeline.ingest(bench.catalog, storage, paths, examiners.examine, patience, bench.clock)
+            pipeline.ingest(bench.catalog, storage, paths, examiners.examine, undecided, bench.clock)
             if inbox.is_empty() and inbox.overflowed():  # the rest of a long backlog, as long as it shrinks
                 before, found = found, pipeline.sweep(bench.catalog, storage, inbox.put)
                 if found >= before:

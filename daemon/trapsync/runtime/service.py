@@ -47,7 +47,7 @@ from trapsync.runtime.remote_changes import Afar
 from trapsync.runtime.scheduler import Stopping, Timetable
 from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Settings
-from trapsync.spool import observer, spool_mark
+from trapsync.spool import new_files, observer, spool_mark
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
 from trapsync.status import snapshot
@@ -127,7 +127,7 @@ class Service:
             self._catalog.set_fact("bug", None)
             self._catalog.set_fact("errands", self._is_errand or None)
             self._catalog.register(registered(self._destinations))
-            pipeline.tidy(storage.spool, self._device)
+            new_files.remove_unfinished(storage.spool, self._device)
             self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
             self._make_rooms()
             self._watcher = observer.Watcher(storage.spool, self._inbox.put, self._sweep_soon)

@@ -14,7 +14,7 @@ from typing import Any
 
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
-from trapsync.pipeline import free_bytes
+from trapsync.files.space import free_bytes
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.trap import local_time, place

@@ -15,7 +15,7 @@ from trapsync.files import failpoint
 from trapsync.image import Found, Image, place_of
 from trapsync.jpeg.examination import thumbnail_paths
 from trapsync.settings.schema import Storage
-from trapsync.spool.scan import look
+from trapsync.spool.scan import stat_file
 
 if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
     from trapsync.catalog import Catalog
@@ -141,7 +141,7 @@ def take_back_marks(catalog: Catalog, spool: Path) -> None:
     there: list[str] = []
     gone: list[str] = []
     for found in catalog.withdrawn_marks():
-        (there if look(spool, found.path) == found else gone).append(found.path)
+        (there if stat_file(spool, found.path) == found else gone).append(found.path)
     if there:
         catalog.unmark_pruned(there)
     if gone:
@@ -178,7 +178,7 @@ def remove_leaving(catalog: Catalog, storage: Storage, *, only_corrected: bool =
 def _remove(storage: Storage, found: Found) -> int:
     """Remove one file if it is what was looked at, and its small copies; the bytes that this freed."""
     path, freed = storage.spool / found.path, 0
-    if look(storage.spool, found.path) == found:
+    if stat_file(storage.spool, found.path) == found:
         status = path.lstat()
         path.unlink(missing_ok=True)
         failpoint.hit("prune: removed")

@@ -13,6 +13,6 @@ imported inside functions, so that the daemon's own process can import this modu
 """
 
 from trapsync.jpeg.exif.reading import read
-from trapsync.jpeg.exif.writing import Facts, correct, dress, user_comment
+from trapsync.jpeg.exif.writing import Facts, correct, embed_metadata, user_comment
 
-__all__ = ["Facts", "correct", "dress", "read", "user_comment"]
+__all__ = ["Facts", "correct", "embed_metadata", "read", "user_comment"]

@@ -48,7 +48,7 @@ class Facts:
     evidence: Evidence | None = None
 
 
-def dress(jpeg: bytes, facts: Facts) -> bytes:
+def embed_metadata(jpeg: bytes, facts: Facts) -> bytes:
     """The same JPEG with our EXIF block, in place of whatever EXIF it had; the picture data is untouched.
 
     The block is big-endian TIFF with no thumbnail, right behind the start of the image, as EXIF wants it.

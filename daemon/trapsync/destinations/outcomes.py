@@ -1,0 +1,119 @@
+"""What became of deliveries: how each kind of outcome is recorded, and whether an image or its server is to blame."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from trapsync.destinations import Destination, Receipt, confirmation
+from trapsync.errors import Failed, Held, Refused, Unreachable
+from trapsync.image import Image
+from trapsync.net import backoff
+
+if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
+    from trapsync.catalog import Catalog
+
+log = logging.getLogger(__name__)
+Outcome: TypeAlias = Receipt | Exception
+
+# Who is to blame when a server answers, and takes no image? So many images in a row: the server, which is
+# then left alone for a while. One that failed so often while others passed: the image, which is then refused.
+_IMAGES_IN_A_ROW = 3
+_ATTEMPTS_WHILE_OTHERS_PASS = 5
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn of deliveries to one destination did, at which `place`; `trouble` is why it ended early."""
+
+    delivered: int = 0
+    refused: int = 0
+    postponed: int = 0
+    failed_in_a_row: int = 0
+    place: str = ""
+    trouble: Unreachable | None = None
+
+
+def note_trouble(turn: Turn, outcome: Outcome) -> None:
+    """End the turn early where the destination is unreachable, or takes no image."""
+    if isinstance(outcome, Unreachable):
+        turn.trouble = turn.trouble or outcome
+    elif isinstance(outcome, Receipt):
+        turn.failed_in_a_row = 0
+    elif isinstance(outcome, Failed):
+        turn.failed_in_a_row += 1
+        if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
+            turn.trouble = turn.trouble or Unreachable(f"it takes no image: {outcome}")
+
+
+def record(
+    catalog: Catalog,
+    destination: Destination,
+    turn: Turn,
+    outcomes: Sequence[tuple[Image, Outcome]],
+) -> None:
+    """Record in one commit what became of some deliveries: proofs first, then each failure by its kind.
+
+    What is no error of the destination's is a bug. It is loud, but costs this one image: the next turn
+    begins with the others.
+    """
+    if not outcomes:
+        return
+    bugs = []
+    proofs = [confirmation.proof(image, one) for image, one in outcomes if isinstance(one, Receipt)]
+    with catalog.together():
+        confirmation.require_place(catalog, destination, turn.place)
+        catalog.mark_delivered(destination.name, proofs)
+        for image, outcome in outcomes:
+            match outcome:
+                case Receipt() | Unreachable():  # the latter says nothing about the image
+                    pass
+                case Refused():
+                    _refuse(catalog, destination, turn, image, str(outcome))
+                case Held() | FileNotFoundError():
+                    _hold(catalog, destination, turn, image, outcome)
+                case _:
+                    _try_again(catalog, destination, turn, image, str(outcome) or repr(outcome))
+                    bugs += [] if isinstance(outcome, Failed) else [outcome]
+    turn.delivered += len(proofs)
+    for bug in bugs:
+        raise bug
+
+
+def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
+    log.warning("%s refused %s: %s", destination.name, image.name, reason)
+    catalog.mark_refused(destination.name, image.id, reason)
+    turn.refused += 1
+
+
+def _hold(
+    catalog: Catalog, destination: Destination, turn: Turn, image: Image, cause: Held | FileNotFoundError
+) -> None:
+    """Let an image wait for something on our side that is not there yet; this is no attempt.
+
+    One whose file left the card does not wait: its destination was asked, and does not have it.
+    """
+    is_dropped = catalog.let_go(destination.name, image.id)
+    if is_dropped is not None:
+        if is_dropped:
+            log.warning("%s left the card before it was delivered: who removed it?", image.path)
+        return
+    reason = str(cause) if isinstance(cause, Held) else "its file is not on the card"
+    longest = destination.settings.retry_longest
+    wait = cause.wait if isinstance(cause, Held) and cause.wait else longest
+    catalog.postpone(destination.name, image.id, reason, min(wait, longest))
+    turn.postponed += 1
+
+
+def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
+    """Let an image that failed at the destination wait, or refuse it once it is clear that it is to blame."""
+    attempts, while_others_passed = catalog.count_attempt(destination.name, image.id)
+    if while_others_passed >= _ATTEMPTS_WHILE_OTHERS_PASS:
+        _refuse(catalog, destination, turn, image, f"{reason} ({attempts} attempts)")
+        return
+    settings = destination.settings
+    wait = backoff.wait(attempts, first=settings.retry_first, longest=settings.retry_longest)
+    catalog.postpone(destination.name, image.id, reason, wait)
+    turn.postponed += 1
