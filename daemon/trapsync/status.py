@@ -19,7 +19,7 @@ from trapsync.remote.uplink import reachability
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
-from trapsync.trap import holder, local_time, open_to_read, place
+from trapsync.trap import bytes_per_day, holder, local_time, open_to_read, place
 
 VERDICTS = ("ok", "warning", "failing")
 UNSURE_ADVICE = (
@@ -140,11 +140,10 @@ def _newest(image: Image | None, clock: Clock) -> dict[str, Any] | None:
 
 def _days_left(free: int, catalog: Catalog, settings: Settings, clock: Clock) -> float | None:
     """Days until the card is full at the present rate, if nothing leaves it; None if unknown."""
-    sizes = catalog.recent_sizes()
-    if not sizes or settings.camera.kind == "none":
+    size = catalog.mean_size()
+    if not size or settings.camera.kind == "none":
         return None
-    awake = schedule.open_fraction(settings.capture.windows, place(settings), local_time(clock))
-    a_day = awake * 86400 / settings.capture.every * sum(sizes) / len(sizes)
+    a_day = bytes_per_day(settings, clock, size)
     return round(max(0, free - settings.storage.min_free) / a_day, 1) if a_day else None
 
 

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,6 +18,7 @@ from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
 from trapsync.files import durable, failpoint
+from trapsync.files.locks import locked
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.spool import quarantine
@@ -30,39 +32,27 @@ class Occupied(StorageError):
     """Another process holds the trap's lock."""
 
 
-class lock:  # noqa: N801 - used as `with lock(folder)`
-    """The one who holds it is the one daemon, or a command that stands in for it.
+@contextmanager
+def lock(state: Path) -> Iterator[None]:
+    """Hold the trap's lock: the one daemon has it, or a command that stands in for it. Its file holds the process id.
 
-    A lock on a file ends with its process, however that ends. Inside the file stands the process id.
+    Raises Occupied when another process has it, StorageError when the card refuses.
     """
-
-    def __init__(self, state: Path) -> None:
-        self._path = state / "daemon.lock"
-
-    def __enter__(self) -> None:
+    path = state / "daemon.lock"
+    with ExitStack() as stack:
         try:
-            durable.make_folder(self._path.parent)
+            durable.make_folder(state)
             # On a card that is full there must be room for the catalog before it is opened.
-            Reserve(self._path.parent).give_up()
-            descriptor = durable.open_plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        except OSError as error:
-            raise StorageError(durable.explain(error, self._path)) from error
-        self._file = os.fdopen(descriptor, "a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Reserve(state).give_up()
+            descriptor = stack.enter_context(locked(path, os.O_RDWR, wait=False))
         except BlockingIOError:
-            self._file.close()
-            raise Occupied(
-                f"another trapsync (process {holder(self._path.parent)}) is running here"
-            ) from None
+            raise Occupied(f"another trapsync (process {holder(state)}) is running here") from None
         except OSError as error:
-            raise StorageError(durable.explain(error, self._path)) from error
-        self._file.truncate(0)
+            raise StorageError(durable.explain(error, path)) from error
+        os.ftruncate(descriptor, 0)
         with suppress(OSError):  # no room even for that: the lock holds without it
-            self._file.write(b"%d\n" % os.getpid())
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+            os.write(descriptor, b"%d\n" % os.getpid())
+        yield
 
 
 def holder(state: Path) -> int | None:
@@ -133,6 +123,12 @@ def system_clock(settings: Settings) -> SystemClock:
 def local_time(clock: Clock) -> datetime:
     """Now, with a time zone."""
     return datetime.fromtimestamp(clock.wall(), ZoneInfo("UTC"))
+
+
+def bytes_per_day(settings: Settings, clock: Clock, size: float) -> float:
+    """Bytes of pictures that a day brings with these settings, if each picture has `size` bytes."""
+    awake = schedule.open_fraction(settings.capture.windows, place(settings), local_time(clock))
+    return awake * 86400 / settings.capture.every * size
 
 
 def place(settings: Settings) -> schedule.Place:

@@ -45,8 +45,8 @@ MUTANTS = (
     Mutant(
         "an error of the flush of a file is swallowed",
         "files/durable.py",
-        "            os.fsync(file.fileno())\n",
-        "            with suppress(OSError):\n                os.fsync(file.fileno())\n",
+        "                os.fsync(file.fileno())\n",
+        "                with suppress(OSError):\n                    os.fsync(file.fileno())\n",
         ("test_durable.py",),
     ),
     Mutant(
@@ -93,8 +93,8 @@ MUTANTS = (
     ),
     Mutant(
         "two may change the remembered settings at once",
-        "remote/record.py",
-        "        fcntl.flock(descriptor, fcntl.LOCK_EX)\n",
+        "files/locks.py",
+        "        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))\n",
         "",
         ("test_remote_settings.py",),
     ),

@@ -246,7 +246,7 @@ def test_how_a_trap_was_is_read_from_its_catalog_and_kept_in_a_file(tmp_path: Pa
     court.settings = structs.replace(court.settings, home=Home(url="https://hub.example.org"))
     well = Before.of(court.settings, catalog, court.time)
     assert (well.pictures, well.open, well.home) == (True, ("home",), True)
-    assert well.bytes_a_day == pytest.approx(144 * catalog.recent_sizes()[0])
+    assert well.bytes_a_day == pytest.approx(144 * catalog.mean_size())
     assert Before.recalled(well.plain()) == well
     catalog.set_fact("capture", {"failures": 1, "error": "dark"})
     catalog.destination_failed("home", "no route", 10.0)

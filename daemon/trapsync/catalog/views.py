@@ -80,11 +80,13 @@ class Views(CatalogFile):
                  UNION ALL SELECT key FROM corrections WHERE key BETWEEN :first AND :last"""
         return {row["key"] for row in self._query(sql, first=first, last=last)}
 
-    def recent_sizes(self, limit: int = 50) -> list[int]:
-        """The sizes in bytes of the latest images, to predict how long the card lasts."""
-        return [
-            row["size"] for row in self._query("SELECT size FROM images ORDER BY rank DESC LIMIT :n", n=limit)
-        ]
+    def mean_size(self, limit: int = 50) -> float:
+        """The mean size in bytes of the latest images, to predict how long the card lasts; 0.0 without any."""
+        (row,) = self._query(
+            "SELECT coalesce(avg(size), 0.0) AS mean FROM (SELECT size FROM images ORDER BY rank DESC LIMIT :n)",
+            n=limit,
+        )
+        return float(row["mean"])
 
     def pictures_since(self, monotonic: float) -> tuple[int, int]:
         """How many pictures this boot took from then on (seconds of the monotonic clock), and their bytes."""

@@ -21,6 +21,7 @@ def write(
     *,
     verify: Callable[[Path], None] | None = None,
     replace: bool = True,
+    flush: bool = True,
     writer: str = "",
 ) -> None:
     """Write a whole new file durably; missing folders are made, an existing file is replaced.
@@ -29,7 +30,8 @@ def write(
     Raises StorageError, and then nothing stands under the final name that did not stand there before; where only
     the folder could not be flushed, the whole new file may.
     Without `replace` FileExistsError says that the name was taken, at whatever moment before; `writer` then
-    keeps apart the temporary files of two who may want one name.
+    keeps apart the temporary files of two who may want one name. Without `flush` the file appears whole under
+    its name too, but may not survive a power cut: for what can be made again.
     `verify` is given the flushed temporary file before it gets its name. Whatever `content` or `verify`
     raise goes through (an OSError as StorageError), with the temporary file removed.
     """
@@ -42,14 +44,16 @@ def write(
                 file.write(chunk)
             file.flush()
             failpoint.hit("write: written")
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         failpoint.hit("write: flushed")
         if verify:
             verify(temporary)
         if replace or not _claim(path, temporary):
             temporary.rename(path)
         failpoint.hit("write: renamed")
-        flush_folder(path.parent)
+        if flush:
+            flush_folder(path.parent)
         failpoint.hit("write: done")
     except BaseException as error:
         with suppress(OSError):

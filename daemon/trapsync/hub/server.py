@@ -1,19 +1,18 @@
 """Run the hub: its port, the accounts of a first start, and the end at a signal."""
 
-import fcntl
 import ipaddress
 import logging
-import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flask import Flask
 
 from trapsync.errors import SettingsError, StorageError
+from trapsync.files.locks import locked
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.fleet import Verify
@@ -166,17 +165,12 @@ def _allow_files(count: int) -> None:
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the folder: two hubs on one would move each other's files, and a trap must not find them."""
     overlap.require_own_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}; choose another folder for the hub") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StorageError(f"{folder}: another hub is running there") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / "hub.lock", wait=False, mode=0o600))
+        except BlockingIOError:
+            raise StorageError(f"{folder}: another hub is running there") from None
+        except OSError as error:
+            raise StorageError(f"{folder}: {error.strerror}; choose another folder for the hub") from error
         yield
-    finally:
-        os.close(descriptor)

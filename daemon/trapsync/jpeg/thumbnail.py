@@ -5,14 +5,13 @@ no file is opened twice. So the program imports, and goes on, where there is no 
 """
 
 import os
-from contextlib import suppress
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from trapsync.errors import DamagedImage, StorageError, TrapsyncError
-from trapsync.files import durable, failpoint
+from trapsync.files import durable
 from trapsync.jpeg import structure
 
 SMALL = (512, 384)
@@ -81,7 +80,7 @@ def make(source: Path, small: Path, mini: Path) -> None:
     except pyvips.Error as error:
         raise DamagedImage(f"cannot be decoded: {_first_line(error)}") from None
     for path, content in copies:
-        _write(path, content)
+        durable.write(path, [content], flush=False)
 
 
 def is_whole(source: Path) -> bool:
@@ -177,20 +176,6 @@ def _encoded(picture: Any) -> bytes:
     # `strip` and not `keep`: Debian's libvips 8.14 does not know the newer name.
     content: bytes = picture.jpegsave_buffer(Q=_QUALITY, strip=True)
     return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        failpoint.hit("thumbnail: written")
-        temporary.rename(path)
-        failpoint.hit("thumbnail: renamed")
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StorageError(durable.explain(error, path)) from error
 
 
 def _first_line(error: Exception) -> str:

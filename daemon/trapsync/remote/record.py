@@ -3,10 +3,8 @@
 At any moment it says that the old settings are in force, or the new ones; never some of each.
 """
 
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +13,7 @@ from typing import Any
 
 from trapsync.errors import SettingsError, StorageError
 from trapsync.files import durable
+from trapsync.files.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -116,17 +115,11 @@ def changing(state: Path) -> Iterator[Change]:
     """
     durable.make_folder(state)
     try:
-        descriptor = durable.open_plain(state / _LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+        with locked(state / _LOCK, mode=0o644):
+            before = read(state)
+            change = Change(before)
+            yield change
+            if change.record != before:
+                durable.write(path(state), [json.dumps(asdict(change.record), indent=1).encode()])
     except OSError as error:
         raise StorageError(durable.explain(error, state)) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        before = read(state)
-        change = Change(before)
-        yield change
-        if change.record != before:
-            durable.write(path(state), [json.dumps(asdict(change.record), indent=1).encode()])
-    except OSError as error:
-        raise StorageError(durable.explain(error, state)) from error
-    finally:
-        os.close(descriptor)

@@ -12,11 +12,11 @@ from trapsync.runtime import clock_correction
 from trapsync.runtime.context import Shared
 from trapsync.runtime.examiners import Examiners
 from trapsync.spool import spool_mark
+from trapsync.spool.inbox import BATCH
 from trapsync.spool.undecided import UndecidedFiles
 
 log = logging.getLogger(__name__)
 
-_HANDFUL = 32  # files that are examined and committed together
 _TICK = 1.0  # seconds between two looks at an inbox that stays empty
 _CALM_TICK = 30.0  # and once it has been empty for a minute
 _UNTIL_CALM = 60.0  # seconds
@@ -89,11 +89,11 @@ class Ingesting:
 
     def _limit(self) -> float:
         """Seconds: a handful of files, each of which may take its whole time twice."""
-        return 2 * _HANDFUL * self._settings.ingest.timeout + 60
+        return 2 * BATCH * self._settings.ingest.timeout + 60
 
     def _take(self) -> list[str]:
         self._has_some = True  # before they leave the inbox: there is no moment at which they are nowhere
-        paths = self._inbox.take(most=_HANDFUL)
+        paths = self._inbox.take()
         self._has_some = bool(paths)
         return paths
 
@@ -178,7 +178,7 @@ class Ingesting:
                 self._kills.pop(image.path, None)
                 if not self._stop.is_set():
                     made[image.id] = is_made
-            if made and (image is None or len(made) >= _HANDFUL):
+            if made and (image is None or len(made) >= BATCH):
                 self._catalog.mark_thumbnails(made)
                 made = {}
             yield image is not None

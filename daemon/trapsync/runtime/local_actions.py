@@ -79,7 +79,7 @@ def ingest(bench: Bench) -> None:
     undecided, failures = UndecidedFiles(bench.settings.ingest.settle), clock_correction.Failures(bench.clock)
     try:
         found = pipeline.sweep(bench.catalog, storage, inbox.put)
-        while paths := inbox.take(32):
+        while paths := inbox.take():
             pipeline.ingest(bench.catalog, storage, paths, examiners.examine, undecided, bench.clock)
             if inbox.is_empty() and inbox.overflowed():  # the rest of a long backlog, as long as it shrinks
                 before, found = found, pipeline.sweep(bench.catalog, storage, inbox.put)

@@ -408,10 +408,9 @@ class Service:
 
     def _next_hour(self) -> int:
         """How many bytes of pictures the next hour will bring, at the present rate."""
-        sizes = self._catalog.recent_sizes()
-        if not sizes or self.settings.camera.kind == "none":
+        if self.settings.camera.kind == "none":
             return 0
-        return int(3600 / self.settings.capture.every * sum(sizes) / len(sizes))
+        return int(3600 / self.settings.capture.every * self._catalog.mean_size())
 
     def _deliver(self, destination: Destination) -> None:
         if not self._catalog.may_go(destination.name):

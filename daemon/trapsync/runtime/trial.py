@@ -17,7 +17,7 @@ from trapsync.clock import Clock
 from trapsync.files.space import free_bytes
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
-from trapsync.trap import local_time, place
+from trapsync.trap import bytes_per_day, local_time, place
 
 _LOOKS = 20  # in the time of a trial; but one in ten seconds at least
 _INTERVALS = 3  # a trial lasts so many at least
@@ -44,12 +44,12 @@ class Before:
         """Look at a trap that ran with these settings until now."""
         facts = catalog.facts()
         capture = facts.get("capture") or {}
-        sizes = catalog.recent_sizes()
+        size = catalog.mean_size()
         return cls(
-            pictures=bool(sizes) and settings.camera.kind != "none" and not capture.get("failures"),
+            pictures=bool(size) and settings.camera.kind != "none" and not capture.get("failures"),
             open=_open(settings, catalog.destinations()),
             home=settings.home.is_set and _home_reached(facts) is not None,
-            bytes_a_day=_bytes_a_day(settings, clock, sum(sizes) / len(sizes) if sizes else 0.0),
+            bytes_a_day=bytes_per_day(settings, clock, size),
         )
 
     @classmethod
@@ -160,7 +160,7 @@ class Trial:
         if count < 2 or (self.settings.prune.enabled and self.before.open):
             return None
         storage, least = self.settings.storage, self.settings.pushed.limits.least_days
-        a_day = _bytes_a_day(self.settings, self.clock, total / count)
+        a_day = bytes_per_day(self.settings, self.clock, total / count)
         days = max(0, free_bytes(storage.spool) - storage.min_free) / a_day if a_day else least
         if days >= least or a_day <= _DENSER * self.before.bytes_a_day:
             return None
@@ -221,12 +221,6 @@ def _home_reached(facts: dict[str, Any]) -> float | None:
     """When home was last reached by a way that is well (unix seconds), as the service tells `status`."""
     ways = (facts.get("home") or {}).values()
     return max((way["reached"] for way in ways if way["reached"] and not way["error"]), default=None)
-
-
-def _bytes_a_day(settings: Settings, clock: Clock, size: float) -> float:
-    """Bytes of pictures a day, if each has so many."""
-    awake = schedule.open_fraction(settings.capture.windows, place(settings), local_time(clock))
-    return awake * 86400 / settings.capture.every * size
 
 
 def memory_used() -> int:

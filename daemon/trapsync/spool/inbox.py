@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from trapsync.clock import Clock
 
+BATCH = 32  # files that are examined and committed together
+
 
 class Inbox:
     """A queue of paths without duplicates, filled from any thread and emptied by one.
@@ -44,7 +46,7 @@ class Inbox:
         """Whether nothing is waiting."""
         return not self._due
 
-    def take(self, most: int) -> list[str]:
+    def take(self, most: int = BATCH) -> list[str]:
         """Up to `most` paths that are due, in the order in which they came; they leave the inbox."""
         now = self._clock.monotonic()
         with self._changed:
