@@ -130,7 +130,7 @@ class Field:
 
     def status(self) -> dict[str, Any]:
         """What `status --json` would say."""
-        return status.snapshot(self.settings, self.time, drawings.DEVICE)
+        return status.snapshot(self.settings, self.time, drawings.DEVICE).plain()
 
     def check(self) -> None:
         """Name, EXIF and catalog agree with the truth within two seconds, and each image is there once."""

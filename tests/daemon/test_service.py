@@ -10,9 +10,9 @@ import pytest
 from msgspec import structs
 
 import daemon_process
+import statuses
 from fake_time import FakeTime
 from trap_bench import Memory, Trap
-from trapsync import status
 from trapsync.destinations import Receipt
 from trapsync.destinations.outcomes import Turn
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
@@ -25,6 +25,7 @@ from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.config_file import load
 from trapsync.settings.schema import Destination as DestinationSettings
 from trapsync.settings.schema import Settings
+from trapsync.status.reasons import of_the_trap
 
 
 @pytest.fixture
@@ -270,9 +271,8 @@ def test_the_watchdog_is_fed_while_all_parts_live_and_no_longer(
 
 
 def test_the_status_warns_of_pictures_that_look_wrong(service: Service) -> None:
-    capture = {"failures": 0, "error": None, "oddity": "the pictures show next to nothing"}
-    facts = {"daemon": {"running": True}, "capture": capture, "newest_image": None}
-    (reason,) = status._capture(facts, Settings(), FakeTime())
+    capture = {"oddity": "the pictures show next to nothing"}
+    (reason,) = of_the_trap(statuses.status(capture=capture), Settings(), FakeTime())
     assert (reason.verdict, reason.text) == ("warning", capture["oddity"])
 
 

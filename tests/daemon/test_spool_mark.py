@@ -312,10 +312,10 @@ def test_status_says_it_first_and_once(trap: Trap) -> None:
     below(trap.storage)
     text = spool_mark.problem(trap.storage)
     trap.catalog.set_fact("capture", {"failures": 3, "error": text})
-    facts = status.snapshot(settings, trap.time, drawings.DEVICE)
-    assert facts["verdict"] == "failing"
-    assert [ANOTHER in reason for reason in facts["reasons"]].count(True) == 1
-    assert facts["reasons"][0] == text
+    now = status.snapshot(settings, trap.time, drawings.DEVICE)
+    assert now.verdict == "failing"
+    assert [ANOTHER in reason for reason in now.reasons].count(True) == 1
+    assert now.reasons[0] == text
 
 
 # ── The commands ─────────────────────────────────────────────────────────────────────────────────────

@@ -120,10 +120,10 @@ class Daemon:
         `tests/daemon/test_daemon.py` compares it with what the command prints.
         """
         settings = remote_settings.effective(self.config)
-        facts = snapshot(
+        now = snapshot(
             settings, system_clock(settings), device_id(settings.trap), remote_settings.report(self.config)
         )
-        printed: dict[str, Any] = json.loads(json.dumps(facts))
+        printed: dict[str, Any] = json.loads(json.dumps(now.plain()))
         return printed
 
     def text(self) -> str:

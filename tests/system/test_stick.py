@@ -179,7 +179,7 @@ def test_what_is_owed_is_on_the_stick_when_it_is_said_to_be_safe_to_pull(
         images = put(trap, 5)
         facts = trap.status()
         assert facts["ledger"]["owed"] == 5
-        assert not any("out of reach" in reason for reason in facts["reasons"])
+        assert not any("unreachable" in reason for reason in facts["reasons"])
         stick.taken()
         assert stick.word.read_text() == "done\n"
         assert not stick.folder.exists(), "it is still mounted"

@@ -22,9 +22,9 @@ import drawings
 import trap_bench as bench
 import without_root
 from conformance import tools
-from trapsync import cli, trap
+from trapsync import __version__, cli, trap
 from trapsync.catalog import Catalog
-from trapsync.clock import utc
+from trapsync.clock import iso, utc
 from trapsync.destinations import directory
 from trapsync.destinations.directory import MARK
 from trapsync.errors import Failed, Unreachable
@@ -301,6 +301,77 @@ def test_status_as_json_holds_every_key_that_was_promised(
     assert (stick["next_attempt"], stick["last_error"]) == (None, None)
 
 
+def test_status_as_json_has_these_keys_in_this_order(
+    call: Call, folder: Path, trap: bench.Trap, running: None
+) -> None:
+    path = trap.put()
+    bring_home(trap)
+    (folder / "stick" / MARK).unlink()
+    trap.time.sleep(5)
+    trap.put(5, seed=2)
+    bring_home(trap)
+    facts: dict[str, Any] = {
+        "bug": "a job failed; see the log",
+        "thumbnails": "libvips is missing",
+        "capture": {"failures": 0, "error": None, "oddity": "the pictures are dark"},
+        "times": {"images": 2, "error": "no room"},
+        "unpruned": {"stick": "no answer"},
+        "stuck": {"images": 1, "error": "read-only"},
+    }
+    for name, value in facts.items():
+        trap.catalog.set_fact(name, value)
+
+    said = call("status", "--json")
+
+    row = trap.catalog.destinations()[0]
+    now, newest = trap.time.wall(), trap.catalog.newest()
+    assert newest is not None
+    expected = {
+        "device": drawings.DEVICE,
+        "name": "",
+        "version": __version__,
+        "at": iso(utc(now)),
+        "clock": {"trusted": True, "held": 0, "unsure": 0},
+        "daemon": {"running": True},
+        "disk": {"free_bytes": said.json["disk"]["free_bytes"], "days_left": None},
+        "ledger": {"captured": 2, "delivered": 1, "owed": 1, "quarantined": 0, "dropped": 0, "lost": 0},
+        "newest_image": {"name": newest.name, "age_s": said.json["newest_image"]["age_s"]},
+        "battery": said.json["battery"],
+        "destinations": {
+            "stick": {
+                "kind": "directory",
+                "required": True,
+                "after": None,
+                "hotplug": False,
+                "owed": 1,
+                "delivered": 1,
+                "refused": 0,
+                "refused_unseen": 0,
+                "place": row["place"],
+                "last_delivery": iso(utc(row["delivered_at"])),
+                "delivery_age_s": round(now - row["delivered_at"]),
+                "next_attempt": said.json["destinations"]["stick"]["next_attempt"],
+                "last_error": row["error"],
+            }
+        },
+        "stick": None,
+        "home": {},
+        **dict.fromkeys(("conflicts", "vanished", "lost", "missing", "unasked"), 0),
+        "old_places": [],
+        **facts,
+        "pushed": {
+            "state": "none",
+            **dict.fromkeys(("last_received_hash", "effective_hash", "epoch", "version", "code", "reason")),
+        },
+        "verdict": "warning",
+        "reasons": said.json["reasons"],
+    }
+    assert said.out == json.dumps(expected, indent=2) + "\n"
+    assert Path(path).name != newest.name
+    assert len(said.json["reasons"]) == 6
+    assert row["error"]
+
+
 def test_status_is_true_when_the_daemon_is_dead(call: Call, trap: bench.Trap) -> None:
     trap.put()
     trap.ingest()
@@ -321,11 +392,11 @@ def test_status_warns_of_a_destination_out_of_reach_and_says_when_it_tries_again
     trap.deliver(memory)
     said = call("status", "--json")
     assert (said.code, said.json["verdict"]) == (1, "warning")
-    assert said.json["reasons"] == ["stick is out of reach: the stick is not there"]
+    assert said.json["reasons"] == ["stick is unreachable: the stick is not there"]
     stick = said.json["destinations"]["stick"]
     assert stick["last_error"] == "the stick is not there"
     assert said.json["at"] <= stick["next_attempt"]
-    assert "1 owed; nothing delivered yet; next attempt 20" in call("status").out
+    assert "1 pending; nothing delivered yet; next attempt 20" in call("status").out
 
 
 def test_status_warns_of_a_clock_a_damaged_file_and_an_image_that_somebody_took(
@@ -443,7 +514,7 @@ def test_status_fails_when_no_picture_comes_though_the_trap_is_awake(
     trap.time.sleep(2 * 3600)
     said = call("status", "--json")
     assert said.code == 2
-    assert "the newest image is 2 h old: is the camera well?" in said.json["reasons"]
+    assert "the newest image is 2 h old: does the camera work? see: trapsync doctor" in said.json["reasons"]
 
 
 def test_status_without_a_catalog_says_that_the_daemon_never_ran(call: Call, folder: Path) -> None:

@@ -14,6 +14,7 @@ import hub_server
 import mosquitto
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
+from statuses import destination, status
 from trapsync import cli
 from trapsync.clock import SystemClock
 from trapsync.errors import TrapsyncError
@@ -77,22 +78,12 @@ def opened(data: bytes, desk: Path) -> envelope.Document:
 
 
 def beat(device: str = DEVICE, **more: Any) -> bytes:
-    facts = {
+    plain: dict[str, Any] = {
         "device": device,
         "name": "north",
-        "version": "1",
-        "at": "2026-06-21T20:19:15Z",
-        "verdict": "ok",
-        "reasons": [],
-        "clock": {"trusted": True, "held": 0, "unsure": 0},
-        "disk": {"free_bytes": 10**10, "days_left": 12.5},
-        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 3),
-        "newest_image": {"name": "x.jpg", "age_s": 61.0},
-        "destinations": {
-            "far": {"last_delivery": "2026-06-21T19:00:00Z", "delivery_age_s": 4755, "refused": 0}
-        },
+        "destinations": {"far": destination("2026-06-21T19:00:00Z", 4755)},
     }
-    return heartbeat.compose(facts | more, 900.0)
+    return heartbeat.compose(status(**plain | more), 900.0)
 
 
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────

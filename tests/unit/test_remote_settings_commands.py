@@ -89,7 +89,7 @@ def test_status_says_how_it_stands_with_pushed_settings(source: Path) -> None:
     trap.begin()
     assert "pushed settings 0.1 are on trial" in said()
     trap.roll_back("camera", "dark")
-    assert "pushed settings 0.1 were undone: dark" in said()
+    assert "remote settings 0.1 were rolled back: dark" in said()
     take(source, signed.settings(2, {"capture": {"every": "5 min"}}))
     trap.begin()
     trap.commit()

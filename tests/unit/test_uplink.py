@@ -13,20 +13,24 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import hub_server
 from fake_time import FakeTime
 from fault_server import PORTAL
+from statuses import status
+from trapsync.catalog.facts import Facts, Link
 from trapsync.errors import CatalogError, SettingsError, Unauthorised, Unreachable
 from trapsync.remote import heartbeat
 from trapsync.remote.uplink.calls import Home, Ties, slots
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Web
 from trapsync.remote.uplink.pacing import FIRST, Rhythm
-from trapsync.remote.uplink.reachability import complaint
 from trapsync.settings.config_file import decode
 from trapsync.settings.schema import Home as HomeSettings
 from trapsync.settings.units import Duration
+from trapsync.status.model import RemoteSettings, Status
+from trapsync.status.reasons import of_silence
 
 DEVICE = "0a5bb6f4"
 HEAD = b"trapsync-signed-1 0123456789abcdef " + b"ab" * 64 + b"\n"
@@ -132,45 +136,23 @@ def test_news_does_not_hurry_a_trap_that_cannot_reach_home() -> None:
 # ── What is told ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def facts(**more: Any) -> dict[str, Any]:
-    return {
-        "device": DEVICE,
-        "name": "north slope",
-        "version": "1",
-        "at": "2026-06-21T20:19:15Z",
-        "verdict": "ok",
-        "reasons": [],
-        "clock": {"trusted": True, "held": 0, "unsure": 0},
-        "disk": {"free_bytes": 10**10, "days_left": 12.5},
-        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped"), 3),
-        "newest_image": {"name": "x.jpg", "age_s": 61.0},
-        "battery": None,
-        "capture": {"failures": 0, "error": None},
-        "destinations": {
-            "far": {"last_delivery": "2026-06-21T19:00:00Z", "delivery_age_s": 4755, "refused": 1},
-            "near": {"last_delivery": "2026-06-21T20:00:00Z", "delivery_age_s": 1155, "refused": 1},
-            "new": {"last_delivery": None, "delivery_age_s": None, "refused": 0},
-        },
-    } | more
-
-
 def test_a_heartbeat_holds_what_a_table_of_traps_needs() -> None:
-    report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64, "reason": None}
+    report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
 
-    beat = json.loads(heartbeat.compose(facts(battery=81, pushed=report), 900.0))
+    beat = json.loads(heartbeat.compose(status(battery=81, pushed=report), 900.0))
 
     assert (beat["newest_delivery"], beat["newest_delivery_age_s"]) == ("2026-06-21T20:00:00Z", 1155)
     assert (beat["battery"], beat["refused"], beat["capture_failures"], beat["every_s"]) == (81, 2, 0, 900)
-    assert beat["pushed"] == report
-    assert "battery" not in json.loads(heartbeat.compose(facts(), 900.0))
+    assert {key: beat["pushed"][key] for key in report} == report
+    assert "battery" not in json.loads(heartbeat.compose(status(), 900.0))
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "🦋", '"', "\x00", "\ud800"])
 def test_a_heartbeat_is_small_whatever_went_wrong_and_keeps_its_hashes(letter: str) -> None:
     long = letter * 5000
-    report = {"reason": long, "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
+    report = {"state": "none", "reason": long, "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
 
-    data = heartbeat.compose(facts(reasons=[long] * 40, name=long, verdict="failing", pushed=report), 900.0)
+    data = heartbeat.compose(status(reasons=[long] * 40, name=long, verdict="failing", pushed=report), 900.0)
 
     beat = json.loads(data)
     assert len(data) < 2000
@@ -269,7 +251,7 @@ def test_the_hub_hands_out_what_is_for_this_trap_once_and_takes_its_heartbeat(tm
         assert pulled(way) == []
         hub.hub.fleet.put(OWN, TWO, "owner")
         assert pulled(way) == [TWO]
-        way.tell(heartbeat.compose(facts(verdict="failing"), 900.0))
+        way.tell(heartbeat.compose(status(verdict="failing"), 900.0))
         way.close()
 
         (trap,) = hub.hub.fleet.snapshot()["traps"]
@@ -402,18 +384,19 @@ class Bench:
 
     def __init__(self, url: str, **more: Any) -> None:
         self.time = FakeTime()
-        self.facts = facts()
+        self.status = status()
         self.got: list[bytes] = []
         self.memory: dict[str, Any] = {}
         self.state = "none"
-        ties = Ties(self.got.append, lambda: self.facts | {"pushed": self.report()}, self.remember)
+        ties = Ties(self.got.append, self.snapshot, self.remember)
         settings = HomeSettings(url=url, every=Duration(900), **more)
         self.home = Home(settings, DEVICE, ["valley"], ties, self.time, self.time.sleep)
 
-    def report(self) -> dict[str, Any]:
-        """As `pushed` would."""
+    def snapshot(self) -> Status:
+        """As `status.snapshot` would."""
         last = hashlib.sha256(self.got[-1]).hexdigest() if self.got else None
-        return {"state": self.state, "last_received_hash": last}
+        report = RemoteSettings(state=self.state, last_received_hash=last, effective_hash=None)
+        return msgspec.structs.replace(self.status, pushed=report)
 
     def remember(self, fact: str, value: Any) -> None:
         """As the catalog would."""
@@ -443,7 +426,7 @@ def test_a_turn_asks_before_it_tells_so_that_what_came_is_confirmed_at_once(
     assert [beat["pushed"]["last_received_hash"] for beat in beats(server)] == [
         hashlib.sha256(ONE).hexdigest()
     ]
-    assert bench.memory["home"]["web"]["error"] is None
+    assert bench.memory["home"]["web"].error is None
 
 
 def test_it_tells_every_interval_and_soon_after_a_change_of_verdict(
@@ -459,7 +442,7 @@ def test_it_tells_every_interval_and_soon_after_a_change_of_verdict(
         bench.live(10)
     bench.live(350)  # the third of an interval that must lie between two
 
-    bench.facts = facts(verdict="failing", reasons=["no pictures"])
+    bench.status = status(verdict="failing", reasons=["no pictures"])
     bench.live(130)
 
     assert [beat["verdict"] for beat in beats(server)[told + 1 :]] == ["failing"]
@@ -471,8 +454,8 @@ def test_a_start_with_settings_on_trial_is_news(script: tuple[type[Scripted], st
     random.seed(2)  # neither would call by itself so soon
     before, same, other = (Bench("", heartbeat_url=url) for _ in range(3))
     before.live(1000)
-    same.home.recall(before.memory)
-    other.home.recall(before.memory)
+    same.home.recall(Facts(**before.memory))
+    other.home.recall(Facts(**before.memory))
     other.state = "trial"
     server.asked.clear()
 
@@ -487,12 +470,12 @@ def test_at_most_one_heartbeat_waits_and_it_is_the_newest(script: tuple[type[Scr
     server.answers = {f"/heartbeats/{DEVICE}": (500, {}, b"")}
     bench = Bench("", heartbeat_url=url)
     for number in range(20):
-        bench.facts = facts(at=f"before {number}", verdict="failing" if number % 2 else "ok")
+        bench.status = status(at=f"before {number}", verdict="failing" if number % 2 else "ok")
         bench.live(3600)
     assert len(beats(server)) > 20
     server.asked.clear()
     server.answers = {f"/heartbeats/{DEVICE}": (200, {}, b"{}")}
-    bench.facts = facts(at="now")
+    bench.status = status(at="now")
 
     bench.live(4 * 900)
 
@@ -507,21 +490,21 @@ def test_silence_at_home_is_a_fact_and_a_warning_when_it_is_old_but_no_error(
     bench = Bench("http://127.0.0.1:9")
 
     bench.live(2 * 3600)
-    early = complaint(bench.memory["home"], 900, bench.time.wall() - 3600)
-    late = complaint(bench.memory["home"], 900, bench.time.wall())
+    early = of_silence(bench.memory["home"], 900, bench.time.wall() - 3600)
+    late = of_silence(bench.memory["home"], 900, bench.time.wall())
 
     assert early is None
     assert late is not None
-    assert "no heartbeat went home for 2 h: 127.0.0.1:9: it refuses the connection" in late
+    assert "no heartbeat reached the hub for 2 h: 127.0.0.1:9: it refuses the connection" in late
     assert [record.levelname for record in caplog.records if record.name.startswith("trapsync")] == ["INFO"]
 
 
 def test_one_way_that_works_is_enough() -> None:
-    bad = {"reached": None, "since": 0.0, "error": "no"}
-    good = {"reached": 0.0, "since": None, "error": None}
-    assert complaint({"web": bad, "mqtt": good}, 900, 10**6) is None
-    assert complaint({"web": bad}, 900, 10**6) is not None
-    assert complaint({}, 900, 10**6) is None
+    bad = Link(since=0.0, error="no")
+    good = Link(reached=0.0)
+    assert of_silence({"web": bad, "mqtt": good}, 900, 10**6) is None
+    assert of_silence({"web": bad}, 900, 10**6) is not None
+    assert of_silence({}, 900, 10**6) is None
 
 
 def test_somebody_on_site_need_not_wait(script: tuple[type[Scripted], str]) -> None:

@@ -268,6 +268,7 @@ def prune(trap: Trap, yes: bool) -> None:
     prune.min_age, and only until prune.keep_free bytes are free. Works also when prune.enabled is false.
     """
     from trapsync import pipeline
+    from trapsync.catalog import facts
     from trapsync.files.space import free_bytes
     from trapsync.runtime import local_actions
     from trapsync.runtime.destination_context import registered
@@ -286,7 +287,7 @@ def prune(trap: Trap, yes: bool) -> None:
         removed = pipeline.prune(
             bench.catalog, settings.storage, settings.prune, trap.clock, bench.destinations
         )
-        troubles = bench.catalog.facts().get("unpruned") or {}
+        troubles = facts.read(bench.catalog).unpruned or {}
     for name, trouble in troubles.items():
         click.echo(f"{name} cannot be asked, so what it must have stays: {trouble}")
     click.echo(f"{removed} images removed; {free_bytes(settings.storage.spool) / 1e9:.1f} GB are free")

@@ -124,21 +124,23 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
 
     True also when the daemon is dead: it reads the catalog, the card and the daemon's lock.
     """
+    from trapsync.cli.show_status import lines
     from trapsync.hardware.device_id import device_id
     from trapsync.remote import remote_settings
-    from trapsync.status import VERDICTS, lines, snapshot
+    from trapsync.status import snapshot
+    from trapsync.status.model import VERDICTS
 
     device = device_id(trap.settings.trap)
     while True:
-        facts = snapshot(trap.settings, trap.clock, device, remote_settings.report(trap.source))
+        now = snapshot(trap.settings, trap.clock, device, remote_settings.report(trap.source))
         if watch:
             click.clear()
         if as_json:
-            click.echo(json.dumps(facts, indent=2))
+            click.echo(json.dumps(now.plain(), indent=2))
         else:
-            show_lines(lines(facts))
+            show_lines(lines(now))
         if not watch:
-            return VERDICTS.index(facts["verdict"])
+            return VERDICTS.index(now.verdict)
         time.sleep(2)
 
 
@@ -203,7 +205,7 @@ def spool(trap: Trap, accept: bool) -> int:
 def doctor(trap: Trap, as_json: bool) -> int:
     """Look for what could keep this trap from working, and say what to do. Sends no image."""
     from trapsync.doctor import examine_trap
-    from trapsync.status import VERDICTS
+    from trapsync.status.model import VERDICTS
 
     findings = examine_trap(trap.settings, trap.clock, trap.tools(), trap.source)
     if as_json:

@@ -7,7 +7,7 @@ from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import CatalogError
 from trapsync.settings.schema import Settings
-from trapsync.status import UNSURE_ADVICE
+from trapsync.status.reasons import UNSURE_ADVICE
 from trapsync.trap import open_to_read
 
 # Bits of the firmware's get_throttled, as Raspberry Pi documents them; 16 higher: it happened since the start.

@@ -91,7 +91,7 @@ def _space(settings: Settings, clock: Clock) -> Finding:
 
 def _days_left(settings: Settings, clock: Clock) -> float | None:
     try:
-        days: float | None = snapshot(settings, clock, "")["disk"]["days_left"]
+        days: float | None = snapshot(settings, clock, "").disk.days_left
     except TrapsyncError:  # which has a finding of its own
         return None
     return days

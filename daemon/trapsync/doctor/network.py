@@ -5,9 +5,9 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from trapsync.catalog import facts
 from trapsync.clock import Clock, iso, utc
 from trapsync.destinations import Destination, Finding, Tools, connect
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
@@ -20,6 +20,8 @@ from trapsync.trap import open_to_read
 
 _PATIENCE = 10.0  # seconds for a name and a connection
 _SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file")
+
+_SUBJECTS = {"web": "hub (HTTPS)", "mqtt": "hub (MQTT)"}
 
 Reach = Callable[[str, int], None]
 
@@ -70,7 +72,7 @@ def _is_anybodys(place: Path) -> bool:
 
 def home(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]:
     """Whether the ways home are open, and when they were last gone; asks for nothing and tells nothing."""
-    return [_way(way, *place, settings, clock, reach) for way, place in _ways(settings).items()]
+    return [_link(way, *place, settings, clock, reach) for way, place in _ways(settings).items()]
 
 
 def _ways(settings: Settings) -> dict[str, tuple[str, int]]:
@@ -83,27 +85,28 @@ def _ways(settings: Settings) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _way(way: str, host: str, port: int, settings: Settings, clock: Clock, reach: Reach) -> Finding:
+def _link(way: str, host: str, port: int, settings: Settings, clock: Clock, reach: Reach) -> Finding:
+    subject = _SUBJECTS[way]
     try:
         reach(host, port)
     except socket.gaierror:
         text = f"{host}: no such name, or no network: is the link up? try: ping {host}"
-        return Finding("failing", f"home by {way}", text)
+        return Finding("failing", subject, text)
     except OSError as error:
         text = f"{host} does not answer at port {port} ({error.strerror or 'no answer in time'}): is it on, and the link up?"
-        return Finding("failing", f"home by {way}", text)
+        return Finding("failing", subject, text)
     known = _remembered(settings, clock).get(way)
-    if known and known["error"]:
-        return Finding("warning", f"home by {way}", f"{host} is there, but the last time: {known['error']}")
-    last = f"; last reached {iso(utc(known['reached']))}" if known and known["reached"] else ""
-    return Finding("ok", f"home by {way}", f"{host} answers at port {port}{last}")
+    if known and known.error:
+        return Finding("warning", subject, f"{host} is there, but the last time: {known.error}")
+    last = f"; last reached {iso(utc(known.reached))}" if known and known.reached else ""
+    return Finding("ok", subject, f"{host} answers at port {port}{last}")
 
 
-def _remembered(settings: Settings, clock: Clock) -> dict[str, Any]:
+def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:
     try:
         catalog = open_to_read(settings, clock)
         try:
-            return dict(catalog.facts().get("home") or {})
+            return facts.read(catalog).home
         finally:
             catalog.close_reader()
     except CatalogError:  # which has a finding of its own

@@ -1,50 +1,48 @@
-"""The heartbeat: what `status` says, made small enough for a link that costs by the kilobyte."""
+"""The heartbeat: the status, cut to what a metered link can afford."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
+
+from trapsync.status.model import Status
 
 LARGEST = 2000  # bytes of JSON
 _REASONS = 5
 _LONGEST = 160  # characters of one reason
 
 
-def compose(facts: Mapping[str, Any], every: float) -> bytes:
-    """A snapshot's facts as a heartbeat, in fewer than 2,000 bytes of JSON.
+def compose(status: Status, every: float) -> bytes:
+    """A status as a heartbeat, in fewer than 2,000 bytes of JSON.
 
     Ages are in seconds and were true at `at`, which is the trap's own time, right or wrong. `every_s` is the
     time to the next one, by which a reader knows silence. What is unknown is left out.
     """
-    beat = _plain(facts) | {"every_s": round(every), "pushed": facts.get("pushed") or {}}
-    beat["reasons"] = [_cut(reason, _LONGEST) for reason in facts["reasons"][:_REASONS]]
-    if left_out := len(facts["reasons"]) - _REASONS:
+    beat = _plain(status) | {"every_s": round(every), "pushed": status.plain().get("pushed", {})}
+    beat["reasons"] = [_cut(reason, _LONGEST) for reason in status.reasons[:_REASONS]]
+    if left_out := len(status.reasons) - _REASONS:
         beat["reasons"] += [f"… and {left_out} more"] if left_out > 0 else []
     return _small(beat)
 
 
-def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    destinations = facts["destinations"].values()
-    newest, battery = facts["newest_image"], facts.get("battery")
+def _plain(status: Status) -> dict[str, Any]:
+    destinations, plain = status.destinations.values(), status.plain()
     beat: dict[str, Any] = {
         "schema": 1,
-        "device": facts["device"],
-        "name": _cut(facts["name"], 60),
-        "version": facts["version"],
-        "at": facts["at"],
-        "verdict": facts["verdict"],
-        "newest_image": newest,
-        "newest_delivery": max(
-            (d["last_delivery"] for d in destinations if d["last_delivery"]), default=None
-        ),
+        "device": status.device,
+        "name": _cut(status.name, 60),
+        "version": status.version,
+        "at": status.at,
+        "verdict": status.verdict,
+        "newest_image": plain["newest_image"],
+        "newest_delivery": max((d.last_delivery for d in destinations if d.last_delivery), default=None),
         "newest_delivery_age_s": min(
-            (d["delivery_age_s"] for d in destinations if d.get("delivery_age_s") is not None), default=None
+            (d.delivery_age_s for d in destinations if d.delivery_age_s is not None), default=None
         ),
-        "ledger": facts["ledger"],
-        "refused": sum(d["refused"] for d in destinations),
-        "disk": facts["disk"],
-        "capture_failures": (facts.get("capture") or {}).get("failures", 0),
-        "clock": facts["clock"],
-        "battery": battery,
+        "ledger": plain["ledger"],
+        "refused": sum(d.refused for d in destinations),
+        "disk": plain["disk"],
+        "capture_failures": status.capture.failures if status.capture else 0,
+        "clock": plain["clock"],
+        "battery": status.battery,
     }
     return {key: value for key, value in beat.items() if value is not None}
 

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from trapsync import cameras
+from trapsync.catalog import facts
 from trapsync.errors import CameraError, CatalogError, StorageError
 from trapsync.hardware.sensors import Sensors
 from trapsync.runtime import systemd
@@ -130,7 +131,7 @@ class Capturing:
         self.left = self.left and self.left - 1  # once it is in the inbox: who sees 0 finds it there
         log.info("captured %s", path)
         self._tell_oddity(self._camera.oddity)
-        self._shared.tell("capture", {"failures": 0, "error": None, "oddity": self._oddity})
+        self._shared.tell("capture", facts.Capture(oddity=self._oddity))
 
     def _tell_oddity(self, oddity: str | None) -> None:
         """Say once what looks wrong about the pictures, and once that it is over."""
@@ -143,7 +144,8 @@ class Capturing:
     def _failures_before(self) -> int:
         """Those in a row that an earlier run left off with: a broken camera stays broken over a restart."""
         try:
-            return int((self._shared.catalog.facts().get("capture") or {}).get("failures", 0))
+            capture = facts.read(self._shared.catalog).capture
+            return capture.failures if capture else 0
         except CatalogError as error:
             log.error("%s", error)
             return 0
@@ -161,7 +163,7 @@ class Capturing:
         log.log(logging.ERROR if is_news else logging.DEBUG, "no picture: %s", error)
         if self._failures == _GIVEN_UP:
             log.error("%d failures in a row: it is tried less often from here on, in silence", _GIVEN_UP)
-        self._shared.tell("capture", {"failures": self._failures, "error": str(error)})
+        self._shared.tell("capture", facts.Capture(self._failures, str(error)))
         if self.failed == self._wanted.tries:
             self.give_up()
         if isinstance(error, CameraError):

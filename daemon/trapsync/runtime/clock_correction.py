@@ -13,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, facts
 from trapsync.catalog.rows import TIMINGS
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import DamagedImage, StorageError
@@ -63,11 +63,11 @@ class Failures:
         now = self._clock.monotonic()
         return {image_id for image_id, (_, due) in self._tries.items() if due > now}
 
-    def told(self) -> dict[str, Any] | None:
+    def told(self) -> facts.Stopped | None:
         """What `status` is to know: how many there are, and what is wrong with one; None: there are none."""
         if not self._reasons:
             return None
-        return {"images": len(self._reasons), "error": next(iter(self._reasons.values()))}
+        return facts.Stopped(len(self._reasons), next(iter(self._reasons.values())))
 
 
 def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, failures: Failures) -> int:
@@ -99,7 +99,7 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, fa
         failpoint.hit("correction: announced")
         settled += _correct(catalog, storage, rewrite, wrong, failures)
 
-    catalog.set_fact("times", failures.told())
+    facts.note(catalog, "times", failures.told())
 
     # A boot that ended before its clock was set will not be known any better.
     if given_up := catalog.give_up():

@@ -4,7 +4,7 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
 from trapsync.errors import CatalogError
 from trapsync.runtime.liveness import Board
@@ -26,9 +26,9 @@ class Shared:
     board: Board
     stop: threading.Event
 
-    def tell(self, fact: str, value: object) -> None:
+    def tell(self, fact: facts.Name, value: object) -> None:
         """Let `status` know. A catalog that refuses must not cost a picture or a delivery."""
         try:
-            self.catalog.set_fact(fact, value)
+            facts.note(self.catalog, fact, value)
         except CatalogError as error:
             log.error("%s", error)

@@ -13,6 +13,7 @@ from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
+from trapsync.catalog.facts import Name
 from trapsync.errors import CatalogError, StorageError
 from trapsync.runtime.liveness import Board
 
@@ -33,7 +34,7 @@ class Timetable:
     """The jobs, each after its own interval and never beside itself. Each owes the board signs of life."""
 
     def __init__(
-        self, threads: int, board: Board, stop: threading.Event, tell: Callable[[str, object], None]
+        self, threads: int, board: Board, stop: threading.Event, tell: Callable[[Name, object], None]
     ) -> None:
         """`threads` is how many jobs can be at work at once. `tell` is told of a bug."""
         self._board = board

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from trapsync import pipeline
+from trapsync.catalog import facts
 from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools, confirmation
@@ -51,6 +52,7 @@ from trapsync.spool import new_files, observer, spool_mark
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
 from trapsync.status import snapshot
+from trapsync.status.model import Status
 from trapsync.trap import Occupied, lock, open_catalog, place, system_clock
 
 log = logging.getLogger(__name__)
@@ -124,8 +126,8 @@ class Service:
             self._led.steady()
             self._prepare_folders()
             self._catalog = open_catalog(self.settings, self._clock)
-            self._catalog.set_fact("bug", None)
-            self._catalog.set_fact("errands", self._is_errand or None)
+            facts.note(self._catalog, "bug", None)
+            facts.note(self._catalog, "errands", self._is_errand or None)
             self._catalog.register(registered(self._destinations))
             new_files.remove_unfinished(storage.spool, self._device)
             self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
@@ -317,7 +319,7 @@ class Service:
         last.cancel()
         log.info("stopped")
 
-    def _tell(self, fact: str, value: object) -> None:
+    def _tell(self, fact: facts.Name, value: object) -> None:
         self._shared.tell(fact, value)
 
     def _pause(self, seconds: float) -> None:
@@ -328,14 +330,14 @@ class Service:
     # Home
 
     def _ties(self) -> Ties:
-        def facts() -> dict[str, Any]:
+        def status() -> Status:
             report = remote_settings.report(self._source)
             return snapshot(self.settings, self._clock, self._device, report, with_home=False)
 
-        return Ties(self._afar.receive, facts, self._tell)
+        return Ties(self._afar.receive, status, self._tell)
 
     def _verdict(self) -> str:
-        return str(snapshot(self.settings, self._clock, self._device)["verdict"])
+        return snapshot(self.settings, self._clock, self._device).verdict
 
     def _stay_home(self) -> None:
         """Keep the connection to the broker until the end."""
@@ -356,7 +358,7 @@ class Service:
             self._timetable.add("prune", every, self._on_spool(self._prune))
         self._timetable.add("ask again", 3600.0, self._ask_again)
         if self.settings.home.is_set:
-            self._home.recall(self._catalog.facts())
+            self._home.recall(facts.read(self._catalog))
             self._timetable.add("home", self._home.tick_every, self._home.tick)
         for destination in self._destinations:
             work = partial(self._deliver, destination)

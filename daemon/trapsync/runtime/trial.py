@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
 from trapsync.files.space import free_bytes
 from trapsync.settings import schedule
@@ -42,13 +42,14 @@ class Before:
     @classmethod
     def of(cls, settings: Settings, catalog: Catalog, clock: Clock) -> "Before":
         """Look at a trap that ran with these settings until now."""
-        facts = catalog.facts()
-        capture = facts.get("capture") or {}
+        known = facts.read(catalog)
         size = catalog.mean_size()
         return cls(
-            pictures=bool(size) and settings.camera.kind != "none" and not capture.get("failures"),
+            pictures=bool(size)
+            and settings.camera.kind != "none"
+            and not (known.capture and known.capture.failures),
             open=_open(settings, catalog.destinations()),
-            home=settings.home.is_set and _home_reached(facts) is not None,
+            home=settings.home.is_set and _home_reached(known.home) is not None,
             bytes_a_day=bytes_per_day(settings, clock, size),
         )
 
@@ -139,11 +140,9 @@ class Trial:
         """What need not be waited for."""
         if overdue:
             return Verdict("hung", f"no sign of life from: {', '.join(overdue)}")
-        capture = self.catalog.facts().get("capture") or {}
-        if self.before.pictures and capture.get("failures", 0) >= _FAILURES:
-            return Verdict(
-                "camera", f"no pictures, {capture['failures']} failures in a row: {capture['error']}"
-            )
+        capture = facts.read(self.catalog).capture
+        if self.before.pictures and capture and capture.failures >= _FAILURES:
+            return Verdict("camera", f"no pictures, {capture.failures} failures in a row: {capture.error}")
         return self._too_much_memory() or self._too_many_bytes()
 
     def _too_much_memory(self) -> Verdict | None:
@@ -199,7 +198,7 @@ class Trial:
     def _heard(self) -> dict[str, Any]:
         """When each destination last confirmed an image, and when home itself was last reached."""
         last = {row["name"]: row["delivered_at"] for row in self.catalog.destinations()}
-        return last | {_HOME: _home_reached(self.catalog.facts())}
+        return last | {_HOME: _home_reached(facts.read(self.catalog).home)}
 
 
 def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -217,10 +216,9 @@ def _not_reached(closed: Sequence[str]) -> Verdict:
     return Verdict("way_home", f"not reached any more: {', '.join(closed)}")
 
 
-def _home_reached(facts: dict[str, Any]) -> float | None:
+def _home_reached(links: dict[str, facts.Link]) -> float | None:
     """When home was last reached by a way that is well (unix seconds), as the service tells `status`."""
-    ways = (facts.get("home") or {}).values()
-    return max((way["reached"] for way in ways if way["reached"] and not way["error"]), default=None)
+    return max((link.reached for link in links.values() if link.reached and not link.error), default=None)
 
 
 def memory_used() -> int:

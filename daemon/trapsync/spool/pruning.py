@@ -116,11 +116,13 @@ class Choice:
 
 def tell_unasked(catalog: Catalog, troubles: Mapping[str, str]) -> None:
     """Let `status` know why delivered images stay on a card that should have more room, and the log once."""
-    before = catalog.facts().get("unpruned")
+    from trapsync.catalog import facts
+
+    before = facts.read(catalog).unpruned
     for name, trouble in troubles.items():
         if not before or name not in before:
             log.warning("nothing is pruned, because %s cannot be asked: %s", name, trouble)
-    catalog.set_fact("unpruned", dict(troubles) or None)
+    facts.note(catalog, "unpruned", dict(troubles) or None)
 
 
 @dataclass(slots=True)
@@ -192,7 +194,9 @@ def _remove(storage: Storage, found: Found) -> int:
 
 def _tell_stuck(catalog: Catalog, count: int, reason: str) -> None:
     """Let `status` know of files that cannot be removed, and the log once."""
-    before = catalog.facts().get("stuck")
-    if count and (before or {}).get("error") != reason:
+    from trapsync.catalog import facts
+
+    before = facts.read(catalog).stuck
+    if count and (before is None or before.error != reason):
         log.error("%d delivered images cannot be removed from the card: %s", count, reason)
-    catalog.set_fact("stuck", {"images": count, "error": reason} if count else None)
+    facts.note(catalog, "stuck", facts.Stopped(count, reason) if count else None)

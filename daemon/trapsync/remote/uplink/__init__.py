@@ -4,5 +4,4 @@ calls         one turn: ask for remote settings, send the heartbeat, remember ho
 pacing        when: by chance within bounds
 http          over HTTPS
 mqtt          over MQTT
-reachability  how each connection was, for the status
 """

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trapsync.catalog.facts import Facts, Link, Name
 from trapsync.clock import Clock
 from trapsync.errors import TrapsyncError, Unreachable
 from trapsync.remote import heartbeat
@@ -17,6 +18,7 @@ from trapsync.remote.uplink.http import Hand, Web
 from trapsync.remote.uplink.mqtt import Broker
 from trapsync.remote.uplink.pacing import Rhythm
 from trapsync.settings.schema import Home as HomeSettings
+from trapsync.status.model import Status
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,10 @@ class Ties:
     """What ties it to the rest of the trap: three callables, so that it needs to know none of it."""
 
     hand: Hand  # takes a received document; what it raises brings the document again
-    snapshot: Callable[[], dict[str, Any]]  # `status.snapshot`, without what it says about home
-    remember: Callable[[str, Any], None]  # keeps a fact: how it went for `status`, what was told for `recall`
+    snapshot: Callable[[], Status]  # `status.snapshot`, without its warning of a silent link
+    remember: Callable[
+        [Name, object], None
+    ]  # keeps a fact: how it went for `status`, what was told for `recall`
 
 
 class Home:
@@ -50,7 +54,7 @@ class Home:
         self._ties = ties
         self._clock = clock
         self._lock = threading.Lock()
-        self._ways: dict[str, dict[str, Any]] = {}
+        self._ways: dict[str, Link] = {}
         self._told: list[Any] | None = None
         self._look_at = clock.monotonic()
         self._web = self._broker = None
@@ -72,10 +76,10 @@ class Home:
         """Seconds between two ticks."""
         return min(_TICK, self._every)
 
-    def recall(self, facts: dict[str, Any]) -> None:
+    def recall(self, known: Facts) -> None:
         """Go on from what an earlier run remembered: settings on trial begin with a start, which is news."""
-        self._ways = dict(facts.get("home") or {})
-        self._told = facts.get("told")
+        self._ways = dict(known.home)
+        self._told = known.told
 
     def close(self) -> None:
         """Let connections go."""
@@ -138,9 +142,9 @@ class Home:
         return None
 
     def _compose(self) -> bytes:
-        facts = self._ties.snapshot()
-        self._told = _news(facts)
-        return heartbeat.compose(facts, self._every)
+        status = self._ties.snapshot()
+        self._told = _news(status)
+        return heartbeat.compose(status, self._every)
 
     def _note_broker(self, trouble: str | None) -> None:
         self._note("mqtt", trouble, reached=trouble is None)
@@ -149,23 +153,21 @@ class Home:
         """Remember how a way home is: when it last worked, since when it does not and why. Said once each."""
         now = self._clock.wall()
         with self._lock:
-            before = self._ways.get(way, {"reached": None, "since": None, "error": None})
-            since = (before["since"] or now) if trouble else None
-            self._ways[way] = {
-                "reached": now if reached else before["reached"],
-                "since": since,
-                "error": trouble,
-            }
-            if (before["error"] is None) != (trouble is None):
+            before = self._ways.get(way, Link())
+            since = (before.since or now) if trouble else None
+            self._ways[way] = Link(now if reached else before.reached, since, trouble)
+            if (before.error is None) != (trouble is None):
                 log.info("%s", f"home: {trouble}" if trouble else f"home is reached again, by {way}")
             self._ties.remember("home", dict(self._ways))
             self._ties.remember("told", self._told)
 
 
-def _news(facts: dict[str, Any]) -> list[Any]:
+def _news(status: Status) -> list[Any]:
     """What is worth a call of its own when it changes."""
-    report = facts.get("pushed") or {}
-    return [facts["verdict"], *(report.get(key) for key in ("state", "last_received_hash", "effective_hash"))]
+    report = status.pushed
+    if not report:
+        return [status.verdict, None, None, None]
+    return [status.verdict, report.state, report.last_received_hash, report.effective_hash]
 
 
 def slots(device: str, groups: Sequence[str]) -> list[str]:

@@ -1,0 +1,90 @@
+"""A status as lines for people: a label and a text each."""
+
+from trapsync.hardware import stick
+from trapsync.status.model import (
+    ClockStatus,
+    DestinationStatus,
+    DiskStatus,
+    LinkStatus,
+    NewestImage,
+    OldPlace,
+    Status,
+)
+from trapsync.status.reasons import age, count
+
+_LINKS = {"web": "HTTPS", "mqtt": "MQTT"}
+
+
+def lines(status: Status) -> list[tuple[str, str]]:
+    """The status as (label, text); the verdict and its reasons come first."""
+    name = f" ({status.name})" if status.name else ""
+    return [
+        (status.verdict, f"trap {status.device}{name}"),
+        *(("", f"- {reason}") for reason in status.reasons),
+        ("newest image", _newest(status.newest_image)),
+        ("images", _ledger(status)),
+        *((name, _destination(one)) for name, one in status.destinations.items()),
+        *(("", _old_place(place)) for place in status.old_places or ()),
+        *((("stick", stick.described(status.stick)),) if status.stick else ()),
+        ("card", _disk(status.disk)),
+        ("clock", _clock(status.clock)),
+        *(("hub", _link(name, link)) for name, link in status.home.items()),
+        ("daemon", _daemon(status)),
+    ]
+
+
+def _newest(newest: NewestImage | None) -> str:
+    if newest is None:
+        return "none yet"
+    return newest.name if newest.age_s is None else f"{newest.name}, {age(newest.age_s)} ago"
+
+
+def _ledger(status: Status) -> str:
+    ledger = status.ledger
+    return (
+        f"{ledger.captured} captured = {ledger.delivered} delivered + {ledger.owed} pending + "
+        f"{ledger.quarantined} quarantined + {ledger.dropped} dropped + {ledger.lost} lost"
+    )
+
+
+def _destination(one: DestinationStatus) -> str:
+    parts = [f"{one.delivered} delivered, {one.owed} pending"]
+    if one.after:
+        parts.append(f"comes after {one.after}")
+    if not one.required:
+        parts.append("best effort")
+    if one.refused:
+        parts.append(f"{one.refused} refused")
+    parts.append(f"last {one.last_delivery}" if one.last_delivery else "nothing delivered yet")
+    if one.hotplug:
+        parts.append("connected now and then")
+    elif one.next_attempt:
+        parts.append(f"next attempt {one.next_attempt}")
+    return "; ".join(parts)
+
+
+def _old_place(place: OldPlace) -> str:
+    where = place.place or place.kind
+    return f"{count(place.only_there, 'image')} only at the former place of {place.name} ({where})"
+
+
+def _disk(disk: DiskStatus) -> str:
+    days = "" if disk.days_left is None else f", {disk.days_left:g} days at this rate"
+    return f"{disk.free_bytes / 1e9:.1f} GB free{days}"
+
+
+def _clock(clock: ClockStatus) -> str:
+    held = clock.held + clock.unsure
+    text = "synchronised" if clock.trusted else "not synchronised"
+    return f"{text}; {count(held, 'image')} held for the time they were taken at" if held else text
+
+
+def _link(name: str, link: LinkStatus) -> str:
+    last = f"last reached {link.reached}" if link.reached else "never reached"
+    return f"{_LINKS.get(name, name)}: {last}" + (f"; {link.error}" if link.error else "")
+
+
+def _daemon(status: Status) -> str:
+    if status.daemon.running:
+        return "running"
+    return "not running: this trap runs on a timer (trapsync once)" if status.errands else "not running"

@@ -1,0 +1,174 @@
+"""The trap's health at one moment: what is known, and the verdict with its reasons.
+
+::
+
+    model.py     what a status consists of: the keys of its JSON, with their types
+    reasons.py   what keeps the verdict from being ok, and what to do about it
+
+It is taken from the catalog, the file system and the daemon's lock, so it is also true when the daemon is dead.
+`cli.show_status` shows it to people; `remote.heartbeat` cuts it to what goes to the hub.
+"""
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from trapsync import __version__
+from trapsync.catalog import Catalog, facts
+from trapsync.catalog.views import Ledger
+from trapsync.clock import Clock, iso, utc
+from trapsync.errors import CatalogError
+from trapsync.files.space import free_bytes
+from trapsync.hardware import stick
+from trapsync.image import Image
+from trapsync.settings import schedule
+from trapsync.settings.schema import Settings
+from trapsync.spool import spool_mark
+from trapsync.status.model import (
+    VERDICTS,
+    ClockStatus,
+    DaemonStatus,
+    DestinationStatus,
+    DiskStatus,
+    LinkStatus,
+    NewestImage,
+    OldPlace,
+    RemoteSettings,
+    Status,
+)
+from trapsync.status.reasons import Reason, of_remote_settings, of_silence, of_the_trap
+from trapsync.trap import bytes_per_day, holder, local_time, open_to_read, place
+
+
+def snapshot(
+    settings: Settings,
+    clock: Clock,
+    device: str,
+    pushed: dict[str, Any] | None = None,
+    *,
+    with_home: bool = True,
+) -> Status:
+    """How the trap is now. Reads only; works beside a daemon, without one, and without a catalog.
+
+    `pushed` is what `remote_settings.report` returns. Without `with_home` there is no warning of a silent link: whoever
+    reads a heartbeat has just heard from the trap.
+    """
+    storage = settings.storage
+    status = Status(
+        device=device,
+        name=settings.trap.name,
+        version=__version__,
+        at=iso(utc(clock.wall())),
+        clock=ClockStatus(trusted=clock.trusted()),
+        daemon=DaemonStatus(running=holder(storage.state) is not None),
+        disk=DiskStatus(free_bytes=free_bytes(storage.spool)),
+        ledger=Ledger(0, 0, 0, 0, 0, 0),
+        stick=stick.word(),
+    )
+    if pushed is not None:
+        status.pushed = msgspec.convert(pushed, RemoteSettings)
+    links: dict[str, facts.Link] = {}
+    try:
+        catalog = open_to_read(settings, clock)
+        try:
+            links = _read(catalog, status, settings, clock)
+        finally:
+            catalog.close_reader()
+    except (CatalogError, sqlite3.Error) as error:
+        reasons = [Reason("failing", str(error))]
+    else:
+        reasons = of_the_trap(status, settings, clock)
+    if text := spool_mark.problem(storage):
+        reasons = [Reason("failing", text), *(one for one in reasons if text not in one.text)]
+    if with_home and (text := of_silence(links, settings.home.every, clock.wall())):
+        reasons.append(Reason("warning", text))
+    status.home = {name: _link(link) for name, link in links.items()}
+    reasons += of_remote_settings(status)
+    status.verdict = max((reason.verdict for reason in reasons), key=VERDICTS.index, default="ok")
+    status.reasons = [reason.text for reason in reasons]
+    return status
+
+
+def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) -> dict[str, facts.Link]:
+    """Add what the catalog knows; return the links to the hub, as they are remembered."""
+    status.ledger = catalog.ledger()
+    timings = catalog.timings()
+    status.clock.held, status.clock.unsure = timings["held"], timings["unsure"]
+    status.conflicts = catalog.conflicts()
+    status.vanished = catalog.vanished()
+    status.lost = catalog.lost()
+    status.missing = catalog.missing()
+    status.unasked = catalog.unasked()
+    status.old_places = msgspec.convert(catalog.old_places(), list[OldPlace])
+    newest = catalog.newest()
+    status.newest_image = _newest(newest, clock)
+    status.battery = _battery(newest)
+    status.disk.days_left = _days_left(status.disk.free_bytes, catalog, settings, clock)
+    tables = settings.destinations
+    status.destinations = {
+        row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
+    }
+    known = facts.read(catalog)
+    for name in ("bug", "errands", "thumbnails", "capture", "times", "unpruned", "stuck"):
+        if (value := getattr(known, name)) is not None:
+            setattr(status, name, value)
+    return known.home if settings.home.is_set else {}
+
+
+def _battery(newest: Image | None) -> float | None:
+    """Per cent, as the newest image has it; below zero stands for unknown there."""
+    level = newest.metadata.get("bat") if newest else None
+    return level if level is not None and level >= 0 else None
+
+
+def _newest(image: Image | None, clock: Clock) -> NewestImage | None:
+    """The newest image and its age: by the monotonic clock within its own boot, else by the wall."""
+    if image is None:
+        return None
+    seen = image.evidence
+    if seen and seen.boot_id == clock.boot_id():
+        age = clock.monotonic() - seen.monotonic
+    elif image.trap_name:
+        age = clock.wall() - image.trap_name.taken.timestamp()
+    else:
+        age = None
+    return NewestImage(name=image.name, age_s=None if age is None else round(max(0.0, age), 1))
+
+
+def _days_left(free: int, catalog: Catalog, settings: Settings, clock: Clock) -> float | None:
+    """Days until the card is full at the present rate, if nothing leaves it; None if unknown."""
+    size = catalog.mean_size()
+    if not size or settings.camera.kind == "none":
+        return None
+    a_day = bytes_per_day(settings, clock, size)
+    return round(max(0, free - settings.storage.min_free) / a_day, 1) if a_day else None
+
+
+def _destination(row: dict[str, Any], table: dict[str, Any], clock: Clock) -> DestinationStatus:
+    at = row["delivered_at"]
+    return DestinationStatus(
+        kind=row["kind"],
+        required=bool(row["required"]),
+        after=table.get("after") or None,
+        hotplug=table.get("hotplug") is True,
+        owed=row["owed"],
+        delivered=row["delivered"],
+        refused=row["refused"],
+        refused_unseen=row["unseen"],
+        place=row["place"],
+        last_delivery=_moment(at),
+        delivery_age_s=round(max(0.0, clock.wall() - at)) if at else None,
+        next_attempt=_moment(clock.wall() + row["waits"] if row["waits"] else None),
+        last_error=row["error"],
+    )
+
+
+def _link(link: facts.Link) -> LinkStatus:
+    return LinkStatus(
+        reached=_moment(link.reached or None), failing_since=_moment(link.since or None), error=link.error
+    )
+
+
+def _moment(at: float | None) -> str | None:
+    return None if at is None else iso(utc(at))

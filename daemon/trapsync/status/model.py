@@ -1,0 +1,131 @@
+"""What a status consists of: the keys of `trapsync status --json`, with their types and in their order."""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from trapsync.catalog.facts import Capture, Stopped
+from trapsync.catalog.views import Ledger
+
+VERDICTS = ("ok", "warning", "failing")
+
+
+class _Part(msgspec.Struct, kw_only=True):
+    """A part of the status. Its fields are the keys of the JSON, in this order; UNSET ones are left out."""
+
+
+class ClockStatus(_Part):
+    """The clock, and how many images are held on the card because of it."""
+
+    trusted: bool
+    held: int = 0
+    unsure: int = 0
+
+
+class DaemonStatus(_Part):
+    """Whether the daemon runs."""
+
+    running: bool
+
+
+class DiskStatus(_Part):
+    """The card: free bytes, and the days until it is full if nothing leaves it."""
+
+    free_bytes: int
+    days_left: float | None = None
+
+
+class NewestImage(_Part):
+    """The newest image and its age in seconds, if that is known."""
+
+    name: str
+    age_s: float | None
+
+
+class DestinationStatus(_Part):
+    """One destination: its settings, how many deliveries are in which state, and how the last one went."""
+
+    kind: str
+    required: bool
+    after: str | None
+    hotplug: bool
+    owed: int
+    delivered: int
+    refused: int
+    refused_unseen: int
+    place: str | None
+    last_delivery: str | None
+    delivery_age_s: int | None
+    next_attempt: str | None
+    last_error: str | None
+
+
+class LinkStatus(_Part):
+    """One link to the hub: when it was last reached, since when it fails, and why."""
+
+    reached: str | None
+    failing_since: str | None
+    error: str | None
+
+
+class OldPlace(_Part):
+    """A place where a destination was before, and how many images lie only there."""
+
+    key: str
+    name: str
+    kind: str
+    place: str | None
+    only_there: int
+
+
+class RemoteSettings(_Part):
+    """How far the newest remote settings are: see `remote_settings.report`."""
+
+    state: str
+    last_received_hash: str | None
+    effective_hash: str | None
+    epoch: int | None = None
+    version: int | None = None
+    code: str | None = None
+    reason: str | None = None
+    resend: dict[str, Any] | UnsetType = UNSET
+
+
+class Status(_Part):
+    """The whole of it. Moments are UTC text; what the catalog alone knows is UNSET without a catalog."""
+
+    device: str
+    name: str
+    version: str
+    at: str
+    clock: ClockStatus
+    daemon: DaemonStatus
+    disk: DiskStatus
+    ledger: Ledger
+    newest_image: NewestImage | None = None
+    battery: float | None = None
+    destinations: dict[str, DestinationStatus] = {}
+    stick: str | None = None
+    home: dict[str, LinkStatus] = {}
+    conflicts: int | UnsetType = UNSET
+    vanished: int | UnsetType = UNSET
+    lost: int | UnsetType = UNSET
+    missing: int | UnsetType = UNSET
+    unasked: int | UnsetType = UNSET
+    old_places: list[OldPlace] | UnsetType = UNSET
+    bug: Any = UNSET
+    errands: bool | UnsetType = UNSET
+    thumbnails: str | UnsetType = UNSET
+    capture: Capture | UnsetType = UNSET
+    times: Stopped | UnsetType = UNSET
+    unpruned: dict[str, str] | UnsetType = UNSET
+    stuck: Stopped | UnsetType = UNSET
+    pushed: RemoteSettings | UnsetType = UNSET
+    verdict: str = "ok"
+    reasons: list[str] = []
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it. Keys: see the README."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain

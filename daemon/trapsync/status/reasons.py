@@ -1,0 +1,186 @@
+"""What keeps the verdict from being ok, and what to do about it.
+
+The verdict is the worst of the reasons. A reason of the verdict ok is news.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from msgspec import UNSET
+
+from trapsync.catalog.facts import Capture, Link
+from trapsync.clock import Clock
+from trapsync.hardware import stick
+from trapsync.settings import schedule
+from trapsync.settings.schema import Settings
+from trapsync.status.model import Status
+from trapsync.trap import local_time, place
+
+UNSURE_ADVICE = (
+    'to deliver them as they are, set trap.unsure_times = "deliver"; if the trap has a real-time clock, '
+    'trap.clock = "trusted"; see: trapsync clock'
+)
+_FEW_DAYS = 3.0  # of disk left: time to visit the trap
+_SILENT = 3  # intervals without the hub that are worth a warning; the fleet's table has the same
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why the verdict is what it is, in words for a person."""
+
+    verdict: str
+    text: str
+
+
+def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason]:
+    """What is to be said of a trap whose catalog can be read."""
+    return [
+        *_daemon(status),
+        *_capture(status, settings, clock),
+        *_disk(status, settings),
+        *_clock(status),
+        *_losses(status),
+        *_pruning(status),
+        *_destinations(status),
+    ]
+
+
+def of_remote_settings(status: Status) -> list[Reason]:
+    """How far the newest remote settings are, if there are any."""
+    report = status.pushed
+    if report is UNSET:
+        return []
+    which = f"remote settings {report.epoch}.{report.version}"
+    match report.state:
+        case "validated":
+            return [Reason("ok", f"{which} are pending a restart of the daemon")]
+        case "trial":
+            return [Reason("ok", f"{which} are on trial")]
+        case "rolled_back":
+            return [Reason("warning", f"{which} were rolled back: {report.reason}")]
+        case "overridden":
+            return [Reason("ok", f"{which} are overridden locally: {report.reason}")]
+    if report.code:
+        return [Reason("warning", f"the newest remote settings were refused: {report.reason}")]
+    return []
+
+
+def of_silence(links: Mapping[str, Link], every: float, now: float) -> str | None:
+    """What to warn of if the hub has not been reached for a while by any link; None if there is nothing."""
+    if not links or any(link.error is None for link in links.values()):
+        return None
+    silent = min(now - (link.reached or link.since or 0.0) for link in links.values())
+    if silent < max(_SILENT * every, 3600.0):
+        return None
+    error = next(iter(links.values())).error
+    return f"no heartbeat reached the hub for {silent / 3600:.0f} h: {error}"
+
+
+def count(n: int, noun: str) -> str:
+    """A number with its noun: `1 image`, `2 images`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def age(seconds: float) -> str:
+    """An age for a person: `5 min`."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _daemon(status: Status) -> Iterator[Reason]:
+    if status.daemon.running and status.bug:
+        yield Reason("warning", "a job of the daemon failed unexpectedly: see its log")
+    if not status.daemon.running and not status.errands:  # on a timer there need not be one
+        text = "the daemon is not running; start it: systemctl start trapsync, or trapsync run"
+        yield Reason("failing", text)
+
+
+def _capture(status: Status, settings: Settings, clock: Clock) -> Iterator[Reason]:
+    if settings.camera.kind == "none" or not (status.daemon.running or status.errands):
+        return
+    capture, newest = status.capture or Capture(), status.newest_image
+    if capture.failures >= 3:
+        yield Reason("failing", f"no pictures, {capture.failures} failures in a row: {capture.error}")
+    elif capture.failures:
+        yield Reason("warning", f"the last picture failed: {capture.error}")
+    elif capture.oddity:
+        yield Reason("warning", capture.oddity)
+    elif (
+        newest
+        and newest.age_s is not None
+        and newest.age_s > 3 * settings.capture.every + 60
+        and schedule.is_open(settings.capture.windows, place(settings), local_time(clock))
+    ):
+        text = f"the newest image is {age(newest.age_s)} old: does the camera work? see: trapsync doctor"
+        yield Reason("failing", text)
+
+
+def _disk(status: Status, settings: Settings) -> Iterator[Reason]:
+    free, days = status.disk.free_bytes, status.disk.days_left
+    if free < settings.storage.min_free:
+        text = f"the card is full ({free / 1e6:.0f} MB free): no pictures until images are delivered"
+        yield Reason("failing", text)
+    elif days is not None and days < _FEW_DAYS and not settings.prune.enabled:
+        yield Reason("warning", f"the card is full in {days:g} days; deliver, prune or change it")
+
+
+def _clock(status: Status) -> Iterator[Reason]:
+    clock = status.clock
+    if not clock.trusted:
+        held = f" ({clock.held} now)" if clock.held else ""
+        yield Reason("warning", f"the clock is not synchronised: images are held until it is{held}")
+    if clock.unsure:
+        held = (
+            f"{count(clock.unsure, 'image')} held, taken before the clock was set and never to be corrected"
+        )
+        yield Reason("warning", f"{held}: {UNSURE_ADVICE}")
+    if times := status.times:
+        text = f"the time of {count(times.images, 'image')} cannot be corrected yet, and is tried again"
+        yield Reason("warning", f"{text}: {times.error}; see: trapsync images --held")
+
+
+def _losses(status: Status) -> Iterator[Reason]:
+    if n := status.ledger.quarantined:
+        yield Reason("warning", f"{count(n, 'damaged file')} in quarantine; see: trapsync quarantine")
+    if status.lost:
+        text = f"{count(status.lost, 'image')} lost: neither a destination nor the card has them any more"
+        yield Reason("failing", f"{text}; see: trapsync images --lost; then: trapsync acknowledge")
+    if status.missing:
+        text = f"{count(status.missing, 'pending image')} not on the card"
+        yield Reason("warning", f"{text}: the destinations are asked whether they have them")
+    if status.unasked:
+        text = f"{count(status.unasked, 'image')} removed on an older confirmation, as the server was unreachable"
+        yield Reason("warning", f"{text}: it is asked as soon as it answers")
+    if status.vanished:
+        text = f"{count(status.vanished, 'image')} left the card before being delivered: who removed them?"
+        yield Reason("warning", f"{text} see: trapsync images --dropped; then: trapsync acknowledge")
+    if status.conflicts:
+        text = f"{count(status.conflicts, 'image')} with the name of another"
+        yield Reason("warning", f"{text}; see: trapsync images --conflicts")
+    if status.thumbnails:
+        yield Reason("warning", f"no thumbnails: {status.thumbnails}")
+
+
+def _pruning(status: Status) -> Iterator[Reason]:
+    for name, error in (status.unpruned or {}).items():
+        text = f"delivered images cannot leave the card, because {name} cannot be asked for them"
+        yield Reason("warning", f"{text}: {error}")
+    if stuck := status.stuck:
+        text = f"{count(stuck.images, 'delivered image')} cannot be removed from the card"
+        yield Reason("warning", f"{text}: {stuck.error}")
+
+
+def _destinations(status: Status) -> Iterator[Reason]:
+    if not status.destinations:
+        text = "there is no destination: images stay on the card; add a [destinations.NAME]"
+        yield Reason("warning", text)
+    for name, one in status.destinations.items():
+        if one.refused_unseen:
+            text = f"{name} refused {count(one.refused_unseen, 'image')}; see: trapsync images --refused"
+            yield Reason("warning", text)
+        if one.owed and one.last_error and not one.hotplug:
+            yield Reason("warning", f"{name} is unreachable: {one.last_error}")
+    if status.stick == "failed":
+        yield Reason("warning", f"the stick {stick.described('failed')}")
