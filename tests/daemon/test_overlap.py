@@ -18,9 +18,9 @@ from trapsync.destinations import directory
 from trapsync.errors import SettingsError
 from trapsync.files import destination_mark
 from trapsync.hub.server import serve
+from trapsync.remote.in_force import load
 from trapsync.runtime import local_actions
 from trapsync.runtime.service import Service
-from trapsync.settings.config_file import load
 from trapsync.settings.schema import Storage
 from trapsync.spool import overlap, spool_mark
 
@@ -206,7 +206,7 @@ def test_settings_check_needs_no_secret_to_see_that_folders_lie_in_one_another(t
 def test_the_daemon_does_not_start_with_folders_in_one_another(tmp_path: Path) -> None:
     trap = nested(tmp_path)
     with pytest.raises(SettingsError, match="is the same folder as"):
-        Service(load(trap.config), trap.config)
+        Service(load(trap.config))
     assert [path.name for path in tmp_path.iterdir()] == ["spool", "trapsync.toml"]
 
 
@@ -214,6 +214,6 @@ def test_a_command_in_the_daemons_place_does_not_start_with_folders_in_one_anoth
     trap = nested(tmp_path)
     with (
         pytest.raises(SettingsError, match="is the same folder as"),
-        local_actions.opened(load(trap.config), trap.config, tools()),
+        local_actions.opened(load(trap.config).settings, trap.config, tools()),
     ):
         raise AssertionError("it started")

@@ -18,11 +18,11 @@ from trapsync.destinations.outcomes import Turn
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
 from trapsync.pipeline import Uploads
+from trapsync.remote.in_force import load
 from trapsync.runtime.liveness import Board
 from trapsync.runtime.scheduler import Stopping, Timetable
 from trapsync.runtime.service import Service
 from trapsync.runtime.upload_pool import UploadPool
-from trapsync.settings.config_file import load
 from trapsync.settings.schema import Destination as DestinationSettings
 from trapsync.settings.schema import Settings
 from trapsync.status.reasons import of_the_trap
@@ -31,7 +31,7 @@ from trapsync.status.reasons import of_the_trap
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
     one = daemon_process.Daemon(tmp_path)
-    return Service(load(one.config), one.config)
+    return Service(load(one.config))
 
 
 class Jobs:
@@ -248,7 +248,7 @@ def test_what_is_wrong_in_the_settings_is_said_before_anything_is_touched(
     kept = "" if table == "[trap]" else '[trap]\ndevice = "0a1b2c3d"\n'
     config.write_text(kept + (more if kept else more + '\ndevice = "0a1b2c3d"'))
     with pytest.raises(SettingsError, match=reason):
-        Service(load(config), config)
+        Service(load(config))
     assert [path.name for path in tmp_path.iterdir()] == ["trapsync.toml"]
 
 

@@ -16,9 +16,9 @@ import hub_server
 import signed
 from fake_time import FakeTime
 from trap_bench import Memory, Trap
+from trapsync.remote.in_force import load
 from trapsync.runtime.service import Service
 from trapsync.runtime.single_run import Errand, due_destinations
-from trapsync.settings.config_file import load
 from trapsync.settings.schema import Destination
 from trapsync.settings.units import Duration
 
@@ -130,7 +130,7 @@ def test_an_errand_looks_whether_it_is_over_every_second_to_its_end(
     """The daemon looks at itself less often after a while: that would keep the power on for nothing."""
     config = daemon_process.Daemon(tmp_path).config
     time, waits = FakeTime(), list[float]()
-    one = Errand(load(config), config, 300) if kind == "errand" else Service(load(config), config)
+    one = Errand(load(config), 300) if kind == "errand" else Service(load(config))
 
     def wait(seconds: float) -> None:
         waits.append(seconds)

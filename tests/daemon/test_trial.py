@@ -15,10 +15,11 @@ import daemon_process
 import signed
 from fake_time import FakeTime
 from trapsync.errors import SettingsError
-from trapsync.remote import record, remote_settings
+from trapsync.remote import record
+from trapsync.remote.in_force import InForce, load, report
 from trapsync.remote.remote_settings import PushedSettings
 from trapsync.runtime.service import Service
-from trapsync.settings.schema import Settings
+from trapsync.settings.layers import Files
 from trapsync.trap import lock
 
 PATIENCE = """
@@ -139,7 +140,7 @@ def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
 
 
 def test_what_comes_from_afar_begins_with_a_start_and_what_is_refused_does_not(tmp_path: Path) -> None:
-    service = Service.begin(Trap(tmp_path / "trap").daemon.config)
+    service = Service.begin(load(Trap(tmp_path / "trap").daemon.config))
     assert service._afar.receive(signed.settings(1, {}, signed.STRANGER)).code == "key"
     assert service.reload is False
     assert service._afar.receive(signed.settings(1, {"camera": {"quality": 80}})).is_accepted
@@ -150,17 +151,17 @@ def test_settings_with_which_the_daemon_cannot_be_made_are_undone_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Trap(tmp_path / "trap").daemon.config
-    PushedSettings(source, FakeTime()).accept(signed.settings(1, {"camera": {"quality": 13}}))
+    PushedSettings(Files(source), FakeTime()).accept(signed.settings(1, {"camera": {"quality": 13}}))
     made = Service.__init__
 
-    def refuse(service: Service, settings: Settings, *rest: Any) -> None:
-        if settings.camera.quality == 13:
+    def refuse(service: Service, found: InForce, *rest: Any) -> None:
+        if found.settings.camera.quality == 13:
             raise SettingsError("not with thirteen")
-        made(service, settings, *rest)
+        made(service, found, *rest)
 
     monkeypatch.setattr(Service, "__init__", refuse)
-    assert Service.begin(source).settings.camera.quality == 90
-    facts = remote_settings.report(source)
+    assert Service.begin(load(source)).settings.camera.quality == 90
+    facts = report(load(source))
     assert (facts["state"], facts["code"], facts["reason"]) == (
         "rolled_back",
         "settings",
@@ -171,9 +172,9 @@ def test_settings_with_which_the_daemon_cannot_be_made_are_undone_at_once(
 def test_a_second_daemon_that_finds_the_lock_taken_counts_no_start(tmp_path: Path) -> None:
     source = Trap(tmp_path / "trap").daemon.config
     state = source.parent / "state"
-    PushedSettings(source, FakeTime()).accept(signed.settings(1, {"camera": {"quality": 80}}))
+    PushedSettings(Files(source), FakeTime()).accept(signed.settings(1, {"camera": {"quality": 80}}))
     with lock(state):
-        Service.begin(source)
+        Service.begin(load(source))
     assert record.read(state).starts == 0
-    Service.begin(source)
+    Service.begin(load(source))
     assert record.read(state).starts == 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import drawings
 from trapsync.hardware.device_id import device_id
-from trapsync.remote import remote_settings
+from trapsync.remote.in_force import load, report
 from trapsync.status import snapshot
 from trapsync.trap import system_clock
 
@@ -119,10 +119,9 @@ class Daemon:
 
         `tests/daemon/test_daemon.py` compares it with what the command prints.
         """
-        settings = remote_settings.effective(self.config)
-        now = snapshot(
-            settings, system_clock(settings), device_id(settings.trap), remote_settings.report(self.config)
-        )
+        found = load(self.config)
+        settings = found.settings
+        now = snapshot(settings, system_clock(settings), device_id(settings.trap), report(found))
         printed: dict[str, Any] = json.loads(json.dumps(now.plain()))
         return printed
 

@@ -15,8 +15,10 @@ from typing import Any
 import signed
 from fake_time import FakeTime
 from trapsync.files import failpoint
-from trapsync.remote import record, remote_settings
+from trapsync.remote import record
+from trapsync.remote.in_force import load, report
 from trapsync.remote.remote_settings import PushedSettings
+from trapsync.settings.layers import Files
 
 OLD, NEW = {"every": 360.0, "quality": 85}, {"every": 300.0, "quality": 70}
 FIRST = signed.settings(1, {"capture": {"every": "6 min"}, "camera": {"quality": 85}})
@@ -51,7 +53,7 @@ STEPS: dict[str, tuple[list[Act], Act]] = {
 def prepare(folder: Path, step: str) -> Path:
     """A trap that has kept the first document, right before the step; its config file."""
     source = signed.prepare(folder)
-    trap = PushedSettings(source, FakeTime(signed.ISSUED.timestamp()))
+    trap = PushedSettings(Files(source), FakeTime(signed.ISSUED.timestamp()))
     for act in (
         lambda one: one.accept(FIRST),
         lambda one: one.begin(),
@@ -67,24 +69,24 @@ def kill(source: Path, step: str, place: str) -> bool:
     child = os.fork()
     if child == 0:
         failpoint.hit = failpoint._Armed(f"{place}#1")
-        STEPS[step][1](PushedSettings(source, FakeTime(signed.ISSUED.timestamp())))
+        STEPS[step][1](PushedSettings(Files(source), FakeTime(signed.ISSUED.timestamp())))
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def found(source: Path) -> dict[str, Any]:
     """The settings in force now."""
-    settings = remote_settings.effective(source)
+    settings = load(source).settings
     return {"every": float(settings.capture.every), "quality": settings.camera.quality}
 
 
 def go_on(source: Path) -> dict[str, Any]:
     """Life goes on: the document comes again, the daemon starts, and the trial ends well if there is one."""
-    trap = PushedSettings(source, FakeTime(signed.ISSUED.timestamp()))
+    trap = PushedSettings(Files(source), FakeTime(signed.ISSUED.timestamp()))
     code = trap.accept(SECOND).code
     trap.begin()
     trap.commit()
-    return {"code": code, "state": trap.report()["state"], "in_force": found(source)}
+    return {"code": code, "state": report(load(source))["state"], "in_force": found(source)}
 
 
 def main(folder: Path, step: str, kills: int) -> None:

@@ -16,6 +16,7 @@ from trapsync.doctor.camera import camera
 from trapsync.doctor.card import card
 from trapsync.doctor.machine import Machine, ask
 from trapsync.doctor.service import keeper
+from trapsync.remote.in_force import load
 from trapsync.settings import config_file
 from trapsync.settings.schema import Settings
 from trapsync.trap import lock
@@ -93,9 +94,9 @@ def test_a_program_that_is_missing_or_hangs_is_no_answer(monkeypatch: pytest.Mon
 
 
 def test_this_very_machine_can_be_examined_whatever_it_is(tmp_path: Path, time: FakeTime) -> None:
-    settings = made(tmp_path, '[camera]\nkind = "none"\n[trap]\ndevice = "0a1b2c3d"\n')
+    made(tmp_path, '[camera]\nkind = "none"\n[trap]\ndevice = "0a1b2c3d"\n')
     before = sorted(tmp_path.rglob("*"))
-    findings = examine_trap(settings, time, Tools(time, time.sleep), tmp_path / "trap.toml")
+    findings = examine_trap(load(tmp_path / "trap.toml"), time, Tools(time, time.sleep))
     assert all(found.text and "\n" not in found.text for found in findings)
     assert sorted(tmp_path.rglob("*")) == before, "it left something behind"
 

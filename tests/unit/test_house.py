@@ -307,6 +307,6 @@ def test_a_command_that_needs_little_starts_with_little() -> None:
 
 
 def test_status_loads_nothing_that_sends() -> None:
-    loaded = loaded_by("import trapsync.cli, trapsync.remote.remote_settings, trapsync.status")
+    loaded = loaded_by("import trapsync.cli, trapsync.remote.in_force, trapsync.status")
     assert "sqlite_utils" in loaded
     assert not loaded & {"requests", "urllib3", "apscheduler", "pebble", "paho"}

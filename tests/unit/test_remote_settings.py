@@ -16,9 +16,11 @@ import drawings
 import signed
 from fake_time import FakeTime
 from trapsync.errors import SettingsError, StorageError
-from trapsync.remote import document, record, remote_settings
+from trapsync.remote import document, record
+from trapsync.remote.in_force import lay, load, report
 from trapsync.remote.remote_settings import PushedSettings
 from trapsync.settings import layers
+from trapsync.settings.layers import Files
 from trapsync.settings.schema import Settings
 
 NOW = signed.ISSUED.timestamp() + 3600
@@ -36,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trap(source: Path, time: FakeTime) -> PushedSettings:
-    return PushedSettings(source, time)
+    return PushedSettings(Files(source), time)
 
 
 def interval(settings: Settings) -> float:
@@ -45,7 +47,12 @@ def interval(settings: Settings) -> float:
 
 def every(source: Path) -> float:
     """The interval that is in force."""
-    return interval(remote_settings.effective(source))
+    return interval(load(source).settings)
+
+
+def state_of(trap: PushedSettings) -> dict[str, Any]:
+    """What is reported of the remote settings."""
+    return report(lay(trap._files))
 
 
 def push(minutes: int) -> dict[str, Any]:
@@ -82,12 +89,12 @@ def test_settings_take_effect_with_the_next_start_and_stay_once_they_have_proven
     data = signed.settings(3, push(5))
     outcome = trap.accept(data)
     assert (outcome.code, outcome.hash) == ("accepted", document.document_hash(data))
-    assert (every(source), trap.report()["state"]) == (1200, "validated")
+    assert (every(source), state_of(trap)["state"]) == (1200, "validated")
     found = trap.begin()
     assert (interval(found.settings), found.is_trial) == (300, True)
-    assert (every(source), trap.report()["state"]) == (300, "trial")
+    assert (every(source), state_of(trap)["state"]) == (300, "trial")
     trap.commit()
-    assert trap.report() == {
+    assert state_of(trap) == {
         "state": "committed",
         "last_received_hash": outcome.hash,
         "effective_hash": outcome.hash,
@@ -100,14 +107,14 @@ def test_settings_take_effect_with_the_next_start_and_stay_once_they_have_proven
 
 
 def test_a_trap_that_was_never_pushed_anything_says_so(trap: PushedSettings) -> None:
-    facts = trap.report()
+    facts = state_of(trap)
     assert (facts["state"], facts["last_received_hash"], facts["version"]) == ("none", None, None)
 
 
 def test_a_document_replaces_all_of_the_one_before(source: Path, trap: PushedSettings) -> None:
     live_through(trap, 1, push(5) | {"camera": {"quality": 80}})
     live_through(trap, 2, {"camera": {"gain": 2.0}})
-    now = remote_settings.effective(source)
+    now = load(source).settings
     assert (interval(now), now.camera.quality, now.camera.gain) == (1200, 90, 2.0)
 
 
@@ -169,7 +176,7 @@ def test_a_document_is_refused_by_its_own_code_and_the_settings_stay(
     outcome = trap.accept(make())
     assert (outcome.code, outcome.is_accepted) == (code, False), outcome.text
     assert (every(source), trap.begin().is_trial) == (360, False)
-    facts = trap.report()
+    facts = state_of(trap)
     assert (facts["state"], facts["version"]) == ("committed", 1)
     # What the owner signed for this trap is reported; a stranger's word is not worth a write.
     is_the_owners = code in {"expired", "settings", "forbidden", "limits"}
@@ -193,7 +200,7 @@ def test_whatever_the_trap_allows_some_keys_can_never_be_pushed(
     tmp_path: Path, time: FakeTime, table: str, key: str, value: object
 ) -> None:
     generous = signed.TRUSTING + f'allow = ["{table}.{key}", "{table}", "capture", "destinations"]\n'
-    trap = PushedSettings(signed.prepare(tmp_path / "trap", pushed=generous), time)
+    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=generous)), time)
     outcome = trap.accept(signed.settings(1, {table: {key: value}}))
     assert (outcome.code, outcome.text) == ("forbidden", outcome.text)
 
@@ -213,7 +220,7 @@ def test_a_destination_cannot_be_bent_or_added_from_afar(trap: PushedSettings, t
 
 def test_the_trap_itself_says_which_of_the_pushable_keys_it_lets_in(tmp_path: Path, time: FakeTime) -> None:
     strict = signed.TRUSTING + 'allow = ["capture.every", "destinations.stick"]\n'
-    trap = PushedSettings(signed.prepare(tmp_path / "trap", pushed=strict), time)
+    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=strict)), time)
     assert trap.accept(signed.settings(1, {"capture": {"windows": []}})).code == "forbidden"
     assert trap.accept(signed.settings(2, {"camera": {"quality": 80}})).code == "forbidden"
     good = push(5) | {"destinations": {"stick": {"every": "10 min"}}}
@@ -240,12 +247,12 @@ def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: PushedSettings,
     assert pushing == PUSHABLE
     assert trap.accept(signed.settings(1, tables)).is_accepted
     trap.begin()
-    now = remote_settings.effective(source)
+    now = load(source).settings
     assert (now.camera.resolution, now.destinations["stick"]["every"]) == ((640, 480), "10 min")
 
 
 def test_a_trap_on_which_it_is_switched_off_takes_nothing(tmp_path: Path, time: FakeTime) -> None:
-    off = PushedSettings(signed.prepare(tmp_path / "trap", pushed=""), time)
+    off = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed="")), time)
     assert not off.accept(signed.settings(1, push(5))).is_accepted
     assert not (tmp_path / "trap" / "state").exists()
 
@@ -254,11 +261,11 @@ def test_two_keys_are_trusted_at_once_and_one_that_was_taken_away_is_not(
     tmp_path: Path, time: FakeTime
 ) -> None:
     both = signed.TRUSTING.replace("]\ngroups", f', "{signed.STRANGER.public}"]\ngroups')
-    trap = PushedSettings(signed.prepare(tmp_path / "trap", pushed=both), time)
+    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=both)), time)
     assert trap.accept(signed.settings(1, push(5))).is_accepted
     assert trap.accept(signed.settings(2, push(6), signed.STRANGER)).is_accepted
     new = signed.TRUSTING.replace(str(signed.OWNER.public), str(signed.STRANGER.public))
-    trap = PushedSettings(signed.prepare(tmp_path / "trap", pushed=new), time)
+    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=new)), time)
     assert trap.accept(signed.settings(3, push(7))).code == "key"
 
 
@@ -269,7 +276,7 @@ SOON: dict[str, Any] = {"issued": signed.ISSUED, "expires": signed.ISSUED + time
 
 def test_a_clock_that_starts_in_the_past_makes_no_expired_document_good(source: Path) -> None:
     time = FakeTime(NOW + 2 * 86400)
-    trap = PushedSettings(source, time)
+    trap = PushedSettings(Files(source), time)
     trap.note_time()  # the clock was set, once
     time.step_wall(-300 * 86400)
     time.is_trusted = False
@@ -278,12 +285,12 @@ def test_a_clock_that_starts_in_the_past_makes_no_expired_document_good(source: 
 
 def test_a_clock_that_starts_anywhere_refuses_no_good_document(source: Path) -> None:
     for number, wall in enumerate((0.0, NOW - 10**8, NOW + 10**9), start=1):
-        trap = PushedSettings(source, FakeTime(wall, is_trusted=False))
+        trap = PushedSettings(Files(source), FakeTime(wall, is_trusted=False))
         assert trap.accept(signed.settings(number, push(5), **SOON)).is_accepted
 
 
 def test_a_document_that_was_taken_says_how_late_it_is_at_least(source: Path) -> None:
-    trap = PushedSettings(source, FakeTime(0.0, is_trusted=False))
+    trap = PushedSettings(Files(source), FakeTime(0.0, is_trusted=False))
     later: dict[str, Any] = {
         "issued": signed.ISSUED + timedelta(days=2),
         "expires": signed.ISSUED + timedelta(days=9),
@@ -402,11 +409,11 @@ def test_what_was_rolled_back_is_reported_and_not_taken_again(source: Path, trap
     trap.roll_back("camera", "no pictures")
     assert every(source) == 360
     assert trap.accept(data).code == "rejected_before"
-    facts = trap.report()
+    facts = state_of(trap)
     assert (facts["state"], facts["code"], facts["reason"]) == ("rolled_back", "camera", "no pictures")
     assert (facts["version"], facts["effective_hash"] != facts["last_received_hash"]) == (2, True)
     live_through(trap, 3, push(5))
-    assert (every(source), trap.report()["code"]) == (300, None)
+    assert (every(source), state_of(trap)["code"]) == (300, None)
 
 
 def test_a_trial_that_was_started_twice_in_vain_is_rolled_back_by_the_third_start(
@@ -414,7 +421,7 @@ def test_a_trial_that_was_started_twice_in_vain_is_rolled_back_by_the_third_star
 ) -> None:
     trap.accept(signed.settings(1, push(5)))
     assert [trap.begin().is_trial for _ in range(4)] == [True, True, False, False]
-    assert (trap.report()["state"], trap.report()["code"], every(source)) == ("rolled_back", "starts", 1200)
+    assert (state_of(trap)["state"], state_of(trap)["code"], every(source)) == ("rolled_back", "starts", 1200)
 
 
 def test_a_start_that_a_person_cut_short_does_not_count(trap: PushedSettings) -> None:
@@ -467,30 +474,30 @@ def test_what_a_person_writes_at_the_trap_goes_before_what_was_pushed(
 ) -> None:
     live_through(trap, 1, push(5) | {"camera": {"quality": 80}})
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
-    found = remote_settings.in_force(source)
+    found = load(source)
     assert (interval(found.settings), found.settings.camera.quality) == (120, 80)
     assert found.origins == {("capture", "every"): "override.toml", ("camera", "quality"): "pushed 0.1"}
-    facts = remote_settings.report(source)
+    facts = report(load(source))
     assert (facts["state"], facts["code"]) == ("overridden", "override")
     assert "override.toml" in facts["reason"]
 
 
 def test_an_override_counts_where_nothing_was_ever_pushed_too(source: Path) -> None:
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
-    assert (every(source), remote_settings.report(source)["state"]) == (120, "none")
+    assert (every(source), report(load(source))["state"]) == (120, "none")
 
 
 def test_no_trial_begins_or_goes_on_while_a_person_overrides(source: Path, time: FakeTime) -> None:
     override = source.with_name("override.toml")
-    PushedSettings(source, time).accept(signed.settings(1, push(5)))
-    PushedSettings(source, time).begin()
+    PushedSettings(Files(source), time).accept(signed.settings(1, push(5)))
+    PushedSettings(Files(source), time).begin()
     override.write_text("[camera]\nquality = 70\n")
     for _ in range(5):
-        found = PushedSettings(source, time).begin()
+        found = PushedSettings(Files(source), time).begin()
         assert (found.is_trial, interval(found.settings)) == (False, 1200)
-    assert remote_settings.report(source)["state"] == "overridden"
+    assert report(load(source))["state"] == "overridden"
     override.unlink()
-    assert interval(PushedSettings(source, time).begin().settings) == 300
+    assert interval(PushedSettings(Files(source), time).begin().settings) == 300
 
 
 def test_switched_off_again_nothing_pushed_is_in_force_and_that_is_shown(
@@ -499,7 +506,7 @@ def test_switched_off_again_nothing_pushed_is_in_force_and_that_is_shown(
     live_through(trap, 1, push(5))
     source.write_text(source.read_text().replace("enabled = true", "enabled = false"))
     assert every(source) == 1200
-    facts = remote_settings.report(source)
+    facts = report(load(source))
     assert (facts["state"], facts["effective_hash"], facts["reason"]) == (
         "overridden", None, "pushed.enabled is false",
     )  # fmt: skip
@@ -511,19 +518,16 @@ def test_pushed_settings_that_no_longer_fit_the_config_file_stand_in_nobodys_way
     live_through(trap, 1, {"destinations": {"stick": {"every": "10 min"}}})
     trap.accept(signed.settings(2, {"destinations": {"stick": {"every": "20 min"}}}))
     source.write_text(source.read_text().replace("[destinations.stick]", "[destinations.other]"))
-    assert remote_settings.effective(source).destinations.keys() == {"other"}
-    assert remote_settings.report(source)["state"] == "overridden"
-    assert not PushedSettings(source, time).begin().is_trial
-    assert (
-        "no longer" in remote_settings.report(source)["reason"]
-        or "any more" in remote_settings.report(source)["reason"]
-    )
+    assert load(source).settings.destinations.keys() == {"other"}
+    assert report(load(source))["state"] == "overridden"
+    assert not PushedSettings(Files(source), time).begin().is_trial
+    assert "no longer" in report(load(source))["reason"] or "any more" in report(load(source))["reason"]
 
 
 def test_a_mistake_in_the_override_file_is_an_error_that_names_it(source: Path) -> None:
     source.with_name("override.toml").write_text("[capture]\nevry = 2\n")
     with pytest.raises(SettingsError, match=r"override\.toml: capture\.evry"):
-        remote_settings.effective(source)
+        load(source)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"floor": 1}', '{"state": "trial", "surprise": 1}'])
@@ -554,8 +558,8 @@ def test_a_request_to_send_again_is_remembered_until_it_was_done_and_is_counted_
     )  # fmt: skip
     trap.note_asked(replace(asked, again=3, gone=1))
     assert trap.asked() is None
-    assert trap.report()["resend"] == {"hash": asked.hash, "again": 3, "gone": 1}
-    assert trap.report()["version"] == 5
+    assert state_of(trap)["resend"] == {"hash": asked.hash, "again": 3, "gone": 1}
+    assert state_of(trap)["version"] == 5
     assert trap.accept(data).code == "known"
     assert trap.accept(signed.resend(1, signed.ISSUED, signed.ISSUED + timedelta(days=2))).code == "replay"
     assert trap.accept(signed.resend(2, signed.ISSUED, signed.ISSUED + YEAR, "nowhere")).code == "settings"

@@ -10,6 +10,7 @@ import signed
 from fake_time import FakeTime
 from trapsync.cli import cli
 from trapsync.remote.remote_settings import PushedSettings
+from trapsync.settings.layers import Files
 
 TIME = FakeTime(signed.ISSUED.timestamp())
 
@@ -42,7 +43,7 @@ def test_a_document_that_is_brought_by_hand_meets_the_same_checks(source: Path) 
 
 def test_settings_are_shown_with_who_set_them(source: Path) -> None:
     take(source, signed.settings(1, {"capture": {"every": "5 min"}, "camera": {"quality": 80}}))
-    PushedSettings(source, TIME).begin()
+    PushedSettings(Files(source), TIME).begin()
     shown = call(source, "settings", "show").output
     assert shown.startswith("# camera.quality: pushed 0.1\n# capture.every: pushed 0.1\n[trap]")
     assert 'every = "5 min"' in shown
@@ -85,7 +86,7 @@ def test_status_says_how_it_stands_with_pushed_settings(source: Path) -> None:
 
     take(source, signed.settings(1, {"capture": {"every": "5 min"}}))
     assert "remote settings 0.1 are pending a restart of the daemon" in said()
-    trap = PushedSettings(source, TIME)
+    trap = PushedSettings(Files(source), TIME)
     trap.begin()
     assert "remote settings 0.1 are on trial" in said()
     trap.roll_back("camera", "dark")

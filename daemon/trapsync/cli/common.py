@@ -13,10 +13,10 @@ import click
 
 from trapsync.errors import SettingsError, TrapsyncError
 from trapsync.settings import config_file
-from trapsync.settings.schema import Settings
 
 if TYPE_CHECKING:
     from trapsync.destinations import Tools
+    from trapsync.remote.in_force import InForce
 
 COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
 _SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
@@ -26,11 +26,10 @@ class Trap:
     """The settings of one call, read when the command needs them."""
 
     def __init__(self, path: Path | None) -> None:
-        from trapsync.remote import remote_settings
         from trapsync.trap import system_clock
 
-        self.source = locate_config(path)
-        self.settings: Settings = remote_settings.effective(self.source)
+        self.found = load_settings(path)
+        self.source, self.settings = self.found.source, self.found.settings
         self.clock = system_clock(self.settings)
 
     def tools(self) -> "Tools":
@@ -40,21 +39,22 @@ class Trap:
         return Tools(self.clock, time.sleep, device_id(self.settings.trap))
 
 
-def locate_config(path: Path | None) -> Path:
-    """The config file of this call. Called by root, this process is the trap's account when it returns.
+def load_settings(path: Path | None) -> "InForce":
+    """The settings in force. Called by root, this process is the trap's account when it returns.
 
     Nothing that the account may write is read before: what decides is the config file and override.toml, and where
     those are not root's, their owner is whom root becomes.
     """
     from trapsync.cli.service_account import step_down
+    from trapsync.remote.in_force import lay
     from trapsync.settings.layers import OVERRIDE, Files
 
     source = config_file.find(path)
     for file in (source, source.with_name(OVERRIDE)):
         step_down(file)
-    if os.geteuid() == 0:
-        step_down(Files(source).local.storage.state)
-    return source
+    files = Files(source)
+    step_down(files.local.storage.state)
+    return lay(files)
 
 
 def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trapsync.cli.common import Trap, locate_config, with_trap
+from trapsync.cli.common import Trap, load_settings, with_trap
 from trapsync.errors import SettingsError
 from trapsync.remote.document import LARGEST
 from trapsync.settings import config_file
@@ -28,18 +28,18 @@ def check(context: click.Context) -> None:
     """Check the config file, and override.toml beside it; nothing is touched."""
     from trapsync import destinations
     from trapsync.clock import SystemClock
-    from trapsync.remote import remote_settings
+    from trapsync.remote.remote_settings import PushedSettings
     from trapsync.spool import overlap
     from trapsync.trap import place
 
-    source = locate_config(context.find_root().obj)
-    found = remote_settings.in_force(source)
+    found = load_settings(context.find_root().obj)
+    source = found.source
     place(found.settings)
     for name, table in found.settings.destinations.items():
         destinations.check(name, table, source)
     destinations.check_order(found.settings.destinations, source)
     overlap.require(found.settings.storage, _connected(found.settings, source), source)
-    remote_settings.PushedSettings(source, SystemClock())  # its keys
+    PushedSettings(found.files, SystemClock())  # its keys
     click.echo(f"{source}: well")
     if found.overridden:
         click.echo(f"pushed settings: {found.overridden}")
@@ -63,9 +63,7 @@ def show(context: click.Context) -> None:
 
     Keys that are not from the config file come first, as comments: who set them.
     """
-    from trapsync.remote import remote_settings
-
-    found = remote_settings.in_force(locate_config(context.find_root().obj))
+    found = load_settings(context.find_root().obj)
     if found.overridden:
         click.echo(f"# pushed settings: {found.overridden}")
     for key, origin in sorted(found.origins.items()):
@@ -83,12 +81,12 @@ def take(trap: Trap, file: Path) -> int:
     """
     import signal
 
-    from trapsync.remote import remote_settings
+    from trapsync.remote.remote_settings import PushedSettings
     from trapsync.trap import holder, tell_daemon
 
     with file.open("rb") as opened:
         data = opened.read(LARGEST + 1)
-    outcome = remote_settings.PushedSettings(trap.source, trap.clock).accept(data)
+    outcome = PushedSettings(trap.found.files, trap.clock).accept(data)
     click.echo(f"{outcome.code}: {outcome.text}")
     if outcome.is_accepted and (process := holder(trap.settings.storage.state)):
         tell_daemon(process, signal.SIGHUP)

@@ -76,7 +76,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     start_logging(verbose)
     _require_no_root(trap, as_root)
     signals.block()
-    daemon = service.Service.begin(trap.source, captures)
+    daemon = service.Service.begin(trap.found, captures)
     with _leaving(1):
         daemon.run()
     if daemon.reload:
@@ -109,7 +109,7 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     with _leaving(3):
         _require_no_root(trap, as_root)
         signals.block()
-        errand = Errand.begin(trap.source, seconds)
+        errand = Errand.begin(trap.found, seconds)
         errand.run()
     service.leave(errand.outcome)
 
@@ -126,13 +126,13 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
     """
     from trapsync.cli.show_status import lines
     from trapsync.hardware.device_id import device_id
-    from trapsync.remote import remote_settings
+    from trapsync.remote.in_force import load, report
     from trapsync.status import snapshot
     from trapsync.status.model import VERDICTS
 
-    device = device_id(trap.settings.trap)
+    found, device = trap.found, device_id(trap.settings.trap)
     while True:
-        now = snapshot(trap.settings, trap.clock, device, remote_settings.report(trap.source))
+        now = snapshot(found.settings, trap.clock, device, report(found))
         if watch:
             click.clear()
         if as_json:
@@ -142,6 +142,7 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
         if not watch:
             return VERDICTS.index(now.verdict)
         time.sleep(2)
+        found = load(found.source)
 
 
 @click.command(short_help="Show whether the clock is right, and the times of images.")
@@ -207,7 +208,7 @@ def doctor(trap: Trap, as_json: bool) -> int:
     from trapsync.doctor import examine_trap
     from trapsync.status.model import VERDICTS
 
-    findings = examine_trap(trap.settings, trap.clock, trap.tools(), trap.source)
+    findings = examine_trap(trap.found, trap.clock, trap.tools())
     if as_json:
         click.echo(
             json.dumps(

@@ -15,7 +15,6 @@ It may run beside the daemon: it sends no image, leaves the camera to it, and wr
 
 import os
 import sys
-from pathlib import Path
 
 from trapsync.clock import Clock
 from trapsync.destinations import Finding, Tools
@@ -29,16 +28,16 @@ from trapsync.errors import CatalogError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.sensors import sources
 from trapsync.jpeg import thumbnail
+from trapsync.remote.in_force import InForce
 from trapsync.settings.schema import Settings
 from trapsync.trap import open_to_read, place
 
 _LIBVIPS = "from trapsync import thumbnail; print(thumbnail.version())"
 
 
-def examine_trap(
-    settings: Settings, clock: Clock, tools: Tools, source: Path, machine: Machine | None = None
-) -> list[Finding]:
+def examine_trap(found: InForce, clock: Clock, tools: Tools, machine: Machine | None = None) -> list[Finding]:
     """All findings, in the order in which an image meets what they are about. Sends no image."""
+    settings, source = found.settings, found.source
     machine = machine or Machine()
     return [
         _device(settings),
@@ -52,7 +51,7 @@ def examine_trap(
         *keeper(settings, machine),
         *network.secrets(settings, source),
         *network.home(settings, clock),
-        *network.keys(settings, source),
+        *network.keys(found),
         *network.destinations(settings, tools, source),
     ]
 

@@ -11,7 +11,8 @@ from trapsync.catalog import facts
 from trapsync.clock import Clock, iso, utc
 from trapsync.destinations import Destination, Finding, Tools, connect
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
-from trapsync.remote import document, remote_settings
+from trapsync.remote import document
+from trapsync.remote.in_force import InForce, report
 from trapsync.runtime.destination_context import thumbnails_of
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Settings
@@ -113,14 +114,15 @@ def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:
         return {}
 
 
-def keys(settings: Settings, source: Path) -> list[Finding]:
-    """Settings from afar, where they are switched on."""
+def keys(found: InForce) -> list[Finding]:
+    """Remote settings, where they are switched on."""
+    settings = found.settings
     if not settings.pushed.enabled:
         return []
     try:
         document.require()
         known = ", ".join(document.public_from_text(text).id for text in settings.pushed.keys)
-        facts = remote_settings.report(source)
+        facts = report(found)
     except TrapsyncError as error:
         return [Finding("failing", "pushed", str(error))]
     if facts["code"]:

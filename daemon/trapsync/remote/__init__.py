@@ -2,6 +2,7 @@
 
 document         a signed document: form, signature, addressee
 policy           which settings may be sent, and within which limits
+in_force         the settings in force, read once, and their report
 record           the one file that remembers what was taken, tried, kept
 remote_settings  a document judged and put in force, committed or rolled back
 resend           a request to deliver images again

@@ -1,4 +1,4 @@
-"""Settings from afar: taken or refused, tried, kept or undone; and which settings are in force.
+"""Remote settings: taken or refused, tried, kept or rolled back.
 
 ::
 
@@ -10,9 +10,7 @@ come back. A settings document replaces the one before it, all of it. What a per
 """
 
 import logging
-import os
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trapsync.clock import Clock, utc
@@ -22,9 +20,10 @@ from trapsync.remote import document as envelope
 from trapsync.remote import policy
 from trapsync.remote import record as remembered
 from trapsync.remote.document import Document
+from trapsync.remote.in_force import InForce, lay
 from trapsync.remote.record import Asked, Record, Taken
 from trapsync.settings import layers
-from trapsync.settings.layers import OVERRIDE, Files, Key
+from trapsync.settings.layers import Files
 from trapsync.settings.schema import Settings
 
 log = logging.getLogger(__name__)
@@ -51,77 +50,6 @@ class Outcome:
         return self.code == "accepted"
 
 
-# ── Which settings are in force ──────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """The settings in force, and where the keys come from that are not from the config file."""
-
-    settings: Settings
-    record: Record = field(default_factory=Record)
-    origins: dict[Key, str] = field(default_factory=dict)
-    taken: Taken | None = None  # the pushed document among them
-    overridden: str = ""  # why it is not, or not all of it
-
-    @property
-    def is_trial(self) -> bool:
-        """Whether these settings are on trial."""
-        return self.taken is not None and self.taken is self.record.candidate
-
-
-def effective(source: Path) -> Settings:
-    """The settings in force: the config file, what was pushed, the override file. Raises SettingsError.
-
-    Pushed settings never stand in the way: those that no longer fit the files beside them are left out.
-    """
-    return in_force(source).settings
-
-
-def in_force(source: Path) -> InForce:
-    """The settings in force, with all that is known about them."""
-    files = Files(source)
-    local = files.local
-    if not local.pushed.enabled and not os.path.exists(remembered.path(local.storage.state)):  # noqa: PTH110 - False for whoever may not look
-        return InForce(local, origins=files.origins({}, ""))
-    record = remembered.read(local.storage.state)
-    alone = InForce(local, record, files.origins({}, ""))
-    taken = record.in_force
-    if taken is None and record.candidate is None:
-        return alone
-    if not local.pushed.enabled:
-        return replace(alone, overridden="pushed.enabled is false")
-    if files.has_override:
-        alone = replace(alone, overridden=f"{OVERRIDE} goes before them")
-    if taken is None:
-        return alone
-    try:
-        settings = policy.with_pushed(files, taken.tables)
-    except RefusedDocument as error:
-        return replace(alone, overridden=f"they do not fit this trap's own files any more: {error}")
-    origins = files.origins(taken.tables, f"pushed {taken.epoch}.{taken.version}")
-    return replace(alone, settings=settings, taken=taken, origins=origins)
-
-
-def report(source: Path) -> dict[str, Any]:
-    """How it stands with pushed settings, for `status` and the heartbeat. Keys: see scripts/README.md."""
-    found = in_force(source)
-    record, is_known = found.record, found.record.highest[1] > 0
-    is_overridden = is_known and bool(found.overridden)
-    facts: dict[str, Any] = {
-        "state": "overridden" if is_overridden else record.state,
-        "last_received_hash": record.received,
-        "effective_hash": found.taken.hash if found.taken else None,
-        "epoch": record.highest[0] if is_known else None,
-        "version": record.highest[1] if is_known else None,
-        "code": "override" if is_overridden else record.code,
-        "reason": found.overridden if is_overridden else record.reason,
-    }
-    if record.asked:
-        facts["resend"] = {key: getattr(record.asked, key) for key in ("hash", "again", "gone")}
-    return facts
-
-
 # ── Taking, trying, keeping, undoing ─────────────────────────────────────────────────────────────────
 
 
@@ -131,10 +59,9 @@ class PushedSettings:
     Several processes may use it at once: the daemon, and a command that brings a document by hand.
     """
 
-    def __init__(self, source: Path, clock: Clock) -> None:
-        """Read the local files; SettingsError if they are wrong."""
-        self._source = source
-        self._files = Files(source)
+    def __init__(self, files: Files, clock: Clock) -> None:
+        """`files`: the local settings, read already. SettingsError if its keys are none."""
+        self._files = files
         self._clock = clock
         self._settings = self._files.local.pushed
         self._state = self._files.local.storage.state
@@ -238,7 +165,7 @@ class PushedSettings:
         A trial that was started twice and came to no end is rolled back. While a person's override is there, or
         pushed settings are switched off, no trial begins or goes on.
         """
-        found = in_force(self._source)
+        found = lay(self._files)
         if found.record.candidate is None:
             return found
         try:
@@ -246,8 +173,8 @@ class PushedSettings:
                 change.record = self._begun(change.record)
         except StorageError as error:  # what cannot be counted is not tried
             log.error("%s: no pushed settings are tried", error)
-            return InForce(self.previous(), found.record) if found.is_trial else found
-        return in_force(self._source)
+            return replace(found, settings=self.previous(), taken=None) if found.is_trial else found
+        return lay(self._files)
 
     def _begun(self, record: Record) -> Record:
         if record.candidate is None:
@@ -319,10 +246,6 @@ class PushedSettings:
         with remembered.changing(self._state) as change:
             if change.record.asked and change.record.asked.hash == done.hash:
                 change.record = replace(change.record, asked=done)
-
-    def report(self) -> dict[str, Any]:
-        """For `status` and the heartbeat."""
-        return report(self._source)
 
 
 class _KnownError(Exception):

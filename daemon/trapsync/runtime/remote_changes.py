@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.errors import CatalogError, StorageError, TrapsyncError
-from trapsync.remote import remote_settings, resend
-from trapsync.remote.remote_settings import InForce, Outcome, PushedSettings
+from trapsync.remote import resend
+from trapsync.remote.in_force import InForce, lay
+from trapsync.remote.remote_settings import Outcome, PushedSettings
 from trapsync.runtime.trial import Before, Trial, Verdict
-from trapsync.settings.schema import Settings
 from trapsync.trap import holder, system_clock
 
 log = logging.getLogger(__name__)
@@ -19,23 +18,22 @@ log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 
-def begin(source: Path, make: Callable[[Settings], Made]) -> tuple[Made, InForce | None]:
-    """What `make` makes of the settings in force, and those. If some are on trial, this start counts.
+def begin(found: InForce, make: Callable[[InForce], Made]) -> Made:
+    """What `make` makes of the settings in force. If some are on trial, this start counts.
 
     Settings on trial with which nothing can even be made are rolled back at once.
     """
-    settings = remote_settings.effective(source)
-    if holder(settings.storage.state) is not None:  # it will find the lock taken, and try nothing
-        return make(settings), None
-    memory = PushedSettings(source, system_clock(settings))
-    found = memory.begin()
+    if holder(found.settings.storage.state) is not None:  # it will find the lock taken, and try nothing
+        return make(found)
+    memory = PushedSettings(found.files, system_clock(found.settings))
+    begun = memory.begin()
     try:
-        return make(found.settings), found
+        return make(begun)
     except TrapsyncError as error:
-        if not found.is_trial:
+        if not begun.is_trial:
             raise
         memory.roll_back("settings", str(error))
-        return make(remote_settings.effective(source)), None
+        return make(lay(found.files))
 
 
 class Afar:
@@ -46,20 +44,17 @@ class Afar:
 
     def __init__(
         self,
-        settings: Settings,
-        source: Path,
+        found: InForce,
         clock: Clock,
         begin_again: Callable[[], object],
         run_now: Callable[[str], object],
     ) -> None:
-        """SettingsError if the local files are wrong."""
-        self.begun: InForce | None = None
-        """The settings that it began with, if this start counts."""
-        self._settings = settings
+        """`found`: the settings that the daemon runs with. SettingsError if the trusted keys are none."""
+        self._found = found
         self._clock = clock
         self._begin_again = begin_again
         self._run_now = run_now
-        self._pushed = PushedSettings(source, clock)
+        self._pushed = PushedSettings(found.files, clock)
         self._trial: Trial | None = None
 
     @property
@@ -92,15 +87,15 @@ class Afar:
 
         `rhythms`: how often each destination is delivered to, in seconds.
         """
-        found = self.begun
-        if found is None or not found.is_trial:
+        found = self._found
+        if not found.is_trial:
             return
         if found.record.before is not None:
             before = Before.recalled(found.record.before)
         else:
             before = Before.of(self._pushed.previous(), catalog, self._clock)
             self._pushed.note_before(before.plain())
-        self._trial = Trial(self._settings, before, catalog, self._clock, rhythms)
+        self._trial = Trial(found.settings, before, catalog, self._clock, rhythms)
         log.warning(
             "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
         )

@@ -21,7 +21,6 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from trapsync import pipeline
@@ -34,7 +33,7 @@ from trapsync.files import durable
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, Word
 from trapsync.hardware.sensors import Sensors
-from trapsync.remote import remote_settings
+from trapsync.remote.in_force import InForce, load, report
 from trapsync.remote.uplink.calls import Home, Ties
 from trapsync.runtime import remote_changes, signals, systemd
 from trapsync.runtime.camera_process import CameraProcess
@@ -47,7 +46,6 @@ from trapsync.runtime.liveness import Board
 from trapsync.runtime.remote_changes import Afar
 from trapsync.runtime.scheduler import Stopping, Timetable
 from trapsync.runtime.upload_pool import UploadPool
-from trapsync.settings.schema import Settings
 from trapsync.spool import new_files, observer, spool_mark
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
@@ -73,22 +71,22 @@ class Service:
 
     _is_errand = False
 
-    def __init__(self, settings: Settings, source: Path, captures: int | None = None) -> None:
-        """Check everything that can be wrong in the settings; SettingsError, and nothing was touched.
+    def __init__(self, found: InForce, captures: int | None = None) -> None:
+        """Check everything that can be wrong in the settings in force; SettingsError, and nothing was touched.
 
         `captures`: take no more than so many pictures, for trying things out.
         """
-        self.settings = settings
+        self.settings = settings = found.settings
         self.reload = False
         self.captures_left = captures
         """How many pictures are still to be taken, once `run` has returned; None is no end of them."""
-        self._source = source
+        self._found = found
         self._wanted = Wanted(captures)
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
         self._place = place(settings)
         tools = Tools(self._clock, self._pause, self._device)
-        self._destinations = connect_all(settings, source, tools, lambda: self._catalog)
+        self._destinations = connect_all(settings, found.source, tools, lambda: self._catalog)
         self._stop = threading.Event()
         self._calm_after = _UNTIL_CALM
         self._board = Board(self._clock)
@@ -99,21 +97,19 @@ class Service:
         self._spool = SpoolWatch(settings.storage, self._spool_is_back)
         self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
         self._timetable = Timetable(len(self._destinations) + 6, self._board, self._stop, self._tell)
-        self._afar = Afar(settings, source, self._clock, self._begin_again, self._timetable.run_now)
+        self._afar = Afar(found, self._clock, self._begin_again, self._timetable.run_now)
         self._home = Home(
             settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
         )
         self._threads: list[threading.Thread] = []
 
     @classmethod
-    def begin(cls, source: Path, *more: Any) -> Self:
+    def begin(cls, found: InForce, *more: Any) -> Self:
         """The daemon with the settings in force; `more` is for whoever makes it. If some are on trial, this start counts.
 
         Settings on trial with which it cannot even be made are rolled back at once.
         """
-        service, begun = remote_changes.begin(source, lambda settings: cls(settings, source, *more))
-        service._afar.begun = begun
-        return service
+        return remote_changes.begin(found, lambda begun: cls(begun, *more))
 
     # Start, run, stop
 
@@ -216,7 +212,7 @@ class Service:
             return
         if number == signal.SIGHUP:
             try:
-                Service(remote_settings.effective(self._source), self._source)
+                Service(load(self._found.source))
             except TrapsyncError as error:
                 log.error("the old settings stay in force: %s", error)
                 return
@@ -331,8 +327,8 @@ class Service:
 
     def _ties(self) -> Ties:
         def status() -> Status:
-            report = remote_settings.report(self._source)
-            return snapshot(self.settings, self._clock, self._device, report, with_home=False)
+            known = report(self._found)
+            return snapshot(self.settings, self._clock, self._device, known, with_home=False)
 
         return Ties(self._afar.receive, status, self._tell)
 

@@ -7,14 +7,13 @@ is owed by then stays owed, as after a power cut.
 
 import logging
 import math
-from pathlib import Path
 
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination
+from trapsync.remote.in_force import InForce
 from trapsync.runtime.capture_thread import Wanted
 from trapsync.runtime.service import Service
-from trapsync.settings.schema import Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +27,9 @@ class Errand(Service):
 
     _is_errand = True
 
-    def __init__(self, settings: Settings, source: Path, deadline: float) -> None:
+    def __init__(self, found: InForce, deadline: float) -> None:
         """`deadline` is in seconds from now. SettingsError as for the daemon."""
-        super().__init__(settings, source)
+        super().__init__(found)
         self._calm_after = math.inf  # its end is not to be waited for longer than it takes
         self._wanted = Wanted(1, tries=_TRIES, within=_BREATH)
         self.outcome = NO_PICTURE

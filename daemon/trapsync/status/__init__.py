@@ -22,7 +22,6 @@ from trapsync.errors import CatalogError
 from trapsync.files.space import free_bytes
 from trapsync.hardware import stick
 from trapsync.image import Image
-from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.status.model import (
@@ -38,7 +37,7 @@ from trapsync.status.model import (
     Status,
 )
 from trapsync.status.reasons import Reason, of_remote_settings, of_silence, of_the_trap
-from trapsync.trap import bytes_per_day, holder, local_time, open_to_read, place
+from trapsync.trap import bytes_per_day, holder, open_to_read
 
 
 def snapshot(
