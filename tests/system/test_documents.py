@@ -1,5 +1,7 @@
 """The documents: their commands run as they are written, their links lead somewhere, the names in them exist."""
 
+import itertools
+import json
 import re
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import pytest
 
 import documents
 import private_machine
+import trapsync
 from documents import NOT_RUN, ROOT, RUN_ELSEWHERE, WITH_COMMANDS, Block, without_comment
 from private_machine import CONFIG, Machine
 from trapsync import cli
+from trapsync.settings.schema import Destination
 
 BLOCKS = [block for document in WITH_COMMANDS for block in documents.blocks(document)]
 COMMANDS = {without_comment(command): block for block in BLOCKS for command in block.commands}
@@ -256,3 +260,55 @@ def test_every_setting_that_is_named_exists(document: str) -> None:
             table_name, _, last = key.rpartition(".")
             assert table_name in TABLES, f"{document}: `{code}`: there is no table [{table_name}]"
             assert last in KEYS, f"{document}: `{code}`: there is no such setting"
+
+
+def table_of(document: str, heading: str) -> set[str]:
+    """What stands between backquotes in the first column of the table with that heading."""
+    lines = iter(documents.text_of(document).splitlines())
+    assert any(line.startswith(f"| {heading} |") for line in lines), f"{document} has no table '{heading}'"
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return {code for row in rows for code in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+def test_the_table_of_keys_has_every_key_that_all_destinations_share() -> None:
+    assert table_of("config/README.md", "key") == set(Destination.__struct_fields__) - {"kind"}
+
+
+def test_the_tables_of_remote_settings_have_the_programs_own_words() -> None:
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in Path(trapsync.__file__).parent.rglob("*.py")
+    )
+    refused = set(re.findall(r"RefusedDocument\(\s*\"(\w+)\"", sources))
+    assert table_of("config/README.md", "why a trap refused settings") == refused
+    for code in table_of("config/README.md", "why a trap rolled back"):
+        assert f'"{code}"' in sources, f"config/README.md: `{code}`: the program knows no such reason"
+
+
+CONFIG_OF_A_TRAP = """
+[trap]
+device = "0a5bb6f4"
+[storage]
+spool = "spool"
+state = "state"
+[camera]
+kind = "simulated"
+resolution = [640, 480]
+[destinations.folder]
+kind = "directory"
+path = "folder"
+"""
+
+
+def test_the_table_of_the_status_has_the_keys_that_the_status_has(tmp_path: Path) -> None:
+    config = tmp_path / "trapsync.toml"
+    config.write_text(CONFIG_OF_A_TRAP)
+    call = [sys.executable, "-m", "trapsync", "-c", str(config)]
+    subprocess.run([*call, "once"], capture_output=True, check=False)
+    facts = json.loads(subprocess.run([*call, "status", "--json"], capture_output=True, check=False).stdout)
+    page = documents.text_of("scripts/README.md")
+    for key in table_of("scripts/README.md", "key of `status --json`"):
+        assert key in facts, f"scripts/README.md: the status has no key `{key}`; it has: {sorted(facts)}"
+        inner = facts[key]["folder"] if key == "destinations" else facts[key]
+        (row,) = re.findall(rf"^\| `{key}` \|(.*)\|$", page, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", row) if isinstance(inner, dict) and inner else ():
+            assert code in inner, f"scripts/README.md: `{key}` has no key `{code}`; it has: {sorted(inner)}"
