@@ -1,12 +1,14 @@
-"""The owner asks for images again: what is on the card is owed again, what is not is counted, and all is once."""
+"""The operator asks for images again: what a destination lost is sent again, once, and what it has stays."""
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import daemon_process
 import drawings
 import signed
 import trap_bench as bench
+from trapsync.errors import Unreachable
 from trapsync.remote import resend
 from trapsync.remote.record import Asked
 
@@ -25,12 +27,18 @@ def delivered(folder: Path, *destinations: bench.Memory, images: int = 6) -> ben
     return trap
 
 
+def answered(trap: bench.Trap, asked: Asked, remembered: list[Asked] | None = None) -> Asked:
+    """What becomes of the request in one go."""
+    remember = [] if remembered is None else remembered
+    return resend.answer(trap.catalog, trap.destinations, asked, remember.append)
+
+
 def test_images_of_the_time_are_delivered_again_to_the_destination_that_lost_them(tmp_path: Path) -> None:
     home, stick = bench.Memory("home"), bench.Memory("stick")
     trap = delivered(tmp_path, home, stick)
     held = dict(home.stored)
     home.stored.clear()
-    done = resend.owe_again(trap.catalog, Asked("hash", SINCE + 1, SINCE + 4, "home"))
+    done = answered(trap, Asked("hash", SINCE + 1, SINCE + 4, "home"))
     assert (done.again, done.gone) == (3, 0)
     assert trap.ledger() == (6, 3, 3, 0, 0)
     stick.sent.clear()
@@ -39,40 +47,82 @@ def test_images_of_the_time_are_delivered_again_to_the_destination_that_lost_the
     assert (len(home.stored), stick.sent, trap.ledger()) == (3, [], (6, 6, 0, 0, 0))
 
 
-def test_what_left_the_card_is_counted_and_said(tmp_path: Path) -> None:
-    home = bench.Memory("home")
-    trap = delivered(tmp_path, home)
-    (first,) = [image for image in trap.catalog.on_card(0, 1)]  # noqa: C416
-    trap.catalog.mark_pruned([first.id])
-    done = resend.owe_again(trap.catalog, Asked("hash", SINCE, SINCE + 100))
-    assert (done.again, done.gone) == (5, 1)
-    assert trap.ledger() == (6, 1, 5, 0, 0)
-
-
-def test_asked_twice_is_asked_once_and_what_the_destination_holds_is_not_sent(tmp_path: Path) -> None:
-    home = bench.Memory("home")
-    trap = delivered(tmp_path, home)
-    asked = Asked("hash", SINCE, SINCE + 100)
-    assert [resend.owe_again(trap.catalog, asked).again for _ in range(2)] == [6, 0]
-    home.sent.clear()
-    assert (trap.deliver(home).delivered, home.sent) == (6, [])
-
-
-def test_outside_the_time_nothing_is_owed_again(tmp_path: Path) -> None:
-    trap = delivered(tmp_path, bench.Memory("home"))
-    done = resend.owe_again(trap.catalog, Asked("hash", SINCE + 6, SINCE + 100))
-    assert (done.again, done.gone) == (0, 0)
-
-
-def test_more_images_than_one_handful_are_all_found(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(resend, "_HANDFUL", 2)
+def test_each_destination_is_asked_and_what_it_holds_stays(tmp_path: Path) -> None:
     home, stick = bench.Memory("home"), bench.Memory("stick")
-    trap = delivered(tmp_path, home, stick, images=5)
-    assert resend.owe_again(trap.catalog, Asked("hash", SINCE, SINCE + 100)).again == 5
-    assert [row["owed"] for row in trap.catalog.destinations()] == [5, 5]
+    trap = delivered(tmp_path, home, stick)
+    home.sent.clear()
+    lost = min(stick.stored)
+    del stick.stored[lost]
+    stick.sent.clear()
+    done = answered(trap, Asked("hash", SINCE, SINCE + 100))
+    assert (done.again, done.gone, trap.ledger()) == (1, 0, (6, 5, 1, 0, 0))
+    assert (trap.deliver(home).delivered, trap.deliver(stick).delivered) == (0, 1)
+    assert (home.sent, stick.sent) == ([], [lost])
 
 
-def test_a_running_daemon_sends_again_what_its_owner_asks_for(tmp_path: Path) -> None:
+def test_what_left_the_card_is_lost_if_it_is_not_there_either_and_said(tmp_path: Path) -> None:
+    home = bench.Memory("home")
+    trap = delivered(tmp_path, home)
+    trap.time.sleep(10)
+    assert trap.prune() == 6
+    there, lost = sorted(home.stored)[:2], sorted(home.stored)[2:]
+    for key in lost:
+        del home.stored[key]
+    done = answered(trap, Asked("hash", SINCE, SINCE + 100))
+    assert (done.again, done.gone) == (0, 4)
+    assert (trap.ledger(), sorted(home.stored)) == ((6, 2, 0, 0, 4), there)
+
+
+def test_outside_the_time_nothing_is_asked(tmp_path: Path) -> None:
+    home = bench.Memory("home")
+    trap = delivered(tmp_path, home)
+    done = answered(trap, Asked("hash", SINCE + 6, SINCE + 100))
+    assert (done.again, done.gone, home.confirmed) == (0, 0, [])
+
+
+def test_a_destination_that_does_not_keep_images_is_not_asked(tmp_path: Path) -> None:
+    studio = bench.Memory("studio")
+    trap = delivered(tmp_path, studio)
+    studio.keeps = False
+    studio.stored.clear()
+    assert answered(trap, Asked("hash", SINCE, SINCE + 100)).again == 0
+    assert studio.confirmed == []
+
+
+def test_it_goes_on_after_the_last_slice_when_it_was_cut_short(tmp_path: Path) -> None:
+    home, stick = bench.Memory("home", batch=2), bench.Memory("stick")
+    trap = delivered(tmp_path, home, stick)
+    home.stored.clear()
+    remembered: list[Asked] = []
+    told = home.confirm
+
+    def cut_short(*arguments: Any, **more: Any) -> Any:
+        if len(home.confirmed) == 2:
+            raise Unreachable("the link is down")
+        return told(*arguments, **more)
+
+    home.confirm = cut_short  # type: ignore[method-assign]
+    assert answered(trap, Asked("hash", SINCE, SINCE + 100), remembered).again is None
+    home.confirm = told  # type: ignore[method-assign]
+    trap.restart()
+    trap.register(home, stick)
+    stick.confirmed.clear()
+    done = answered(trap, remembered[-1])
+    assert (done.again, done.gone, trap.ledger()) == (6, 0, (6, 0, 6, 0, 0))
+    assert ([len(some) for some in home.confirmed], stick.confirmed) == ([2, 2, 2], [])
+
+
+def test_a_destination_that_is_left_alone_after_a_failure_is_asked_later(tmp_path: Path) -> None:
+    home = bench.Memory("home")
+    trap = delivered(tmp_path, home)
+    trap.catalog.destination_failed("home", "no route", 10.0)
+    waiting = answered(trap, Asked("hash", SINCE, SINCE + 100))
+    assert (waiting.again, home.confirmed) == (None, [])
+    trap.time.sleep(11)
+    assert answered(trap, waiting).again == 0
+
+
+def test_a_running_daemon_sends_again_what_its_operator_asks_for(tmp_path: Path) -> None:
     stick = tmp_path / "stick"
     stick.mkdir()
     (stick / ".trapsync-destination").touch()

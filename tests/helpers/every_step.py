@@ -276,7 +276,7 @@ class _Life:
         stick = destinations[0]
         kept = catalog.delivered_to("stick", 0, 1000)[-3:]
         for name in ("stick", "odd"):
-            catalog.owe_again(name, [one.id for one in kept])
+            catalog.withdraw_proofs(name, [one.id for one in kept])
         for one in kept:
             (self.folder / "stick" / one.place).unlink(missing_ok=True)
         self.odd.stored.clear()
@@ -326,7 +326,7 @@ class _Life:
             content = path.read_bytes()
             path.rename(away)
             self.odd.stored.pop(one.key, None)
-            catalog.owe_again("odd", [one.id])
+            catalog.withdraw_proofs("odd", [one.id])
             self._ingest(catalog)
             self._deliver(catalog, [self.odd])
             path.write_bytes(content)

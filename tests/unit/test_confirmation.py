@@ -288,7 +288,7 @@ def test_a_receipt_from_a_note_lets_no_image_go_before_its_bytes_were_read(trap:
 
     stick = Noted("stick")
     fill(trap, 2, stick)
-    trap.catalog.owe_again("stick", [image.id for image in trap.catalog.on_card(0, 9)])
+    trap.catalog.withdraw_proofs("stick", [image.id for image in trap.catalog.on_card(0, 9)])
     trap.deliver(stick)
     assert trap.ledger() == (2, 2, 0, 0, 0)
     assert trap.prune() == 0
@@ -539,15 +539,6 @@ def test_what_vanished_is_delivered_once_all_have_it_that_must_have_it_now(trap:
     trap.deliver(other)
     assert trap.ledger() == (1, 0, 0, 0, 1)
     trap.register(home)
-    assert trap.ledger() == (1, 1, 0, 0, 0)
-
-
-def test_what_is_to_be_sent_again_and_left_the_card_meanwhile_is_not_lost(trap: Trap) -> None:
-    home = Server()
-    fill(trap, 1, home)
-    ids = trap.catalog.confirmed_between("home", 0, 1e12, after=0, limit=9)
-    assert trap.prune() == 1
-    trap.catalog.owe_again("home", ids)
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
 

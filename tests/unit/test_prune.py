@@ -166,7 +166,7 @@ def test_an_image_owed_again_between_the_choice_and_the_mark_is_not_pruned(trap:
     trap.deliver(home)
     (image,) = trap.catalog.prunable(2e9, 9)
     home.stored.clear()
-    trap.catalog.owe_again("home", [image.id])
+    trap.catalog.withdraw_proofs("home", [image.id])
     trap.catalog.mark_pruned([image.id])
     assert trap.prune() == 0
     assert trap.deliver(home).delivered == 1
@@ -179,7 +179,7 @@ def test_an_image_that_was_marked_and_not_removed_stays_when_it_is_owed_again(tr
     (image,) = trap.catalog.prunable(2e9, 9)
     trap.catalog.mark_pruned([image.id])
     home.stored.clear()
-    trap.catalog.owe_again("home", [image.id])
+    trap.catalog.withdraw_proofs("home", [image.id])
     assert trap.prune() == 0
     assert trap.deliver(home).delivered == 1
     assert trap.prune() == 1
@@ -192,7 +192,7 @@ def test_an_image_lost_by_a_best_effort_destination_is_still_removed(trap: Trap)
     trap.deliver(gallery)
     (image,) = trap.catalog.prunable(2e9, 9)
     trap.catalog.mark_pruned([image.id])
-    trap.catalog.owe_again("gallery", [image.id])
+    trap.catalog.withdraw_proofs("gallery", [image.id])
     assert trap.prune() == 1
     assert trap.on_card() == set()
 

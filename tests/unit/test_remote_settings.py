@@ -556,6 +556,10 @@ def test_a_request_to_send_again_is_remembered_until_it_was_done_and_is_counted_
     assert (asked.since, asked.until, asked.destination) == (
         signed.ISSUED.timestamp(), signed.ISSUED.timestamp() + 86400, "stick",
     )  # fmt: skip
+    trap.note_asked(replace(asked, progress={"stick": (7, 3, 1)}))
+    waiting = trap.asked()
+    assert waiting
+    assert waiting.progress == {"stick": (7, 3, 1)}
     trap.note_asked(replace(asked, again=3, gone=1))
     assert trap.asked() is None
     assert state_of(trap)["resend"] == {"hash": asked.hash, "again": 3, "gone": 1}

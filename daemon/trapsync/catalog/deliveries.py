@@ -273,25 +273,6 @@ class Deliveries(Places):
                     {"destination": destination},
                 )
 
-    # For a signed request to send again
-
-    def confirmed_between(
-        self, destination: str, since: float, until: float, *, after: int, limit: int
-    ) -> list[int]:
-        """Ids of images of a time (unix seconds) that were confirmed there and are on the card, from `after` on."""
-        rows = self._query(
-            f"""SELECT images.id AS id FROM images JOIN deliveries ON image_id = images.id
-               WHERE destination = {KEY} AND deliveries.state = 'delivered' AND gone_at IS NULL
-               AND images.rank >= :since AND images.rank < :until AND images.id > :after
-               ORDER BY images.id LIMIT :limit""",
-            destination=destination,
-            since=since,
-            until=until,
-            after=after,
-            limit=limit,
-        )
-        return [row["id"] for row in rows]
-
     def receipt(self, destination: str, image_id: int) -> dict[str, Any] | None:
         """The detail that a destination wanted remembered with its receipt; None: it has not confirmed it."""
         rows = self._query(

@@ -1,6 +1,7 @@
 """Proofs: asked for again, withdrawn when they are wrong, and what may leave the card for them."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,15 +23,23 @@ _NO_PROOF = """digest = NULL, detail = NULL, lies_at = NULL, delivered_at = NULL
 class Proofs(Deliveries):
     """The catalog, as far as proofs are held against what destinations say today."""
 
-    def delivered_to(self, destination: str, after: int, limit: int) -> list[Image]:
-        """Images confirmed by a destination, in order of their ids from `after` on: to ask it again."""
+    def delivered_to(
+        self, destination: str, after: int, limit: int, since: float = -math.inf, until: float = math.inf
+    ) -> list[Image]:
+        """Images confirmed by a destination, in order of their ids from `after` on: to ask it again.
+
+        Only those of a time, if it is given (unix seconds, the end not included).
+        """
         return self._images(
             f"""SELECT {IMAGE} FROM deliveries JOIN images ON images.id = image_id
                 WHERE destination = {KEY} AND deliveries.state = 'delivered' AND image_id > :after
+                AND images.rank >= :since AND images.rank < :until
                 ORDER BY image_id LIMIT :limit""",
             destination=destination,
             after=after,
             limit=limit,
+            since=since,
+            until=until,
         )
 
     def lies_at(self, destination: str, image_ids: Iterable[int]) -> dict[int, str]:
@@ -255,17 +264,3 @@ class Proofs(Deliveries):
                 ).fetchall()
                 for (image_id,) in rows:
                     self._unmark(db, image_id)
-
-    def owe_again(self, destination: str, image_ids: Iterable[int]) -> None:
-        """A destination no longer holds what it once confirmed, as the owner says: it is asked, then sent.
-
-        Of what left the card meanwhile, an owner's word says nothing: it could not be sent.
-        """
-        with self._transaction("owe_again") as db:
-            ids = [json.dumps(list(image_ids))]
-            rows = db.execute(
-                """SELECT id FROM images WHERE id IN (SELECT value FROM json_each(?)) AND (gone_at IS NULL
-                   OR EXISTS (SELECT 1 FROM files WHERE image_id = images.id AND leaving = 1))""",
-                ids,
-            ).fetchall()
-            self.withdraw_proofs(destination, absent=[image_id for (image_id,) in rows])

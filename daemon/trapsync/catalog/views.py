@@ -98,16 +98,6 @@ class Views(CatalogFile):
         )
         return row["n"], row["bytes"]
 
-    def gone_between(self, since: float, until: float) -> int:
-        """How many images of a time (unix seconds, the end not included) are not on the card any more."""
-        rows = self._query(
-            """SELECT count(*) AS n FROM images WHERE rank >= :since AND rank < :until
-               AND gone_at IS NOT NULL""",
-            since=since,
-            until=until,
-        )
-        return int(rows[0]["n"])
-
     def _unseen_refusals(self, key: str) -> int:
         return int(
             self._query(

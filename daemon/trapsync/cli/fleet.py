@@ -150,7 +150,10 @@ def resend(
     note: str,
     yes: bool,
 ) -> int:
-    """Ask traps to deliver images again, because a server lost them. What left the card is gone, and said so."""
+    """Have traps ask their destinations about the images of a time, and send again what is not there.
+
+    An image that is not on the card any more either is lost, and reported as such.
+    """
     from trapsync.fleet import push as pushes
 
     asked = pushes.request(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC), destination)

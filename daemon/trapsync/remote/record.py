@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request to send images again (unix seconds); `again` and `gone` are None until it was done."""
+    """A request to send images again (unix seconds).
+
+    `again`: how many deliveries are pending again, `gone`: how many images the card has no more; None until it is
+    done. `progress`: how far each destination was asked, as the id of the last image, and its two counts.
+    """
 
     hash: str
     since: float
@@ -41,6 +45,7 @@ class Asked:
     destination: str | None = None
     again: int | None = None
     gone: int | None = None
+    progress: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,9 @@ def _record(plain: dict[str, Any]) -> Record:
         plain[key] = tuple(plain[key])
     for key in ("committed", "candidate"):
         plain[key] = plain[key] and Taken(**plain[key])
-    plain["asked"] = plain["asked"] and Asked(**plain["asked"])
+    if asked := plain["asked"]:
+        progress = {name: tuple(counts) for name, counts in asked.get("progress", {}).items()}
+        plain["asked"] = Asked(**asked | {"progress": progress})
     return Record(**plain)
 
 

@@ -1,29 +1,51 @@
-"""The owner asks for images again, because the server lost them: what is still on the card is owed again."""
+"""Answer a request to send images again: ask the destinations about every image of that time.
 
-from collections.abc import Container
+What a destination does not have any more is pending again, and so sent again; what it has is not. Where a request
+has come to is remembered after each slice.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from trapsync.catalog import Catalog
+from trapsync.destinations import Destination
+from trapsync.destinations.confirmation import ask_again
+from trapsync.errors import Unreachable
 from trapsync.remote.record import Asked
 
-_HANDFUL = 500  # images in one commit
 
-
-def owe_again(catalog: Catalog, asked: Asked, keeping: Container[str] | None = None) -> Asked:
-    """Owe again every image of that time which the destination (or each of them) had confirmed.
-
-    Says how many that were, and how many are not on the card any more. Done twice it is as if done once: a
-    destination is asked before anything is sent, and what it holds is not sent. `keeping` are the names of those that
-    keep images until somebody deletes them; no other is sent anything again. None: all of them do.
-    """
-    again: set[int] = set()
-    span = asked.since, asked.until
-    gone = catalog.gone_between(*span)
-    for row in catalog.destinations():
-        if asked.destination in (None, row["name"]) and (keeping is None or row["name"] in keeping):
-            last = 0
-            while ids := catalog.confirmed_between(row["name"], *span, after=last, limit=_HANDFUL):
-                catalog.owe_again(row["name"], ids)
-                last = ids[-1]
-                again |= set(ids)
-    return replace(asked, again=len(again), gone=gone)
+def answer(
+    catalog: Catalog,
+    destinations: Sequence[Destination],
+    asked: Asked,
+    remember: Callable[[Asked], object],
+    progress: Callable[[], object] = lambda: None,
+) -> Asked:
+    """Ask each destination that keeps images, as far as it can be reached now; `again` says when all is done."""
+    is_done = True
+    for destination in destinations:
+        name = destination.name
+        if not destination.keeps or asked.destination not in (None, name):
+            continue
+        if not catalog.may_go(name):
+            is_done = False
+            continue
+        last, again, gone = asked.progress.get(name, (0, 0, 0))
+        span = asked.since, asked.until
+        try:
+            while images := catalog.delivered_to(name, last, destination.confirm_batch, *span):
+                progress()
+                found = ask_again(catalog, destination, images)
+                lost = catalog.off_card(image.id for image, _ in (*found.absent, *found.refused))
+                last = images[-1].id
+                again += sum(image.id not in lost for image, _ in found.absent)
+                gone += len(lost)
+                asked = replace(asked, progress={**asked.progress, name: (last, again, gone)})
+                remember(asked)
+        except Unreachable:  # the next turn of deliveries says so
+            is_done = False
+    if is_done:
+        counts = asked.progress.values()
+        asked = replace(asked, again=sum(one[1] for one in counts), gone=sum(one[2] for one in counts))
+        remember(asked)
+    return asked

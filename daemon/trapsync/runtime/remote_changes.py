@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
+from trapsync.destinations import Destination
 from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, lay
@@ -77,7 +78,7 @@ class Afar:
             outcome.text,
         )
         if outcome.is_accepted and outcome.kind == "resend":
-            self._run_now("resend")
+            self._run_now("ask again")
         elif outcome.is_accepted:
             self._begin_again()
         return outcome
@@ -147,9 +148,11 @@ class Afar:
         except TrapsyncError as error:  # then this start of the trial counts
             log.error("%s", error)
 
-    def resend(self, catalog: Catalog, keeping: Container[str] | None = None) -> None:
-        """Make pending again what the owner asked for, once, at the destinations that keep images."""
+    def resend(
+        self, catalog: Catalog, destinations: Sequence[Destination], progress: Callable[[], object]
+    ) -> None:
+        """Ask the destinations about what the operator asked for; what they lost is delivered at once."""
         self._pushed.note_time()
-        if asked := self._pushed.asked():
-            self._pushed.note_asked(resend.owe_again(catalog, asked, keeping))
+        asked = self._pushed.asked()
+        if asked and resend.answer(catalog, destinations, asked, self._pushed.note_asked, progress).again:
             self._run_now("deliver")

@@ -347,12 +347,9 @@ class Service:
         ingest, every = self.settings.ingest, 60.0
         self._timetable.add("sweep", ingest.sweep, self._on_spool(self._sweep))
         self._timetable.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
-        if self.settings.pushed.enabled:
-            keeping = {one.name for one in self._destinations if one.keeps}
-            self._timetable.add("resend", 300.0, partial(self._afar.resend, self._catalog, keeping))
         if self.settings.prune.enabled:
             self._timetable.add("prune", every, self._on_spool(self._prune))
-        self._timetable.add("ask again", 3600.0, self._ask_again)
+        self._timetable.add("ask again", 300.0, self._ask_again)
         if self.settings.home.is_set:
             self._home.recall(facts.read(self._catalog))
             self._timetable.add("home", self._home.tick_every, self._home.tick)
@@ -394,12 +391,14 @@ class Service:
             log.info("pruned: %d, safe at their destinations", removed)
 
     def _ask_again(self) -> None:
-        """Ask each destination about a slice of what it confirmed long ago."""
+        """Ask each destination about what the operator asked for, and about a slice of what it confirmed long ago."""
+        progress = partial(self._timetable.go_on, "ask again", 0.0)
+        if self.settings.pushed.enabled:
+            self._afar.resend(self._catalog, self._destinations, progress)
         for destination in self._destinations:
             if not self._catalog.may_go(destination.name):
                 continue
             try:
-                progress = partial(self._timetable.go_on, "ask again", 0.0)
                 confirmation.ask_a_slice(self._catalog, destination, self._clock, progress)
             except Unreachable as trouble:  # the next turn of deliveries says so
                 log.info("%s cannot be asked again now: %s", destination.name, trouble)
