@@ -1,6 +1,5 @@
 """The trap as the daemon and the commands share it: its lock, its clock, its place, its catalog."""
 
-import fcntl
 import logging
 import os
 import re
@@ -60,6 +59,8 @@ def holder(state: Path) -> int | None:
 
     0 if the lock is held, and what stands in the file is no process id. Send a signal by `tell_daemon` only.
     """
+    import fcntl  # a trap has it; Windows, where operator commands run, has not
+
     try:
         descriptor = durable.open_plain(state / "daemon.lock", os.O_RDONLY)
     except OSError:

@@ -54,6 +54,8 @@ def hub(
     try:
         from trapsync.hub.server import serve
     except ModuleNotFoundError as error:
+        if error.name == "resource":  # Windows has no such module
+            raise SettingsError("the hub runs on Linux and macOS only") from None
         raise SettingsError(
             f"the hub needs {error.name}: run `pipx inject trapsync flask waitress`"
         ) from None

@@ -1,7 +1,6 @@
 """Whose files these are: root does what it is asked to do to a trap in the name of the trap's account, or refuses."""
 
 import os
-import pwd
 import stat
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def step_down(path: Path) -> None:
 
     Raises StorageError where the account cannot be told, or its place not be taken: never is "root" the way out.
     """
-    if os.geteuid() != 0:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:  # Windows has no root
         return
     found = _first_not_roots(path)
     if found is None:
@@ -101,6 +100,8 @@ def _open_to_others(place: Path) -> StorageError:
 
 def _groups(place: Path, user: int, group: int) -> tuple[int, list[int]]:
     """The account's own group, and all of its groups: that of the camera's devices, say."""
+    import pwd  # not on Windows
+
     try:
         account = pwd.getpwuid(user)
     except KeyError:  # a number without a name

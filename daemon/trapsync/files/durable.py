@@ -86,12 +86,16 @@ def _claim(path: Path, temporary: Path) -> bool:
     return True
 
 
+# Windows, where operator commands run, has neither these links nor these waits.
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
 def open_plain(path: Path, flags: int, mode: int = 0o666) -> int:
     """Open a plain file and nothing else, as `os.open`: no link, and no FIFO or device, which might never answer.
 
     Raises OSError.
     """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    descriptor = os.open(path, flags | _PLAIN, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no plain file", str(path))
@@ -121,6 +125,8 @@ def make_folder(folder: Path) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Flush a folder's own entries: without this a new name may not survive a power cut."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -150,8 +156,10 @@ def explain(error: OSError, path: Path) -> str:
 
 
 def _user() -> str:
-    import pwd
-
+    try:
+        import pwd
+    except ModuleNotFoundError:  # Windows
+        return "that runs this"
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -16,8 +16,10 @@ from typing import BinaryIO, Self
 
 from trapsync.files import failpoint
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Windows has none of these, nor `dir_fd`: there this is only imported, when an operator's settings are checked.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FILE = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class NotRegular(OSError):
@@ -63,12 +65,12 @@ class Folder:
 
     def _next(self, name: str, make: bool) -> "Folder":
         try:
-            descriptor = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self.descriptor)
+            descriptor = os.open(name, _FOLDER | _NO_LINK, dir_fd=self.descriptor)
         except FileNotFoundError:
             if not make:
                 raise
             self._make(name)
-            descriptor = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self.descriptor)
+            descriptor = os.open(name, _FOLDER | _NO_LINK, dir_fd=self.descriptor)
         if _mount_of(descriptor) != self._mount:
             os.close(descriptor)
             raise OSError(errno.EXDEV, "another file system is mounted there", name)

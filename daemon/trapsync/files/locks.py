@@ -1,6 +1,5 @@
 """Locks between processes: on a file, and gone with the process that holds them, however that ends."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ def locked(path: Path, flags: int = os.O_RDONLY, *, wait: bool = True, mode: int
 
     Raises OSError; without `wait` a BlockingIOError when another process holds it.
     """
+    import fcntl  # not on Windows, where operator commands run and nothing is locked
+
     descriptor = durable.open_plain(path, flags | os.O_CREAT, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

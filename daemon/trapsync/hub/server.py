@@ -2,7 +2,6 @@
 
 import ipaddress
 import logging
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -155,6 +154,8 @@ def _why_not(error: Exception, host: str, port: int) -> str:
 
 def _allow_files(count: int) -> None:
     """Raise the limit of open files, as far as this process may."""
+    import resource  # not on Windows
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
         most = count if hard == resource.RLIM_INFINITY else min(count, hard)

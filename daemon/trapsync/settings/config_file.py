@@ -173,7 +173,7 @@ def read_secret(name: Path, key: str) -> str:
         raise SettingsError(f"{key}: the secret {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
-    if mode & stat.S_IROTH:
+    if mode & stat.S_IROTH and os.name == "posix":  # Windows shows no such thing
         raise SettingsError(f"{key}: everybody can read the secret {path}; run: chmod o-r {path}")
     if not secret:
         raise SettingsError(f"{key}: the secret {path} is empty")
