@@ -34,7 +34,7 @@ _PASSWORD = "a password for tests"
 
 # What a test's trap has beyond the file that is installed.
 _TRAP = {
-    "trap": {"device": "0a5bb6f4"},
+    "trap": {"device": "0a5bb6f4", "clock": "trusted"},
     "camera": {"kind": "simulated", "resolution": [640, 480]},
     "storage": {"min_free": "1 MB"},
 }

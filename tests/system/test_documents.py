@@ -61,7 +61,7 @@ def test_every_command_of_a_document_works_as_it_is_written(document: str, machi
     for block in blocks:
         if block.language == "toml":
             write(block, machine)
-        if block.language == "console":  # it shows a trap that has met its destinations
+        if block.language == "console":  # it shows a trap that has met its destinations and its hub
             machine.run("trapsync once")
         for command in block.commands:
             if without_comment(command) not in NOWHERE:
@@ -103,7 +103,11 @@ def obey(block: Block, command: str, machine: Machine) -> None:
         assert done.returncode == 0, said
     if plain.startswith("trapsync keys new"):  # its lines go onto the traps
         machine.settle(tomllib.loads(done.stdout))
-    if block.language == "console":
+    if plain == "trapsync fleet":
+        assert block.lines[1].split() == done.stdout.splitlines()[0].split(), (
+            f"{block}: is no longer what is printed"
+        )
+    elif block.language == "console":
         compare(block, done.stdout)
 
 
