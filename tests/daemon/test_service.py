@@ -19,6 +19,8 @@ from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
 from trapsync.pipeline import Uploads
 from trapsync.remote.in_force import load
+from trapsync.runtime.context import Shared
+from trapsync.runtime.jobs import Jobs
 from trapsync.runtime.liveness import Board
 from trapsync.runtime.scheduler import Stopping, Timetable
 from trapsync.runtime.service import Service
@@ -34,7 +36,16 @@ def service(tmp_path: Path) -> Service:
     return Service(load(one.config))
 
 
-class Jobs:
+def jobs_of(service: Service) -> Jobs:
+    """The jobs that it makes once its catalog is open."""
+    shared = Shared(
+        *(service.settings, service._device, service._clock, service._catalog, service._inbox),
+        *(service._board, service._stop),
+    )
+    return Jobs(shared, [], lambda *more: service._timetable.go_on(*more), service._pause)
+
+
+class Told:
     """Stands where the scheduler's jobs stand: notes which are told to run now."""
 
     def __init__(self) -> None:
@@ -48,7 +59,7 @@ class Jobs:
 def test_after_a_step_of_the_clock_every_job_is_put_straight(
     service: Service, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
-    time, jobs = FakeTime(), Jobs()
+    time, jobs = FakeTime(), Told()
     monkeypatch.setattr(service, "_clock", time)
     monkeypatch.setattr(service._timetable, "run_now", jobs)
     offset = service._straighten(time.wall() - time.monotonic())
@@ -60,7 +71,7 @@ def test_after_a_step_of_the_clock_every_job_is_put_straight(
 
 
 def test_drift_of_weeks_is_no_step(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    time, jobs = FakeTime(), Jobs()
+    time, jobs = FakeTime(), Told()
     monkeypatch.setattr(service, "_clock", time)
     monkeypatch.setattr(service._timetable, "run_now", jobs)
     offset = time.wall() - time.monotonic()
@@ -98,11 +109,11 @@ def test_a_catalog_that_is_damaged_while_in_use_ends_the_daemon_so_that_the_next
 def test_the_word_to_deliver_now_survives_a_catalog_that_refuses(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = Jobs()
+    jobs = Told()
     monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
     monkeypatch.setattr(service._timetable, "run_now", jobs)
     service._on_signal(signal.SIGUSR1)
-    assert jobs.told == ["deliver"]
+    assert jobs.told == ["deliver:"]
 
 
 @pytest.mark.parametrize(("hours", "silent"), [(2.5, []), (3, ["deliver:home"])])
@@ -143,7 +154,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
     monkeypatch.setattr(service, "_timetable", Timetable(1, board, threading.Event(), Mock()))
     monkeypatch.setattr(service, "_catalog", trap.catalog, raising=False)
     service.settings = structs.replace(service.settings, storage=trap.storage)
-    service._deliver(home)
+    jobs_of(service).deliver(home)
     assert overdue[1] == silent
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
@@ -181,7 +192,7 @@ def test_a_turn_that_ends_over_the_catalog_lasts_until_no_upload_of_it_is_on_its
     turn = CutShort(service, monkeypatch, CatalogError("disk full"))
     monkeypatch.setattr(service, "_pause", lambda _seconds: turn.may_end.set())
     with pytest.raises(CatalogError):
-        service._deliver(turn.home)
+        jobs_of(service).deliver(turn.home)
     assert turn.arrived == ["0.jpg", "1.jpg"]
 
 
@@ -190,7 +201,7 @@ def test_the_end_of_the_daemon_waits_for_no_upload(service: Service, monkeypatch
     monkeypatch.setattr(service._timetable, "go_on", lambda *_: None)
     service._stop.set()
     with pytest.raises(Stopping):
-        service._deliver(turn.home)
+        jobs_of(service).deliver(turn.home)
     assert turn.arrived == ["0.jpg"]
     turn.may_end.set()
 

@@ -20,10 +20,10 @@ from trapsync.errors import CameraError
 from trapsync.image import Image
 from trapsync.jpeg import thumbnail
 from trapsync.jpeg.examination import examine
-from trapsync.runtime import capture_thread, ingest_thread, scheduler, service
+from trapsync.runtime import capture_thread, ingest_thread, jobs, scheduler, service, single_run
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.settings.schema import Camera as CameraSettings
-from trapsync.settings.schema import Flash
+from trapsync.settings.schema import Flash, Settings
 from trapsync.spool.inbox import Inbox
 
 
@@ -139,7 +139,8 @@ def _fail(*_: object) -> str:
     raise CameraError("the cable is loose")
 
 
-SERVICE = "trapsync.runtime.service:"
+SERVICE, JOBS = "trapsync.runtime.service:", "trapsync.runtime.jobs:Jobs"
+SINGLE_RUN = "trapsync.runtime.single_run:"
 FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
     "main": (SERVICE + "Service", "_straighten", _freeze),
     "capture": (SERVICE + "CameraProcess", "capture", _freeze),
@@ -147,8 +148,8 @@ FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
     "ingest": ("trapsync.runtime.ingest_thread:Ingesting", "_ingest", _freeze),
     "thumbnails": (SERVICE + "Examiners", "make_thumbnails", _freeze),
     "scheduler": ("trapsync.runtime.scheduler:BackgroundScheduler", "_process_jobs", _freeze),
-    "sweep": (SERVICE + "Service", "_sweep", _freeze),
-    "deliver": (SERVICE + "Service", "_deliver", _freeze),
+    "sweep": (JOBS, "sweep", _freeze),
+    "deliver": (JOBS, "deliver", _freeze),
 }
 
 
@@ -168,8 +169,9 @@ def _run_freezing(part: str) -> None:
 
 CRASHING, HANGING, CLOSING = 13, 14, 13  # the quality with which it dies, or its camera hangs; `parallel`
 _make = cameras.make
-_deliver = service.Service._deliver
+_deliver = jobs.Jobs.deliver
 _start = service.Service._start
+_open = single_run.SingleRun._open
 
 
 def make_or_hang(settings: CameraSettings, device: str) -> cameras.Camera:
@@ -182,13 +184,22 @@ def make_or_hang(settings: CameraSettings, device: str) -> cameras.Camera:
 
 def _start_or_crash(daemon: service.Service) -> None:
     _start(daemon)
-    if daemon.settings.camera.quality == CRASHING:
+    _crash_or_not(daemon.settings)
+
+
+def _open_or_crash(one: single_run.SingleRun) -> None:
+    _open(one)
+    _crash_or_not(one._settings)
+
+
+def _crash_or_not(settings: Settings) -> None:
+    if settings.camera.quality == CRASHING:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _deliver_or_not(daemon: service.Service, destination: Destination) -> None:
+def _deliver_or_not(self: jobs.Jobs, destination: Destination) -> None:
     if destination.settings.parallel != CLOSING:
-        _deliver(daemon, destination)
+        _deliver(self, destination)
 
 
 def _do_badly() -> None:
@@ -196,7 +207,9 @@ def _do_badly() -> None:
     instead = {
         SERVICE + "CameraProcess": partial(CameraProcess, make=make_or_hang),
         SERVICE + "Service._start": _start_or_crash,
-        SERVICE + "Service._deliver": _deliver_or_not,
+        SINGLE_RUN + "CameraProcess": partial(CameraProcess, make=make_or_hang),
+        SINGLE_RUN + "SingleRun._open": _open_or_crash,
+        JOBS + ".deliver": _deliver_or_not,
         SERVICE + "restart": lambda more: os.execv(sys.executable, [sys.executable, __file__, "bad", *more]),
     }
     for where, misfortune in instead.items():

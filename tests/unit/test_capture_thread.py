@@ -11,7 +11,7 @@ from msgspec import structs
 from fake_time import FakeTime
 from trapsync.errors import CameraError, StorageError
 from trapsync.hardware.sensors import Sensors
-from trapsync.runtime.capture_thread import Capturing, Wanted
+from trapsync.runtime.capture_thread import Capturing
 from trapsync.runtime.context import Shared
 from trapsync.runtime.liveness import Board
 from trapsync.settings.schema import Camera, Capture, Settings, Storage
@@ -73,21 +73,27 @@ class Facts:
         return set()
 
 
-FOREVER = Wanted()
 SETTINGS = Settings(capture=Capture(every=Duration(1)), camera=Camera(kind="simulated"))
 
 
 def hour(
-    camera: Unlucky, wanted: Wanted = FOREVER, settings: Settings = SETTINGS, failures: int = 0
+    camera: Unlucky, captures: int | None = None, settings: Settings = SETTINGS, failures: int = 0
 ) -> tuple[Capturing, dict[str, Any]]:
     """Let an hour of the capture thread pass with a camera; the last fact about it."""
+    capturing, facts = made(camera, captures, settings, failures)
+    capturing.run()
+    return capturing, facts.capture
+
+
+def made(
+    camera: Unlucky, captures: int | None = None, settings: Settings = SETTINGS, failures: int = 0
+) -> tuple[Capturing, Facts]:
     time, facts = camera.time, Facts(failures)
     stop, board = cast("Any", Passing(time)), Board(time)
     shared = Shared(settings, "0a1b2c3d", time, cast("Any", facts), Inbox(time), board, stop)
     sensors = Sensors(settings.sensors, Path("/nowhere"))
-    capturing = Capturing(shared, place(settings), cast("Any", camera), sensors, wanted)
-    capturing.run()
-    return capturing, facts.capture
+    capturing = Capturing(shared, place(settings), cast("Any", camera), sensors, captures)
+    return capturing, facts
 
 
 def test_a_broken_camera_is_tried_less_and_less_often_and_fills_no_log(
@@ -154,9 +160,9 @@ def test_while_the_spool_is_another_one_no_picture_is_asked_for_and_none_is_miss
     disk = storage.spool.rename(tmp_path / "disk")
     camera = Unlucky(CameraError(""), tries=0)
     settings = structs.replace(SETTINGS, storage=storage)
-    capturing, capture = hour(camera, settings=settings)
+    _, capture = hour(camera, settings=settings)
     assert camera.tried == []
-    assert (capturing.failed, capture["failures"]) == (0, 0)
+    assert capture["failures"] == 0
     disk.rename(storage.spool)
     hour(camera, settings=settings)
     assert len(camera.tried) > 3000
@@ -182,19 +188,21 @@ def test_pictures_that_look_wrong_are_said_to_once_and_shown_by_the_status(
 
 def test_a_number_of_pictures_is_taken_and_no_more() -> None:
     camera = Unlucky(CameraError(""), tries=0)
-    capturing, _ = hour(camera, Wanted(3))
+    capturing, _ = hour(camera, 3)
     assert (len(camera.tried), capturing.left) == (3, 0)
 
 
-def test_a_picture_that_is_wanted_soon_is_tried_for_soon_and_not_for_ever() -> None:
+def test_one_picture_is_tried_for_soon_and_not_for_ever() -> None:
     settings = structs.replace(SETTINGS, capture=Capture(every=Duration(600)))
     camera = Unlucky(CameraError("the cable is loose"))
-    capturing, _ = hour(camera, Wanted(1, tries=3, within=5.0), settings)
+    capturing, facts = made(camera, settings=settings)
+    assert not capturing.capture_one(3, 5.0)
     assert [later - earlier for earlier, later in pairwise(camera.tried)] == [5.0, 5.0]
-    assert (capturing.left, capturing.failed) == (0, 3)
+    assert facts.capture == {"failures": 3, "error": "the cable is loose"}
 
 
-def test_one_that_succeeds_in_the_end_is_no_failure() -> None:
+def test_one_picture_that_succeeds_in_the_end_is_no_failure() -> None:
     camera = Unlucky(CameraError("the cable is loose"), tries=2)
-    capturing, _ = hour(camera, Wanted(1, tries=3, within=5.0))
-    assert (len(camera.tried), capturing.left, capturing.failed) == (3, 0, 0)
+    capturing, facts = made(camera)
+    assert capturing.capture_one(3, 5.0)
+    assert (len(camera.tried), facts.capture["failures"]) == (3, 0)

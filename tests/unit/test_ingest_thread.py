@@ -73,29 +73,8 @@ def test_a_file_on_which_our_own_program_fails_is_told(monkeypatch: pytest.Monke
     catalog = Mock()
     ingesting, _ = make(catalog)
     monkeypatch.setattr(pipeline, "ingest", lambda *_: Ingested(failed=1))
-    ingesting._ingest(["a.jpg"], Mock())
+    ingesting._ingest(["a.jpg"])
     catalog.set_fact.assert_called_with("bug", "a file cannot be ingested; see the log")
-
-
-def test_it_is_idle_only_when_nothing_is_in_the_inbox_nor_taken_from_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ingesting, shared = make()
-    idle = []
-
-    def ingest(*_: object) -> Ingested:
-        idle.append((shared.inbox.is_empty(), ingesting.is_idle()))
-        return Ingested(new=1)
-
-    monkeypatch.setattr(pipeline, "ingest", ingest)
-    monkeypatch.setattr(shared.inbox, "wait", lambda _seconds: shared.stop.set())
-    monkeypatch.setattr(ingesting, "_times", lambda: iter([False]))
-    monkeypatch.setattr(ingesting, "_thumbnails", lambda: iter([False]))
-    shared.inbox.put("a.jpg")
-    assert not ingesting.is_idle()
-    ingesting.run()
-    assert idle == [(True, False)]
-    assert ingesting.is_idle()
 
 
 def test_more_files_than_the_inbox_holds_that_cannot_be_done_with_are_no_busy_loop(
@@ -140,7 +119,7 @@ def test_small_copies_wait_for_room_instead_of_being_given_up(monkeypatch: pytes
     free = [0]
     monkeypatch.setattr("trapsync.runtime.ingest_thread.free_bytes", lambda _folder: free[0])
     ingesting, _ = make(Wanting())
-    steps = ingesting._thumbnails()
+    steps = ingesting._make_thumbnails()
     assert (next(steps), asked) == (False, [])
     free[0] = 10**9
     assert (next(steps), asked) == (False, [1])
@@ -166,7 +145,7 @@ def test_small_copies_whose_maker_was_killed_are_tried_again_after_a_pause_so_ma
     killed = [ExaminerKilled("killed")] * kills
     maker = Mock(side_effect=[*killed, True])
     monkeypatch.setattr(room._examiners, "make_thumbnails", maker)
-    steps = room._thumbnails()
+    steps = room._make_thumbnails()
     for number in range(1, 3):
         assert [next(steps) for _ in range(3)] == [False] * 3
         assert (maker.call_count, marks) == (number, {})

@@ -13,7 +13,7 @@ from trapsync.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-Name = Literal["bug", "errands", "thumbnails", "capture", "times", "unpruned", "stuck", "home", "told"]
+Name = Literal["bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck", "home", "told"]
 
 
 class Capture(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known, by name; None where there is nothing to say."""
 
     bug: Any = None  # something failed that should not; the log says what
-    errands: bool | None = None  # the trap runs on a timer: trapsync once
+    single_runs: bool | None = None  # the trap runs on a timer: trapsync once
     thumbnails: str | None = None  # why none are made
     capture: Capture | None = None
     times: Stopped | None = None  # images whose time cannot be corrected

@@ -87,4 +87,4 @@ def _link(name: str, link: LinkStatus) -> str:
 def _daemon(status: Status) -> str:
     if status.daemon.running:
         return "running"
-    return "not running: this trap runs on a timer (trapsync once)" if status.errands else "not running"
+    return "not running: this trap makes single runs (trapsync once)" if status.single_runs else "not running"

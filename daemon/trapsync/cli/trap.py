@@ -95,11 +95,11 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
 def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     """Take one picture, deliver what is due, and end: for a trap that a timer powers.
 
-    Exit code 0: all is delivered. 1: the picture is safe on the card, but something is still owed. 2: there is no
+    Exit code 0: all is delivered. 1: the picture is safe on the card, but something is pending. 2: there is no
     picture. 3: it could not run at all. After each of them the power may be cut.
     """
     from trapsync.runtime import service, signals
-    from trapsync.runtime.single_run import Errand
+    from trapsync.runtime.single_run import SingleRun
 
     start_logging(verbose)
     try:
@@ -109,9 +109,8 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     with _leaving(3):
         _require_no_root(trap, as_root)
         signals.block()
-        errand = Errand.begin(trap.found, seconds)
-        errand.run()
-    service.leave(errand.outcome)
+        outcome = SingleRun.begin(trap.found, seconds).run()
+    service.leave(outcome)
 
 
 @click.command(short_help="Show how the trap is.")

@@ -1,8 +1,6 @@
 """The capture thread: the rhythm of the pictures, and what is done while the camera gives none."""
 
 import logging
-import math
-from dataclasses import dataclass
 
 from trapsync import cameras
 from trapsync.catalog import facts
@@ -26,25 +24,19 @@ _HOPE = 1800.0  # seconds of failures until only a reboot may bring the camera b
 _ASK_AGAIN = 3600.0  # and until it is asked for again: the guard grants one in six hours
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """How many pictures are wanted, and how long they are tried for."""
-
-    pictures: int | None = None  # no end of them
-    tries: int | None = None  # failures in a row until it ends; never
-    within: float = math.inf  # seconds to wait for the next one at most, whatever the rhythm
-
-
 class Capturing:
     """One picture every so often, on the monotonic clock."""
 
     def __init__(
-        self, shared: Shared, place: Place, camera: CameraProcess, sensors: Sensors, wanted: Wanted
+        self,
+        shared: Shared,
+        place: Place,
+        camera: CameraProcess,
+        sensors: Sensors,
+        captures: int | None = None,
     ) -> None:
-        self.left = wanted.pictures
+        self.left = captures
         """How many pictures are still to be taken; None is no end of them."""
-        self.failed = 0
-        """How many tries failed since the last picture, or since it began."""
         self._shared = shared
         self._settings = shared.settings
         self._clock = shared.clock
@@ -52,8 +44,8 @@ class Capturing:
         self._place = place
         self._camera = camera
         self._sensors = sensors
-        self._wanted = wanted
         self._failures = 0  # in a row, over restarts
+        self._is_told = False  # whether a failure was logged since the last picture, or the start
         self._rest = 0.0
         self._reboot_due: float | None = None
         self._oddity: str | None = None
@@ -62,16 +54,12 @@ class Capturing:
         """Whether this is a time for pictures."""
         return schedule.is_open(self._settings.capture.windows, self._place, local_time(self._clock))
 
-    def give_up(self) -> None:
-        """Take no more pictures."""
-        self.left = 0
-
     def run(self) -> None:
         """Take a picture every so often, until the end. A missed one is not made up for; the rhythm stays."""
         every, clock = self._settings.capture.every, self._clock
-        due, self._failures = clock.monotonic() + self._sensors.lead, self._failures_before()
+        due = clock.monotonic() + self._sensors.lead
         self._lives()
-        self._camera.put_out()  # the daemon before this one may have been killed in the middle of a picture
+        self._prepare()
         while self.left != 0 and not self._wait_for_picture(due):
             due = max(due + every, clock.monotonic())
             self._rest = 0.0
@@ -84,6 +72,23 @@ class Capturing:
         self._shared.board.rest("capture")
         self._stop.wait()
 
+    def capture_one(self, tries: int, pause: float) -> bool:
+        """Take one picture now, with so many tries and seconds between them; whether there is one."""
+        self._prepare()
+        for number in range(tries):
+            if self._stop.wait(pause if number else 0.0):
+                break
+            self._sensors.begin()
+            if self._stop.wait(self._sensors.lead):
+                break
+            if self._take_picture():
+                return True
+        return False
+
+    def _prepare(self) -> None:
+        self._failures = self._failures_before()
+        self._camera.put_out()  # the daemon before this one may have been killed in the middle of a picture
+
     def _lives(self) -> None:
         """Three intervals without a new image are too many; a quick rhythm gets some grace."""
         patience = 3 * self._settings.capture.every + cameras.patience(self._settings.camera) + _GRACE
@@ -91,18 +96,17 @@ class Capturing:
 
     def _wait_for_picture(self, due: float) -> bool:
         """Wait until a moment of the monotonic clock, and have the sensors asked a little before; True: stop."""
-        due = min(due, self._clock.monotonic() + self._wanted.within)
         lead = min(self._sensors.lead, self._settings.capture.every / 2)
         if self._stop.wait(max(0.0, due - lead - self._clock.monotonic())):
             return True
         self._sensors.begin()
         return self._stop.wait(max(0.0, due - self._clock.monotonic()))
 
-    def _take_picture(self) -> None:
-        """One picture. Only a new image is a sign of life."""
+    def _take_picture(self) -> bool:
+        """Take one picture; whether there is one. Only a new image is a sign of life."""
         if spool_mark.problem(self._settings.storage):  # the trap waits on purpose, and its status says why
             self._lives()
-            return
+            return False
         try:
             path = self._camera.capture(self._taken_names(), self._sensors.reading())
         except StorageError as error:
@@ -113,6 +117,8 @@ class Capturing:
         else:
             self._lives()
             self._new_picture(path)
+            return True
+        return False
 
     def _taken_names(self) -> set[str]:
         """Names of images that this second and the next may find used, though they have left the card."""
@@ -125,10 +131,10 @@ class Capturing:
     def _new_picture(self, path: str) -> None:
         if self._failures >= _GIVEN_UP:
             log.warning("there are pictures again, after %d failures", self._failures)
-        self._failures = self.failed = 0
+        self._failures, self._is_told = 0, False
         self._reboot_due = None
         self._shared.inbox.put(path)
-        self.left = self.left and self.left - 1  # once it is in the inbox: who sees 0 finds it there
+        self.left = self.left and self.left - 1
         log.info("captured %s", path)
         self._tell_oddity(self._camera.oddity)
         self._shared.tell("capture", facts.Capture(oddity=self._oddity))
@@ -153,9 +159,9 @@ class Capturing:
     def _no_picture(self, error: Exception) -> None:
         if self._stop.is_set():  # the camera was taken away from us
             return
-        is_news = self._failures < _GIVEN_UP or not self.failed
+        is_news = self._failures < _GIVEN_UP or not self._is_told
         self._failures += 1
-        self.failed += 1
+        self._is_told = True
         # A camera is tried less and less often; a card may have room again any minute.
         if self._failures >= _GIVEN_UP:
             longest = _LONGEST_REST if isinstance(error, CameraError) else _BREATH
@@ -164,8 +170,6 @@ class Capturing:
         if self._failures == _GIVEN_UP:
             log.error("%d failures in a row: it is tried less often from here on, in silence", _GIVEN_UP)
         self._shared.tell("capture", facts.Capture(self._failures, str(error)))
-        if self.failed == self._wanted.tries:
-            self.give_up()
         if isinstance(error, CameraError):
             self._consider_reboot(error)
 

@@ -40,49 +40,51 @@ class Ingesting:
         self._examiners = examiners
         self._uncorrected = clock_correction.Failures(shared.clock)
         self._kills: Counter[str] = Counter()  # of those who made small copies of these files
-        self._has_some = False
         self._got_on = True
+        self._undecided = UndecidedFiles(self._settings.ingest.settle)
+        self._busy = self._clock.monotonic()
+        self._begin_again()
 
-    def is_idle(self) -> bool:
-        """Whether nothing is in the inbox, and nothing that was taken from it is under way."""
-        return self._inbox.is_empty() and not self._has_some
+    def _begin_again(self) -> None:
+        self._thumbnails, self._times = self._make_thumbnails(), self._correct_times()
 
     def run(self) -> None:
         """Go on until the end, whatever the card or the catalog refuses."""
-        undecided = UndecidedFiles(self._settings.ingest.settle)
-        thumbnails, times = self._thumbnails(), self._times()
-        busy = self._clock.monotonic()
         while not self._stop.is_set():
             self._shared.board.beat("ingest", self._limit())
             if spool_mark.problem(self._settings.storage):  # which the main thread says
                 self._stop.wait(_BREATH)
-                continue
-            paths = self._take()
-            try:
-                if paths:
-                    self._ingest(paths, undecided)
-                elif self._inbox.overflowed():  # the rest of a long backlog
-                    self._sweep()
-                elif not next(times) and not next(thumbnails):
-                    self._wait_for_files(busy)
-                    continue
-            except (CatalogError, StorageError, OSError) as error:
-                log.error("%s; trying again in %.0f s", error, _BREATH)
-                for path in paths:
-                    self._inbox.put_later(path, _BREATH)
-                thumbnails, times = self._thumbnails(), self._times()
-                self._stop.wait(_BREATH)
-            except Exception:  # a bug, loud: but not the end of the thread
-                log.exception("ingesting %d files failed", len(paths))
-                self._shared.tell("bug", "ingesting files failed; see the log")
-                self._ingest_singly(paths, undecided)
-                thumbnails, times = self._thumbnails(), self._times()
-                self._stop.wait(_BREATH)
-            busy = self._clock.monotonic()
+            elif not self.step():
+                self._wait_for_files()
 
-    def _wait_for_files(self, busy: float) -> None:
-        """Nothing to do since a moment of the monotonic clock; a new file ends the wait at once."""
-        is_calm = self._clock.monotonic() - busy >= _UNTIL_CALM
+    def step(self) -> bool:
+        """Do one piece of work; False when there was none."""
+        paths = self._inbox.take()
+        try:
+            if paths:
+                self._ingest(paths)
+            elif self._inbox.overflowed():  # the rest of a long backlog
+                self._sweep()
+            elif not next(self._times) and not next(self._thumbnails):
+                return False
+        except (CatalogError, StorageError, OSError) as error:
+            log.error("%s; trying again in %.0f s", error, _BREATH)
+            for path in paths:
+                self._inbox.put_later(path, _BREATH)
+            self._begin_again()
+            self._stop.wait(_BREATH)
+        except Exception:  # a bug, loud: but not the end of the thread
+            log.exception("ingesting %d files failed", len(paths))
+            self._shared.tell("bug", "ingesting files failed; see the log")
+            self._ingest_singly(paths)
+            self._begin_again()
+            self._stop.wait(_BREATH)
+        self._busy = self._clock.monotonic()
+        return True
+
+    def _wait_for_files(self) -> None:
+        """Wait, since there is nothing to do; a new file ends that at once."""
+        is_calm = self._clock.monotonic() - self._busy >= _UNTIL_CALM
         if is_calm:
             self._examiners.rest()
         self._inbox.wait(_CALM_TICK if is_calm else _TICK)
@@ -91,15 +93,10 @@ class Ingesting:
         """Seconds: a handful of files, each of which may take its whole time twice."""
         return 2 * BATCH * self._settings.ingest.timeout + 60
 
-    def _take(self) -> list[str]:
-        self._has_some = True  # before they leave the inbox: there is no moment at which they are nowhere
-        paths = self._inbox.take()
-        self._has_some = bool(paths)
-        return paths
-
-    def _ingest(self, paths: list[str], undecided: UndecidedFiles) -> None:
+    def _ingest(self, paths: list[str]) -> None:
         result = pipeline.ingest(
-            self._catalog, self._settings.storage, paths, self._examiners.examine, undecided, self._clock
+            *(self._catalog, self._settings.storage, paths),
+            *(self._examiners.examine, self._undecided, self._clock),
         )
         self._got_on |= bool(result.new or result.damaged)
         if result.failed:
@@ -107,11 +104,11 @@ class Ingesting:
         for path in result.later:
             self._inbox.put_later(path, min(2.0, self._settings.ingest.settle))
 
-    def _ingest_singly(self, paths: list[str], undecided: UndecidedFiles) -> None:
+    def _ingest_singly(self, paths: list[str]) -> None:
         """One of these files made all of them fail: it is left to the next sweep, the others are not."""
         for path in paths if len(paths) > 1 else ():
             try:
-                self._ingest([path], undecided)
+                self._ingest([path])
             except (CatalogError, StorageError, OSError) as error:
                 log.error("%s; the next sweep offers it again", error)
             except Exception:
@@ -123,7 +120,7 @@ class Ingesting:
         self._got_on = False
         pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
 
-    def _times(self) -> Iterator[bool]:
+    def _correct_times(self) -> Iterator[bool]:
         """Each step puts right the times of a handful of images, and says whether there was anything to do."""
         settings, rewrite = self._settings, self._examiners.rewrite
         failures = self._uncorrected
@@ -152,7 +149,7 @@ class Ingesting:
         while self._clock.monotonic() < again:
             yield False
 
-    def _thumbnails(self) -> Iterator[bool]:
+    def _make_thumbnails(self) -> Iterator[bool]:
         """Each step makes the small copies of one image, and says whether there was anything to do.
 
         They are marked a handful at a time: a daemon that ends before that makes some of them once more.

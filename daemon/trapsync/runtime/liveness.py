@@ -18,10 +18,6 @@ class Board:
         """This part has nothing to do and owes no sign of life."""
         self._due.pop(part, None)
 
-    def awaits(self, part: str) -> bool:
-        """Whether this part is at work and owes a sign of life."""
-        return part in self._due
-
     def overdue(self) -> list[str]:
         """The parts that fell silent."""
         now = self._clock.monotonic()

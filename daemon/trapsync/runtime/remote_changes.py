@@ -114,19 +114,21 @@ class Afar:
         except (CatalogError, StorageError) as error:
             log.error("%s", error)
 
-    def judge_errand(self, overdue: Sequence[str], tried: Container[str]) -> None:
-        """At the end of an errand with settings on trial: keep them if all went well, undo them at the second that did not.
+    def judge_single_run(self, overdue: Sequence[str], tried: Container[str]) -> None:
+        """Keep settings on trial after a single run that went well, roll them back after the second that did not.
 
         `tried`: the destinations that it called at.
         """
         if self._trial is None:
             return
         try:
-            verdict = self._trial.of_errand(overdue, tried)
+            verdict = self._trial.of_single_run(overdue, tried)
             if verdict.is_well or self._pushed.is_last_start():
                 self._carry_out(verdict)
             else:
-                log.warning("an errand did not go well with the new settings: %s; one more", verdict.reason)
+                log.warning(
+                    "a single run did not go well with the new settings: %s; one more", verdict.reason
+                )
         except (CatalogError, StorageError) as error:
             log.error("%s", error)
 

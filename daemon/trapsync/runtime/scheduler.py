@@ -30,6 +30,22 @@ class Stopping(BaseException):
     """The daemon ends: raised inside a job to leave it, a turn of deliveries between two images, say."""
 
 
+def run_job(
+    name: str, work: Callable[[], object], stop: threading.Event, tell: Callable[[Name, object], None]
+) -> None:
+    """Do a job once. An error costs this run of it; what is a bug is logged, and told."""
+    try:
+        work()
+    except Stopping:
+        pass
+    except (CatalogError, StorageError) as error:
+        log.error("%s", error)
+    except Exception:
+        if not stop.is_set():
+            log.exception("%s failed", name)
+            tell("bug", f"{name} failed; see the log")
+
+
 class Timetable:
     """The jobs, each after its own interval and never beside itself. Each owes the board signs of life."""
 
@@ -56,16 +72,7 @@ class Timetable:
 
         def job() -> None:
             self._board.beat(name, _PATIENCE)
-            try:
-                work()
-            except Stopping:
-                pass
-            except (CatalogError, StorageError) as error:
-                log.error("%s", error)
-            except Exception:
-                if not self._stop.is_set():
-                    log.exception("%s failed", name)
-                    self._tell("bug", f"{name} failed; see the log")
+            run_job(name, work, self._stop, self._tell)
             self._board.rest(name)
 
         self._scheduler.add_job(job, Every(every), id=name, name=name)

@@ -21,37 +21,35 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
-from trapsync import pipeline
 from trapsync.catalog import facts
 from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock
-from trapsync.destinations import Destination, Tools, confirmation
-from trapsync.errors import CatalogError, StorageError, TrapsyncError, Unreachable
-from trapsync.files import durable
+from trapsync.destinations import Tools
+from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, Word
 from trapsync.hardware.sensors import Sensors
 from trapsync.remote.in_force import InForce, load, report
 from trapsync.remote.uplink.calls import Home, Ties
-from trapsync.runtime import remote_changes, signals, systemd
+from trapsync.runtime import remote_changes, signals, startup, systemd
 from trapsync.runtime.camera_process import CameraProcess
-from trapsync.runtime.capture_thread import Capturing, Wanted
+from trapsync.runtime.capture_thread import Capturing
 from trapsync.runtime.context import Shared
 from trapsync.runtime.destination_context import connect_all, registered
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import Ingesting
+from trapsync.runtime.jobs import ASK_AGAIN, DELIVER, PRUNE, Jobs
 from trapsync.runtime.liveness import Board
 from trapsync.runtime.remote_changes import Afar
 from trapsync.runtime.scheduler import Stopping, Timetable
-from trapsync.runtime.upload_pool import UploadPool
-from trapsync.spool import new_files, observer, spool_mark
+from trapsync.spool import new_files, observer
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
 from trapsync.status import snapshot
 from trapsync.status.model import Status
-from trapsync.trap import Occupied, lock, open_catalog, place, system_clock
+from trapsync.trap import open_catalog, place, system_clock
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +61,10 @@ _LONG_LOG = 10**6
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
 _END = 9.0  # seconds for everything to end; then the process does, as it is
-_FOR_THE_LOCK = 5.0  # seconds to wait for a command that holds it
 
 
 class Service:
     """The daemon. `run` returns when it is told to stop; `reload` says whether to start again."""
-
-    _is_errand = False
 
     def __init__(self, found: InForce, captures: int | None = None) -> None:
         """Check everything that can be wrong in the settings in force; SettingsError, and nothing was touched.
@@ -81,14 +76,12 @@ class Service:
         self.captures_left = captures
         """How many pictures are still to be taken, once `run` has returned; None is no end of them."""
         self._found = found
-        self._wanted = Wanted(captures)
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
         self._place = place(settings)
         tools = Tools(self._clock, self._pause, self._device)
         self._destinations = connect_all(settings, found.source, tools, lambda: self._catalog)
         self._stop = threading.Event()
-        self._calm_after = _UNTIL_CALM
         self._board = Board(self._clock)
         self._overdue: list[str] = []
         self._inbox = Inbox(self._clock)
@@ -104,12 +97,12 @@ class Service:
         self._threads: list[threading.Thread] = []
 
     @classmethod
-    def begin(cls, found: InForce, *more: Any) -> Self:
-        """The daemon with the settings in force; `more` is for whoever makes it. If some are on trial, this start counts.
+    def begin(cls, found: InForce, captures: int | None = None) -> Self:
+        """Make the daemon with the settings in force. If some are on trial, this start counts.
 
         Settings on trial with which it cannot even be made are rolled back at once.
         """
-        return remote_changes.begin(found, lambda begun: cls(begun, *more))
+        return remote_changes.begin(found, lambda begun: cls(begun, captures))
 
     # Start, run, stop
 
@@ -118,12 +111,12 @@ class Service:
         storage = self.settings.storage
         _reap()
         with ExitStack() as stack:
-            self._take_lock(stack)
+            startup.take_lock(stack, storage.state, self._clock, self._stop.wait)
             self._led.steady()
-            self._prepare_folders()
+            startup.prepare_folders(storage, has_spool=self._spool.is_right())
             self._catalog = open_catalog(self.settings, self._clock)
             facts.note(self._catalog, "bug", None)
-            facts.note(self._catalog, "errands", self._is_errand or None)
+            facts.note(self._catalog, "single_runs", None)
             self._catalog.register(registered(self._destinations))
             new_files.remove_unfinished(storage.spool, self._device)
             self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
@@ -141,42 +134,9 @@ class Service:
         shared = self._shared = Shared(
             self.settings, self._device, self._clock, self._catalog, self._inbox, self._board, self._stop
         )
-        self._capturing = Capturing(shared, self._place, self._camera, self._sensors, self._wanted)
+        self._capturing = Capturing(shared, self._place, self._camera, self._sensors, self.captures_left)
         self._ingesting = Ingesting(shared, self._examiners)
-
-    def _take_lock(self, stack: ExitStack) -> None:
-        """Take the trap's lock; a command that holds it may be done in a moment.
-
-        After a reload that matters most: the old daemon is gone already.
-        """
-        until, is_said = self._clock.monotonic() + _FOR_THE_LOCK, False
-        while True:
-            try:
-                stack.enter_context(lock(self.settings.storage.state))
-                return
-            except Occupied as error:
-                if self._clock.monotonic() >= until:
-                    raise
-                if not is_said:
-                    log.warning("%s; waiting a moment for it", error)
-                    is_said = True
-            self._stop.wait(0.1)
-
-    def _prepare_folders(self) -> None:
-        """Make what is missing. A spool that is another one than last time is left alone, and waited for."""
-        storage = self.settings.storage
-        folders = [storage.state, storage.thumbnails]
-        if self._spool.is_right():
-            folders.append(storage.spool)
-        for folder in folders:
-            try:
-                durable.make_folder(folder)
-            except OSError as error:
-                raise StorageError(durable.explain(error, folder)) from error
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise StorageError(f"{folder}: no permission; let the daemon's user write there")
-        if storage.spool in folders:
-            spool_mark.prepare(storage)
+        self._jobs = Jobs(shared, self._destinations, self._timetable.go_on, self._pause)
 
     def _start(self) -> None:
         self._start_watcher()
@@ -212,7 +172,7 @@ class Service:
             return
         if number == signal.SIGHUP:
             try:
-                Service(load(self._found.source))
+                check(load(self._found.source))
             except TrapsyncError as error:
                 log.error("the old settings stay in force: %s", error)
                 return
@@ -230,7 +190,7 @@ class Service:
         self._led.wake()
         self._end_waits()
         self._home.call_now()
-        self._timetable.run_now("deliver")
+        self._timetable.run_now(DELIVER)
 
     def _end_waits(self) -> None:
         try:
@@ -242,7 +202,7 @@ class Service:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
         offset = self._clock.wall() - self._clock.monotonic()
         longest = (systemd.watchdog_seconds() or 60.0) / 4
-        calm = self._clock.monotonic() + self._calm_after
+        calm = self._clock.monotonic() + _UNTIL_CALM
         while not self._stop.is_set():
             is_calm = self._clock.monotonic() >= calm and not self._afar.is_trying
             if number := signals.wait(min(longest, _CALM_TICK if is_calm else _TICK)):
@@ -283,10 +243,7 @@ class Service:
             log.error("no sign of life from: %s", ", ".join(overdue))
         self._overdue = overdue
         if not self._stop.is_set():
-            self._judge(overdue)
-
-    def _judge(self, overdue: list[str]) -> None:
-        self._afar.judge(overdue)
+            self._afar.judge(overdue)
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay owed."""
@@ -345,19 +302,17 @@ class Service:
 
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
-        self._timetable.add("sweep", ingest.sweep, self._on_spool(self._sweep))
+        self._timetable.add("sweep", ingest.sweep, self._on_spool(self._jobs.sweep))
         self._timetable.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
         if self.settings.prune.enabled:
-            self._timetable.add("prune", every, self._on_spool(self._prune))
-        self._timetable.add("ask again", 300.0, self._ask_again)
+            self._timetable.add(PRUNE, every, self._on_spool(self._jobs.prune))
+        self._timetable.add(ASK_AGAIN, 300.0, self._ask_again)
         if self.settings.home.is_set:
             self._home.recall(facts.read(self._catalog))
             self._timetable.add("home", self._home.tick_every, self._home.tick)
         for destination in self._destinations:
-            work = partial(self._deliver, destination)
-            self._timetable.add(
-                f"deliver:{destination.name}", destination.settings.every, self._on_spool(work)
-            )
+            work = self._on_spool(partial(self._jobs.deliver, destination))
+            self._timetable.add(f"{DELIVER}{destination.name}", destination.settings.every, work)
 
     def _on_spool(self, work: Callable[[], object]) -> Callable[[], None]:
         """This job, but not while the spool is another one than last time."""
@@ -371,56 +326,31 @@ class Service:
     def _spool_is_back(self) -> None:
         """An image that was to be sent meanwhile waits for its file, which is there again."""
         self._end_waits()
-        self._timetable.run_now("deliver")
+        self._timetable.run_now(DELIVER)
         self._sweep_soon()
-
-    def _sweep(self) -> None:
-        pipeline.sweep(self._catalog, self.settings.storage, self._inbox.put)
 
     def _sweep_soon(self) -> None:
         self._timetable.run_now("sweep")
 
-    def _prune(self) -> None:
-        settings = self.settings
-        removed = pipeline.prune(
-            *(self._catalog, settings.storage, settings.prune, self._clock, self._destinations),
-            soon=self._next_hour(),
-            progress=partial(self._timetable.go_on, "prune", 0.0),
-        )
-        if removed:
-            log.info("pruned: %d, safe at their destinations", removed)
-
     def _ask_again(self) -> None:
-        """Ask each destination about what the operator asked for, and about a slice of what it confirmed long ago."""
-        progress = partial(self._timetable.go_on, "ask again", 0.0)
+        """Ask destinations about what the operator asked for, and about a slice of what they confirmed long ago."""
         if self.settings.pushed.enabled:
+            progress = partial(self._timetable.go_on, ASK_AGAIN, 0.0)
             self._afar.resend(self._catalog, self._destinations, progress)
-        for destination in self._destinations:
-            if not self._catalog.may_go(destination.name):
-                continue
-            try:
-                confirmation.ask_a_slice(self._catalog, destination, self._clock, progress)
-            except Unreachable as trouble:  # the next turn of deliveries says so
-                log.info("%s cannot be asked again now: %s", destination.name, trouble)
+        self._jobs.ask_again()
 
-    def _next_hour(self) -> int:
-        """How many bytes of pictures the next hour will bring, at the present rate."""
-        if self.settings.camera.kind == "none":
-            return 0
-        return int(3600 / self.settings.capture.every * self._catalog.mean_size())
 
-    def _deliver(self, destination: Destination) -> None:
-        if not self._catalog.may_go(destination.name):
-            return
-        uploads = UploadPool(destination.settings, self._clock)
-        progress = partial(self._timetable.go_on, f"deliver:{destination.name}")
-        spool = self.settings.storage.spool
-        try:
-            turn = pipeline.deliver(self._catalog, destination, spool, self._clock, uploads, progress)
-        finally:  # else the next turn would begin beside the uploads of this one
-            uploads.drain(self._pause)
-        if turn.delivered:
-            log.info("delivered to %s: %d", destination.name, turn.delivered)
+def check(found: InForce) -> None:
+    """Raise SettingsError if no daemon could be made with these settings; nothing is touched."""
+    settings = found.settings
+    device, clock = device_id(settings.trap), system_clock(settings)
+    place(settings)
+    connect_all(settings, found.source, Tools(clock, _never, device), _never)
+    Home(settings.home, device, settings.pushed.groups, Ties(_never, _never, _never), clock, _never)
+
+
+def _never(*_: object) -> NoReturn:
+    raise AssertionError("this is only checked")
 
 
 def _reap() -> None:

@@ -1,107 +1,288 @@
-"""The daemon on an errand: one picture, what is due to be delivered, and an end by itself.
+"""A single run (`trapsync once`): take one picture, deliver what is due, report to the hub, and end.
 
-For a trap that a timer powers up for each picture and cuts off again (Sticky Pi's own does): everything
-is as in the running daemon, but it ends as soon as there is nothing more to do, or at its deadline. What
-is owed by then stays owed, as after a power cut.
+For a trap that a timer powers up for each picture and switches off again (Sticky Pi's own does). The steps are those of
+the daemon, one after another, in a thread of their own; the main thread ends them at the deadline. What is pending by
+then stays pending, as after a power cut.
 """
 
 import logging
-import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from functools import partial
 
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, facts
+from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock
-from trapsync.destinations import Destination
-from trapsync.remote.in_force import InForce
-from trapsync.runtime.capture_thread import Wanted
-from trapsync.runtime.service import Service
+from trapsync.destinations import Destination, Tools
+from trapsync.hardware.device_id import device_id
+from trapsync.hardware.led import Led, Word
+from trapsync.hardware.sensors import Sensors
+from trapsync.remote.in_force import InForce, report
+from trapsync.remote.uplink.calls import Home, Ties
+from trapsync.runtime import remote_changes, signals, startup, systemd
+from trapsync.runtime.camera_process import CameraProcess
+from trapsync.runtime.capture_thread import Capturing
+from trapsync.runtime.context import Shared
+from trapsync.runtime.destination_context import connect_all, registered
+from trapsync.runtime.examiners import Examiners
+from trapsync.runtime.ingest_thread import Ingesting
+from trapsync.runtime.jobs import Jobs
+from trapsync.runtime.liveness import Board
+from trapsync.runtime.remote_changes import Afar
+from trapsync.runtime.scheduler import Stopping, run_job
+from trapsync.spool import new_files
+from trapsync.spool.inbox import Inbox
+from trapsync.spool.spool_mark import SpoolWatch
+from trapsync.status import snapshot
+from trapsync.status.model import Status
+from trapsync.trap import open_catalog, place, system_clock
 
 log = logging.getLogger(__name__)
 
-ALL_HOME, OWED, NO_PICTURE = 0, 1, 2
-_TRIES = 3
-_BREATH = 5.0  # seconds between two tries of a camera that fails
+DELIVERED, PENDING, NO_PICTURE, NOT_RUN = range(4)
+_TRIES, _PAUSE = 3, 5.0  # of a camera that fails, and seconds between them
+_TICK = 1.0  # seconds between two looks of the main thread
+_FOR_THE_HUB = (
+    20.0  # seconds before the deadline at which the hub is told, though uploads are still under way
+)
+_SMALL_COPIES = 8  # images whose small copies are made before the delivery; others during it
+_FOR_A_BROKER = 5.0  # seconds for a heartbeat to go out
+_TO_END = 2.0  # seconds for the steps to end
+_END = 9.0  # seconds for everything to end; then the process does, as it is
 
 
-class Errand(Service):
-    """The daemon for one picture. `outcome` says how it went, once `run` has returned."""
-
-    _is_errand = True
+class SingleRun:
+    """One single run. `run` returns its outcome: DELIVERED, PENDING or NO_PICTURE."""
 
     def __init__(self, found: InForce, deadline: float) -> None:
-        """`deadline` is in seconds from now. SettingsError as for the daemon."""
-        super().__init__(found)
-        self._calm_after = math.inf  # its end is not to be waited for longer than it takes
-        self._wanted = Wanted(1, tries=_TRIES, within=_BREATH)
-        self.outcome = NO_PICTURE
-        self._over_at = self._clock.monotonic() + deadline
-        self._has_delivered = False
+        """Check the settings; SettingsError, and nothing was touched. `deadline` is in seconds from now."""
+        self._settings = settings = found.settings
+        self._found = found
+        self._clock: Clock = system_clock(settings)
+        self._began = self._clock.monotonic()
+        self._over_at = self._began + deadline
+        self._device = device_id(settings.trap)
+        self._place = place(settings)
+        tools = Tools(self._clock, self._pause, self._device)
+        self._destinations = connect_all(settings, found.source, tools, lambda: self._catalog)
+        self._stop = threading.Event()
+        self._reserve = Reserve(settings.storage.state)
+        self._spool = SpoolWatch(settings.storage, lambda: None)
+        self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
+        # Settings that come during it, or come back, are for the next one: nothing begins again.
+        self._afar = Afar(found, self._clock, lambda: None, lambda _jobs: None)
+        ties = Ties(self._afar.receive, self._status, self._tell)
+        self._home = Home(settings.home, self._device, settings.pushed.groups, ties, self._clock, self._pause)
+        self._has_picture = self._took_none = settings.camera.kind == "none"  # then none is needed
+        self._failure: BaseException | None = None
+        self._outcome = NOT_RUN
+        self._turns: list[Future[None]] = []
 
-    def _start(self) -> None:
-        self._due = due_destinations(self._catalog, self._destinations, self._clock)
-        self._tried = frozenset(self._due)
-        if self.settings.camera.kind == "none":
-            self._capturing.give_up()
-        self._home.call_now()  # there is no later
-        super()._start()
+    @classmethod
+    def begin(cls, found: InForce, deadline: float) -> "SingleRun":
+        """Make it with the settings in force. If some are on trial, this start counts."""
+        return remote_changes.begin(found, lambda begun: cls(begun, deadline))
 
-    def _judge(self, overdue: list[str]) -> None:
-        """Settings on trial are judged once it is over."""
-        if self._is_over():
-            self._afar.judge_errand(overdue, self._tried)
-            self._stop.set()
+    def run(self) -> int:
+        """Run until all is done, or the deadline, or SIGTERM. Raises TrapsyncError when it cannot start or go on."""
+        with ExitStack() as stack:
+            startup.take_lock(stack, self._settings.storage.state, self._clock, self._stop.wait)
+            self._led.steady()
+            self._open()
+            steps = self._start("steps", self._take_steps)
+            if self._led.is_set:
+                self._start("led", self._led.run)
+            try:
+                self._watch(steps)
+                self._outcome = self._judged()
+                return self._outcome
+            finally:
+                self._end(steps)
 
-    def _begin_again(self) -> None:
-        """Settings that came, or came back, are for the next errand: this one has a picture to bring home."""
-
-    def _end(self) -> None:
-        self.outcome = self._judged()
-        super()._end()
-
-    def _is_over(self) -> bool:
-        if self._clock.monotonic() >= self._over_at:
-            log.warning("the time for it is over; what is left is done the next time")
-            return True
-        if not self._spool.is_right():  # nothing can be taken or sent, but the hub is told
-            return not self._board.awaits("home")
-        if self._capturing.left and not self._capturing.is_time():
-            self._capturing.give_up()  # but what waits may go
-        if self._capturing.left or not self._ingesting.is_idle():
-            return False
-        if not self._has_delivered:
-            self._has_delivered = True
-            self._timetable.run_now("deliver")
-            return False
-        if self._board.awaits("home"):
-            return False
-        return not any(self._is_busy(destination) for destination in self._destinations)
-
-    def _is_busy(self, destination: Destination) -> bool:
-        """Whether a turn is under way, or there is something that could go now."""
-        name, settings = destination.name, destination.settings
-        if name not in self._due:
-            return False
-        return self._board.awaits(f"deliver:{name}") or (
-            self._catalog.may_go(name)
-            and bool(self._catalog.due(name, settings.order, 1, after=settings.after))
+    def _open(self) -> None:
+        storage = self._settings.storage
+        startup.prepare_folders(storage, has_spool=self._spool.is_right())
+        self._catalog = open_catalog(self._settings, self._clock)
+        facts.note(self._catalog, "bug", None)
+        facts.note(self._catalog, "single_runs", True)
+        self._catalog.register(registered(self._destinations))
+        new_files.remove_unfinished(storage.spool, self._device)
+        self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
+        self._home.recall(facts.read(self._catalog))
+        self._shared = Shared(
+            *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
+            *(Board(self._clock), self._stop),
         )
+        self._sensors = Sensors(self._settings.sensors)
+        self._camera = CameraProcess(self._settings, self._device, self._clock)
+        self._examiners = Examiners(self._settings.ingest, self._settings.storage)
+        self._capturing = Capturing(self._shared, self._place, self._camera, self._sensors)
+        self._ingesting = Ingesting(self._shared, self._examiners)
+        self._jobs = Jobs(self._shared, self._destinations, self._go_on, self._pause)
+        self._due = due_destinations(self._catalog, self._destinations, self._clock)
+
+    # The main thread
+
+    def _watch(self, steps: threading.Thread) -> None:
+        """Wait for the end of the steps; settings on trial are judged by how it went until then."""
+        systemd.notify("READY=1")
+        while steps.is_alive():
+            left = self._over_at - self._clock.monotonic()
+            if left <= 0:
+                log.warning("the time for it is over; what is left is done the next time")
+                break
+            if signals.wait(min(left, _TICK)) in signals.END:
+                self._afar.interrupted()
+                return
+            if self._catalog.damage:  # the next start puts it aside and rebuilds it
+                raise self._catalog.damage
+            self._reserve.tend()
+            systemd.notify("WATCHDOG=1")
+        if self._failure:
+            raise self._failure
+        self._afar.judge_single_run((), frozenset(self._due))
 
     def _judged(self) -> int:
-        if self._capturing.failed or self._capturing.left:
+        if not self._has_picture:
             return NO_PICTURE
-        return OWED if self._catalog.ledger().owed or not self._spool.is_right() else ALL_HOME
+        is_catalogued = self._took_none or self._catalog.pictures_since(self._began)[0] > 0
+        is_all = is_catalogued and self._spool.is_right() and not self._catalog.ledger().owed
+        return DELIVERED if is_all else PENDING
+
+    def _end(self, steps: threading.Thread) -> None:
+        """End within ten seconds, whatever hangs; uploads under way stay pending."""
+        last = threading.Timer(_END, os._exit, (self._outcome,))
+        last.daemon = True
+        last.start()
+        systemd.notify("STOPPING=1")
+        self._stop.set()
+        self._shared.inbox.close()
+        self._camera.close()
+        self._sensors.close()
+        self._examiners.close()
+        steps.join(_TO_END)
+        self._home.close()
+        for destination in self._destinations:
+            destination.close()
+        self._catalog.close()
+        self._led.close()
+        last.cancel()
+
+    # The steps
+
+    def _take_steps(self) -> None:
+        try:
+            if self._home.broker:  # it takes a while until it is connected
+                self._start("home", partial(self._try, "home", partial(self._home.broker.run, self._pause)))
+            for step in (self._capture, self._ingest, self._deliver_due):
+                if self._spool.is_right():
+                    self._try(step.__name__.strip("_"), step)
+            self._try("home", self._report)
+            self._wait_for_deliveries(self._over_at)
+            if self._spool.is_right():
+                self._try("prune", self._prune)
+        except Stopping:
+            pass
+        except BaseException as error:
+            self._failure = error
+        signals.wake()
+
+    def _capture(self) -> None:
+        if not self._has_picture:
+            self._took_none = not self._capturing.is_time()
+            self._has_picture = self._took_none or self._capturing.capture_one(_TRIES, _PAUSE)
+
+    def _ingest(self) -> None:
+        """Ingest what is in the spool, and make small copies of the newest images: some destinations send those."""
+        self._jobs.sweep()
+        inbox, more = self._shared.inbox, 0
+        while more < _SMALL_COPIES:
+            self._pause(0.0)
+            is_empty = inbox.is_empty()
+            if not self._ingesting.step():
+                if is_empty:
+                    break
+                inbox.wait(_TICK)  # for a file that may still be written to
+            more += is_empty
+
+    def _deliver_due(self) -> None:
+        """Deliver to all destinations at the same time: one that stalls costs the others nothing.
+
+        One may get something to send only from another. With the hub still to be told, uploads go on meanwhile.
+        """
+        if self._settings.pushed.enabled:
+            progress = partial(self._pause, 0.0)
+            self._try("resend", partial(self._afar.resend, self._catalog, self._destinations, progress))
+        due = [one for one in self._destinations if one.name in self._due]
+        pool = ThreadPoolExecutor(max(1, len(due)), thread_name_prefix="deliver")
+        for _ in due:
+            some = [one for one in due if self._has_something_for(one)]
+            self._turns = [pool.submit(self._try, one.name, partial(self._deliver, one)) for one in some]
+            self._wait_for_deliveries(self._over_at - _FOR_THE_HUB)
+
+    def _has_something_for(self, destination: Destination) -> bool:
+        name, settings = destination.name, destination.settings
+        return self._catalog.may_go(name) and bool(
+            self._catalog.due(name, settings.order, 1, after=settings.after)
+        )
 
     def _deliver(self, destination: Destination) -> None:
-        if destination.name not in self._due:
-            return
-        super()._deliver(destination)
-        if self._catalog.attempts(destination.name):  # out of reach: the power is not to burn for another try
-            self._due.discard(destination.name)
+        self._jobs.deliver(destination)
+
+    def _wait_for_deliveries(self, until: float) -> None:
+        """Wait for those under way, and ingest meanwhile."""
+        while wait(self._turns, 0.0).not_done and self._clock.monotonic() < until:
+            if not self._ingesting.step():
+                wait(self._turns, _TICK)
+            self._pause(0.0)
+
+    def _report(self) -> None:
+        """Ask the hub for remote settings, and send the heartbeat."""
+        self._home.call_now()
+        self._home.tick()
+        if self._home.broker:
+            self._pause(_FOR_A_BROKER)
+
+    def _prune(self) -> None:
+        self._jobs.ask_again()
+        if self._settings.prune.enabled:
+            self._jobs.prune()
+
+    # Helpers of the steps
+
+    def _try(self, name: str, work: Callable[[], object]) -> None:
+        run_job(name, work, self._stop, self._tell)
+
+    def _start(self, name: str, target: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _tell(self, fact: facts.Name, value: object) -> None:
+        self._shared.tell(fact, value)
+
+    def _go_on(self, _job: str = "", _silence: float = 0.0) -> None:
+        self._pause(0.0)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopping
+
+    def _status(self) -> Status:
+        known = report(self._found)
+        return snapshot(self._settings, self._clock, self._device, known, with_home=False)
+
+    def _verdict(self) -> str:
+        return snapshot(self._settings, self._clock, self._device).verdict
 
 
 def due_destinations(catalog: Catalog, destinations: list[Destination], clock: Clock) -> set[str]:
-    """Those whose `every` has passed since they were last tried; by the wall clock, for each boot is short.
+    """Return the names of those whose `every` has passed since they were last tried.
 
-    A clock that went back is no reason to wait for it to catch up.
+    By the wall clock, for each boot is short. A clock that went back is no reason to wait for it to catch up.
     """
     tried = {
         row["name"]: max(row["delivered_at"] or 0.0, row["error_at"] or 0.0) for row in catalog.destinations()

@@ -121,8 +121,8 @@ class Trial:
             self._awake += since
         return self._worse(overdue) or self._over()
 
-    def of_errand(self, overdue: Sequence[str], tried: Container[str]) -> Verdict:
-        """The verdict on an errand that is over: one picture, and a call at each destination of `tried`."""
+    def of_single_run(self, overdue: Sequence[str], tried: Container[str]) -> Verdict:
+        """The verdict on a single run that is over: one picture, and a call at each destination of `tried`."""
         if worse := self._worse(overdue):
             return worse
         count, _ = self.catalog.pictures_since(self._began)

@@ -109,7 +109,7 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
         row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
     }
     known = facts.read(catalog)
-    for name in ("bug", "errands", "thumbnails", "capture", "times", "unpruned", "stuck"):
+    for name in ("bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck"):
         if (value := getattr(known, name)) is not None:
             setattr(status, name, value)
     return known.home if settings.home.is_set else {}

@@ -115,7 +115,7 @@ class Status(_Part):
     unasked: int | UnsetType = UNSET
     old_places: list[OldPlace] | UnsetType = UNSET
     bug: Any = UNSET
-    errands: bool | UnsetType = UNSET
+    single_runs: bool | UnsetType = UNSET
     thumbnails: str | UnsetType = UNSET
     capture: Capture | UnsetType = UNSET
     times: Stopped | UnsetType = UNSET

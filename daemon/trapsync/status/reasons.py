@@ -92,13 +92,13 @@ def age(seconds: float) -> str:
 def _daemon(status: Status) -> Iterator[Reason]:
     if status.daemon.running and status.bug:
         yield Reason("warning", "a job of the daemon failed unexpectedly: see its log")
-    if not status.daemon.running and not status.errands:  # on a timer there need not be one
+    if not status.daemon.running and not status.single_runs:  # on a timer there need not be one
         text = "the daemon is not running; start it: systemctl start trapsync, or trapsync run"
         yield Reason("failing", text)
 
 
 def _capture(status: Status, settings: Settings, clock: Clock) -> Iterator[Reason]:
-    if settings.camera.kind == "none" or not (status.daemon.running or status.errands):
+    if settings.camera.kind == "none" or not (status.daemon.running or status.single_runs):
         return
     capture, newest = status.capture or Capture(), status.newest_image
     if capture.failures >= 3:

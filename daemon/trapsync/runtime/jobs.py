@@ -1,0 +1,84 @@
+"""The work that is repeated: find files, deliver, prune, ask destinations again. Each is safe to end at any point."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from trapsync import pipeline
+from trapsync.destinations import Destination, confirmation
+from trapsync.errors import Unreachable
+from trapsync.runtime.context import Shared
+from trapsync.runtime.upload_pool import UploadPool
+
+log = logging.getLogger(__name__)
+
+DELIVER, PRUNE, ASK_AGAIN = "deliver:", "prune", "ask again"  # the names under which they report
+
+
+class Jobs:
+    """The jobs of one trap.
+
+    `go_on` is called along the way with the job's name, and the seconds that it may now be silent beyond the usual;
+    what it raises ends the job. `pause` waits so many seconds, or raises.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        destinations: Sequence[Destination],
+        go_on: Callable[[str, float], object],
+        pause: Callable[[float], object],
+    ) -> None:
+        self._settings = shared.settings
+        self._catalog = shared.catalog
+        self._clock = shared.clock
+        self._inbox = shared.inbox
+        self._destinations = destinations
+        self._go_on = go_on
+        self._pause = pause
+
+    def sweep(self) -> None:
+        """Offer every file of the spool that the catalog does not know to the inbox."""
+        pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
+
+    def prune(self) -> None:
+        """Free space on the card."""
+        settings = self._settings
+        removed = pipeline.prune(
+            *(self._catalog, settings.storage, settings.prune, self._clock, self._destinations),
+            soon=self._next_hour(),
+            progress=partial(self._go_on, PRUNE, 0.0),
+        )
+        if removed:
+            log.info("pruned: %d, safe at their destinations", removed)
+
+    def _next_hour(self) -> int:
+        """Return how many bytes of pictures the next hour will bring, at the present rate."""
+        if self._settings.camera.kind == "none":
+            return 0
+        return int(3600 / self._settings.capture.every * self._catalog.mean_size())
+
+    def ask_again(self) -> None:
+        """Ask each destination about a slice of what it confirmed long ago."""
+        for destination in self._destinations:
+            if not self._catalog.may_go(destination.name):
+                continue
+            try:
+                progress = partial(self._go_on, ASK_AGAIN, 0.0)
+                confirmation.ask_a_slice(self._catalog, destination, self._clock, progress)
+            except Unreachable as trouble:  # the next turn of deliveries says so
+                log.info("%s cannot be asked again now: %s", destination.name, trouble)
+
+    def deliver(self, destination: Destination) -> None:
+        """Deliver what is due to one destination, unless it is to be left alone for now."""
+        if not self._catalog.may_go(destination.name):
+            return
+        uploads = UploadPool(destination.settings, self._clock)
+        progress = partial(self._go_on, f"{DELIVER}{destination.name}")
+        spool = self._settings.storage.spool
+        try:
+            turn = pipeline.deliver(self._catalog, destination, spool, self._clock, uploads, progress)
+        finally:  # else the next turn would begin beside the uploads of this one
+            uploads.drain(self._pause)
+        if turn.delivered:
+            log.info("delivered to %s: %d", destination.name, turn.delivered)

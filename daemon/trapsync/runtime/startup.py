@@ -1,0 +1,52 @@
+"""What the daemon and a single run do before anything else: the lock, and the folders."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from trapsync.clock import Clock
+from trapsync.errors import StorageError
+from trapsync.files import durable
+from trapsync.settings.schema import Storage
+from trapsync.spool import spool_mark
+from trapsync.trap import Occupied, lock
+
+log = logging.getLogger(__name__)
+
+_FOR_THE_LOCK = 5.0  # seconds to wait for a command that holds it
+_POLL = 0.1  # seconds
+
+
+def take_lock(stack: ExitStack, state: Path, clock: Clock, wait: Callable[[float], object]) -> None:
+    """Take the trap's lock until the end of `stack`; a command that holds it may end in a moment.
+
+    After a reload that matters most: the old daemon is gone already.
+    """
+    until, is_said = clock.monotonic() + _FOR_THE_LOCK, False
+    while True:
+        try:
+            stack.enter_context(lock(state))
+            return
+        except Occupied as error:
+            if clock.monotonic() >= until:
+                raise
+            if not is_said:
+                log.warning("%s; waiting a moment for it", error)
+                is_said = True
+        wait(_POLL)
+
+
+def prepare_folders(storage: Storage, *, has_spool: bool) -> None:
+    """Make the folders that are missing; the spool only with `has_spool`, else it is another one than last time."""
+    folders = [storage.state, storage.thumbnails, *([storage.spool] if has_spool else [])]
+    for folder in folders:
+        try:
+            durable.make_folder(folder)
+        except OSError as error:
+            raise StorageError(durable.explain(error, folder)) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StorageError(f"{folder}: no permission; let the daemon's user write there")
+    if has_spool:
+        spool_mark.prepare(storage)
