@@ -1,7 +1,7 @@
-"""Wall, monotonic, and whether the wall can be trusted.
+"""Time: the wall clock, the monotonic clock, and whether the wall clock can be trusted.
 
-A trap has no battery behind its clock: it boots days in the past and steps hours later. So intervals
-and waits run on the monotonic clock, and every moment that is kept says what the wall was worth then.
+A trap has no battery for its clock: it boots days in the past and steps hours later. So intervals and waits
+run on the monotonic clock, and each time that is kept says whether the wall clock was trusted then.
 """
 
 import ctypes
@@ -20,13 +20,13 @@ _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 class Clock(Protocol):
-    """What the program may ask of time. Tests bring their own."""
+    """The clocks that the program uses. Tests have their own."""
 
     def monotonic(self) -> float:
         """Seconds since boot, never stepped; the same for all processes of one boot."""
 
     def wall(self) -> float:
-        """Unix seconds as the system clock has them, right or wrong."""
+        """Unix seconds of the system clock, right or wrong."""
 
     def boot_id(self) -> str:
         """The kernel's random id of this boot."""
@@ -61,7 +61,7 @@ class SystemClock:
         return bool(self.trusted_by())
 
     def trusted_by(self) -> str:
-        """Who says that it is right: the settings, timesyncd or the kernel; empty when nobody does."""
+        """What says that it is right: the settings, timesyncd or the kernel; empty if nothing does."""
         if self.always_trusted:
             return "trap.clock"
         if _SYNCHRONISED.exists():
@@ -70,7 +70,7 @@ class SystemClock:
 
 
 def _kernel_synchronised() -> bool:
-    """Ask adjtimex(2), which chrony and ntpd keep true. Under ProtectClock=yes it may not be asked."""
+    """Ask adjtimex(2), which chrony and ntpd set. Under ProtectClock=yes it may not be asked."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         # struct timex is 208 bytes on 64-bit Linux and 128 on 32-bit; zeroed, it is a query.
@@ -81,8 +81,8 @@ def _kernel_synchronised() -> bool:
 
 
 def evidence(clock: Clock) -> Evidence:
-    """Take down the present moment."""
-    # First the trust: a clock that is set in between must not vouch for what it showed before.
+    """Note the present time by all clocks."""
+    # Trust comes first: a clock that is set in between must not count for what it showed before.
     trusted = clock.trusted()
     return Evidence(clock.boot_id(), clock.monotonic(), clock.wall(), trusted)
 
@@ -92,6 +92,6 @@ def utc(unix_seconds: float) -> datetime:
     return datetime.fromtimestamp(unix_seconds, UTC)
 
 
-def iso(moment: datetime) -> str:
-    """`2022-05-17T18:46:57Z`: how moments are written on the wire and in the catalog."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def iso(at: datetime) -> str:
+    """Format a time as `2022-05-17T18:46:57Z`, as on the wire and in the catalog."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,7 +17,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 @dataclass(frozen=True, slots=True)
 class TrapName:
-    """What a trap's file name says: the device (8 lower-case hex digits) and the UTC second."""
+    """A trap's file name, parsed: the device (8 lower-case hex digits) and the UTC second."""
 
     device: str
     taken: datetime
@@ -44,12 +44,12 @@ def parse_name(name: str) -> TrapName | None:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is the program's business: a visible `.jpg` or `.jpeg`."""
+    """Whether a file of this name may be an image: a visible `.jpg` or `.jpeg`."""
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def place_of(path: str) -> str:
-    """Where a copy of a spool's file belongs: `<device>/<date>/<name>`, or its path if it is foreign."""
+    """The path at which copies of a spool's file are kept: `<device>/<date>/<name>`, or its own if it is foreign."""
     trap_name = parse_name(PurePosixPath(path).name)
     return f"{trap_name.folder}/{trap_name}" if trap_name else path
 
@@ -75,7 +75,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of the moment of capture, so that a wrong clock can be put right later.
+    """The clocks at the moment of capture, so that a wrong time can be corrected later.
 
     `boot_id` is the kernel's random id of that boot, `monotonic` the seconds since it,
     `wall` the unix seconds that the clock showed, `trusted` whether it was synchronised then. `offset`
@@ -91,9 +91,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the sensors said at a capture: degrees Celsius, and per cent; None is unknown.
+    """What the sensors measured at a capture: degrees Celsius, and per cent; None is unknown.
 
-    `button` is whether somebody held the button down: a picture taken by hand, or to mark a visit.
+    `button` is whether the button was held down: a picture taken manually, or to mark a visit.
     """
 
     temperature: float | None = None
@@ -113,7 +113,7 @@ class Image:
     file name and are None for a foreign one. `metadata` has the keys of the Sticky Pi `images` table
     (`device_version temp hum bat lum lat lng alt but`) as far as the file holds them, and standard
     tags under their EXIF names. Digests are lower-case hex of the whole file; `picture` is the SHA-256 of the
-    file without its EXIF, of an image whose time was, or is to be, put right.
+    file without its EXIF, of an image whose time was, or is to be, corrected.
     """
 
     path: str
@@ -134,7 +134,7 @@ class Image:
 
     @property
     def trap_name(self) -> TrapName | None:
-        """The name taken apart, if it is a trap's."""
+        """The name, parsed, if it is a trap's."""
         return parse_name(self.name)
 
     @property
@@ -145,12 +145,12 @@ class Image:
 
     @property
     def place(self) -> str:
-        """Where a copy of it belongs below a folder of ours; see `place_of`."""
+        """The path at which copies of it are kept; see `place_of`."""
         return place_of(self.path)
 
     @property
     def timing(self) -> str | None:
-        """How its time stands when it is found: as in the catalog's column."""
+        """The state of its time when it is found: as in the catalog's column."""
         if self.evidence is None or self.evidence.trusted or self.trap_name is None:
             return None
         return "held" if self.evidence.offset is None else "corrected"
@@ -158,10 +158,9 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """An image that is to be written anew, with the time that it was taken at, under the name for it.
+    """An image that is to be rewritten with the time at which it was taken, under the name for that.
 
-    `offset` is what its monotonic time lacks to the true one, `last_sync` when the clock was set (unix
-    seconds).
+    The true time is its monotonic time plus `offset`; `last_sync` is when the clock was set (unix seconds).
     """
 
     image: Image
@@ -177,7 +176,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a service answered about one image, under the id of its task there.
+    """The answer of a service about one image, under the id of its task there.
 
     "done" has the annotations; "error" has the reason why there will be none.
     """

@@ -336,12 +336,12 @@ def deliver(
     """
     turn = Turn()
     try:
-        turn.place = confirmation.settle_place(catalog, destination)
-        pruning.take_back_marks(catalog, spool)
+        turn.place = confirmation.record_place(catalog, destination)
+        pruning.unmark_withdrawn(catalog, spool)
         while images := _due(catalog, destination, destination.batch):
             progress(0.0)
             # Ask before sending: it may have arrived although we were never told.
-            known = confirmation.one_by_one(destination.known, images)
+            known = confirmation.ask_for_each(destination.known, images)
             outcomes.record(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
 
             # Send the rest. Those in flight when trouble came may have arrived, and are recorded before it is raised.
@@ -445,26 +445,26 @@ def prune(
     troubles: dict[str, str] = {}
     # What was marked before a kill was so by the places of then: another stick may be there now.
     if catalog.leaving_files():
-        confirmation.settle_places(catalog, [one for one in destinations if one.settings.required])
-    removed = pruning.remove_leaving(catalog, storage).removed
+        confirmation.record_places(catalog, [one for one in destinations if one.settings.required])
+    removed = pruning.remove_marked(catalog, storage).removed
     for wanted, older_than, is_urgent in (
         (int(settings.keep_free), clock.wall() - settings.min_age, False),
         (storage.min_free + soon, math.inf, True),
     ):
         if free_bytes(storage.spool) >= wanted:  # then no destination is touched
             continue
-        choice = pruning.Choice(catalog, destinations, older_than, is_urgent)
+        candidates = pruning.Candidates(catalog, destinations, older_than, is_urgent)
         while free_bytes(storage.spool) < wanted:
             progress()
-            images = choice.next_images()
+            images = candidates.next_images()
             if not images:
                 break
-            catalog.mark_pruned([image.id for image in images], choice.unasked)
-            left = pruning.remove_leaving(catalog, storage)
+            catalog.mark_pruned([image.id for image in images], candidates.unasked)
+            left = pruning.remove_marked(catalog, storage)
             removed += left.removed
             if not left.freed:  # hard links, or a folder that lets nothing go: more of it would not help
                 break
-            choice.stuck |= {image.id for image in images} if left.stuck else set()
-        troubles |= choice.troubles
-    pruning.tell_unasked(catalog, troubles)
+            candidates.stuck |= {image.id for image in images} if left.stuck else set()
+        troubles |= candidates.troubles
+    pruning.report_unasked(catalog, troubles)
     return removed

@@ -165,7 +165,7 @@ def open_catalog(settings: Settings, clock: Clock) -> Catalog:
     except CatalogError as error:
         raise _explained(error, path) from error
     if is_ours:
-        quarantine.recall(catalog, settings.storage)
+        quarantine.reconcile(catalog, settings.storage)
     return catalog
 
 

@@ -307,7 +307,7 @@ def test_more_files_than_the_inbox_holds_are_found_by_hand_too(
     trap = Trap(tmp_path / "trap")
     for second in range(9):
         trap.put(second, seed=second)
-    monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, most=4))
+    monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, limit=4))
     local_actions.ingest(local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time))
     assert trap.ledger() == (9, 0, 9, 0, 0)
     trap.catalog.close()
@@ -330,7 +330,7 @@ def test_more_files_that_cannot_be_moved_than_the_inbox_holds_keep_nobody_back(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", forbidden)
-    monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, most=4))
+    monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, limit=4))
     bench = local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time)
     local_actions.ingest(bench)
     local_actions.ingest(bench)

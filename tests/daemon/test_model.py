@@ -62,7 +62,7 @@ EXAMPLES_OF_FAILURES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("begin", {"gallery": False, "stick": None}),
         ("a_good_day", {}),
         ("lose_an_image_at_a_server", {"name": "home", "number": 0, "others": True}),
-        ("ask_a_slice", {"days": 8}),
+        ("ask_about_some", {"days": 8}),
         ("prune", {}),
     ],
     "a copy on the stick is the picture itself": [

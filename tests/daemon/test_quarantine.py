@@ -293,7 +293,7 @@ def test_nothing_is_put_back_through_a_link(trap: Trap, tmp_path: Path) -> None:
 def test_what_stands_beside_a_file_leads_nowhere_else(trap: Trap, path: str) -> None:
     drawings.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
     (trap.storage.quarantine / "mark.x.jpg.reason").write_text(f"{path}\ncut \033[31moff\n")
-    quarantine.recall(trap.catalog, trap.storage)
+    quarantine.reconcile(trap.catalog, trap.storage)
     (row,) = trap.catalog.quarantined()
     assert (row["path"], row["kept_as"], row["reason"]) == ("mark.x.jpg", "mark.x.jpg", "cut \\x1b[31moff")
     assert quarantine.release(trap.catalog, trap.storage, row["id"]) == "mark.x.jpg"
@@ -309,6 +309,6 @@ def test_a_reason_that_is_no_small_plain_file_is_lost_and_holds_nothing_up(trap:
         beside.symlink_to("/dev/zero")
     else:
         beside.write_text("a.jpg\n" + "x" * 10**6)
-    quarantine.recall(trap.catalog, trap.storage)
+    quarantine.reconcile(trap.catalog, trap.storage)
     (row,) = trap.catalog.quarantined()
     assert (row["path"], row["reason"]) == ("mark.x.jpg", "its reason was lost")

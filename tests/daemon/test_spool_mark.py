@@ -283,7 +283,7 @@ def test_what_is_in_quarantine_stays_in_the_account_while_its_disk_is_not_mounte
     spool_mark.prepare(trap.storage)
     trap.ingest()
     below(trap.storage)
-    quarantine.recall(trap.catalog, trap.storage)
+    quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ledger() == (1, 0, 0, 1, 0)
 
 

@@ -223,5 +223,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "bad":
         _do_badly()
     if sys.argv[1] == "crowded":
-        setattr(service, "Inbox", partial(Inbox, most=INBOX))  # noqa: B010
+        setattr(service, "Inbox", partial(Inbox, limit=INBOX))  # noqa: B010
     _run_freezing(sys.argv.pop(1))

@@ -827,11 +827,11 @@ class Life(RuleBasedStateMachine):
                 verification.verify_destination(self.trap.catalog, destination, lambda _count: None)
 
     @rule(days=st.sampled_from([0, 1, 8]))
-    def ask_a_slice(self, days: int) -> None:
+    def ask_about_some(self, days: int) -> None:
         self.trap.time.sleep(days * DAY)
         for destination in self.destinations():
             with suppress(Unreachable):
-                confirmation.ask_a_slice(self.trap.catalog, destination, self.trap.time)
+                confirmation.ask_about_some(self.trap.catalog, destination, self.trap.time)
 
     @rule()
     def remember_the_catalog(self) -> None:

@@ -89,10 +89,10 @@ def test_one_question_serves_a_day_of_pruning_one_by_one(trap: Trap) -> None:
     fill(trap, 20, home)
     trap.time.sleep(DAY)
     for _ in range(20):
-        choice = pruning.Choice(trap.catalog, [home], trap.time.wall(), is_urgent=False)
+        choice = pruning.Candidates(trap.catalog, [home], trap.time.wall(), is_urgent=False)
         images = choice.next_images()[:1]
         trap.catalog.mark_pruned([image.id for image in images])
-        pruning.remove_leaving(trap.catalog, trap.storage)
+        pruning.remove_marked(trap.catalog, trap.storage)
         trap.time.sleep(60)
     assert trap.on_card() == set()
     assert home.asked_again == [20]
@@ -181,7 +181,7 @@ def test_before_capture_would_stop_the_last_word_of_a_server_counts_and_status_s
     assert urgent(trap, home) == 2
     assert trap.catalog.unasked() == 2
     home.deaf = None
-    confirmation.ask_a_slice(trap.catalog, home, trap.time)
+    confirmation.ask_about_some(trap.catalog, home, trap.time)
     assert trap.catalog.unasked() == 0
 
 
@@ -193,12 +193,12 @@ def test_only_the_server_that_was_not_asked_can_say_that_it_has_what_went_on_its
     trap.time.sleep(DAY)
     away.deaf = Unreachable("no answer")
     assert urgent(trap, away, there) == 2
-    confirmation.ask_a_slice(trap.catalog, there, trap.time)
+    confirmation.ask_about_some(trap.catalog, there, trap.time)
     verification.verify_destination(trap.catalog, there, lambda _n: None)
     assert trap.catalog.unasked() == 2
     away.deaf = None
     away.stored.clear()
-    assert confirmation.ask_a_slice(trap.catalog, away, trap.time) == 2
+    assert confirmation.ask_about_some(trap.catalog, away, trap.time) == 2
     assert (trap.catalog.unasked(), trap.catalog.destinations()[0]["refused"]) == (0, 2)
 
 
@@ -231,7 +231,7 @@ def test_what_went_on_the_last_word_of_a_server_that_lost_it_is_lost(trap: Trap)
     urgent(trap, home)
     home.deaf = None
     home.stored.clear()
-    assert confirmation.ask_a_slice(trap.catalog, home, trap.time) == 2
+    assert confirmation.ask_about_some(trap.catalog, home, trap.time) == 2
     assert (trap.catalog.lost(), trap.catalog.unasked()) == (2, 0)
 
 
@@ -301,7 +301,7 @@ def test_what_keeps_images_for_a_while_only_is_never_asked_again(trap: Trap) -> 
     fill(trap, 2, studio)
     trap.time.sleep(30 * DAY)
     studio.stored.clear()
-    assert confirmation.ask_a_slice(trap.catalog, studio, trap.time) == 0
+    assert confirmation.ask_about_some(trap.catalog, studio, trap.time) == 0
     assert trap.prune() == 2
     assert studio.asked_again == []
 
@@ -560,7 +560,7 @@ def test_a_server_that_lost_images_is_noticed_before_anybody_asks(trap: Trap) ->
     fill(trap, 30, home)
     trap.time.sleep(8 * DAY)
     home.stored.clear()
-    assert confirmation.ask_a_slice(trap.catalog, home, trap.time) == 30
+    assert confirmation.ask_about_some(trap.catalog, home, trap.time) == 30
     assert trap.ledger() == (30, 0, 30, 0, 0)
     assert trap.deliver(home).delivered == 30
 
@@ -569,8 +569,8 @@ def test_slices_are_an_hour_apart_and_no_image_is_asked_about_twice_a_week(trap:
     home = Server(batch=10)
     fill(trap, 30, home)
     for _ in range(10 * 24):
-        confirmation.ask_a_slice(trap.catalog, home, trap.time)
-        confirmation.ask_a_slice(trap.catalog, home, trap.time)
+        confirmation.ask_about_some(trap.catalog, home, trap.time)
+        confirmation.ask_about_some(trap.catalog, home, trap.time)
         trap.time.sleep(3660)
     assert home.asked_again == [10, 10, 10]
 
@@ -588,11 +588,11 @@ def test_what_a_server_cannot_say_keeps_it_from_being_asked_about_nothing_else(t
     odd = sorted(home.stored)[:2]
     for _ in range(20):  # until those are the ones that it was asked about longest ago
         trap.time.sleep(DAY)
-        confirmation.ask_a_slice(trap.catalog, home, trap.time)
+        confirmation.ask_about_some(trap.catalog, home, trap.time)
     del home.stored[max(home.stored)]
     for _ in range(20):
         trap.time.sleep(DAY)
-        confirmation.ask_a_slice(trap.catalog, home, trap.time)
+        confirmation.ask_about_some(trap.catalog, home, trap.time)
     assert trap.ledger() == (6, 5, 1, 0, 0)
 
 
@@ -601,7 +601,7 @@ def test_a_clock_of_the_future_does_not_end_the_asking(trap: Trap) -> None:
     trap.time.step_wall(50 * 365 * DAY)
     fill(trap, 2, home)
     trap.time.step_wall(-50 * 365 * DAY)
-    confirmation.ask_a_slice(trap.catalog, home, trap.time)
+    confirmation.ask_about_some(trap.catalog, home, trap.time)
     assert home.asked_again == [2]
 
 

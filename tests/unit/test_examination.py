@@ -245,12 +245,12 @@ def test_the_walk_through_picture_data_may_be_taken_in_steps_of_any_length(
     header = structure.header(content)
     walk, at = scan.PictureData(header), header.scan
     for size in itertools.cycle(sizes):
-        walk.take(content[at : at + size])
+        walk.feed(content[at : at + size])
         at += size
         if at >= len(content):
             break
 
-    assert (walk.has_end, walk.goes_on) == (True, False)
+    assert (walk.has_end, walk.ends_twice) == (True, False)
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)

@@ -565,7 +565,7 @@ def test_a_picture_that_is_finished_in_quarantine_is_examined_again_and_delivere
 def test_a_picture_that_is_finished_in_quarantine_while_the_daemon_is_stopped_is_found(trap: Trap) -> None:
     finished_late(trap)
     trap.restart()
-    quarantine.recall(trap.catalog, trap.storage)
+    quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ingest().new == 1
     assert trap.ledger() == (1, 0, 1, 0, 0)
 
@@ -592,7 +592,7 @@ def test_what_is_unchanged_in_quarantine_stays_there(trap: Trap) -> None:
     for row in trap.catalog.quarantined():
         (trap.storage.quarantine / f"{row['kept_as']}.reason").unlink()
         trap.catalog.release_quarantined(row["id"])
-    quarantine.recall(trap.catalog, trap.storage)
+    quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ingest() == pipeline.Ingested()
     assert trap.ledger() == (2, 0, 0, 2, 0)
 
@@ -621,7 +621,7 @@ def test_nothing_is_put_back_outside_of_the_spool(trap: Trap) -> None:
         quarantine.release(trap.catalog, trap.storage, row["id"])
     kept.with_name(f"{kept.name}.reason").write_text("../stolen.jpg\ncut off\n")
     trap.catalog.release_quarantined(row["id"])
-    quarantine.recall(trap.catalog, trap.storage)
+    quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ingest() == pipeline.Ingested()
     assert kept.exists()
     assert list(outside.iterdir()) == []
@@ -658,7 +658,7 @@ def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(
     assert one
     trap.catalog.add_quarantined(one.path, quarantine._name_of(one), "not a JPEG", one.size)
     trap.restart()
-    quarantine.recall(trap.catalog, trap.storage)
+    quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ingest().damaged == 1
     assert len(trap.catalog.quarantined()) == 1
     assert trap.on_card() == set()

@@ -262,7 +262,7 @@ def test_the_sooner_of_two_times_counts() -> None:
 
 
 def test_a_full_inbox_takes_no_new_path_but_knows_those_that_it_holds() -> None:
-    inbox = Inbox(FakeTime(), most=2)
+    inbox = Inbox(FakeTime(), limit=2)
     inbox.put_later("a", 100)
     inbox.put("b")
     inbox.put("c")

@@ -1,7 +1,7 @@
-"""What destinations hold today: asked again, written down, and withdrawn where it is not so any more.
+"""Ask destinations again what they hold, record their answers, and withdraw proofs that are wrong.
 
-A proof is about the place where a destination is now, and about bytes that are there now. Whoever meets an answer
-that contradicts one (a pruning, a verification, a question in passing) takes it back here, at once.
+A proof is about the place where a destination is now, and about bytes that are there now. An answer that contradicts
+one (met by pruning, by a verification, by the regular question) withdraws it here, at once.
 """
 
 from __future__ import annotations
@@ -23,16 +23,13 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
 
 log = logging.getLogger(__name__)
 
-_OLD_WORD = 7 * 86400.0  # seconds after which a destination is asked again about what is on the card
-_BETWEEN_SLICES = 3600.0  # seconds between two slices of that
-_MOST_UNSURE = 8  # slices of which it could say nothing, in one hour
+_STALE_AFTER = 7 * 86400.0  # seconds after which a destination is asked again about what is on the card
+_INTERVAL = 3600.0  # seconds between two such questions
+_MAX_UNSURE = 8  # questions in a row to which it could say nothing, until the next interval
 
 
-def settle_place(catalog: Catalog, destination: Destination) -> str:
-    """Let the catalog know which place a destination is now, and say it.
-
-    Raises Unreachable where only the place can tell.
-    """
+def record_place(catalog: Catalog, destination: Destination) -> str:
+    """Record in the catalog which place a destination is now, and return it. Raises Unreachable if it must be asked."""
     place = destination.place()
     if catalog.settle_place(destination.name, place):
         log.warning(
@@ -44,23 +41,23 @@ def settle_place(catalog: Catalog, destination: Destination) -> str:
 
 
 def require_place(catalog: Catalog, destination: Destination, place: str) -> None:
-    """Unreachable when a destination is another place than this by now: what was answered is not about that one.
+    """Raise Unreachable if a destination is another place by now, so that its answers were not about that one.
 
-    The stick was changed meanwhile, or a command was run with another address in the config file.
+    A stick may have been changed, or a command run with another address in the config file.
     """
     if not catalog.is_place(destination.name, place):
         raise Unreachable(f"it was found to be another place than {place} meanwhile: it is asked again")
 
 
-def settle_places(catalog: Catalog, destinations: Sequence[Destination]) -> None:
-    """The same for several; one that is out of reach stays the place that it was."""
+def record_places(catalog: Catalog, destinations: Sequence[Destination]) -> None:
+    """Record the places of several destinations; one that is unreachable stays the place that it was."""
     for destination in destinations:
         with suppress(Unreachable):
-            settle_place(catalog, destination)
+            record_place(catalog, destination)
 
 
 def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -> None:
-    """It could not be reached: leave it alone for a while, which the catalog remembers."""
+    """Record that a destination could not be reached, and leave it alone for a while."""
     settings = destination.settings
     attempts = catalog.attempts(destination.name) + 1
     wait = backoff.wait(
@@ -71,10 +68,10 @@ def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -
     log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
 
 
-def one_by_one(
+def ask_for_each(
     ask: Callable[[Sequence[Image]], Mapping[int, Receipt | Exception]], images: Sequence[Image]
 ) -> dict[int, Receipt | Exception]:
-    """The answers of a destination; an image with which it cannot even be asked costs itself, as its answer.
+    """Ask about all images at once; where that fails, about each, so that the error is the answer for that image alone.
 
     Raises Unreachable.
     """
@@ -88,20 +85,20 @@ def one_by_one(
     # Which of them it is, only asking one by one can tell.
     answers: dict[int, Receipt | Exception] = {}
     for image in images:
-        answers |= one_by_one(ask, [image])
+        answers |= ask_for_each(ask, [image])
     return answers
 
 
 def proof(image: Image, receipt: Receipt) -> tuple[int, str, Mapping[str, Any], str, bool]:
-    """A receipt as the catalog takes it (see `catalog.rows.Proof`)."""
+    """Turn a receipt into the row that the catalog takes (`catalog.rows.Proof`)."""
     return image.id, receipt.digest, receipt.detail, receipt.at, receipt.noted
 
 
 @dataclass(slots=True)
 class Asked:
-    """What a destination said when it was asked again: how many it confirmed, and what is wrong, by image.
+    """The answers of a destination that was asked again: how many images it confirmed, and which are wrong.
 
-    Of the `unsure` ones it said neither: their proof stands as it was.
+    About the `unsure` ones it could not tell: their proof stays as it was.
     """
 
     confirmed: int = 0
@@ -118,16 +115,16 @@ class Asked:
 def ask_again(
     catalog: Catalog, destination: Destination, images: Sequence[Image], *, by_bytes: bool = False
 ) -> Asked:
-    """Ask a destination about images that it confirmed once, and write down what it says: a proof that is
-    found to be wrong is withdrawn before this returns. Raises Unreachable.
+    """Ask a destination again about images that it confirmed, and record its answers. Raises Unreachable.
 
-    A destination that turns out to be another place than before has said nothing about them.
+    A proof that is found to be wrong is withdrawn before this returns. A destination that turns out to be
+    another place than before has said nothing about them.
     """
     place = destination.place()
     if catalog.settle_place(destination.name, place):
         return Asked()
     at = catalog.lies_at(destination.name, [image.id for image in images])
-    answers = one_by_one(lambda some: destination.confirm(some, at, by_bytes=by_bytes), images)
+    answers = ask_for_each(lambda some: destination.confirm(some, at, by_bytes=by_bytes), images)
     asked, proofs = Asked(), []
     for image in images:
         match answers.get(image.id):
@@ -153,7 +150,7 @@ def ask_again(
         )
     if asked.withdrawn:
         log.error(
-            "%s does not have %d images any more that it confirmed once, %s among them: their proof is withdrawn",
+            "%s no longer has %d images that it had confirmed, %s among them: their proof is withdrawn",
             destination.name,
             asked.withdrawn,
             [*asked.absent, *asked.refused][0][0].name,
@@ -161,19 +158,19 @@ def ask_again(
     return asked
 
 
-def ask_a_slice(
+def ask_about_some(
     catalog: Catalog, destination: Destination, clock: Clock, progress: Callable[[], object] = lambda: None
 ) -> int:
     """Ask a destination again about some of what it confirmed long ago; how many proofs were wrong.
 
-    A slice an hour, of what was not confirmed for a week: so that a server which lost images is noticed before
-    anybody asks. If it lost some, it is asked about all at once. Raises Unreachable.
+    Once an hour, about some that were not confirmed for a week, so that a server which lost images is noticed.
+    If it lost some, it is asked about all at once. Raises Unreachable.
     """
     if not destination.keeps:
         return 0
     name, limit = destination.name, destination.confirm_batch
-    images = catalog.to_ask_again(name, limit, older_than=_OLD_WORD, rest=_BETWEEN_SLICES)
-    began, withdrawn, told_nothing = clock.wall(), 0, 0
+    images = catalog.to_ask_again(name, limit, older_than=_STALE_AFTER, rest=_INTERVAL)
+    began, withdrawn, unsure_answers = clock.wall(), 0, 0
     unsure: set[int] = set()
     while images:
         progress()
@@ -181,11 +178,11 @@ def ask_a_slice(
         asked = ask_again(catalog, destination, images)
         withdrawn += asked.withdrawn
         unsure |= {image.id for image in asked.unsure}
-        # Of which it cannot say, those come first each time: they must not keep it from being asked about others.
-        is_told_nothing = len(asked.unsure) == len(images)
-        told_nothing += is_told_nothing
-        if not asked.withdrawn and not (is_told_nothing and told_nothing < _MOST_UNSURE):
+        # Those of which it cannot tell come first each time: they must not keep others from being asked about.
+        is_unsure = len(asked.unsure) == len(images)
+        unsure_answers += is_unsure
+        if not asked.withdrawn and not (is_unsure and unsure_answers < _MAX_UNSURE):
             break
-        older_than = clock.wall() - began if withdrawn else _OLD_WORD
+        older_than = clock.wall() - began if withdrawn else _STALE_AFTER
         images = catalog.to_ask_again(name, limit, older_than=older_than, but=unsure)
     return withdrawn

@@ -1,4 +1,4 @@
-"""Durable files and open folders: what every room stands on.
+"""Durable files, open folders and locks, which everything else uses.
 
 durable           write a file so that it survives a power cut; folders, flushes, texts for the card's errors
 locks             locks between processes

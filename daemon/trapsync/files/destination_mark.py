@@ -3,8 +3,8 @@
     trapsync destination
     id = 0123456789abcdef0123456789abcdef
 
-A person makes it, empty; the program writes the id. A folder is the same place wherever it is mounted, and another
-one with another id is another place.
+An operator makes it, empty; the program writes the id. The folder is the same place wherever it is mounted, and a
+folder with another id is another place.
 """
 
 import os
@@ -24,7 +24,7 @@ _TEXT = re.compile(rb"trapsync destination\s+id\s*=\s*([0-9a-f]{32})\s*")
 
 
 def read(folder: Folder) -> str:
-    """The id in a folder's mark, '' if it has none yet. FileNotFoundError without a mark; StorageError if it is odd."""
+    """Read the id in a folder's mark, '' if it has none yet. Raises FileNotFoundError without a mark, else StorageError."""
     mark = folder.path / NAME
     try:
         with folder.file(NAME) as file:
@@ -35,7 +35,7 @@ def read(folder: Folder) -> str:
         raise StorageError(f"{mark} is no regular file; remove it, then run: touch {mark}") from None
     except OSError as error:
         raise StorageError(f"{mark} cannot be read: {error.strerror}") from error
-    if not content.strip(b"\0 \t\r\n"):  # made by hand, or cut off by a loss of power
+    if not content.strip(b"\0 \t\r\n"):  # made manually, or cut off by a loss of power
         return ""
     if match := _TEXT.fullmatch(content):
         return match[1].decode()
@@ -45,7 +45,7 @@ def read(folder: Folder) -> str:
 
 
 def write(folder: Folder) -> str:
-    """Give a folder an id, durably, and return the one that its mark holds then."""
+    """Write an id into a folder's mark, durably, and return the one that it holds then."""
     folder.remove(_TEMPORARY)
     try:
         with folder.new(_TEMPORARY) as file:

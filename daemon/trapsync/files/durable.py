@@ -28,7 +28,7 @@ def write(
 
     When this returns, the file and its name are on the storage (as far as that honours flushes).
     Raises StorageError, and then nothing stands under the final name that did not stand there before; where only
-    the folder could not be flushed, the whole new file may.
+    the folder could not be flushed, the whole new file may stand there.
     Without `replace` FileExistsError says that the name was taken, at whatever moment before; `writer` then
     keeps apart the temporary files of two who may want one name. Without `flush` the file appears whole under
     its name too, but may not survive a power cut: for what can be made again.
@@ -68,10 +68,10 @@ class _NameTaken(FileExistsError):
 
 
 def _claim(path: Path, temporary: Path) -> bool:
-    """Give the finished file its name as a second one, and take the first: of two that do so, one fails.
+    """Link the finished file to its name, and remove the temporary one: of two that do so, one fails.
 
-    A rename would replace what the other has just written. False on a card without links (FAT), where the
-    name was free when it was looked at, and has to be given by a rename.
+    A rename would replace what the other has just written. Returns False on a card without hard links (FAT),
+    where the name was free a moment ago, and a rename has to do.
     """
     try:
         path.hardlink_to(temporary)
@@ -103,7 +103,7 @@ def open_plain(path: Path, flags: int, mode: int = 0o666) -> int:
 
 
 def read_plain(path: Path, most: int) -> bytes:
-    """The content of a plain file of at most so many bytes. Raises OSError, for a larger one too."""
+    """Read a plain file of at most so many bytes. Raises OSError, for a larger one too."""
     with os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -139,7 +139,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def explain(error: OSError, path: Path) -> str:
-    """One line for a person: which file or folder, what is wrong, what to do."""
+    """Explain an error in one line: which file or folder, what is wrong, what to do."""
     advice = {
         errno.ENOSPC: "the card is full; free some space",
         errno.EDQUOT: "the disk quota is used up; free some space",

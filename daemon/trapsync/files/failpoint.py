@@ -1,8 +1,8 @@
-"""Places where the program can be killed on purpose: a device of the tests, and of nobody else.
+"""Places where tests kill the program on purpose.
 
-Whatever is done to the card, the catalog, or a destination has a name here, and says it just before or
-after: `hit("write: renamed")`. Armed through the environment, and only so, the process kills itself there
-as a power cut would (SIGKILL: no cleaning up, no last word)::
+Whatever is done to the card, the catalog, or a destination has a name, and passes it to `hit` just before or
+after: `hit("write: renamed")`. Armed through the environment, the process kills itself there as a power cut
+would (SIGKILL: no cleaning up)::
 
     TRAPSYNC_FAILPOINT="write: renamed#3" trapsync run     dies at the third hit, in the process that gets there
 
@@ -18,11 +18,11 @@ VARIABLE = "TRAPSYNC_FAILPOINT"
 
 
 def _pass(name: str) -> None:
-    """Not armed."""
+    """Do nothing: not armed."""
 
 
 class _Armed:
-    """Dies at the n-th hit of one name; counted in each process by itself."""
+    """Kill the process at the n-th hit of one name; each process counts for itself."""
 
     def __init__(self, order: str) -> None:
         self._name, _, number = order.rpartition("#")

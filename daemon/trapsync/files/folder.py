@@ -1,8 +1,8 @@
-"""A folder that is open, and what lies below it: reached step by step, by its descriptor and not by a path.
+"""Work below an open folder: names are looked up step by step from its descriptor, not by a path.
 
 What is done in a `Folder` happens there, wherever its path leads meanwhile. No link is followed below it, no other
 file system is entered (nor the same one by another mount), and nothing but regular files is opened: a link, a pipe
-or a device that somebody laid there is never read or written. All methods raise OSError.
+or a device is never read or written. All methods raise OSError.
 """
 
 import errno
@@ -30,7 +30,7 @@ class NotRegular(OSError):
 
 
 class Folder:
-    """An open folder. `path` is what people are shown; nothing is opened by it but the topmost one."""
+    """An open folder. `path` is for messages; only the topmost folder is opened by it."""
 
     def __init__(self, descriptor: int, path: Path, mount: tuple[int, int]) -> None:
         self.descriptor = descriptor
@@ -39,7 +39,7 @@ class Folder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The topmost one, by its path: links in that are the owner's own."""
+        """Open the topmost folder by its path, in which links are allowed."""
         descriptor = os.open(path, _FOLDER)
         return cls(descriptor, path, _mount_of(descriptor))
 
@@ -55,7 +55,7 @@ class Folder:
         return self._mount[0]
 
     def below(self, parts: Sequence[str], *, make: bool = False) -> "Folder":
-        """The folder that these names lead to, one below another; with `make`, missing ones are made durably."""
+        """Open the folder that these names lead to, one below another; with `make`, missing ones are made durably."""
         assert all(part not in {"", ".", ".."} and "/" not in part for part in parts)
         here = Folder(os.dup(self.descriptor), self.path, self._mount)
         for part in parts:
@@ -83,7 +83,7 @@ class Folder:
         self.flush()
 
     def status(self, name: str) -> os.stat_result:
-        """What is there, a link as itself. Raises NotRegular if it is no regular file."""
+        """The status of a regular file; links are not followed. Raises NotRegular for anything else."""
         status = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             raise NotRegular(name)
@@ -91,7 +91,7 @@ class Folder:
 
     def file(self, name: str, flags: int = os.O_RDONLY) -> FileIO:
         """Open a regular file that is there, without a buffer. Raises NotRegular for anything else."""
-        self.status(name)  # what is no file is not even opened: a device may take that for an order
+        self.status(name)  # what is no file is not even opened: that alone may do something to a device
         descriptor = os.open(name, flags | _FILE, dir_fd=self.descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -100,7 +100,7 @@ class Folder:
         return FileIO(descriptor, "rb" if is_read else "rb+")
 
     def new(self, name: str) -> BinaryIO:
-        """A new file to write to; FileExistsError if anything has the name."""
+        """Make a new file to write to. Raises FileExistsError if anything has the name."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
         return os.fdopen(os.open(name, flags, 0o666, dir_fd=self.descriptor), "wb")
 
@@ -111,14 +111,14 @@ class Folder:
             failpoint.hit("below: removed")
 
     def replace(self, old: str, new: str) -> None:
-        """Give a file another name, in the place of what had that."""
+        """Rename a file, replacing what has the new name."""
         os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         failpoint.hit("below: renamed")
 
     def claim(self, old: str, new: str) -> None:
-        """Give a file another name that nothing has; FileExistsError otherwise. Of two that do so, one fails.
+        """Rename a file to a name that nothing has. Raises FileExistsError otherwise; of two that do so, one fails.
 
-        Where the file system has no hard links (FAT), the name is looked at and then given.
+        Without hard links (FAT), the name is checked first and then given.
         """
         try:
             os.link(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""What runs in the worker pool: one file's digests and metadata, and its small copies.
+"""The examination of one file, in a worker process: digests and metadata, small copies, a corrected time.
 
 A worker reads files that anybody may have written, with limits on time and memory from outside. What a
 delivery needs (`examine`: a few milliseconds) is apart from what a gallery needs (`thumbnails`: a decoder,
@@ -22,17 +22,17 @@ from trapsync.files import durable
 from trapsync.image import Correction, Evidence, Image
 from trapsync.jpeg import exif, scan, structure, thumbnail
 
-LARGEST_FILE = 100 * 10**6  # bytes; also what the Sticky Pi server's nginx accepts
-LARGEST_PICTURE = 100 * 10**6  # pixels
+MAX_FILE = 100 * 10**6  # bytes; also what the Sticky Pi server's nginx accepts
+MAX_PIXELS = 100 * 10**6  # pixels
 _CHUNK = 1 << 20
-_LONGEST_HEADER = 16 << 20  # some phones keep megabytes of depth map before the picture data
+_MAX_HEADER = 16 << 20  # some phones keep megabytes of depth map before the picture data
 
 
 def prepare(memory: int) -> None:
-    """Make this worker process harmless: the pool's initialiser, called once in each.
+    """Limit what this worker process can do: the initialiser of the pool, called once in each.
 
     `memory` is the limit of its address space in bytes; beyond it an allocation fails as MemoryError.
-    An interrupt from the keyboard is the parent's business.
+    An interrupt from the keyboard is left to the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -44,7 +44,7 @@ def prepare(memory: int) -> None:
 
 
 def examine(spool: Path, path: str) -> Image:
-    """Read one file of the spool, once, and say what it is: digests, size, metadata, evidence.
+    """Read one file of the spool, once, and return the image: digests, size, metadata, evidence.
 
     The memory needed does not depend on the file. Raises IncompleteImage for a file that has no end
     (cut off, zero-filled, or still being written), DamagedImage for whatever else is no whole JPEG,
@@ -58,7 +58,7 @@ def examine(spool: Path, path: str) -> Image:
             size = _checked_size(os.fstat(descriptor))
             findings = _Findings()
             while chunk := os.read(descriptor, _CHUNK):
-                findings.take(chunk)
+                findings.feed(chunk)
         finally:
             os.close(descriptor)
     image = findings.image(path, size)
@@ -68,7 +68,7 @@ def examine(spool: Path, path: str) -> Image:
 
 
 def _picture(full: Path) -> str:
-    """The SHA-256 of a file without its EXIF: the same before and after its time was put right."""
+    """The SHA-256 of a file without its EXIF: the same before and after its time was corrected."""
     digest = hashlib.sha256()
     with _reading(full):
         for piece in structure.without_exif(full.read_bytes()):
@@ -77,9 +77,9 @@ def _picture(full: Path) -> str:
 
 
 def rewrite(spool: Path, correction: Correction) -> Image:
-    """Write an image anew, durably, with its corrected time and under the name for it; what it is then.
+    """Write an image again, durably, with its corrected time and under the name for it; returns the new image.
 
-    Saying it twice is saying it once. Raises FileExistsError when another file has taken that name, and
+    May be called twice for one image. Raises FileExistsError when another file has taken that name, and
     DamagedImage when the image is no longer what was examined.
     """
     old, new = spool / correction.image.path, spool / correction.path
@@ -129,7 +129,7 @@ def _checked_size(status: os.stat_result) -> int:
         raise DamagedImage("not a regular file")
     if status.st_size == 0:
         raise IncompleteImage("cut off: the file is empty")
-    if status.st_size > LARGEST_FILE:
+    if status.st_size > MAX_FILE:
         raise DamagedImage(f"too large: {status.st_size / 1e6:.0f} MB, and the limit is 100 MB")
     return status.st_size
 
@@ -140,7 +140,7 @@ class _Digest(Protocol):
 
 
 class _Findings:
-    """What is known of a file after some of its chunks. The head is kept until it says what the file is."""
+    """What is known of a file after some of its chunks. Its head is kept until the header is complete."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -151,37 +151,37 @@ class _Findings:
         self.doubt = IncompleteImage("cut off: the file is empty")
         self.data: scan.PictureData | None = None
 
-    def take(self, chunk: bytes) -> None:
-        """The next part of the file, in order."""
+    def feed(self, chunk: bytes) -> None:
+        """Add the next part of the file."""
         self.size += len(chunk)
-        if self.size > LARGEST_FILE:
+        if self.size > MAX_FILE:
             raise IncompleteImage("still being written: it grows beyond 100 MB")
         self.md5.update(chunk)
         self.sha256.update(chunk)
         if self.data is None:
-            self._take_head(chunk)
+            self._feed_head(chunk)
         else:
-            self.data.take(chunk)
+            self.data.feed(chunk)
 
-    def _take_head(self, chunk: bytes) -> None:
+    def _feed_head(self, chunk: bytes) -> None:
         """Try to read the header with this much more of the file; what follows it is picture data."""
         self.head += chunk
         try:
             self.header = structure.header(self.head)
         except IncompleteImage as error:
-            if len(self.head) > _LONGEST_HEADER:
+            if len(self.head) > _MAX_HEADER:
                 raise IncompleteImage("not a whole JPEG: its header does not end within 16 MB") from None
             self.doubt = error
             return
         _refuse_huge(self.header)
         self.data = scan.PictureData(self.header)
-        self.data.take(bytes(self.head[self.header.scan :]))
+        self.data.feed(bytes(self.head[self.header.scan :]))
         self.head.clear()
 
     @property
     def has_second_end(self) -> bool:
         """Whether the end that was found may be none."""
-        return self.data is not None and self.data.goes_on
+        return self.data is not None and self.data.ends_twice
 
     def image(self, path: str, size: int) -> Image:
         """The image, when all chunks are in; `size` is what the file had when it was opened."""
@@ -207,6 +207,6 @@ class _Findings:
 
 
 def _refuse_huge(header: structure.Header) -> None:
-    if header.width * header.height > LARGEST_PICTURE:
+    if header.width * header.height > MAX_PIXELS:
         megapixels = header.width * header.height / 1e6
         raise DamagedImage(f"too large: {megapixels:.0f} megapixels, and the limit is 100")

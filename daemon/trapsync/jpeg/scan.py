@@ -1,4 +1,4 @@
-"""The picture data of a JPEG, walked through without a decoder: whole, cut off, or written over."""
+"""The picture data of a JPEG, checked without a decoder: is it whole, cut off, or overwritten?"""
 
 import re
 
@@ -13,11 +13,11 @@ _MARKER = re.compile(rb"\xff[^\x00]")
 
 
 class PictureData:
-    """The walk through everything behind the header, in as many pieces as it comes in.
+    """Check everything behind the header, in as many pieces as it comes in.
 
     In picture data an FF is followed by 00, or by the restart marker whose turn it is; then come tables
     and further scans, or the end. Four random kilobytes in the middle hold sixteen FFs, and pass once in
-    some hundred times only because they look like an early end (`goes_on`), otherwise never. What this
+    some hundred times only because they look like an early end (`ends_twice`), otherwise never. What this
     cannot see is a block of zeros, or of other picture data.
     """
 
@@ -26,7 +26,7 @@ class PictureData:
         self._restarts = header.restarts
         self._turn = 0  # of which restart marker
         self._in_scan = True
-        self._skip = 0  # bytes of a segment that nobody needs
+        self._skip = 0  # bytes of a segment that are not needed
         self._rest = b""  # of the last piece: too short to say what it is
         self._offset = header.scan  # in the file, of the piece at hand
         self._behind = 0
@@ -34,15 +34,15 @@ class PictureData:
         self._last = b""
 
     @property
-    def goes_on(self) -> bool:
+    def ends_twice(self) -> bool:
         """Whether the file ends like a picture a second time, without having begun one.
 
         Some cameras leave the end of an older picture there. Or the first end is none: only a decoder knows.
         """
         return self._behind > 2 and self._last == END_OF_IMAGE and not self._has_picture_behind
 
-    def take(self, piece: bytes) -> None:
-        """The next piece. Raises IncompleteImage for what no picture data can be: it may be written over yet."""
+    def feed(self, piece: bytes) -> None:
+        """Check the next piece. Raises IncompleteImage for what cannot be picture data: it may still be overwritten."""
         data, at = self._rest + piece, 0
         self._rest = b""
         while at < len(data) and not self.has_end and not self._rest:

@@ -1,6 +1,6 @@
-"""How a JPEG is put together: the segments before the picture data, and what they say.
+"""The structure of a JPEG: the segments before the picture data, and what they say.
 
-Read by hand, a few bytes at a time: neither a decoder nor an EXIF library is needed to know the size of a
+Read here, a few bytes at a time: neither a decoder nor an EXIF library is needed to know the size of a
 picture, to find where its metadata lies, or to see that something else was written into the middle of it.
 """
 
@@ -37,7 +37,7 @@ class Segment(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a JPEG says of itself before its picture data.
+    """What a JPEG says about itself before its picture data.
 
     `exif` is the payload of the first APP1 segment that holds EXIF, `restarts` whether the picture data is
     to hold restart markers, `scan` the offset of its first byte.
@@ -52,14 +52,14 @@ class Header(NamedTuple):
 
 
 def segments(jpeg: bytes | bytearray) -> Iterator[Segment]:
-    """Walk the segments of a JPEG up to and including the first start of scan.
+    """List the segments of a JPEG up to and including the first start of scan.
 
     Raises IncompleteImage when the bytes end before that, or are not written yet, DamagedImage for what is
     no JPEG.
     """
     if not START_OF_IMAGE.startswith(jpeg[:2].rstrip(b"\0")) or (jpeg[2:3] or b"\0") not in b"\xff\0":
         raise DamagedImage("not a JPEG: it does not begin like one")
-    if b"\0" in jpeg[:3]:  # room that was made for it: many a program writes into it later
+    if b"\0" in jpeg[:3]:  # space that was reserved: many programs write into it later
         raise IncompleteImage("not a JPEG: it begins with zeros")
     offset = 2
     while True:
@@ -95,13 +95,13 @@ def _segment_at(jpeg: bytes | bytearray, offset: int) -> Segment:
 
 
 def _refuse_hole(jpeg: bytes | bytearray, start: int) -> None:
-    """Zeros where a segment begins are room that is not written yet, or never will be."""
+    """Raise IncompleteImage for zeros where a segment begins: they are not written yet, or never will be."""
     if any(jpeg[at : at + 2] == b"\0\0" for at in range(start, start + 3)):
         raise IncompleteImage(f"not a whole JPEG: zeros from byte {start} on")
 
 
 def header(jpeg: bytes | bytearray) -> Header:
-    """Read what a JPEG says of itself; the first part of a file is enough, up to the picture data.
+    """Read the header of a JPEG; the first part of a file is enough, up to the picture data.
 
     Raises like `segments`, and DamagedImage when the size is missing or zero.
     """
@@ -130,7 +130,7 @@ def is_exif(marker: int, payload: bytes | bytearray) -> bool:
 
 
 def without_exif(jpeg: bytes) -> Iterator[memoryview]:
-    """All of a JPEG behind its first two bytes, but for the segments that hold EXIF. Raises as `segments`."""
+    """A JPEG without its first two bytes and its EXIF segments, piece by piece. Raises as `segments`."""
     whole = memoryview(jpeg)
     for segment in segments(jpeg):
         if not is_exif(segment.marker, jpeg[segment.payload : segment.end]):

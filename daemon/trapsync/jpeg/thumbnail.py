@@ -1,7 +1,7 @@
-"""The small copies, and drawing: the one door to pyvips, and through it to libvips.
+"""Thumbnails, sharpness and drawings: the one door to pyvips, and through it to libvips.
 
-libvips is loaded inside functions, on one thread and without its cache: a Pi has other things to do, and
-no file is opened twice. So the program imports, and goes on, where there is no libvips.
+libvips is loaded inside functions, on one thread and without its cache: a Pi has other things to do, and no
+file is opened twice. So the program can be imported, and runs, where there is no libvips.
 """
 
 import os
@@ -30,7 +30,7 @@ _ADVICE = "libvips is missing: run `sudo apt install libvips42` or `pipx inject 
 def missing() -> str | None:
     """What is missing for thumbnails and drawing, and what to do, in one line; None when nothing is.
 
-    It only looks, and loads nothing: libvips would cost the daemon's own process 20 MB.
+    Nothing is loaded for it: libvips would cost the daemon's own process 20 MB.
     """
     if find_spec("pyvips") is None:
         return "pyvips is missing: run `scripts/install` once more, or `pipx inject trapsync pyvips`"
@@ -50,7 +50,7 @@ def _pyvips() -> Any:
 
 
 def version() -> str:
-    """Which libvips this is and that it reads JPEG, or what is wrong, in words. Loads it."""
+    """The version of libvips, or what is wrong with it, in words. Loads it."""
     try:
         pyvips = _pyvips()
     except TrapsyncError as error:
@@ -101,7 +101,7 @@ def is_whole(source: Path) -> bool:
 
 
 def sharpness(content: bytes) -> float:
-    """How sharp a picture is: the contrast of its finest lines, in per cent of its brightness.
+    """Measure how sharp a picture is: the contrast of its finest lines, in per cent of its brightness.
 
     It is the deviation of the Laplacian, at half size and a little smoothed: else the grain of a night would
     count for more than the lens. Only numbers of the same scene can be
@@ -151,7 +151,7 @@ def _header(source: Path) -> structure.Header:
 
 
 def _shrink(header: structure.Header) -> int:
-    """By how much libjpeg may shrink while it decodes (8, 4, 2 or 1) and leave enough for the small copy.
+    """The factor by which libjpeg may shrink while it decodes (8, 4, 2 or 1), with enough left for the small copy.
 
     Raises DamagedImage for pictures too large to decode: a bomb of a few kilobytes asks for gigabytes.
     """
@@ -168,7 +168,7 @@ def _shrink(header: structure.Header) -> int:
 
 
 def _fitted(picture: Any, box: tuple[int, int]) -> Any:
-    """Turned upright, converted to sRGB or grey, and shrunk to fit; never enlarged."""
+    """Turn upright, convert to sRGB or grey, and shrink to fit; never enlarge."""
     return picture.thumbnail_image(box[0], height=box[1], size="down")
 
 
@@ -179,6 +179,6 @@ def _encoded(picture: Any) -> bytes:
 
 
 def _first_line(error: Exception) -> str:
-    """libvips' own words without its stack: the last line is where it happened, the first what."""
+    """One line of an error of libvips: the second, if there are several, else the only one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[min(1, len(lines) - 1)][:200] if lines else "libvips does not say why"

@@ -87,11 +87,11 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, fa
 
     # An owner who vouches for the clock vouches for what it showed.
     if trap.clock == "trusted":
-        pruning.remove_leaving(catalog, storage, only_corrected=True)
+        pruning.remove_marked(catalog, storage, only_corrected=True)
         return catalog.confirm_times()
 
     # Killed in the middle, the announcement stands: the same images come first, with the same names.
-    pruning.remove_leaving(catalog, storage, only_corrected=True)
+    pruning.remove_marked(catalog, storage, only_corrected=True)
     right, wrong = _plan(catalog, storage.spool, failures)
     settled = catalog.confirm_times(right)
     if wrong:
@@ -170,7 +170,7 @@ def _correct(
     failpoint.hit("correction: written")
     catalog.correct(written)
     failpoint.hit("correction: recorded")
-    pruning.remove_leaving(catalog, storage, only_corrected=True)
+    pruning.remove_marked(catalog, storage, only_corrected=True)
     for one, _, image in written:
         log.info("corrected the time of %s: it is %s", one.image.name, image.name)
     if full:

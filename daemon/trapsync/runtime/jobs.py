@@ -65,7 +65,7 @@ class Jobs:
                 continue
             try:
                 progress = partial(self._go_on, ASK_AGAIN, 0.0)
-                confirmation.ask_a_slice(self._catalog, destination, self._clock, progress)
+                confirmation.ask_about_some(self._catalog, destination, self._clock, progress)
             except Unreachable as trouble:  # the next turn of deliveries says so
                 log.info("%s cannot be asked again now: %s", destination.name, trouble)
 

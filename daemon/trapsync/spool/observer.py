@@ -1,7 +1,7 @@
 """Watchdog's observer of the spool: hints that a file is new.
 
 The observer loses events (a full inotify queue, files that were there before, network folders), so what it says only
-makes things quicker; the walk in `scan` finds every file. The one door to watchdog.
+makes things quicker; `scan` finds every file. The one door to watchdog.
 """
 
 import os
@@ -28,8 +28,8 @@ class Watcher:
         self._watched: tuple[int, int] | None = None
 
     def start(self) -> None:
-        """Begin to watch; StorageError if the system refuses (too many watches, no spool)."""
-        self.stop()  # of an observer that died in part, the rest lives on
+        """Begin to watch. Raises StorageError if the system refuses (too many watches, no spool)."""
+        self.stop()  # if only a part of the last observer died, the rest still runs
         # watchdog 7 warns, at length, when a folder appears while it is already being added: no news.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         observer = Observer()
@@ -42,9 +42,9 @@ class Watcher:
         self._observer = observer
 
     def is_alive(self) -> bool:
-        """Whether the observer and every emitter of it still run: they may die without a word.
+        """Whether the observer and all its emitters still run, which may end silently, and watch the spool.
 
-        And whether what they watch is the spool: a folder that was moved away, they follow.
+        They follow a folder that was moved away.
         """
         observer = self._observer
         return (
@@ -56,7 +56,7 @@ class Watcher:
         )
 
     def _identity(self) -> tuple[int, int] | None:
-        """Which folder is at the spool's path now."""
+        """Device and inode of the folder that is at the spool's path now."""
         try:
             status = self._spool.stat()
         except OSError:

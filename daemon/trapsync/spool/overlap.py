@@ -33,19 +33,19 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 class Destination(Protocol):
-    """What is asked of one."""
+    """The part of a destination that is needed here."""
 
     @property
     def name(self) -> str:
-        """What the owner calls it."""
+        """Its name in the settings."""
 
     @property
     def settings(self) -> Any:
-        """Of its own kind."""
+        """The settings of its kind."""
 
     @property
     def identity(self) -> str | None:
-        """Which place it is, as far as the settings say it."""
+        """Which place it is, as far as the settings tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Named:
 
 
 def require(storage: Storage, destinations: Iterable[Destination], source: Path) -> None:
-    """SettingsError where folders of a trap lie in one another or in a hub's, or two destinations are one place."""
+    """Raise SettingsError if folders of a trap lie in one another or in a hub's, or two destinations are one place."""
     every = list(destinations)
     folders = [_Named("storage.spool", storage.spool), _Named("storage.state", storage.state)]
     copies = [_Named(f"destinations.{one.name}.path", path) for one in every if (path := _folder_of(one))]
@@ -73,7 +73,7 @@ def require(storage: Storage, destinations: Iterable[Destination], source: Path)
 
 
 def require_own_folder(folder: Path) -> None:
-    """SettingsError if a hub's folder is one of a trap's, or lies in one."""
+    """Raise SettingsError if a hub's folder is one of a trap's, or lies in one."""
     if trap := _above(folder, _TRAP_SIGNS):
         raise SettingsError(f"{folder}: a hub's folder must not be or lie in {trap}; choose another folder")
 
@@ -128,7 +128,7 @@ def _kept_apart(destination: Destination) -> list[Any]:
 
 
 def is_inside(inner: Path, outer: Path) -> bool:
-    """Whether one folder is the other, or lies in it, by whatever way."""
+    """Whether one folder is the other or lies in it: by path, by inode, or by what is mounted where."""
     inner, outer = _resolved(inner), _resolved(outer)
     if inner.is_relative_to(outer) or _id(outer) in set(_ids_above(inner)):
         return True
@@ -139,12 +139,12 @@ def is_inside(inner: Path, outer: Path) -> bool:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # links in a circle, which whoever opens it tells
+    except (OSError, RuntimeError):  # links in a circle: an error follows when it is opened
         return path.absolute()
 
 
 def _above(path: Path, signs: dict[str, str]) -> str | None:
-    """The nearest folder that holds such a sign, of this one and those above it, and what it is then."""
+    """What the nearest folder with such a sign is, of this one and those above it; None if there is none."""
     path = _resolved(path)
     for folder in (path, *path.parents):
         for name, what in signs.items():
@@ -163,14 +163,14 @@ def _id(folder: Path) -> tuple[int, int] | None:
 
 
 def _ids_above(folder: Path) -> Iterator[tuple[int, int]]:
-    """Of this folder and those above it, as far as they are there."""
+    """Device and inode of this folder and of those above it, as far as they exist."""
     for one in (folder, *folder.parents):
         if found := _id(one):
             yield found
 
 
 def _location(folder: Path) -> tuple[str, PurePosixPath]:
-    """On which file system a folder lies, and where in it; '' where the kernel does not tell."""
+    """On which file system a folder lies, and where in it; '' where the kernel does not tell it."""
     disk, place, deepest = "", PurePosixPath(), -1
     with suppress(OSError), _MOUNTS.open("rb") as lines:
         for line in lines:

@@ -1,4 +1,4 @@
-"""What may leave the card, after its destinations were asked once more, and how it goes."""
+"""Choose images that may leave the card, after asking their destinations once more, and remove their files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trapsync.destinations import Destination
-from trapsync.destinations.confirmation import ask_again, back_off, settle_place
+from trapsync.destinations.confirmation import ask_again, back_off, record_place
 from trapsync.errors import StorageError, Unauthorised, Unreachable
 from trapsync.files import failpoint
 from trapsync.image import Found, Image, place_of
@@ -22,13 +22,13 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
 
 log = logging.getLogger(__name__)
 
-_HANDFUL = 16  # images that are marked in one commit
+_BATCH = 16  # images that are marked in one commit
 
 
-class Choice:
-    """One look for images that may go: which of them, after their destinations were asked.
+class Candidates:
+    """The images that may leave the card now; their destinations are asked as far as that is needed.
 
-    `unasked` are the servers whose last word counts; `troubles` says of others why they could not be asked.
+    `unasked` are the servers whose last confirmation counts, `troubles` says of others why they could not be asked.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class Choice:
         self.stuck: set[int] = set()
         self._unsure: set[int] = set()
         for destination in list(self._to_ask):
-            self._look_where_it_is(destination)
+            self._record_place(destination)
 
-    def _look_where_it_is(self, destination: Destination) -> None:
-        """What was confirmed within the day was so by the place of then: nothing counts for another one."""
+    def _record_place(self, destination: Destination) -> None:
+        """Let no confirmation of another place count, though it is from today."""
         try:
-            settle_place(self._catalog, destination)
+            record_place(self._catalog, destination)
         except Unreachable as trouble:
             self._to_ask.remove(destination)
-            self._is_blocked |= not self._excuse(destination, trouble)
+            self._is_blocked |= not self._counts_unasked(destination, trouble)
 
     def next_images(self) -> list[Image]:
-        """A handful that may go; their destinations are asked as long as there is none. Empty: no more."""
+        """The next batch that may go; destinations are asked as long as there is none. Empty: there are no more."""
         if self._is_blocked:
             return []
         while not (images := self._prunable()):
@@ -68,11 +68,11 @@ class Choice:
 
     def _prunable(self) -> list[Image]:
         return self._catalog.prunable(
-            self._older_than, _HANDFUL, self._excused | self.unasked, self._trusted, self.stuck
+            self._older_than, _BATCH, self._excused | self.unasked, self._trusted, self.stuck
         )
 
     def _ask(self) -> bool:
-        """Ask each destination about the oldest that it has not confirmed today; False: there is nothing to ask."""
+        """Ask each destination about the oldest images that it has not confirmed today; False if there is nothing to ask."""
         has_asked = False
         for destination in list(self._to_ask):
             images = self._catalog.unconfirmed(
@@ -89,18 +89,18 @@ class Choice:
                 has_asked = True
             except Unreachable as trouble:
                 back_off(self._catalog, destination, trouble)
-                has_asked |= self._excuse(destination, trouble)
+                has_asked |= self._counts_unasked(destination, trouble)
                 self._to_ask.remove(destination)
         return has_asked
 
     def _may_ask(self, destination: Destination) -> bool:
-        """Where capture would stop otherwise, one that is left alone for now is asked too, unless it bars us."""
+        """Whether a destination may be asked now: before capture would stop also one that waits, unless it bars us."""
         name = destination.name
         return self._catalog.may_go(name) or (self._is_urgent and not self._catalog.is_barred(name))
 
-    def _excuse(self, destination: Destination, trouble: Unreachable) -> bool:
-        """It cannot be asked now: whether its last word counts all the same."""
-        if destination.while_away == "last re-reading":  # away on purpose, unmounted when it was done
+    def _counts_unasked(self, destination: Destination, trouble: Unreachable) -> bool:
+        """Whether the last confirmation of a destination that cannot be asked now counts all the same."""
+        if destination.while_away == "last re-reading":  # removed on purpose, unmounted when it was done
             self._excused.add(destination.name)
             return True
         is_away = destination.while_away == "last confirmation" and not isinstance(trouble, Unauthorised)
@@ -114,8 +114,8 @@ class Choice:
         self.troubles.setdefault(destination.name, trouble)
 
 
-def tell_unasked(catalog: Catalog, troubles: Mapping[str, str]) -> None:
-    """Let `status` know why delivered images stay on a card that should have more room, and the log once."""
+def report_unasked(catalog: Catalog, troubles: Mapping[str, str]) -> None:
+    """Report to `status`, and to the log once, why delivered images stay on a card that should have more room."""
     from trapsync.catalog import facts
 
     before = facts.read(catalog).unpruned
@@ -127,18 +127,18 @@ def tell_unasked(catalog: Catalog, troubles: Mapping[str, str]) -> None:
 
 @dataclass(slots=True)
 class Removed:
-    """What became of the files that were to go: how many went, the bytes that freed, and which did not go."""
+    """What became of marked files: how many were removed, the bytes that freed, and which could not be removed."""
 
     removed: int = 0
     freed: int = 0
     stuck: list[str] = field(default_factory=list)
 
 
-def take_back_marks(catalog: Catalog, spool: Path) -> None:
-    """What was marked as pruned by proofs that do not count any more, stays: if it is still there.
+def unmark_withdrawn(catalog: Catalog, spool: Path) -> None:
+    """Take back marks that were made by proofs which were withdrawn since, as far as the files are still there.
 
-    What a kill left half done may be: the mark is there, and the file is not. Then it left the card by the proofs
-    of then, and stays delivered, or is lost.
+    After a kill the file may be gone already: then it was removed by the proofs of that time, and its image
+    stays delivered, or is lost.
     """
     there: list[str] = []
     gone: list[str] = []
@@ -150,14 +150,14 @@ def take_back_marks(catalog: Catalog, spool: Path) -> None:
         catalog.forget_pruned(gone)
 
 
-def remove_leaving(catalog: Catalog, storage: Storage, *, only_corrected: bool = False) -> Removed:
-    """Remove the files that are marked, if they still are the bytes that were proven, or corrected.
+def remove_marked(catalog: Catalog, storage: Storage, *, only_corrected: bool = False) -> Removed:
+    """Remove the marked files that still are the bytes that were proven, or corrected.
 
-    With `only_corrected`, none that a pruning has marked: that finishes its own work, when it has looked again which
-    places its destinations are. One that cannot be removed keeps no other back, and its mark is taken back: its
-    image is on the card.
+    With `only_corrected` none that a pruning has marked: pruning finishes its own work, after it has checked again
+    which places its destinations are. One that cannot be removed delays no other, and its mark is taken
+    back: its image is on the card.
     """
-    take_back_marks(catalog, storage.spool)
+    unmark_withdrawn(catalog, storage.spool)
     result, gone, reason = Removed(), [], ""
     for found in catalog.leaving_files(only_corrected=only_corrected):
         try:
@@ -173,27 +173,27 @@ def remove_leaving(catalog: Catalog, storage: Storage, *, only_corrected: bool =
         catalog.unmark_pruned(result.stuck)
     result.removed = len(gone)
     if result.stuck or gone:
-        _tell_stuck(catalog, len(result.stuck), reason)
+        _report_stuck(catalog, len(result.stuck), reason)
     return result
 
 
 def _remove(storage: Storage, found: Found) -> int:
-    """Remove one file if it is what was looked at, and its small copies; the bytes that this freed."""
+    """Remove one file, if it has not changed, and its small copies; the bytes that this freed."""
     path, freed = storage.spool / found.path, 0
     if stat_file(storage.spool, found.path) == found:
         status = path.lstat()
         path.unlink(missing_ok=True)
         failpoint.hit("prune: removed")
         freed = found.size if status.st_nlink == 1 else 0
-        log.debug("removed %s: it is safe", found.path)
+        log.debug("removed %s, which is delivered", found.path)
         for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
             thumbnail.unlink(missing_ok=True)
             failpoint.hit("prune: small copy removed")
     return freed
 
 
-def _tell_stuck(catalog: Catalog, count: int, reason: str) -> None:
-    """Let `status` know of files that cannot be removed, and the log once."""
+def _report_stuck(catalog: Catalog, count: int, reason: str) -> None:
+    """Report files that cannot be removed to `status`, and to the log once."""
     from trapsync.catalog import facts
 
     before = facts.read(catalog).stuck

@@ -1,8 +1,8 @@
-"""Quarantine: where damaged files are kept with their reasons, out of the way of the others.
+"""Quarantine: a folder where damaged files are kept with their reasons, away from the others.
 
 The folder is the truth here too: a reason lies beside each file, so that the catalog's rows can be made
-again. A file that its owner thinks is well is put back by hand, and examined again. One that has changed
-since, because a slow writer finished it, is put back by the next sweep.
+again. An operator who thinks that a file is good puts it back manually, and it is examined again. One that has
+changed since, because a slow writer finished it, is put back by the next sweep.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
 
 log = logging.getLogger(__name__)
 _REASON = ".reason"  # what is written beside a file in quarantine is named like it, with this behind
-_LONGEST = 20_000  # bytes of it: a path has 4,096, of which each may be written out as four
-_MOST_AT_ONCE = 100  # files that one sweep puts back: each costs some flushes
+_MAX_REASON = 20_000  # bytes of it: a path has 4,096, of which each may be written as four
+_MAX_PER_SWEEP = 100  # files that one sweep puts back: each costs some flushes
 
 NO_TEXT = "its name holds characters that are no text"
 
 
 def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) -> None:
-    """Keep a damaged file with its reason, out of the way: the reason, the row, then the move.
+    """Move a damaged file to quarantine: write the reason, add the row, then move the file.
 
     Killed in between, the next sweep finds the file again and ends in the same row and name. So it does
     where the file cannot be moved (a folder that somebody copied as root): it stays where it lies, and is
-    left alone until the daemon begins anew.
+    left alone until the daemon restarts.
     """
     kept_as, path = _name_of(found), _printable(found.path)
     log.warning("quarantined %s: %s", path, reason)
@@ -60,8 +60,8 @@ def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A row of quarantine, and whether its file is there; has it changed since it was put aside?"""
+class Quarantined:
+    """A row of quarantine, whether its file is there, and whether that has changed since it was moved there."""
 
     id: int
     path: str
@@ -70,12 +70,12 @@ class Kept:
     has_changed: bool
 
 
-def inspect(catalog: Catalog, storage: Storage) -> list[Kept]:
-    """Look at every file in quarantine, once."""
+def inspect(catalog: Catalog, storage: Storage) -> list[Quarantined]:
+    """List the files in quarantine as they are now."""
     return [_inspected(storage, row) for row in catalog.quarantined()]
 
 
-def _inspected(storage: Storage, row: dict[str, Any]) -> Kept:
+def _inspected(storage: Storage, row: dict[str, Any]) -> Quarantined:
     path, kept_as, is_there, has_changed = row["path"], row["kept_as"], True, False
     try:
         status = (storage.quarantine / kept_as).lstat()
@@ -87,16 +87,16 @@ def _inspected(storage: Storage, row: dict[str, Any]) -> Kept:
         # Its name says what it was like. Not if its path was written out, or is not known any more.
         is_readable = row["reason"] != NO_TEXT and path != kept_as and stat.S_ISREG(status.st_mode)
         has_changed = is_readable and _name_of(found_as(path, status)) != kept_as
-    return Kept(row["id"], path, kept_as, is_there, has_changed)
+    return Quarantined(row["id"], path, kept_as, is_there, has_changed)
 
 
-def put_back_changed(catalog: Catalog, storage: Storage, kept: Iterable[Kept]) -> None:
-    """Put files that have changed since they were put aside back where they lay, to be examined again.
+def put_back_changed(catalog: Catalog, storage: Storage, kept: Iterable[Quarantined]) -> None:
+    """Put files that have changed in quarantine back where they lay, to be examined again.
 
-    Who was slow to write one, finished it here. One whose place is taken stays.
+    A slow writer may have finished one here. One whose path is taken stays.
     """
     changed = [one for one in kept if one.has_changed]
-    for one in changed[:_MOST_AT_ONCE]:
+    for one in changed[:_MAX_PER_SWEEP]:
         try:
             _put_back(catalog, storage, one)
         except StorageError as error:
@@ -105,17 +105,17 @@ def put_back_changed(catalog: Catalog, storage: Storage, kept: Iterable[Kept]) -
             log.info("%s has changed in quarantine: it is examined again", one.path)
 
 
-def stuck(kept: Iterable[Kept]) -> Callable[[Found], bool]:
-    """Whether a file of the spool is damaged, recorded so, and could not be moved: as it was at this moment."""
+def stuck(kept: Iterable[Quarantined]) -> Callable[[Found], bool]:
+    """A test whether a file of the spool is in quarantine by its row, but could not be moved there."""
     names = {one.kept_as for one in kept if not one.is_there}
     return lambda found: bool(names) and _name_of(found) in names
 
 
-def recall(catalog: Catalog, storage: Storage) -> None:
+def reconcile(catalog: Catalog, storage: Storage) -> None:
     """Make the catalog agree with the quarantine folder, which is the truth, at the start of a daemon.
 
-    A row is made for a file that has none, from the reason beside it. One whose file is not there goes:
-    that was released or taken away, or never moved; then the sweep finds it where it lies.
+    A row is made for a file that has none, from the reason beside it. A row whose file is not there is removed:
+    that was released, removed, or never moved; then the sweep finds it where it lies.
     """
     if not storage.spool.is_dir() or spool_mark.problem(storage):
         return
@@ -129,18 +129,18 @@ def recall(catalog: Catalog, storage: Storage) -> None:
     known = {row["kept_as"]: row["id"] for row in catalog.quarantined()}
     unknown = sorted(names - known.keys())
     catalog.correct_quarantine(
-        add=[_recalled(storage.quarantine / name) for name in unknown],
+        add=[_row_of(storage.quarantine / name) for name in unknown],
         remove=[row_id for kept_as, row_id in known.items() if kept_as not in names],
     )
     if unknown:
-        log.warning("%d files in quarantine were not in the catalog; they are again", len(unknown))
+        log.warning("%d files in quarantine were missing from the catalog and were added again", len(unknown))
 
 
-def _recalled(kept: Path) -> tuple[str, str, str, int]:
-    """(path, kept_as, reason, size) of a file in quarantine, from what lies beside it."""
+def _row_of(kept: Path) -> tuple[str, str, str, int]:
+    """The row (path, kept_as, reason, size) of a file in quarantine, from the reason beside it."""
     path, reason = "", ""
     with suppress(OSError, ValueError):
-        beside = durable.read_plain(kept.with_name(f"{kept.name}{_REASON}"), _LONGEST)
+        beside = durable.read_plain(kept.with_name(f"{kept.name}{_REASON}"), _MAX_REASON)
         path, reason = beside.decode().split("\n")[:2]
     if not _is_images_path(path):  # anybody may have written that
         path = kept.name
@@ -148,7 +148,7 @@ def _recalled(kept: Path) -> tuple[str, str, str, int]:
 
 
 def release(catalog: Catalog, storage: Storage, quarantine_id: int) -> str:
-    """Put a quarantined file back where it lay, to be examined again; its path in the spool."""
+    """Put a quarantined file back where it lay, to be examined again, and return its path in the spool."""
     for one in inspect(catalog, storage):
         if one.id == quarantine_id:
             _put_back(catalog, storage, one)
@@ -156,10 +156,11 @@ def release(catalog: Catalog, storage: Storage, quarantine_id: int) -> str:
     raise StorageError(f"there is no number {quarantine_id} in quarantine; see: trapsync quarantine")
 
 
-def _put_back(catalog: Catalog, storage: Storage, one: Kept) -> None:
-    """The opposite order of going in: the file, then the reason and the row. Raises StorageError.
+def _put_back(catalog: Catalog, storage: Storage, one: Quarantined) -> None:
+    """Move a file back, then remove its reason and its row. Raises StorageError.
 
-    Killed in between, it is in both records, and the next sweep examines it. The catalog may say anything of where.
+    Killed in between, it is recorded in both places, and the next sweep examines it. The path comes from
+    the catalog and is checked.
     """
     target = storage.spool / one.path
     try:
@@ -195,13 +196,13 @@ def is_text(path: str) -> bool:
 
 
 def _name_of(found: Found) -> str:
-    """The file's own name as far as it is harmless, made unique by what is known of it."""
+    """The name of a file in quarantine: its own without unsafe characters, with a hash of path, size and date before it."""
     mark = hashlib.sha256(os.fsencode(f"{found.path}\0{found.size}\0{found.mtime_ns}")).hexdigest()[:12]
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in found.name)
     return f"{mark}.{safe[-100:].lstrip('.')}"
 
 
 def _printable(path: str) -> str:
-    """The path with bytes that are no text, and control characters, written out."""
+    """The path as text: bytes that are no UTF-8 and control characters are written as escapes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

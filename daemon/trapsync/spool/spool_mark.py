@@ -26,10 +26,10 @@ _REMEMBERED = "spool-id"  # its name in the state folder; the content is the sam
 
 _TEXT = "trapsync spool\nid = {}\n"
 _ID = re.compile(rb"^id = ([0-9a-f]{32})$", re.MULTILINE)
-_MOST = 4096  # bytes that are read of a mark
+_MAX_BYTES = 4096  # of a mark
 # The last two stand for a link, and for a socket or a device without a driver.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
-_DAMAGED = ""  # the id of a mark that is there and cannot be read: whose disk it is, nothing else says
+_DAMAGED = ""  # the id of a mark that is there and cannot be read
 
 
 def problem(storage: Storage) -> str | None:
@@ -47,16 +47,16 @@ def problem(storage: Storage) -> str | None:
 
 
 def check(storage: Storage) -> None:
-    """StorageError with that line, if there is one."""
+    """Raise StorageError with that line, if there is one."""
     if text := problem(storage):
         raise StorageError(text)
 
 
 def prepare(storage: Storage) -> None:
-    """Check the spool, and see to it that it is known the next time; what that lacks is made.
+    """Check the spool, and mark and remember it as far as that is missing, so that it is known the next time.
 
-    On first use that is the mark and what is remembered of it. A mark that is there is adopted where the state
-    folder was lost. A card that takes no file now is no reason not to begin: then the next start does it.
+    A mark that is there is adopted if the state folder was lost. A card that takes no file now does not keep the
+    daemon from starting: then the next start does it.
     """
     check(storage)
     try:
@@ -73,7 +73,7 @@ def prepare(storage: Storage) -> None:
 
 
 def accept(storage: Storage) -> str:
-    """The owner says that this is the spool from here on: remember its mark, or give it one; its id."""
+    """Accept this as the spool from now on: remember its mark, or give it one. Returns its id."""
     try:
         if not storage.spool.is_dir():
             raise StorageError(f"{storage.spool}: there is no such folder; is its disk mounted?")
@@ -88,15 +88,15 @@ def accept(storage: Storage) -> str:
 
 
 def remembered(storage: Storage) -> str | None:
-    """The id of the spool of last time; None when there was none, or nobody knows any more."""
+    """The id of the spool of last time; None when there was none, or it is unknown."""
     try:
         return _read(storage.state / _REMEMBERED) or None
-    except OSError:  # to go on without it is the lesser evil
+    except OSError:  # to stop the trap would be worse
         return None
 
 
 class SpoolWatch:
-    """The spool as the running daemon sees it: that it is another one is said once, and once that it is back."""
+    """Check the spool while the daemon runs, and log once that it is another one, and once that it is back."""
 
     def __init__(self, storage: Storage, when_back: Callable[[], object]) -> None:
         self._storage = storage
@@ -105,7 +105,7 @@ class SpoolWatch:
         self._problem: str | None = None
 
     def is_right(self) -> bool:
-        """Look at it now. `when_back` is called by whoever finds it right again."""
+        """Check it now. Calls `when_back` if it is right again."""
         with self._lock:
             before, self._problem = self._problem, problem(self._storage)
             now = self._problem
@@ -132,13 +132,13 @@ def _mark(storage: Storage, spool_id: str) -> None:
 
 
 def _remember(storage: Storage, spool_id: str) -> None:
-    """After the mark, never before it: killed in between, the mark is adopted."""
+    """Remember the id; after the mark, never before it: killed in between, the mark is adopted."""
     durable.write(storage.state / _REMEMBERED, [_TEXT.format(spool_id).encode()])
     failpoint.hit("spool: remembered")
 
 
 def _read(path: Path) -> str | None:
-    """The id in a mark. No link is followed, and nothing waited for: whoever writes into the spool could lay one there."""
+    """Read the id in a mark. No link is followed and no pipe waited for: anybody could have put one into the spool."""
     try:
         with Folder.open(path.parent) as folder, folder.file(path.name) as file:
             match = _ID.search(_beginning(file))
@@ -150,8 +150,8 @@ def _read(path: Path) -> str | None:
 
 
 def _beginning(file: FileIO) -> bytes:
-    """As much of a file as a mark has at most; nothing where the medium does not give it back."""
+    """The first bytes of a file, as many as a mark has at most; none where the medium cannot be read."""
     try:
-        return file.read(_MOST)
+        return file.read(_MAX_BYTES)
     except OSError:
         return b""

@@ -2,9 +2,9 @@
 
 ::
 
-    writing.py   our EXIF into a JPEG, and its times put right
-    reading.py   anybody's EXIF as metadata
-    blocks.py    what both share: the block, taken apart safely, and the note of evidence
+    writing.py   our EXIF into a JPEG, and corrected times
+    reading.py   the EXIF of any camera as metadata
+    blocks.py    what both share: the block, parsed safely, and the note of evidence
 
 What is written is what the Sticky Pi firmware 3.x writes (the format of 2022: `Make` is `StickyPi`, the
 sensors are two lines of text in `UserComment`) plus the standard tags that any viewer shows. What is read

@@ -1,4 +1,4 @@
-"""An EXIF block taken apart by piexif, safely; and our own note in it, the evidence of a time."""
+"""Parse an EXIF block safely with piexif, and write and read our own note in it, the evidence of a time."""
 
 import re
 import struct
@@ -8,7 +8,7 @@ from trapsync.image import Evidence
 from trapsync.jpeg.structure import EXIF_SIGNATURE
 
 LONGEST_TEXT = 4096  # of a text from a file: longer ones are cut, or not evaluated
-# What reading an EXIF block that anybody may have written can end in.
+# The errors of reading an EXIF block that anybody may have written.
 UNREADABLE = (ValueError, struct.error, ArithmeticError, LookupError, TypeError, MemoryError)
 
 
@@ -36,7 +36,8 @@ _POINTERS = {0x8769, 0x8825, 0xA005}  # to the Exif, GPS and interoperability bl
 def _refuse_bombs(tiff: bytes) -> None:
     """Refuse counts that do not fit into the block; ValueError.
 
-    piexif believes any count: one flipped bit makes it build four billion numbers (measured: 6 s, 570 MB).
+    piexif believes any count: one flipped bit makes it build four billion numbers (measured: 6 s, 570 MB). Twice the
+    block is allowed, since values may overlap, and eight directories, since EXIF has at most five.
     """
     endian = "<" if tiff[:2] == b"II" else ">"
     room = 2 * len(tiff)
@@ -71,7 +72,7 @@ def _entries(tiff: bytes, offset: int, endian: str) -> tuple[list[tuple[int, int
 
 
 def clean(text: str) -> str:
-    """Without NULs and control characters, without blanks around, and not too long."""
+    """Remove control characters and surrounding blanks from a text, and limit its length."""
     return "".join(one if one.isprintable() else " " for one in text[:LONGEST_TEXT]).strip()
 
 
@@ -82,7 +83,7 @@ _EVIDENCE = re.compile(
 
 
 def evidence_text(evidence: Evidence) -> bytes:
-    """The note about the moment of a capture, as it stands in `MakerNote`."""
+    """Format the note about the time of a capture, as it stands in `MakerNote`."""
     boot_id = re.sub(r"[^0-9A-Za-z-]", "", evidence.boot_id)[:64]
     times = f"mono={evidence.monotonic:.3f} wall={evidence.wall:.3f}"
     offset = "" if evidence.offset is None else f" offset={evidence.offset:.3f}"
@@ -90,7 +91,7 @@ def evidence_text(evidence: Evidence) -> bytes:
 
 
 def evidence_in(note: object) -> Evidence | None:
-    """What `evidence_text` wrote; None for any other note."""
+    """Parse what `evidence_text` wrote; None for any other note."""
     match = _EVIDENCE.fullmatch(note) if isinstance(note, bytes) else None
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""EXIF read: the Sticky Pi fields of either format, and the standard tags of anybody's camera."""
+"""Read EXIF: the Sticky Pi fields of either format, and the standard tags of any camera."""
 
 import ast
 import math
@@ -59,7 +59,7 @@ def read(app1: bytes | None) -> tuple[dict[str, Any], Evidence | None]:
     - `Make Model DateTimeOriginal ...`: standard tags under their EXIF names: texts, whole numbers
       (`ISOSpeedRatings`), or floats (`ExposureTime` in seconds). `UserComment` when it is somebody's prose.
 
-    The evidence is what `dress` noted about the moment of capture.
+    The evidence is what `embed_metadata` noted about the time of capture.
     """
     if app1 is None:
         return {"exif": False}, None
@@ -83,7 +83,7 @@ def _standard_tags(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """A text from whatever the tag holds: bytes, or the tuple of numbers that piexif makes of type BYTE."""
+    """Decode a text tag: bytes, or the tuple of numbers that piexif makes of type BYTE."""
     if isinstance(value, tuple) and all(isinstance(one, int) and 0 <= one < 256 for one in value):
         value = bytes(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
@@ -171,7 +171,7 @@ def _finite(value: Any) -> Any:
 
 
 def _place(gps: Mapping[str, Any]) -> dict[str, float]:
-    """Where a camera with a satellite receiver was, in signed degrees and metres."""
+    """The position in the GPS block, in signed degrees and metres."""
     place = {
         "lat": _signed(gps.get("GPSLatitude"), gps.get("GPSLatitudeRef") in (b"S", b"s")),
         "lng": _signed(gps.get("GPSLongitude"), gps.get("GPSLongitudeRef") in (b"W", b"w")),

@@ -1,4 +1,4 @@
-"""EXIF written: the tags of a picture of our own, and another time put in their place."""
+"""Write EXIF: the tags of a new picture, and a corrected time."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _NEVER_SYNCED = "2000-01-01 00:00:00"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What EXIF is written from.
+    """The values that are written as EXIF.
 
     `taken` is UTC. `version` is the column `v` and has at most 8 characters on the server. `exposure` is
     in seconds, a `gain` of 1.0 is ISO 100. Places are WGS-84 degrees and metres, 0.0 when unknown;
@@ -49,7 +49,7 @@ class Facts:
 
 
 def embed_metadata(jpeg: bytes, facts: Facts) -> bytes:
-    """The same JPEG with our EXIF block, in place of whatever EXIF it had; the picture data is untouched.
+    """Return a JPEG with our EXIF block in place of any other; the picture data is not changed.
 
     The block is big-endian TIFF with no thumbnail, right behind the start of the image, as EXIF wants it.
     Raises DamagedImage when `jpeg` is none.
@@ -58,7 +58,7 @@ def embed_metadata(jpeg: bytes, facts: Facts) -> bytes:
 
 
 def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> bytes:
-    """The same JPEG of our own with another time of capture: `taken` (UTC), wherever a time stands in it.
+    """Return a JPEG of ours with another time of capture: `taken` (UTC), wherever a time stands in it.
 
     The evidence stays as it was and gets `offset` besides; the Sticky Pi `l` becomes `last_sync`, in unix
     seconds. The same arguments give the same bytes. Raises DamagedImage when it is none of ours.
@@ -86,7 +86,7 @@ def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> by
 
 
 def _synced(comment: bytes, last_sync: float) -> bytes:
-    """Our two lines with the moment when the clock was set."""
+    """Replace in our two lines the time when the clock was set."""
     names, values = (line.split(",") for line in comment.decode("ascii").split("\n"))
     values[names.index("l")] = f"{last_sync:.0f}"
     return f"{','.join(names)}\n{','.join(values)}".encode("ascii")
@@ -131,7 +131,7 @@ def _block(facts: Facts) -> bytes:
 
 
 def user_comment(facts: Facts) -> bytes:
-    """The sensors in the words of the Sticky Pi firmware 3.x, to the byte.
+    """Format the sensors exactly as the Sticky Pi firmware 3.x does.
 
     Two lines with one LF between them: raw ASCII, no character-code prefix, no NUL, no newline at the end.
     The firmware's buffer holds 127 bytes including `EXIF.UserComment=`, and so does this.
@@ -152,7 +152,7 @@ def user_comment(facts: Facts) -> bytes:
 
 
 def _sane(value: float | None, unknown: float, limit: float = 999.0) -> float:
-    """The value, or the sentinel for one that is missing or that no sensor can mean (nan, 1e30)."""
+    """The value, or the sentinel for one that is missing or impossible (nan, 1e30)."""
     return value if value is not None and math.isfinite(value) and abs(value) <= limit else unknown
 
 
