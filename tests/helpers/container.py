@@ -170,7 +170,7 @@ class Container:
         """What a command prints, whatever its exit code."""
         return self.run(*command, check=False).stdout.strip()
 
-    def shown(self, key: str, unit: str = "trapsync.runtime.service") -> str:
+    def shown(self, key: str, unit: str = "trapsync.service") -> str:
         """A property of a unit."""
         return self.says("systemctl", "show", "-P", key, unit)
 

@@ -159,13 +159,13 @@ def test_installed_once_more_nothing_changes(box: Container) -> None:
 
 
 def test_systemd_finds_little_to_blame(box: Container) -> None:
-    said = box.says("systemd-analyze", "security", "--no-pager", "trapsync.runtime.service").splitlines()[-1]
+    said = box.says("systemd-analyze", "security", "--no-pager", "trapsync.service").splitlines()[-1]
     sys.stdout.write(f"{said}\n")
     assert float(re.findall(r"[0-9]\.[0-9]", said)[0]) <= 1.5
 
 
 def test_systemd_has_nothing_to_say_against_the_units_as_they_are_installed(box: Container) -> None:
-    units = ["trapsync.runtime.service", "trapsync-reboot.path", "trapsync-reboot.service"]
+    units = ["trapsync.service", "trapsync-reboot.path", "trapsync-reboot.service"]
     done = box.run("systemd-analyze", "verify", *units)
     assert (done.stdout, done.stderr) == ("", "")
 
@@ -339,7 +339,7 @@ def test_a_new_version_takes_over_and_the_catalog_stays(box: Container) -> None:
 
 BROKEN: dict[str, tuple[str, str, str, str]] = {
     "it ends soon after it was ready": (
-        "service.py",
+        "runtime/service.py",
         '        systemd.notify("READY=1")\n',
         """\
         systemd.notify("READY=1")

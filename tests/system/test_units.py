@@ -41,7 +41,7 @@ def test_systemd_has_nothing_to_say_against_the_units(installed: list[str]) -> N
 
 @needs_systemd
 def test_the_service_is_exposed_to_no_more_than_one_and_a_half(installed: list[str]) -> None:
-    unit = next(path for path in installed if path.endswith("trapsync.runtime.service"))
+    unit = next(path for path in installed if path.endswith("trapsync.service"))
     judge = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", unit]
     done = subprocess.run(judge, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout.splitlines()[-1]

@@ -55,7 +55,7 @@ class Pi:
     def runs_systemd(self, **unit: object) -> None:
         well = {"LoadState": "loaded", "UnitFileState": "enabled", "WatchdogUSec": "2min", "NRestarts": 0}
         (self.root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
-        self.says["systemctl --no-pager show trapsync.runtime.service"] = "\n".join(
+        self.says["systemctl --no-pager show trapsync.service"] = "\n".join(
             f"{key}={value}" for key, value in (well | {"MainPID": os.getpid()} | unit).items()
         )
 

@@ -32,7 +32,7 @@ from trapsync.remote.in_force import InForce
 from trapsync.settings.schema import Settings
 from trapsync.trap import open_to_read, place
 
-_LIBVIPS = "from trapsync import thumbnail; print(thumbnail.version())"
+_LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"
 
 
 def examine_trap(found: InForce, clock: Clock, tools: Tools, machine: Machine | None = None) -> list[Finding]:

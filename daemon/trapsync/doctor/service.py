@@ -25,8 +25,8 @@ def _daemon(settings: Settings) -> Finding:
 
 
 def _service(settings: Settings, machine: Machine) -> list[Finding]:
-    """What systemd says of trapsync.runtime.service: started at boot, watched, and how often it had to begin again."""
-    unit = machine.properties("trapsync.runtime.service")
+    """What systemd says of trapsync.service: started at boot, watched, and how often it had to begin again."""
+    unit = machine.properties("trapsync.service")
     if not unit:
         return []
     process = holder(settings.storage.state)
