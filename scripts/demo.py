@@ -247,7 +247,7 @@ class Stage:
             return
         ledger, row = facts["ledger"], facts["destinations"].get("hub", {})
         error = f"; {row['last_error']}" if row.get("last_error") else ""
-        line = f"   {ledger['captured']:3} captured, {ledger['delivered']:3} delivered, {ledger['owed']:3} owed{error}"
+        line = f"   {ledger['captured']:3} captured, {ledger['delivered']:3} delivered, {ledger['owed']:3} pending{error}"
         if line != self._last:
             self._console.print(line, soft_wrap=True)
             self._last = line
@@ -261,7 +261,7 @@ class Stage:
         table.add_row(
             "delivered", self._bar(ledger["delivered"], "green"), f"{ledger['delivered']}/{self._images}"
         )
-        table.add_row("owed", self._bar(ledger["owed"], "yellow"), str(ledger["owed"]))
+        table.add_row("pending", self._bar(ledger["owed"], "yellow"), str(ledger["owed"]))
         table.add_row("link", Text("up", "green") if link.is_up else Text("DOWN", "bold red"), "")
         table.add_row(
             "last error", Text(row.get("last_error") or "none", "red" if row.get("last_error") else ""), ""
@@ -294,7 +294,7 @@ def _play(trap: Program, link: Link, config: Path, images: int) -> dict[str, Any
             if not link.is_up and captured >= min(up_at, images) and link.refused and owed:
                 link.bring_up()
                 stage.say(
-                    f"the link is back after {link.refused} refused connections; {owed} pictures are owed"
+                    f"the link is back after {link.refused} refused connections; {owed} pictures are pending"
                 )
             stage.show(facts, link, trap)
             if captured >= images and owed == 0 and link.is_up:
