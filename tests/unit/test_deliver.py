@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import sleep
 
 import pytest
 from msgspec import structs
@@ -345,19 +344,18 @@ def test_a_destination_taken_from_the_settings_is_owed_nothing_any_more(trap: Tr
 
 
 def test_no_more_images_are_under_way_than_the_owner_allows(trap: Trap) -> None:
-    home, under_way, most = Memory(), [0], [0]
+    home = Memory()
     fill(trap, 20, home)
+    under_way: list[int] = []
 
-    def send(image: Image, path: Path) -> Receipt:
-        under_way[0] += 1
-        most[0] = max(most[0], under_way[0])
-        sleep(0.001)
-        under_way[0] -= 1
-        return Receipt(f"sha256:{image.sha256}")
+    class Counted(UploadPool):
+        def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
+            super().start(image, send)
+            under_way.append(len(self._uploads))
 
-    home.deliver = send  # type: ignore[method-assign]
-    assert trap.deliver(home, pool(trap, home, 4)).delivered == 20
-    assert 1 < most[0] <= 4
+    uploads = Counted(structs.replace(home.settings, parallel=4), trap.time)
+    assert trap.deliver(home, uploads).delivered == 20
+    assert max(under_way) == 4
 
 
 def test_a_new_picture_does_not_wait_for_a_long_backlog(trap: Trap) -> None:
