@@ -18,7 +18,6 @@ KILLS = 20
 MAY_BE = {
     "taken": ([OLD], {"committed"}),
     "first start": ([OLD, NEW], {"committed"}),
-    "noted": ([NEW], {"committed"}),
     "second start": ([NEW], {"committed", "rolled_back"}),
     "third start": ([OLD, NEW], {"rolled_back"}),
     "kept": ([NEW], {"committed"}),

@@ -10,7 +10,7 @@ import signed
 import trap_bench as bench
 from trapsync.errors import Unreachable
 from trapsync.remote import resend
-from trapsync.remote.record import Asked
+from trapsync.remote.record import ResendRequest
 
 SINCE = drawings.TAKEN.timestamp()
 
@@ -27,7 +27,9 @@ def delivered(folder: Path, *destinations: bench.Memory, images: int = 6) -> ben
     return trap
 
 
-def answered(trap: bench.Trap, asked: Asked, remembered: list[Asked] | None = None) -> Asked:
+def answered(
+    trap: bench.Trap, asked: ResendRequest, remembered: list[ResendRequest] | None = None
+) -> ResendRequest:
     """What becomes of the request in one go."""
     remember = [] if remembered is None else remembered
     return resend.answer(trap.catalog, trap.destinations, asked, remember.append)
@@ -38,7 +40,7 @@ def test_images_of_the_time_are_delivered_again_to_the_destination_that_lost_the
     trap = delivered(tmp_path, home, stick)
     held = dict(home.stored)
     home.stored.clear()
-    done = answered(trap, Asked("hash", SINCE + 1, SINCE + 4, "home"))
+    done = answered(trap, ResendRequest("hash", SINCE + 1, SINCE + 4, "home"))
     assert (done.again, done.gone) == (3, 0)
     assert trap.ledger() == (6, 3, 3, 0, 0)
     stick.sent.clear()
@@ -54,7 +56,7 @@ def test_each_destination_is_asked_and_what_it_holds_stays(tmp_path: Path) -> No
     lost = min(stick.stored)
     del stick.stored[lost]
     stick.sent.clear()
-    done = answered(trap, Asked("hash", SINCE, SINCE + 100))
+    done = answered(trap, ResendRequest("hash", SINCE, SINCE + 100))
     assert (done.again, done.gone, trap.ledger()) == (1, 0, (6, 5, 1, 0, 0))
     assert (trap.deliver(home).delivered, trap.deliver(stick).delivered) == (0, 1)
     assert (home.sent, stick.sent) == ([], [lost])
@@ -68,7 +70,7 @@ def test_what_left_the_card_is_lost_if_it_is_not_there_either_and_said(tmp_path:
     there, lost = sorted(home.stored)[:2], sorted(home.stored)[2:]
     for key in lost:
         del home.stored[key]
-    done = answered(trap, Asked("hash", SINCE, SINCE + 100))
+    done = answered(trap, ResendRequest("hash", SINCE, SINCE + 100))
     assert (done.again, done.gone) == (0, 4)
     assert (trap.ledger(), sorted(home.stored)) == ((6, 2, 0, 0, 4), there)
 
@@ -76,7 +78,7 @@ def test_what_left_the_card_is_lost_if_it_is_not_there_either_and_said(tmp_path:
 def test_outside_the_time_nothing_is_asked(tmp_path: Path) -> None:
     home = bench.Memory("home")
     trap = delivered(tmp_path, home)
-    done = answered(trap, Asked("hash", SINCE + 6, SINCE + 100))
+    done = answered(trap, ResendRequest("hash", SINCE + 6, SINCE + 100))
     assert (done.again, done.gone, home.confirmed) == (0, 0, [])
 
 
@@ -85,7 +87,7 @@ def test_a_destination_that_does_not_keep_images_is_not_asked(tmp_path: Path) ->
     trap = delivered(tmp_path, studio)
     studio.keeps = False
     studio.stored.clear()
-    assert answered(trap, Asked("hash", SINCE, SINCE + 100)).again == 0
+    assert answered(trap, ResendRequest("hash", SINCE, SINCE + 100)).again == 0
     assert studio.confirmed == []
 
 
@@ -93,7 +95,7 @@ def test_it_goes_on_after_the_last_slice_when_it_was_cut_short(tmp_path: Path) -
     home, stick = bench.Memory("home", batch=2), bench.Memory("stick")
     trap = delivered(tmp_path, home, stick)
     home.stored.clear()
-    remembered: list[Asked] = []
+    remembered: list[ResendRequest] = []
     told = home.confirm
 
     def cut_short(*arguments: Any, **more: Any) -> Any:
@@ -102,7 +104,7 @@ def test_it_goes_on_after_the_last_slice_when_it_was_cut_short(tmp_path: Path) -
         return told(*arguments, **more)
 
     home.confirm = cut_short  # type: ignore[method-assign]
-    assert answered(trap, Asked("hash", SINCE, SINCE + 100), remembered).again is None
+    assert answered(trap, ResendRequest("hash", SINCE, SINCE + 100), remembered).again is None
     home.confirm = told  # type: ignore[method-assign]
     trap.restart()
     trap.register(home, stick)
@@ -116,7 +118,7 @@ def test_a_destination_that_is_left_alone_after_a_failure_is_asked_later(tmp_pat
     home = bench.Memory("home")
     trap = delivered(tmp_path, home)
     trap.catalog.destination_failed("home", "no route", 10.0)
-    waiting = answered(trap, Asked("hash", SINCE, SINCE + 100))
+    waiting = answered(trap, ResendRequest("hash", SINCE, SINCE + 100))
     assert (waiting.again, home.confirmed) == (None, [])
     trap.time.sleep(11)
     assert answered(trap, waiting).again == 0

@@ -17,10 +17,10 @@ from fake_time import FakeTime
 from trapsync.errors import SettingsError
 from trapsync.remote import record
 from trapsync.remote.in_force import InForce, load, report
-from trapsync.remote.remote_settings import PushedSettings
+from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.runtime.service import Service
 from trapsync.settings.layers import Files
-from trapsync.trap import lock
+from trapsync.trap import lock, open_catalog
 
 PATIENCE = """
 [pushed.limits]
@@ -36,8 +36,8 @@ every = "1 s"
 class Trap:
     """A trap that does badly with some settings, its owner, and systemd, which starts it again."""
 
-    def __init__(self, folder: Path, more: str = PATIENCE, every: str = "1 s") -> None:
-        trusting = signed.TRUSTING + 'trial = "2 s"\n'
+    def __init__(self, folder: Path, more: str = PATIENCE, every: str = "1 s", trial: str = "2 s") -> None:
+        trusting = signed.TRUSTING + f'trial = "{trial}"\n'
         self.daemon = daemon_process.Daemon(folder, trusting + more, camera="simulated")
         self.daemon.program = (child_faults.__file__, "bad")
         config = self.daemon.config.read_text()
@@ -74,9 +74,9 @@ class Trap:
 
 
 @contextmanager
-def living(folder: Path, every: str = "1 s") -> Iterator[Trap]:
+def living(folder: Path, every: str = "1 s", trial: str = "2 s") -> Iterator[Trap]:
     """A trap that took pictures, one every so often, and delivered them."""
-    trap = Trap(folder / "trap", every=every)
+    trap = Trap(folder / "trap", every=every, trial=trial)
     trap.start()
     try:
         trap.daemon.until(lambda f: f["ledger"]["delivered"] > 0)
@@ -88,7 +88,7 @@ def living(folder: Path, every: str = "1 s") -> Iterator[Trap]:
 
 
 def test_good_settings_are_tried_and_stay(tmp_path: Path) -> None:
-    with living(tmp_path) as trap:
+    with living(tmp_path, trial="8 s") as trap:  # a start takes some of that
         data = signed.settings(1, {"capture": {"every": "2 s"}, "camera": {"quality": 80}})
         assert trap.take(data) == "accepted"
         trap.daemon.until_log("these settings are on trial: 0.1, start 1")
@@ -141,17 +141,22 @@ def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
 
 def test_what_comes_from_afar_begins_with_a_start_and_what_is_refused_does_not(tmp_path: Path) -> None:
     service = Service.begin(load(Trap(tmp_path / "trap").daemon.config))
-    assert service._afar.receive(signed.settings(1, {}, signed.STRANGER)).code == "key"
+    service._catalog = open_catalog(service.settings, FakeTime())
+    assert service._receive(signed.settings(1, {}, signed.STRANGER)).code == "key"
     assert service.reload is False
-    assert service._afar.receive(signed.settings(1, {"camera": {"quality": 80}})).is_accepted
+    assert service._receive(signed.settings(1, {"camera": {"quality": 80}})).is_accepted
     assert (service.reload, service._stop.is_set()) == (True, True)
+
+
+def accept(files: Files, data: bytes) -> None:
+    assert RemoteSettings(files, FakeTime()).accept(data, lambda: None).is_accepted
 
 
 def test_settings_with_which_the_daemon_cannot_be_made_are_undone_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Trap(tmp_path / "trap").daemon.config
-    PushedSettings(Files(source), FakeTime()).accept(signed.settings(1, {"camera": {"quality": 13}}))
+    accept(Files(source), signed.settings(1, {"camera": {"quality": 13}}))
     made = Service.__init__
 
     def refuse(service: Service, found: InForce, *rest: Any) -> None:
@@ -172,7 +177,7 @@ def test_settings_with_which_the_daemon_cannot_be_made_are_undone_at_once(
 def test_a_second_daemon_that_finds_the_lock_taken_counts_no_start(tmp_path: Path) -> None:
     source = Trap(tmp_path / "trap").daemon.config
     state = source.parent / "state"
-    PushedSettings(Files(source), FakeTime()).accept(signed.settings(1, {"camera": {"quality": 80}}))
+    accept(Files(source), signed.settings(1, {"camera": {"quality": 80}}))
     with lock(state):
         Service.begin(load(source))
     assert record.read(state).starts == 0

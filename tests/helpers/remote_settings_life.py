@@ -1,4 +1,4 @@
-"""Pushed settings killed on the way from one state to the next: `python pushed_life.py FOLDER STEP KILLS`.
+"""Remote settings killed on the way from one state to the next: `python remote_settings_life.py FOLDER STEP KILLS`.
 
 A process of its own, because it forks: each child takes the one step and dies at a failpoint, and its parent
 looks at what is left, and then lets life go on. One line of JSON for each kill.
@@ -17,7 +17,7 @@ from fake_time import FakeTime
 from trapsync.files import failpoint
 from trapsync.remote import record
 from trapsync.remote.in_force import load, report
-from trapsync.remote.remote_settings import PushedSettings
+from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.settings.layers import Files
 
 OLD, NEW = {"every": 360.0, "quality": 85}, {"every": 300.0, "quality": 70}
@@ -26,25 +26,30 @@ SECOND = signed.settings(2, {"capture": {"every": "5 min"}, "camera": {"quality"
 # Where a file is replaced: each of these may be the last that happens.
 PLACES = ("write: written", "write: flushed", "write: renamed", "folder: flushed", "write: done")
 
-Act = Callable[[PushedSettings], object]
+
+def before() -> dict[str, Any]:
+    """How the trap is when settings come."""
+    return {"pictures": True, "open": [], "home": False, "bytes_a_day": 0.0}
+
+
+Act = Callable[[RemoteSettings], object]
 STEPS: dict[str, tuple[list[Act], Act]] = {
-    "taken": ([], lambda trap: trap.accept(SECOND)),
-    "first start": ([lambda trap: trap.accept(SECOND)], lambda trap: trap.begin()),
-    "noted": (
-        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin()],
-        lambda trap: trap.note_before({"pictures": True}),
-    ),
+    "taken": ([], lambda trap: trap.accept(SECOND, before)),
+    "first start": ([lambda trap: trap.accept(SECOND, before)], lambda trap: trap.begin()),
     "second start": (
-        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin()],
+        [lambda trap: trap.accept(SECOND, before), lambda trap: trap.begin()],
         lambda trap: trap.begin(),
     ),
     "third start": (
-        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin(), lambda trap: trap.begin()],
+        [lambda trap: trap.accept(SECOND, before), lambda trap: trap.begin(), lambda trap: trap.begin()],
         lambda trap: trap.begin(),
     ),
-    "kept": ([lambda trap: trap.accept(SECOND), lambda trap: trap.begin()], lambda trap: trap.commit()),
+    "kept": (
+        [lambda trap: trap.accept(SECOND, before), lambda trap: trap.begin()],
+        lambda trap: trap.commit(),
+    ),
     "undone": (
-        [lambda trap: trap.accept(SECOND), lambda trap: trap.begin()],
+        [lambda trap: trap.accept(SECOND, before), lambda trap: trap.begin()],
         lambda trap: trap.roll_back("camera", "dark"),
     ),
 }
@@ -53,9 +58,9 @@ STEPS: dict[str, tuple[list[Act], Act]] = {
 def prepare(folder: Path, step: str) -> Path:
     """A trap that has kept the first document, right before the step; its config file."""
     source = signed.prepare(folder)
-    trap = PushedSettings(Files(source), FakeTime(signed.ISSUED.timestamp()))
+    trap = RemoteSettings(Files(source), FakeTime(signed.ISSUED.timestamp()))
     for act in (
-        lambda one: one.accept(FIRST),
+        lambda one: one.accept(FIRST, before),
         lambda one: one.begin(),
         lambda one: one.commit(),
         *STEPS[step][0],
@@ -69,7 +74,7 @@ def kill(source: Path, step: str, place: str) -> bool:
     child = os.fork()
     if child == 0:
         failpoint.hit = failpoint._Armed(f"{place}#1")
-        STEPS[step][1](PushedSettings(Files(source), FakeTime(signed.ISSUED.timestamp())))
+        STEPS[step][1](RemoteSettings(Files(source), FakeTime(signed.ISSUED.timestamp())))
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
@@ -82,8 +87,8 @@ def found(source: Path) -> dict[str, Any]:
 
 def go_on(source: Path) -> dict[str, Any]:
     """Life goes on: the document comes again, the daemon starts, and the trial ends well if there is one."""
-    trap = PushedSettings(Files(source), FakeTime(signed.ISSUED.timestamp()))
-    code = trap.accept(SECOND).code
+    trap = RemoteSettings(Files(source), FakeTime(signed.ISSUED.timestamp()))
+    code = trap.accept(SECOND, before).code
     trap.begin()
     trap.commit()
     return {"code": code, "state": report(load(source))["state"], "in_force": found(source)}

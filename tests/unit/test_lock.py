@@ -50,8 +50,8 @@ def test_the_lock_makes_no_file_where_a_link_leads_nowhere(tmp_path: Path) -> No
         (tmp_path / name).symlink_to(tmp_path / "made")
     with pytest.raises(StorageError, match="a link is in the way"), lock(tmp_path):
         pass
-    with pytest.raises(StorageError, match="a link is in the way"), record.changing(tmp_path):
-        pass
+    with pytest.raises(StorageError, match="a link is in the way"):
+        record.change(tmp_path, lambda known: known)
     assert not (tmp_path / "made").exists()
 
 
@@ -60,8 +60,8 @@ def test_a_fifo_in_the_place_of_the_lock_holds_nobody_up(tmp_path: Path) -> None
         os.mkfifo(tmp_path / name)
     with pytest.raises(StorageError, match="is no plain file"), lock(tmp_path):
         pass
-    with pytest.raises(StorageError, match="is no plain file"), record.changing(tmp_path):
-        pass
+    with pytest.raises(StorageError, match="is no plain file"):
+        record.change(tmp_path, lambda known: known)
     assert holder(tmp_path) is None
 
 

@@ -18,7 +18,7 @@ from fake_time import FakeTime
 from trapsync.errors import SettingsError, StorageError
 from trapsync.remote import document, record
 from trapsync.remote.in_force import lay, load, report
-from trapsync.remote.remote_settings import PushedSettings
+from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.settings import layers
 from trapsync.settings.layers import Files
 from trapsync.settings.schema import Settings
@@ -37,8 +37,8 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trap(source: Path, time: FakeTime) -> PushedSettings:
-    return PushedSettings(Files(source), time)
+def trap(source: Path, time: FakeTime) -> RemoteSettings:
+    return RemoteSettings(Files(source), time)
 
 
 def interval(settings: Settings) -> float:
@@ -50,7 +50,7 @@ def every(source: Path) -> float:
     return interval(load(source).settings)
 
 
-def state_of(trap: PushedSettings) -> dict[str, Any]:
+def state_of(trap: RemoteSettings) -> dict[str, Any]:
     """What is reported of the remote settings."""
     return report(lay(trap._files))
 
@@ -59,7 +59,7 @@ def push(minutes: int) -> dict[str, Any]:
     return {"capture": {"every": f"{minutes} min"}}
 
 
-def live_through(trap: PushedSettings, version: int, tables: dict[str, Any]) -> None:
+def live_through(trap: RemoteSettings, version: int, tables: dict[str, Any]) -> None:
     """Push settings, and let them prove themselves."""
     assert trap.accept(signed.settings(version, tables)).is_accepted
     assert trap.begin().is_trial
@@ -72,8 +72,7 @@ def test_of_changes_that_are_made_at_once_none_is_lost(tmp_path: Path) -> None:
     def change(_: int) -> None:
         at_once.wait()
         for _ in range(10):
-            with record.changing(tmp_path) as change:
-                change.record = replace(change.record, starts=change.record.starts + 1)
+            record.change(tmp_path, lambda known: replace(known, starts=known.starts + 1))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(change, range(4)))
@@ -84,7 +83,7 @@ def test_of_changes_that_are_made_at_once_none_is_lost(tmp_path: Path) -> None:
 
 
 def test_settings_take_effect_with_the_next_start_and_stay_once_they_have_proven_themselves(
-    source: Path, trap: PushedSettings
+    source: Path, trap: RemoteSettings
 ) -> None:
     data = signed.settings(3, push(5))
     outcome = trap.accept(data)
@@ -106,12 +105,12 @@ def test_settings_take_effect_with_the_next_start_and_stay_once_they_have_proven
     assert (every(source), trap.begin().is_trial) == (300, False)
 
 
-def test_a_trap_that_was_never_pushed_anything_says_so(trap: PushedSettings) -> None:
+def test_a_trap_that_was_never_pushed_anything_says_so(trap: RemoteSettings) -> None:
     facts = state_of(trap)
     assert (facts["state"], facts["last_received_hash"], facts["version"]) == ("none", None, None)
 
 
-def test_a_document_replaces_all_of_the_one_before(source: Path, trap: PushedSettings) -> None:
+def test_a_document_replaces_all_of_the_one_before(source: Path, trap: RemoteSettings) -> None:
     live_through(trap, 1, push(5) | {"camera": {"quality": 80}})
     live_through(trap, 2, {"camera": {"gain": 2.0}})
     now = load(source).settings
@@ -119,12 +118,12 @@ def test_a_document_replaces_all_of_the_one_before(source: Path, trap: PushedSet
 
 
 @pytest.mark.parametrize("to", [f"device:{drawings.DEVICE}", "group:valley", "all"])
-def test_what_is_for_the_device_its_groups_or_all_is_for_this_trap(trap: PushedSettings, to: str) -> None:
+def test_what_is_for_the_device_its_groups_or_all_is_for_this_trap(trap: RemoteSettings, to: str) -> None:
     assert trap.accept(signed.settings(1, push(5), to=to)).is_accepted
 
 
 def test_the_same_document_again_is_known_and_nothing_is_written(
-    trap: PushedSettings, monkeypatch: pytest.MonkeyPatch
+    trap: RemoteSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = signed.settings(1, push(5))
     trap.accept(data)
@@ -137,13 +136,13 @@ def test_the_same_document_again_is_known_and_nothing_is_written(
 Refusal = tuple[str, Callable[[], bytes]]
 YEAR = timedelta(days=366)
 REFUSALS: dict[str, Refusal] = {
-    "1 MB": ("size", lambda: signed.settings(2, push(5)) + b"#" * 10**6),
-    "unsigned": ("shape", lambda: document.compose(signed.DOCUMENT)),
+    "1 MB": ("too_large", lambda: signed.settings(2, push(5)) + b"#" * 10**6),
+    "unsigned": ("malformed", lambda: document.compose(signed.DOCUMENT)),
     "of a stranger": ("key", lambda: signed.settings(2, push(5), signed.STRANGER)),
     "one bit": ("signature", lambda: signed.settings(2, push(5))[:-1] + b"\x0b"),
     "no TOML": ("schema", lambda: document.sign(b"a = [", signed.OWNER)),
-    "for another": ("addressee", lambda: signed.settings(2, push(5), to="device:ffffffff")),
-    "for another group": ("addressee", lambda: signed.settings(2, push(5), to="group:hill")),
+    "for another": ("recipient", lambda: signed.settings(2, push(5), to="device:ffffffff")),
+    "for another group": ("recipient", lambda: signed.settings(2, push(5), to="group:hill")),
     "older": ("replay", lambda: signed.settings(1, push(7))),
     "of an epoch before": ("replay", lambda: signed.settings(1, push(7), epoch=0)),
     "expired": ("expired", lambda: signed.settings(2, push(5), issued=signed.ISSUED - YEAR, expires=signed.ISSUED)),
@@ -169,7 +168,7 @@ REFUSALS: dict[str, Refusal] = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_document_is_refused_by_its_own_code_and_the_settings_stay(
-    source: Path, trap: PushedSettings, case: str
+    source: Path, trap: RemoteSettings, case: str
 ) -> None:
     live_through(trap, 1, push(6))
     code, make = REFUSALS[case]
@@ -200,7 +199,7 @@ def test_whatever_the_trap_allows_some_keys_can_never_be_pushed(
     tmp_path: Path, time: FakeTime, table: str, key: str, value: object
 ) -> None:
     generous = signed.TRUSTING + f'allow = ["{table}.{key}", "{table}", "capture", "destinations"]\n'
-    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=generous)), time)
+    trap = RemoteSettings(Files(signed.prepare(tmp_path / "trap", pushed=generous)), time)
     outcome = trap.accept(signed.settings(1, {table: {key: value}}))
     assert (outcome.code, outcome.text) == ("forbidden", outcome.text)
 
@@ -214,20 +213,20 @@ def test_whatever_the_trap_allows_some_keys_can_never_be_pushed(
         {"new": {"kind": "directory", "path": "/tmp"}},
     ],
 )
-def test_a_destination_cannot_be_bent_or_added_from_afar(trap: PushedSettings, table: dict[str, Any]) -> None:
+def test_a_destination_cannot_be_bent_or_added_from_afar(trap: RemoteSettings, table: dict[str, Any]) -> None:
     assert trap.accept(signed.settings(1, {"destinations": table})).code == "forbidden"
 
 
 def test_the_trap_itself_says_which_of_the_pushable_keys_it_lets_in(tmp_path: Path, time: FakeTime) -> None:
     strict = signed.TRUSTING + 'allow = ["capture.every", "destinations.stick"]\n'
-    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=strict)), time)
+    trap = RemoteSettings(Files(signed.prepare(tmp_path / "trap", pushed=strict)), time)
     assert trap.accept(signed.settings(1, {"capture": {"windows": []}})).code == "forbidden"
     assert trap.accept(signed.settings(2, {"camera": {"quality": 80}})).code == "forbidden"
     good = push(5) | {"destinations": {"stick": {"every": "10 min"}}}
     assert trap.accept(signed.settings(3, good)).is_accepted
 
 
-def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: PushedSettings, source: Path) -> None:
+def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: RemoteSettings, source: Path) -> None:
     tables = {
         "capture": {"every": "5 min", "windows": ["21:00 - 05:00"]},
         "camera": {
@@ -252,7 +251,7 @@ def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: PushedSettings,
 
 
 def test_a_trap_on_which_it_is_switched_off_takes_nothing(tmp_path: Path, time: FakeTime) -> None:
-    off = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed="")), time)
+    off = RemoteSettings(Files(signed.prepare(tmp_path / "trap", pushed="")), time)
     assert not off.accept(signed.settings(1, push(5))).is_accepted
     assert not (tmp_path / "trap" / "state").exists()
 
@@ -261,11 +260,11 @@ def test_two_keys_are_trusted_at_once_and_one_that_was_taken_away_is_not(
     tmp_path: Path, time: FakeTime
 ) -> None:
     both = signed.TRUSTING.replace("]\ngroups", f', "{signed.STRANGER.public}"]\ngroups')
-    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=both)), time)
+    trap = RemoteSettings(Files(signed.prepare(tmp_path / "trap", pushed=both)), time)
     assert trap.accept(signed.settings(1, push(5))).is_accepted
     assert trap.accept(signed.settings(2, push(6), signed.STRANGER)).is_accepted
     new = signed.TRUSTING.replace(str(signed.OWNER.public), str(signed.STRANGER.public))
-    trap = PushedSettings(Files(signed.prepare(tmp_path / "trap", pushed=new)), time)
+    trap = RemoteSettings(Files(signed.prepare(tmp_path / "trap", pushed=new)), time)
     assert trap.accept(signed.settings(3, push(7))).code == "key"
 
 
@@ -276,7 +275,7 @@ SOON: dict[str, Any] = {"issued": signed.ISSUED, "expires": signed.ISSUED + time
 
 def test_a_clock_that_starts_in_the_past_makes_no_expired_document_good(source: Path) -> None:
     time = FakeTime(NOW + 2 * 86400)
-    trap = PushedSettings(Files(source), time)
+    trap = RemoteSettings(Files(source), time)
     trap.note_time()  # the clock was set, once
     time.step_wall(-300 * 86400)
     time.is_trusted = False
@@ -285,12 +284,12 @@ def test_a_clock_that_starts_in_the_past_makes_no_expired_document_good(source: 
 
 def test_a_clock_that_starts_anywhere_refuses_no_good_document(source: Path) -> None:
     for number, wall in enumerate((0.0, NOW - 10**8, NOW + 10**9), start=1):
-        trap = PushedSettings(Files(source), FakeTime(wall, is_trusted=False))
+        trap = RemoteSettings(Files(source), FakeTime(wall, is_trusted=False))
         assert trap.accept(signed.settings(number, push(5), **SOON)).is_accepted
 
 
 def test_a_document_that_was_taken_says_how_late_it_is_at_least(source: Path) -> None:
-    trap = PushedSettings(Files(source), FakeTime(0.0, is_trusted=False))
+    trap = RemoteSettings(Files(source), FakeTime(0.0, is_trusted=False))
     later: dict[str, Any] = {
         "issued": signed.ISSUED + timedelta(days=2),
         "expires": signed.ISSUED + timedelta(days=9),
@@ -300,7 +299,7 @@ def test_a_document_that_was_taken_says_how_late_it_is_at_least(source: Path) ->
 
 
 def test_the_time_is_written_down_once_a_day_only(
-    trap: PushedSettings, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+    trap: RemoteSettings, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trap.note_time()
     with monkeypatch.context() as patch:
@@ -370,7 +369,7 @@ MONSTERS = [
 
 
 def test_of_a_thousand_forged_or_fuzzed_documents_none_is_taken_and_none_does_any_harm(
-    source: Path, trap: PushedSettings
+    source: Path, trap: RemoteSettings
 ) -> None:
     chance = random.Random(5)
     live_through(trap, 1, push(6))
@@ -382,12 +381,12 @@ def test_of_a_thousand_forged_or_fuzzed_documents_none_is_taken_and_none_does_an
         codes[outcome.code] = codes.get(outcome.code, 0) + 1
     # Every way of being refused was met, but the one for what was tried before.
     wanted = {
-        "size",
-        "shape",
+        "too_large",
+        "malformed",
         "key",
         "signature",
         "schema",
-        "addressee",
+        "recipient",
         "replay",
         "expired",
         "settings",
@@ -401,7 +400,7 @@ def test_of_a_thousand_forged_or_fuzzed_documents_none_is_taken_and_none_does_an
 # ── The trial ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_rolled_back_is_reported_and_not_taken_again(source: Path, trap: PushedSettings) -> None:
+def test_what_was_rolled_back_is_reported_and_not_taken_again(source: Path, trap: RemoteSettings) -> None:
     live_through(trap, 1, push(6))
     data = signed.settings(2, push(5))
     trap.accept(data)
@@ -417,32 +416,31 @@ def test_what_was_rolled_back_is_reported_and_not_taken_again(source: Path, trap
 
 
 def test_a_trial_that_was_started_twice_in_vain_is_rolled_back_by_the_third_start(
-    source: Path, trap: PushedSettings
+    source: Path, trap: RemoteSettings
 ) -> None:
     trap.accept(signed.settings(1, push(5)))
     assert [trap.begin().is_trial for _ in range(4)] == [True, True, False, False]
     assert (state_of(trap)["state"], state_of(trap)["code"], every(source)) == ("rolled_back", "starts", 1200)
 
 
-def test_a_start_that_a_person_cut_short_does_not_count(trap: PushedSettings) -> None:
+def test_a_start_that_a_person_cut_short_does_not_count(trap: RemoteSettings) -> None:
     trap.accept(signed.settings(1, push(5)))
     for _ in range(5):
         assert trap.begin().is_trial
-        trap.interrupted()
+        trap.uncount_start()
 
 
-def test_newer_settings_take_the_place_of_those_on_trial(source: Path, trap: PushedSettings) -> None:
-    trap.accept(signed.settings(1, push(5)))
+def test_newer_settings_take_the_place_of_those_on_trial(source: Path, trap: RemoteSettings) -> None:
+    trap.accept(signed.settings(1, push(5)), lambda: {"pictures": True})
     trap.begin()
-    trap.note_before({"pictures": True})
-    assert trap.accept(signed.settings(2, push(7))).is_accepted
+    assert trap.accept(signed.settings(2, push(7)), lambda: {"pictures": False}).is_accepted
     found = trap.begin()
     assert (interval(found.settings), found.is_trial, found.record.starts) == (420, True, 1)
     assert found.record.before == {"pictures": True}  # not how it was with the first of them
 
 
 def test_what_cannot_be_counted_is_not_tried(
-    source: Path, trap: PushedSettings, monkeypatch: pytest.MonkeyPatch
+    source: Path, trap: RemoteSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live_through(trap, 1, push(6))
     trap.accept(signed.settings(2, push(5)))
@@ -459,7 +457,7 @@ def test_what_cannot_be_counted_is_not_tried(
         assert (interval(trap.begin().settings), trap.begin().is_trial) == (360, False)
 
 
-def test_the_settings_without_those_on_trial_are_known(trap: PushedSettings) -> None:
+def test_the_settings_without_those_on_trial_are_known(trap: RemoteSettings) -> None:
     live_through(trap, 1, push(6))
     trap.accept(signed.settings(2, push(5)))
     assert interval(trap.begin().settings) == 300
@@ -470,7 +468,7 @@ def test_the_settings_without_those_on_trial_are_known(trap: PushedSettings) -> 
 
 
 def test_what_a_person_writes_at_the_trap_goes_before_what_was_pushed(
-    source: Path, trap: PushedSettings
+    source: Path, trap: RemoteSettings
 ) -> None:
     live_through(trap, 1, push(5) | {"camera": {"quality": 80}})
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
@@ -489,19 +487,19 @@ def test_an_override_counts_where_nothing_was_ever_pushed_too(source: Path) -> N
 
 def test_no_trial_begins_or_goes_on_while_a_person_overrides(source: Path, time: FakeTime) -> None:
     override = source.with_name("override.toml")
-    PushedSettings(Files(source), time).accept(signed.settings(1, push(5)))
-    PushedSettings(Files(source), time).begin()
+    RemoteSettings(Files(source), time).accept(signed.settings(1, push(5)))
+    RemoteSettings(Files(source), time).begin()
     override.write_text("[camera]\nquality = 70\n")
     for _ in range(5):
-        found = PushedSettings(Files(source), time).begin()
+        found = RemoteSettings(Files(source), time).begin()
         assert (found.is_trial, interval(found.settings)) == (False, 1200)
     assert report(load(source))["state"] == "overridden"
     override.unlink()
-    assert interval(PushedSettings(Files(source), time).begin().settings) == 300
+    assert interval(RemoteSettings(Files(source), time).begin().settings) == 300
 
 
 def test_switched_off_again_nothing_pushed_is_in_force_and_that_is_shown(
-    source: Path, trap: PushedSettings
+    source: Path, trap: RemoteSettings
 ) -> None:
     live_through(trap, 1, push(5))
     source.write_text(source.read_text().replace("enabled = true", "enabled = false"))
@@ -513,14 +511,14 @@ def test_switched_off_again_nothing_pushed_is_in_force_and_that_is_shown(
 
 
 def test_pushed_settings_that_no_longer_fit_the_config_file_stand_in_nobodys_way(
-    source: Path, trap: PushedSettings, time: FakeTime
+    source: Path, trap: RemoteSettings, time: FakeTime
 ) -> None:
     live_through(trap, 1, {"destinations": {"stick": {"every": "10 min"}}})
     trap.accept(signed.settings(2, {"destinations": {"stick": {"every": "20 min"}}}))
     source.write_text(source.read_text().replace("[destinations.stick]", "[destinations.other]"))
     assert load(source).settings.destinations.keys() == {"other"}
     assert report(load(source))["state"] == "overridden"
-    assert not PushedSettings(Files(source), time).begin().is_trial
+    assert not RemoteSettings(Files(source), time).begin().is_trial
     assert "no longer" in report(load(source))["reason"] or "any more" in report(load(source))["reason"]
 
 
@@ -532,12 +530,12 @@ def test_a_mistake_in_the_override_file_is_an_error_that_names_it(source: Path) 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"floor": 1}', '{"state": "trial", "surprise": 1}'])
 def test_a_damaged_memory_leaves_the_trap_with_its_own_settings(
-    source: Path, trap: PushedSettings, content: str, caplog: pytest.LogCaptureFixture
+    source: Path, trap: RemoteSettings, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     live_through(trap, 1, push(5))
     (source.parent / "state" / "pushed.json").write_text(content)
     assert every(source) == 1200
-    assert "no pushed settings are in force" in caplog.text
+    assert "no remote settings are in force" in caplog.text
     live_through(trap, 2, push(7))
     assert json.loads((source.parent / "state" / "pushed.json").read_text())["state"] == "committed"
 
@@ -546,24 +544,72 @@ def test_a_damaged_memory_leaves_the_trap_with_its_own_settings(
 
 
 def test_a_request_to_send_again_is_remembered_until_it_was_done_and_is_counted_by_itself(
-    trap: PushedSettings,
+    trap: RemoteSettings,
 ) -> None:
     live_through(trap, 5, push(5))
     data = signed.resend(1, signed.ISSUED, signed.ISSUED + timedelta(days=1), "stick")
     assert trap.accept(data).is_accepted
-    asked = trap.asked()
+    asked = trap.request()
     assert asked
     assert (asked.since, asked.until, asked.destination) == (
         signed.ISSUED.timestamp(), signed.ISSUED.timestamp() + 86400, "stick",
     )  # fmt: skip
-    trap.note_asked(replace(asked, progress={"stick": (7, 3, 1)}))
-    waiting = trap.asked()
+    trap.note_request(replace(asked, progress={"stick": (7, 3, 1)}))
+    waiting = trap.request()
     assert waiting
     assert waiting.progress == {"stick": (7, 3, 1)}
-    trap.note_asked(replace(asked, again=3, gone=1))
-    assert trap.asked() is None
+    trap.note_request(replace(asked, again=3, gone=1))
+    assert trap.request() is None
     assert state_of(trap)["resend"] == {"hash": asked.hash, "again": 3, "gone": 1}
     assert state_of(trap)["version"] == 5
     assert trap.accept(data).code == "known"
     assert trap.accept(signed.resend(1, signed.ISSUED, signed.ISSUED + timedelta(days=2))).code == "replay"
     assert trap.accept(signed.resend(2, signed.ISSUED, signed.ISSUED + YEAR, "nowhere")).code == "settings"
+
+
+# ── A record of an older version ─────────────────────────────────────────────────────────────────────
+
+# Written by commit 13fe5f4: version 1 committed, then version 2 in each state, or a request after it.
+OLDER: dict[str, dict[str, Any]] = json.loads(
+    (Path(drawings.__file__).parent / "older" / "remote-settings-13fe5f4.json").read_text()
+)
+# What the document that was accepted last is judged as, and the interval after the next start.
+AFTER = {
+    "accepted": ("known", 300),
+    "on_trial": ("known", 300),
+    "on_trial_unnoted": ("known", 300),
+    "committed": ("known", 300),
+    "rolled_back": ("rejected_before", 360),
+}
+
+
+@pytest.mark.parametrize("state", AFTER)
+def test_a_record_of_an_older_version_forgets_no_replay_and_goes_on(
+    source: Path, time: FakeTime, state: str
+) -> None:
+    (source.parent / "state").mkdir()
+    record.path(source.parent / "state").write_text(json.dumps(OLDER[state]))
+    trap = RemoteSettings(Files(source), time)
+    code, seconds = AFTER[state]
+    assert trap.accept(signed.settings(2, push(5))).code == code
+    assert trap.accept(signed.settings(1, push(7))).code == "replay"
+    assert trap.accept(signed.settings(2, push(8))).code == "replay"
+    found = trap.begin()
+    assert (interval(found.settings), found.is_trial) == (seconds, seconds == 300 and state != "committed")
+    assert found.record.before == OLDER[state]["before"]
+    if found.is_trial:
+        trap.commit()
+    assert every(source) == seconds
+    assert trap.accept(signed.settings(3, push(9))).is_accepted
+
+
+@pytest.mark.parametrize(("name", "is_open"), [("asked", True), ("asked_done", False)])
+def test_a_request_in_a_record_of_an_older_version_is_gone_on_with_if_it_is_not_done(
+    source: Path, time: FakeTime, name: str, is_open: bool
+) -> None:
+    (source.parent / "state").mkdir()
+    record.path(source.parent / "state").write_text(json.dumps(OLDER[name]))
+    trap = RemoteSettings(Files(source), time)
+    assert bool(trap.request()) is is_open
+    assert trap.accept(signed.resend(4, signed.ISSUED, signed.ISSUED + timedelta(days=9))).code == "replay"
+    assert trap.accept(signed.resend(5, signed.ISSUED, signed.ISSUED + timedelta(days=9))).is_accepted

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 import signed
 from fake_time import FakeTime
 from trapsync.cli import cli
-from trapsync.remote.remote_settings import PushedSettings
+from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.settings.layers import Files
 
 TIME = FakeTime(signed.ISSUED.timestamp())
@@ -35,15 +35,15 @@ def test_a_document_that_is_brought_by_hand_meets_the_same_checks(source: Path) 
     good = signed.settings(1, {"capture": {"every": "5 min"}})
     first, again = take(source, good), take(source, good)
     assert first.output == "accepted: settings 0.1 (1 keys) are to be tried\n"
-    assert (first.return_value, again.return_value, again.output) == (0, 0, "known: it was taken before\n")
+    assert (first.return_value, again.return_value, again.output) == (0, 0, "known: it was accepted before\n")
     bad = take(source, signed.settings(2, {}, signed.STRANGER))
     assert (bad.return_value, bad.output.partition(":")[0]) == (1, "key")
-    assert take(source, b"x" * 10**6).output.startswith("size: ")
+    assert take(source, b"x" * 10**6).output.startswith("too_large: ")
 
 
 def test_settings_are_shown_with_who_set_them(source: Path) -> None:
     take(source, signed.settings(1, {"capture": {"every": "5 min"}, "camera": {"quality": 80}}))
-    PushedSettings(Files(source), TIME).begin()
+    RemoteSettings(Files(source), TIME).begin()
     shown = call(source, "settings", "show").output
     assert shown.startswith("# camera.quality: pushed 0.1\n# capture.every: pushed 0.1\n[trap]")
     assert 'every = "5 min"' in shown
@@ -86,7 +86,7 @@ def test_status_says_how_it_stands_with_pushed_settings(source: Path) -> None:
 
     take(source, signed.settings(1, {"capture": {"every": "5 min"}}))
     assert "remote settings 0.1 are pending a restart of the daemon" in said()
-    trap = PushedSettings(Files(source), TIME)
+    trap = RemoteSettings(Files(source), TIME)
     trap.begin()
     assert "remote settings 0.1 are on trial" in said()
     trap.roll_back("camera", "dark")

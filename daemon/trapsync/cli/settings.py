@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def check(context: click.Context) -> None:
     """Check the config file, and override.toml beside it; nothing is touched."""
     from trapsync import destinations
     from trapsync.clock import SystemClock
-    from trapsync.remote.remote_settings import PushedSettings
+    from trapsync.remote.remote_settings import RemoteSettings
     from trapsync.spool import overlap
     from trapsync.trap import place
 
@@ -39,7 +40,7 @@ def check(context: click.Context) -> None:
         destinations.check(name, table, source)
     destinations.check_order(found.settings.destinations, source)
     overlap.require(found.settings.storage, _connected(found.settings, source), source)
-    PushedSettings(found.files, SystemClock())  # its keys
+    RemoteSettings(found.files, SystemClock())  # its keys
     click.echo(f"{source}: well")
     if found.overridden:
         click.echo(f"pushed settings: {found.overridden}")
@@ -81,12 +82,14 @@ def take(trap: Trap, file: Path) -> int:
     """
     import signal
 
-    from trapsync.remote.remote_settings import PushedSettings
+    from trapsync.remote.remote_settings import RemoteSettings
+    from trapsync.runtime.trial import before_now
     from trapsync.trap import holder, tell_daemon
 
     with file.open("rb") as opened:
         data = opened.read(LARGEST + 1)
-    outcome = PushedSettings(trap.found.files, trap.clock).accept(data)
+    before = partial(before_now, trap.settings, trap.clock)
+    outcome = RemoteSettings(trap.found.files, trap.clock).accept(data, before)
     click.echo(f"{outcome.code}: {outcome.text}")
     if outcome.is_accepted and (process := holder(trap.settings.storage.state)):
         tell_daemon(process, signal.SIGHUP)

@@ -122,17 +122,17 @@ def sign(body: bytes, key: PrivateKey) -> bytes:
     signature = _nacl().SigningKey(key.seed).sign(_DOMAIN + body).signature
     data = b"trapsync-signed-1 %s %s\n" % (key.public.id.encode(), signature.hex().encode()) + body
     if len(data) > LARGEST:
-        raise RefusedDocument("size", f"the document has {len(data)} bytes; {LARGEST} are the most")
+        raise RefusedDocument("too_large", f"the document has {len(data)} bytes; {LARGEST} are the most")
     return data
 
 
 def verify(data: bytes, trusted: Sequence[PublicKey]) -> bytes:
     """The body of a document that one of these keys signed; RefusedDocument, and nothing was parsed."""
     if len(data) > LARGEST:
-        raise RefusedDocument("size", f"it has {len(data)} bytes; {LARGEST} are the most")
+        raise RefusedDocument("too_large", f"it has {len(data)} bytes; {LARGEST} are the most")
     line = _FIRST_LINE.match(data)
     if line is None:
-        raise RefusedDocument("shape", "it does not begin with the line of a signed document")
+        raise RefusedDocument("malformed", "it does not begin with the line of a signed document")
     key = next((key for key in trusted if key.id.encode() == line[1]), None)
     if key is None:
         raise RefusedDocument(

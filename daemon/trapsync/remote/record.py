@@ -1,12 +1,11 @@
-"""What a trap remembers of settings from afar: one small file beside the catalog, replaced as a whole.
+"""The record of remote settings: one small file beside the catalog, replaced as a whole.
 
 At any moment it says that the old settings are in force, or the new ones; never some of each.
 """
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from trapsync.files.locks import locked
 log = logging.getLogger(__name__)
 
 _FILE, _LOCK = "pushed.json", "pushed.lock"
-_LARGEST = 10**6  # bytes: more than two documents of 64 kB and a line for each one that was undone
+_LARGEST = 10**6  # bytes: more than two documents of 64 kB and a line for each one that was rolled back
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A settings document that was taken: `tables` as in the config file."""
+    """A settings document that was accepted: `tables` as in the config file."""
 
     hash: str
     epoch: int
@@ -32,7 +31,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResendRequest:
     """A request to send images again (unix seconds).
 
     `again`: how many deliveries are pending again, `gone`: how many images the card has no more; None until it is
@@ -50,11 +49,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What stands in the file.
+    """What is in the file.
 
     `floor`: it is later than this, in unix seconds. `highest`, `highest_resend`: the (epoch, version) above which
     a document of that kind is new. `state` is that of the newest settings; `code` and `reason` say why it is so, or
-    why `received` was refused. `before`: how the trap was when the trial began, see `trial.Before`.
+    why `received` was refused. `before`: how the trap was when the settings came, see `trial.Before`.
     """
 
     floor: float = 0.0
@@ -69,11 +68,11 @@ class Record:
     code: str | None = None
     reason: str | None = None
     rejected: tuple[str, ...] = ()
-    asked: Asked | None = None
+    asked: ResendRequest | None = None
 
     @property
     def in_force(self) -> Taken | None:
-        """The document whose settings are to be applied."""
+        """The document whose settings are to be applied now."""
         return self.candidate if self.state == "trial" else self.committed
 
 
@@ -83,7 +82,7 @@ def path(state: Path) -> Path:
 
 
 def read(state: Path) -> Record:
-    """What is remembered in the state folder; nothing yet if there is no file, or a damaged one (which is said)."""
+    """Read the record of a state folder; an empty one if there is no file, or a damaged one (which is logged)."""
     file = path(state)
     try:
         return _record(json.loads(durable.read_plain(file, _LARGEST)))
@@ -92,7 +91,7 @@ def read(state: Path) -> Record:
     except PermissionError:
         raise SettingsError(f"{file}: no permission; run this as the daemon's user, or with sudo") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        log.error("%s: cannot be read (%s): no pushed settings are in force", file, error)
+        log.error("%s: cannot be read (%s): no remote settings are in force", file, error)
         return Record()
 
 
@@ -103,30 +102,21 @@ def _record(plain: dict[str, Any]) -> Record:
         plain[key] = plain[key] and Taken(**plain[key])
     if asked := plain["asked"]:
         progress = {name: tuple(counts) for name, counts in asked.get("progress", {}).items()}
-        plain["asked"] = Asked(**asked | {"progress": progress})
+        plain["asked"] = ResendRequest(**asked | {"progress": progress})
     return Record(**plain)
 
 
-@dataclass(slots=True)
-class Change:
-    """What is remembered, for the block of `changing` to replace."""
+def change(state: Path, make: Callable[[Record], Record]) -> None:
+    """Replace what is remembered by what `make` makes of it, alone among all processes.
 
-    record: Record
-
-
-@contextmanager
-def changing(state: Path) -> Iterator[Change]:
-    """One change, alone among all processes; durable when the block ends, and nothing when it raises.
-
-    Raises StorageError.
+    Durable when this returns; nothing is changed when `make` raises. Raises StorageError.
     """
     durable.make_folder(state)
     try:
         with locked(state / _LOCK, mode=0o644):
             before = read(state)
-            change = Change(before)
-            yield change
-            if change.record != before:
-                durable.write(path(state), [json.dumps(asdict(change.record), indent=1).encode()])
+            after = make(before)
+            if after != before:
+                durable.write(path(state), [json.dumps(asdict(after), indent=1).encode()])
     except OSError as error:
         raise StorageError(durable.explain(error, state)) from error

@@ -1,27 +1,28 @@
-"""Remote settings: taken or refused, tried, kept or rolled back.
+"""Remote settings: a document is accepted or refused, tried, and committed or rolled back.
 
 ::
 
     accept ─► validated ─ begin ─► trial ─ commit ─► committed
                                      └─ roll_back ─► rolled back
 
-What is applied is applied by a start of the daemon: a trial begins with one, and ends with one where the old settings
-come back. A settings document replaces the one before it, all of it. What a person wrote at the trap goes before it.
+Settings are applied by a start of the daemon: a trial begins with one, and ends with one when the old settings come
+back. A settings document replaces the one before it, all of it. The local override takes precedence over it.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trapsync.clock import Clock, utc
 from trapsync.errors import RefusedDocument, StorageError
 from trapsync.hardware.device_id import device_id
-from trapsync.remote import document as envelope
+from trapsync.remote import document as documents
 from trapsync.remote import policy
-from trapsync.remote import record as remembered
+from trapsync.remote import record as records
 from trapsync.remote.document import Document
 from trapsync.remote.in_force import InForce, lay
-from trapsync.remote.record import Asked, Record, Taken
+from trapsync.remote.record import Record, ResendRequest, Taken
 from trapsync.settings import layers
 from trapsync.settings.layers import Files
 from trapsync.settings.schema import Settings
@@ -29,15 +30,17 @@ from trapsync.settings.schema import Settings
 log = logging.getLogger(__name__)
 
 _STARTS = 2  # of the daemon in a trial; the next one rolls back
-_REMEMBERED = 64  # hashes of settings that were undone
-_AHEAD = 86400.0  # seconds that a document may be issued in the future: the owner's clock may be off
+_REMEMBERED = 64  # hashes of settings that were rolled back
+_AHEAD = 86400.0  # seconds that a document may be issued in the future: the operator's clock may be wrong
 # What says nothing about the newest document: an older one lies about, as it may, or was judged already.
 _NO_NEWS = {"replay", "rejected_before"}
+
+Facts = dict[str, Any]  # of a trap, as `trial.Before` has them
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a document: "accepted", "known" (it was taken before), or why it was refused."""
+    """What became of a document: "accepted", "known" (it was accepted before), or why it was refused."""
 
     code: str
     text: str
@@ -46,65 +49,73 @@ class Outcome:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether it is new, and was taken."""
+        """Whether it is new, and was accepted."""
         return self.code == "accepted"
 
+    @property
+    def is_news(self) -> bool:
+        """Whether it is another document than those that came before."""
+        return self.code not in {"known", *_NO_NEWS}
 
-# ── Taking, trying, keeping, undoing ─────────────────────────────────────────────────────────────────
 
+class RemoteSettings:
+    """The trap's side of remote settings. Each method reads the record, and replaces it durably.
 
-class PushedSettings:
-    """The trap's side of settings from afar. Each method reads what is remembered, and replaces it durably.
-
-    Several processes may use it at once: the daemon, and a command that brings a document by hand.
+    Several processes may use it at once: the daemon, and the command `settings take`.
     """
 
     def __init__(self, files: Files, clock: Clock) -> None:
-        """`files`: the local settings, read already. SettingsError if its keys are none."""
+        """`files`: the local settings, read already. SettingsError if one of its keys is malformed."""
         self._files = files
         self._clock = clock
-        self._settings = self._files.local.pushed
-        self._state = self._files.local.storage.state
-        self._keys = [envelope.public_from_text(text) for text in self._settings.keys]
+        self._settings = files.local.pushed
+        self._state = files.local.storage.state
+        self._keys = [documents.public_from_text(text) for text in self._settings.keys]
 
-    def accept(self, data: bytes) -> Outcome:
-        """Judge a document. Taken settings wait for the next start; refused ones change nothing.
+    def accept(self, data: bytes, before: Callable[[], Facts | None] = lambda: None) -> Outcome:
+        """Judge a document. Accepted settings wait for the next start; refused ones change nothing.
 
-        A document that is brought again, as servers do, is "known", and nothing is written. Raises StorageError when
-        the card cannot remember it, and SettingsError when nothing can be verified on this machine.
+        `before` tells how the trap is now: after a trial it must not be worse. A document that comes again, as from a
+        server, is "known", and nothing is written. Raises StorageError when the card cannot remember it, and
+        SettingsError when nothing can be verified on this machine.
         """
-        name = envelope.document_hash(data)
+        name = documents.document_hash(data)
         try:
             document = self._addressed(data)
         except RefusedDocument as refused:
             return Outcome(refused.code, str(refused), name)
-        with remembered.changing(self._state) as change:
+        outcome = Outcome("accepted", _described(document), name, document.kind)
+
+        def judged(record: Record) -> Record:
+            nonlocal outcome
+            if name in {one.hash for one in (record.committed, record.candidate, record.asked) if one}:
+                outcome = replace(outcome, code="known", text="it was accepted before")
+                return record
             try:
-                change.record = self._judged(change.record, document, name)
-            except _KnownError:
-                return Outcome("known", "it was taken before", name, document.kind)
+                return self._judged(record, document, name, before)
             except RefusedDocument as refused:
-                if refused.code not in _NO_NEWS:
-                    change.record = replace(
-                        change.record, received=name, code=refused.code, reason=str(refused)
-                    )
-                return Outcome(refused.code, str(refused), name, document.kind)
-        return Outcome("accepted", _described(document), name, document.kind)
+                outcome = replace(outcome, code=refused.code, text=str(refused))
+                if not outcome.is_news:
+                    return record
+                return replace(record, received=name, code=refused.code, reason=str(refused))
+
+        records.change(self._state, judged)
+        return outcome
 
     def _addressed(self, data: bytes) -> Document:
-        """The document, if the owner signed it, and signed it for this trap."""
+        """The document, if the operator signed it, and signed it for this trap."""
         if not self._settings.enabled:
-            raise RefusedDocument("key", "this trap takes no settings from afar: pushed.enabled is false")
-        document = envelope.parse(envelope.verify(data, self._keys))
+            raise RefusedDocument("key", "this trap takes no remote settings: pushed.enabled is false")
+        document = documents.parse(documents.verify(data, self._keys))
         mine = {"all", f"device:{device_id(self._files.local.trap)}"}
         if document.to not in mine | {f"group:{group}" for group in self._settings.groups}:
-            raise RefusedDocument("addressee", f"it is for {document.to}, and not for this trap")
+            raise RefusedDocument("recipient", f"it is for {document.to}, and not for this trap")
         return document
 
-    def _judged(self, record: Record, document: Document, name: str) -> Record:
-        """What is to be remembered once this document is taken. Raises RefusedDocument, _KnownError."""
-        if name in {one.hash for one in (record.committed, record.candidate, record.asked) if one}:
-            raise _KnownError
+    def _judged(
+        self, record: Record, document: Document, name: str, before: Callable[[], Facts | None]
+    ) -> Record:
+        """The record once this document is accepted. Raises RefusedDocument."""
         which = (document.epoch, document.version)
         highest = record.highest_resend if document.resend else record.highest
         if which <= highest and name not in record.rejected:
@@ -112,67 +123,65 @@ class PushedSettings:
         now = self._require_in_time(record, document)
         record = replace(record, floor=max(now, document.issued.timestamp()), received=name)
         if document.resend:
-            return replace(record, highest_resend=which, asked=self._asked(document, name))
+            return replace(record, highest_resend=which, asked=self._request(document, name))
         policy.require_awake(policy.with_pushed(self._files, document.settings), utc(now))
         if name in record.rejected:
-            raise RefusedDocument("rejected_before", "this trap has tried it, and undone it")
+            raise RefusedDocument("rejected_before", "this trap has tried it, and rolled it back")
         return replace(
             record,
             highest=which,
             candidate=Taken(name, *which, document.settings),
             starts=0,
-            # A trial that is cut short says nothing of how the trap was before it.
-            before=record.before if record.state == "trial" else None,
+            # During a trial the trap is not as it was before: what was noted then stays.
+            before=record.before if record.state == "trial" else before(),
             state="validated",
             code=None,
             reason=None,
         )
 
     def _require_in_time(self, record: Record, document: Document) -> float:
-        """A moment before which it certainly is not, at which the document is good.
+        """A moment before which it certainly is not, and at which the document is valid.
 
-        The wall clock's word counts if it is trusted: without a battery it starts anywhere.
+        The wall clock counts if it is trusted: without a battery it starts anywhere.
         """
         trusted = self._clock.trusted()
         now = max(record.floor, self._clock.wall()) if trusted else record.floor
         if document.expires.timestamp() <= now:
-            raise RefusedDocument("expired", f"it was good until {document.expires:%Y-%m-%d %H:%M} UTC")
+            raise RefusedDocument("expired", f"it was valid until {document.expires:%Y-%m-%d %H:%M} UTC")
         if trusted and document.issued.timestamp() > now + _AHEAD:
             raise RefusedDocument(
                 "expired", f"it is of {document.issued:%Y-%m-%d %H:%M} UTC, which is in the future"
             )
         return now
 
-    def _asked(self, document: Document, name: str) -> Asked:
+    def _request(self, document: Document, name: str) -> ResendRequest:
         asked, known = document.resend, self._files.local.destinations
         assert asked is not None
         if asked.destination is not None and asked.destination not in known:
             raise RefusedDocument("settings", f"resend: this trap has no destination {asked.destination!r}")
-        return Asked(name, asked.since.timestamp(), asked.until.timestamp(), asked.destination)
+        return ResendRequest(name, asked.since.timestamp(), asked.until.timestamp(), asked.destination)
 
     def note_time(self) -> None:
         """Remember a trusted time, once a day: after the next boot the clock may be wrong for weeks."""
         wall = self._clock.wall()
-        if self._clock.trusted() and wall > remembered.read(self._state).floor + 86400:
-            with remembered.changing(self._state) as change:
-                change.record = replace(change.record, floor=wall)
+        if self._clock.trusted() and wall > records.read(self._state).floor + 86400:
+            records.change(self._state, lambda record: replace(record, floor=wall))
 
     # The trial
 
     def begin(self) -> InForce:
-        """What the daemon is to run with from this start on; a start within a trial is counted before, durably.
+        """The settings to run with from this start on; a start within a trial is counted before, durably.
 
-        A trial that was started twice and came to no end is rolled back. While a person's override is there, or
-        pushed settings are switched off, no trial begins or goes on.
+        A trial that was started twice and did not end is rolled back. While there is a local override, or
+        remote settings are switched off, no trial begins or goes on.
         """
         found = lay(self._files)
         if found.record.candidate is None:
             return found
         try:
-            with remembered.changing(self._state) as change:
-                change.record = self._begun(change.record)
+            records.change(self._state, self._begun)
         except StorageError as error:  # what cannot be counted is not tried
-            log.error("%s: no pushed settings are tried", error)
+            log.error("%s: no remote settings are tried", error)
             return replace(found, settings=self.previous(), taken=None) if found.is_trial else found
         return lay(self._files)
 
@@ -182,9 +191,8 @@ class PushedSettings:
         if self._files.has_override or not self._settings.enabled:
             return replace(record, state="validated", starts=0)
         if record.starts >= _STARTS:
-            return _rolled_back(
-                record, "starts", f"the daemon was started {_STARTS} times with them, and did not last"
-            )
+            reason = f"the daemon was started {_STARTS} times with them, and did not last"
+            return _rolled_back(record, "starts", reason)
         try:
             policy.with_pushed(self._files, record.candidate.tables)
         except RefusedDocument as refused:  # this trap's own files have changed
@@ -192,76 +200,68 @@ class PushedSettings:
         return replace(record, state="trial", starts=record.starts + 1)
 
     def previous(self) -> Settings:
-        """The settings as they are without those on trial."""
-        committed = remembered.read(self._state).committed
+        """The settings without those on trial."""
+        committed = records.read(self._state).committed
         try:
             return policy.with_pushed(self._files, committed.tables) if committed else self._files.local
         except RefusedDocument:
             return self._files.local
 
-    def note_before(self, before: dict[str, Any]) -> None:
-        """Remember how the trap was when the trial began: it must not be worse in the end."""
-        with remembered.changing(self._state) as change:
-            change.record = replace(change.record, before=before)
-
     def is_last_start(self) -> bool:
         """Whether the next start would roll back what is on trial."""
-        return remembered.read(self._state).starts >= _STARTS
+        return records.read(self._state).starts >= _STARTS
 
-    def interrupted(self) -> None:
-        """A person ends the daemon during a trial: this start does not count."""
-        with remembered.changing(self._state) as change:
-            if change.record.state == "trial":
-                change.record = replace(change.record, starts=max(0, change.record.starts - 1))
+    def uncount_start(self) -> None:
+        """Somebody ends the daemon during a trial: this start does not count."""
+        self._change_trial(lambda record: replace(record, starts=max(0, record.starts - 1)))
 
     def commit(self) -> None:
-        """The trap does well with the new settings: they stay."""
-        with remembered.changing(self._state) as change:
-            record = change.record
-            if record.state == "trial":
-                change.record = replace(
-                    record,
-                    committed=record.candidate,
-                    candidate=None,
-                    state="committed",
-                    starts=0,
-                    before=None,
-                )
+        """Keep the settings on trial."""
+        self._change_trial(
+            lambda record: replace(
+                record,
+                committed=record.candidate,
+                candidate=None,
+                state="committed",
+                starts=0,
+                before=None,
+            )
+        )
 
     def roll_back(self, code: str, reason: str) -> None:
-        """The trap does worse: from the next start on the old settings are in force again."""
-        with remembered.changing(self._state) as change:
-            if change.record.state == "trial":
-                change.record = _rolled_back(change.record, code, reason)
+        """Give up the settings on trial: from the next start on the old ones are in force again."""
+        self._change_trial(lambda record: _rolled_back(record, code, reason))
+
+    def _change_trial(self, make: Callable[[Record], Record]) -> None:
+        records.change(self._state, lambda record: make(record) if record.state == "trial" else record)
 
     # Sending again
 
-    def asked(self) -> Asked | None:
-        """A request to send images again that was not done yet."""
-        asked = remembered.read(self._state).asked
+    def request(self) -> ResendRequest | None:
+        """A request to send images again that is not done yet."""
+        asked = records.read(self._state).asked
         return asked if asked and asked.again is None else None
 
-    def note_asked(self, done: Asked) -> None:
-        """Remember what became of it."""
-        with remembered.changing(self._state) as change:
-            if change.record.asked and change.record.asked.hash == done.hash:
-                change.record = replace(change.record, asked=done)
+    def note_request(self, asked: ResendRequest) -> None:
+        """Remember how far it has come, unless there is another by now."""
 
+        def noted(record: Record) -> Record:
+            is_same = record.asked is not None and record.asked.hash == asked.hash
+            return replace(record, asked=asked) if is_same else record
 
-class _KnownError(Exception):
-    """This very document was taken before."""
+        records.change(self._state, noted)
 
 
 def _described(document: Document) -> str:
     if document.resend:
-        return f"images from {document.resend.since} until {document.resend.until} are to be sent again"
+        return f"images from {document.resend.since} until {document.resend.until} are asked for again"
     count = sum(1 for _ in layers.keys(document.settings))
     return f"settings {document.epoch}.{document.version} ({count} keys) are to be tried"
 
 
 def _rolled_back(record: Record, code: str, reason: str) -> Record:
     assert record.candidate is not None
-    log.error("pushed settings %d.%d are undone: %s", *record.highest, reason)
+    log.error("remote settings %d.%d are rolled back: %s", *record.highest, reason)
     rejected = (*record.rejected, record.candidate.hash)[-_REMEMBERED:]
     return replace(
         record,

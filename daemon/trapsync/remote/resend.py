@@ -11,16 +11,30 @@ from trapsync.catalog import Catalog
 from trapsync.destinations import Destination
 from trapsync.destinations.confirmation import ask_again
 from trapsync.errors import Unreachable
-from trapsync.remote.record import Asked
+from trapsync.remote.record import ResendRequest
+from trapsync.remote.remote_settings import RemoteSettings
+
+
+def answer_request(
+    remote: RemoteSettings,
+    catalog: Catalog,
+    destinations: Sequence[Destination],
+    progress: Callable[[], object] = lambda: None,
+) -> bool:
+    """Answer the request that is not done yet, if there is one; whether anything is pending again."""
+    request = remote.request()
+    if request is None:
+        return False
+    return bool(answer(catalog, destinations, request, remote.note_request, progress).again)
 
 
 def answer(
     catalog: Catalog,
     destinations: Sequence[Destination],
-    asked: Asked,
-    remember: Callable[[Asked], object],
+    asked: ResendRequest,
+    remember: Callable[[ResendRequest], object],
     progress: Callable[[], object] = lambda: None,
-) -> Asked:
+) -> ResendRequest:
     """Ask each destination that keeps images, as far as it can be reached now; `again` says when all is done."""
     is_done = True
     for destination in destinations:

@@ -12,7 +12,6 @@ upload_pool          several uploads at once
 destination_context  destinations, connected with the catalog
 clock_correction     images whose time was not known, put right
 liveness             which parts still report
-remote_changes       remote settings in the running daemon
 trial                whether new settings work, or are rolled back
 local_actions        what commands do in the daemon's place
 verification         the card and the destinations compared with the catalog

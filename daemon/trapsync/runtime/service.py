@@ -31,9 +31,11 @@ from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, Word
 from trapsync.hardware.sensors import Sensors
+from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, load, report
+from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Home, Ties
-from trapsync.runtime import remote_changes, signals, startup, systemd
+from trapsync.runtime import signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import Capturing
 from trapsync.runtime.context import Shared
@@ -42,8 +44,8 @@ from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import Ingesting
 from trapsync.runtime.jobs import ASK_AGAIN, DELIVER, PRUNE, Jobs
 from trapsync.runtime.liveness import Board
-from trapsync.runtime.remote_changes import Afar
 from trapsync.runtime.scheduler import Stopping, Timetable
+from trapsync.runtime.trial import Judge
 from trapsync.spool import new_files, observer
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
@@ -90,7 +92,8 @@ class Service:
         self._spool = SpoolWatch(settings.storage, self._spool_is_back)
         self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
         self._timetable = Timetable(len(self._destinations) + 6, self._board, self._stop, self._tell)
-        self._afar = Afar(found, self._clock, self._begin_again, self._timetable.run_now)
+        self._remote = RemoteSettings(found.files, self._clock)
+        self._judge: Judge | None = None
         self._home = Home(
             settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
         )
@@ -102,7 +105,7 @@ class Service:
 
         Settings on trial with which it cannot even be made are rolled back at once.
         """
-        return remote_changes.begin(found, lambda begun: cls(begun, captures))
+        return trial.begin(found, lambda begun: cls(begun, captures))
 
     # Start, run, stop
 
@@ -119,7 +122,8 @@ class Service:
             facts.note(self._catalog, "single_runs", None)
             self._catalog.register(registered(self._destinations))
             new_files.remove_unfinished(storage.spool, self._device)
-            self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
+            intervals = {d.name: float(d.settings.every) for d in self._destinations}
+            self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock, intervals)
             self._make_rooms()
             self._watcher = observer.Watcher(storage.spool, self._inbox.put, self._sweep_soon)
             try:
@@ -178,7 +182,8 @@ class Service:
                 return
             self.reload = True
         self._stop.set()
-        self._afar.interrupted()
+        if self._judge:
+            self._judge.interrupted()
 
     def _begin_again(self) -> None:
         """Reload is start again."""
@@ -204,7 +209,7 @@ class Service:
         longest = (systemd.watchdog_seconds() or 60.0) / 4
         calm = self._clock.monotonic() + _UNTIL_CALM
         while not self._stop.is_set():
-            is_calm = self._clock.monotonic() >= calm and not self._afar.is_trying
+            is_calm = self._clock.monotonic() >= calm and not self._judge
             if number := signals.wait(min(longest, _CALM_TICK if is_calm else _TICK)):
                 self._on_signal(number)
             offset = self._straighten(offset)
@@ -243,7 +248,14 @@ class Service:
             log.error("no sign of life from: %s", ", ".join(overdue))
         self._overdue = overdue
         if not self._stop.is_set():
-            self._afar.judge(overdue)
+            self._look_at_trial(overdue)
+
+    def _look_at_trial(self, overdue: list[str]) -> None:
+        end = self._judge.judge(overdue) if self._judge else None
+        if end == "rolled back":
+            self._begin_again()
+        if end:
+            self._judge = None
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay owed."""
@@ -287,7 +299,16 @@ class Service:
             known = report(self._found)
             return snapshot(self.settings, self._clock, self._device, known, with_home=False)
 
-        return Ties(self._afar.receive, status, self._tell)
+        return Ties(self._receive, status, self._tell)
+
+    def _receive(self, data: bytes) -> Outcome:
+        """Take a document from the hub, in any thread. Accepted settings begin with a start."""
+        outcome = trial.receive(self._remote, data, self.settings, self._catalog, self._clock)
+        if outcome.is_accepted and outcome.kind == "resend":
+            self._timetable.run_now(ASK_AGAIN)
+        elif outcome.is_accepted:
+            self._begin_again()
+        return outcome
 
     def _verdict(self) -> str:
         return snapshot(self.settings, self._clock, self._device).verdict
@@ -336,7 +357,9 @@ class Service:
         """Ask destinations about what the operator asked for, and about a slice of what they confirmed long ago."""
         if self.settings.pushed.enabled:
             progress = partial(self._timetable.go_on, ASK_AGAIN, 0.0)
-            self._afar.resend(self._catalog, self._destinations, progress)
+            self._remote.note_time()
+            if resend.answer_request(self._remote, self._catalog, self._destinations, progress):
+                self._timetable.run_now(DELIVER)
         self._jobs.ask_again()
 
 
@@ -345,6 +368,7 @@ def check(found: InForce) -> None:
     settings = found.settings
     device, clock = device_id(settings.trap), system_clock(settings)
     place(settings)
+    RemoteSettings(found.files, clock)
     connect_all(settings, found.source, Tools(clock, _never, device), _never)
     Home(settings.home, device, settings.pushed.groups, Ties(_never, _never, _never), clock, _never)
 

@@ -20,9 +20,11 @@ from trapsync.destinations import Destination, Tools
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, Word
 from trapsync.hardware.sensors import Sensors
+from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, report
+from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Home, Ties
-from trapsync.runtime import remote_changes, signals, startup, systemd
+from trapsync.runtime import signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import Capturing
 from trapsync.runtime.context import Shared
@@ -31,8 +33,8 @@ from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import Ingesting
 from trapsync.runtime.jobs import Jobs
 from trapsync.runtime.liveness import Board
-from trapsync.runtime.remote_changes import Afar
 from trapsync.runtime.scheduler import Stopping, run_job
+from trapsync.runtime.trial import Judge
 from trapsync.spool import new_files
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
@@ -73,8 +75,8 @@ class SingleRun:
         self._spool = SpoolWatch(settings.storage, lambda: None)
         self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
         # Settings that come during it, or come back, are for the next one: nothing begins again.
-        self._afar = Afar(found, self._clock, lambda: None, lambda _jobs: None)
-        ties = Ties(self._afar.receive, self._status, self._tell)
+        self._remote = RemoteSettings(found.files, self._clock)
+        ties = Ties(self._receive, self._status, self._tell)
         self._home = Home(settings.home, self._device, settings.pushed.groups, ties, self._clock, self._pause)
         self._has_picture = self._took_none = settings.camera.kind == "none"  # then none is needed
         self._failure: BaseException | None = None
@@ -84,7 +86,7 @@ class SingleRun:
     @classmethod
     def begin(cls, found: InForce, deadline: float) -> "SingleRun":
         """Make it with the settings in force. If some are on trial, this start counts."""
-        return remote_changes.begin(found, lambda begun: cls(begun, deadline))
+        return trial.begin(found, lambda begun: cls(begun, deadline))
 
     def run(self) -> int:
         """Run until all is done, or the deadline, or SIGTERM. Raises TrapsyncError when it cannot start or go on."""
@@ -110,7 +112,7 @@ class SingleRun:
         facts.note(self._catalog, "single_runs", True)
         self._catalog.register(registered(self._destinations))
         new_files.remove_unfinished(storage.spool, self._device)
-        self._afar.try_settings(self._catalog, {d.name: d.settings.every for d in self._destinations})
+        self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)
         self._home.recall(facts.read(self._catalog))
         self._shared = Shared(
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
@@ -135,7 +137,8 @@ class SingleRun:
                 log.warning("the time for it is over; what is left is done the next time")
                 break
             if signals.wait(min(left, _TICK)) in signals.END:
-                self._afar.interrupted()
+                if self._judge:
+                    self._judge.interrupted()
                 return
             if self._catalog.damage:  # the next start puts it aside and rebuilds it
                 raise self._catalog.damage
@@ -143,7 +146,8 @@ class SingleRun:
             systemd.notify("WATCHDOG=1")
         if self._failure:
             raise self._failure
-        self._afar.judge_single_run((), frozenset(self._due))
+        if self._judge:
+            self._judge.judge_single_run((), frozenset(self._due))
 
     def _judged(self) -> int:
         if not self._has_picture:
@@ -215,7 +219,9 @@ class SingleRun:
         """
         if self._settings.pushed.enabled:
             progress = partial(self._pause, 0.0)
-            self._try("resend", partial(self._afar.resend, self._catalog, self._destinations, progress))
+            self._try("time", self._remote.note_time)
+            answer = partial(resend.answer_request, self._remote, self._catalog, self._destinations, progress)
+            self._try("resend", answer)
         due = [one for one in self._destinations if one.name in self._due]
         pool = ThreadPoolExecutor(max(1, len(due)), thread_name_prefix="deliver")
         for _ in due:
@@ -270,6 +276,10 @@ class SingleRun:
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Stopping
+
+    def _receive(self, data: bytes) -> Outcome:
+        """Take a document from the hub; settings that come during a single run are for the next one."""
+        return trial.receive(self._remote, data, self._settings, self._catalog, self._clock)
 
     def _status(self) -> Status:
         known = report(self._found)

@@ -1,38 +1,64 @@
-"""New settings on trial: does the trap do well with them? Judged by what it brings about, not by what it says.
+"""New settings on trial: whether the trap works as well with them as before, judged by what it does.
 
-Well means: images in the catalog at the new cadence, a camera that does not fail, every part alive, disk and memory
-in bounds, and the way home open if it was open before. What was not so before is not asked for: a trap that was
-offline, or whose camera was broken, is not worse for still being so.
+All must be OK: images in the catalog at the new interval, a camera that does not fail, every part alive, disk and
+memory within bounds, and what could be reached before is reached. What was not so before is not asked for: a trap
+that was offline, or whose camera was broken, is not worse for still being so.
 """
 
+import logging
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
+from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.files.space import free_bytes
+from trapsync.remote.in_force import InForce, lay
+from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
-from trapsync.trap import bytes_per_day, local_time, place
+from trapsync.trap import bytes_per_day, holder, local_time, open_to_read, place, system_clock
+
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 _LOOKS = 20  # in the time of a trial; but one in ten seconds at least
 _INTERVALS = 3  # a trial lasts so many at least
-_OF_EXPECTED = 0.7  # of the images that the cadence promises
+_OF_EXPECTED = 0.7  # of the images that the interval promises
 _FAILURES = 3  # of the camera in a row: then the service gives it up too
-_ROUNDS = 3  # until one of them is well: links come and go, and a start takes its time
-_HOME = ""  # home itself, among the names of destinations
-_HOME_ITSELF = "home itself"
+_LONGEST = 3  # times its length, until all is OK: links come and go, and a start takes its time
+_HUB = "the hub"
 _LATE = 1.2  # jobs come give or take a tenth
 _DENSER = 1.1  # times the bytes of before that are no more than chance
 
 
+def begin(found: InForce, make: Callable[[InForce], Made]) -> Made:
+    """Return what `make` makes of the settings in force. If some are on trial, this start counts.
+
+    Settings on trial with which nothing can even be made are rolled back at once.
+    """
+    if holder(found.settings.storage.state) is not None:  # it will find the lock taken, and try nothing
+        return make(found)
+    remote = RemoteSettings(found.files, system_clock(found.settings))
+    begun = remote.begin()
+    try:
+        return make(begun)
+    except TrapsyncError as error:
+        if not begun.is_trial:
+            raise
+        remote.roll_back("settings", str(error))
+        return make(lay(found.files))
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
-    """How the trap was when the trial began. `open`: the required destinations that could be reached."""
+    """How the trap was when the settings came. `open`: the required destinations that could be reached."""
 
     pictures: bool
     open: tuple[str, ...]
@@ -49,13 +75,13 @@ class Before:
             and settings.camera.kind != "none"
             and not (known.capture and known.capture.failures),
             open=_open(settings, catalog.destinations()),
-            home=settings.home.is_set and _home_reached(known.home) is not None,
+            home=settings.home.is_set and _hub_reached(known.home) is not None,
             bytes_a_day=bytes_per_day(settings, clock, size),
         )
 
     @classmethod
     def recalled(cls, plain: dict[str, Any]) -> "Before":
-        """What `plain` wrote."""
+        """What `plain` returned."""
         return cls(**plain | {"open": tuple(plain["open"])})
 
     def plain(self) -> dict[str, Any]:
@@ -63,148 +89,232 @@ class Before:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a trial ends. `code` is "well", or one word for what is not."""
+def before_now(settings: Settings, clock: Clock) -> dict[str, Any] | None:
+    """How a trap is now, for another process than the daemon; None if it never ran."""
+    try:
+        catalog = open_to_read(settings, clock)
+    except CatalogError:
+        return None
+    try:
+        return Before.of(settings, catalog, clock).plain()
+    finally:
+        catalog.close_reader()
+
+
+def receive(
+    remote: RemoteSettings, data: bytes, settings: Settings, catalog: Catalog, clock: Clock
+) -> Outcome:
+    """Take a document from the hub, in any thread, on a trap that runs with these settings, and log the outcome.
+
+    Raises StorageError and SettingsError: then it is unknown what becomes of it, and it is to come again.
+    """
+    outcome = remote.accept(data, lambda: Before.of(settings, catalog, clock).plain())
+    level = logging.WARNING if outcome.is_news else logging.DEBUG
+    log.log(level, "document %.12s: %s: %s", outcome.hash, outcome.code, outcome.text)
+    return outcome
+
+
+class Failure(NamedTuple):
+    """Why settings on trial are rolled back: a code, and the reason for people."""
 
     code: str
-    reason: str = ""
-
-    @property
-    def is_well(self) -> bool:
-        """Whether the new settings stay."""
-        return self.code == "well"
+    reason: str
 
 
-@dataclass(slots=True)
 class Trial:
-    """One start of the daemon with settings on trial. `look` is called often, and says when it is over.
+    """One start of the daemon with settings on trial. `judge` is called often, and says when it is over.
 
-    It goes in rounds; the first in which all is well decides, or the last. `rhythms`: how often each destination
-    is delivered to, in seconds.
+    All is waited for that should be heard from; as soon as all is OK after that, the settings are committed.
     """
 
-    settings: Settings
-    before: Before
-    catalog: Catalog
-    clock: Clock
-    rhythms: Mapping[str, float] = field(default_factory=dict)
-    _began: float = field(init=False)
-    _looked: float = field(init=False)
-    _round_began: float = field(init=False)
-    _round: int = field(init=False, default=1)
-    _awake: float = field(init=False, default=0.0)
-    _over_memory: int = field(init=False, default=0)
-    _mark: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Take down where everything stands at its beginning."""
-        self._began = self._round_began = self._looked = self.clock.monotonic()
-        self._mark = self._heard()
+    def __init__(
+        self,
+        settings: Settings,
+        before: Before,
+        catalog: Catalog,
+        clock: Clock,
+        intervals: Mapping[str, float],
+    ) -> None:
+        """`intervals`: how often each destination is delivered to, in seconds."""
+        self.settings = settings
+        self.before = before
+        self._catalog = catalog
+        self._clock = clock
+        self._intervals = intervals
+        self._began = self._looked = clock.monotonic()
+        self._awake = 0.0
+        self._over_memory = 0
+        self._heard_before, self._hub_before = self._heard()
+        self.is_passed = False
+        """Whether all was OK for long enough."""
 
     @property
     def length(self) -> float:
-        """Seconds awake that a round lasts: whoever is to be heard from has had the time to speak."""
-        words = [self.rhythms.get(name, 0.0) for name in self.before.open]
+        """Seconds awake that a trial lasts at least: whatever is to be heard from has had the time."""
+        words = [self._intervals.get(name, 0.0) for name in self.before.open]
         words += [self.settings.home.every] if self.before.home else []
         pictures = _INTERVALS * self.settings.capture.every
         return max(self.settings.pushed.trial, pictures, *(_LATE * seconds for seconds in words))
 
-    def look(self, overdue: Sequence[str]) -> Verdict | None:
-        """The verdict, once there is one. `overdue`: the parts of the daemon that fell silent."""
-        now = self.clock.monotonic()
+    def look(self, overdue: Sequence[str]) -> Failure | None:
+        """What is worse than before, if that is certain. `overdue`: the parts of the daemon that are silent."""
+        now = self._clock.monotonic()
         since = now - self._looked
         if since < min(10.0, self.settings.pushed.trial / _LOOKS):
             return None
         self._looked = now
         if self._is_time():
             self._awake += since
-        return self._worse(overdue) or self._over()
-
-    def of_single_run(self, overdue: Sequence[str], tried: Container[str]) -> Verdict:
-        """The verdict on a single run that is over: one picture, and a call at each destination of `tried`."""
         if worse := self._worse(overdue):
             return worse
-        count, _ = self.catalog.pictures_since(self._began)
+        missing = self._missing()
+        self.is_passed = self._awake >= self.length and missing is None
+        return missing if self._awake >= _LONGEST * self.length else None
+
+    def look_at_single_run(self, overdue: Sequence[str], tried: Container[str]) -> Failure | None:
+        """What went wrong in a single run that is over: one picture, and a try of each destination of `tried`."""
+        if worse := self._worse(overdue):
+            return worse
+        count, _ = self._catalog.pictures_since(self._began)
         if self.before.pictures and not count and self._is_time():
-            return Verdict("captures", "no picture")
-        if closed := [name for name in self._closed() if name in tried or name == _HOME_ITSELF]:
-            return _not_reached(closed)
-        return Verdict("well")
+            return Failure("captures", "no picture")
+        return _unreachable(name for name in self._closed() if name in tried or name == _HUB)
 
     def _is_time(self) -> bool:
         """Whether this is a time for pictures."""
-        return schedule.is_open(self.settings.capture.windows, place(self.settings), local_time(self.clock))
+        return schedule.is_open(self.settings.capture.windows, place(self.settings), local_time(self._clock))
 
-    def _worse(self, overdue: Sequence[str]) -> Verdict | None:
+    def _worse(self, overdue: Sequence[str]) -> Failure | None:
         """What need not be waited for."""
         if overdue:
-            return Verdict("hung", f"no sign of life from: {', '.join(overdue)}")
-        capture = facts.read(self.catalog).capture
+            return Failure("hung", f"no sign of life from: {', '.join(overdue)}")
+        capture = facts.read(self._catalog).capture
         if self.before.pictures and capture and capture.failures >= _FAILURES:
-            return Verdict("camera", f"no pictures, {capture.failures} failures in a row: {capture.error}")
+            return Failure("camera", f"no pictures, {capture.failures} failures in a row: {capture.error}")
         return self._too_much_memory() or self._too_many_bytes()
 
-    def _too_much_memory(self) -> Verdict | None:
+    def _too_much_memory(self) -> Failure | None:
         """Twice in a row: a peak is no leak."""
         used, limit = memory_used(), self.settings.pushed.limits.memory
         self._over_memory = self._over_memory + 1 if used > limit else 0
         if self._over_memory < 2:
             return None
-        return Verdict("memory", f"the daemon uses {used / 1e6:.0f} MB of memory, above {limit / 1e6:.0f} MB")
+        return Failure("memory", f"the daemon uses {used / 1e6:.0f} MB of memory, above {limit / 1e6:.0f} MB")
 
-    def _too_many_bytes(self) -> Verdict | None:
+    def _too_many_bytes(self) -> Failure | None:
         """Whether the card would fill up soon, and more quickly than before."""
-        count, total = self.catalog.pictures_since(self._began)
+        count, total = self._catalog.pictures_since(self._began)
         if count < 2 or (self.settings.prune.enabled and self.before.open):
             return None
         storage, least = self.settings.storage, self.settings.pushed.limits.least_days
-        a_day = bytes_per_day(self.settings, self.clock, total / count)
+        a_day = bytes_per_day(self.settings, self._clock, total / count)
         days = max(0, free_bytes(storage.spool) - storage.min_free) / a_day if a_day else least
         if days >= least or a_day <= _DENSER * self.before.bytes_a_day:
             return None
-        return Verdict(
+        return Failure(
             "disk", f"{a_day / 1e9:.3g} GB of pictures a day: the card has room for {days:.2g} days"
         )
 
-    def _over(self) -> Verdict | None:
-        """What is judged when a round is over."""
-        if self._awake < self.length:
-            return None
-        verdict = self._of_round()
-        if not verdict.is_well and self._round < _ROUNDS:
-            self._round, self._round_began, self._awake = self._round + 1, self.clock.monotonic(), 0.0
-            return None
-        return verdict
-
-    def _of_round(self) -> Verdict:
-        count, _ = self.catalog.pictures_since(self._round_began)
+    def _missing(self) -> Failure | None:
+        """What is not OK yet, and may become so."""
+        count, _ = self._catalog.pictures_since(self._began)
         expected = self._awake / self.settings.capture.every
-        if self.before.pictures and count < max(2, int(_OF_EXPECTED * expected)):
-            return Verdict("captures", f"{count} pictures in {self._awake:.0f} s, not {expected:.0f}")
-        if closed := self._closed():
-            return _not_reached(closed)
-        return Verdict("well")
+        if self.before.pictures and count < max(2.0, _OF_EXPECTED * expected):
+            return Failure("captures", f"{count} pictures in {self._awake:.0f} s, not {expected:.0f}")
+        return _unreachable(self._closed())
 
     def _closed(self) -> list[str]:
-        """What was reached before the trial and was not since; a destination that is owed nothing may be silent."""
-        heard, before = self._heard(), self._mark
-        owed = {row["name"] for row in self.catalog.destinations() if row["owed"]}
-        closed = [name for name in self.before.open if name in owed and heard.get(name) == before.get(name)]
-        if self.before.home and heard[_HOME] in (None, before[_HOME]):
-            closed.append(_HOME_ITSELF)
+        """What was reached before the trial and was not since; a destination for which nothing is pending may be silent."""
+        (heard, hub), before = self._heard(), self._heard_before
+        pending = {row["name"] for row in self._catalog.destinations() if row["owed"]}
+        closed = [
+            name for name in self.before.open if name in pending and heard.get(name) == before.get(name)
+        ]
+        if self.before.home and hub in (None, self._hub_before):
+            closed.append(_HUB)
         return closed
 
-    def _heard(self) -> dict[str, Any]:
-        """When each destination last confirmed an image, and when home itself was last reached."""
-        last = {row["name"]: row["delivered_at"] for row in self.catalog.destinations()}
-        return last | {_HOME: _home_reached(facts.read(self.catalog).home)}
+    def _heard(self) -> tuple[dict[str, float | None], float | None]:
+        """When each destination last confirmed an image, and when the hub was last reached."""
+        last = {row["name"]: row["delivered_at"] for row in self._catalog.destinations()}
+        return last, _hub_reached(facts.read(self._catalog).home)
+
+
+class Judge:
+    """Commits settings on trial, or rolls them back."""
+
+    def __init__(self, trial: Trial, remote: RemoteSettings) -> None:
+        self._trial = trial
+        self._remote = remote
+
+    @classmethod
+    def of(
+        cls,
+        found: InForce,
+        remote: RemoteSettings,
+        catalog: Catalog,
+        clock: Clock,
+        intervals: Mapping[str, float] = MappingProxyType({}),
+    ) -> "Judge | None":
+        """For a daemon or single run with these settings; None if they are not on trial."""
+        if not found.is_trial:
+            return None
+        log.warning(
+            "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
+        )
+        known = found.record.before
+        before = Before.recalled(known) if known else Before.of(remote.previous(), catalog, clock)
+        return cls(Trial(found.settings, before, catalog, clock, intervals), remote)
+
+    def judge(self, overdue: Sequence[str]) -> str | None:
+        """Return "committed" or "rolled back" once the trial is over. `overdue`: the parts of the daemon that are silent."""
+        try:
+            return self._conclude(self._trial.look(overdue), is_passed=self._trial.is_passed)
+        except (CatalogError, StorageError) as error:
+            log.error("%s", error)
+            return None
+
+    def judge_single_run(self, overdue: Sequence[str], tried: Container[str]) -> None:
+        """At the end of a single run: commit if all is OK, roll back at the second that was not.
+
+        `tried`: the destinations that were tried.
+        """
+        try:
+            failure = self._trial.look_at_single_run(overdue, tried)
+            if failure and not self._remote.is_last_start():
+                log.warning("a single run failed with the new settings: %s; one more", failure.reason)
+                return
+            self._conclude(failure, is_passed=True)
+        except (CatalogError, StorageError) as error:
+            log.error("%s", error)
+
+    def _conclude(self, failure: Failure | None, *, is_passed: bool) -> str | None:
+        if failure:
+            self._remote.roll_back(*failure)
+            return "rolled back"
+        if is_passed:
+            self._remote.commit()
+            log.warning("the trap works with the new settings: they are committed")
+            return "committed"
+        return None
+
+    def interrupted(self) -> None:
+        """Somebody ends the daemon during the trial: that says nothing about the settings."""
+        try:
+            self._remote.uncount_start()
+        except TrapsyncError as error:  # then this start of the trial counts
+            log.error("%s", error)
+
+
+def _unreachable(names: Iterable[str]) -> Failure | None:
+    text = ", ".join(names)
+    return Failure("way_home", f"not reached any more: {text}") if text else None
 
 
 def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The required destinations that confirmed something and did not fail since.
 
-    One that comes after another which is out of reach has nothing to confirm.
+    One that comes after another which is unreachable has nothing to confirm.
     """
     reached = {row["name"] for row in rows if row["delivered_at"] and not row["error"]}
     after = {name: table.get("after") or name for name, table in settings.destinations.items()}
@@ -212,12 +322,8 @@ def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]
     return tuple(name for name in names if {name, after.get(name, name)} <= reached)
 
 
-def _not_reached(closed: Sequence[str]) -> Verdict:
-    return Verdict("way_home", f"not reached any more: {', '.join(closed)}")
-
-
-def _home_reached(links: dict[str, facts.Link]) -> float | None:
-    """When home was last reached by a way that is well (unix seconds), as the service tells `status`."""
+def _hub_reached(links: dict[str, facts.Link]) -> float | None:
+    """When the hub was last reached by a link that is OK (unix seconds)."""
     return max((link.reached for link in links.values() if link.reached and not link.error), default=None)
 
 
