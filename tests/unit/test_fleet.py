@@ -19,8 +19,8 @@ from trapsync import cli
 from trapsync.clock import SystemClock
 from trapsync.errors import TrapsyncError
 from trapsync.fleet import push as pushes
-from trapsync.fleet.connection import FolderPlace, Overtaken
-from trapsync.fleet.mqtt import BrokerPlace
+from trapsync.fleet.connection import FolderConnection, Overtaken
+from trapsync.fleet.mqtt import BrokerConnection
 from trapsync.fleet.table import Trap, ago, summary, traps
 from trapsync.remote import document as envelope
 from trapsync.remote import heartbeat
@@ -128,7 +128,7 @@ def test_numbers_count_across_all_addressees_for_a_trap_hears_more_than_one(say:
         assert say("push", "one.toml", "--to", to, *where)[0] == 0
     assert say("resend", "--from", "2026-06-01", "--until", "2026-06-02", "--to", "all", *where)[0] == 0
 
-    documents = FolderPlace(desk / "www").documents()
+    documents = FolderConnection(desk / "www").documents()
     numbers = {slot: opened(data, desk).version for slot, data in documents.items()}
     assert numbers == {
         "all.settings": 1,
@@ -177,7 +177,7 @@ def test_without_a_yes_nothing_is_sent(say: Say, desk: Path, monkeypatch: pytest
 
 
 def test_of_two_owners_who_push_at_once_the_later_is_told(desk: Path) -> None:
-    key, place = envelope.read_private(desk / "key"), FolderPlace(desk / "www")
+    key, place = envelope.read_private(desk / "key"), FolderConnection(desk / "www")
     first, second = (pushes.prepare(place, "all", key, FakeTime(), settings=tomllib.loads(ONE)) for _ in "12")
     pushes.publish(place, first)
     with pytest.raises(Overtaken):
@@ -359,7 +359,7 @@ def test_a_broker_is_a_place_too(say: Say, desk: Path) -> None:
         code, out, _ = say("push", "two.toml", "--to", f"device:{DEVICE}", "--key", "key", "--yes", *where)
         assert (code, out.splitlines()[0]) == (0, "  capture.every: 5 min → 10 min")
         assert "0.2 lies in" in out
-        as_trap = BrokerPlace(_mqtt(broker, "trap"), SystemClock())
+        as_trap = BrokerConnection(_mqtt(broker, "trap"), SystemClock())
         assert opened(as_trap.documents()[f"device-{DEVICE}.settings"], desk).version == 2
         with pytest.raises(TrapsyncError, match="it refuses trapsync/pushed/all/settings: Not authorized"):
             as_trap.put("all.settings", b"x", None)

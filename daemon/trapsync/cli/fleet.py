@@ -1,4 +1,4 @@
-"""The owner's desk: keys, push, resend, fleet. For a laptop; none of them needs a trap's config file."""
+"""The operator's commands: keys, push, resend, fleet. For a laptop; none of them needs a trap's config file."""
 
 import functools
 import json
@@ -14,8 +14,8 @@ from trapsync.cli.common import COLOURS, giving_a_verdict
 from trapsync.errors import SettingsError
 
 if TYPE_CHECKING:
-    from trapsync.fleet.connection import Place
-    from trapsync.fleet.operator_settings import Owner
+    from trapsync.fleet.connection import Connection
+    from trapsync.fleet.operator_settings import Operator
     from trapsync.fleet.push import Push
     from trapsync.remote.document import PrivateKey
 
@@ -23,8 +23,8 @@ _EVERY = 10.0  # seconds between two looks of --watch
 _PATH = click.Path(path_type=Path, readable=False)
 
 
-def _at_a_place(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where, and hand over the place and the owner's settings first."""
+def _connected(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where, and hand over the connection and the operator's settings first."""
 
     @click.option("--hub", metavar="URL", envvar="TRAPSYNC_HUB", help="A hub: https://hub.example.org")
     @click.option("--user", envvar="TRAPSYNC_USER", help="The account there.")
@@ -34,36 +34,27 @@ def _at_a_place(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--broker", metavar="HOST[:PORT]", help="An MQTT broker instead.")
     @click.option("--no-tls", is_flag=True, help="The broker speaks no TLS.")
     @functools.wraps(command)
-    def wrapped(
-        *arguments: Any,
-        hub: str | None,
-        user: str | None,
-        password_file: Path | None,
-        ca_file: Path | None,
-        folder: Path | None,
-        broker: str | None,
-        no_tls: bool,
-        **options: Any,
-    ) -> Any:
-        from trapsync.fleet import operator_settings as owners
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        from trapsync.fleet.operator_settings import Options, with_options
 
-        owner = owners.chosen(hub, folder, broker, user, password_file, ca_file, tls=not no_tls)
-        return command(_place(owner), owner, *arguments, **options)
+        given = Options(**{key: options.pop(key) for key in Options.__dataclass_fields__})
+        operator = with_options(given)
+        return command(_connect(operator), operator, *arguments, **options)
 
     return wrapped
 
 
-def _place(owner: "Owner") -> "Place":
+def _connect(operator: "Operator") -> "Connection":
     from trapsync.clock import SystemClock
-    from trapsync.fleet.connection import FolderPlace, HubPlace
-    from trapsync.fleet.mqtt import BrokerPlace
+    from trapsync.fleet.connection import FolderConnection, HubConnection
+    from trapsync.fleet.mqtt import BrokerConnection
 
-    if owner.hub:
-        return HubPlace(owner, SystemClock(), time.sleep)
-    if owner.folder:
-        return FolderPlace(owner.folder)
-    if owner.broker.host:
-        return BrokerPlace(owner.broker, SystemClock())
+    if operator.hub:
+        return HubConnection(operator, SystemClock(), time.sleep)
+    if operator.folder:
+        return FolderConnection(operator.folder)
+    if operator.broker.host:
+        return BrokerConnection(operator.broker, SystemClock())
     raise SettingsError("say where: --hub URL, --folder DIR or --broker HOST, or write it into owner.toml")
 
 
@@ -72,7 +63,7 @@ def _place(owner: "Owner") -> "Place":
 
 @click.group()
 def keys() -> None:
-    """Make the keys by which traps know their owner."""
+    """Make the keys by which traps know their operator."""
 
 
 @keys.command()
@@ -85,7 +76,7 @@ def new(out: Path) -> None:
     secret, public = document.new_key()
     keep_secret(out, secret)
     click.echo(
-        f"the secret key is in {out}: keep a copy in a safe place, and never put it on a trap", err=True
+        f"the secret key is in {out}: keep a copy in a safe connection, and never put it on a trap", err=True
     )
     click.echo(f'[pushed]\nenabled = true\nkeys = ["{public}"]')
 
@@ -110,9 +101,15 @@ def _signed(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(short_help="Send settings to traps from afar.")
 @click.argument("settings", type=click.Path(path_type=Path, readable=False))
 @_signed
-@_at_a_place
+@_connected
 def push(
-    place: "Place", owner: "Owner", settings: Path, to: str, key: Path | None, note: str, yes: bool
+    connection: "Connection",
+    operator: "Operator",
+    settings: Path,
+    to: str,
+    key: Path | None,
+    note: str,
+    yes: bool,
 ) -> int:
     """Send SETTINGS, a TOML file, to traps from afar.
 
@@ -123,14 +120,16 @@ def push(
     from trapsync.fleet import push as pushes
 
     tables = pushes.read_settings(settings)
-    signer = _key(owner, key)
-    ready = pushes.prepare(place, pushes.addressee(to, place), signer, _clock(), note=note, settings=tables)
+    signer = _key(operator, key)
+    ready = pushes.prepare(
+        connection, pushes.addressee(to, connection), signer, _clock(), note=note, settings=tables
+    )
     changes = ready.changes()
     for name, was, becomes in changes:
         click.echo(f"  {name}: {was} → {becomes}")
     if not changes:
         click.echo("  nothing changes against what was pushed before")
-    return _publish(place, ready, yes)
+    return _publish(connection, ready, yes)
 
 
 @click.command(short_help="Ask traps for images again.")
@@ -138,10 +137,10 @@ def push(
 @click.option("--until", required=True, type=click.DateTime(), help="The moment after the last, UTC.")
 @click.option("--destination", metavar="NAME", help="Only to this destination; else to all.")
 @_signed
-@_at_a_place
+@_connected
 def resend(
-    place: "Place",
-    owner: "Owner",
+    connection: "Connection",
+    operator: "Operator",
     since: datetime,
     until: datetime,
     destination: str | None,
@@ -157,16 +156,18 @@ def resend(
     from trapsync.fleet import push as pushes
 
     asked = pushes.request(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC), destination)
-    signer = _key(owner, key)
-    ready = pushes.prepare(place, pushes.addressee(to, place), signer, _clock(), note=note, resend=asked)
+    signer = _key(operator, key)
+    ready = pushes.prepare(
+        connection, pushes.addressee(to, connection), signer, _clock(), note=note, resend=asked
+    )
     click.echo(f"  images from {since} until {until} UTC, to {destination or 'every destination'}")
-    return _publish(place, ready, yes)
+    return _publish(connection, ready, yes)
 
 
-def _key(owner: "Owner", option: Path | None) -> "PrivateKey":
+def _key(operator: "Operator", option: Path | None) -> "PrivateKey":
     from trapsync.remote import document
 
-    path = option or owner.key
+    path = option or operator.key
     if path is None:
         raise SettingsError("say which key signs: --key FILE; make one with: trapsync keys new")
     return document.read_private(path)
@@ -178,14 +179,14 @@ def _clock() -> Any:
     return SystemClock()
 
 
-def _publish(place: "Place", ready: "Push", yes: bool) -> int:
+def _publish(connection: "Connection", ready: "Push", yes: bool) -> int:
     from trapsync.fleet.push import publish
 
     if not yes and not click.confirm(f"Sign this as {ready.number} and send it to {ready.document.to}?"):
         click.echo("nothing was sent")
         return 1
-    publish(place, ready)
-    click.echo(f"{ready.number} lies in {place.name} for {ready.document.to}; see: trapsync fleet")
+    publish(connection, ready)
+    click.echo(f"{ready.number} lies in {connection.name} for {ready.document.to}; see: trapsync fleet")
     return 0
 
 
@@ -197,8 +198,10 @@ def _publish(place: "Place", ready: "Push", yes: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", "watches", is_flag=True, help="Show it again every ten seconds, until Ctrl-C.")
 @giving_a_verdict
-@_at_a_place
-def fleet(place: "Place", _owner: "Owner", watch: str | None, as_json: bool, watches: bool) -> int:
+@_connected
+def fleet(
+    connection: "Connection", _operator: "Operator", watch: str | None, as_json: bool, watches: bool
+) -> int:
     """Show how all traps are, the worst first. Exit code 0 ok, 1 warning, 2 failing, of the worst.
 
     A trap that has been silent for longer than three heartbeats is failing, whatever it said last.
@@ -206,7 +209,7 @@ def fleet(place: "Place", _owner: "Owner", watch: str | None, as_json: bool, wat
     from trapsync.fleet import table as fleets
 
     while True:
-        answer = place.fleet()
+        answer = connection.fleet()
         found = fleets.traps(answer)
         verdict = fleets.worst(found)
         if watch or watches:

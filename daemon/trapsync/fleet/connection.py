@@ -1,4 +1,4 @@
-"""Where the owner's documents are put, and where heartbeats are read: a hub, or a folder for any web server."""
+"""The connection to where documents are published and heartbeats are read: a hub, or a folder of any web server."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ from trapsync import __version__
 from trapsync.clock import Clock
 from trapsync.errors import SettingsError, StorageError, TrapsyncError
 from trapsync.files import durable
-from trapsync.fleet.operator_settings import Owner
+from trapsync.fleet.operator_settings import Operator
 from trapsync.net.http import Answer, Door
 from trapsync.remote.document import LARGEST
 from trapsync.settings.config_file import read_secret
@@ -23,7 +23,7 @@ class Overtaken(TrapsyncError):
     """Somebody else pushed since the slot was read; nothing was changed."""
 
 
-class Place(Protocol):
+class Connection(Protocol):
     """Holds documents in slots (`device-0123abcd.settings`), and perhaps heartbeats. Raises TrapsyncError."""
 
     name: str
@@ -43,16 +43,16 @@ def slot_of(to: str, kind: str) -> str:
     return f"{to.replace(':', '-')}.{kind}"
 
 
-class HubPlace:
+class HubConnection:
     """A hub."""
 
-    def __init__(self, owner: Owner, clock: Clock, sleep: Callable[[float], None]) -> None:
-        self.name = owner.hub
+    def __init__(self, operator: Operator, clock: Clock, sleep: Callable[[float], None]) -> None:
+        self.name = operator.hub
         agent = f"trapsync/{__version__}"
-        self._door = Door(owner.hub, agent, clock, sleep, patience=30.0, authorities=owner.ca_file)
+        self._door = Door(operator.hub, agent, clock, sleep, patience=30.0, authorities=operator.ca_file)
         self._auth = (
-            (owner.username, read_secret(owner.password_file, "the hub's password"))
-            if owner.password_file
+            (operator.username, read_secret(operator.password_file, "the hub's password"))
+            if operator.password_file
             else None
         )
 
@@ -63,7 +63,7 @@ class HubPlace:
         return {name: answer.body for name, answer in answers.items() if answer.status == HTTPStatus.OK}
 
     def put(self, slot: str, data: bytes, before: bytes | None) -> None:
-        """By If-Match, so that of two owners one is told."""
+        """Publish with If-Match, so that of two operators one is told."""
         guard = {"If-None-Match": "*"} if before is None else {"If-Match": f'"{_hash(before)}"'}
         answer = self._ask("PUT", f"/pushed/{slot}", data, guard)
         if answer.status == HTTPStatus.PRECONDITION_FAILED:
@@ -89,7 +89,7 @@ class HubPlace:
         return answer
 
 
-class FolderPlace:
+class FolderConnection:
     """A folder that a web server shows, or that is copied to one."""
 
     def __init__(self, folder: Path) -> None:

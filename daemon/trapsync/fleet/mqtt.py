@@ -1,4 +1,4 @@
-"""A broker as the owner's place: documents and heartbeats lie retained on its topics (see `home.broker`)."""
+"""The connection to an MQTT broker: documents and heartbeats are retained on its topics (see `remote.uplink.mqtt`)."""
 
 import json
 import re
@@ -20,10 +20,10 @@ _TOPIC = re.compile(r"pushed/(?:(device|group)/([^/]+)|all)/(settings|resend)")
 _TRAP = re.compile(r"traps/([0-9a-f]{8})/(heartbeat|online)")
 
 
-class BrokerPlace:
+class BrokerConnection:
     """One broker.
 
-    NOTE: a broker compares nothing, so of two owners who push at the same moment the later one wins.
+    NOTE: a broker compares nothing, so of two operators who push at the same moment the later one wins.
     """
 
     def __init__(self, mqtt: HomeMqtt, clock: Clock) -> None:

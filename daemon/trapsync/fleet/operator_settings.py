@@ -1,6 +1,7 @@
-"""The owner's own settings, `~/.config/trapsync/owner.toml`, so that a command need not be told them each time."""
+"""The operator's own settings, `~/.config/trapsync/owner.toml`: so that a command needs no options for them."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ ENVIRONMENT_KEY = "TRAPSYNC_OWNER"
 DEFAULT_PATH = Path("~/.config/trapsync/owner.toml")
 
 
-class Owner(Table, frozen=True):
-    """owner.toml: where this owner's documents go, by which account, and signed with which key.
+class Operator(Table, frozen=True):
+    """owner.toml: where this operator's documents are published, by which account, signed with which key.
 
     Of `hub`, `folder` and `broker` the first that is set is used.
     """
@@ -29,44 +30,58 @@ class Owner(Table, frozen=True):
     broker: HomeMqtt = HomeMqtt()
 
 
-def load() -> Owner:
+def load() -> Operator:
     """Read the file, if there is one. Raises SettingsError, one line."""
     path = Path(os.environ.get(ENVIRONMENT_KEY) or DEFAULT_PATH).expanduser()
     if not path.exists():
-        return Owner()
-    return config_file.rooted(config_file.decode(config_file.read(path), Owner, path), path.absolute().parent)
+        return Operator()
+    return config_file.rooted(
+        config_file.decode(config_file.read(path), Operator, path), path.absolute().parent
+    )
 
 
-def chosen(
-    hub: str | None,
-    folder: Path | None,
-    broker: str | None,
-    user: str | None,
-    password_file: Path | None,
-    ca_file: Path | None,
-    *,
-    tls: bool = True,
-) -> Owner:
-    """The owner's settings with what was said on the command line instead. Raises SettingsError."""
-    owner = load()
-    if sum(map(bool, (hub, folder, broker))) > 1:
-        raise SettingsError("say one of --hub, --folder and --broker")
-    if broker:
-        host, _, port = broker.partition(":")
-        table: dict[str, Any] = {"host": host, "port": int(port) if port.isdigit() else 8883, "tls": tls}
-        files = {"password_file": password_file, "ca_file": ca_file}
-        table |= {key: str(file.absolute()) for key, file in files.items() if file}
-        table |= {"username": user or owner.username} if password_file else {}
-        return changed(owner, hub="", folder=None, broker=config_file.decode(table, HomeMqtt, "--broker"))
-    changes: dict[str, Any] = {"username": user, "password_file": password_file, "ca_file": ca_file}
-    owner = changed(owner, **{key: value for key, value in changes.items() if value is not None})
-    if folder:
-        return changed(owner, hub="", folder=folder)
-    if hub:
-        if not hub.startswith(("https://", "http://")):
-            raise SettingsError(f"--hub {hub}: is not an address such as https://hub.example.org")
-        return changed(owner, hub=hub)
-    return owner
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was given on the command line instead; None where nothing was."""
+
+    hub: str | None
+    folder: Path | None
+    broker: str | None
+    user: str | None
+    password_file: Path | None
+    ca_file: Path | None
+    no_tls: bool
+
+
+def with_options(given: Options) -> Operator:
+    """The operator's settings with these options in their place. Raises SettingsError."""
+    operator = load()
+    if sum(map(bool, (given.hub, given.folder, given.broker))) > 1:
+        raise SettingsError("give one of --hub, --folder and --broker")
+    if given.broker:
+        return changed(operator, hub="", folder=None, broker=_broker(given, given.broker, operator))
+    changes = {"username": given.user, "password_file": given.password_file, "ca_file": given.ca_file}
+    operator = changed(operator, **{key: value for key, value in changes.items() if value is not None})
+    if given.folder:
+        return changed(operator, hub="", folder=given.folder)
+    if given.hub:
+        if not given.hub.startswith(("https://", "http://")):
+            raise SettingsError(f"--hub {given.hub}: is not an address such as https://hub.example.org")
+        return changed(operator, hub=given.hub)
+    return operator
+
+
+def _broker(given: Options, address: str, operator: Operator) -> HomeMqtt:
+    host, _, port = address.partition(":")
+    table: dict[str, Any] = {
+        "host": host,
+        "port": int(port) if port.isdigit() else 8883,
+        "tls": not given.no_tls,
+    }
+    files = {"password_file": given.password_file, "ca_file": given.ca_file}
+    table |= {key: str(file.absolute()) for key, file in files.items() if file}
+    table |= {"username": given.user or operator.username} if given.password_file else {}
+    return config_file.decode(table, HomeMqtt, "--broker")
 
 
 def keep_secret(path: Path, text: str) -> None:

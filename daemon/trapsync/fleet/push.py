@@ -8,7 +8,7 @@ from typing import Any
 
 from trapsync.clock import Clock, utc
 from trapsync.errors import RefusedDocument, SettingsError, TrapsyncError
-from trapsync.fleet.connection import Place, slot_of
+from trapsync.fleet.connection import Connection, slot_of
 from trapsync.remote import document as envelope
 from trapsync.remote import policy
 from trapsync.remote.document import Document, PrivateKey, Resend
@@ -65,15 +65,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     return tables
 
 
-def prepare(place: Place, to: str, key: PrivateKey, clock: Clock, *, note: str = "", **what: Any) -> Push:
+def prepare(
+    connection: Connection, to: str, key: PrivateKey, clock: Clock, *, note: str = "", **what: Any
+) -> Push:
     """Sign `settings=` or `resend=` for an addressee, under the next number. Nothing is put anywhere yet.
 
-    The number is above that of every document of the kind in this place, and of all that the traps say they
+    The number is above that of every document of the kind in this connection, and of all that the traps say they
     have had: a trap in two groups counts across both.
     """
     kind = "resend" if "resend" in what else "settings"
-    documents, slot = place.documents(), slot_of(to, kind)
-    epoch, version = max([(0, 0), *_numbers(documents, kind), *_numbers_heard(place, kind)])
+    documents, slot = connection.documents(), slot_of(to, kind)
+    epoch, version = max([(0, 0), *_numbers(documents, kind), *_numbers_heard(connection, kind)])
     now = utc(clock.wall()).replace(microsecond=0)
     document = Document(
         kind=kind,
@@ -88,15 +90,17 @@ def prepare(place: Place, to: str, key: PrivateKey, clock: Clock, *, note: str =
     return Push(document, envelope.sign(envelope.compose(document), key), slot, documents.get(slot))
 
 
-def addressee(text: str, place: Place) -> str:
+def addressee(text: str, connection: Connection) -> str:
     """What was typed after --to as an addressee: `device:0123abcd`, `group:valley`, `all`; or a trap's name."""
     if text == "all" or text.startswith(("device:", "group:")):
         return text
-    traps = place.fleet()["traps"]
+    traps = connection.fleet()["traps"]
     named = [trap["device"] for trap in traps if text in (trap["device"], trap["heartbeat"].get("name"))]
     if len(named) != 1:
         found = "no trap is" if not named else f"{len(named)} traps are"
-        raise SettingsError(f"{found} called {text!r} in {place.name}; write device:ID, group:NAME or all")
+        raise SettingsError(
+            f"{found} called {text!r} in {connection.name}; write device:ID, group:NAME or all"
+        )
     return f"device:{named[0]}"
 
 
@@ -113,9 +117,9 @@ def _numbers(documents: Mapping[str, bytes], kind: str) -> Iterator[tuple[int, i
             yield document.epoch, document.version
 
 
-def _numbers_heard(place: Place, kind: str) -> Iterator[tuple[int, int]]:
+def _numbers_heard(connection: Connection, kind: str) -> Iterator[tuple[int, int]]:
     """The highest that each trap says it has had; of requests to send again it says nothing."""
-    for trap in place.fleet()["traps"] if kind == "settings" else ():
+    for trap in connection.fleet()["traps"] if kind == "settings" else ():
         report = trap["heartbeat"].get("pushed")
         number = (report.get("epoch"), report.get("version")) if isinstance(report, dict) else (None, None)
         if isinstance(number[0], int) and isinstance(number[1], int):
@@ -143,8 +147,8 @@ def _values(tables: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield ".".join(key), str(value)
 
 
-def publish(place: Place, push: Push) -> None:
+def publish(connection: Connection, push: Push) -> None:
     """Put it where the traps ask. Raises TrapsyncError."""
-    place.put(push.slot, push.data, push.before)
-    if place.documents().get(push.slot) != push.data:
-        raise TrapsyncError(f"{place.name}: {push.slot} does not hold what was put there")
+    connection.put(push.slot, push.data, push.before)
+    if connection.documents().get(push.slot) != push.data:
+        raise TrapsyncError(f"{connection.name}: {push.slot} does not hold what was put there")
