@@ -69,12 +69,14 @@ def capture(
     clock: Clock,
     taken: Container[str] = (),
     reading: Reading = UNKNOWN,
+    inspect: Callable[[Frame], object] = lambda _frame: None,
 ) -> str:
     """Take one picture, store it durably in the spool, and return its path there.
 
     When this returns, the image survives a power cut. Runs in the camera's own process. `taken` are names
-    of images that have left the card, `reading` is what the sensors measured. Raises CameraError, or
-    StorageError when the card is too full or refuses, or the spool is another one than last time.
+    of images that have left the card, `reading` is what the sensors measured, `inspect` is called with the
+    frame before it is stored. Raises CameraError, or StorageError when the card is too full or refuses, or
+    the spool is another one than last time.
     """
     # Below the mount point of a disk that is not mounted, a picture would be hidden once it is.
     spool_mark.check(settings.storage)
@@ -88,6 +90,7 @@ def capture(
         seen = evidence(clock)
         name = new_files.free_name(settings.storage.spool, device, seen.wall, taken)
         frame = camera.capture(name.taken)
+        inspect(frame)
 
     # Once more: an exposure takes its time, and a disk may have been unmounted since.
     spool_mark.check(settings.storage)

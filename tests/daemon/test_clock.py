@@ -110,7 +110,7 @@ class Field:
         return sum(iter(self._step, 0))
 
     def _step(self) -> int:
-        return clock_correction.settle(
+        return clock_correction.correct_times(
             self.trap.catalog, self.trap.storage, self.settings.trap, self.rewrite, self.failures
         )
 
@@ -269,7 +269,7 @@ def test_an_image_whose_old_file_vanishes_while_it_is_corrected_is_pending(field
         (field.trap.storage.spool / old).unlink()
         assert field.trap.catalog.forget_files([old]) == 1
 
-    clock_correction.settle(
+    clock_correction.correct_times(
         field.trap.catalog, field.trap.storage, field.settings.trap, meanwhile, field.failures
     )
     field.trap.ingest()

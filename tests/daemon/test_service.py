@@ -19,10 +19,10 @@ from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
 from trapsync.pipeline import Uploads
 from trapsync.remote.in_force import load
-from trapsync.runtime.context import Shared
+from trapsync.runtime.context import Context
 from trapsync.runtime.jobs import Jobs
-from trapsync.runtime.liveness import Board
-from trapsync.runtime.scheduler import Stopping, Timetable
+from trapsync.runtime.liveness import Liveness
+from trapsync.runtime.scheduler import Scheduler, Stopping
 from trapsync.runtime.service import Service
 from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Destination as DestinationSettings
@@ -38,11 +38,11 @@ def service(tmp_path: Path) -> Service:
 
 def jobs_of(service: Service) -> Jobs:
     """The jobs that it makes once its catalog is open."""
-    shared = Shared(
+    context = Context(
         *(service.settings, service._device, service._clock, service._catalog, service._inbox),
-        *(service._board, service._stop),
+        *(service._liveness, service._stop),
     )
-    return Jobs(shared, [], lambda *more: service._timetable.go_on(*more), service._pause)
+    return Jobs(context, [], lambda *more: service._scheduler.go_on(*more), service._pause)
 
 
 class Told:
@@ -61,7 +61,7 @@ def test_after_a_step_of_the_clock_every_job_is_put_straight(
 ) -> None:
     time, jobs = FakeTime(), Told()
     monkeypatch.setattr(service, "_clock", time)
-    monkeypatch.setattr(service._timetable, "run_now", jobs)
+    monkeypatch.setattr(service._scheduler, "run_now", jobs)
     offset = service._straighten(time.wall() - time.monotonic())
     time.sleep(1000)
     assert (service._straighten(offset), jobs.told) == (offset, [])
@@ -73,7 +73,7 @@ def test_after_a_step_of_the_clock_every_job_is_put_straight(
 def test_drift_of_weeks_is_no_step(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     time, jobs = FakeTime(), Told()
     monkeypatch.setattr(service, "_clock", time)
-    monkeypatch.setattr(service._timetable, "run_now", jobs)
+    monkeypatch.setattr(service._scheduler, "run_now", jobs)
     offset = time.wall() - time.monotonic()
     for _ in range(10):
         time.step_wall(0.5)
@@ -111,7 +111,7 @@ def test_the_word_to_deliver_now_survives_a_catalog_that_refuses(
 ) -> None:
     jobs = Told()
     monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
-    monkeypatch.setattr(service._timetable, "run_now", jobs)
+    monkeypatch.setattr(service._scheduler, "run_now", jobs)
     service._on_signal(signal.SIGUSR1)
     assert jobs.told == ["deliver:"]
 
@@ -121,7 +121,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: float, silent: list[str]
 ) -> None:
     trap = Trap(tmp_path / "bench")
-    board = Board(trap.time)
+    liveness = Liveness(trap.time)
     arrived = threading.Event()
     overdue: list[list[str]] = []
 
@@ -136,7 +136,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
 
     class Watched(UploadPool):
         def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
-            overdue.append(board.overdue())
+            overdue.append(liveness.overdue())
             if len(overdue) == 1:
                 trap.time.sleep(hours * 3600)
                 return None
@@ -151,7 +151,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
     size = trap.catalog.on_card(0, 1)[0].size
     monkeypatch.setattr("trapsync.runtime.service.UploadPool", Watched)
     monkeypatch.setattr(service, "_clock", trap.time)
-    monkeypatch.setattr(service, "_timetable", Timetable(1, board, threading.Event(), Mock()))
+    monkeypatch.setattr(service, "_scheduler", Scheduler(1, liveness, threading.Event(), Mock()))
     monkeypatch.setattr(service, "_catalog", trap.catalog, raising=False)
     service.settings = structs.replace(service.settings, storage=trap.storage)
     jobs_of(service).deliver(home)
@@ -198,7 +198,7 @@ def test_a_turn_that_ends_over_the_catalog_lasts_until_no_upload_of_it_is_on_its
 
 def test_the_end_of_the_daemon_waits_for_no_upload(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = CutShort(service, monkeypatch, Stopping())
-    monkeypatch.setattr(service._timetable, "go_on", lambda *_: None)
+    monkeypatch.setattr(service._scheduler, "go_on", lambda *_: None)
     service._stop.set()
     with pytest.raises(Stopping):
         jobs_of(service).deliver(turn.home)
@@ -231,16 +231,16 @@ def test_what_hangs_at_the_end_does_not_keep_the_process(
 
 def test_a_part_that_falls_silent_is_overdue_until_it_speaks_or_rests() -> None:
     time = FakeTime()
-    board = Board(time)
-    board.beat("capture", 60)
-    board.beat("ingest", 600)
+    liveness = Liveness(time)
+    liveness.report("capture", 60)
+    liveness.report("ingest", 600)
     time.sleep(61)
-    assert board.overdue() == ["capture"]
-    board.beat("capture", 60)
-    assert board.overdue() == []
+    assert liveness.overdue() == ["capture"]
+    liveness.report("capture", 60)
+    assert liveness.overdue() == []
     time.sleep(601)
-    board.rest("ingest")
-    assert board.overdue() == ["capture"]
+    liveness.finish("ingest")
+    assert liveness.overdue() == ["capture"]
 
 
 @pytest.mark.parametrize(
@@ -270,10 +270,10 @@ def test_the_watchdog_is_fed_while_all_parts_live_and_no_longer(
     time = FakeTime()
     monkeypatch.setattr("trapsync.runtime.systemd.notify", said.append)
     monkeypatch.setattr(service, "_clock", time)
-    monkeypatch.setattr(service, "_board", Board(time))
+    monkeypatch.setattr(service, "_liveness", Liveness(time))
     monkeypatch.setattr(service, "_watcher", _Alive(), raising=False)
     monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
-    service._board.beat("capture", 60)
+    service._liveness.report("capture", 60)
     service._check_parts()
     assert said == ["WATCHDOG=1"]
     time.sleep(61)

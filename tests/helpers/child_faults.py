@@ -117,9 +117,9 @@ class Camera(AlwaysReady):
         pass
 
 
-def put_out(settings: Flash) -> None:
-    """What is run in place of `processes._put_out`: it leaves a word."""
-    Path(os.environ["CAMERA_SCRIPT"]).with_name("put-out").write_text(f"GPIO{settings.pin}")
+def switch_off_flash(settings: Flash) -> None:
+    """What is run in place of `_switch_off_flash`: it leaves a file."""
+    Path(os.environ["CAMERA_SCRIPT"]).with_name("switched-off").write_text(f"GPIO{settings.pin}")
 
 
 def make(settings: CameraSettings, device: str) -> Camera:
@@ -145,7 +145,7 @@ FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
     "main": (SERVICE + "Service", "_straighten", _freeze),
     "capture": (SERVICE + "CameraProcess", "capture", _freeze),
     "camera": (SERVICE + "CameraProcess", "capture", _fail),
-    "ingest": ("trapsync.runtime.ingest_thread:Ingesting", "_ingest", _freeze),
+    "ingest": ("trapsync.runtime.ingest_thread:IngestThread", "_ingest", _freeze),
     "thumbnails": (SERVICE + "Examiners", "make_thumbnails", _freeze),
     "scheduler": ("trapsync.runtime.scheduler:BackgroundScheduler", "_process_jobs", _freeze),
     "sweep": (JOBS, "sweep", _freeze),
@@ -156,8 +156,8 @@ FREEZING: dict[str, tuple[str, str, Callable[..., object]]] = {
 def _run_freezing(part: str) -> None:
     """Run the program with one part replaced, and with less patience than a trap has in the field."""
     if part in FREEZING:
-        capture_thread._GRACE, scheduler._PULSE, scheduler._PATIENCE = 1.0, 0.5, 3.0
-        setattr(ingest_thread.Ingesting, "_limit", lambda _self: 3.0)  # noqa: B010
+        capture_thread._GRACE, scheduler._PULSE, scheduler._TIMEOUT = 1.0, 0.5, 3.0
+        setattr(ingest_thread.IngestThread, "_limit", lambda _self: 3.0)  # noqa: B010
         where, name, instead = FREEZING[part]
         setattr(resolve_name(where), name, instead)
     from trapsync.cli import main

@@ -237,12 +237,12 @@ class _Life:
                 yield one, FileExistsError() if is_first else examination.rewrite(self.storage.spool, one)
 
         failures = clock_correction.Failures(self.time)
-        while clock_correction.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
+        while clock_correction.correct_times(catalog, self.storage, self.settings.trap, rewrite, failures):
             pass
         # Somebody copies images back that were corrected already.
         feed_wrong_times(self.folder, self.number)
         self._ingest(catalog)
-        while clock_correction.settle(catalog, self.storage, self.settings.trap, rewrite, failures):
+        while clock_correction.correct_times(catalog, self.storage, self.settings.trap, rewrite, failures):
             pass
 
     def _thumbnails(self, catalog: Catalog) -> None:

@@ -903,7 +903,7 @@ class Life(RuleBasedStateMachine):
 
     def put_times_right(self) -> None:
         before, storage, trap = self.on_card(), self.trap.storage, self.settings.trap
-        while clock_correction.settle(self.trap.catalog, storage, trap, self.rewrite, self.failures):
+        while clock_correction.correct_times(self.trap.catalog, storage, trap, self.rewrite, self.failures):
             pass
         self.note_what_was_pruned(before)  # what was marked goes first
 

@@ -11,9 +11,9 @@ from msgspec import structs
 from fake_time import FakeTime
 from trapsync.errors import CameraError, StorageError
 from trapsync.hardware.sensors import Sensors
-from trapsync.runtime.capture_thread import Capturing
-from trapsync.runtime.context import Shared
-from trapsync.runtime.liveness import Board
+from trapsync.runtime.capture_thread import CaptureThread
+from trapsync.runtime.context import Context
+from trapsync.runtime.liveness import Liveness
 from trapsync.settings.schema import Camera, Capture, Settings, Storage
 from trapsync.settings.units import Duration
 from trapsync.spool import spool_mark
@@ -38,7 +38,7 @@ class Unlucky:
             raise self.error
         return "a.jpg"
 
-    def put_out(self) -> None:
+    def switch_off_flash(self) -> None:
         """It has no flash."""
 
 
@@ -78,22 +78,22 @@ SETTINGS = Settings(capture=Capture(every=Duration(1)), camera=Camera(kind="simu
 
 def hour(
     camera: Unlucky, captures: int | None = None, settings: Settings = SETTINGS, failures: int = 0
-) -> tuple[Capturing, dict[str, Any]]:
+) -> tuple[CaptureThread, dict[str, Any]]:
     """Let an hour of the capture thread pass with a camera; the last fact about it."""
-    capturing, facts = made(camera, captures, settings, failures)
-    capturing.run()
-    return capturing, facts.capture
+    capture_thread, facts = made(camera, captures, settings, failures)
+    capture_thread.run()
+    return capture_thread, facts.capture
 
 
 def made(
     camera: Unlucky, captures: int | None = None, settings: Settings = SETTINGS, failures: int = 0
-) -> tuple[Capturing, Facts]:
+) -> tuple[CaptureThread, Facts]:
     time, facts = camera.time, Facts(failures)
-    stop, board = cast("Any", Passing(time)), Board(time)
-    shared = Shared(settings, "0a1b2c3d", time, cast("Any", facts), Inbox(time), board, stop)
+    stop, liveness = cast("Any", Passing(time)), Liveness(time)
+    context = Context(settings, "0a1b2c3d", time, cast("Any", facts), Inbox(time), liveness, stop)
     sensors = Sensors(settings.sensors, Path("/nowhere"))
-    capturing = Capturing(shared, place(settings), cast("Any", camera), sensors, captures)
-    return capturing, facts
+    capture_thread = CaptureThread(context, place(settings), cast("Any", camera), sensors, captures)
+    return capture_thread, facts
 
 
 def test_a_broken_camera_is_tried_less_and_less_often_and_fills_no_log(
@@ -188,21 +188,21 @@ def test_pictures_that_look_wrong_are_said_to_once_and_shown_by_the_status(
 
 def test_a_number_of_pictures_is_taken_and_no_more() -> None:
     camera = Unlucky(CameraError(""), tries=0)
-    capturing, _ = hour(camera, 3)
-    assert (len(camera.tried), capturing.left) == (3, 0)
+    capture_thread, _ = hour(camera, 3)
+    assert (len(camera.tried), capture_thread.left) == (3, 0)
 
 
 def test_one_picture_is_tried_for_soon_and_not_for_ever() -> None:
     settings = structs.replace(SETTINGS, capture=Capture(every=Duration(600)))
     camera = Unlucky(CameraError("the cable is loose"))
-    capturing, facts = made(camera, settings=settings)
-    assert not capturing.capture_one(3, 5.0)
+    capture_thread, facts = made(camera, settings=settings)
+    assert not capture_thread.capture_one(3, 5.0)
     assert [later - earlier for earlier, later in pairwise(camera.tried)] == [5.0, 5.0]
     assert facts.capture == {"failures": 3, "error": "the cable is loose"}
 
 
 def test_one_picture_that_succeeds_in_the_end_is_no_failure() -> None:
     camera = Unlucky(CameraError("the cable is loose"), tries=2)
-    capturing, facts = made(camera)
-    assert capturing.capture_one(3, 5.0)
+    capture_thread, facts = made(camera)
+    assert capture_thread.capture_one(3, 5.0)
     assert (len(camera.tried), facts.capture["failures"]) == (3, 0)

@@ -134,7 +134,7 @@ def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: 
     trap.catalog.newest()
     trap.catalog.delivered_to("home", 0, 9)
     failures = clock_correction.Failures(trap.time)
-    clock_correction.settle(
+    clock_correction.correct_times(
         trap.catalog, trap.storage, TrapSettings(), lambda _corrections: iter(()), failures
     )
     trap.catalog.timings()

@@ -12,44 +12,44 @@ from trapsync.errors import ExaminerKilled
 from trapsync.image import Image
 from trapsync.pipeline import Ingested
 from trapsync.runtime import ingest_thread
-from trapsync.runtime.context import Shared
-from trapsync.runtime.ingest_thread import Ingesting
-from trapsync.runtime.liveness import Board
+from trapsync.runtime.context import Context
+from trapsync.runtime.ingest_thread import IngestThread
+from trapsync.runtime.liveness import Liveness
 from trapsync.settings.schema import Settings
 from trapsync.spool.inbox import Inbox
 
 
-def make(catalog: object = None, most: int = 10) -> tuple[Ingesting, Shared]:
+def make(catalog: object = None, most: int = 10) -> tuple[IngestThread, Context]:
     """The room of the ingest thread, without a thread."""
     time = FakeTime()
-    inbox, board = Inbox(time, most), Board(time)
-    shared = Shared(
-        Settings(), "0a1b2c3d", time, cast("Any", catalog or Mock()), inbox, board, threading.Event()
+    inbox, liveness = Inbox(time, most), Liveness(time)
+    context = Context(
+        Settings(), "0a1b2c3d", time, cast("Any", catalog or Mock()), inbox, liveness, threading.Event()
     )
-    return Ingesting(shared, Mock()), shared
+    return IngestThread(context, Mock()), context
 
 
 def test_the_ingest_thread_survives_what_the_card_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    ingesting, shared = make()
+    ingesting, context = make()
     tried: list[list[str]] = []
 
     def failing(_c: object, _s: object, paths: list[str], *_: object) -> Ingested:
         tried.append(paths)
-        shared.stop.set()
+        context.stop.set()
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(pipeline, "ingest", failing)
-    shared.inbox.put("a.jpg")
+    context.inbox.put("a.jpg")
     ingesting.run()
     assert tried == [["a.jpg"]]
-    assert not shared.inbox.is_empty()  # it is looked at again
+    assert not context.inbox.is_empty()  # it is looked at again
 
 
 def test_a_mistake_of_our_own_costs_the_file_that_causes_it_and_neither_the_thread_nor_its_neighbours(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     catalog = Mock()
-    ingesting, shared = make(catalog)
+    ingesting, context = make(catalog)
     done: list[list[str]] = []
 
     def failing(_c: object, _s: object, paths: list[str], *_: object) -> Ingested:
@@ -59,12 +59,12 @@ def test_a_mistake_of_our_own_costs_the_file_that_causes_it_and_neither_the_thre
         return Ingested(new=1)
 
     monkeypatch.setattr(pipeline, "ingest", failing)
-    monkeypatch.setattr(shared.stop, "wait", lambda _seconds: shared.stop.set())
+    monkeypatch.setattr(context.stop, "wait", lambda _seconds: context.stop.set())
     for path in ("a.jpg", "bad.jpg", "b.jpg"):
-        shared.inbox.put(path)
+        context.inbox.put(path)
     ingesting.run()
     assert done == [["a.jpg"], ["b.jpg"]]
-    assert shared.inbox.is_empty()  # the next sweep offers it again
+    assert context.inbox.is_empty()  # the next sweep offers it again
     assert "'bad.jpg' cannot be ingested" in caplog.text
     catalog.set_fact.assert_called_with("bug", "ingesting files failed; see the log")
 
@@ -81,23 +81,23 @@ def test_more_files_than_the_inbox_holds_that_cannot_be_done_with_are_no_busy_lo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are found again and again. Those behind them get their turn as soon as there is one."""
-    ingesting, shared = make(most=4)
+    ingesting, context = make(most=4)
     sweeps, breaths = 0, []
 
     def sweep(*_: object) -> None:
         nonlocal sweeps
         sweeps += 1
         for number in range(6):
-            shared.inbox.put(f"{number}.jpg")
+            context.inbox.put(f"{number}.jpg")
 
     def breathe(seconds: float) -> bool:
         breaths.append(seconds)
         if len(breaths) == 3:
-            shared.stop.set()
+            context.stop.set()
         return False
 
     outcomes = iter([Ingested(new=1), Ingested(damaged=1)])
-    monkeypatch.setattr(shared.stop, "wait", breathe)
+    monkeypatch.setattr(context.stop, "wait", breathe)
     monkeypatch.setattr(pipeline, "sweep", sweep)
     monkeypatch.setattr(pipeline, "ingest", lambda *_: next(outcomes, Ingested()))
     sweep()

@@ -12,7 +12,7 @@ import daemon_process
 from fake_time import FakeTime
 from trapsync.errors import CatalogError, SettingsError
 from trapsync.hardware import stick
-from trapsync.hardware.led import Led, Word, pattern
+from trapsync.hardware.led import Led, LedState, pattern
 from trapsync.settings import config_file
 from trapsync.settings.schema import Led as Settings
 from trapsync.settings.units import Duration
@@ -113,11 +113,11 @@ def test_a_light_that_cannot_be_had_or_fails_is_said_once_and_stops_nothing(
     second = Led(Settings(pin=27), FakeTime(), lambda: "ok", lambda _seconds: False)
     second.steady()
     second.run()
-    assert caplog.text.count("no light: GPIO27 cannot be used") == 1
+    assert caplog.text.count("no LED: GPIO27 cannot be used") == 1
     first._lamp._device.close()  # type: ignore[union-attr]
     first.run()
     first.steady()
-    assert caplog.text.count("no light") == 2
+    assert caplog.text.count("no LED") == 2
 
 
 def test_without_a_pin_there_is_none() -> None:
@@ -160,7 +160,7 @@ def test_the_real_daemon_has_it_or_says_once_why_not_and_goes_on(
     finally:
         if trap.poll() is None:
             trap.kill()
-    assert trap.text().count("no light: ") == complaints, trap.text()
+    assert trap.text().count("no LED: ") == complaints, trap.text()
     assert "Traceback" not in trap.text()
 
 
@@ -172,7 +172,7 @@ def test_a_stick_goes_before_the_verdict(
     monkeypatch: pytest.MonkeyPatch, stick_says: str | None, shown: str
 ) -> None:
     monkeypatch.setattr("trapsync.hardware.stick.word", lambda: stick_says)
-    assert Word(FakeTime(), lambda: "warning")() == shown
+    assert LedState(FakeTime(), lambda: "warning")() == shown
 
 
 def test_the_verdict_is_looked_at_now_and_then_and_the_last_one_goes_on_where_it_cannot_be() -> None:
@@ -184,7 +184,7 @@ def test_the_verdict_is_looked_at_now_and_then_and_the_last_one_goes_on_where_it
         except StopIteration:
             raise CatalogError("the catalog cannot be read") from None
 
-    word, said = Word(time, verdict), []
+    word, said = LedState(time, verdict), []
     for _ in range(5):
         said.append(word())
         time.sleep(15)

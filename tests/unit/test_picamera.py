@@ -374,13 +374,13 @@ def test_a_lamp_that_lights_on_low_is_off_at_high(stand_in: type[StandIn], pin: 
     assert pin.state == 1
 
 
-def test_what_a_killed_process_left_burning_is_put_out(pin: Any) -> None:
-    from trapsync.cameras.flash import put_out
+def test_what_a_killed_process_left_on_is_switched_off(pin: Any) -> None:
+    from trapsync.cameras.flash import switch_off
 
     pin.function = "output"
     pin.state = 1
 
-    put_out(LIT)
+    switch_off(LIT)
 
     assert pin.state == 0
 
@@ -445,7 +445,7 @@ def test_a_camera_that_does_not_stop_is_given_up(stand_in: type[StandIn]) -> Non
     ],
 )
 def test_the_patience_with_a_camera_follows_its_exposure(changes: dict[str, Any], seconds: float) -> None:
-    assert cameras.patience(msgspec.structs.replace(Camera(), **changes)) == seconds
+    assert cameras.timeout(msgspec.structs.replace(Camera(), **changes)) == seconds
 
 
 def test_a_failed_picture_gives_its_buffer_back_so_that_the_next_one_comes(stand_in: type[StandIn]) -> None:

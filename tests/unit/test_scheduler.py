@@ -8,8 +8,8 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from fake_time import FakeTime
-from trapsync.runtime.liveness import Board
-from trapsync.runtime.scheduler import Every, Timetable
+from trapsync.runtime.liveness import Liveness
+from trapsync.runtime.scheduler import Every, Scheduler
 
 
 def test_a_job_runs_soon_at_first_and_then_after_its_interval_give_or_take_a_tenth() -> None:
@@ -31,28 +31,28 @@ def test_a_step_forward_makes_up_for_nothing(step: timedelta) -> None:
 
 
 def test_a_job_that_fails_by_a_bug_is_told_of_and_owes_no_sign_of_life() -> None:
-    board, told, tells = Board(FakeTime()), threading.Event(), []
+    liveness, told, tells = Liveness(FakeTime()), threading.Event(), []
 
     def tell(fact: str, value: object) -> None:
-        tells.append((fact, value, "sweep" in board._due))
+        tells.append((fact, value, "sweep" in liveness._due))
         told.set()
 
-    timetable = Timetable(1, board, threading.Event(), tell)
-    timetable.add("sweep", 3600, lambda: 1 // 0)
-    timetable.start()
+    scheduler = Scheduler(1, liveness, threading.Event(), tell)
+    scheduler.add("sweep", 3600, lambda: 1 // 0)
+    scheduler.start()
     assert told.wait(30)
-    while "sweep" in board._due:  # it is at its very end
+    while "sweep" in liveness._due:  # it is at its very end
         time.sleep(0.01)
-    timetable.end()
+    scheduler.end()
     assert tells == [("bug", "sweep failed; see the log", True)]
-    assert list(board._due) == ["scheduler"]
+    assert list(liveness._due) == ["scheduler"]
 
 
 def test_a_scheduler_that_never_begins_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     time = FakeTime()
-    board = Board(time)
-    timetable = Timetable(1, board, threading.Event(), lambda *_: None)
-    monkeypatch.setattr(timetable._scheduler, "start", lambda: None)
-    timetable.start()
+    liveness = Liveness(time)
+    scheduler = Scheduler(1, liveness, threading.Event(), lambda *_: None)
+    monkeypatch.setattr(scheduler._background, "start", lambda: None)
+    scheduler.start()
     time.sleep(121)
-    assert board.overdue() == ["scheduler"]
+    assert liveness.overdue() == ["scheduler"]

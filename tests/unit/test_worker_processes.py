@@ -331,15 +331,15 @@ def test_a_new_process_is_given_time_to_load_the_camera_software(
 @pytest.fixture
 def lit(camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The camera has a flash; the file that says that it was put out from outside."""
-    monkeypatch.setattr(worker_processes, "_put_out", child_faults.put_out)
+    monkeypatch.setattr(worker_processes, "_switch_off_flash", child_faults.switch_off_flash)
     settings = camera._settings
     with_flash = msgspec.structs.replace(settings.camera, flash=Flash(pin=17, warm_up=Duration(0)))
     monkeypatch.setattr(camera, "_settings", msgspec.structs.replace(settings, camera=with_flash))
-    return tmp_path / "put-out"
+    return tmp_path / "switched-off"
 
 
 @pytest.mark.parametrize("end", ["hang", "die"])
-def test_the_flash_of_a_process_that_was_killed_or_died_is_put_out(
+def test_the_flash_of_a_process_that_was_killed_or_died_is_switched_off(
     camera: CameraProcess, tmp_path: Path, lit: Path, end: str
 ) -> None:
     script(tmp_path, f"ok {end}")

@@ -1,6 +1,6 @@
 """Where images come from: one protocol, a camera for each kind.
 
-A camera gives JPEG bytes and what was true of that exposure; `pipeline.capture` dresses them with EXIF
+A camera gives JPEG bytes and what was true of that exposure; `pipeline.capture` adds EXIF to them
 and stores them. Each kind is a module of its own, imported only when it is the one that is set, in the
 camera's own process.
 """
@@ -68,11 +68,11 @@ class AlwaysReady:
     """For a camera that needs no time to be ready, and no rest."""
 
     def ready(self) -> AbstractContextManager[None]:
-        """It is."""
+        """Do nothing: it is ready."""
         return nullcontext()
 
     def rest(self) -> None:
-        """There is nothing to save."""
+        """Do nothing: there is no energy to save."""
 
 
 def frames_at_most(settings: CameraSettings) -> int:
@@ -81,8 +81,8 @@ def frames_at_most(settings: CameraSettings) -> int:
     return _FRAMES if is_fixed else _FRAMES + _FRAMES_TO_CONVERGE
 
 
-def patience(settings: CameraSettings) -> float:
-    """Seconds after which a camera that has given no picture hangs."""
+def timeout(settings: CameraSettings) -> float:
+    """Return the seconds after which a camera that has given no picture hangs."""
     light = settings.flash.warm_up if settings.flash.pin is not None else 0.0
     exposing = frames_at_most(settings) * settings.exposure
     return float(exposing + settings.settle + light + settings.deadline)
@@ -96,7 +96,7 @@ def close_up(settings: CameraSettings) -> CameraSettings:
 
 
 def oddity(frame: Frame, settings: CameraSettings) -> str | None:
-    """What looks wrong about a picture, in words for a person; None where nothing does.
+    """What looks wrong about a picture, as a line for a person; None where nothing does.
 
     Such a picture is kept all the same: it may show a night like any other. CameraError if it is none.
     """

@@ -1,4 +1,4 @@
-"""The flash: a lamp on a pin that burns only while a picture is taken."""
+"""The flash: a lamp on a pin that is on only while a picture is taken."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from trapsync.settings.schema import Flash as FlashSettings
 class Flash:
     """The lamp of `camera.flash`; without a pin there is none, and all of this does nothing.
 
-    `sleep` is how its warming up is waited for.
+    `sleep` waits while it warms up.
     """
 
     def __init__(self, settings: FlashSettings, sleep: Callable[[float], None]) -> None:
@@ -21,7 +21,7 @@ class Flash:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is one."""
+        """Return whether there is a flash."""
         return self._settings.pin is not None
 
     def open(self) -> None:
@@ -35,7 +35,7 @@ class Flash:
 
     @contextmanager
     def lit(self) -> Iterator[None]:
-        """Burn from here, already warm, until the end or `off`, whatever happens in between."""
+        """Keep it on, already warm, until the end or `off`, whatever happens in between."""
         try:
             if self._lamp is not None:
                 self._lamp.on()
@@ -45,19 +45,19 @@ class Flash:
             self.off()
 
     def off(self) -> None:
-        """Go out; the exposure is over."""
+        """Switch it off: the exposure is over."""
         if self._lamp is not None:
             self._lamp.off()
 
     def close(self) -> None:
-        """Go out, and give the pin back."""
+        """Switch it off, and release the pin."""
         lamp, self._lamp = self._lamp, None
         if lamp is not None:
             lamp.close()
 
 
-def put_out(settings: FlashSettings) -> None:
-    """Switch off what a process that was killed may have left burning."""
+def switch_off(settings: FlashSettings) -> None:
+    """Switch off what a process that was killed may have left on."""
     flash = Flash(settings, sleep=lambda _seconds: None)
     flash.open()
     flash.close()

@@ -1,15 +1,15 @@
-"""The light: how the trap is, for whoever stands before it.
+"""The LED: shows how the trap is to a person in front of it.
 
 ::
 
-    one short blink every five seconds     well
+    one short blink every five seconds     ok
     two                                    a warning: look at `trapsync status`
     three                                  failing
     flickering                             writing to a stick: do not pull it
     long light, short dark                 all is on the stick: it is safe to pull
     steady                                 starting or stopping
 
-Between blinks it is dark, and after a while it stays so: light costs energy, and draws moths to the trap.
+Between blinks it is dark, and after a while it stays dark: light costs energy, and attracts moths.
 """
 
 import logging
@@ -28,7 +28,7 @@ _ROUND = 5.0  # seconds
 _BLINK, _GAP = 0.1, 0.3
 _STEADY = (1.0,)
 _LOOK_AGAIN = 20.0  # seconds between two looks at the verdict
-_DARK = 2.0  # seconds between two looks whether to shine again
+_DARK = 2.0  # seconds between two looks whether it is to be lit again
 
 Pattern = tuple[float, ...]
 
@@ -48,15 +48,15 @@ _PATTERNS: dict[str, Pattern] = {
 }
 
 
-def pattern(word: str) -> Pattern:
-    """Seconds of light and dark in turns: one round for how it stands; steady for any other word."""
-    return _PATTERNS.get(word, _STEADY)
+def pattern(state: str) -> Pattern:
+    """Return seconds of light and dark in turns: one round for a state; steady light for an unknown one."""
+    return _PATTERNS.get(state, _STEADY)
 
 
-class Word:
-    """The word for the light: about a stick that somebody brought, or the verdict, looked at now and then.
+class LedState:
+    """What the LED shows: how a USB stick is being written, or else the verdict, which is read now and then.
 
-    `verdict` looks how it stands; where it cannot, the last word goes on.
+    `verdict` returns the present verdict; where it fails, the last one stays.
     """
 
     def __init__(self, clock: Clock, verdict: Callable[[], str]) -> None:
@@ -65,7 +65,7 @@ class Word:
         self._verdict, self._look_again = "starting", 0.0
 
     def __call__(self) -> str:
-        """As `pattern` takes it."""
+        """Return the state, as `pattern` takes it."""
         if word := stick.word():
             return "failing" if word == "failed" else word
         if self._clock.monotonic() >= self._look_again:
@@ -76,18 +76,18 @@ class Word:
 
 
 class Led:
-    """The light of [led]; without a pin there is none, and all of this does nothing.
+    """The LED of [led]; without a pin there is none, and all of this does nothing.
 
-    `word` says how it stands, as `pattern` has it. `wait` waits so many seconds and says whether to end. A light that
-    fails is no reason to miss a picture: that is said once.
+    `state` returns what to show, as `pattern` takes it. `wait` waits so many seconds and returns whether to end. An LED
+    that fails costs no picture; it is logged once.
     """
 
     def __init__(
-        self, settings: Settings, clock: Clock, word: Callable[[], str], wait: Callable[[float], bool]
+        self, settings: Settings, clock: Clock, state: Callable[[], str], wait: Callable[[float], bool]
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._word = word
+        self._state = state
         self._wait = wait
         self._lamp: Output | None = None
         self._is_given_up = False
@@ -95,15 +95,15 @@ class Led:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is one."""
+        """Return whether there is an LED."""
         return self._settings.pin is not None
 
     def wake(self) -> None:
-        """Shine for a while, from now on: somebody is there."""
+        """Show the state for a while from now on: a person is there."""
         self._shines_until = self._clock.monotonic() + self._settings.dark_after
 
     def steady(self) -> None:
-        """Starting or stopping: shine until something else is said, or the process ends."""
+        """Light it steadily, for starting or stopping, until something else is shown or the process ends."""
         if self._is_given_up:
             return
         try:
@@ -115,7 +115,7 @@ class Led:
             self._give_up(error)
 
     def run(self) -> None:
-        """Show how it stands, until the end."""
+        """Show the state, until the end."""
         self.wake()
         try:
             while self._lamp and not self._round(self._lamp):
@@ -124,29 +124,29 @@ class Led:
             self._give_up(error)
 
     def _round(self, lamp: Output) -> bool:
-        """One round of the pattern; True at the end."""
-        word = self._word()
-        if self._is_dark(word):
+        """Show one round of the pattern; return True at the end."""
+        state = self._state()
+        if self._is_dark(state):
             lamp.off()
             return self._wait(_DARK)
-        for number, seconds in enumerate(pattern(word)):
+        for number, seconds in enumerate(pattern(state)):
             (lamp.off if number % 2 else lamp.on)()
             if self._wait(seconds):
                 return True
         return False
 
-    def _is_dark(self, word: str) -> bool:
-        """Whoever brought a stick waits for its word, however long that takes."""
-        if not self._settings.dark_after or word in {"writing", "done"}:
+    def _is_dark(self, state: str) -> bool:
+        """Return whether it is dark by now; never while a person waits for a stick."""
+        if not self._settings.dark_after or state in {"writing", "done"}:
             return False
         return self._clock.monotonic() >= self._shines_until
 
     def _give_up(self, error: Exception) -> None:
         self._is_given_up = True
-        log.error("no light: %s", error)
+        log.error("no LED: %s", error)
 
     def close(self) -> None:
-        """Go out, and give the pin back."""
+        """Switch it off, and release the pin."""
         lamp, self._lamp = self._lamp, None
         with suppress(Exception):
             if lamp:

@@ -1,4 +1,4 @@
-"""What a trap feels besides what it sees: temperature, humidity, the battery.
+"""The sensors: temperature, humidity, battery.
 
 The kernel knows the sensors (overlays for DHT22, BME280, SHT3x and their like): they are files below
 `/sys`, in thousandths of a degree Celsius and of a per cent. To read one may take seconds, fail now and
@@ -30,7 +30,7 @@ _LONGEST_ANSWER = 64  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One thing to be measured: the command that prints a number, what one of it is, and what can be."""
+    """One thing to be measured: the command that prints a number, its unit, and the bounds of a possible value."""
 
     name: str
     command: Sequence[str]
@@ -40,7 +40,7 @@ class Source:
 
 
 class Sensors:
-    """All sensors of a trap. `begin` before a picture, `reading` when it is due; neither ever waits."""
+    """All sensors of a trap. Call `begin` before a picture, `reading` when it is due; neither ever waits."""
 
     def __init__(self, settings: Settings, system: Path = _SYS) -> None:
         self._sources = sources(settings, system)
@@ -50,11 +50,11 @@ class Sensors:
 
     @property
     def lead(self) -> float:
-        """How many seconds before a picture to begin; 0 where there are no sensors."""
+        """Return how many seconds before a picture to begin; 0 where there are no sensors."""
         return float(self._lead) if self._sources else 0.0
 
     def begin(self) -> None:
-        """Let each sensor be read. One whose last reader still hangs is left alone."""
+        """Start to read each sensor. One whose last reader still hangs is left alone."""
         for source in self._sources:
             last = self._readers.get(source.name)
             if last and last.poll() is None:
@@ -67,12 +67,12 @@ class Sensors:
                 self._tell(source, f"{source.command[0]}: {error.strerror}")
 
     def reading(self) -> Reading:
-        """What has come since `begin`; who is not done by now is stopped, and heard no more."""
+        """Return what was read since `begin`; a reader that has not finished is stopped, and its value is unknown."""
         values = {source.name: self._value(source) for source in self._sources}
         return Reading(values.get("temperature"), values.get("humidity"), values.get("battery"))
 
     def close(self) -> None:
-        """Stop whoever still reads."""
+        """Stop the readers."""
         for reader in self._readers.values():
             reader.kill()
             reader.close()
@@ -95,14 +95,14 @@ class Sensors:
         return value
 
     def _tell(self, source: Source, reason: str) -> None:
-        """Say once that a sensor fails; its images hold the mark for unknown."""
+        """Log once that a sensor fails; its images hold the mark for unknown."""
         if source.name not in self._silent:
             self._silent.add(source.name)
             log.warning("no %s: %s (%s)", source.name, reason, " ".join(source.command[-1:]))
 
 
 class _Unknown(Exception):
-    """Why there is no value, in words."""
+    """Why there is no value."""
 
 
 class _Reader:
@@ -180,7 +180,7 @@ def _answer(source: Source, reader: _Reader) -> float:
 
 
 def sources(settings: Settings, system: Path = _SYS) -> list[Source]:
-    """The sensors of the settings, those that are to be looked for included, as far as they are there."""
+    """Return the sensors of the settings that are there, those to be searched for included."""
     found = []
     for name, wanted, files, bounds in (
         ("temperature", settings.temperature, ("in_temp_input", "temp1_input"), (-60.0, 100.0)),
@@ -201,7 +201,7 @@ def _reader(path: Path) -> Sequence[str]:
 
 
 def _look_for(system: Path, files: Sequence[str]) -> Path | None:
-    """The first sensor of the air that the kernel knows."""
+    """Return the first sensor of the air that the kernel knows."""
     iio, hwmon = files
     folders: tuple[tuple[str, str, Callable[[Path], bool]], ...] = (
         ("bus/iio/devices", iio, lambda _folder: True),

@@ -1,7 +1,7 @@
-"""A stick that is brought to the trap now and then: what root's helper says of it.
+"""The USB stick that a person brings to the trap: what root's helper reports of it.
 
 systemd/stick-keeper mounts a stick with the label TRAPSYNC where `FOLDER` is, has the daemon deliver, and unmounts it when
-`trapsync stick` says that nothing more can go there. Meanwhile its word stands in `WORD`, for the status and the light.
+`trapsync stick` says that nothing more can go there. Meanwhile its report is in the file `WORD`, for the status and the LED.
 """
 
 from pathlib import Path
@@ -28,5 +28,5 @@ def word(path: Path = WORD) -> str | None:
 
 
 def described(word: str) -> str:
-    """The same for a person."""
+    """Return the same as a text for a person."""
     return _TEXTS[word]

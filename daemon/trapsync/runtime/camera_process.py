@@ -1,4 +1,4 @@
-"""The camera in a process of its own, which is killed at its deadline and renewed."""
+"""The camera in a process of its own, which is killed at its deadline and replaced."""
 
 import logging
 import multiprocessing
@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable, Set
 from dataclasses import replace
-from datetime import datetime
 from multiprocessing.connection import Connection
 
 from trapsync import cameras
@@ -22,7 +21,7 @@ from trapsync.settings.schema import Flash, Settings
 log = logging.getLogger(__name__)
 
 _TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 alone takes five to load
-_RHYTHM = 10.0  # seconds: a camera whose next picture is further away than this rests until then
+_MIN_REST = 10.0  # seconds: a camera whose next picture is further away than this rests until then
 _ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
 
 
@@ -54,16 +53,16 @@ class CameraProcess:
         self.oddity: str | None = None
 
     def capture(self, taken: Set[str] = frozenset(), reading: Reading = UNKNOWN) -> str:
-        """Have one picture taken and stored; its path in the spool. Raises CameraError, StorageError.
+        """Have one picture taken and stored, and return its path in the spool. Raises CameraError, StorageError.
 
         `taken` are names that it must not get, besides those in the spool; `reading` is what the sensors
-        say, which goes into its EXIF.
+        measured, which goes into its EXIF.
         """
         camera = self._settings.camera
         if self._process and self._clock.monotonic() - self._started > camera.recycle:
             self.close()  # what leaks in libcamera goes with the process
-        self._look_after_rest()
-        deadline = cameras.patience(camera) + (0.0 if self._pipe else _TO_START)
+        self._replace_ended()
+        deadline = cameras.timeout(camera) + (0.0 if self._pipe else _TO_START)
         pipe = self._pipe or self._start()
         try:
             pipe.send((taken, reading))
@@ -80,11 +79,11 @@ class CameraProcess:
             self._failed(answer)
             raise answer
         path, self.oddity = answer
-        self._taken_well()
+        self._succeeded()
         return str(path)
 
-    def _look_after_rest(self) -> None:
-        """A process that ended between two pictures costs none."""
+    def _replace_ended(self) -> None:
+        """Forget a process that ended between two pictures: that costs none."""
         if self._process and not self._process.is_alive():
             end = _describe_exit(self._kill())
             log.warning("the camera's process ended between two pictures (%s); another takes its place", end)
@@ -95,7 +94,7 @@ class CameraProcess:
             if self._failures > 1:  # to open it again did not help
                 self.close()
 
-    def _taken_well(self) -> None:
+    def _succeeded(self) -> None:
         self._failures = 0
         self._odd_pictures = self._odd_pictures + 1 if self.oddity else 0
         if self._odd_pictures == _ODD_PICTURES:  # once: it may just be a dark night
@@ -124,21 +123,21 @@ class CameraProcess:
         process.join(0.2)
         code = process.exitcode
         process.kill()
-        process.join(0.5)  # a process stuck in the kernel stays; it must not take us with it
+        process.join(0.5)  # a process stuck in the kernel stays; it must not hold us up
         if code != 0:
-            self.put_out()
+            self.switch_off_flash()
         return code
 
-    def put_out(self) -> None:
-        """Switch off a flash that a process may have left burning: one that was killed, or died."""
+    def switch_off_flash(self) -> None:
+        """Switch off a flash that a process which was killed, or died, may have left on."""
         flash = self._settings.camera.flash
         if flash.pin is not None:
-            process = spawn.Process(target=_put_out, args=(flash,), daemon=True)
+            process = spawn.Process(target=_switch_off_flash, args=(flash,), daemon=True)
             process.start()
             process.join(6)  # for the next process wants the same pin
 
     def close(self) -> None:
-        """Let the camera go: the process ends by itself when its pipe closes, or is killed."""
+        """End the process: it ends by itself when its pipe closes, or is killed."""
         if self._pipe:
             self._pipe.close()
             self._pipe = None
@@ -153,22 +152,6 @@ def _describe_exit(code: int | None) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-class _Observed:
-    """A camera, and what looks wrong about its last picture."""
-
-    def __init__(self, camera: Camera, settings: CameraSettings) -> None:
-        self._settings = settings
-        self._camera = camera
-        self.oddity: str | None = None
-        self.open, self.ready, self.rest, self.close = camera.open, camera.ready, camera.rest, camera.close
-
-    def capture(self, moment: datetime) -> Frame:
-        """Take a picture, and look at it."""
-        frame = self._camera.capture(moment)
-        self.oddity = cameras.oddity(frame, self._settings)
-        return frame
-
-
 def _run_camera(
     pipe: Connection,
     settings: Settings,
@@ -176,28 +159,33 @@ def _run_camera(
     clock: Clock,
     make: Callable[[CameraSettings, str], Camera],
 ) -> None:
-    """The camera process: wait for the word, take a picture, answer with its path or the error."""
+    """Run the camera process: for each request take a picture, and answer with its path or the error."""
     become_child()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a picture under way is finished; the pipe says when
     from trapsync import pipeline
 
-    camera = _Observed(make(settings.camera, device), settings.camera)
+    camera = make(settings.camera, device)
+    oddities: list[str | None] = []
+
+    def inspect(frame: Frame) -> None:
+        oddities[:] = [cameras.oddity(frame, settings.camera)]
+
     button = gpio.Button(settings.sensors.button)
     is_open = False
-    rests = settings.capture.every > _RHYTHM
+    rests = settings.capture.every > _MIN_REST
     answer: tuple[str, str | None] | TrapsyncError
     while True:
         try:
-            taken, felt = pipe.recv()
+            taken, reading = pipe.recv()
         except (EOFError, OSError):  # the daemon is done with us
             break
         try:
             if not is_open:
                 camera.open()
                 is_open = True
-            felt = replace(felt, button=button.is_pressed())
-            path = pipeline.capture(camera, settings, device, clock, taken, felt)
-            answer = path, camera.oddity
+            reading = replace(reading, button=button.is_pressed())
+            path = pipeline.capture(camera, settings, device, clock, taken, reading, inspect)
+            answer = path, oddities[0]
         except StorageError as error:  # no fault of the camera's
             answer = error
         except TrapsyncError as error:
@@ -206,7 +194,7 @@ def _run_camera(
             answer = error
         try:
             pipe.send(answer)
-            if is_open and (rests or not pipe.poll(_RHYTHM)):
+            if is_open and (rests or not pipe.poll(_MIN_REST)):
                 camera.rest()
         except OSError:  # the daemon died meanwhile; the sweep of the next one finds the picture
             break
@@ -216,11 +204,11 @@ def _run_camera(
     camera.close()
 
 
-def _put_out(settings: Flash) -> None:
+def _switch_off_flash(settings: Flash) -> None:
     become_child()
     from trapsync.cameras import flash
 
     try:
-        flash.put_out(settings)
+        flash.switch_off(settings)
     except CameraError as error:
         log.error("%s", error)

@@ -1,4 +1,4 @@
-"""The capture thread: the rhythm of the pictures, and what is done while the camera gives none."""
+"""The capture thread: one picture per interval, and what is done while the camera gives none."""
 
 import logging
 
@@ -8,7 +8,7 @@ from trapsync.errors import CameraError, CatalogError, StorageError
 from trapsync.hardware.sensors import Sensors
 from trapsync.runtime import systemd
 from trapsync.runtime.camera_process import CameraProcess
-from trapsync.runtime.context import Shared
+from trapsync.runtime.context import Context
 from trapsync.settings import schedule
 from trapsync.settings.schedule import Place
 from trapsync.spool import spool_mark
@@ -17,19 +17,19 @@ from trapsync.trap import local_time
 log = logging.getLogger(__name__)
 
 _GRACE = 300.0  # seconds beyond three intervals for a camera, to be tried a few more times
-_GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and with fewer words
-_LONGEST_REST = 300.0  # seconds between two tries of a camera that was given up, if the rhythm is quicker
-_BREATH = 10.0  # seconds to wait at most when the card refuses
-_HOPE = 1800.0  # seconds of failures until only a reboot may bring the camera back
+_GIVEN_UP = 3  # failures in a row from which on the camera is tried less often, and not logged each time
+_MAX_PAUSE = 300.0  # seconds between two tries of a camera that fails, if the interval is shorter
+_CARD_PAUSE = 10.0  # seconds to wait at most when the card refuses
+_UNTIL_REBOOT = 1800.0  # seconds of failures until only a reboot may bring the camera back
 _ASK_AGAIN = 3600.0  # and until it is asked for again: the guard grants one in six hours
 
 
-class Capturing:
-    """One picture every so often, on the monotonic clock."""
+class CaptureThread:
+    """Takes one picture per interval, on the monotonic clock."""
 
     def __init__(
         self,
-        shared: Shared,
+        context: Context,
         place: Place,
         camera: CameraProcess,
         sensors: Sensors,
@@ -37,43 +37,43 @@ class Capturing:
     ) -> None:
         self.left = captures
         """How many pictures are still to be taken; None is no end of them."""
-        self._shared = shared
-        self._settings = shared.settings
-        self._clock = shared.clock
-        self._stop = shared.stop
+        self._context = context
+        self._settings = context.settings
+        self._clock = context.clock
+        self._stop = context.stop
         self._place = place
         self._camera = camera
         self._sensors = sensors
         self._failures = 0  # in a row, over restarts
         self._is_told = False  # whether a failure was logged since the last picture, or the start
-        self._rest = 0.0
+        self._pause = 0.0
         self._reboot_due: float | None = None
         self._oddity: str | None = None
 
     def is_time(self) -> bool:
-        """Whether this is a time for pictures."""
+        """Return whether pictures are taken at this time of day."""
         return schedule.is_open(self._settings.capture.windows, self._place, local_time(self._clock))
 
     def run(self) -> None:
-        """Take a picture every so often, until the end. A missed one is not made up for; the rhythm stays."""
+        """Take a picture per interval, until the end. A missed one is not made up for."""
         every, clock = self._settings.capture.every, self._clock
         due = clock.monotonic() + self._sensors.lead
-        self._lives()
+        self._report()
         self._prepare()
         while self.left != 0 and not self._wait_for_picture(due):
             due = max(due + every, clock.monotonic())
-            self._rest = 0.0
+            self._pause = 0.0
             if self.is_time():
                 self._take_picture()
             else:
-                self._lives()
-            while due < clock.monotonic() + self._rest - every:
+                self._report()
+            while due < clock.monotonic() + self._pause - every:
                 due += every
-        self._shared.board.rest("capture")
+        self._context.liveness.finish("capture")
         self._stop.wait()
 
     def capture_one(self, tries: int, pause: float) -> bool:
-        """Take one picture now, with so many tries and seconds between them; whether there is one."""
+        """Take one picture now, with so many tries and seconds between them; return whether there is one."""
         self._prepare()
         for number in range(tries):
             if self._stop.wait(pause if number else 0.0):
@@ -87,15 +87,15 @@ class Capturing:
 
     def _prepare(self) -> None:
         self._failures = self._failures_before()
-        self._camera.put_out()  # the daemon before this one may have been killed in the middle of a picture
+        self._camera.switch_off_flash()  # the daemon before this one may have been killed in the middle of a picture
 
-    def _lives(self) -> None:
-        """Three intervals without a new image are too many; a quick rhythm gets some grace."""
-        patience = 3 * self._settings.capture.every + cameras.patience(self._settings.camera) + _GRACE
-        self._shared.board.beat("capture", patience)
+    def _report(self) -> None:
+        """Report: three intervals without a new image are too many, and a short interval gets some minutes more."""
+        patience = 3 * self._settings.capture.every + cameras.timeout(self._settings.camera) + _GRACE
+        self._context.liveness.report("capture", patience)
 
     def _wait_for_picture(self, due: float) -> bool:
-        """Wait until a moment of the monotonic clock, and have the sensors asked a little before; True: stop."""
+        """Wait until a moment of the monotonic clock, and start the sensors a little before; True: stop."""
         lead = min(self._sensors.lead, self._settings.capture.every / 2)
         if self._stop.wait(max(0.0, due - lead - self._clock.monotonic())):
             return True
@@ -103,27 +103,27 @@ class Capturing:
         return self._stop.wait(max(0.0, due - self._clock.monotonic()))
 
     def _take_picture(self) -> bool:
-        """Take one picture; whether there is one. Only a new image is a sign of life."""
+        """Take one picture; return whether there is one. Only a new image counts for liveness."""
         if spool_mark.problem(self._settings.storage):  # the trap waits on purpose, and its status says why
-            self._lives()
+            self._report()
             return False
         try:
             path = self._camera.capture(self._taken_names(), self._sensors.reading())
         except StorageError as error:
-            self._lives()  # the trap waits on purpose
+            self._report()  # the trap waits on purpose
             self._no_picture(error)
         except CameraError as error:
             self._no_picture(error)
         else:
-            self._lives()
+            self._report()
             self._new_picture(path)
             return True
         return False
 
     def _taken_names(self) -> set[str]:
-        """Names of images that this second and the next may find used, though they have left the card."""
+        """Return names of images of this second and the next that have left the card, and must not be used again."""
         try:
-            return self._shared.catalog.names_from(self._shared.device, self._clock.wall())
+            return self._context.catalog.names_from(self._context.device, self._clock.wall())
         except CatalogError as error:
             log.error("%s", error)
             return set()
@@ -133,24 +133,24 @@ class Capturing:
             log.warning("there are pictures again, after %d failures", self._failures)
         self._failures, self._is_told = 0, False
         self._reboot_due = None
-        self._shared.inbox.put(path)
+        self._context.inbox.put(path)
         self.left = self.left and self.left - 1
         log.info("captured %s", path)
         self._tell_oddity(self._camera.oddity)
-        self._shared.tell("capture", facts.Capture(oddity=self._oddity))
+        self._context.tell("capture", facts.Capture(oddity=self._oddity))
 
     def _tell_oddity(self, oddity: str | None) -> None:
-        """Say once what looks wrong about the pictures, and once that it is over."""
+        """Log once what looks wrong about the pictures, and once that it is over."""
         if oddity != self._oddity:
-            log.warning("%s", oddity or "the pictures look well again")
+            log.warning("%s", oddity or "the pictures look right again")
         self._oddity = oddity
 
     # A camera that gives no picture
 
     def _failures_before(self) -> int:
-        """Those in a row that an earlier run left off with: a broken camera stays broken over a restart."""
+        """Return the number of failures in a row at the end of the last run: a broken camera stays broken."""
         try:
-            capture = facts.read(self._shared.catalog).capture
+            capture = facts.read(self._context.catalog).capture
             return capture.failures if capture else 0
         except CatalogError as error:
             log.error("%s", error)
@@ -164,20 +164,23 @@ class Capturing:
         self._is_told = True
         # A camera is tried less and less often; a card may have room again any minute.
         if self._failures >= _GIVEN_UP:
-            longest = _LONGEST_REST if isinstance(error, CameraError) else _BREATH
-            self._rest = min(longest, 2.0 ** min(self._failures - 1, 30))
+            longest = _MAX_PAUSE if isinstance(error, CameraError) else _CARD_PAUSE
+            self._pause = min(longest, 2.0 ** min(self._failures - 1, 30))
         log.log(logging.ERROR if is_news else logging.DEBUG, "no picture: %s", error)
         if self._failures == _GIVEN_UP:
-            log.error("%d failures in a row: it is tried less often from here on, in silence", _GIVEN_UP)
-        self._shared.tell("capture", facts.Capture(self._failures, str(error)))
+            log.error(
+                "%d failures in a row: it is tried less often from here on, and not logged each time",
+                _GIVEN_UP,
+            )
+        self._context.tell("capture", facts.Capture(self._failures, str(error)))
         if isinstance(error, CameraError):
             self._consider_reboot(error)
 
     def _consider_reboot(self, error: CameraError) -> None:
-        """The last step of the camera's ladder: what hangs in the kernel, only a reboot brings back."""
+        """Ask for a reboot as the last resort: nothing else ends what hangs in the kernel."""
         now = self._clock.monotonic()
         if self._reboot_due is None:
-            self._reboot_due = now + _HOPE
+            self._reboot_due = now + _UNTIL_REBOOT
         if not self._settings.camera.reboot or self._failures < _GIVEN_UP or now < self._reboot_due:
             return
         self._reboot_due = now + _ASK_AGAIN

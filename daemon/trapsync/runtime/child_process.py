@@ -14,7 +14,7 @@ spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not sur
 
 
 def become_child() -> None:
-    """Leave the keyboard's signals to the parent, and do not outlive it."""
+    """Leave the keyboard's signals to the parent, unblock all others, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(

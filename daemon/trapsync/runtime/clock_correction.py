@@ -1,9 +1,9 @@
-"""Times put right: what becomes of images that were taken before the clock was set.
+"""Clock correction: the right times for images that were taken before the clock was set.
 
 A trap without a battery behind its clock boots days in the past. What it takes until the clock is set is
-*held*: kept, counted as owed, and owed to nobody. Each image carries the evidence of its moment, and once the
+*held*: kept and counted as pending, but delivered to nobody. Each image carries the evidence of its moment, and once the
 clock can be trusted in the same boot, `monotonic + offset` is its true time. Like the steps of the
-pipeline, `settle` can be killed at any point and called again.
+pipeline, `correct_times` can be killed at any point and called again.
 """
 
 import logging
@@ -32,13 +32,13 @@ Rewriter = Callable[
 ]
 
 _CLOSE_ENOUGH = 2.0  # seconds by which a name may differ from the true time
-_HANDFUL = 16  # images that are corrected with three flushes of the catalog
+_BATCH = 16  # images that are corrected with three flushes of the catalog
 _THINKABLE = range(253_370_764_800)  # unix seconds until the year 9999
 _FIRST_WAIT, _LONGEST_WAIT = 600.0, 86400.0  # seconds until an image that failed is tried again
 
 
 class Failures:
-    """The images whose times could not be corrected: each is tried again, less and less often."""
+    """Images whose times could not be corrected: each is tried again, less and less often."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -46,7 +46,7 @@ class Failures:
         self._reasons: dict[int, str] = {}
 
     def note(self, image: Image, reason: str) -> None:
-        """It failed once more."""
+        """Note that an image failed once more, and why."""
         attempts = self._tries.get(image.id, (0, 0.0))[0] + 1
         wait = backoff.wait(attempts, first=_FIRST_WAIT, longest=_LONGEST_WAIT)
         self._tries[image.id] = attempts, self._clock.monotonic() + wait
@@ -54,24 +54,26 @@ class Failures:
         log.error("the time of %s; next attempt in %.0f s", self._reasons[image.id], wait)
 
     def keep_only(self, image_ids: set[int]) -> None:
-        """No others are held any more: they were corrected, or taken from the card."""
+        """Forget all others: they were corrected, or taken from the card."""
         for image_id in self._tries.keys() - image_ids:
             del self._tries[image_id], self._reasons[image_id]
 
     def waiting(self) -> set[int]:
-        """The ids of those that are to be left alone for now."""
+        """Return the ids of those that are to be left alone for now."""
         now = self._clock.monotonic()
         return {image_id for image_id, (_, due) in self._tries.items() if due > now}
 
     def told(self) -> facts.Stopped | None:
-        """What `status` is to know: how many there are, and what is wrong with one; None: there are none."""
+        """Return for `status` how many there are, and what is wrong with one; None if there are none."""
         if not self._reasons:
             return None
         return facts.Stopped(len(self._reasons), next(iter(self._reasons.values())))
 
 
-def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, failures: Failures) -> int:
-    """Put right the times of a handful of held images; how many are held no longer. To be repeated until 0.
+def correct_times(
+    catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, failures: Failures
+) -> int:
+    """Correct the times of a batch of held images, and return how many are held no longer; repeat until 0.
 
     `failures` are the images that could not be written anew; the caller keeps them for the next time.
     Raises StorageError when the card has no room for the new file of an image.
@@ -81,23 +83,25 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, fa
     catalog.note_boot()
     catalog.learn_offsets()
 
-    # What was corrected before and is found again as it was is no other image.
+    # A file that was corrected before, and is there again as it was, is the same image.
     if twins := catalog.drop_twins():
         log.warning("%d images were here again as they were before their times were corrected", twins)
 
-    # An owner who vouches for the clock vouches for what it showed.
+    # With a clock that is always to be trusted, what it showed is right.
     if trap.clock == "trusted":
         pruning.remove_marked(catalog, storage, only_corrected=True)
         return catalog.confirm_times()
 
     # Killed in the middle, the announcement stands: the same images come first, with the same names.
     pruning.remove_marked(catalog, storage, only_corrected=True)
-    right, wrong = _plan(catalog, storage.spool, failures)
-    settled = catalog.confirm_times(right)
+    images = _next_images(catalog, failures)
+    right, wrong = _sort(catalog, storage.spool, images)
+    _withdraw_others(catalog, wrong)
+    done = catalog.confirm_times(right)
     if wrong:
         catalog.announce(wrong)
         failpoint.hit("correction: announced")
-        settled += _correct(catalog, storage, rewrite, wrong, failures)
+        done += _correct(catalog, storage, rewrite, wrong, failures)
 
     facts.note(catalog, "times", failures.told())
 
@@ -107,40 +111,53 @@ def settle(catalog: Catalog, storage: Storage, trap: Trap, rewrite: Rewriter, fa
             "%d images of a boot that ended before the clock was set: their times are unsure", given_up
         )
     if trap.unsure_times == "deliver":
-        settled += catalog.release_unsure()
-    return settled
+        done += catalog.release_unsure()
+    return done
 
 
-def _plan(catalog: Catalog, spool: Path, failures: Failures) -> tuple[list[int], list[Correction]]:
-    """Which held images have the right time, and which are to be corrected, under which name."""
-    announced, waiting = catalog.announced(), failures.waiting()
+def _next_images(catalog: Catalog, failures: Failures) -> list[tuple[Image, float, float]]:
+    """Return a batch of held images whose times can be known now: each with its offset, and when that was known."""
+    waiting = failures.waiting()
+    limit = _BATCH + len(waiting)
+    images = catalog.correctable(limit)
+    if len(images) < limit:
+        failures.keep_only({image.id for image, _, _ in images})
+    return [one for one in images if one[0].id not in waiting and int(_taken(*one[:2])) in _THINKABLE]
+
+
+def _taken(image: Image, offset: float) -> float:
+    assert image.evidence
+    return image.evidence.monotonic + offset
+
+
+def _sort(
+    catalog: Catalog, spool: Path, images: list[tuple[Image, float, float]]
+) -> tuple[list[int], list[Correction]]:
+    """Return the ids of those whose time is right, and the corrections of the others, with their new names."""
+    announced = catalog.announced()
     right: list[int] = []
     wrong: list[Correction] = []
     chosen = {str(name) for name in announced.values()}
-    some = catalog.correctable(_HANDFUL + len(waiting))
-    if len(some) < _HANDFUL + len(waiting):
-        failures.keep_only({image.id for image, _, _ in some})
-    for image, offset, trusted_at in some:
-        assert image.evidence
+    for image, offset, trusted_at in images:
         assert image.trap_name
-        taken = image.evidence.monotonic + offset
-        if image.id in waiting or int(taken) not in _THINKABLE:
-            continue
+        taken = _taken(image, offset)
         if abs(image.trap_name.taken.timestamp() - taken) < _CLOSE_ENOUGH:
             right.append(image.id)
             continue
-        name = announced.pop(image.id, None) or _free_name(
-            catalog, spool, image.trap_name.device, taken, chosen
-        )
+        name = announced.get(image.id) or _free_name(catalog, spool, image.trap_name.device, taken, chosen)
         chosen.add(str(name))
         wrong.append(Correction(image, name, offset, trusted_at))
-    for image_id in announced:  # its file was taken from the card meanwhile
-        catalog.withdraw(image_id)
     return right, wrong
 
 
+def _withdraw_others(catalog: Catalog, wrong: list[Correction]) -> None:
+    """Withdraw what was announced for images that are not corrected now: their files were taken from the card."""
+    for image_id in catalog.announced().keys() - {one.image.id for one in wrong}:
+        catalog.withdraw(image_id)
+
+
 def _free_name(catalog: Catalog, spool: Path, device: str, taken: float, chosen: set[str]) -> TrapName:
-    """The name for that moment, or for the nearest second that no other image has."""
+    """Return the name for that moment, or for the nearest second that no other image has."""
     for shift in chain.from_iterable((n, -n) for n in count()):
         name = TrapName(device, utc(int(taken) + shift))
         is_used = str(name) in chosen or catalog.is_taken(str(name))
@@ -152,7 +169,7 @@ def _free_name(catalog: Catalog, spool: Path, device: str, taken: float, chosen:
 def _correct(
     catalog: Catalog, storage: Storage, rewrite: Rewriter, wrong: list[Correction], failures: Failures
 ) -> int:
-    """Write these images anew, let them take the place of the old ones, and delete those."""
+    """Write these images anew, replace the old ones in the catalog, and delete their files."""
     written: list[tuple[Correction, Found, Image]] = []
     full: StorageError | None = None
     try:
@@ -161,7 +178,7 @@ def _correct(
             if isinstance(outcome, Image) and found and found.size == outcome.size:
                 written.append((one, found, outcome))
                 continue
-            # Another file has the name by now: next time the image gets another.
+            # Another file may have the name by now: next time the image gets another.
             catalog.withdraw(one.image.id)
             if isinstance(outcome, DamagedImage):
                 failures.note(one.image, str(outcome))
@@ -182,7 +199,7 @@ def _correct(
 
 
 def bounds(boots: list[dict[str, Any]], boot_id: str, monotonic: float) -> tuple[float | None, float | None]:
-    """Between which moments an image of a boot was taken, from its neighbours; None: no neighbour is known.
+    """Return between which moments an image of a boot was taken, from its neighbours; None where none is known.
 
     `boots` is `Catalog.boots()`. An earlier boot whose clock was set bounds it from below, a later one from
     above; that a boot ran for some time before its last image counts too.
@@ -207,7 +224,7 @@ def bounds(boots: list[dict[str, Any]], boot_id: str, monotonic: float) -> tuple
 
 
 def snapshot(catalog: Catalog, clock: Clock, trusted_by: str) -> dict[str, Any]:
-    """What is known of the clock and of the times of images, for `trapsync clock`. Moments are UTC text."""
+    """Return what is known of the clock and of the times of images, for `trapsync clock`. Moments are UTC text."""
     boots = catalog.boots()
     return {
         "now": iso(utc(clock.wall())),
@@ -220,7 +237,7 @@ def snapshot(catalog: Catalog, clock: Clock, trusted_by: str) -> dict[str, Any]:
 
 
 def _boot(boots: list[dict[str, Any]], boot: dict[str, Any], this_boot: str) -> dict[str, Any]:
-    """One boot: when it began, if that is known, and otherwise between which moments its images were taken."""
+    """Return when a boot began, if that is known, and otherwise between which moments its images were taken."""
     offset, earliest, latest = boot["clock_offset"], None, None
     if offset is None:
         earliest, latest = (
@@ -240,5 +257,5 @@ def _boot(boots: list[dict[str, Any]], boot: dict[str, Any], this_boot: str) -> 
 
 
 def moment(at: float | None) -> str | None:
-    """A moment as UTC text; None stays None."""
+    """Format a moment as UTC text; None stays None."""
     return None if at is None else iso(utc(at))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
 from trapsync.errors import CatalogError
-from trapsync.runtime.liveness import Board
+from trapsync.runtime.liveness import Liveness
 from trapsync.settings.schema import Settings
 from trapsync.spool.inbox import Inbox
 
@@ -15,19 +15,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What every thread of the daemon is given. `stop` is set once, when all of them are to end."""
+class Context:
+    """What every thread of the daemon uses. `stop` is set once, when all of them are to end."""
 
     settings: Settings
     device: str
     clock: Clock
     catalog: Catalog
     inbox: Inbox
-    board: Board
+    liveness: Liveness
     stop: threading.Event
 
     def tell(self, fact: facts.Name, value: object) -> None:
-        """Let `status` know. A catalog that refuses must not cost a picture or a delivery."""
+        """Note a fact for `status`. A catalog that refuses must not cost a picture or a delivery."""
         try:
             facts.note(self.catalog, fact, value)
         except CatalogError as error:

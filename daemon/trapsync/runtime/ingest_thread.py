@@ -1,4 +1,4 @@
-"""The ingest thread: the inbox; with nothing to do it puts times right and makes small copies."""
+"""The ingest thread: examines new files; with none to examine it corrects times and makes small copies."""
 
 import logging
 from collections import Counter
@@ -9,7 +9,7 @@ from trapsync.errors import CatalogError, ExaminerKilled, StorageError
 from trapsync.files.space import free_bytes
 from trapsync.jpeg import thumbnail
 from trapsync.runtime import clock_correction
-from trapsync.runtime.context import Shared
+from trapsync.runtime.context import Context
 from trapsync.runtime.examiners import Examiners
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import BATCH
@@ -18,27 +18,27 @@ from trapsync.spool.undecided import UndecidedFiles
 log = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds between two looks at an inbox that stays empty
-_CALM_TICK = 30.0  # and once it has been empty for a minute
-_UNTIL_CALM = 60.0  # seconds
-_BREATH = 10.0  # seconds to wait when the catalog or the card refuses
+_IDLE_TICK = 30.0  # and once it has been empty for a minute
+_UNTIL_IDLE = 60.0  # seconds
+_PAUSE = 10.0  # seconds to wait when the catalog or the card refuses
 _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
 _LOOK_LATER = 300.0  # and after something went wrong with them
 _ROOM_FOR_COPIES = 10**6  # bytes
 _MOST_KILLS = 3  # of the maker of an image's small copies, until the image is to blame
 
 
-class Ingesting:
-    """Examine what the inbox holds; in between, make one image's small copies at a time."""
+class IngestThread:
+    """Examines what the inbox holds; in between, makes the small copies of one image at a time."""
 
-    def __init__(self, shared: Shared, examiners: Examiners) -> None:
-        self._shared = shared
-        self._settings = shared.settings
-        self._clock = shared.clock
-        self._catalog = shared.catalog
-        self._inbox = shared.inbox
-        self._stop = shared.stop
+    def __init__(self, context: Context, examiners: Examiners) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._clock = context.clock
+        self._catalog = context.catalog
+        self._inbox = context.inbox
+        self._stop = context.stop
         self._examiners = examiners
-        self._uncorrected = clock_correction.Failures(shared.clock)
+        self._uncorrected = clock_correction.Failures(context.clock)
         self._kills: Counter[str] = Counter()  # of those who made small copies of these files
         self._got_on = True
         self._undecided = UndecidedFiles(self._settings.ingest.settle)
@@ -49,16 +49,16 @@ class Ingesting:
         self._thumbnails, self._times = self._make_thumbnails(), self._correct_times()
 
     def run(self) -> None:
-        """Go on until the end, whatever the card or the catalog refuses."""
+        """Work until the end, whatever the card or the catalog refuses."""
         while not self._stop.is_set():
-            self._shared.board.beat("ingest", self._limit())
+            self._context.liveness.report("ingest", self._limit())
             if spool_mark.problem(self._settings.storage):  # which the main thread says
-                self._stop.wait(_BREATH)
+                self._stop.wait(_PAUSE)
             elif not self.step():
                 self._wait_for_files()
 
     def step(self) -> bool:
-        """Do one piece of work; False when there was none."""
+        """Do one piece of work; return False when there was none."""
         paths = self._inbox.take()
         try:
             if paths:
@@ -68,29 +68,29 @@ class Ingesting:
             elif not next(self._times) and not next(self._thumbnails):
                 return False
         except (CatalogError, StorageError, OSError) as error:
-            log.error("%s; trying again in %.0f s", error, _BREATH)
+            log.error("%s; trying again in %.0f s", error, _PAUSE)
             for path in paths:
-                self._inbox.put_later(path, _BREATH)
+                self._inbox.put_later(path, _PAUSE)
             self._begin_again()
-            self._stop.wait(_BREATH)
+            self._stop.wait(_PAUSE)
         except Exception:  # a bug, loud: but not the end of the thread
             log.exception("ingesting %d files failed", len(paths))
-            self._shared.tell("bug", "ingesting files failed; see the log")
+            self._context.tell("bug", "ingesting files failed; see the log")
             self._ingest_singly(paths)
             self._begin_again()
-            self._stop.wait(_BREATH)
+            self._stop.wait(_PAUSE)
         self._busy = self._clock.monotonic()
         return True
 
     def _wait_for_files(self) -> None:
-        """Wait, since there is nothing to do; a new file ends that at once."""
-        is_calm = self._clock.monotonic() - self._busy >= _UNTIL_CALM
-        if is_calm:
+        """Wait while there is nothing to do; a new file ends that at once."""
+        is_idle = self._clock.monotonic() - self._busy >= _UNTIL_IDLE
+        if is_idle:
             self._examiners.rest()
-        self._inbox.wait(_CALM_TICK if is_calm else _TICK)
+        self._inbox.wait(_IDLE_TICK if is_idle else _TICK)
 
     def _limit(self) -> float:
-        """Seconds: a handful of files, each of which may take its whole time twice."""
+        """Return seconds: for one batch of files, each of which may take its whole timeout twice."""
         return 2 * BATCH * self._settings.ingest.timeout + 60
 
     def _ingest(self, paths: list[str]) -> None:
@@ -100,12 +100,12 @@ class Ingesting:
         )
         self._got_on |= bool(result.new or result.damaged)
         if result.failed:
-            self._shared.tell("bug", "a file cannot be ingested; see the log")
+            self._context.tell("bug", "a file cannot be ingested; see the log")
         for path in result.later:
             self._inbox.put_later(path, min(2.0, self._settings.ingest.settle))
 
     def _ingest_singly(self, paths: list[str]) -> None:
-        """One of these files made all of them fail: it is left to the next sweep, the others are not."""
+        """Ingest these files one by one, since one made all of them fail; that one is left to the next sweep."""
         for path in paths if len(paths) > 1 else ():
             try:
                 self._ingest([path])
@@ -116,18 +116,18 @@ class Ingesting:
 
     def _sweep(self) -> None:
         if not self._got_on:  # what is found again and again may not be all that is done
-            self._stop.wait(_BREATH)
+            self._stop.wait(_PAUSE)
         self._got_on = False
         pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
 
     def _correct_times(self) -> Iterator[bool]:
-        """Each step puts right the times of a handful of images, and says whether there was anything to do."""
+        """Correct the times of a batch of images per step; each step yields whether there was anything to do."""
         settings, rewrite = self._settings, self._examiners.rewrite
         failures = self._uncorrected
         while True:
             rest = _LOOK_AT_CLOCK
             try:
-                while clock_correction.settle(
+                while clock_correction.correct_times(
                     self._catalog, settings.storage, settings.trap, rewrite, failures
                 ):
                     yield True
@@ -137,27 +137,27 @@ class Ingesting:
                 log.error("no time can be corrected for now: %s", error)
                 rest = _LOOK_LATER
             except Exception:  # a bug, loud; but the others need not wait for it
-                log.exception("putting times right failed")
-                self._shared.tell("bug", "putting times right failed; see the log")
+                log.exception("correcting times failed")
+                self._context.tell("bug", "correcting times failed; see the log")
                 rest = _LOOK_LATER
-            yield from self._rest(rest)
+            yield from self._do_nothing(rest)
 
-    def _rest(self, seconds: float) -> Iterator[bool]:
-        """Nothing to do for so long."""
+    def _do_nothing(self, seconds: float) -> Iterator[bool]:
+        """Yield that there is nothing to do, for so many seconds."""
         again = self._clock.monotonic() + seconds
         yield False
         while self._clock.monotonic() < again:
             yield False
 
     def _make_thumbnails(self) -> Iterator[bool]:
-        """Each step makes the small copies of one image, and says whether there was anything to do.
+        """Make the small copies of one image per step; each step yields whether there was anything to do.
 
         They are marked a handful at a time: a daemon that ends before that makes some of them once more.
         """
         reason = thumbnail.missing() if self._settings.ingest.thumbnails else "they are switched off"
         if reason and self._settings.ingest.thumbnails:
             log.warning("no thumbnails for now: %s", reason)
-        self._shared.tell("thumbnails", reason)
+        self._context.tell("thumbnails", reason)
         made: dict[int, bool] = {}
         while not reason:
             waiting = self._catalog.without_thumbnails(len(made) + 1) if self._has_room() else []
@@ -170,7 +170,7 @@ class Ingesting:
                     self._kills[image.path] += 1
                     is_made = False
                     if self._kills[image.path] < _MOST_KILLS:
-                        yield from self._rest(_LOOK_LATER)
+                        yield from self._do_nothing(_LOOK_LATER)
                         continue
                 self._kills.pop(image.path, None)
                 if not self._stop.is_set():
@@ -183,6 +183,6 @@ class Ingesting:
             yield False
 
     def _has_room(self) -> bool:
-        """Whether there is room for small copies: they must not take the last of it, nor fail for want of it."""
+        """Return whether there is room for small copies, which must not take the last of it."""
         storage = self._settings.storage
         return free_bytes(storage.thumbnails) >= max(storage.min_free, _ROOM_FOR_COPIES)

@@ -7,7 +7,7 @@ from functools import partial
 from trapsync import pipeline
 from trapsync.destinations import Destination, confirmation
 from trapsync.errors import Unreachable
-from trapsync.runtime.context import Shared
+from trapsync.runtime.context import Context
 from trapsync.runtime.upload_pool import UploadPool
 
 log = logging.getLogger(__name__)
@@ -24,15 +24,15 @@ class Jobs:
 
     def __init__(
         self,
-        shared: Shared,
+        context: Context,
         destinations: Sequence[Destination],
         go_on: Callable[[str, float], object],
         pause: Callable[[float], object],
     ) -> None:
-        self._settings = shared.settings
-        self._catalog = shared.catalog
-        self._clock = shared.clock
-        self._inbox = shared.inbox
+        self._settings = context.settings
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._inbox = context.inbox
         self._destinations = destinations
         self._go_on = go_on
         self._pause = pause

@@ -85,7 +85,7 @@ def ingest(bench: Bench) -> None:
                 before, found = found, pipeline.sweep(bench.catalog, storage, inbox.put)
                 if found >= before:
                     break
-        while clock_correction.settle(
+        while clock_correction.correct_times(
             bench.catalog, storage, bench.settings.trap, examiners.rewrite, failures
         ):
             pass

@@ -1,4 +1,4 @@
-"""The jobs of the daemon: what is done again and again, each in a thread of the scheduler's."""
+"""The scheduler: jobs that are repeated, each in a thread of APScheduler's."""
 
 import logging
 import random
@@ -15,25 +15,25 @@ from apscheduler.triggers.base import BaseTrigger
 
 from trapsync.catalog.facts import Name
 from trapsync.errors import CatalogError, StorageError
-from trapsync.runtime.liveness import Board
+from trapsync.runtime.liveness import Liveness
 
 log = logging.getLogger(__name__)
-# That a job is still at work when its time comes again is no news: a backlog may take a week.
+# A job that still runs when its time comes again is nothing to log: a backlog may take a week.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 _SOON = 0.1  # seconds after the start until every job runs for the first time
-_PATIENCE = 1800.0  # seconds without a sign of life of a job
-_PULSE = 30.0  # seconds between two signs of life of the scheduler
+_TIMEOUT = 1800.0  # seconds within which a job must report again
+_PULSE = 30.0  # seconds between two reports of the scheduler
 
 
 class Stopping(BaseException):
-    """The daemon ends: raised inside a job to leave it, a turn of deliveries between two images, say."""
+    """The daemon ends. Raised inside a job to leave it, for example between two images of a delivery."""
 
 
 def run_job(
     name: str, work: Callable[[], object], stop: threading.Event, tell: Callable[[Name, object], None]
 ) -> None:
-    """Do a job once. An error costs this run of it; what is a bug is logged, and told."""
+    """Run a job once. An error ends it; a bug is logged and noted."""
     try:
         work()
     except Stopping:
@@ -46,63 +46,67 @@ def run_job(
             tell("bug", f"{name} failed; see the log")
 
 
-class Timetable:
-    """The jobs, each after its own interval and never beside itself. Each owes the board signs of life."""
+class Scheduler:
+    """Jobs, each after its own interval and never twice at the same time. Each reports to `liveness`.
+
+    APScheduler goes by the wall clock. That is why there is a trigger of our own, a pulse, and a guard in the service
+    that moves the jobs after a step of the clock.
+    """
 
     def __init__(
-        self, threads: int, board: Board, stop: threading.Event, tell: Callable[[Name, object], None]
+        self, threads: int, liveness: Liveness, stop: threading.Event, tell: Callable[[Name, object], None]
     ) -> None:
-        """`threads` is how many jobs can be at work at once. `tell` is told of a bug."""
-        self._board = board
+        """`threads` is how many jobs can run at the same time. `tell` notes a bug."""
+        self._liveness = liveness
         self._stop = stop
         self._tell = tell
-        self._scheduler = BackgroundScheduler(
+        self._background = BackgroundScheduler(
             timezone="UTC",
             executors={"default": SchedulerThreads(threads)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
     def start(self) -> None:
-        """Begin with all jobs that were added, and watch over the scheduler too."""
+        """Start the jobs that were added, and a job that reports for the scheduler itself."""
         self._add_pulse()
-        self._scheduler.start()
+        self._background.start()
 
     def add(self, name: str, every: float, work: Callable[[], object]) -> None:
-        """A job for every so many seconds. An error costs this run of it; what is a bug is told."""
+        """Add a job for every so many seconds. An error ends this run of it; a bug is noted."""
 
         def job() -> None:
-            self._board.beat(name, _PATIENCE)
+            self._liveness.report(name, _TIMEOUT)
             run_job(name, work, self._stop, self._tell)
-            self._board.rest(name)
+            self._liveness.finish(name)
 
-        self._scheduler.add_job(job, Every(every), id=name, name=name)
+        self._background.add_job(job, Every(every), id=name, name=name)
 
     def go_on(self, name: str, silence: float) -> None:
-        """A sign of life of a job, after which it may be silent for so long; raises Stopping at the end."""
-        self._board.beat(name, _PATIENCE + silence)
+        """Report for a job that may now be silent for so much longer than usual; raises Stopping at the end."""
+        self._liveness.report(name, _TIMEOUT + silence)
         if self._stop.is_set():
             raise Stopping
 
     def run_now(self, prefix: str) -> None:
-        """Let every job whose name begins so run at once; and all of them, if nothing is given."""
-        for job in self._scheduler.get_jobs():
+        """Run every job whose name begins so at once; all of them for an empty prefix."""
+        for job in self._background.get_jobs():
             if job.id.startswith(prefix):
                 with suppress(JobLookupError):  # it was just taken from the schedule
                     job.modify(next_run_time=datetime.now(job.next_run_time.tzinfo))
 
     def end(self) -> None:
-        """Begin no job any more; those at work are not waited for."""
+        """Start no more jobs; those that run are not waited for."""
         with suppress(SchedulerNotRunningError):
-            self._scheduler.shutdown(wait=False)
+            self._background.shutdown(wait=False)
 
     def _add_pulse(self) -> None:
-        """The scheduler's own sign of life: without it no job would ever begin, and none be missed."""
+        """Report for the scheduler itself: if it hangs no job begins, and none would be missed."""
 
         def pulse() -> None:
-            self._board.beat("scheduler", 4 * _PULSE)
+            self._liveness.report("scheduler", 4 * _PULSE)
 
         pulse()
-        self._scheduler.add_job(pulse, Every(_PULSE), id="pulse", name="pulse")
+        self._background.add_job(pulse, Every(_PULSE), id="pulse", name="pulse")
 
 
 class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
@@ -116,6 +120,6 @@ class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
         self._seconds = seconds
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """The next time, from now; the very first comes soon."""
+        """Return the next time, counted from now; the very first comes soon."""
         seconds = self._seconds * random.uniform(0.9, 1.1)  # noqa: S311 - traps need not march in step
         return now + timedelta(seconds=seconds if previous else min(seconds, _SOON))

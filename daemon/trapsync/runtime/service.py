@@ -3,9 +3,9 @@
 ::
 
     main thread     signals, the clock guard, the word to systemd
-    capture         one picture every so often, on the monotonic clock (`capturing`)
+    capture         one picture every so often, on the monotonic clock (`capture_thread`)
     ingest          the inbox; with nothing to do, put times right, make small copies (`ingesting`)
-    scheduler       deliveries to each destination, the sweep, pruning, housekeeping (`timetable`)
+    scheduler       deliveries to each destination, the sweep, pruning, housekeeping (`scheduler`)
     home            the connection to a broker, if there is one
     led             the light, if there is one
     observer        watchdog's own threads: they only fill the inbox
@@ -29,7 +29,7 @@ from trapsync.clock import Clock
 from trapsync.destinations import Tools
 from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.hardware.device_id import device_id
-from trapsync.hardware.led import Led, Word
+from trapsync.hardware.led import Led, LedState
 from trapsync.hardware.sensors import Sensors
 from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, load, report
@@ -37,14 +37,14 @@ from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Home, Ties
 from trapsync.runtime import signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
-from trapsync.runtime.capture_thread import Capturing
-from trapsync.runtime.context import Shared
+from trapsync.runtime.capture_thread import CaptureThread
+from trapsync.runtime.context import Context
 from trapsync.runtime.destination_context import connect_all, registered
 from trapsync.runtime.examiners import Examiners
-from trapsync.runtime.ingest_thread import Ingesting
+from trapsync.runtime.ingest_thread import IngestThread
 from trapsync.runtime.jobs import ASK_AGAIN, DELIVER, PRUNE, Jobs
-from trapsync.runtime.liveness import Board
-from trapsync.runtime.scheduler import Stopping, Timetable
+from trapsync.runtime.liveness import Liveness
+from trapsync.runtime.scheduler import Scheduler, Stopping
 from trapsync.runtime.trial import Judge
 from trapsync.spool import new_files, observer
 from trapsync.spool.inbox import Inbox
@@ -56,8 +56,8 @@ from trapsync.trap import open_catalog, place, system_clock
 log = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds between two looks of the main thread
-_CALM_TICK = 10.0  # and from a minute after the start on: each look costs a trap at rest energy
-_UNTIL_CALM = 60.0  # seconds
+_IDLE_TICK = 30.0  # and from a minute after the start on: each look costs energy
+_UNTIL_IDLE = 60.0  # seconds
 # Bytes of the catalog's log that are worth to be folded in: before that, most pages would be written again.
 _LONG_LOG = 10**6
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
@@ -84,14 +84,14 @@ class Service:
         tools = Tools(self._clock, self._pause, self._device)
         self._destinations = connect_all(settings, found.source, tools, lambda: self._catalog)
         self._stop = threading.Event()
-        self._board = Board(self._clock)
+        self._liveness = Liveness(self._clock)
         self._overdue: list[str] = []
         self._inbox = Inbox(self._clock)
         self._sensors = Sensors(settings.sensors)
         self._reserve = Reserve(settings.storage.state)
         self._spool = SpoolWatch(settings.storage, self._spool_is_back)
-        self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
-        self._timetable = Timetable(len(self._destinations) + 6, self._board, self._stop, self._tell)
+        self._led = Led(settings.led, self._clock, LedState(self._clock, self._verdict), self._stop.wait)
+        self._scheduler = Scheduler(len(self._destinations) + 6, self._liveness, self._stop, self._tell)
         self._remote = RemoteSettings(found.files, self._clock)
         self._judge: Judge | None = None
         self._home = Home(
@@ -135,20 +135,22 @@ class Service:
     def _make_rooms(self) -> None:
         self._examiners = Examiners(self.settings.ingest, self.settings.storage)
         self._camera = CameraProcess(self.settings, self._device, self._clock)
-        shared = self._shared = Shared(
-            self.settings, self._device, self._clock, self._catalog, self._inbox, self._board, self._stop
+        context = self._context = Context(
+            self.settings, self._device, self._clock, self._catalog, self._inbox, self._liveness, self._stop
         )
-        self._capturing = Capturing(shared, self._place, self._camera, self._sensors, self.captures_left)
-        self._ingesting = Ingesting(shared, self._examiners)
-        self._jobs = Jobs(shared, self._destinations, self._timetable.go_on, self._pause)
+        self._capture_thread = CaptureThread(
+            context, self._place, self._camera, self._sensors, self.captures_left
+        )
+        self._ingest_thread = IngestThread(context, self._examiners)
+        self._jobs = Jobs(context, self._destinations, self._scheduler.go_on, self._pause)
 
     def _start(self) -> None:
         self._start_watcher()
         self._add_jobs()
-        self._timetable.start()
-        self._start_thread("ingest", self._ingesting.run)
+        self._scheduler.start()
+        self._start_thread("ingest", self._ingest_thread.run)
         if self.settings.camera.kind != "none":
-            self._start_thread("capture", self._capturing.run)
+            self._start_thread("capture", self._capture_thread.run)
         if self._home.broker:
             self._start_thread("home", self._stay_home)
         if self._led.is_set:
@@ -195,7 +197,7 @@ class Service:
         self._led.wake()
         self._end_waits()
         self._home.call_now()
-        self._timetable.run_now(DELIVER)
+        self._scheduler.run_now(DELIVER)
 
     def _end_waits(self) -> None:
         try:
@@ -207,10 +209,10 @@ class Service:
         """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
         offset = self._clock.wall() - self._clock.monotonic()
         longest = (systemd.watchdog_seconds() or 60.0) / 4
-        calm = self._clock.monotonic() + _UNTIL_CALM
+        idle_at = self._clock.monotonic() + _UNTIL_IDLE
         while not self._stop.is_set():
-            is_calm = self._clock.monotonic() >= calm and not self._judge
-            if number := signals.wait(min(longest, _CALM_TICK if is_calm else _TICK)):
+            is_idle = self._clock.monotonic() >= idle_at and not self._judge
+            if number := signals.wait(min(longest, _IDLE_TICK if is_idle else _TICK)):
                 self._on_signal(number)
             offset = self._straighten(offset)
             if self._reserve.tend():
@@ -222,7 +224,7 @@ class Service:
         now = self._clock.wall() - self._clock.monotonic()
         if abs(now - offset) >= _CLOCK_STEP:
             log.warning("the clock was stepped by %+.0f s", now - offset)
-            self._timetable.run_now("")
+            self._scheduler.run_now("")
         return now  # not the old one: drift of weeks would add up to a step
 
     def _check_parts(self) -> None:
@@ -241,7 +243,7 @@ class Service:
             self._start_watcher()
             self._sweep_soon()
         self._spool.is_right()  # if not, it says so
-        overdue = self._board.overdue()
+        overdue = self._liveness.overdue()
         if not overdue:
             systemd.notify("WATCHDOG=1")
         elif overdue != self._overdue:
@@ -267,7 +269,7 @@ class Service:
         self._led.steady()
         self._inbox.close()
         self._watcher.stop()
-        self._timetable.end()
+        self._scheduler.end()
         for thread in self._threads:
             thread.join(3.0 if thread.name == "capture" else 0.5)  # a picture under way may be finished
         self._camera.close()
@@ -275,7 +277,7 @@ class Service:
         self._examiners.close()
         for thread in self._threads:
             thread.join(0.5)
-        self.captures_left = self._capturing.left
+        self.captures_left = self._capture_thread.left
         self._home.close()
         for destination in self._destinations:
             destination.close()
@@ -285,7 +287,7 @@ class Service:
         log.info("stopped")
 
     def _tell(self, fact: facts.Name, value: object) -> None:
-        self._shared.tell(fact, value)
+        self._context.tell(fact, value)
 
     def _pause(self, seconds: float) -> None:
         """Sleep for the bandwidth limit, but not through the end."""
@@ -305,7 +307,7 @@ class Service:
         """Take a document from the hub, in any thread. Accepted settings begin with a start."""
         outcome = trial.receive(self._remote, data, self.settings, self._catalog, self._clock)
         if outcome.is_accepted and outcome.kind == "resend":
-            self._timetable.run_now(ASK_AGAIN)
+            self._scheduler.run_now(ASK_AGAIN)
         elif outcome.is_accepted:
             self._begin_again()
         return outcome
@@ -323,17 +325,17 @@ class Service:
 
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
-        self._timetable.add("sweep", ingest.sweep, self._on_spool(self._jobs.sweep))
-        self._timetable.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
+        self._scheduler.add("sweep", ingest.sweep, self._on_spool(self._jobs.sweep))
+        self._scheduler.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
         if self.settings.prune.enabled:
-            self._timetable.add(PRUNE, every, self._on_spool(self._jobs.prune))
-        self._timetable.add(ASK_AGAIN, 300.0, self._ask_again)
+            self._scheduler.add(PRUNE, every, self._on_spool(self._jobs.prune))
+        self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
         if self.settings.home.is_set:
             self._home.recall(facts.read(self._catalog))
-            self._timetable.add("home", self._home.tick_every, self._home.tick)
+            self._scheduler.add("home", self._home.tick_every, self._home.tick)
         for destination in self._destinations:
             work = self._on_spool(partial(self._jobs.deliver, destination))
-            self._timetable.add(f"{DELIVER}{destination.name}", destination.settings.every, work)
+            self._scheduler.add(f"{DELIVER}{destination.name}", destination.settings.every, work)
 
     def _on_spool(self, work: Callable[[], object]) -> Callable[[], None]:
         """This job, but not while the spool is another one than last time."""
@@ -347,19 +349,19 @@ class Service:
     def _spool_is_back(self) -> None:
         """An image that was to be sent meanwhile waits for its file, which is there again."""
         self._end_waits()
-        self._timetable.run_now(DELIVER)
+        self._scheduler.run_now(DELIVER)
         self._sweep_soon()
 
     def _sweep_soon(self) -> None:
-        self._timetable.run_now("sweep")
+        self._scheduler.run_now("sweep")
 
     def _ask_again(self) -> None:
         """Ask destinations about what the operator asked for, and about a slice of what they confirmed long ago."""
         if self.settings.pushed.enabled:
-            progress = partial(self._timetable.go_on, ASK_AGAIN, 0.0)
+            progress = partial(self._scheduler.go_on, ASK_AGAIN, 0.0)
             self._remote.note_time()
             if resend.answer_request(self._remote, self._catalog, self._destinations, progress):
-                self._timetable.run_now(DELIVER)
+                self._scheduler.run_now(DELIVER)
         self._jobs.ask_again()
 
 

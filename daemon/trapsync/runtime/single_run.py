@@ -18,7 +18,7 @@ from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Tools
 from trapsync.hardware.device_id import device_id
-from trapsync.hardware.led import Led, Word
+from trapsync.hardware.led import Led, LedState
 from trapsync.hardware.sensors import Sensors
 from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, report
@@ -26,13 +26,13 @@ from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Home, Ties
 from trapsync.runtime import signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
-from trapsync.runtime.capture_thread import Capturing
-from trapsync.runtime.context import Shared
+from trapsync.runtime.capture_thread import CaptureThread
+from trapsync.runtime.context import Context
 from trapsync.runtime.destination_context import connect_all, registered
 from trapsync.runtime.examiners import Examiners
-from trapsync.runtime.ingest_thread import Ingesting
+from trapsync.runtime.ingest_thread import IngestThread
 from trapsync.runtime.jobs import Jobs
-from trapsync.runtime.liveness import Board
+from trapsync.runtime.liveness import Liveness
 from trapsync.runtime.scheduler import Stopping, run_job
 from trapsync.runtime.trial import Judge
 from trapsync.spool import new_files
@@ -73,7 +73,7 @@ class SingleRun:
         self._stop = threading.Event()
         self._reserve = Reserve(settings.storage.state)
         self._spool = SpoolWatch(settings.storage, lambda: None)
-        self._led = Led(settings.led, self._clock, Word(self._clock, self._verdict), self._stop.wait)
+        self._led = Led(settings.led, self._clock, LedState(self._clock, self._verdict), self._stop.wait)
         # Settings that come during it, or come back, are for the next one: nothing begins again.
         self._remote = RemoteSettings(found.files, self._clock)
         ties = Ties(self._receive, self._status, self._tell)
@@ -114,16 +114,16 @@ class SingleRun:
         new_files.remove_unfinished(storage.spool, self._device)
         self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)
         self._home.recall(facts.read(self._catalog))
-        self._shared = Shared(
+        self._context = Context(
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
-            *(Board(self._clock), self._stop),
+            *(Liveness(self._clock), self._stop),
         )
         self._sensors = Sensors(self._settings.sensors)
         self._camera = CameraProcess(self._settings, self._device, self._clock)
         self._examiners = Examiners(self._settings.ingest, self._settings.storage)
-        self._capturing = Capturing(self._shared, self._place, self._camera, self._sensors)
-        self._ingesting = Ingesting(self._shared, self._examiners)
-        self._jobs = Jobs(self._shared, self._destinations, self._go_on, self._pause)
+        self._capture_thread = CaptureThread(self._context, self._place, self._camera, self._sensors)
+        self._ingest_thread = IngestThread(self._context, self._examiners)
+        self._jobs = Jobs(self._context, self._destinations, self._go_on, self._pause)
         self._due = due_destinations(self._catalog, self._destinations, self._clock)
 
     # The main thread
@@ -163,7 +163,7 @@ class SingleRun:
         last.start()
         systemd.notify("STOPPING=1")
         self._stop.set()
-        self._shared.inbox.close()
+        self._context.inbox.close()
         self._camera.close()
         self._sensors.close()
         self._examiners.close()
@@ -196,17 +196,17 @@ class SingleRun:
 
     def _capture(self) -> None:
         if not self._has_picture:
-            self._took_none = not self._capturing.is_time()
-            self._has_picture = self._took_none or self._capturing.capture_one(_TRIES, _PAUSE)
+            self._took_none = not self._capture_thread.is_time()
+            self._has_picture = self._took_none or self._capture_thread.capture_one(_TRIES, _PAUSE)
 
     def _ingest(self) -> None:
         """Ingest what is in the spool, and make small copies of the newest images: some destinations send those."""
         self._jobs.sweep()
-        inbox, more = self._shared.inbox, 0
+        inbox, more = self._context.inbox, 0
         while more < _SMALL_COPIES:
             self._pause(0.0)
             is_empty = inbox.is_empty()
-            if not self._ingesting.step():
+            if not self._ingest_thread.step():
                 if is_empty:
                     break
                 inbox.wait(_TICK)  # for a file that may still be written to
@@ -241,7 +241,7 @@ class SingleRun:
     def _wait_for_deliveries(self, until: float) -> None:
         """Wait for those under way, and ingest meanwhile."""
         while wait(self._turns, 0.0).not_done and self._clock.monotonic() < until:
-            if not self._ingesting.step():
+            if not self._ingest_thread.step():
                 wait(self._turns, _TICK)
             self._pause(0.0)
 
@@ -268,7 +268,7 @@ class SingleRun:
         return thread
 
     def _tell(self, fact: facts.Name, value: object) -> None:
-        self._shared.tell(fact, value)
+        self._context.tell(fact, value)
 
     def _go_on(self, _job: str = "", _silence: float = 0.0) -> None:
         self._pause(0.0)

@@ -1,4 +1,4 @@
-"""READY, WATCHDOG, STOPPING: the three words that systemd wants to hear (sd_notify(3)); and a request to root's guard."""
+"""Messages to systemd (sd_notify(3)): READY, WATCHDOG, STOPPING; and the request for a reboot."""
 
 import os
 import socket
@@ -9,8 +9,8 @@ from pathlib import Path
 def notify(message: str) -> None:
     """Send one sd_notify message, `READY=1` say. Without systemd nothing happens.
 
-    Nor when it does not listen: a daemon that works must not end over a word that nobody heard, and one
-    that is not heard for too long is started again anyway.
+    Nor when it cannot be reached: that must not end a daemon that works, and if it lasts, systemd starts the
+    daemon again anyway.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -24,14 +24,14 @@ def notify(message: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """How long systemd waits for a sign of life before it kills us, or None when it does not."""
+    """Return how long systemd waits for WATCHDOG before it kills us, or None when it does not."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     meant_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 1e6 if microseconds.isdigit() and meant_for_us else None
 
 
 def ask_for_reboot(reason: str) -> bool:
-    """Leave word for root's guard (systemd/reboot-guard), who may reboot the Pi; whether there was a place for it.
+    """Leave a request for root's guard (systemd/reboot-guard), which may reboot the Pi; return whether that could be.
 
     That place is RuntimeDirectory= of the unit: where the daemon is no service, nothing happens.
     """

@@ -1,4 +1,4 @@
-"""Trust, but verify: hash the card again and compare, and ask the destinations what they really hold."""
+"""Verification: hash the images on the card again, and ask the destinations what they hold."""
 
 import hashlib
 from collections.abc import Callable, Iterator
