@@ -81,6 +81,13 @@ def test_drift_of_weeks_is_no_step(service: Service, monkeypatch: pytest.MonkeyP
     assert jobs.told == []
 
 
+def test_a_signal_to_end_goes_before_a_reload_that_was_about_to_begin(service: Service) -> None:
+    service._begin_again()
+    assert service.reload
+    service._on_signal(signal.SIGTERM)
+    assert not service.reload
+
+
 class Refusing:
     """A catalog on a card that takes no more writes."""
 

@@ -110,7 +110,7 @@ def test_at_its_deadline_it_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("deadline", ["soon", "5"])
 def test_a_deadline_that_is_none_is_one_line(tmp_path: Path, deadline: str) -> None:
     done = once(daemon_process.Daemon(tmp_path), deadline)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "must be a quantity with a unit" in done.stderr
 
 
@@ -118,6 +118,27 @@ def test_where_it_cannot_run_it_says_so_with_a_code_of_its_own(tmp_path: Path) -
     with daemon_process.running(tmp_path) as trap:
         done = once(trap)
     assert (done.returncode, "is running here" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("[capture]\nevry = 3", "did you mean 'every'?"),
+        ('[destinations.x]\nkind = "pigeon"', "must be one of: directory, "),
+        (None, "trapsync.toml"),
+    ],
+)
+def test_where_its_settings_are_wrong_it_has_the_same_code(
+    tmp_path: Path, more: str | None, reason: str
+) -> None:
+    trap = daemon_process.Daemon(tmp_path)
+    if more is None:
+        trap.config.unlink()
+    else:
+        trap.config.write_text(f'[trap]\ndevice = "0a1b2c3d"\n{more}')
+    done = once(trap)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert reason in done.stderr
 
 
 class Timed:

@@ -1,16 +1,16 @@
-"""The running daemon: start, run, stop, and who dies takes it down. What each thread does stands in a room of its own.
+"""The running daemon: start, watch over all parts, stop.
 
 ::
 
-    main thread     signals, the clock guard, the word to systemd
-    capture         one picture every so often, on the monotonic clock (`capture_thread`)
-    ingest          the inbox; with nothing to do, put times right, make small copies (`ingesting`)
-    scheduler       deliveries to each destination, the sweep, pruning, housekeeping (`scheduler`)
+    main thread     signals, the clock guard, systemd's watchdog
+    capture         one picture per interval, on the monotonic clock (`capture_thread`)
+    ingest          new files; with none, correct times and make small copies (`ingest_thread`)
+    scheduler       deliveries to each destination, the sweep, pruning, housekeeping (`scheduler`, `jobs`)
     home            the connection to a broker, if there is one
-    led             the light, if there is one
+    led             the LED, if there is one
     observer        watchdog's own threads: they only fill the inbox
 
-Whatever dies takes the daemon down loudly, but for the light; systemd starts it again, and nothing in flight was stored.
+A thread that dies ends the daemon with an error, except for the LED's; systemd starts it again. Nothing in flight is stored.
 """
 
 import logging
@@ -124,7 +124,7 @@ class Service:
             new_files.remove_unfinished(storage.spool, self._device)
             intervals = {d.name: float(d.settings.every) for d in self._destinations}
             self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock, intervals)
-            self._make_rooms()
+            self._make_parts()
             self._watcher = observer.Watcher(storage.spool, self._inbox.put, self._sweep_soon)
             try:
                 self._start()
@@ -132,7 +132,7 @@ class Service:
             finally:
                 self._end()
 
-    def _make_rooms(self) -> None:
+    def _make_parts(self) -> None:
         self._examiners = Examiners(self.settings.ingest, self.settings.storage)
         self._camera = CameraProcess(self.settings, self._device, self._clock)
         context = self._context = Context(
@@ -159,7 +159,7 @@ class Service:
         log.info("watching over trap %s: spool %s", self._device, self.settings.storage.spool)
 
     def _start_watcher(self) -> None:
-        """The observer only makes things quicker: without it the sweep still finds every file."""
+        """Start the observer. It only makes things quicker: without it the sweep still finds every file."""
         self._watch_again = self._clock.monotonic() + _WATCH_AGAIN
         try:
             self._watcher.start()
@@ -172,7 +172,7 @@ class Service:
         self._threads.append(thread)
 
     def _on_signal(self, number: int) -> None:
-        """SIGTERM and SIGINT end the daemon. SIGHUP ends it to begin again. SIGUSR1 delivers now."""
+        """End the daemon on SIGTERM and SIGINT, begin again on SIGHUP, and deliver now on SIGUSR1."""
         if number == signal.SIGUSR1:
             self._deliver_now()
             return
@@ -182,13 +182,13 @@ class Service:
             except TrapsyncError as error:
                 log.error("the old settings stay in force: %s", error)
                 return
-            self.reload = True
+        self.reload = number == signal.SIGHUP
         self._stop.set()
         if self._judge:
             self._judge.interrupted()
 
     def _begin_again(self) -> None:
-        """Reload is start again."""
+        """End the daemon to begin again; from any thread."""
         self.reload = True
         self._stop.set()
         signals.wake()
@@ -206,7 +206,7 @@ class Service:
             log.error("%s", error)
 
     def _watch_over(self) -> None:
-        """The main thread: feed the watchdog while every part lives, and keep the schedule straight."""
+        """Run the main thread: feed the watchdog while every part reports, and guard the schedule."""
         offset = self._clock.wall() - self._clock.monotonic()
         longest = (systemd.watchdog_seconds() or 60.0) / 4
         idle_at = self._clock.monotonic() + _UNTIL_IDLE
@@ -220,7 +220,7 @@ class Service:
             self._check_parts()
 
     def _straighten(self, offset: float) -> float:
-        """After a step of the wall clock, move the jobs: APScheduler would stand still, or run wild."""
+        """Run all jobs after a step of the wall clock, by which APScheduler goes: it would stop, or never rest."""
         now = self._clock.wall() - self._clock.monotonic()
         if abs(now - offset) >= _CLOCK_STEP:
             log.warning("the clock was stepped by %+.0f s", now - offset)
@@ -247,7 +247,7 @@ class Service:
         if not overdue:
             systemd.notify("WATCHDOG=1")
         elif overdue != self._overdue:
-            log.error("no sign of life from: %s", ", ".join(overdue))
+            log.error("no report from: %s", ", ".join(overdue))
         self._overdue = overdue
         if not self._stop.is_set():
             self._look_at_trial(overdue)
@@ -260,7 +260,7 @@ class Service:
             self._judge = None
 
     def _end(self) -> None:
-        """End within ten seconds, whatever hangs; uploads in flight stay owed."""
+        """End within ten seconds, whatever hangs; uploads in flight stay pending."""
         last = threading.Timer(_END, os._exit, (1,))
         last.daemon = True
         last.start()
@@ -290,7 +290,7 @@ class Service:
         self._context.tell(fact, value)
 
     def _pause(self, seconds: float) -> None:
-        """Sleep for the bandwidth limit, but not through the end."""
+        """Wait, for the bandwidth limit for example; raises Stopping at the end."""
         if self._stop.wait(seconds):
             raise Stopping
 
@@ -316,7 +316,7 @@ class Service:
         return snapshot(self.settings, self._clock, self._device).verdict
 
     def _stay_home(self) -> None:
-        """Keep the connection to the broker until the end."""
+        """Keep the connection to the broker, until the end."""
         assert self._home.broker
         with suppress(Stopping):
             self._home.broker.run(self._pause)
@@ -338,7 +338,7 @@ class Service:
             self._scheduler.add(f"{DELIVER}{destination.name}", destination.settings.every, work)
 
     def _on_spool(self, work: Callable[[], object]) -> Callable[[], None]:
-        """This job, but not while the spool is another one than last time."""
+        """Return this job with a condition: it does nothing while the spool is another one than last time."""
 
         def job() -> None:
             if self._spool.is_right():
@@ -347,7 +347,7 @@ class Service:
         return job
 
     def _spool_is_back(self) -> None:
-        """An image that was to be sent meanwhile waits for its file, which is there again."""
+        """Deliver at once what was to be sent meanwhile and waits for its file, which is there again."""
         self._end_waits()
         self._scheduler.run_now(DELIVER)
         self._sweep_soon()
@@ -380,20 +380,20 @@ def _never(*_: object) -> NoReturn:
 
 
 def _reap() -> None:
-    """Let the children go that are left over from before a reload, in this same process."""
+    """Reap the children that are left from before a reload, in this same process."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def restart(arguments: list[str]) -> NoReturn:
-    """Begin again as the same process with fresh settings: reload is start again."""
+    """Begin again as the same process, with the settings read anew."""
     isolated = ["-I"] if sys.flags.isolated else []  # as scripts/install starts it
     os.execv(sys.executable, [sys.executable, *isolated, "-m", "trapsync", *arguments])  # noqa: S606
 
 
 def leave(code: int = 0) -> NoReturn:
-    """End the process now. An upload in flight would hold up the interpreter; it stays owed."""
+    """End the process now. An upload in flight would hold up the interpreter; it stays pending."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
