@@ -186,8 +186,9 @@ class SingleRun:
                     self._try(step.__name__.strip("_"), step)
             self._try("home", self._report)
             self._wait_for_deliveries(self._over_at)
-            if self._spool.is_right():
-                self._try("prune", self._prune)
+            for step in (self._ask_again, self._prune):
+                if self._spool.is_right():
+                    self._try(step.__name__.strip("_"), step)
         except Stopping:
             pass
         except BaseException as error:
@@ -217,11 +218,6 @@ class SingleRun:
 
         One may get something to send only from another. With the hub still to be told, uploads go on meanwhile.
         """
-        if self._settings.pushed.enabled:
-            progress = partial(self._pause, 0.0)
-            self._try("time", self._remote.note_time)
-            answer = partial(resend.answer_request, self._remote, self._catalog, self._destinations, progress)
-            self._try("resend", answer)
         due = [one for one in self._destinations if one.name in self._due]
         pool = ThreadPoolExecutor(max(1, len(due)), thread_name_prefix="deliver")
         for _ in due:
@@ -252,8 +248,14 @@ class SingleRun:
         if self._home.broker:
             self._pause(_FOR_A_BROKER)
 
-    def _prune(self) -> None:
+    def _ask_again(self) -> None:
+        """Ask destinations what they hold; what they turn out to lack is delivered the next time."""
+        if self._settings.pushed.enabled:
+            self._remote.note_time()
+            resend.answer_request(self._remote, self._catalog, self._destinations, self._go_on)
         self._jobs.ask_again()
+
+    def _prune(self) -> None:
         if self._settings.prune.enabled:
             self._jobs.prune()
 
