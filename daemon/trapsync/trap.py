@@ -12,7 +12,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from trapsync.catalog import Catalog
-from trapsync.catalog.file import damage_mark
+from trapsync.catalog.marks import damage_mark
 from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
@@ -219,7 +219,7 @@ def _keep_aside(path: Path) -> Path:
         is_there = any(Path(f"{path}{suffix}").exists() for suffix in ("", "-wal", "-shm"))
         for source, target in ((newest, older), (path, newest)) if is_there else ():
             # The log first: left alone beside a new catalog, SQLite would play it into that.
-            for suffix in ("-wal", "-shm", "-seals", ""):
+            for suffix in ("-wal", "-shm", ""):
                 _move(Path(f"{source}{suffix}"), Path(f"{target}{suffix}"))
         durable.flush_folder(path.parent)
         failpoint.hit("catalog: kept aside")

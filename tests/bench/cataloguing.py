@@ -26,7 +26,7 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
     traps = [Trap(folder / str(count)) for count in (few, many)]
     for trap, count in zip(traps, (few, many), strict=True):
         filling.fill(trap.catalog, count, max(_OWED, count // 10))
-        trap.restart()  # folds the log in, and seals the pages
+        trap.restart()  # moves the log into the file
     for name, target in _TARGETS.items():
         ways = {str(n): _WAYS[name](trap, n) for trap, n in zip(traps, (few, many), strict=True)}
         turns = in_turns(ways, rounds)
@@ -96,12 +96,11 @@ _WAYS = {
     "status": _status,
     _START: _start,
 }
-# A start reads each page once, to compare it with its seal: that grows, as it must.
 _TARGETS = {
     "next batch": 2.0,
     "next image": 2.0,
     "insert": 2.0,
     "mark": 2.0,
     "status": 5.0,
-    _START: None,
+    _START: 2.0,
 }

@@ -14,7 +14,6 @@ from trap_bench import Memory, Trap, examiner
 from trapsync import pipeline
 from trapsync.files import durable, failpoint
 from trapsync.jpeg.examination import thumbnails
-from trapsync.runtime import service
 
 
 def main() -> None:
@@ -38,7 +37,6 @@ def main() -> None:
     commits[0], before, copies = 0, _written(), _copies(trap)
     for first in range(0, count, at_once):
         _bring(trap, home, look, content, list(range(first, min(count, first + at_once))))
-        _keep_house(trap)
     trap.catalog.checkpoint()
     facts = {
         "written": _written() - before,
@@ -68,11 +66,6 @@ def _bring(trap: Trap, home: Memory, look: pipeline.Examiner, content: bytes, nu
 
 def _copies(trap: Trap) -> int:
     return sum(file.stat().st_size for file in trap.storage.thumbnails.rglob("*.jpg"))
-
-
-def _keep_house(trap: Trap) -> None:
-    """What the daemon does every five minutes, and so between two pictures."""
-    trap.catalog.checkpoint(service._LONG_LOG)
 
 
 def _written() -> int:

@@ -20,7 +20,15 @@ from trapsync.errors import CameraError
 from trapsync.image import Image
 from trapsync.jpeg import thumbnail
 from trapsync.jpeg.examination import examine
-from trapsync.runtime import capture_thread, ingest_thread, jobs, scheduler, service, single_run
+from trapsync.runtime import (
+    capture_thread,
+    catalog_check,
+    ingest_thread,
+    jobs,
+    scheduler,
+    service,
+    single_run,
+)
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.settings.schema import Camera as CameraSettings
 from trapsync.settings.schema import Flash, Settings
@@ -224,4 +232,6 @@ if __name__ == "__main__":
         _do_badly()
     if sys.argv[1] == "crowded":
         setattr(service, "Inbox", partial(Inbox, limit=INBOX))  # noqa: B010
+    if sys.argv[1] == "checking":  # at once, not after a minute
+        catalog_check.AFTER_START = 0.0
     _run_freezing(sys.argv.pop(1))

@@ -23,8 +23,7 @@ import hub_server
 import trap_bench as bench
 from fake_time import FakeTime
 from trapsync import cameras, pipeline, trap
-from trapsync.catalog import Catalog, reserve
-from trapsync.catalog import file as catalog_file
+from trapsync.catalog import Catalog, marks, reserve
 from trapsync.clock import utc
 from trapsync.destinations import Destination, Tools, confirmation, connect
 from trapsync.errors import Failed, Held, Refused, Unreachable
@@ -187,7 +186,7 @@ class _Life:
             pipeline.prune(catalog, self.storage, self.settings.prune, self.time, destinations)
             catalog.set_fact("bug", self.number)
             if "marked as damaged" in os.environ[failpoint.VARIABLE]:
-                catalog_file._mark_damage(self.storage.catalog)
+                marks.mark_damage(self.storage.catalog)
             catalog.close()
 
     def _reserve(self) -> None:
@@ -309,9 +308,6 @@ class _Life:
         catalog.acknowledge()
         catalog.end_waits()
         self._deliver(catalog, [self.odd])
-        assert catalog._seals
-        catalog._seals._changed = None  # as if the log could not be read
-        catalog.checkpoint()
 
     def _label(self, catalog: Catalog) -> None:
         """Somebody says what is in some images."""

@@ -843,7 +843,7 @@ class Life(RuleBasedStateMachine):
     def restore_the_catalog_of_yesterday(self) -> None:
         assert self.yesterday
         self.die()
-        for suffix in ("", "-wal", "-shm", "-seals"):
+        for suffix in ("", "-wal", "-shm"):
             Path(f"{self.trap.storage.catalog}{suffix}").unlink(missing_ok=True)
         for file, content in self.yesterday.items():
             file.write_bytes(content)

@@ -85,11 +85,18 @@ MUTANTS = (
         ("test_directory.py",),
     ),
     Mutant(
-        "pages that were folded in while a reader stayed are forgotten",
-        "catalog/pages.py",
-        "self._changed |= _pages_in(self._log)",
-        "self._changed = _pages_in(self._log)",
-        ("test_seals.py",),
+        "a catalog that was not closed in order is trusted",
+        "catalog/file.py",
+        "return at is None or not 0 <=",
+        "return at is not None and not 0 <=",
+        ("test_catalog_damage.py",),
+    ),
+    Mutant(
+        "the row of an image that may leave the card is not checked",
+        "catalog/proofs.py",
+        "        self._require_sound(rows)\n",
+        "",
+        ("test_catalog_damage.py",),
     ),
     Mutant(
         "two may change the remembered settings at once",

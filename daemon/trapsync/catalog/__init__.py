@@ -212,13 +212,18 @@ class Catalog(Times, Labels, Notes, Views):
 
     def leaving_files(self, *, only_corrected: bool = False) -> list[Found]:
         """Files that may still lie on the card though their image is pruned, or has a corrected one."""
-        columns = "SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns FROM files"
-        proven = (
-            f"leaving = 1 AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND {STATE} = 'delivered')"
+        leaving = (
+            "leaving = 2" if only_corrected else f"(leaving = 2 OR (leaving = 1 AND {STATE} = 'delivered'))"
         )
-        pruned = "" if only_corrected else f"{columns} WHERE {proven} UNION ALL "
-        rows = self._query(f"{pruned}{columns} WHERE leaving = 2")
-        return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
+        rows = self._query(
+            f"""SELECT iif(folder = '', name, folder || '/' || name) AS file, files.size AS bytes, mtime_ns, images.*,
+                    {integrity.WRONG_PROOF} OR (leaving = 1 AND gone_why IS NOT 'pruned')
+                    OR (leaving = 1 AND (files.size != images.size OR key NOT IN (name, {integrity.FILE_PATH})))
+                    OR (leaving = 2 AND (timing IS NOT 'corrected' OR path = {integrity.FILE_PATH})) AS is_wrong
+                FROM files JOIN images ON images.id = image_id WHERE {leaving}"""
+        )
+        self._require_sound(rows)
+        return [Found(row["file"], row["bytes"], row["mtime_ns"]) for row in rows]
 
     def forget_pruned(self, paths: Iterable[str]) -> None:
         """These files of pruned or corrected images are off the card."""
@@ -275,4 +280,7 @@ class Catalog(Times, Labels, Notes, Views):
 
     def facts(self) -> dict[str, Any]:
         """Everything that was told, by name."""
-        return {row["name"]: json.loads(row["value"]) for row in self._query("SELECT name, value FROM facts")}
+        with self._refusing("read"):
+            return {
+                row["name"]: json.loads(row["value"]) for row in self._query("SELECT name, value FROM facts")
+            }

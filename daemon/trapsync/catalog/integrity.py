@@ -1,25 +1,56 @@
-"""Whether a catalog can be believed: what is looked at before a trap relies on it.
+"""Check whether a catalog can be trusted.
 
-SQLite's own checks see that the pages hang together, that indexes agree with their tables and that each
-value has its type. A byte that turned over inside a value they do not see: a digest, an id, a moment. So
-what the program wrote twice is compared, and what it could never have written is looked for. What is still
-not seen can do no harm: see `tests/README.md`, and `tests/test_lost_catalog.py`, which turns bytes over.
+SQLite's own checks see that pages, indexes and tables agree, and that each value has its type. They do not see a bit
+that flipped inside a value: a digest, an id, a time. So what the program wrote twice is compared, and what it
+could never have written is looked for. What is still not seen does no harm: `tests/daemon/test_lost_catalog.py` flips
+bits to show it.
+
+The full check reads every row. It runs in the background (`runtime.catalog_check`); where an image is to leave the
+card, its own row and proofs are checked first (`require_sound`).
 """
 
 import json
+import os
 import sqlite3
 import zlib
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-# What never changes in a row of `images`, and is sealed: a digest or the evidence of a moment, once wrong,
-# would be believed.
+from trapsync.catalog.migrations import empty_catalog
+from trapsync.errors import CatalogDamaged
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# No room, no permission, an I/O error, another program that writes: another try may succeed.
+_NOT_ITS_FAULT = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+}
+
+# The columns of `images` that never change and have a checksum, `seal`: a wrong digest or a wrong time of capture would
+# be trusted.
 SEALED = "key, size, md5, sha256, width, height, metadata, boot_id, monotonic, wall, clock_trusted"
-_LONGEST_WAIT = 8 * 86400  # seconds; the settings allow a week
+_MAX_WAIT = 8 * 86400  # seconds; the settings allow a week
+
+_COLUMNS = SEALED.split(", ")
+# Whether an image has a delivery that was confirmed with the digest of other bytes.
+_OTHER_DIGEST = "digest NOT IN ('md5:' || md5, 'sha256:' || sha256, 'echo:' || sha256)"
+WRONG_PROOF = f"""EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id
+                  AND deliveries.state = 'delivered' AND {_OTHER_DIGEST})"""
 
 _ON_CARD = "images.gone_at IS NULL"
 _HELD = "(images.timing IS NOT NULL AND images.timing IN ('held', 'unsure'))"
 _COUNTED = """SELECT '', state, count(*) FROM images GROUP BY 2
               UNION ALL SELECT destination, state, count(*) FROM deliveries GROUP BY 1, 2"""
-_PATH = "iif(folder = '', files.name, folder || '/' || files.name)"
+FILE_PATH = "iif(folder = '', files.name, folder || '/' || files.name)"
 
 # What is wrong, and a query that finds a row of it.
 _CONTRADICTIONS = {
@@ -30,7 +61,7 @@ _CONTRADICTIONS = {
             OR ingested_at NOT BETWEEN -1e11 AND 1e11""",
     "an image on the card without its file": f"""
         SELECT 1 FROM images WHERE {_ON_CARD} AND NOT EXISTS
-            (SELECT 1 FROM files WHERE image_id = images.id AND {_PATH} = path)""",
+            (SELECT 1 FROM files WHERE image_id = images.id AND {FILE_PATH} = path)""",
     "a held image that is owed to somebody": f"""
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE {_HELD}""",
     "a time that cannot be": """
@@ -39,12 +70,12 @@ _CONTRADICTIONS = {
     "a file that is not its image's": """
         SELECT 1 FROM files JOIN images ON id = image_id WHERE (files.size != images.size AND leaving != 2)
             OR leaving NOT IN (0, 1, 2) OR (leaving = 1 AND gone_why IS NOT 'pruned')""",
-    "a proof of other bytes": """
+    "a proof of other bytes": f"""
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE deliveries.state = 'delivered'
-            AND digest NOT IN ('md5:' || md5, 'sha256:' || sha256, 'echo:' || sha256)""",
+            AND {_OTHER_DIGEST}""",
     "a delivery that cannot be": f"""
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE deliveries.rank != images.rank
-            OR attempts NOT BETWEEN 0 AND 10000 OR wait_for NOT BETWEEN 0 AND {_LONGEST_WAIT}
+            OR attempts NOT BETWEEN 0 AND 10000 OR wait_for NOT BETWEEN 0 AND {_MAX_WAIT}
             OR NOT json_valid(coalesce(detail, '{{}}'))
             OR (deliveries.state != 'delivered' AND (digest IS NOT NULL OR confirmed_at IS NOT NULL))""",
     "a delivery to nowhere": """
@@ -54,7 +85,7 @@ _CONTRADICTIONS = {
         SELECT 1 FROM destinations WHERE active NOT IN (0, 1) OR required NOT IN (0, 1) OR current NOT IN (0, 1)
             OR barred NOT IN (0, 1)
             OR (active AND NOT current)
-            OR attempts NOT BETWEEN 0 AND 1000000000 OR wait_for NOT BETWEEN 0 AND {_LONGEST_WAIT}""",
+            OR attempts NOT BETWEEN 0 AND 1000000000 OR wait_for NOT BETWEEN 0 AND {_MAX_WAIT}""",
     "an image on the card that is owed to nobody": f"""
         SELECT 1 FROM destinations WHERE active AND (SELECT count(*) FROM images WHERE {_ON_CARD} AND NOT {_HELD}) !=
             (SELECT count(*) FROM deliveries JOIN images ON id = image_id
@@ -76,11 +107,61 @@ def seal(*values: str | float | None) -> int:
     return zlib.crc32(json.dumps(values).encode())
 
 
-def problem(db: sqlite3.Connection, pristine: sqlite3.Connection) -> str | None:
-    """What is wrong with a catalog, in a few words; None when it can be believed.
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is damaged."""
+    return _code(error) in _DAMAGE
 
-    `pristine` is an empty one of the same version: the schema must be the same to the letter, for what it
-    says is what SQLite checks.
+
+def is_not_its_fault(error: Exception, path: Path) -> bool:
+    """Whether an error says nothing about the file itself, and another try may succeed."""
+    if _code(error) == sqlite3.SQLITE_READONLY:  # a damaged header says so too
+        return not all(os.access(place, os.W_OK) for place in (path, path.parent))
+    return _code(error) in _NOT_ITS_FAULT
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def accept_any_text(connection: sqlite3.Connection) -> None:
+    """Read texts that are no UTF-8, too: after damage they must be read in order to be reported."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+
+
+def require_sound(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Check images before they may leave the card; CatalogDamaged if one is not as it was written.
+
+    A row has the columns SEALED and `seal` of its image, and `is_wrong`: what the query found besides.
+    """
+    for row in rows:
+        if row["is_wrong"] or seal(*(row[column] for column in _COLUMNS)) != row["seal"]:
+            raise CatalogDamaged(
+                f"the catalog is damaged: the row of image {row['id']} is not as it was written"
+            )
+
+
+def check_file(path: Path) -> str | None:
+    """What is wrong with a catalog's file, in a few words; None if it can be trusted.
+
+    Opens it read-only; a daemon may write meanwhile. Raises sqlite3.Error when that says nothing about the file.
+    """
+    pristine = empty_catalog()
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
+        accept_any_text(connection)
+        try:
+            return problem(connection, pristine)
+        # Damage also shows as an error message that is no text, or as a missing column.
+        except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
+            if is_not_its_fault(error, path):
+                raise
+            return str(error)
+
+
+def problem(db: sqlite3.Connection, pristine: sqlite3.Connection) -> str | None:
+    """What is wrong with an open catalog, in a few words; None if it can be trusted.
+
+    `pristine` is an empty one of the same version: both schemas must be the same, for SQLite checks only what the
+    schema says.
     """
     verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":

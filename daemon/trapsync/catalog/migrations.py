@@ -1,11 +1,20 @@
-"""How the catalog's schema came to be: append only. A released migration is never edited.
+"""The catalog's schema, as a list of migrations: append only. A released migration is never edited.
 
-Moments are unix seconds of the wall clock, right or wrong as it was. JSON columns hold objects.
+Times are unix seconds of the wall clock, right or wrong as it was. JSON columns hold objects.
 """
+
+import sqlite3
 
 from sqlite_utils import Database, Migrations
 
 migrations = Migrations("trapsync")
+
+
+def empty_catalog() -> sqlite3.Connection:
+    """An empty catalog in memory, with the schema of this version."""
+    db = Database(memory=True, execute_plugins=False)
+    migrations.apply(db)
+    return db.conn
 
 
 @migrations()

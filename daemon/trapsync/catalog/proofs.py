@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from trapsync.catalog import integrity
 from trapsync.catalog.deliveries import Deliveries
 from trapsync.catalog.file import Transaction
-from trapsync.catalog.rows import HELD_SOMEWHERE, IMAGE, KEY, STATE, UNASKED, Proof
+from trapsync.catalog.rows import HELD_SOMEWHERE, IMAGE, KEY, STATE, UNASKED, Proof, image_of
 from trapsync.image import Found, Image
 
 # Confirmed within the last day, by the monotonic clock of this boot: what was said before a reboot is asked again.
 _IS_FRESH = """(coalesce(confirmed_boot, '') != '' AND confirmed_boot = :boot_mark
                 AND confirmed_mono > :monotonic - 86400.0 AND confirmed_mono <= :monotonic)"""
-_DIGESTS = "('md5:' || images.md5, 'sha256:' || images.sha256)"
 # What takes a delivery's proof back.
 _NO_PROOF = """digest = NULL, detail = NULL, lies_at = NULL, delivered_at = NULL,
                confirmed_at = NULL, confirmed_boot = NULL, confirmed_mono = NULL"""
@@ -198,13 +198,14 @@ class Proofs(Deliveries):
         Every destination that must have them confirmed them within the last day, by a digest that is theirs. Of
         those `excused` the last confirmation counts, of those `trusted` the receipt. `but` are left out, by id.
         """
-        return self._images(
-            f"""SELECT {IMAGE} FROM images WHERE state = 'delivered' AND gone_at IS NULL
+        rows = self._query(
+            f"""SELECT *, {integrity.WRONG_PROOF} AS is_wrong
+                FROM images WHERE state = 'delivered' AND gone_at IS NULL
                 AND rank <= :older AND ingested_at <= :older
                 AND EXISTS (SELECT 1 FROM destinations WHERE active AND required)
                 AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.active AND d.required AND NOT EXISTS
                     (SELECT 1 FROM deliveries WHERE destination = d.key AND image_id = images.id
-                     AND deliveries.state = 'delivered' AND digest IN {_DIGESTS}
+                     AND deliveries.state = 'delivered' AND digest NOT LIKE 'echo:%'
                      AND ({_IS_FRESH} OR d.name IN (SELECT value FROM json_each(:trusted))
                           OR (confirmed_at IS NOT NULL AND d.name IN (SELECT value FROM json_each(:excused))))))
                 AND id NOT IN (SELECT value FROM json_each(:but))
@@ -216,6 +217,8 @@ class Proofs(Deliveries):
             but=json.dumps(list(but)),
             **self._boot_now(),
         )
+        self._require_sound(rows)
+        return [image_of(row) for row in rows]
 
     def mark_pruned(self, image_ids: Iterable[int], unasked: Iterable[str] = ()) -> None:
         """Durable before any file goes: from here on these may be deleted, after a crash too.

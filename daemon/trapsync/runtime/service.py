@@ -5,7 +5,7 @@
     main thread     signals, the clock guard, systemd's watchdog
     capture         one picture per interval, on the monotonic clock (`capture_thread`)
     ingest          new files; with none, correct times and make small copies (`ingest_thread`)
-    scheduler       deliveries to each destination, the sweep, pruning, housekeeping (`scheduler`, `jobs`)
+    scheduler       deliveries, the sweep, pruning, the catalog's check (`scheduler`, `jobs`)
     home            the connection to a broker, if there is one
     led             the LED, if there is one
     observer        watchdog's own threads: they only fill the inbox
@@ -35,7 +35,7 @@ from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, load, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Home, Ties
-from trapsync.runtime import signals, startup, systemd, trial
+from trapsync.runtime import catalog_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
@@ -58,8 +58,6 @@ log = logging.getLogger(__name__)
 _TICK = 1.0  # seconds between two looks of the main thread
 _IDLE_TICK = 30.0  # and from a minute after the start on: each look costs energy
 _UNTIL_IDLE = 60.0  # seconds
-# Bytes of the catalog's log that are worth to be folded in: before that, most pages would be written again.
-_LONG_LOG = 10**6
 _CLOCK_STEP = 2.0  # seconds of difference between wall and monotonic that are a step, not drift
 _WATCH_AGAIN = 60.0  # seconds until another try where the observer cannot start
 _END = 9.0  # seconds for everything to end; then the process does, as it is
@@ -326,7 +324,7 @@ class Service:
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
         self._scheduler.add("sweep", ingest.sweep, self._on_spool(self._jobs.sweep))
-        self._scheduler.add("housekeeping", 300.0, partial(self._catalog.checkpoint, _LONG_LOG))
+        self._scheduler.add("check catalog", catalog_check.EVERY, self._check_catalog)
         if self.settings.prune.enabled:
             self._scheduler.add(PRUNE, every, self._on_spool(self._jobs.prune))
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
@@ -363,6 +361,12 @@ class Service:
             if resend.answer_request(self._remote, self._catalog, self._destinations, progress):
                 self._scheduler.run_now(DELIVER)
         self._jobs.ask_again()
+
+    def _check_catalog(self) -> None:
+        if self._catalog.is_check_due():
+            self._pause(catalog_check.AFTER_START)
+            progress = partial(self._scheduler.go_on, "check catalog", 0.0)
+            catalog_check.check(self._catalog, self.settings.storage.catalog, progress)
 
 
 def check(found: InForce) -> None:

@@ -24,7 +24,7 @@ from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Home, Ties
-from trapsync.runtime import signals, startup, systemd, trial
+from trapsync.runtime import catalog_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
@@ -189,6 +189,7 @@ class SingleRun:
             for step in (self._ask_again, self._prune):
                 if self._spool.is_right():
                     self._try(step.__name__.strip("_"), step)
+            self._try("check catalog", self._check_catalog)
         except Stopping:
             pass
         except BaseException as error:
@@ -271,6 +272,11 @@ class SingleRun:
 
     def _tell(self, fact: facts.Name, value: object) -> None:
         self._context.tell(fact, value)
+
+    def _check_catalog(self) -> None:
+        """Last, in the time that is left; cut short, it is due again the next time."""
+        if self._catalog.is_check_due():
+            catalog_check.check(self._catalog, self._settings.storage.catalog, self._go_on)
 
     def _go_on(self, _job: str = "", _silence: float = 0.0) -> None:
         self._pause(0.0)

@@ -1,0 +1,289 @@
+"""A damaged catalog: whoever finds it marks it, and the next start rebuilds it, always."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from subprocess import check_output
+
+import pytest
+
+from trap_bench import Memory, Trap
+from trapsync.catalog import Catalog
+from trapsync.catalog.marks import damage_mark
+from trapsync.errors import CatalogDamaged, CatalogError
+from trapsync.runtime import catalog_check
+from trapsync.settings.schema import Settings
+from trapsync.trap import open_catalog
+
+WEEK = 7 * 86400
+
+
+def work(trap: Trap, images: int = 8) -> None:
+    """Some images are found and delivered, long enough ago to be pruned."""
+    home = Memory("home")
+    trap.register(home)
+    for second in range(images):
+        trap.put(second, seed=second)
+    trap.ingest()
+    trap.deliver(home)
+    trap.time.sleep(4000)
+
+
+def kill(trap: Trap) -> None:
+    """The daemon is killed: what is in the write-ahead log stays there."""
+    files = [Path(f"{trap.storage.catalog}{suffix}") for suffix in ("", "-wal")]
+    left = [file.read_bytes() for file in files]
+    trap.catalog._db.close()
+    for file, content in zip(files, left, strict=True):
+        file.write_bytes(content)
+
+
+def start(trap: Trap) -> None:
+    """As the daemon opens the catalog."""
+    trap.catalog = open_catalog(Settings(storage=trap.storage), trap.time)
+
+
+def rot(trap: Trap, change: Callable[[Path], object]) -> None:
+    """Bits flip on the card between a clean stop and the next start: neither size nor time of the file changes."""
+    trap.catalog.close()
+    catalog = trap.storage.catalog
+    before = catalog.stat()
+    change(catalog)
+    os.utime(catalog, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert catalog.stat().st_size == before.st_size
+    start(trap)
+    assert not trap.catalog.is_check_due()
+
+
+def sql(statement: str) -> Callable[[Path], object]:
+    """What a flipped bit may come to."""
+
+    def change(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(statement)
+            db.commit()
+
+    return change
+
+
+def break_a_page(path: Path) -> None:
+    """A page of an index becomes no page."""
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries_of_image'"
+        ).fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 1024)
+        file.write(b"\xff" * 100)
+
+
+def assert_rebuilt_by_the_next_start(trap: Trap) -> None:
+    card, catalog = trap.on_card(), trap.storage.catalog
+    assert damage_mark(catalog).exists()
+    trap.catalog.close()
+    start(trap)
+    assert not damage_mark(catalog).exists()
+    assert catalog.with_suffix(".damaged-1").exists()
+    trap.register(home := Memory("home"))
+    trap.ingest()
+    assert trap.deliver(home).delivered == len(card) == 8
+    assert not trap.catalog.is_check_due()
+
+
+def test_a_catalog_that_was_closed_in_order_is_checked_once_a_week(trap: Trap) -> None:
+    work(trap)
+    for days in range(1, 7):
+        trap.restart()
+        assert not trap.catalog.is_check_due(), days
+        trap.time.sleep(86000)
+    trap.time.sleep(WEEK)
+    trap.restart()
+    assert trap.catalog.is_check_due()
+    trap.catalog.note_checked()
+    trap.restart()
+    assert not trap.catalog.is_check_due()
+
+
+def test_after_a_kill_it_is_checked_however_often_it_was_opened_and_closed_meanwhile(trap: Trap) -> None:
+    work(trap)
+    trap.restart()
+    trap.put(50, seed=50)
+    trap.ingest()
+    kill(trap)
+    start(trap)
+    trap.restart()
+    assert trap.catalog.is_check_due()
+    catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
+    assert trap.catalog.damage is None
+    assert not trap.catalog.is_check_due()
+    trap.restart()
+    assert not trap.catalog.is_check_due()
+
+
+@pytest.mark.parametrize("what", ["catalog", "catalog's log", "mark"])
+def test_what_somebody_changed_between_stop_and_start_is_checked(trap: Trap, what: str) -> None:
+    work(trap)
+    trap.catalog.close()
+    catalog = trap.storage.catalog
+    if what == "catalog":
+        sql("DELETE FROM facts")(catalog)
+    elif what == "mark":
+        catalog.with_suffix(".closed").write_bytes(b"\xff checked at never")
+    else:
+        Path(f"{catalog}-wal").write_bytes(b"of an older round")
+    start(trap)
+    assert trap.catalog.is_check_due()
+
+
+def test_a_command_beside_the_daemon_leaves_checks_and_marks_to_it(trap: Trap) -> None:
+    work(trap)
+    command = Catalog.open(trap.storage.catalog, trap.time, beside=True)
+    assert not command.is_check_due()
+    command.retry()
+    command.close()
+    assert not trap.storage.catalog.with_suffix(".closed").exists()
+    assert trap.catalog.is_there()
+
+
+def test_a_catalog_of_an_earlier_version_loses_its_seals_and_nothing_else(trap: Trap) -> None:
+    work(trap)
+    trap.catalog.close()
+    trap.storage.catalog.with_suffix(".closed").unlink()
+    seals = Path(f"{trap.storage.catalog}-seals")
+    seals.write_bytes(b"1234" * 40)
+    start(trap)
+    assert not seals.exists()
+    assert trap.catalog.is_check_due()
+    assert trap.ledger() == (8, 8, 0, 0, 0)
+
+
+def ask_another_process(trap: Trap, statement: str) -> int:
+    """What another process finds, or does, which then closes the catalog."""
+    ask = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "print(*(db.execute(sys.argv[2]).fetchone() or [0])); db.close()"
+    )
+    return int(check_output([sys.executable, "-c", ask, trap.storage.catalog, statement], text=True))
+
+
+COUNT = "SELECT count(*) FROM images"
+
+
+def test_another_process_that_closes_the_catalog_last_leaves_us_our_log(trap: Trap) -> None:
+    work(trap)
+    trap.catalog.checkpoint()
+    assert ask_another_process(trap, COUNT) == 8
+    assert trap.catalog.is_there()
+    trap.put(50, seed=50)
+    trap.ingest()
+    assert ask_another_process(trap, COUNT) == 9
+
+
+def test_where_sqlite_lost_its_locks_and_two_wrote_the_next_start_checks_and_the_one_after_it_rebuilds(
+    trap: Trap,
+) -> None:
+    work(trap)
+    trap.catalog.checkpoint()
+    trap.storage.catalog.open("rb").close()  # which takes all locks of this process from the file
+    assert ask_another_process(trap, COUNT) == 8
+    assert not trap.catalog.is_there()
+    for number in range(9):  # into a log that has no name any more
+        trap.catalog.put_note("home", f"{number}", "x" * 900)
+    ask_another_process(trap, "UPDATE images SET path = path || hex(zeroblob(400))")
+    trap.catalog.close()
+    start(trap)
+    assert trap.catalog.is_check_due()
+    catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
+    assert trap.catalog.damage
+    assert_rebuilt_by_the_next_start(trap)
+
+
+def test_a_page_that_rots_at_rest_is_found_when_it_is_used(trap: Trap) -> None:
+    work(trap)
+    rot(trap, break_a_page)
+    with pytest.raises(CatalogDamaged):
+        trap.register(Memory("another"))
+    assert_rebuilt_by_the_next_start(trap)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE images SET md5 = replace(md5, 'a', 'b')",
+        "UPDATE images SET wall = wall + 1",
+        "UPDATE deliveries SET digest = 'sha256:00'",
+        "UPDATE files SET leaving = 1 WHERE image_id = 3",
+        "UPDATE files SET leaving = 2 WHERE image_id = 3",
+        "UPDATE files SET image_id = 4 WHERE image_id = 3",
+    ],
+)
+def test_a_value_that_rots_at_rest_lets_no_image_leave_the_card(trap: Trap, change: str) -> None:
+    work(trap)
+    rot(trap, sql(change))
+    home = Memory("home")
+    home.identity = "memory home"
+    with pytest.raises(CatalogDamaged):
+        trap.prune()
+    assert len(trap.on_card()) == 8
+    assert_rebuilt_by_the_next_start(trap)
+
+
+def test_metadata_that_rots_at_rest_is_found_when_it_is_read(trap: Trap) -> None:
+    work(trap)
+    rot(trap, sql("UPDATE images SET metadata = replace(metadata, '{', '[') WHERE id = 3"))
+    with pytest.raises(CatalogDamaged):
+        trap.catalog.delivered_to("home", 0, 9)
+    assert_rebuilt_by_the_next_start(trap)
+
+
+def test_what_rots_at_rest_and_is_not_used_is_found_by_the_check(trap: Trap) -> None:
+    work(trap)
+    rot(trap, sql("UPDATE images SET md5 = replace(md5, 'a', 'b')"))
+    trap.time.sleep(WEEK)
+    assert trap.catalog.is_check_due()
+    catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
+    assert "an image whose seal is broken" in str(trap.catalog.damage)
+    assert_rebuilt_by_the_next_start(trap)
+
+
+@pytest.mark.parametrize("way", ["ends", "takes too long", "cannot read"])
+def test_a_check_that_comes_to_no_end_says_nothing_about_the_catalog(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    work(trap)
+    kill(trap)
+    start(trap)
+    path = trap.storage.catalog
+    if way == "ends":
+        monkeypatch.setattr(catalog_check, "_run", print)  # and says nothing by the pipe
+    elif way == "takes too long":
+        monkeypatch.setattr(catalog_check, "_MAX_TIME", 0)
+    else:
+        path = path.with_name("elsewhere")
+    catalog_check.check(trap.catalog, path, lambda: None)
+    assert trap.catalog.damage is None
+    assert trap.catalog.is_check_due()
+    assert not damage_mark(trap.storage.catalog).exists()
+
+
+def test_where_not_even_the_mark_can_be_written_the_next_start_checks_again(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(trap)
+    rot(trap, break_a_page)
+
+    def full(_path: object, _flags: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trapsync.files.durable.open_plain", full)
+        with pytest.raises(CatalogError):
+            trap.register(Memory("another"))
+    trap.catalog.close()
+    start(trap)
+    assert trap.catalog.is_check_due()
+    catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
+    assert_rebuilt_by_the_next_start(trap)
