@@ -344,7 +344,7 @@ def deliver(
         while images := _due(catalog, destination, destination.batch):
             progress(0.0)
             # Ask before sending: it may have arrived although we were never told.
-            known = confirmation.ask_for_each(destination.known, images)
+            known = confirmation.ask_for_each(destination.find_existing, images)
             outcomes.record(catalog, destination, turn, [(i, known[i.id]) for i in images if i.id in known])
 
             # Send the rest. Those in flight when trouble came may have arrived, and are recorded before it is raised.
@@ -354,7 +354,7 @@ def deliver(
             if turn.trouble:
                 raise turn.trouble
             catalog.destination_answered(destination.name)
-        if destination.tend():
+        if destination.follow_up():
             catalog.destination_answered(destination.name)
     except Unreachable as trouble:
         turn.trouble = trouble

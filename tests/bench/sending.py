@@ -19,11 +19,11 @@ import requests
 
 import hub_server
 from bench import pictures
+from memory_context import MemoryContext
 from trap_bench import Trap, examiner
 from trapsync import pipeline
 from trapsync.catalog.rows import Proof
 from trapsync.clock import SystemClock
-from trapsync.destinations import Tools
 from trapsync.destinations.stickypi import Settings, connect
 from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Prune
@@ -73,7 +73,7 @@ def _connected(job: Job) -> Any:
         ca_file=Path(job.certificate) if job.url.startswith("https") else None,
         parallel=job.parallel,
     )
-    return connect("home", settings, Tools(SystemClock(always_trusted=True), time.sleep, "0a1b2c3d"))
+    return connect("home", settings, MemoryContext(SystemClock(always_trusted=True), time.sleep, "0a1b2c3d"))
 
 
 def ours(job: Job) -> float:

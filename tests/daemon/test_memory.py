@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from config_examples import EXAMPLES
-from trapsync.destinations import KINDS
+from trapsync.destinations.kinds import BUILT_IN as KINDS
 
 # What the daemon loads, each destination, and a question to each, at an address where nobody listens.
 _CODE = """
@@ -20,13 +20,13 @@ import trapsync.runtime.service
 from trapsync import trap
 from trapsync.runtime import destination_context
 from trapsync.settings import config_file
-from trapsync.destinations import Tools
 
 source = Path(sys.argv[1])
 values = config_file.load(source)
 clock = trap.system_clock(values)
 catalog = trap.open_catalog(values, clock)
-connected = destination_context.connect_all(values, source, Tools(clock, time.sleep, "0a1b2c3d"), lambda: catalog)
+checked = destination_context.check_all(values, source)
+connected = destination_context.connect_all(values, checked, catalog, clock, time.sleep)
 findings = [finding for one in connected for finding in one.check()]
 gc.collect()
 kb = int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
@@ -56,8 +56,8 @@ def loaded(folder: Path, kinds: list[str]) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     config = folder / "trapsync.toml"
     tables = {kind: table(kind, folder) for kind in kinds}
-    storage = {"spool": "spool", "state": "state"}
-    config.write_text(tomli_w.dumps({"storage": storage, "destinations": tables}))
+    storage, trap = {"spool": "spool", "state": "state"}, {"device": "0a1b2c3d"}
+    config.write_text(tomli_w.dumps({"trap": trap, "storage": storage, "destinations": tables}))
     done = subprocess.run(
         [sys.executable, "-c", _CODE, str(config)], capture_output=True, text=True, check=False
     )

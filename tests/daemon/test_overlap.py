@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import daemon_process
-from conformance import tools
+from fake_time import FakeTime
+from memory_context import context
 from trapsync.cli import cli
 from trapsync.destinations import directory
 from trapsync.errors import SettingsError
@@ -29,7 +30,7 @@ SOURCE = Path("trapsync.toml")
 
 def stick(name: str, path: Path, **more: Any) -> overlap.Destination:
     settings = directory.Settings(kind="directory", path=path, **more)
-    return directory.connect(name, settings, tools())
+    return directory.connect(name, settings, context())
 
 
 def require(spool: Path, state: Path, *destinations: overlap.Destination) -> None:
@@ -214,6 +215,6 @@ def test_a_command_in_the_daemons_place_does_not_start_with_folders_in_one_anoth
     trap = nested(tmp_path)
     with (
         pytest.raises(SettingsError, match="is the same folder as"),
-        local_actions.opened(load(trap.config).settings, trap.config, tools()),
+        local_actions.opened(load(trap.config).settings, trap.config, FakeTime(), FakeTime().sleep),
     ):
         raise AssertionError("it started")

@@ -24,18 +24,11 @@ import pytest
 import drawings
 import killed_trap
 import trap_bench as bench
-from fake_time import FakeTime
 from fault_server import Backend, FaultServer, Reply
-from trapsync.destinations import Destination, Receipt, Tools
+from trapsync.destinations import Destination, Receipt
 from trapsync.errors import DeliveryError, Failed, Held, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.jpeg.examination import examine
-
-
-def tools(time: FakeTime | None = None, **more: Any) -> Tools:
-    """What a destination is given, with time that stands still."""
-    time = time or FakeTime()
-    return Tools(time, time.sleep, drawings.DEVICE, **more)
 
 
 class Card:
@@ -187,7 +180,7 @@ class Conformance:
         destination.deliver(there, card.path(there))
         card.path(there).unlink()
         card.path(absent).unlink()
-        known = destination.known([absent, there])
+        known = destination.find_existing([absent, there])
         assert isinstance(known[there.id], Receipt)
         assert absent.id not in known
 
@@ -195,17 +188,17 @@ class Conformance:
         image = card.image()
         destination.deliver(image, card.path(image))
         other = site.connect()
-        assert isinstance(other.known([image])[image.id], Receipt)
+        assert isinstance(other.find_existing([image])[image.id], Receipt)
         other.close()
 
     def test_asking_about_nothing_answers_nothing(self, destination: Destination) -> None:
-        assert destination.known([]) == {}
+        assert destination.find_existing([]) == {}
 
     def test_a_full_batch_is_answered(self, destination: Destination, card: Card) -> None:
         image = card.image()
         destination.deliver(image, card.path(image))
         copies = [replace(image, id=number) for number in range(destination.batch)]
-        assert len(destination.known(copies)) == destination.batch
+        assert len(destination.find_existing(copies)) == destination.batch
 
     def test_other_bytes_under_a_taken_name_are_refused_or_lie_beside_and_nothing_is_overwritten(
         self, destination: Destination, site: Site, card: Card
@@ -215,7 +208,7 @@ class Conformance:
         held = self.held(card, first)
         other = card.image(seed=2)
         assert other.key == first.key
-        answer = destination.known([other]).get(other.id)
+        answer = destination.find_existing([other]).get(other.id)
         if self.stores_beside:
             assert answer is None
             self.lies_beside(destination, site, card, other, held)
@@ -246,7 +239,7 @@ class Conformance:
         receipt = destination.deliver(other, card.path(other))
         assert site.stored() == held | {Path(receipt.at).name: card.bytes(other)}
         assert len(site.stored()) == len(held) + 1
-        known = site.connect().known([other])[other.id]
+        known = site.connect().find_existing([other])[other.id]
         assert isinstance(known, Receipt)
         assert (known.digest, known.at) == (receipt.digest, receipt.at)
         assert destination.deliver(other, card.path(other)).at == receipt.at
@@ -259,7 +252,7 @@ class Conformance:
         destination.deliver(there, card.path(there))
         strange = [replace(absent, id=100 + number, path=path) for number, path in enumerate(STRANGE_PATHS)]
         for batch in ([*strange, absent, there], *([one, absent, there] for one in strange)):
-            known = destination.known(batch)
+            known = destination.find_existing(batch)
             assert isinstance(known[there.id], Receipt)
             assert absent.id not in known
         for name in (
@@ -269,7 +262,7 @@ class Conformance:
             odd = card.put(drawings.trap(), name, 200)
             outcome = attempt(destination, card, odd)
             assert isinstance(outcome, Receipt | DeliveryError), repr(outcome)
-        destination.tend()
+        destination.follow_up()
         destination.deliver(absent, card.path(absent))
 
     def test_two_images_of_one_name_in_one_turn_overwrite_nothing_however_many_are_sent_at_once(
@@ -316,11 +309,11 @@ class Conformance:
         image = card.image()
         with site.broken():
             with pytest.raises(Unreachable):
-                destination.known([image])
+                destination.find_existing([image])
             with pytest.raises(Unreachable):
                 destination.deliver(image, card.path(image))
         assert site.stored() == {}
-        assert destination.known([image]) == {}
+        assert destination.find_existing([image]) == {}
         destination.deliver(image, card.path(image))
         assert site.stored() == self.held(card, image)
 
@@ -330,12 +323,12 @@ class Conformance:
         image = card.image()
         destination.deliver(image, card.path(image))
         with site.broken(), pytest.raises(Unreachable):
-            destination.known([image])
-        assert isinstance(destination.known([image])[image.id], Receipt)
+            destination.find_existing([image])
+        assert isinstance(destination.find_existing([image])[image.id], Receipt)
 
     def test_several_threads_deliver_at_once(self, destination: Destination, site: Site, card: Card) -> None:
         images = [card.image(second) for second in range(8)]
-        destination.known(images)
+        destination.find_existing(images)
         with ThreadPoolExecutor(4) as pool:
             receipts = list(pool.map(lambda image: destination.deliver(image, card.path(image)), images))
         assert len(receipts) == 8
@@ -454,12 +447,12 @@ class OverHttp(Conformance):
 
     def turn(self, destination: Destination, card: Card, *images: Image) -> None:
         """Deliver as the pipeline does: ask, then send what is not there; whatever fails waits for the next turn."""
-        known = destination.known(images)
+        known = destination.find_existing(images)
         for image in images:
             if image.id not in known:
                 destination.deliver(image, card.path(image))
         assert all(isinstance(receipt, Receipt) for receipt in known.values())
-        destination.tend()
+        destination.follow_up()
 
     def outcome(self, destination: Destination, card: Card, image: Image) -> Receipt | DeliveryError:
         """What comes of one delivery."""
@@ -503,15 +496,15 @@ class OverHttp(Conformance):
         image = card.image()
         self.turn(destination, card, image)
         asked = len(site.front.requests)
-        destination.known([image])
+        destination.find_existing([image])
         asking = site.front.requests[asked:]
         if not asking:
             pytest.skip("it asks its own notes")
         site.front.plan(asking[0], fault)
         with pytest.raises(Unreachable):
-            destination.known([image])
+            destination.find_existing([image])
         site.front.assert_injected()
-        assert isinstance(destination.known([image])[image.id], Receipt)
+        assert isinstance(destination.find_existing([image])[image.id], Receipt)
 
     def test_an_image_that_it_does_not_take_costs_only_itself(
         self, site: HttpSite, destination: Destination, card: Card
@@ -539,7 +532,7 @@ class OverHttp(Conformance):
     ) -> None:
         image = card.image()
         receipt = destination.deliver(image, card.path(image))
-        known = destination.known([image])[image.id]
+        known = destination.find_existing([image])[image.id]
         assert isinstance(known, Receipt)
         assert receipt.at
         assert known.at == receipt.at
@@ -570,19 +563,19 @@ class OverHttp(Conformance):
         held = self.held(card, odd, there)
         mangled = Mangled(site.front.backend, odd)
         site.front.backend = mangled
-        site.connect().known([odd, there, absent])
+        site.connect().find_existing([odd, there, absent])
         assert mangled.fields, "no answer has a row of it"
         for field in sorted(mangled.fields):
             for value in STRANGE_VALUES:
                 mangled.field, mangled.value = field, value
                 destination = site.connect()
-                known = destination.known([odd, there, absent])
+                known = destination.find_existing([odd, there, absent])
                 assert isinstance(known[there.id], Receipt), (field, value)
                 assert absent.id not in known, (field, value)
                 if odd.id not in known:
                     outcome = attempt(destination, card, odd)
                     assert isinstance(outcome, Receipt | Failed | Refused | Held), (field, value, outcome)
-                destination.tend()
+                destination.follow_up()
                 destination.close()
         mangled.field = ""
         assert site.stored() == held

@@ -22,10 +22,11 @@ import drawings
 import hub_server
 import trap_bench as bench
 from fake_time import FakeTime
+from memory_context import connected, context
 from trapsync import cameras, pipeline, trap
 from trapsync.catalog import Catalog, marks, reserve
 from trapsync.clock import utc
-from trapsync.destinations import Destination, Tools, confirmation, connect
+from trapsync.destinations import Destination, confirmation
 from trapsync.errors import Failed, Held, Refused, Unreachable
 from trapsync.files import failpoint
 from trapsync.hub import accounts
@@ -198,7 +199,7 @@ class _Life:
         kept.tend()
 
     def _connect(self) -> list[Destination]:
-        tools = Tools(self.time, self.time.sleep, drawings.DEVICE)
+        given = context(self.time)
         stick = {"kind": "directory", "path": str(self.folder / "stick")}
         hub = {
             "kind": "stickypi",
@@ -206,7 +207,7 @@ class _Life:
             "username": self.hub.user,
             "password_file": str(self.folder / "password"),
         }
-        return [connect("stick", stick, tools, SOURCE), connect("hub", hub, tools, SOURCE)]
+        return [connected("stick", stick, given), connected("hub", hub, given)]
 
     def _capture(self) -> None:
         camera = cameras.make(self.settings.camera, drawings.DEVICE)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import every_step
 import trapsync
-from trapsync.destinations import KINDS
+from trapsync.destinations.kinds import BUILT_IN
 from trapsync.hub.database import Database
 from trapsync.hub.store import Store
 
@@ -33,7 +33,7 @@ ASIDE = {
 }
 CONFLICT = "hub: set aside"  # which happens to an image that finds its name taken at the hub
 # At those of the services the program is killed by `conformance.OverHttp`, whose server outlives it.
-SERVICES = set(KINDS) - {"directory", "stickypi"}
+SERVICES = set(BUILT_IN) - {"directory", "stickypi"}
 HITS = (1, 2, 4, 3, 6)  # which hit of its name each of five kills is
 
 # A life is forked from a server that has loaded everything already: it takes a third of a second, not two.

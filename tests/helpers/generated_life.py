@@ -25,7 +25,7 @@ from sqlite_utils import Database
 
 import drawings
 import trap_bench as bench
-from conformance import tools
+from memory_context import context
 from trapsync import pipeline
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.catalog import Catalog, integrity
@@ -209,7 +209,7 @@ class Life(RuleBasedStateMachine):
     def connect_the_stick(self) -> None:
         required = self.required.get("stick", True)
         table = directory.Settings(kind="directory", path=self.stick_folder, required=required)
-        self.stick = directory.connect("stick", table, tools(self.trap.time, spool=self.spool))
+        self.stick = directory.connect("stick", table, context(self.trap.time, spool=self.spool))
 
     def destinations(self) -> list[Any]:
         every: list[Any] = [self.home, self.gallery, self.stick]

@@ -4,10 +4,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from conformance import tools
 from fake_time import FakeTime
 from fault_server import FaultServer
 from imagekit_stub import ImageKit as Stub
+from memory_context import SOURCE, context
 from trapsync import destinations
 from trapsync.destinations import imagekit
 from trapsync.destinations.imagekit import ImageKit, Settings
@@ -50,11 +50,10 @@ class Account:
 
     def connect(self, **more: Any) -> ImageKit:
         """A destination that delivers there."""
-        own = tools(self.time, thumbnails=self.copies, copy_again=lambda _image: self.can_be_copied)
-        kind, settings = destinations.check("gallery", self.table(**more), Path("trapsync.toml"))
-        assert kind == "imagekit"
+        given = context(self.time, thumbnails=self.copies, can_make_thumbnails=self.can_be_copied)
+        settings = destinations.check("gallery", self.table(**more), SOURCE).settings
         assert isinstance(settings, Settings)
-        return imagekit.connect("gallery", settings, own)
+        return imagekit.connect("gallery", settings, given)
 
     def stored(self) -> dict[str, bytes]:
         """What the account holds; nothing was ever overwritten or stored under another name."""

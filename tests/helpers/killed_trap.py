@@ -24,10 +24,9 @@ import drawings
 import trap_bench as bench
 import trapsync
 from trapsync import pipeline, trap
-from trapsync.destinations import Tools
 from trapsync.files import failpoint
 from trapsync.jpeg.examination import thumbnails
-from trapsync.runtime.destination_context import connect_all
+from trapsync.runtime.destination_context import check_all, connect_all
 from trapsync.settings import config_file
 from trapsync.spool.undecided import UndecidedFiles
 
@@ -100,8 +99,8 @@ def _deliver(config: Path) -> int:
     clock = trap.system_clock(values)
     with trap.lock(values.storage.state):
         catalog = trap.open_catalog(values, clock)
-        tools = Tools(clock, lambda _seconds: None, drawings.DEVICE)
-        connected = connect_all(values, config, tools, lambda: catalog)
+        checked = check_all(values, config)
+        connected = connect_all(values, checked, catalog, clock, lambda _seconds: None)
         catalog.register((one.name, one.settings.kind, one.settings.required) for one in connected)
         found: list[str] = []
         spool = values.storage.spool

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import drawings
-from conformance import Card, tools
+from conformance import Card
 from fake_time import FakeTime
 from fault_server import FaultServer, Reply
+from memory_context import MemoryContext, context
 from scale_stub import PROJECT, TEST_KEY, Scale
-from trapsync.destinations import Scratch, Tools, scale
-from trapsync.image import Image, Label
+from trapsync.destinations import scale
+from trapsync.image import Image
 
 BOX = {"type": "box", "label": "insect", "left": 1, "top": 2, "width": 30, "height": 40}
 LIST, IMPORT, UPLOAD = "GET /v1/tasks", "/v1/files/import", "/v1/files/upload"
@@ -22,32 +23,14 @@ UNIQUE_ID = f"{PROJECT}:{drawings.NAME.removesuffix('.jpg')}"
 NIGHT = f"{PROJECT} {drawings.DEVICE} 2026-06-21"
 
 
-class Book:
-    """Labels in memory: what is given to tasks that were delivered, as the test says."""
-
-    def __init__(self) -> None:
-        self.awaited: dict[str, int] = {}
-        self.answered: dict[int, Label] = {}
-
-    def open(self) -> dict[str, int]:
-        return {task: number for task, number in self.awaited.items() if number not in self.answered}
-
-    def has(self, image_id: int, task: str) -> bool:
-        return self.awaited.get(task) == image_id
-
-    def put(self, labels: Any) -> None:
-        self.answered.update(labels)
-
-
 class Server:
-    """A site: a fault server in front of the stub, and a notebook that outlives connections."""
+    """A site: a fault server in front of the stub, and records that outlive connections."""
 
     def __init__(self, front: FaultServer, service: Scale, folder: Path) -> None:
         self.front = front
         self.service = service
         self.time = FakeTime()
-        self.notebook = Scratch()
-        self.labels = Book()
+        self.context = context(self.time)
         self.is_addressed = False
         self.address: Callable[[Image], str | None] = self.lend
         self._card = folder / "spool"
@@ -64,12 +47,11 @@ class Server:
     def connect(self, **more: Any) -> scale.Scale:
         after = {"after": "gallery"} if self.is_addressed else {}
         settings = scale.Settings(kind="scale", **self.settings(**{**after, **more}))
-        return scale.connect("labels", settings, self.tools())
+        return scale.connect("labels", settings, self.given())
 
-    def tools(self, **more: Any) -> Tools:
+    def given(self, **more: Any) -> MemoryContext:
         address = self.address if self.is_addressed else lambda _image: None
-        linked = {"notebook": self.notebook, "labels": self.labels, "address": address}
-        return replace(tools(self.time), **{**linked, **more})
+        return replace(self.context, **{"address": address, **more})
 
     def lend(self, image: Image) -> str:
         """Where the destination before has it."""
@@ -115,6 +97,6 @@ def deliver(site: Server, card: Card, destination: scale.Scale, *seconds: int) -
     for second in seconds:
         image = card.image(second)
         receipt = destination.deliver(image, card.path(image))
-        site.labels.awaited[receipt.detail["task"]] = image.id
+        site.context.tasks[receipt.detail["task"]] = image.id
         tasks.append(site.service.mode.tasks[receipt.detail["task"]])
     return tasks

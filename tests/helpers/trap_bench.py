@@ -10,14 +10,15 @@ import drawings
 from fake_time import FakeTime
 from trapsync import pipeline
 from trapsync.catalog import Catalog
-from trapsync.destinations import Alone, Destination, Finding, Receipt
+from trapsync.destinations import Checked, Destination, Finding, Receipt, SimpleDestination
 from trapsync.destinations.outcomes import Turn
 from trapsync.errors import DamagedImage
 from trapsync.image import Found, Image
 from trapsync.jpeg.examination import examine
-from trapsync.runtime.destination_context import registered
+from trapsync.runtime.destination_context import TrapContext, registered
 from trapsync.settings.schema import Destination as DestinationSettings
-from trapsync.settings.schema import Prune, Storage
+from trapsync.settings.schema import Prune, Settings, Storage
+from trapsync.settings.schema import Trap as TrapSettings
 from trapsync.settings.units import Duration, Size
 from trapsync.spool.undecided import UndecidedFiles
 
@@ -25,7 +26,7 @@ _COUNTED = """SELECT '', state, count(*) FROM images GROUP BY state
     UNION ALL SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state"""
 
 
-class Memory(Alone):
+class Memory(SimpleDestination):
     """A destination that keeps what it is given, asked and told in lists; trouble can be put in its way."""
 
     def __init__(
@@ -49,7 +50,7 @@ class Memory(Alone):
         self.deaf: Exception | None = None
         self.trouble: dict[str, Exception] = {}
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         self.asked.append([image.key for image in images])
         return self._held(images, {})
 
@@ -174,6 +175,12 @@ class Trap:
         wanted = {"enabled": True, "min_age": Duration(0), "keep_free": Size(10**13)} | settings
         limits = Prune(**wanted)  # type: ignore[arg-type]
         return pipeline.prune(self.catalog, self.storage, limits, self.time, self.destinations)
+
+    def context(self, name: str, **others: Destination) -> TrapContext:
+        """What a destination of this name is given that comes after another one, if any."""
+        checked = Checked(name, DestinationSettings(kind="memory", after=next(iter(others), "")))
+        settings = Settings(trap=TrapSettings(device=drawings.DEVICE), storage=self.storage)
+        return TrapContext(checked, settings, self.catalog, self.time, self.time.sleep, others)
 
     def restart(self, *, reboot: bool = False) -> None:
         """The daemon starts anew, perhaps after a reboot; what it held in memory is gone."""

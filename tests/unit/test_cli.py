@@ -21,7 +21,7 @@ import pytest
 import drawings
 import trap_bench as bench
 import without_root
-from conformance import tools
+from memory_context import context
 from trapsync import __version__, cli, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import iso, utc
@@ -127,7 +127,7 @@ def bring_home(trap: bench.Trap, *paths: str) -> None:
     """Deliver everything, to the stick."""
     table = directory.Settings(kind="directory", path=trap.folder / "stick")
     trap.ingest(*paths)
-    stick: Any = directory.connect("stick", table, tools(trap.time))
+    stick: Any = directory.connect("stick", table, context(trap.time))
     trap.deliver(stick)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from config_examples import EXAMPLES, FILE, LINES, uncommented
 from trapsync import destinations
+from trapsync.destinations import kinds
 from trapsync.settings import config_file
 from trapsync.settings.schema import Destination, Settings, Table
 
@@ -45,13 +46,13 @@ def test_every_key_of_a_table_stands_in_the_file(name: str) -> None:
 
 
 def test_there_is_an_example_of_every_kind_of_destination() -> None:
-    assert sorted(table["kind"] for table in EXAMPLES.values()) == sorted(destinations.KINDS)
+    assert sorted(table["kind"] for table in EXAMPLES.values()) == sorted(kinds.BUILT_IN)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_destination_example_is_well_once_its_number_signs_are_taken_away(name: str) -> None:
-    kind, decoded = destinations.check(name, EXAMPLES[name], FILE)
-    assert kind == EXAMPLES[name]["kind"]
+    decoded = destinations.check(name, EXAMPLES[name], FILE).settings
+    assert decoded.kind == EXAMPLES[name]["kind"]
     for field in msgspec.structs.fields(type(decoded)):
         if field.name in EXAMPLES[name] and field.default not in (msgspec.NODEFAULT, None):
             assert getattr(decoded, field.name) == field.default, f"not the default of {field.name}"
@@ -59,7 +60,7 @@ def test_a_destination_example_is_well_once_its_number_signs_are_taken_away(name
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_key_of_a_destination_stands_in_its_example_or_among_the_common_ones(name: str) -> None:
-    own = set(importlib.import_module(destinations.KINDS[EXAMPLES[name]["kind"]]).Settings.__struct_fields__)
+    own = set(importlib.import_module(kinds.BUILT_IN[EXAMPLES[name]["kind"]]).Settings.__struct_fields__)
     common = set(Destination.__struct_fields__)
     first = next(iter(EXAMPLES.values()))
     assert set(EXAMPLES[name]) - common == own - common

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import drawings
-from conformance import tools
+from memory_context import context
 from trap_bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.destinations import Receipt, confirmation, directory
@@ -273,10 +273,10 @@ def test_a_folder_that_is_away_for_no_reason_counts_by_nothing(trap: Trap) -> No
 
 def test_a_receipt_from_a_note_lets_no_image_go_before_its_bytes_were_read(trap: Trap) -> None:
     class Noted(Server):
-        def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
             return {
                 i: Receipt(r.digest, noted=True)
-                for i, r in super().known(images).items()
+                for i, r in super().find_existing(images).items()
                 if isinstance(r, Receipt)
             }
 
@@ -453,7 +453,7 @@ def test_a_copy_that_rotted_in_a_folder_is_pending_again_and_stored_beside(
     (tmp_path / "stick").mkdir()
     (tmp_path / "stick" / directory.MARK).touch()
     table = directory.Settings(kind="directory", path=tmp_path / "stick")
-    stick: Any = directory.connect("stick", table, tools(trap.time))
+    stick: Any = directory.connect("stick", table, context(trap.time))
     fill(trap, 1, stick)
     (path,) = trap.on_card()
     content = (trap.storage.spool / path).read_bytes()

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from memory_context import context
 from trap_bench import Memory, Trap
 from trapsync import destinations
-from trapsync.destinations import Receipt, Scratch
-from trapsync.errors import SettingsError, Unreachable
+from trapsync.destinations import DestinationContext, Receipt
+from trapsync.errors import CatalogError, SettingsError, Unreachable
 from trapsync.image import Image
-from trapsync.runtime.destination_context import CatalogNotebook, connect_all
+from trapsync.runtime.destination_context import TrapContext, check_all, connect_all
 from trapsync.settings.schema import Settings
+from trapsync.settings.schema import Trap as TrapSettings
 
 FILE = Path("trap.toml")
 
@@ -64,48 +66,54 @@ def test_an_echo_delivers_but_lets_no_image_leave_the_card(trap: Trap) -> None:
 
 
 def test_notes_outlive_a_restart_and_belong_to_one_destination(trap: Trap) -> None:
-    notebook, other = (CatalogNotebook(lambda: trap.catalog, name) for name in ("a", "b"))
-    notebook.put("job:2", {"id": 7})
-    notebook.put("job:1", [1, "zwei"])
-    notebook.put("job:2", {"id": 8})
-    notebook.put("j%b", 1)
-    other.put("job:3", None)
+    one, other = trap.context("a"), trap.context("b")
+    one.put_note("job:2", {"id": 7})
+    one.put_note("job:1", [1, "zwei"])
+    one.put_note("job:2", {"id": 8})
+    one.put_note("j%b", 1)
+    other.put_note("job:3", None)
     trap.restart()
-    assert notebook.keys("job:") == ["job:1", "job:2"]
-    assert (notebook.get("job:2"), notebook.get("job:3")) == ({"id": 8}, None)
-    notebook.forget("job:2")
-    assert notebook.get("job:2") is None
-    assert notebook.keys() == ["j%b", "job:1"]
-    assert other.keys() == ["job:3"]
+    one, other = trap.context("a"), trap.context("b")
+    assert one.note_keys("job:") == ["job:1", "job:2"]
+    assert (one.note("job:2"), one.note("job:3")) == ({"id": 8}, None)
+    one.forget_note("job:2")
+    assert one.note("job:2") is None
+    assert one.note_keys() == ["j%b", "job:1"]
+    assert other.note_keys() == ["job:3"]
 
 
-def test_a_scratch_does_what_a_notebook_does() -> None:
-    scratch = Scratch()
-    scratch.put("b", {"id": 7})
-    scratch.put("a", 1)
-    scratch.put("x", 1)
-    scratch.forget("x")
-    scratch.forget("y")
-    assert (scratch.keys(), scratch.get("b"), scratch.get("x"), scratch.owed(0, 1e10)) == (
-        ["a", "b"],
-        {"id": 7},
-        None,
-        0,
-    )
+def test_the_tests_context_keeps_notes_as_a_traps_does(trap: Trap) -> None:
+    some: tuple[DestinationContext, ...] = (trap.context("a"), context())
+    for one in some:
+        one.put_note("b", {"id": 7})
+        one.put_note("a", 1)
+        one.put_note("x", 1)
+        one.forget_note("x")
+        one.forget_note("y")
+        assert (one.note_keys(), one.note_keys("b")) == (["a", "b"], ["b"])
+        assert (one.note("b"), one.note("x"), one.pending_between(0, 1e10)) == ({"id": 7}, None, 0)
 
 
-def test_a_notebook_knows_how_many_images_of_a_time_are_still_to_come(trap: Trap) -> None:
+def test_a_destination_knows_how_many_images_of_a_time_are_still_to_come(trap: Trap) -> None:
     home = Memory("home")
     trap.register(home)
     first = trap.put(0)
     trap.put(100, seed=2)
     trap.ingest()
-    notebook = CatalogNotebook(lambda: trap.catalog, "home")
+    given = trap.context("home")
     (since,) = (row["rank"] for row in trap.catalog._query("SELECT min(rank) AS rank FROM images"))
-    assert [notebook.owed(since, since + seconds) for seconds in (0, 1, 100, 101)] == [0, 1, 1, 2]
+    assert [given.pending_between(since, since + seconds) for seconds in (0, 1, 100, 101)] == [0, 1, 1, 2]
     trap.deliver(home)
-    assert notebook.owed(since, since + 1000) == 0
+    assert given.pending_between(since, since + 1000) == 0
     assert first
+
+
+def test_without_a_catalog_there_are_no_records(trap: Trap) -> None:
+    checked = destinations.check("stick", {"kind": "directory", "path": "copies"}, FILE)
+    settings = Settings(trap=TrapSettings(device="0a1b2c3d"))
+    given = TrapContext(checked, settings, None, trap.time, trap.time.sleep, {})
+    with pytest.raises(CatalogError):
+        given.note("a")
 
 
 def test_the_turn_ends_with_what_is_beyond_single_images_and_its_trouble_is_the_destinations(
@@ -114,7 +122,7 @@ def test_the_turn_ends_with_what_is_beyond_single_images_and_its_trouble_is_the_
     class Tended(Memory):
         trouble_at_the_end: Unreachable | None = None
 
-        def tend(self) -> bool:
+        def follow_up(self) -> bool:
             if self.trouble_at_the_end:
                 raise self.trouble_at_the_end
             return True
@@ -145,22 +153,16 @@ def test_an_image_is_fetched_where_the_destination_before_has_it(trap: Trap) -> 
     assert trap.catalog.receipt("gallery", image.id) is None
     trap.catalog.mark_delivered("gallery", [(image.id, f"md5:{image.md5}", {"file": "f1"})])
     assert trap.catalog.receipt("gallery", image.id) == {"file": "f1"}
-    from trapsync.runtime.destination_context import _address
-
-    assert (
-        _address({"gallery": gallery}, lambda: trap.catalog, "gallery", image)
-        == f"https://gallery/{image.name}"
-    )
+    assert trap.context("labels", gallery=gallery).address_of(image) == f"https://gallery/{image.name}"
     assert asked == [{"file": "f1"}]
-    assert _address({}, lambda: trap.catalog, "", image) is None
+    assert trap.context("labels").address_of(image) is None
 
 
 def test_the_destinations_of_a_config_file_are_linked(trap: Trap) -> None:
-    from conformance import tools
-
     tables = {
         "stick": {"kind": "directory", "path": str(trap.folder / "stick")},
         "disk": {"kind": "directory", "path": str(trap.folder / "disk"), "after": "stick"},
     }
-    made = connect_all(Settings(destinations=tables), FILE, tools(), lambda: trap.catalog)
+    settings = Settings(trap=TrapSettings(device="0a1b2c3d"), destinations=tables)
+    made = connect_all(settings, check_all(settings, FILE), trap.catalog, trap.time, trap.time.sleep)
     assert [(one.name, one.settings.after) for one in made] == [("stick", ""), ("disk", "stick")]

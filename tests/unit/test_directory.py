@@ -20,9 +20,10 @@ import pytest
 
 import drawings
 import trap_bench as bench
-from conformance import Card, Conformance, tools
+from conformance import Card, Conformance
 from fake_time import FakeTime
 from flushes import Flushes
+from memory_context import context
 from trapsync import pipeline
 from trapsync.destinations import Destination, Receipt, directory
 from trapsync.destinations.directory import MARK, Directory, Settings, manifest
@@ -43,7 +44,7 @@ class Stick:
 
     def connect(self, **more: Any) -> Directory:
         """A destination that copies there."""
-        return directory.connect("stick", Settings(kind="directory", path=self.path, **more), tools())
+        return directory.connect("stick", Settings(kind="directory", path=self.path, **more), context())
 
     def files(self) -> dict[str, bytes]:
         """All visible or half-written files, by path, but not the mark."""
@@ -116,7 +117,7 @@ def test_a_foreign_image_keeps_its_path_and_its_odd_name(site: Stick, card: Card
     stick = site.connect()
     stick.deliver(image, card.path(image))
     assert (site.path / odd).read_bytes() == drawings.plain()
-    assert isinstance(stick.known([image])[image.id], Receipt)
+    assert isinstance(stick.find_existing([image])[image.id], Receipt)
     line = (site.path / "from phone" / manifest.NAME).read_bytes().split(b"\n")[1]
     assert line == b"\\" + image.sha256.encode() + "  a\\\\b\\nc\\rd é.jpg".encode()
 
@@ -154,7 +155,7 @@ def test_a_plain_folder_is_no_mount(site: Stick, card: Card) -> None:
 @pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="needs a mounted /dev/shm")
 def test_a_mounted_filesystem_is_its_own_proof() -> None:
     settings = Settings(kind="directory", path=Path("/dev/shm"), proof="mount")
-    assert directory.connect("stick", settings, tools()).known([]) == {}
+    assert directory.connect("stick", settings, context()).find_existing([]) == {}
 
 
 def test_a_stick_pulled_out_in_the_middle_never_leaves_the_copy_on_the_card(
@@ -403,9 +404,9 @@ def test_a_copy_without_its_manifest_line_gets_one(site: Stick, card: Card) -> N
     stick = site.connect()
     stick.deliver(image, card.path(image))
     (site.path / image.place).with_name(manifest.NAME).unlink()
-    assert stick.known([image]) == {}
+    assert stick.find_existing([image]) == {}
     stick.deliver(image, card.path(image))
-    assert isinstance(stick.known([image])[image.id], Receipt)
+    assert isinstance(stick.find_existing([image])[image.id], Receipt)
     site.check_sums()
 
 
@@ -417,7 +418,7 @@ def test_a_torn_last_line_is_repaired(site: Stick, card: Card) -> None:
     whole = sums.read_bytes()
     sums.write_bytes(whole + f"# {second.size} bytes\n{second.sha256[:20]}".encode())
     stick.deliver(second, card.path(second))
-    assert set(stick.known([first, second])) == {first.id, second.id}
+    assert set(stick.find_existing([first, second])) == {first.id, second.id}
     assert sums.read_bytes().count(second.sha256[:20].encode()) == 1
     site.check_sums()
 
@@ -430,7 +431,7 @@ def test_the_line_of_a_copy_that_was_taken_away_is_replaced(site: Stick, card: C
     other = card.image(seed=2)
     stick.deliver(other, card.path(other))
     site.check_sums()
-    assert isinstance(stick.known([other])[other.id], Receipt)
+    assert isinstance(stick.find_existing([other])[other.id], Receipt)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xd8 cut"])
@@ -444,7 +445,7 @@ def test_a_manifest_line_is_no_proof_without_a_copy_of_that_size(
     copy.unlink()
     if content is not None:
         copy.write_bytes(content)
-    assert stick.known([image]) == {}
+    assert stick.find_existing([image]) == {}
 
 
 def test_a_place_outside_the_folder_is_refused(site: Stick, card: Card) -> None:
@@ -457,7 +458,7 @@ def test_the_bandwidth_limit_holds_for_sticks_too(site: Stick, card: Card) -> No
     time = FakeTime()
     settings = Settings(kind="directory", path=site.path, bandwidth=Size(1000))
     image: Image = card.image()
-    directory.connect("stick", settings, tools(time)).deliver(image, card.path(image))
+    directory.connect("stick", settings, context(time)).deliver(image, card.path(image))
     assert sum(time.slept) == pytest.approx(image.size / 1000, abs=1.0)
 
 
@@ -476,7 +477,7 @@ def test_a_folder_is_the_same_place_wherever_it_is_mounted(site: Stick) -> None:
     place = site.connect().place()
     elsewhere = site.path.rename(site.path.with_name("elsewhere"))
     settings = Settings(kind="directory", path=elsewhere)
-    assert directory.connect("nas", settings, tools()).place() == place
+    assert directory.connect("nas", settings, context()).place() == place
 
 
 def test_two_folders_are_two_places(site: Stick, tmp_path: Path) -> None:
@@ -502,7 +503,7 @@ def test_a_stick_that_took_the_place_of_another_is_out_of_reach_until_its_place_
     site.path.rename(site.path.with_name("first"))
     Stick(site.path)
     questions: list[Callable[[], object]] = [
-        lambda: stick.known([image]),
+        lambda: stick.find_existing([image]),
         lambda: stick.confirm([image], {}),
     ]
     for question in questions:
@@ -570,7 +571,7 @@ def is_no_copy(stick: Directory, image: Image, path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(Failed):
         stick.deliver(image, path)
-    assert not isinstance(stick.known([image]).get(image.id), Receipt)
+    assert not isinstance(stick.find_existing([image]).get(image.id), Receipt)
     assert not isinstance(stick.confirm([image], {}).get(image.id), Receipt)
     assert not isinstance(stick.confirm([image], {image.id: image.place}).get(image.id), Receipt)
     assert path.read_bytes() == before
@@ -579,7 +580,7 @@ def is_no_copy(stick: Directory, image: Image, path: Path) -> None:
 def in_spool(site: Stick, card: Card, **more: Any) -> Directory:
     """A destination that knows where the images are."""
     settings = Settings(kind="directory", path=site.path, **more)
-    return directory.connect("stick", settings, tools(spool=card.folder))
+    return directory.connect("stick", settings, context(spool=card.folder))
 
 
 def write_manifest(folder: Path, *images: Image) -> None:
@@ -593,7 +594,7 @@ def test_the_spool_itself_holds_no_copies(card: Card) -> None:
     (card.folder / MARK).touch()
     write_manifest(card.path(image).parent, image)
     settings = Settings(kind="directory", path=card.folder)
-    stick = directory.connect("stick", settings, tools(spool=card.folder))
+    stick = directory.connect("stick", settings, context(spool=card.folder))
     with pytest.raises(Failed, match="is the file on the card itself"):
         stick.deliver(image, card.path(image))
     is_no_copy(stick, image, card.path(image))
@@ -635,7 +636,7 @@ def test_a_link_in_the_place_of_a_copy_is_left_alone_and_the_copy_lies_beside(
 def test_prune_removes_nothing_whose_only_copy_is_itself_by_a_link(site: Stick, tmp_path: Path) -> None:
     trap = bench.Trap(tmp_path / "trap")
     settings = Settings(kind="directory", path=site.path)
-    stick = directory.connect("stick", settings, tools(spool=trap.storage.spool))
+    stick = directory.connect("stick", settings, context(spool=trap.storage.spool))
     trap.register(cast("Destination", stick))
     for second in range(4):
         trap.put(second, seed=second)
@@ -717,7 +718,7 @@ def test_what_is_no_manifest_is_left_alone_and_copies_are_told_by_their_bytes(
         ODD[odd](sums)
     before = sums.lstat()
     for image in (first, second, first):
-        assert stick.known([image]) == {}
+        assert stick.find_existing([image]) == {}
         assert isinstance(stick.deliver(image, card.path(image)), Receipt)
     assert set(stick.confirm([first, second], {})) == {first.id, second.id}
     assert kept.read_bytes() == b"bytes without an end of line"
@@ -734,7 +735,7 @@ def test_a_huge_manifest_costs_no_memory_and_is_left_alone(site: Stick, card: Ca
         file.truncate(700 * 10**6)
     tracemalloc.start()
     try:
-        assert stick.known([image]) == {}
+        assert stick.find_existing([image]) == {}
         stick.deliver(image, card.path(image))
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -752,7 +753,7 @@ def test_a_manifest_without_ends_of_lines_or_with_too_many_is_left_alone(
     sums = (site.path / image.place).with_name(manifest.NAME)
     sums.parent.mkdir(parents=True)
     sums.write_bytes(content)
-    assert stick.known([image]) == {}
+    assert stick.find_existing([image]) == {}
     assert isinstance(stick.deliver(image, card.path(image)), Receipt)
     assert isinstance(stick.confirm([image], {})[image.id], Receipt)
 
@@ -797,7 +798,10 @@ def test_a_path_beyond_what_the_file_system_takes_costs_itself_only(site: Stick,
     stick, good = site.connect(), card.image()
     long = replace(good, path=f"{'d' * 300}/IMG_1.JPG", id=99)
     stick.deliver(good, card.path(good))
-    for answers, said in ((stick.known([long, good]), Refused), (stick.confirm([long, good], {}), NotThere)):
+    for answers, said in (
+        (stick.find_existing([long, good]), Refused),
+        (stick.confirm([long, good], {}), NotThere),
+    ):
         assert isinstance(answers[long.id], said)
         assert isinstance(answers[good.id], Receipt)
     with pytest.raises(Refused, match="takes no such name"):
@@ -857,7 +861,7 @@ def test_the_manifest_is_a_note_and_a_copy_that_was_read_is_a_proof(site: Stick,
     image, stick = card.image(), site.connect()
     receipts = [
         stick.deliver(image, card.path(image)),
-        stick.known([image])[image.id],
+        stick.find_existing([image])[image.id],
         stick.confirm([image], {})[image.id],
         stick.confirm([image], {image.id: image.place})[image.id],
     ]
@@ -877,7 +881,7 @@ def test_a_copy_that_rotted_is_not_confirmed_and_the_image_can_be_brought_again(
     for at in ({}, {image.id: image.place}):
         answer = stick.confirm([image], at)[image.id]
         assert isinstance(answer, NotThere)
-        assert image.id not in stick.known([image])  # no note vouches for it any more
+        assert image.id not in stick.find_existing([image])  # no note vouches for it any more
         assert str(hashlib.sha256(rotted).hexdigest() if keeps_size else len(rotted)) in str(answer)
     receipt = stick.deliver(image, card.path(image))
     assert copy.read_bytes() == rotted

@@ -9,7 +9,7 @@ import pytest
 
 import trap_bench as bench
 from fake_time import FakeTime
-from trapsync.destinations import Finding, Tools
+from trapsync.destinations import Finding
 from trapsync.doctor import examine_trap, network
 from trapsync.doctor.board import board
 from trapsync.doctor.camera import camera
@@ -96,18 +96,18 @@ def test_a_program_that_is_missing_or_hangs_is_no_answer(monkeypatch: pytest.Mon
 def test_this_very_machine_can_be_examined_whatever_it_is(tmp_path: Path, time: FakeTime) -> None:
     made(tmp_path, '[camera]\nkind = "none"\n[trap]\ndevice = "0a1b2c3d"\n')
     before = sorted(tmp_path.rglob("*"))
-    findings = examine_trap(load(tmp_path / "trap.toml"), time, Tools(time, time.sleep))
+    findings = examine_trap(load(tmp_path / "trap.toml"), time, time.sleep)
     assert all(found.text and "\n" not in found.text for found in findings)
     assert sorted(tmp_path.rglob("*")) == before, "it left something behind"
 
 
 def test_folders_in_one_another_are_failing(tmp_path: Path, time: FakeTime) -> None:
     table = '[destinations.home]\nkind = "directory"\npath = "spool/copies"\n'
-    tools, source = Tools(time, time.sleep), tmp_path / "trap.toml"
-    verdict, text = only(network.destinations(made(tmp_path, table), tools, source), "folders")
+    source = tmp_path / "trap.toml"
+    verdict, text = only(network.destinations(made(tmp_path, table), time, time.sleep, source), "folders")
     assert verdict == "failing"
     assert "lies in storage.spool" in text
-    nothing = network.destinations(made(tmp_path, ""), tools, source)
+    nothing = network.destinations(made(tmp_path, ""), time, time.sleep, source)
     assert [found.subject for found in nothing] == ["destinations"]
 
 

@@ -15,10 +15,11 @@ import drawings
 import killed_trap
 import leak_check
 import trap_bench as bench
-from conformance import STRANGE_PATHS, Card, OverHttp, tools
+from conformance import STRANGE_PATHS, Card, OverHttp
 from fault_server import JSON, FaultServer, Reply
 from imagekit_site import Account
 from imagekit_stub import ImageKit as Stub
+from memory_context import SOURCE
 from trapsync import cli, destinations, pipeline
 from trapsync.destinations import Receipt
 from trapsync.destinations.imagekit import ImageKit
@@ -28,6 +29,7 @@ from trapsync.errors import Failed, Held, Refused, SettingsError, Unauthorised, 
 from trapsync.jpeg.examination import thumbnail_paths, thumbnails
 from trapsync.runtime import destination_context
 from trapsync.settings.config_file import from_tables
+from trapsync.settings.schema import Ingest, Settings
 
 UPLOAD, LIST, FIELD_LIST = "/api/v1/files/upload", "GET /v1/files", "GET /v1/customMetadataFields"
 
@@ -129,7 +131,7 @@ def test_foreign_paths_stay_apart_although_the_service_makes_them_alike(
         assert site.stub.files[str(gallery.path_of(image))].content == card.bytes(image)
     assert len(site.stub.files) == len(names)
     assert f"/traps/{drawings.DEVICE}/IMG_0001.JPG" in site.stub.files
-    assert len(gallery.known(images)) == len(names)
+    assert len(gallery.find_existing(images)) == len(names)
 
 
 def test_private_files_are_private(site: Account, card: Card) -> None:
@@ -171,7 +173,7 @@ def test_a_night_costs_one_question_and_one_image_a_short_one(
     for image in (*night, later):
         gallery.deliver(image, card.path(image))
     site.front.requests.clear()
-    assert len(gallery.known([*night, later])) == 6
+    assert len(gallery.find_existing([*night, later])) == 6
     assert site.front.requests == [LIST] * 2
 
 
@@ -185,7 +187,7 @@ def test_a_folder_of_thousands_is_read_page_by_page(site: Account, gallery: Imag
             "x", f"{some.folder}0{number}.jpg", some.content
         )
     site.front.requests.clear()
-    assert len(gallery.known(images)) == 3
+    assert len(gallery.find_existing(images)) == 3
     assert site.front.requests == [LIST] * 3
 
 
@@ -196,7 +198,7 @@ def test_an_image_whose_answer_was_lost_is_found_at_once(
     image = card.image()
     site.front.plan(UPLOAD, fault)
     receipt = gallery.deliver(image, card.path(image))
-    assert receipt == gallery.known([image])[image.id]
+    assert receipt == gallery.find_existing([image])[image.id]
     site.front.assert_injected()
 
 
@@ -226,11 +228,11 @@ def test_while_the_listing_lags_an_image_is_held_and_never_there_twice(site: Acc
     gallery = site.connect()
     with pytest.raises(Unreachable):
         gallery.deliver(image, card.path(image))
-    assert gallery.known([image]) == {}
+    assert gallery.find_existing([image]) == {}
     with pytest.raises(Held, match="does not show it yet"):
         gallery.deliver(image, card.path(image))
     site.stub.catch_up()
-    assert isinstance(gallery.known([image])[image.id], Receipt)
+    assert isinstance(gallery.find_existing([image])[image.id], Receipt)
     assert len(site.stored()) == 1
 
 
@@ -241,7 +243,7 @@ def test_an_image_is_asked_for_where_it_was_put_whatever_the_settings_say_now(
     first = site.connect(folder="/2025")
     at = {image.id: first.deliver(image, card.path(image)).at for image in images}
     moved = site.connect(folder="/2026")
-    assert moved.known(images) == {}
+    assert moved.find_existing(images) == {}
     confirmed = moved.confirm(images, at)
     assert {
         image.id: answer.at
@@ -273,7 +275,7 @@ def test_a_strange_image_without_a_small_copy_costs_the_others_nothing(site: Acc
     gallery = site.connect(what="thumbnail")
     gallery.deliver(image, card.path(image))
     strange = [replace(image, id=100 + number, path=path) for number, path in enumerate(STRANGE_PATHS)]
-    known = gallery.known([*strange, image])
+    known = gallery.find_existing([*strange, image])
     assert isinstance(known[image.id], Receipt)
     assert all(isinstance(known[one.id], Refused | Held) for one in strange)
 
@@ -284,7 +286,7 @@ def test_a_path_that_is_too_long_to_be_asked_for_is_refused_and_sent_nowhere(
     image = card.image()
     far = replace(image, path="/".join(["f" * 200] * 6) + "/IMG_0001.JPG")
     gallery = site.connect()
-    assert isinstance(gallery.known([far])[far.id], Refused)
+    assert isinstance(gallery.find_existing([far])[far.id], Refused)
     with pytest.raises(Refused, match="1000 can be asked for"):
         gallery.deliver(far, card.path(image))
     assert UPLOAD not in site.front.requests
@@ -297,7 +299,7 @@ def test_a_list_that_is_another_services_is_unreachable(
     site.front.backend = lambda *_: (200, JSON, rows)
     site.front.backend.methods = ("GET",)  # type: ignore[attr-defined]
     with pytest.raises(Unreachable, match="not ImageKit's"):
-        gallery.known([card.image()])
+        gallery.find_existing([card.image()])
 
 
 def test_what_the_service_says_is_one_printable_line(site: Account, gallery: ImageKit, card: Card) -> None:
@@ -320,7 +322,7 @@ def test_a_file_of_the_right_size_without_our_digest_is_no_proof(
     gallery.deliver(image, card.path(image))
     (file,) = site.stub.files.values()
     file.tags = []
-    assert "without our tag" in str(gallery.known([image])[image.id])
+    assert "without our tag" in str(gallery.find_existing([image])[image.id])
 
 
 def test_a_file_with_our_digest_and_another_size_is_a_conflict(
@@ -330,7 +332,7 @@ def test_a_file_with_our_digest_and_another_size_is_a_conflict(
     gallery.deliver(image, card.path(image))
     (file,) = site.stub.files.values()
     file.content += b"more"
-    assert "both are kept" in str(gallery.known([image])[image.id])
+    assert "both are kept" in str(gallery.find_existing([image])[image.id])
 
 
 # --- Refusals and waits -------------------------------------------------------------------------------------
@@ -343,7 +345,7 @@ def test_the_milliseconds_of_its_limit_are_honoured(site: Account, card: Card, p
     ask = (
         partial(gallery.deliver, image, card.path(image))
         if path == UPLOAD
-        else partial(gallery.known, [image])
+        else partial(gallery.find_existing, [image])
     )
     with pytest.raises(Unreachable, match="in 7 s") as caught:
         ask()
@@ -375,7 +377,7 @@ def test_an_account_beyond_its_plan_waits_for_its_owner(site: Account, gallery: 
 def test_a_missing_key_stops_the_deliveries_and_not_the_trap(site: Account, card: Card) -> None:
     gallery, image = site.connect(private_key_file="/nowhere/key"), card.image()
     with pytest.raises(Unauthorised, match="nowhere/key cannot be read"):
-        gallery.known([image])
+        gallery.find_existing([image])
     with pytest.raises(Unauthorised, match="nowhere/key cannot be read"):
         gallery.deliver(image, card.path(image))
 
@@ -397,7 +399,7 @@ def test_a_small_copy_waits_until_it_is_made_and_goes_under_a_name_of_its_own(
 ) -> None:
     image = card.image()
     gallery = site.connect(what="thumbnail")
-    assert isinstance(gallery.known([image])[image.id], Held)
+    assert isinstance(gallery.find_existing([image])[image.id], Held)
     with pytest.raises(Held, match="not made yet"):
         gallery.deliver(image, card.path(image))
     assert site.front.requests == []
@@ -406,8 +408,8 @@ def test_a_small_copy_waits_until_it_is_made_and_goes_under_a_name_of_its_own(
     small, _ = thumbnail_paths(site.copies, image.place)
     assert site.stored() == {image.name.replace(".jpg", ".thumbnail.jpg"): small.read_bytes()}
     assert receipt.digest == f"echo:{image.sha256}"
-    assert gallery.known([image]) == {image.id: receipt}
-    assert site.connect().known([image]) == {}  # the image itself is not there
+    assert gallery.find_existing([image]) == {image.id: receipt}
+    assert site.connect().find_existing([image]) == {}  # the image itself is not there
 
 
 def test_a_small_copy_that_was_made_anew_is_the_same_image(site: Account, card: Card) -> None:
@@ -444,7 +446,7 @@ def test_a_new_image_waits_a_minute_for_its_small_copy_and_an_old_one_longer(
     gallery, waits = site.connect(what="thumbnail"), []
     for age in (0, 7200):
         image = card.image(-age)
-        held = gallery.known([image])[image.id]
+        held = gallery.find_existing([image])[image.id]
         assert isinstance(held, Held)
         waits.append(held.wait)
     assert waits == [60, 3600]
@@ -454,8 +456,10 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
     tables = {"gallery": site.table(what="thumbnail")}
     folders = {"spool": str(trap.storage.spool), "state": str(trap.storage.state)}
     source = trap.folder / "trapsync.toml"
-    settings = from_tables({"storage": folders, "destinations": tables}, source)
-    (gallery,) = destination_context.connect_all(settings, source, tools(trap.time), lambda: trap.catalog)
+    trap_table = {"device": drawings.DEVICE}
+    settings = from_tables({"storage": folders, "destinations": tables, "trap": trap_table}, source)
+    checked = destination_context.check_all(settings, source)
+    (gallery,) = destination_context.connect_all(settings, checked, trap.catalog, trap.time, trap.time.sleep)
     trap.catalog.register([("gallery", "imagekit", False)])
     spool = trap.storage.spool
     drawings.put(spool, drawings.trap(), drawings.NAME)
@@ -475,8 +479,10 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
 
 
 def test_small_copies_that_are_switched_off_are_an_error_of_the_settings(site: Account) -> None:
+    tables = {"gallery": site.table(what="thumbnail")}
+    settings = Settings(ingest=Ingest(thumbnails=False), destinations=tables)
     with pytest.raises(SettingsError, match=r"ingest\.thumbnails = true"):
-        destinations.connect("gallery", site.table(what="thumbnail"), tools(), Path("trapsync.toml"))
+        destinations.check_all(settings, SOURCE)
 
 
 # --- Addresses ----------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_we_know_what_the_sdk_stored_as_we_would_have(site: Account, sdk: ImageK
             tags=["north meadow", drawings.DEVICE, f"sha256-{theirs.sha256}"],
         )
     assert (said.file_path, said.size) == (str(gallery.path_of(theirs)), theirs.size)
-    assert gallery.known([theirs])[theirs.id] == gallery.deliver(theirs, card.path(theirs))
+    assert gallery.find_existing([theirs])[theirs.id] == gallery.deliver(theirs, card.path(theirs))
     stored = [(file.tags[:2], file.folder, file.is_private) for file in site.stub.files.values()]
     assert stored[0] == stored[1]
     assert site.stub.forms[0] == site.stub.forms[1]

@@ -11,7 +11,7 @@ from trapsync.catalog import integrity
 from trapsync.catalog.label_export import Labelled, coco, plain
 from trapsync.catalog.migrations import migrations
 from trapsync.image import Label
-from trapsync.runtime.destination_context import CatalogLabels
+from trapsync.runtime.destination_context import TrapContext
 
 BOX = {"type": "box", "label": "moth", "left": 10, "top": 20, "width": 30.5, "height": 40, "uuid": "b1"}
 CORNERS = [(0, 0), (10, 0), (10, 10), (5, 15), (0, 10)]
@@ -92,7 +92,7 @@ def test_two_services_that_labelled_one_image_share_its_row() -> None:
 # ── In the catalog ───────────────────────────────────────────────────────────────────────────────────
 
 
-def labelled_trap(trap: Trap) -> tuple[CatalogLabels, list[int]]:
+def labelled_trap(trap: Trap) -> tuple[TrapContext, list[int]]:
     """A trap with three images, two of which were given to `labels` as tasks; their ids."""
     trap.register(Memory("labels", required=False), Memory("other", required=False))
     for second in range(3):
@@ -102,22 +102,22 @@ def labelled_trap(trap: Trap) -> tuple[CatalogLabels, list[int]]:
     for number, one in enumerate(images[:2]):
         trap.catalog.mark_delivered("labels", [(one.id, f"echo:{one.sha256}", {"task": f"t{number}"})])
     trap.catalog.mark_delivered("other", [(images[0].id, f"echo:{images[0].sha256}", {})])
-    return CatalogLabels(lambda: trap.catalog, "labels"), [one.id for one in images]
+    return trap.context("labels"), [one.id for one in images]
 
 
 def test_a_task_is_open_until_it_is_answered(trap: Trap) -> None:
     labels, ids = labelled_trap(trap)
-    assert labels.open() == {"t0": ids[0], "t1": ids[1]}
-    labels.put({ids[0]: Label("t0", "done", [BOX])})
-    assert labels.open() == {"t1": ids[1]}
-    labels.put({ids[1]: Label("t1", "error", reason="cancelled")})
-    assert labels.open() == {}
+    assert labels.unanswered() == {"t0": ids[0], "t1": ids[1]}
+    labels.put_answers({ids[0]: Label("t0", "done", [BOX])})
+    assert labels.unanswered() == {"t1": ids[1]}
+    labels.put_answers({ids[1]: Label("t1", "error", reason="cancelled")})
+    assert labels.unanswered() == {}
     assert trap.catalog.label_counts() == [{"destination": "labels", "open": 0, "done": 1, "error": 1}]
 
 
 def test_labels_outlive_a_restart_and_come_in_the_order_of_the_images(trap: Trap) -> None:
     labels, ids = labelled_trap(trap)
-    labels.put({ids[1]: Label("t1", "error", reason="cancelled"), ids[0]: DONE})
+    labels.put_answers({ids[1]: Label("t1", "error", reason="cancelled"), ids[0]: DONE})
     trap.restart()
     first, second = trap.catalog.labelled("labels")
     assert (first.image_id, first.label, first.width) == (ids[0], DONE, 160)
@@ -127,17 +127,17 @@ def test_labels_outlive_a_restart_and_come_in_the_order_of_the_images(trap: Trap
 
 def test_a_new_task_for_an_image_opens_it_again(trap: Trap) -> None:
     labels, ids = labelled_trap(trap)
-    labels.put({ids[0]: Label("t0", "error", reason="cancelled")})
+    labels.put_answers({ids[0]: Label("t0", "error", reason="cancelled")})
     (image,) = (one for one in trap.catalog.delivered_to("labels", 0, 9) if one.id == ids[0])
     trap.catalog.mark_delivered("labels", [(image.id, f"echo:{image.sha256}", {"task": "again"})])
-    assert labels.open()["again"] == ids[0]
-    labels.put({ids[0]: Label("again", "done", [BOX])})
+    assert labels.unanswered()["again"] == ids[0]
+    labels.put_answers({ids[0]: Label("again", "done", [BOX])})
     assert [one.label.task for one in trap.catalog.labelled()] == ["again"]
 
 
 def test_a_label_that_a_byte_turned_over_in_is_not_believed(trap: Trap) -> None:
     labels, ids = labelled_trap(trap)
-    labels.put({ids[0]: DONE})
+    labels.put_answers({ids[0]: DONE})
     pristine = Database(memory=True)
     migrations.apply(pristine)
     assert integrity.problem(trap.catalog._db.conn, pristine.conn) is None

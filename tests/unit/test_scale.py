@@ -148,7 +148,7 @@ def test_a_file_that_is_at_scale_is_not_sent_again_for_want_of_a_task(
         labels.deliver(image, card.path(image))
     site.connect().deliver(image, card.path(image))
     assert site.front.requests.count(UPLOAD) == 1
-    assert site.notebook.keys("file:") == []
+    assert site.context.note_keys("file:") == []
 
 
 def test_an_address_that_scale_cannot_fetch_is_made_up_for_by_sending_the_file(
@@ -248,7 +248,7 @@ def test_a_cancelled_task_is_there(site: Server, labels: scale.Scale, card: Card
     image = card.image()
     labels.deliver(image, card.path(image))
     site.service.task_of(UNIQUE_ID)["status"] = "canceled"
-    assert isinstance(labels.known([image])[image.id], Receipt)
+    assert isinstance(labels.find_existing([image])[image.id], Receipt)
 
 
 @pytest.mark.parametrize(
@@ -279,17 +279,17 @@ def test_a_task_that_was_made_although_nobody_said_so_is_found(
 
 def test_a_doubt_that_cannot_be_settled_is_unreachable(site: Server, labels: scale.Scale, card: Card) -> None:
     image = card.image()
-    labels.known([image])
+    labels.find_existing([image])
     site.front.plan(TASK, "answer lost")
     site.front.plan(LIST, "503")
     with pytest.raises(Unreachable, match="and then"):
         labels.deliver(image, card.path(image))
-    assert isinstance(labels.known([image])[image.id], Receipt)
+    assert isinstance(labels.find_existing([image])[image.id], Receipt)
 
 
 def test_a_409_is_settled_by_asking_for_the_task(site: Server, labels: scale.Scale, card: Card) -> None:
     image = card.image()
-    labels.known([image])
+    labels.find_existing([image])
     there = site.connect().deliver(image, card.path(image))
     assert labels.deliver(image, card.path(image)) == there
     assert len(site.service.mode.tasks) == 1
@@ -299,7 +299,7 @@ def test_a_409_about_a_task_that_is_not_shown_costs_one_image_and_not_the_turn(
     site: Server, labels: scale.Scale, card: Card
 ) -> None:
     image, other = card.image(0), card.image(1)
-    labels.known([image, other])
+    labels.find_existing([image, other])
     site.connect().deliver(image, card.path(image))
     backend = site.front.backend
 
@@ -334,13 +334,13 @@ def test_a_task_with_an_odd_field_is_the_images_task_all_the_same(
     labels.deliver(image, card.path(image))
     task = site.service.task_of(UNIQUE_ID)
     task |= odd
-    receipt = labels.known([image])[image.id]
+    receipt = labels.find_existing([image])[image.id]
     assert isinstance(receipt, Receipt)
     assert receipt.at == UNIQUE_ID
     assert receipt.detail["task"] == task["task_id"]
     task["tags"] = [f"trapsync:{drawings.DEVICE}"]
-    site.labels.awaited[task["task_id"]] = image.id
-    labels.tend()
+    site.context.tasks[task["task_id"]] = image.id
+    labels.follow_up()
 
 
 def test_a_task_that_cannot_be_tagged_costs_one_image(site: Server, labels: scale.Scale, card: Card) -> None:
@@ -349,7 +349,7 @@ def test_a_task_that_cannot_be_tagged_costs_one_image(site: Server, labels: scal
         labels.deliver(image, card.path(image))
     site.service.task_of(UNIQUE_ID)["tags"] = []
     site.front.plan("PUT /v1/task/*", "400")
-    known = labels.known([odd, good])
+    known = labels.find_existing([odd, good])
     site.front.assert_injected()
     assert isinstance(known[odd.id], Failed)
     assert isinstance(known[good.id], Receipt)

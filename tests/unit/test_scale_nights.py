@@ -18,7 +18,7 @@ from conformance import Card
 from fault_server import FaultServer
 from scale_site import BATCHES, BOX, LIST, NIGHT, TASK, UPLOAD, Server, Watched, deliver
 from scale_stub import PROJECT, Scale
-from trapsync.destinations import Receipt, Scratch, scale
+from trapsync.destinations import Receipt, scale
 from trapsync.errors import Unauthorised, Unreachable
 from trapsync.image import Label
 
@@ -47,15 +47,6 @@ def labels(site: Server) -> Iterator[scale.Scale]:
 # ── Nights and batches ───────────────────────────────────────────────────────────────────────────────
 
 
-class Owing(Scratch):
-    """A notebook of a destination that is owed images of one moment."""
-
-    moment: float | None = None
-
-    def owed(self, since: float, until: float) -> int:
-        return int(self.moment is not None and since <= self.moment < until)
-
-
 def batches(site: Server) -> dict[str, str]:
     return {name: batch["status"] for name, batch in site.service.mode.batches.items()}
 
@@ -63,7 +54,7 @@ def batches(site: Server) -> dict[str, str]:
 def test_a_night_is_one_batch_from_noon_to_noon_at_the_traps_place(site: Server, card: Card) -> None:
     zone = ZoneInfo("Pacific/Auckland")  # where the first image, 20:19 UTC, is of the morning after
     settings = scale.Settings(kind="scale", **site.settings())
-    destination = scale.connect("labels", settings, site.tools(zone=zone))
+    destination = scale.connect("labels", settings, site.given(zone=zone))
     images = [card.image(hours * 3600, seed=1 + hours) for hours in (0, 3, 4)]
     for image in images:
         destination.deliver(image, card.path(image))
@@ -79,21 +70,20 @@ def test_a_night_is_one_batch_from_noon_to_noon_at_the_traps_place(site: Server,
 def test_a_batch_is_handed_in_when_its_noon_is_past_its_images_are_there_and_the_clock_is_right(
     site: Server, card: Card
 ) -> None:
-    site.notebook = notebook = Owing()
     labels, image = site.connect(), card.image()
     labels.deliver(image, card.path(image))
-    assert labels.tend() is False  # it is the evening of the same day
+    assert labels.follow_up() is False  # it is the evening of the same day
     site.time.sleep(86400)
     site.time.is_trusted = False
-    assert labels.tend() is False
+    assert labels.follow_up() is False
     site.time.is_trusted = True
-    notebook.moment = drawings.TAKEN.timestamp() + 3600
-    assert labels.tend() is False
+    site.context.pending.append(drawings.TAKEN.timestamp() + 3600)
+    assert labels.follow_up() is False
     assert batches(site) == {NIGHT: "staging"}
-    notebook.moment = None
-    assert labels.tend() is True
+    site.context.pending.clear()
+    assert labels.follow_up() is True
     assert batches(site) == {NIGHT: "in_progress"}
-    assert labels.tend() is False
+    assert labels.follow_up() is False
     assert site.front.requests.count(f"/v1/batches/{quote(NIGHT)}/finalize") == 1
 
 
@@ -104,7 +94,7 @@ def test_an_image_that_comes_when_its_night_is_handed_in_goes_to_a_second_batch(
         image = card.image(number)
         labels.deliver(image, card.path(image))
         site.time.sleep(86400)
-        labels.tend()
+        labels.follow_up()
     assert batches(site) == dict.fromkeys([NIGHT, f"{NIGHT}-2", f"{NIGHT}-3"], "in_progress")
 
 
@@ -113,7 +103,7 @@ def test_a_batch_whose_note_was_lost_is_found_by_its_name(
 ) -> None:
     first, second = card.image(0), card.image(1)
     labels.deliver(first, card.path(first))
-    site.notebook = Scratch()
+    site.context.notes.clear()
     site.connect().deliver(second, card.path(second))
     assert batches(site) == {NIGHT: "staging"}
     assert site.front.requests.count(BATCHES) == 1
@@ -143,9 +133,9 @@ def test_a_batch_that_was_handed_in_though_nobody_said_so_is_done_with(
     site.time.sleep(86400)
     site.front.plan("/v1/batches/*/finalize", "answer lost")
     with pytest.raises(Unreachable):
-        labels.tend()
-    assert site.connect().tend() is True
-    assert site.notebook.keys("batch:") == []
+        labels.follow_up()
+    assert site.connect().follow_up() is True
+    assert site.context.note_keys("batch:") == []
     site.front.assert_injected()
 
 
@@ -156,11 +146,11 @@ def test_a_batch_that_is_not_taken_is_left_alone_for_some_hours(
     labels.deliver(image, card.path(image))
     site.time.sleep(86400)
     site.front.plan("/v1/batches/*/finalize", "400")
-    assert labels.tend() is True
+    assert labels.follow_up() is True
     assert "does not take the batch" in caplog.text
-    assert labels.tend() is False
+    assert labels.follow_up() is False
     site.time.sleep(7 * 3600)
-    assert labels.tend() is True
+    assert labels.follow_up() is True
     assert batches(site) == {NIGHT: "in_progress"}
 
 
@@ -170,7 +160,7 @@ def test_a_batch_of_this_name_in_another_project_is_the_owners_to_sort_out(
     image = card.image()
     site.service.add_project("flies")
     site.connect(project="flies", prefix=PROJECT)._batches.of(drawings.TAKEN)
-    site.notebook = Scratch()
+    site.context.notes.clear()
     with pytest.raises(Unauthorised, match=r"of another project \('flies'\); .*`prefix` of its own"):
         site.connect().deliver(image, card.path(image))
 
@@ -184,7 +174,7 @@ def test_another_project_has_batches_of_its_own_and_the_old_one_is_handed_in(
     other = site.connect(project="flies")
     other.deliver(second, card.path(second))
     site.time.sleep(86400)
-    assert other.tend() is True
+    assert other.follow_up() is True
     assert batches(site) == dict.fromkeys([NIGHT, f"flies {drawings.DEVICE} 2026-06-21"], "in_progress")
 
 
@@ -198,22 +188,22 @@ def lists(site: Server) -> int:
 def test_labels_are_fetched_in_their_own_time_and_only_as_long_as_some_are_awaited(
     site: Server, labels: scale.Scale, card: Card
 ) -> None:
-    assert labels.tend() is False
+    assert labels.follow_up() is False
     task, other = deliver(site, card, labels, 0, 1)
     asked = lists(site)
     site.service.complete(task, BOX)
-    assert labels.tend() is False  # not yet: it has just been found that none was awaited
+    assert labels.follow_up() is False  # not yet: it has just been found that none was awaited
     site.time.sleep(6 * 3600)
-    assert labels.tend() is True
-    assert site.labels.answered == {1: Label(task["task_id"], "done", [BOX])}
+    assert labels.follow_up() is True
+    assert site.context.answers == {1: Label(task["task_id"], "done", [BOX])}
     assert lists(site) == asked + 1
     site.service.complete(other)
     site.time.sleep(6 * 3600)
-    labels.tend()
-    assert site.labels.answered[2] == Label(other["task_id"], "done", [])
+    labels.follow_up()
+    assert site.context.answers[2] == Label(other["task_id"], "done", [])
     asked = lists(site)
     site.time.sleep(86400)
-    labels.tend()
+    labels.follow_up()
     assert lists(site) == asked
 
 
@@ -221,13 +211,13 @@ def test_only_what_has_changed_is_asked_for(site: Server, labels: scale.Scale, c
     tasks = deliver(site, card, labels, *range(4))
     for task in tasks[:3]:
         site.service.complete(task, *[BOX] * 300)
-    labels.tend()
+    labels.follow_up()
     site.service.pass_time(hours=1)
-    site.connect().tend()  # once more, lest one of that moment was listed late
+    site.connect().follow_up()  # once more, lest one of that moment was listed late
     site.front.backend = watched = Watched(site.service)
     site.service.complete(tasks[3], BOX)
-    site.connect().tend()
-    assert len(site.labels.answered) == 4
+    site.connect().follow_up()
+    assert len(site.context.answers) == 4
     assert len(watched.sizes) == 1
     assert watched.sizes[0] < 3000  # and not the labels of the others once more
 
@@ -239,8 +229,8 @@ def test_many_answers_come_page_by_page(
     for task in deliver(site, card, labels, *range(5)):
         site.service.complete(task, BOX)
     asked = lists(site)
-    labels.tend()
-    assert len(site.labels.answered) == 5
+    labels.follow_up()
+    assert len(site.context.answers) == 5
     assert lists(site) == asked + 3
 
 
@@ -252,10 +242,10 @@ def test_a_list_that_breaks_off_is_asked_for_again(
         site.service.complete(task, BOX)
     site.front.backend = Watched(site.service, broken=2)
     with pytest.raises(Unreachable):
-        labels.tend()
-    assert len(site.labels.answered) == 2
-    assert labels.tend() is True
-    assert len(site.labels.answered) == 5
+        labels.follow_up()
+    assert len(site.context.answers) == 2
+    assert labels.follow_up() is True
+    assert len(site.context.answers) == 5
 
 
 def test_a_task_that_failed_or_was_cancelled_says_so_without_an_address(
@@ -265,10 +255,10 @@ def test_a_task_that_failed_or_was_cancelled_says_so_without_an_address(
     site.service.fail(failed, "cannot\nfetch https://bucket.example/x?X-Amz-Signature=secret")
     site.service.fail(silent, "")
     cancelled |= {"status": "canceled", "updated_at": site.service._moment()}
-    labels.tend()
-    reasons = {number: label.reason for number, label in site.labels.answered.items()}
+    labels.follow_up()
+    reasons = {number: label.reason for number, label in site.context.answers.items()}
     assert reasons == {1: "cannot fetch ...", 2: "the task was cancelled at Scale", 3: "no reason given"}
-    assert {label.state for label in site.labels.answered.values()} == {"error"}
+    assert {label.state for label in site.context.answers.values()} == {"error"}
 
 
 def test_a_task_that_was_answered_before_we_knew_of_it_is_labelled_all_the_same(
@@ -281,24 +271,24 @@ def test_a_task_that_was_answered_before_we_knew_of_it_is_labelled_all_the_same(
     site.service.pass_time(days=30)
     (other,) = deliver(site, card, labels, 0)
     site.service.complete(other)
-    labels.tend()
-    receipt = site.connect().known([lost])[lost.id]
+    labels.follow_up()
+    receipt = site.connect().find_existing([lost])[lost.id]
     assert isinstance(receipt, Receipt)
-    site.labels.awaited[receipt.detail["task"]] = lost.id
-    site.connect().tend()
-    assert site.labels.answered[lost.id].annotations == [BOX]
+    site.context.tasks[receipt.detail["task"]] = lost.id
+    site.connect().follow_up()
+    assert site.context.answers[lost.id].annotations == [BOX]
 
 
 def test_a_task_that_another_made_for_us_gets_our_tag(site: Server, labels: scale.Scale, card: Card) -> None:
     image = card.image()
     (task,) = deliver(site, card, labels, 0)
     task["tags"], task["metadata"] = ["theirs"], {}
-    site.labels.awaited.clear()
-    assert isinstance(labels.known([image])[image.id], Receipt)
+    site.context.tasks.clear()
+    assert isinstance(labels.find_existing([image])[image.id], Receipt)
     assert task["tags"] == ["theirs", f"trapsync:{drawings.DEVICE}"]
-    site.labels.awaited[task["task_id"]] = image.id
+    site.context.tasks[task["task_id"]] = image.id
     asked = len(site.front.requests)
-    labels.known([image])
+    labels.find_existing([image])
     assert len(site.front.requests) == asked + 1
 
 
@@ -306,12 +296,12 @@ def test_the_tasks_of_other_traps_are_not_asked_for(site: Server, labels: scale.
     (task,) = deliver(site, card, labels, 0)
     site.service.complete(task, BOX)
     other = scale.connect(
-        "labels", scale.Settings(kind="scale", **site.settings()), site.tools(device="ffffffff")
+        "labels", scale.Settings(kind="scale", **site.settings()), site.given(device="ffffffff")
     )
-    other.tend()
-    assert site.labels.answered == {}
-    labels.tend()
-    assert len(site.labels.answered) == 1
+    other.follow_up()
+    assert site.context.answers == {}
+    labels.follow_up()
+    assert len(site.context.answers) == 1
 
 
 def test_after_a_lost_catalog_the_tasks_are_found_again_and_their_labels_too(

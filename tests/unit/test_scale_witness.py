@@ -135,9 +135,9 @@ def test_the_sdk_reads_back_what_our_client_made(site: Server, sdk: ScaleClient,
     assert site.service.contents[task.params["attachment"]] == card.bytes(card.image())
     sdk.cancel_task(cancelled["task_id"])
     site.time.sleep(86400)
-    ours.tend()
+    ours.follow_up()
     assert sdk.get_batch(NIGHT).status == "in_progress"
-    assert site.labels.answered[3].reason == "the task was cancelled at Scale"
+    assert site.context.answers[3].reason == "the task was cancelled at Scale"
 
 
 def test_our_client_finds_what_the_sdk_made(site: Server, sdk: ScaleClient, card: Card) -> None:
@@ -152,7 +152,7 @@ def test_our_client_finds_what_the_sdk_made(site: Server, sdk: ScaleClient, card
         unique_id=UNIQUE_ID,
     )
     ours = site.connect()
-    receipt = ours.known([image])[image.id]
+    receipt = ours.find_existing([image])[image.id]
     assert isinstance(receipt, Receipt)
     assert receipt.detail == {"task": there.id, "batch": NIGHT}
     assert sdk.get_task(there.id).tags == [f"trapsync:{drawings.DEVICE}"]

@@ -1,12 +1,10 @@
 """Which place a destination is: the same however its address is written, and another one where anything tells it apart."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance import tools
-from trapsync import destinations
+from memory_context import connected
 from trapsync.errors import SettingsError
 
 HUB = {"kind": "stickypi", "url": "https://api.example.org/v1", "username": "trap", "password_file": "pw"}
@@ -17,7 +15,7 @@ LABELS = {"kind": "scale", "api_key_file": "key", "project": "moths"}
 
 def place(table: dict[str, Any]) -> str:
     """What a destination of this table says that it is; nobody is asked."""
-    destination = destinations.connect("one", table, tools(), Path("trapsync.toml"))
+    destination = connected("one", table)
     destination.close()
     assert destination.place() == destination.identity
     return destination.place()

@@ -224,8 +224,8 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_destinations_paths_are_rooted_too(tmp_path: Path) -> None:
-    _, table = destinations.check("stick", {"kind": "directory", "path": "copies"}, tmp_path / "trap.toml")
-    assert vars_of(table)["path"] == tmp_path / "copies"
+    checked = destinations.check("stick", {"kind": "directory", "path": "copies"}, tmp_path / "trap.toml")
+    assert vars_of(checked.settings)["path"] == tmp_path / "copies"
 
 
 def vars_of(table: Table) -> dict[str, object]:

@@ -18,13 +18,14 @@ import requests
 import drawings
 import killed_trap
 import leak_check
-from conformance import Card, OverHttp, tools
+from conformance import Card, OverHttp
 from fake_time import FakeTime
 from fault_server import FaultServer
+from memory_context import SOURCE, connected, context
 from skylab_stub import BASE, KEY, PROFILE, STORAGE, Skylab
 from trap_bench import Trap
 from trapsync import destinations
-from trapsync.destinations import Receipt, Scratch, skylab
+from trapsync.destinations import Receipt, skylab
 from trapsync.destinations.skylab import Settings, jobs
 from trapsync.destinations.skylab.rules import (
     is_callback_authentic,
@@ -36,24 +37,12 @@ from trapsync.destinations.skylab.rules import (
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.pipeline import deliver as deliver_turn
-from trapsync.runtime.destination_context import CatalogNotebook
 from trapsync.settings.units import Duration
 
 FIND, JOBS = f"GET {BASE}/jobs/find_by_name", f"{BASE}/jobs"
 LIST, PHOTOS = f"GET {BASE}/photos/list_for_job", f"{BASE}/photos"
 URL, PUT = f"GET {BASE}/photos/upload_url", f"PUT {STORAGE}"
 NIGHT = "trapsync-0a1b2c3d-2026-06-21"
-
-
-class Owing(Scratch):
-    """A notebook of a destination that is owed as many images as a test says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def owed(self, _since: float, _until: float) -> int:
-        return self.count
 
 
 class Studio:
@@ -63,10 +52,8 @@ class Studio:
         self.front = front
         self.stub = stub
         self.time = FakeTime()
-        self.notes = Owing()
         self.results = folder / "results"
-        self.room = 10**9
-        self.given: dict[str, Any] = {}
+        self.context: Any = context(self.time, results=self.results)
         self._key = folder / "key"
         self.change_key(stub.key)
 
@@ -87,10 +74,7 @@ class Studio:
     def connect(self, **more: Any) -> skylab.Skylab:
         """A destination that delivers there."""
         settings = Settings(**{**self.table(patience=Duration(20), **more), "key_file": self._key})
-        given = tools(
-            self.time, notebook=self.notes, results=self.results, room=lambda: self.room, **self.given
-        )
-        return skylab.connect("studio", settings, given)
+        return skylab.connect("studio", settings, self.context)
 
     def deliver(self, card: Card, *images: Image, **more: Any) -> skylab.Skylab:
         """Connect, deliver these, and be owed none."""
@@ -117,8 +101,8 @@ class LostCatalog(Studio):
     """The same, with the notes of each connection lost when the next one begins."""
 
     def connect(self, **more: Any) -> skylab.Skylab:
-        """With an empty notebook."""
-        self.notes = Owing()
+        """With no notes."""
+        self.context.notes.clear()
         return super().connect(**more)
 
 
@@ -230,13 +214,13 @@ def test_the_stand_in_knows_names_errors_and_both_ways_of_asking(site: Studio) -
 def test_an_image_costs_three_requests_and_the_first_of_a_night_two_more(site: Studio, card: Card) -> None:
     images = [card.image(second) for second in range(3)]
     destination = site.connect()
-    assert destination.known(images) == {}
+    assert destination.find_existing(images) == {}
     for image in images:
         destination.deliver(image, card.path(image))
     assert site.front.requests == [FIND, JOBS, *[PHOTOS, URL, PUT] * 3]
     site.front.requests.clear()
     later = [card.image(second) for second in range(3, 6)]
-    assert destination.known(later) == {}
+    assert destination.find_existing(later) == {}
     assert site.front.requests == []
 
 
@@ -300,7 +284,7 @@ def test_where_it_does_not_tell_what_is_there_the_bytes_go_to_the_same_place_aga
     destination = site.connect()
     with pytest.raises(Unreachable):
         destination.deliver(image, card.path(image))
-    assert destination.known([image]) == {}
+    assert destination.find_existing([image]) == {}
     destination.deliver(image, card.path(image))
     site.front.assert_injected()
     assert site.stub.replaced == 1
@@ -342,7 +326,7 @@ def test_a_portal_in_front_of_the_storage_is_no_answer(site: Studio, card: Card)
     destination = site.deliver(card, image)
     site.front.plan(f"GET {STORAGE}", "portal")
     with pytest.raises(Unreachable, match="portal"):
-        destination.known([image])
+        destination.find_existing([image])
     site.front.assert_injected()
 
 
@@ -406,7 +390,7 @@ def test_images_of_other_programs_go_to_the_night_of_their_file_and_keep_apart(
     destination = site.deliver(card, *images)
     assert site.stub.named(NIGHT) == [photo_name(image) for image in images]
     again = site.connect()  # which has no file at hand when it is asked
-    assert set(again.known(images)) == {1, 2}
+    assert set(again.find_existing(images)) == {1, 2}
     destination.close()
 
 
@@ -417,7 +401,7 @@ def test_each_night_has_a_job_and_its_noon_is_the_traps(site: Studio, card: Card
     from zoneinfo import ZoneInfo
 
     images = [card.image(second) for second in (0, 14 * 3600, 15 * 3600, 16 * 3600)]
-    site.given = {"zone": ZoneInfo("Europe/Zurich")}
+    site.context.zone = ZoneInfo("Europe/Zurich")
     site.deliver(card, *images)
     assert [job["name"] for job in site.stub.jobs.values()] == [NIGHT, NIGHT.replace("21", "22")]
     # 20:19 UTC and 12:19 in Zurich the day after; 13:19 and 14:19 there are the next night's.
@@ -427,21 +411,22 @@ def test_each_night_has_a_job_and_its_noon_is_the_traps(site: Studio, card: Card
 def test_a_night_is_handed_in_once_it_is_over_and_nothing_of_it_is_owed(site: Studio, card: Card) -> None:
     destination = site.deliver(card, card.image(0), card.image(1))
     asked = len(site.front.requests)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
     site.noon(1799)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
     site.noon(1801)
-    site.notes.count = 1
-    assert destination.tend() is False
-    site.notes.count, site.time.is_trusted = 0, False
-    assert destination.tend() is False
+    site.context.pending.append(drawings.TAKEN.timestamp())
+    assert destination.follow_up() is False
+    site.context.pending.clear()
+    site.time.is_trusted = False
+    assert destination.follow_up() is False
     assert len(site.front.requests) == asked
     site.time.is_trusted = True
-    assert destination.tend() is True
+    assert destination.follow_up() is True
     assert site.stub.queued == [NIGHT]
     site.time.sleep(86400)
     asked = len(site.front.requests)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
     assert len(site.front.requests) == asked, "it is done, and nobody wants the results"
 
 
@@ -449,11 +434,11 @@ def test_what_comes_late_goes_into_another_job(site: Studio, card: Card) -> None
     first, late, later = card.image(0), card.image(1), card.image(2)
     destination = site.deliver(card, first)
     site.noon()
-    destination.tend()
+    destination.follow_up()
     destination = site.deliver(card, late)
     assert site.stub.named(f"{NIGHT}-2") == [photo_name(late)]
     site.time.sleep(1000)
-    destination.tend()
+    destination.follow_up()
     assert site.stub.queued == [NIGHT, f"{NIGHT}-2"]
     site.deliver(card, later, first)
     assert site.stub.named(f"{NIGHT}-3") == [photo_name(later)]
@@ -470,10 +455,10 @@ def test_photos_whose_images_never_arrived_are_removed_before_the_job_is_handed_
         destination.deliver(damaged, card.path(damaged))
     assert len(site.stub.named(NIGHT)) == 2
     site.noon()
-    destination.tend()
+    destination.follow_up()
     assert site.stub.named(NIGHT) == [photo_name(good)]
     assert site.stub.queued == [NIGHT]
-    assert site.notes.keys("photo:") == []
+    assert site.context.note_keys("photo:") == []
 
 
 def test_a_night_of_which_nothing_arrived_is_not_handed_in(site: Studio, card: Card) -> None:
@@ -483,13 +468,13 @@ def test_a_night_of_which_nothing_arrived_is_not_handed_in(site: Studio, card: C
     with pytest.raises(Failed):
         destination.deliver(image, card.path(image))
     site.noon()
-    destination.tend()
+    destination.follow_up()
     site.time.sleep(1000)
     asked = len(site.front.requests)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
     assert len(site.front.requests) == asked
     destination.deliver(late, card.path(late))
-    destination.tend()
+    destination.follow_up()
     assert site.stub.queued == [NIGHT]
 
 
@@ -508,11 +493,11 @@ def test_a_lost_answer_hands_nothing_in_twice(
     site.noon()
     site.front.plan(QUEUE, fault)
     with pytest.raises(Unreachable):
-        destination.tend()
+        destination.follow_up()
     site.front.assert_injected()
-    site.connect().tend()
+    site.connect().follow_up()
     assert site.stub.queued == [NIGHT]
-    assert site.notes.get(f"job:{NIGHT}")["stage"] == "done"
+    assert site.context.note(f"job:{NIGHT}")["stage"] == "done"
 
 
 @pytest.mark.parametrize("state", ["open", None])
@@ -524,15 +509,15 @@ def test_a_job_that_cannot_be_handed_in_keeps_no_image_back_and_is_tried_again(
     site.noon()
     site.front.plan(QUEUE, "400", "400")
     for _ in range(2):
-        assert destination.tend() is True
+        assert destination.follow_up() is True
         site.time.sleep(60)
-        assert destination.tend() is False
+        assert destination.follow_up() is False
         site.time.sleep(1000)
     assert "cannot be handed in" in caplog.text
     late = card.image(1)
     destination.deliver(late, card.path(late))
     assert site.stub.queued == []
-    destination.tend()
+    destination.follow_up()
     site.front.assert_injected()
     assert site.stub.queued == [NIGHT]
     assert len(site.stub.named(NIGHT)) == 2
@@ -543,7 +528,7 @@ def test_want_of_credits_is_for_the_owner_to_mend(site: Studio, card: Card) -> N
     site.noon()
     site.front.plan(QUEUE, "402")
     with pytest.raises(Unauthorised, match="credits") as caught:
-        destination.tend()
+        destination.follow_up()
     assert caught.value.wait == 900
 
 
@@ -551,7 +536,7 @@ def test_a_deployment_is_one_job_and_is_handed_in_by_its_owner(site: Studio, car
     first, second, late = card.image(0), card.image(86400 * 3), card.image(86400 * 9)
     destination = site.deliver(card, first, second, job="deployment", deployment="meadow")
     site.noon(86400 * 30)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
     job = site.stub.job("trapsync-0a1b2c3d-meadow")
     assert _ask(site, "POST", f"jobs/{job['id']}/queue", json={}).status_code == 200
     with pytest.raises(Failed, match="not be queued"):
@@ -567,7 +552,7 @@ def test_a_job_that_is_full_is_followed_by_another_and_both_are_handed_in(
     destination = site.deliver(card, *(card.image(second) for second in range(5)))
     assert [len(site.stub.named(NIGHT + end)) for end in ("", "-2", "-3")] == [2, 2, 1]
     site.noon()
-    destination.tend()
+    destination.follow_up()
     assert site.stub.queued == [NIGHT, f"{NIGHT}-2", f"{NIGHT}-3"]
 
 
@@ -579,10 +564,10 @@ def test_after_a_lost_catalog_it_asks_once_for_each_job_and_once_for_each_image(
 ) -> None:
     images = [card.image(second) for second in range(5)]
     site.deliver(card, *images).close()
-    site.notes = Owing()
+    site.context.notes.clear()
     site.front.requests.clear()
     destination = site.connect()
-    known = destination.known(images)
+    known = destination.find_existing(images)
     assert all(isinstance(known[image.id], Receipt) for image in images)
     assert site.front.requests == [FIND, LIST, *[f"GET {STORAGE}"] * 5]
     assert site.front.connections <= 4
@@ -594,23 +579,23 @@ def test_after_a_lost_catalog_a_night_that_is_over_takes_nothing_more_and_is_not
     first, late = card.image(0), card.image(1)
     destination = site.deliver(card, first)
     site.noon()
-    destination.tend()
-    site.notes = Owing()
+    destination.follow_up()
+    site.context.notes.clear()
     destination = site.deliver(card, late)
     assert site.stub.named(f"{NIGHT}-2") == [photo_name(late)]
-    destination.tend()
+    destination.follow_up()
     assert site.stub.queued == [NIGHT, f"{NIGHT}-2"]
-    assert {site.notes.get(key)["stage"] for key in site.notes.keys("job:")} == {"done"}
+    assert {site.context.note(key)["stage"] for key in site.context.note_keys("job:")} == {"done"}
 
 
 def test_after_a_lost_catalog_a_night_that_was_not_handed_in_is(site: Studio, card: Card) -> None:
     first = card.image(0)
     site.deliver(card, first).close()
-    site.notes = Owing()
+    site.context.notes.clear()
     site.noon()
     destination = site.connect()
-    assert isinstance(destination.known([first])[first.id], Receipt)
-    destination.tend()
+    assert isinstance(destination.find_existing([first])[first.id], Receipt)
+    destination.follow_up()
     assert site.stub.queued == [NIGHT]
 
 
@@ -618,14 +603,14 @@ def test_bytes_that_are_gone_or_others_there_are_not_taken_for_delivered(site: S
     image = card.image()
     destination = site.deliver(card, image)
     site.stub.encrypts = True  # and so tells no digest
-    assert destination.known([image]) == {}
+    assert destination.find_existing([image]) == {}
     site.stub.encrypts = False
     site.stub.objects["original/1"] = b"others"
-    assert destination.known([image]) == {}
+    assert destination.find_existing([image]) == {}
     site.stub.objects.clear()
-    assert destination.known([image]) == {}
+    assert destination.find_existing([image]) == {}
     site.stub.photos.clear()
-    assert destination.known([image]) == {}
+    assert destination.find_existing([image]) == {}
 
 
 @pytest.mark.parametrize("address", ["http", "https://[", "http://user:pw@a/b", "http://a:99999/"])
@@ -638,7 +623,7 @@ def test_an_address_that_is_none_costs_one_image(site: Studio, card: Card, addre
         return address if (method, of) == ("GET", key) else sign(method, of, *more)
 
     site.stub._sign = strange  # type: ignore[assignment]
-    known = site.connect().known([odd, good])
+    known = site.connect().find_existing([odd, good])
     assert isinstance(known[odd.id], Failed)
     assert isinstance(known[good.id], Receipt)
 
@@ -655,7 +640,7 @@ def test_a_file_of_a_year_that_no_date_has_belongs_to_a_night(site: Studio, card
 def _handed_in(site: Studio, card: Card, count: int = 2) -> skylab.Skylab:
     destination = site.deliver(card, *(card.image(second) for second in range(count)), download=True)
     site.noon()
-    destination.tend()
+    destination.follow_up()
     return destination
 
 
@@ -674,16 +659,16 @@ def test_results_are_fetched_when_the_job_is_done_and_asked_for_now_and_then(
     asked = len(site.front.requests)
     for _ in range(30):
         site.time.sleep(60)
-        destination.tend()
+        destination.follow_up()
     assert site.front.requests[asked:] == [f"GET {BASE}/jobs/100"] * 2
     site.stub.finish(site.stub.job(NIGHT))
     site.time.sleep(900)
-    assert destination.tend() is True
+    assert destination.follow_up() is True
     assert set(_files(site)) == {f"{RESULT}5.png", f"{RESULT}6.png"}
     assert _files(site)[f"{RESULT}5.png"].endswith(card.bytes(card.image()))
     asked = len(site.front.requests)
     site.time.sleep(9000)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
     assert len(site.front.requests) == asked
 
 
@@ -694,10 +679,10 @@ def test_a_result_that_does_not_come_whole_is_fetched_again(site: Studio, card: 
     site.time.sleep(1000)
     site.front.plan(f"GET {STORAGE}", fault)
     with pytest.raises(Unreachable):
-        destination.tend()
+        destination.follow_up()
     assert _files(site) == {}
     site.front.assert_injected()
-    site.connect(download=True).tend()
+    site.connect(download=True).follow_up()
     assert set(_files(site)) == {f"{RESULT}5.png", f"{RESULT}6.png"}
 
 
@@ -716,24 +701,24 @@ def test_a_result_that_is_none_is_left_out_and_given_up_in_the_end(
         site.stub.objects.pop("retouched/2")
     for _ in range(5):
         site.time.sleep(1000)
-        destination.tend()
+        destination.follow_up()
     assert len(_files(site)) == (fault == "damaged")
     assert "were not to be had" in caplog.text
     site.time.sleep(1000)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
 
 
 def test_no_result_takes_the_room_that_capture_needs(site: Studio, card: Card) -> None:
     destination = _handed_in(site, card)
     site.stub.finish(site.stub.job(NIGHT))
-    site.room = 99_000_000
+    site.context.free = 99_000_000
     for _ in range(9):
         site.time.sleep(1000)
-        destination.tend()
+        destination.follow_up()
     assert _files(site) == {}
-    site.room = 10**9
+    site.context.free = 10**9
     site.time.sleep(1000)
-    destination.tend()
+    destination.follow_up()
     assert len(_files(site)) == 2
 
 
@@ -742,22 +727,22 @@ def test_a_service_that_tells_no_states_gives_its_results_all_the_same(site: Stu
     destination = _handed_in(site, card)
     for _ in range(9):
         site.time.sleep(1000)
-        destination.tend()
+        destination.follow_up()
     site.stub.finish(site.stub.job(NIGHT))
     site.time.sleep(1000)
-    destination.tend()
+    destination.follow_up()
     assert len(_files(site)) == 2
     site.time.sleep(1000)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
 
 
 def test_a_job_that_was_removed_there_is_asked_for_no_more(site: Studio, card: Card) -> None:
     destination = _handed_in(site, card)
     site.stub.jobs.clear()
     site.time.sleep(1000)
-    assert destination.tend() is True
+    assert destination.follow_up() is True
     site.time.sleep(1000)
-    assert destination.tend() is False
+    assert destination.follow_up() is False
 
 
 # --- With a real catalog ------------------------------------------------------------------------------------
@@ -765,7 +750,7 @@ def test_a_job_that_was_removed_there_is_asked_for_no_more(site: Studio, card: C
 
 def test_a_night_is_complete_when_the_catalog_owes_none_of_it(site: Studio, tmp_path: Path) -> None:
     trap = Trap(tmp_path / "trap", site.time)
-    site.notes = CatalogNotebook(lambda: trap.catalog, "studio")  # type: ignore[assignment]
+    site.context = trap.context("studio")
     destination: Any = site.connect()
     trap.catalog.register([("studio", "skylab", True)])
     trap.put(0)
@@ -901,12 +886,12 @@ TABLE = {"kind": "skylab", "key_file": "key", "profile": 7}
 )
 def test_a_wrong_setting_is_one_line(key: str, value: object, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason) as caught:
-        destinations.connect("studio", TABLE | {key: value}, tools(), Path("trapsync.toml"))
+        destinations.check("studio", TABLE | {key: value}, SOURCE)
     assert "\n" not in str(caught.value)
 
 
 def test_the_right_settings_connect_and_count_for_no_pruning() -> None:
-    destination = destinations.connect("studio", TABLE, tools(), Path("trapsync.toml"))
+    destination = connected("studio", TABLE)
     assert destination.settings.required is False
     assert isinstance(destination.settings, Settings)
     assert destination.settings.url == "https://studio.skylabtech.ai/api/public/v1"

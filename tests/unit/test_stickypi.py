@@ -20,11 +20,12 @@ import hub_server
 import killed_trap
 import leak_check
 import trap_bench as bench
-from conformance import Card, Conformance, OverHttp, tools
+from conformance import Card, Conformance, OverHttp
 from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Forwarding, Original
+from memory_context import SOURCE, connected, context
 from trapsync import destinations, pipeline
-from trapsync.destinations import Receipt, Scratch, confirmation, stickypi
+from trapsync.destinations import Receipt, confirmation, stickypi
 from trapsync.destinations.outcomes import Turn
 from trapsync.destinations.stickypi import Settings, StickyPi
 from trapsync.errors import (
@@ -40,6 +41,7 @@ from trapsync.errors import (
 from trapsync.image import Image
 from trapsync.net.stickypi_rules import problem
 from trapsync.runtime.upload_pool import UploadPool
+from trapsync.settings.schema import Settings as AllSettings
 from trapsync.settings.units import Duration, Size
 
 PUT, ASK, TOKEN = "/_put_new_images", "/get_images/metadata", "/get_token"
@@ -54,7 +56,7 @@ class Server:
         self.original = original
         self.original.url = front.url
         self.time = FakeTime()
-        self.notes = Scratch()
+        self.context = context(self.time)
         self._password = folder / "password"
         self.change_password(original.password)
 
@@ -70,7 +72,7 @@ class Server:
             username=self.original.user,
             **{"url": self.front.url, "password_file": self._password, "patience": Duration(20), **more},
         )
-        return stickypi.connect("server", settings, tools(self.time, notebook=self.notes))
+        return stickypi.connect("server", settings, self.context)
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """As an owner would write it."""
@@ -244,7 +246,7 @@ def test_after_each_fault_every_image_is_stored_exactly_once(
 
     # The server behaves again, and all are delivered as a turn does it: ask, then send what is not there.
     site.front.released.set()
-    known = server.known(images)
+    known = server.find_existing(images)
     assert all(isinstance(receipt, Receipt) for receipt in known.values())
     for image in images:
         if image.id not in known:
@@ -257,15 +259,15 @@ def test_after_each_fault_every_image_is_stored_exactly_once(
 @pytest.mark.parametrize("fault", ["answer lost", "500 though stored", "half JSON", "wrong digest"])
 def test_a_doubt_that_cannot_be_settled_is_unreachable(site: Server, card: Card, fault: str) -> None:
     server, image = site.connect(), card.image()
-    server.known([image])
+    server.find_existing([image])
     site.front.plan(PUT, fault)
     site.front.plan(ASK, "503", "cut before body")
     with pytest.raises(Unreachable, match="and then"):
         server.deliver(image, card.path(image))
     with pytest.raises(Unreachable):
-        server.known([image])
+        server.find_existing([image])
     site.front.assert_injected()
-    assert isinstance(server.known([image])[image.id], Receipt)
+    assert isinstance(server.find_existing([image])[image.id], Receipt)
     assert site.stored() == {image.name: card.bytes(image)}
 
 
@@ -314,7 +316,7 @@ def test_an_echo_that_is_not_of_this_image_confirms_nothing(
 
 def test_the_wait_that_a_server_asks_for_is_passed_on(site: Server, server: StickyPi, card: Card) -> None:
     image = card.image()
-    server.known([image])
+    server.find_existing([image])
     site.front.plan(PUT, "503 until")
     with pytest.raises(Unreachable) as caught:
         server.deliver(image, card.path(image))
@@ -334,14 +336,14 @@ def test_faults_in_a_row_in_front_of_the_hub_end_with_every_image_there_once(
         front.plan(TOKEN, "half JSON")
         for _ in range(12):
             try:
-                known = server.known(images)
+                known = server.find_existing(images)
                 for image in images:
                     if image.id not in known:
                         server.deliver(image, card.path(image))
             except Unreachable:
                 continue
         front.assert_injected()
-        assert len(server.known(images)) == 6
+        assert len(server.find_existing(images)) == 6
         assert site.stored() == {image.name: card.bytes(image) for image in images}
         assert list(hub.store.conflicts.rglob("*.jpg")) == []
 
@@ -356,11 +358,11 @@ def test_one_request_asks_for_a_batch_and_one_sends_an_image(
     for image in images:
         server.deliver(image, card.path(image))
     site.front.requests.clear()
-    assert len(server.known(images)) == 5
+    assert len(server.find_existing(images)) == 5
     assert site.front.requests == [ASK]
     new = [card.image(second) for second in range(10, 15)]
     site.front.requests.clear()
-    assert server.known(new) == {}
+    assert server.find_existing(new) == {}
     for image in new:
         server.deliver(image, card.path(image))
     assert site.front.requests == [ASK, *[PUT] * 5]
@@ -391,7 +393,7 @@ def test_an_upper_case_device_on_the_server_is_the_same(site: Server, server: St
     server.deliver(image, card.path(image))
     for row in site.original.rows.values():
         row["device"] = row["device"].upper()
-    assert isinstance(server.known([image])[image.id], Receipt)
+    assert isinstance(server.find_existing([image])[image.id], Receipt)
 
 
 @pytest.mark.parametrize(("kind", "questions"), [({}, 1), ({"is_old": True}, 1), ({"is_new": True}, 2)])
@@ -402,10 +404,10 @@ def test_dates_are_asked_in_one_form_and_in_the_newer_one_after_a_500(
     with FaultServer(original) as front:
         site = Server(front, original, tmp_path)
         server, image = site.connect(), card.image()
-        assert server.known([image]) == {}
+        assert server.find_existing([image]) == {}
         server.deliver(image, card.path(image))
         front.requests.clear()
-        assert isinstance(server.known([image])[image.id], Receipt)
+        assert isinstance(server.find_existing([image])[image.id], Receipt)
         assert front.requests == [ASK] * questions
         assert server.check()[0].verdict == "ok"
 
@@ -415,7 +417,7 @@ def test_an_absence_is_believed_for_one_upload_and_not_for_ever(
 ) -> None:
     image, other = card.image(), card.image(1)
     server.deliver(other, card.path(other))
-    server.known([image])
+    server.find_existing([image])
     site.front.requests.clear()
     site.time.sleep(7200)
     server.deliver(image, card.path(image))
@@ -427,7 +429,7 @@ def test_images_that_the_server_could_never_hold_are_not_asked_for(
 ) -> None:
     foreign = card.put(drawings.trap(), "IMG_0001.JPG")
     early = card.put(drawings.trap(), f"{drawings.DEVICE}.1970-01-01_00-00-07.jpg")
-    assert server.known([foreign, early]) == {}
+    assert server.find_existing([foreign, early]) == {}
     assert site.front.requests == []
 
 
@@ -501,7 +503,7 @@ def test_other_bytes_than_the_row_says_are_found_out_and_the_rows_word_counts_no
         assert reason in str(confirmed[image.id])
     # After a retry too, be it in another life: what the row says would be believed, and the image pruned.
     again = site.connect()
-    assert {type(answer) for answer in again.known([bad, gone]).values()} == {Refused}
+    assert {type(answer) for answer in again.find_existing([bad, gone]).values()} == {Refused}
     for image in (bad, gone):
         with pytest.raises(Refused):
             again.deliver(image, card.path(image))
@@ -538,9 +540,9 @@ def test_stored_bytes_that_were_put_right_are_believed_again(
     content = site.original.files.pop(image.name)
     assert isinstance(server.confirm([image], {}, by_bytes=True)[image.id], Refused)
     site.original.files[image.name] = content
-    assert isinstance(server.known([image])[image.id], Receipt)
+    assert isinstance(server.find_existing([image])[image.id], Receipt)
     site.front.requests.clear()
-    assert isinstance(server.known([image])[image.id], Receipt)
+    assert isinstance(server.find_existing([image])[image.id], Receipt)
     assert site.front.requests == [ASK]
 
 
@@ -707,7 +709,7 @@ def test_while_a_row_cannot_be_read_no_absence_is_believed_and_nothing_is_overwr
         )
 
     site.front.backend = odd
-    assert server.known([there, new]) == {}
+    assert server.find_existing([there, new]) == {}
     with pytest.raises(Failed, match="cannot be read"):
         server.deliver(there, card.path(there))
     server.deliver(new, card.path(new))
@@ -724,7 +726,7 @@ def test_an_answer_that_is_another_services_is_unreachable(
     backend = site.front.backend
     site.front.backend = lambda path, *more: (200, JSON, rows) if path == ASK else backend(path, *more)
     with pytest.raises(Unreachable, match="not a Sticky Pi server's"):
-        server.known([card.image(0), card.image(1)])
+        server.find_existing([card.image(0), card.image(1)])
 
 
 # --- Two images of one name ---------------------------------------------------------------------------------
@@ -793,12 +795,12 @@ def test_one_token_serves_a_day_whatever_the_clocks_say(site: Server, server: St
     image = card.image()
     server.deliver(image, card.path(image))
     site.time.step_wall(10 * 365 * 86400)
-    server.known([image])
+    server.find_existing([image])
     site.time.sleep(80_000)
-    server.known([image])
+    server.find_existing([image])
     assert site.original.logins == 1
     site.time.sleep(6_000)
-    server.known([image])
+    server.find_existing([image])
     assert site.original.logins == 2
 
 
@@ -806,7 +808,7 @@ def test_an_expired_token_is_replaced_in_the_middle_of_an_upload(
     site: Server, server: StickyPi, card: Card
 ) -> None:
     image, other = card.image(0), card.image(1)
-    server.known([image, other])
+    server.find_existing([image, other])
     server.deliver(image, card.path(image))
     site.original.expire_tokens()
     server.deliver(other, card.path(other))
@@ -819,7 +821,7 @@ def test_parallel_uploads_fetch_one_token(site: Server, card: Card) -> None:
 
     server = site.connect(parallel=4)
     images = [card.image(second) for second in range(8)]
-    server.known(images)
+    server.find_existing(images)
     site.original.expire_tokens()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda image: server.deliver(image, card.path(image)), images))
@@ -846,7 +848,7 @@ def test_a_missing_password_file_stops_the_deliveries_and_not_the_trap(
 ) -> None:
     server, image = site.connect(password_file=tmp_path / "nowhere"), card.image()
     with pytest.raises(Unauthorised, match="nowhere cannot be read"):
-        server.known([image])
+        server.find_existing([image])
 
 
 def test_a_server_that_refuses_new_tokens_is_not_asked_for_ever(
@@ -855,7 +857,7 @@ def test_a_server_that_refuses_new_tokens_is_not_asked_for_ever(
     image = card.image()
     site.front.plan(ASK, "401", "401")
     with pytest.raises(Unauthorised, match=r"rejects the login \(401\); look at the account"):
-        server.known([image])
+        server.find_existing([image])
     assert site.front.requests == [TOKEN, ASK, TOKEN, ASK]
     site.front.assert_injected()
 
@@ -1017,10 +1019,10 @@ TABLE = {
 )
 def test_a_wrong_setting_is_one_line(key: str, value: str, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason) as caught:
-        destinations.connect("server", TABLE | {key: value}, tools(), Path("trapsync.toml"))
+        destinations.check_all(AllSettings(destinations={"server": TABLE | {key: value}}), SOURCE)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_the_right_settings_connect_without_a_word_on_the_wire() -> None:
-    destinations.connect("server", TABLE, tools(), Path("trapsync.toml")).close()
+    connected("server", TABLE).close()

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from trapsync.errors import SettingsError, TrapsyncError
 from trapsync.settings import config_file
 
 if TYPE_CHECKING:
-    from trapsync.destinations import Tools
     from trapsync.remote.in_force import InForce
+    from trapsync.runtime.local_actions import Bench
 
 COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
 _SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
@@ -32,11 +32,11 @@ class Trap:
         self.source, self.settings = self.found.source, self.found.settings
         self.clock = system_clock(self.settings)
 
-    def tools(self) -> "Tools":
-        from trapsync.destinations import Tools
-        from trapsync.hardware.device_id import device_id
+    def opened(self, only: str | None = None) -> "AbstractContextManager[Bench]":
+        """The catalog, and destinations (all, or the one named), for a command that writes."""
+        from trapsync.runtime import local_actions
 
-        return Tools(self.clock, time.sleep, device_id(self.settings.trap))
+        return local_actions.opened(self.settings, self.source, self.clock, time.sleep, only)
 
 
 def load_settings(path: Path | None) -> "InForce":

@@ -80,13 +80,14 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
 
 def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> None:
     """Put into each row, as `addresses`, where the image can be fetched."""
-    from trapsync.runtime import destination_context, local_actions
+    from trapsync.runtime import destination_context
 
     gone: dict[str, list[int]] = {}
     with reading(trap) as catalog:
-        some = destination_context.connect_some(
-            trap.settings, trap.source, trap.tools(), lambda: catalog, only
-        )
+        destination_context.require(trap.settings, trap.source, only)
+        checked = destination_context.check_all(trap.settings, trap.source)
+        connected = destination_context.connect_all(trap.settings, checked, catalog, trap.clock, time.sleep)
+        some = [one for one in connected if only in (None, one.name)]
         for row in rows:
             row["addresses"] = destination_context.addresses(
                 some, catalog, row, lambda name, image_id: gone.setdefault(name, []).append(image_id)
@@ -94,7 +95,7 @@ def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> 
         for destination in some:
             destination.close()
     if gone:  # what an answer in passing shows to be wrong, is withdrawn
-        with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
+        with trap.opened() as bench:
             for name, image_ids in gone.items():
                 bench.catalog.withdraw_proofs(name, image_ids)
 
@@ -135,11 +136,10 @@ def _deliveries(row: dict[str, Any]) -> str:
 @with_trap
 def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
     """List damaged files with their reasons, or put one back."""
-    from trapsync.runtime import local_actions
     from trapsync.spool.quarantine import release as put_back
 
     if release is not None:
-        with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
+        with trap.opened() as bench:
             path = put_back(bench.catalog, trap.settings.storage, release)
         click.echo(f"{path} is back in the spool; the next sweep examines it again")
         return
@@ -181,7 +181,7 @@ def _deliver_here(trap: Trap, destination: str | None) -> int:
     start_logging()
     with (
         lock(trap.settings.storage.state),
-        local_actions.opened(trap.settings, trap.source, trap.tools()) as bench,
+        trap.opened() as bench,
         progress_bar("delivering") as progress,
     ):
         turns = local_actions.deliver(bench, progress, destination)
@@ -237,7 +237,7 @@ def retry(trap: Trap, destination: str | None, image: str | None) -> None:
     from trapsync.runtime import local_actions
     from trapsync.trap import holder
 
-    with local_actions.opened(trap.settings, trap.source, trap.tools(), destination) as bench:
+    with trap.opened(destination) as bench:
         count = bench.catalog.retry(destination, image)
     click.echo(f"{count} refused deliveries are pending again")
     if process := holder(trap.settings.storage.state):
@@ -251,9 +251,8 @@ def acknowledge(trap: Trap) -> None:
 
     They stay counted, and `status` no longer warns of them. What is on the card is not acknowledged: retry it.
     """
-    from trapsync.runtime import local_actions
 
-    with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
+    with trap.opened() as bench:
         count = bench.catalog.acknowledge()
     click.echo(f"{count} acknowledged")
 
@@ -270,7 +269,6 @@ def prune(trap: Trap, yes: bool) -> None:
     from trapsync import pipeline
     from trapsync.catalog import facts
     from trapsync.files.space import free_bytes
-    from trapsync.runtime import local_actions
     from trapsync.runtime.destination_context import registered
 
     settings = trap.settings
@@ -281,7 +279,7 @@ def prune(trap: Trap, yes: bool) -> None:
     if not yes and not click.confirm("Remove images that are safe at their destinations from this card?"):
         click.echo("nothing was removed")
         return
-    with local_actions.opened(settings, trap.source, trap.tools()) as bench:
+    with trap.opened() as bench:
         # The config file may name others than the daemon knows yet: those must have the images too.
         bench.catalog.register(registered(bench.destinations))
         removed = pipeline.prune(
@@ -309,7 +307,7 @@ def verify(trap: Trap, by_bytes: bool, resend: bool) -> int:
     from trapsync.trap import holder
 
     code = 0
-    with local_actions.opened(trap.settings, trap.source, trap.tools()) as bench:
+    with trap.opened() as bench:
         with counter("reading the card") as progress:
             result = verification.verify_card(bench.catalog, trap.settings.storage.spool, progress)
         code |= _show_verified("card", result)

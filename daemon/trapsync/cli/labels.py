@@ -84,7 +84,7 @@ def _asked_for(trap: Trap, destination: str | None) -> list[str]:
     asked: dict[str, None] = {}
     for name, table in trap.settings.destinations.items():
         if destination in (None, name):
-            _, settings = destinations.check(name, table, trap.source)
+            settings = destinations.check(name, table, trap.source).settings
             asked |= dict.fromkeys(getattr(settings, "labels", ()))
     return list(asked)
 

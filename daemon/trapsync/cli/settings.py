@@ -1,10 +1,7 @@
 """The config file, settings from afar, and the shell: settings check, show and take, completion."""
 
-from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +9,6 @@ from trapsync.cli.common import Trap, load_settings, with_trap
 from trapsync.errors import SettingsError
 from trapsync.remote.document import LARGEST
 from trapsync.settings import config_file
-from trapsync.settings.schema import Settings
-
-if TYPE_CHECKING:
-    from trapsync.destinations import Destination
 
 
 @click.group(name="settings")
@@ -27,34 +20,19 @@ def settings_group() -> None:
 @click.pass_context
 def check(context: click.Context) -> None:
     """Check the config file, and override.toml beside it; nothing is touched."""
-    from trapsync import destinations
     from trapsync.clock import SystemClock
     from trapsync.remote.remote_settings import RemoteSettings
-    from trapsync.spool import overlap
+    from trapsync.runtime.destination_context import check_all
     from trapsync.trap import place
 
     found = load_settings(context.find_root().obj)
     source = found.source
     place(found.settings)
-    for name, table in found.settings.destinations.items():
-        destinations.check(name, table, source)
-    destinations.check_order(found.settings.destinations, source)
-    overlap.require(found.settings.storage, _connected(found.settings, source), source)
+    check_all(found.settings, source)
     RemoteSettings(found.files, SystemClock())  # its keys
     click.echo(f"{source}: well")
     if found.overridden:
         click.echo(f"pushed settings: {found.overridden}")
-
-
-def _connected(settings: Settings, source: Path) -> Iterator["Destination"]:
-    """The destinations, as far as they can be made here: secrets are for the daemon's user only. Nothing is sent."""
-    from trapsync.clock import SystemClock
-    from trapsync.destinations import Tools, connect
-
-    tools = Tools(SystemClock(), lambda _seconds: None, thumbnails=settings.storage.thumbnails)
-    for name, table in settings.destinations.items():
-        with suppress(SettingsError):
-            yield connect(name, table, tools, source)
 
 
 @settings_group.command()

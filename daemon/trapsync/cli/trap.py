@@ -228,7 +228,7 @@ def doctor(trap: Trap, as_json: bool) -> int:
     from trapsync.doctor import examine_trap
     from trapsync.status.model import VERDICTS
 
-    findings = examine_trap(trap.found, trap.clock, trap.tools())
+    findings = examine_trap(trap.found, trap.clock, time.sleep)
     if as_json:
         click.echo(
             json.dumps(

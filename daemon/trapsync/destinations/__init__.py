@@ -2,34 +2,23 @@
 
 A destination is idempotent: delivering an image that it already holds ends with the same single copy
 and a receipt. It decides which error a failure is (`trapsync.errors`): *Unreachable* when there was no
-exact answer, *Failed* when it lives but did not take this image, *Held* when the image must wait,
-*Refused* when it never will. It keeps nothing on the card: what is owed stands in the catalog.
+exact answer, *Failed* when it works but did not accept this image, *Held* when the image must wait,
+*Refused* when it will never be accepted. It keeps nothing on the card: what is pending stands in the catalog.
 """
 
-import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from trapsync.clock import Clock
+from trapsync.destinations import kinds
 from trapsync.errors import DeliveryError, SettingsError, Unauthorised, Unreachable
 from trapsync.image import Image, Label
 from trapsync.settings.config_file import decode, rooted
 from trapsync.settings.schema import Destination as DestinationSettings
-
-# A kind is a module that defines `Settings` and `connect(name, settings, tools)`; it is imported when a
-# table of that kind is in the config file, and not before.
-KINDS = {
-    "directory": "trapsync.destinations.directory",
-    "imagekit": "trapsync.destinations.imagekit",
-    "scale": "trapsync.destinations.scale",
-    "skylab": "trapsync.destinations.skylab",
-    "stickypi": "trapsync.destinations.stickypi",
-}
-
+from trapsync.settings.schema import Settings
 
 WhileAway = Literal["last re-reading", "last confirmation", "nothing"]
 
@@ -61,110 +50,62 @@ class Finding:
     text: str
 
 
-class Notebook(Protocol):
-    """What one destination may write down in the catalog, and read there.
+class DestinationContext(Protocol):
+    """What one destination is given by the trap: time, device, folders, and its records in the catalog.
 
-    Notes are JSON values under keys of the destination's own. They survive a crash, but not the loss of
-    the catalog: whatever stands in them, the destination must be able to ask its other end for.
-    """
-
-    def get(self, key: str) -> Any:
-        """The note under this key; None if there is none."""
-
-    def put(self, key: str, note: Any) -> None:
-        """Write a note, in the place of an older one; durable when this returns."""
-
-    def forget(self, key: str) -> None:
-        """Remove a note, if there is one."""
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """The keys that begin so, in order."""
-
-    def owed(self, since: float, until: float) -> int:
-        """How many images taken from `since` to just before `until` (unix seconds) are still to come:
-        owed to this destination, or held until their time is known."""
-
-
-class Labels(Protocol):
-    """Where one destination writes what it was answered about its images. It survives a crash, as notes do."""
-
-    def open(self) -> Mapping[str, int]:
-        """What is not answered yet: the `task` in the detail of the image's receipt -> the image's id."""
-
-    def has(self, image_id: int, task: str) -> bool:
-        """Whether this task of an image is written down: answered already, or still open."""
-
-    def put(self, labels: Mapping[int, Label]) -> None:
-        """Write answers, by image id; durable when this returns."""
-
-
-class NoLabels:
-    """Of a destination that nobody is waiting for."""
-
-    def open(self) -> Mapping[str, int]:
-        """Nothing."""
-        return {}
-
-    def has(self, _image_id: int, _task: str) -> bool:
-        """No."""
-        return False
-
-    def put(self, _labels: Mapping[int, Label]) -> None:
-        """Nowhere."""
-
-
-class Scratch:
-    """A notebook that ends with the process, of a destination that is owed nothing: for the doctor."""
-
-    def __init__(self) -> None:
-        self._notes: dict[str, str] = {}
-
-    def get(self, key: str) -> Any:
-        """As in Notebook."""
-        return json.loads(self._notes.get(key, "null"))
-
-    def put(self, key: str, note: Any) -> None:
-        """As in Notebook."""
-        self._notes[key] = json.dumps(note)
-
-    def forget(self, key: str) -> None:
-        """As in Notebook."""
-        self._notes.pop(key, None)
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """As in Notebook."""
-        return sorted(key for key in self._notes if key.startswith(prefix))
-
-    def owed(self, _since: float, _until: float) -> int:
-        """None."""
-        return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a destination is given rather than taking it: time, sleep, and which device it serves.
-
-    `zone` is the time zone of the trap's place. `spool` is where the images lie; None: they are not looked for there.
-    `thumbnails` is the folder of the small copies (see
-    `thumbnail_paths`). `labels` is for what is answered about images. `results` is the folder for files that
-    a service made of images, and `room` how many bytes may be written there before capture would have to
-    stop. `address` asks the destination that this one comes `after` where an image can be fetched there;
-    None: nowhere. `copy_again` has an image's small copies made if they are not there, or are broken; False:
-    that was tried, and cannot be.
+    Notes are JSON values under keys of the destination's own. Notes and answers survive a crash, but not the loss
+    of the catalog: whatever they say, the destination must be able to ask its other end for.
     """
 
     clock: Clock
-    sleep: Callable[[float], None]
-    device: str = ""
-    notebook: Notebook = field(default_factory=Scratch)
-    labels: Labels = field(default_factory=NoLabels)
-    zone: tzinfo = UTC
-    spool: Path | None = None
-    thumbnails: Path = Path()
-    results: Path = Path()
-    room: Callable[[], int] = lambda: 0
-    address: Callable[[Image], str | None] = lambda _image: None
-    copy_again: Callable[[Image], bool] = lambda _image: True
+    device: str
+    # The time zone of the trap's place.
+    zone: tzinfo
+    # Where the images lie.
+    spool: Path
+    # The folder for files that a service made of images.
+    results: Path
+
+    @property
+    def sleep(self) -> Callable[[float], None]:
+        """Wait for some seconds, or until the daemon stops."""
+
+    def note(self, key: str) -> Any:
+        """The note under this key; None if there is none."""
+
+    def put_note(self, key: str, note: Any) -> None:
+        """Write a note, in the place of an older one; durable when this returns."""
+
+    def forget_note(self, key: str) -> None:
+        """Remove a note, if there is one."""
+
+    def note_keys(self, prefix: str = "") -> list[str]:
+        """The keys that begin so, in order."""
+
+    def pending_between(self, since: float, until: float) -> int:
+        """How many images taken from `since` to just before `until` (unix seconds) are still to come:
+        pending at this destination, or held until their time is known."""
+
+    def unanswered(self) -> Mapping[str, int]:
+        """What is not answered yet: the `task` in the detail of the image's receipt -> the image's id."""
+
+    def has_task(self, image_id: int, task: str) -> bool:
+        """Whether this task of an image is recorded: answered already, or still open."""
+
+    def put_answers(self, labels: Mapping[int, Label]) -> None:
+        """Write what was answered about images, by their ids; durable when this returns."""
+
+    def address_of(self, image: Image) -> str | None:
+        """Where the image can be fetched at the destination that this one comes `after`; None: nowhere."""
+
+    def thumbnail_of(self, image: Image) -> Path:
+        """Where the image's small copy is, if it has been made."""
+
+    def make_thumbnail(self, image: Image) -> bool:
+        """Have the image's small copies made, if they are missing or broken; False: that was tried, and failed."""
+
+    def room(self) -> int:
+        """How many bytes may be written to `results` before capture would have to stop."""
 
 
 class Destination(Protocol):
@@ -172,7 +113,7 @@ class Destination(Protocol):
 
     name: str
     settings: DestinationSettings
-    # How many images one `known` may ask about.
+    # How many images one `find_existing` may ask about.
     batch: int
     # Which place this is, as far as the settings say it: kind, normalised address, account (and project). None
     # where only the place itself can tell (a folder, by the id in its mark): see `place`.
@@ -194,7 +135,7 @@ class Destination(Protocol):
         Raises Unreachable where only the place itself can tell, and is not there.
         """
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask before sending: which of these are there already, by image id.
 
         A Receipt: it is there, byte for byte. A Refused (as a value): something else is there under
@@ -204,7 +145,7 @@ class Destination(Protocol):
     def confirm(
         self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
     ) -> Mapping[int, Receipt | Exception]:
-        """Ask again about images that it confirmed once: the answers are as those of `known`.
+        """Ask again about images that it confirmed once: the answers are as those of `find_existing`.
 
         `at` is where each lies, by image id, as its receipt said. No answer may rest on a note: the bytes were
         read or hashed at the other end. A server whose row could outlive the bytes asks for the stored bytes
@@ -216,11 +157,11 @@ class Destination(Protocol):
         """Send one image from the file at `path` and confirm it. Raises DeliveryError, or
         FileNotFoundError when the file is gone."""
 
-    def tend(self) -> bool:
-        """What is to be done beyond single images, at the end of each turn that met no trouble.
+    def follow_up(self) -> bool:
+        """Do what follows beyond single images: submit complete nights, fetch results.
 
-        A night that is complete is handed in, results are fetched. Says whether anything was asked of
-        the other end: where there is nothing to do, nothing is. Raises Unreachable.
+        Called at the end of each turn without an error. Says whether anything was asked of the other end: where
+        there is nothing to do, nothing is. Raises Unreachable.
         """
 
     def address(self, image: Image, detail: Mapping[str, Any]) -> str | None:
@@ -240,11 +181,11 @@ class Destination(Protocol):
         """For the doctor: reachable, allowed in, room enough? Sends no image and never raises."""
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
 
 
-class Alone:
-    """What most destinations share: nothing to tend beyond single images, and no address to give."""
+class SimpleDestination:
+    """What most destinations share: no follow-up, no addresses, and asking again after a failure."""
 
     batch: int
     identity: str | None = None
@@ -253,27 +194,48 @@ class Alone:
 
     @property
     def confirm_batch(self) -> int:
-        """As many as one question may ask about."""
+        """As many as one `find_existing` may ask about."""
         return self.batch
 
     def place(self) -> str:
-        """What the settings say."""
-        assert self.identity, (
-            "a destination without an identity in its settings says itself which place it is"
-        )
+        """The identity, where the settings say it."""
+        assert self.identity, "a destination without an identity in its settings defines `place` itself"
         return self.identity
+
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+        """See Destination."""
+        raise NotImplementedError
 
     def confirm(
         self, images: Sequence[Image], _at: Mapping[int, str], *, by_bytes: bool = False
     ) -> Mapping[int, Receipt | Exception]:
-        """What it is known to hold: its word is about bytes that it hashed itself."""
-        return self.known(images)
+        """The same as `find_existing`: that rests on bytes which the other end hashed itself."""
+        return self.find_existing(images)
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
-        """As in Destination."""
-        raise NotImplementedError
+    def ask_about(self, image: Image) -> Receipt | None:
+        """The receipt if the image is there, None if it is not. Raises what is said against the image."""
+        outcome = self.find_existing([image]).get(image.id)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def tend(self) -> bool:
+    def resolve(self, image: Image, failure: DeliveryError) -> Receipt:
+        """After a failure, ask what became of the image; if it is not there, raise the failure.
+
+        If that is not answered either, raise Unreachable with both reasons.
+        """
+        try:
+            there = self.ask_about(image)
+        except Unauthorised:
+            raise
+        except Unreachable as silence:
+            wait = max(silence.wait, getattr(failure, "wait", 0.0))
+            raise Unreachable(f"{failure}; and then: {silence}", wait=wait) from None
+        if there is None:
+            raise failure
+        return there
+
+    def follow_up(self) -> bool:
         """Nothing to do."""
         return False
 
@@ -287,58 +249,63 @@ class Alone:
         return {"image": address} if address else {}
 
 
-def settled(ask: Callable[[], Receipt | Exception | None], doubt: DeliveryError) -> Receipt:
-    """After a failure, ask what became of an image; if it is not there, the failure stands, and is raised.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A [destinations.NAME] table whose settings are valid; nothing is connected."""
 
-    If nobody answers that either, it is Unreachable with both reasons. What the answer says against the
-    image (Refused) is raised too.
-    """
-    try:
-        there = ask()
-    except Unauthorised:
-        raise
-    except Unreachable as silence:
-        wait = max(silence.wait, getattr(doubt, "wait", 0.0))
-        raise Unreachable(f"{doubt}; and then: {silence}", wait=wait) from None
-    if there is None:
-        raise doubt
-    if isinstance(there, Exception):
-        raise there
-    return there
+    name: str
+    settings: DestinationSettings
 
+    @property
+    def identity(self) -> str | None:
+        """Which place it is, as far as the settings say it."""
+        return self.settings.identity
 
-def connect(name: str, table: dict[str, Any], tools: Tools, source: Path) -> Destination:
-    """Make the destination of one [destinations.NAME] table; SettingsError if the table is wrong."""
-    kind, settings = check(name, table, source)
-    make: Callable[[str, DestinationSettings, Tools], Destination] = importlib.import_module(
-        KINDS[kind]
-    ).connect
-    return make(name, settings, tools)
+    def require(self, settings: Settings, source: Path) -> None:
+        """SettingsError where it does not go with the rest of the settings, or with what is on the card."""
+        try:
+            self.settings.require(settings)
+        except ValueError as error:
+            raise SettingsError(f"{source}: destinations.{self.name}.{error}") from None
+
+    def connect(self, context: DestinationContext) -> Destination:
+        """Make the destination; nothing is sent yet."""
+        return cast("Destination", kinds.load(self.settings.kind).connect(self.name, self.settings, context))
 
 
-def check(name: str, table: dict[str, Any], source: Path) -> tuple[str, DestinationSettings]:
-    """Decode a table by its kind's own settings type, and connect nothing."""
+def check(name: str, table: dict[str, Any], source: Path) -> Checked:
+    """Decode a table by its kind's own settings type; SettingsError if it is wrong."""
     at = f"destinations.{name}"
     kind = table.get("kind") if isinstance(table, dict) else None
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise SettingsError(f"{source}: {at}.kind = {kind!r}: must be one of: {', '.join(KINDS)}")
-    settings: DestinationSettings = decode(table, importlib.import_module(KINDS[kind]).Settings, source, at)
-    return kind, rooted(settings, source.absolute().parent)
+    try:
+        module = kinds.load(str(kind))
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {at}.kind = {kind!r}: {error}") from error.__cause__
+    return Checked(name, rooted(decode(table, module.Settings, source, at), source.absolute().parent))
+
+
+def check_all(settings: Settings, source: Path) -> list[Checked]:
+    """Check every table, their order, and what only the rest of the settings or the card can tell."""
+    checked = [check(name, table, source) for name, table in settings.destinations.items()]
+    check_order(settings.destinations, source)
+    for one in checked:
+        one.require(settings, source)
+    return checked
 
 
 def check_order(tables: Mapping[str, Any], source: Path) -> None:
-    """SettingsError if a destination comes after one that there is not, or after itself by a detour."""
+    """SettingsError if a destination comes after one that there is not, or after itself, directly or by others."""
     after = {name: table.get("after") for name, table in tables.items() if isinstance(table, dict)}
     for name in tables:
-        way = [name]
-        while previous := after.get(way[-1]):
+        chain = [name]
+        while previous := after.get(chain[-1]):
             if previous not in tables:
-                known = ", ".join(other for other in tables if other != way[-1]) or "no other"
+                known = ", ".join(other for other in tables if other != chain[-1]) or "no other"
                 raise SettingsError(
-                    f"{source}: destinations.{way[-1]}.after = {previous!r}: there is no such destination; "
+                    f"{source}: destinations.{chain[-1]}.after = {previous!r}: there is no such destination; "
                     f"there is: {known}"
                 )
-            if previous in way:
-                circle = " after ".join([*way, previous])
+            if previous in chain:
+                circle = " after ".join([*chain, previous])
                 raise SettingsError(f"{source}: destinations.{name}.after: {circle}: none would ever begin")
-            way.append(previous)
+            chain.append(previous)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from trapsync import __version__
 from trapsync.clock import Clock
-from trapsync.destinations import Tools
+from trapsync.destinations import DestinationContext
 from trapsync.errors import SettingsError, Unauthorised, Unreachable, one_line
 from trapsync.net.http import Answer, Door
 from trapsync.settings.config_file import read_secret
@@ -73,14 +73,14 @@ def _host(host: str) -> str:
         return name
 
 
-def door(url: str, settings: Settings, tools: Tools, **more: Any) -> Door:
+def door(url: str, settings: Settings, context: DestinationContext, **more: Any) -> Door:
     """The door to a server, as the owner's settings have it; `more` goes to `Door` as it is."""
     limits = {
         "bandwidth": settings.bandwidth,
         "parallel": settings.parallel,
         "least_rate": settings.least_rate,
     }
-    return Door(url, f"trapsync/{__version__}", tools.clock, tools.sleep, **{**limits, **more})
+    return Door(url, f"trapsync/{__version__}", context.clock, context.sleep, **{**limits, **more})
 
 
 def secret(path: Path, key: str) -> str:
@@ -112,7 +112,7 @@ def reason(answer: Answer, *keys: str) -> str:
 
 def quoted(text: object) -> str:
     """A service's text for our log: one short line without addresses, which may be secrets."""
-    return one_line(_ADDRESS.sub("...", str(text)))
+    return one_line(_ADDRESS.sub("...", str(text)[:1000]))  # the pattern takes the square of its length
 
 
 class Absences:

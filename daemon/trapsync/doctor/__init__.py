@@ -15,9 +15,10 @@ It may run beside the daemon: it sends no image, leaves the camera to it, and wr
 
 import os
 import sys
+from collections.abc import Callable
 
 from trapsync.clock import Clock
-from trapsync.destinations import Finding, Tools
+from trapsync.destinations import Finding
 from trapsync.doctor import network
 from trapsync.doctor.board import board
 from trapsync.doctor.camera import camera
@@ -35,7 +36,9 @@ from trapsync.trap import open_to_read, place
 _LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"
 
 
-def examine_trap(found: InForce, clock: Clock, tools: Tools, machine: Machine | None = None) -> list[Finding]:
+def examine_trap(
+    found: InForce, clock: Clock, sleep: Callable[[float], None], machine: Machine | None = None
+) -> list[Finding]:
     """All findings, in the order in which an image meets what they are about. Sends no image."""
     settings, source = found.settings, found.source
     machine = machine or Machine()
@@ -52,7 +55,7 @@ def examine_trap(found: InForce, clock: Clock, tools: Tools, machine: Machine | 
         *network.secrets(settings, source),
         *network.home(settings, clock),
         *network.keys(found),
-        *network.destinations(settings, tools, source),
+        *network.destinations(settings, clock, sleep, source),
     ]
 
 

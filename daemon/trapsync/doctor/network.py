@@ -3,17 +3,16 @@
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trapsync.catalog import facts
+from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock, iso, utc
-from trapsync.destinations import Destination, Finding, Tools, connect
+from trapsync.destinations import Checked, Finding, check, kinds
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
 from trapsync.remote import document
 from trapsync.remote.in_force import InForce, report
-from trapsync.runtime.destination_context import thumbnails_of
+from trapsync.runtime.destination_context import connect_all
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Settings
 from trapsync.spool import overlap
@@ -130,30 +129,47 @@ def keys(found: InForce) -> list[Finding]:
     return [Finding("ok", "pushed", f"{facts['state']}; trusts {known}")]
 
 
-def destinations(settings: Settings, tools: Tools, source: Path) -> list[Finding]:
+def destinations(
+    settings: Settings, clock: Clock, sleep: Callable[[float], None], source: Path
+) -> list[Finding]:
     """What each destination says of itself."""
+    findings = [
+        Finding("warning", "destinations", f"{added} has the name of one that ships, which is used instead")
+        for added in kinds.shadowed()
+    ]
     if not settings.destinations:
         text = "there is none: images stay on the card; add a [destinations.NAME]"
-        return [Finding("warning", "destinations", text), *_folders(settings, [], source)]
-    findings: list[Finding] = []
-    connected: list[Destination] = []
-    tools = replace(tools, thumbnails=thumbnails_of(settings))
+        return [*findings, Finding("warning", "destinations", text), *_folders(settings, [], source)]
+    catalog = _catalog(settings, clock)
+    checked: list[Checked] = []
     for name, table in settings.destinations.items():
         try:
-            destination = connect(name, table, tools, source)
+            one = check(name, table, source)
+            one.require(settings, source)
+            checked.append(one)
+            (destination,) = connect_all(settings, [one], catalog, clock, sleep)
         except TrapsyncError as error:
             findings.append(Finding("failing", name, str(error)))
             continue
         findings += [Finding(found.verdict, name, found.text) for found in destination.check()]
         destination.close()
-        connected.append(destination)
-    return [*findings, *_folders(settings, connected, source)]
+    if catalog:
+        catalog.close_reader()
+    return [*findings, *_folders(settings, checked, source)]
 
 
-def _folders(settings: Settings, connected: list[Destination], source: Path) -> list[Finding]:
+def _catalog(settings: Settings, clock: Clock) -> Catalog | None:
+    """The catalog, to be read; None where there is none that can be, which has a finding of its own."""
+    try:
+        return open_to_read(settings, clock)
+    except CatalogError:
+        return None
+
+
+def _folders(settings: Settings, checked: list[Checked], source: Path) -> list[Finding]:
     """What keeps the daemon from its start: folders in one another. Nothing where they are in order."""
     try:
-        overlap.require(settings.storage, connected, source)
+        overlap.require(settings.storage, checked, source)
     except SettingsError as error:
         return [Finding("failing", "folders", str(error))]
     return []

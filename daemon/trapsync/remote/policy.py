@@ -54,7 +54,7 @@ def can_be_pushed(key: Key) -> bool:
 
 
 def _decoded(name: str, table: dict[str, Any]) -> Destination:
-    return destinations.check(name, table, Path(_NAME))[1]
+    return destinations.check(name, table, Path(_NAME)).settings
 
 
 def _require_allowed(tables: dict[str, Any], local: Settings) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from trapsync import pipeline, trap
 from trapsync.catalog import Catalog
 from trapsync.clock import Clock
-from trapsync.destinations import Destination, Tools
+from trapsync.destinations import Destination
 from trapsync.destinations.outcomes import Turn
 from trapsync.runtime import clock_correction
-from trapsync.runtime.destination_context import connect_some, registered
+from trapsync.runtime.destination_context import check_all, connect_all, registered, require
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Settings
@@ -32,18 +32,23 @@ class Bench:
 
 
 @contextmanager
-def opened(settings: Settings, source: Path, tools: Tools, only: str | None = None) -> Iterator[Bench]:
+def opened(
+    settings: Settings, source: Path, clock: Clock, sleep: Callable[[float], None], only: str | None = None
+) -> Iterator[Bench]:
     """Open the catalog and connect destinations (all, or the one named); for writing beside a daemon too.
 
     Each write is a short transaction of its own, so a command and the daemon do not get in each other's way.
     StorageError when the spool is another one than last time.
     """
     spool_mark.check(settings.storage)
-    destinations = connect_some(settings, source, tools, lambda: catalog, only)
-    catalog = trap.open_catalog(settings, tools.clock)
+    require(settings, source, only)
+    checked = check_all(settings, source)
+    catalog = trap.open_catalog(settings, clock)
+    connected = connect_all(settings, checked, catalog, clock, sleep)
+    destinations = [one for one in connected if only in (None, one.name)]
     spool_mark.prepare(settings.storage)
     try:
-        yield Bench(settings, catalog, destinations, tools.clock)
+        yield Bench(settings, catalog, destinations, clock)
     finally:
         for destination in destinations:
             destination.close()

@@ -26,7 +26,7 @@ from typing import NoReturn, Self
 from trapsync.catalog import facts
 from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock
-from trapsync.destinations import Tools
+from trapsync.destinations import Destination
 from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, LedState
@@ -39,7 +39,7 @@ from trapsync.runtime import catalog_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
-from trapsync.runtime.destination_context import connect_all, registered
+from trapsync.runtime.destination_context import check_all, connect_all, registered
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import IngestThread
 from trapsync.runtime.jobs import ASK_AGAIN, DELIVER, PRUNE, Jobs
@@ -79,8 +79,8 @@ class Service:
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
         self._place = place(settings)
-        tools = Tools(self._clock, self._pause, self._device)
-        self._destinations = connect_all(settings, found.source, tools, lambda: self._catalog)
+        self._checked = check_all(settings, found.source)
+        self._destinations: list[Destination] = []
         self._stop = threading.Event()
         self._liveness = Liveness(self._clock)
         self._overdue: list[str] = []
@@ -89,7 +89,7 @@ class Service:
         self._reserve = Reserve(settings.storage.state)
         self._spool = SpoolWatch(settings.storage, self._spool_is_back)
         self._led = Led(settings.led, self._clock, LedState(self._clock, self._verdict), self._stop.wait)
-        self._scheduler = Scheduler(len(self._destinations) + 6, self._liveness, self._stop, self._tell)
+        self._scheduler = Scheduler(len(self._checked) + 6, self._liveness, self._stop, self._tell)
         self._remote = RemoteSettings(found.files, self._clock)
         self._judge: Judge | None = None
         self._home = Home(
@@ -118,6 +118,9 @@ class Service:
             self._catalog = open_catalog(self.settings, self._clock)
             facts.note(self._catalog, "bug", None)
             facts.note(self._catalog, "single_runs", None)
+            self._destinations = connect_all(
+                self.settings, self._checked, self._catalog, self._clock, self._pause
+            )
             self._catalog.register(registered(self._destinations))
             new_files.remove_unfinished(storage.spool, self._device)
             intervals = {d.name: float(d.settings.every) for d in self._destinations}
@@ -375,7 +378,7 @@ def check(found: InForce) -> None:
     device, clock = device_id(settings.trap), system_clock(settings)
     place(settings)
     RemoteSettings(found.files, clock)
-    connect_all(settings, found.source, Tools(clock, _never, device), _never)
+    check_all(settings, found.source)
     Home(settings.home, device, settings.pushed.groups, Ties(_never, _never, _never), clock, _never)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from trapsync.catalog import Catalog, facts
 from trapsync.catalog.reserve import Reserve
 from trapsync.clock import Clock
-from trapsync.destinations import Destination, Tools
+from trapsync.destinations import Destination
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, LedState
 from trapsync.hardware.sensors import Sensors
@@ -28,7 +28,7 @@ from trapsync.runtime import catalog_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
-from trapsync.runtime.destination_context import connect_all, registered
+from trapsync.runtime.destination_context import check_all, connect_all, registered
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import IngestThread
 from trapsync.runtime.jobs import Jobs
@@ -68,8 +68,8 @@ class SingleRun:
         self._over_at = self._began + deadline
         self._device = device_id(settings.trap)
         self._place = place(settings)
-        tools = Tools(self._clock, self._pause, self._device)
-        self._destinations = connect_all(settings, found.source, tools, lambda: self._catalog)
+        self._checked = check_all(settings, found.source)
+        self._destinations: list[Destination] = []
         self._stop = threading.Event()
         self._reserve = Reserve(settings.storage.state)
         self._spool = SpoolWatch(settings.storage, lambda: None)
@@ -110,6 +110,9 @@ class SingleRun:
         self._catalog = open_catalog(self._settings, self._clock)
         facts.note(self._catalog, "bug", None)
         facts.note(self._catalog, "single_runs", True)
+        self._destinations = connect_all(
+            self._settings, self._checked, self._catalog, self._clock, self._pause
+        )
         self._catalog.register(registered(self._destinations))
         new_files.remove_unfinished(storage.spool, self._device)
         self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)

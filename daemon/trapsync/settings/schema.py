@@ -320,6 +320,14 @@ class Destination(Table, frozen=True):
         within(self, every=(1, 7 * 86400), parallel=(1, 16), retry_first=(0.1, 86400))
         within(self, retry_longest=(0.1, 7 * 86400))
 
+    @property
+    def identity(self) -> str | None:
+        """Which place this is, as far as its settings say it; None where only the place itself can tell."""
+        return None
+
+    def require(self, settings: "Settings") -> None:
+        """Raise ValueError for what the rest of the settings, or the card, does not allow."""
+
     def slowest(self) -> float:
         """Bytes per second: one that sends more slowly has given up by itself, or hangs."""
         return 2000.0

@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from trapsync.destinations import Alone, Finding, Receipt, Tools, WhileAway
+from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, WhileAway
 from trapsync.destinations.directory import disk_errors, manifest, medium, names
 from trapsync.errors import DeliveryError, Failed, NotThere, Refused, StorageError, Unreachable
 from trapsync.files import destination_mark, failpoint
@@ -44,12 +44,12 @@ class Settings(Destination, frozen=True, kw_only=True):
     hotplug: bool = False
 
 
-def connect(name: str, settings: Settings, tools: Tools) -> "Directory":
+def connect(name: str, settings: Settings, context: DestinationContext) -> "Directory":
     """Make the destination; the folder is not touched yet."""
-    return Directory(name, settings, tools)
+    return Directory(name, settings, context)
 
 
-class Directory(Alone):
+class Directory(SimpleDestination):
     """One folder that copies are kept in, below it as `<device>/<date>/<name>`.
 
     Other bytes under a taken name lie beside it, under a name that their digest gives (see `names.of`).
@@ -60,13 +60,13 @@ class Directory(Alone):
     # The folder itself says which place it is, by the id in its mark.
     identity = None
 
-    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self.name = name
         self.settings = settings
         self.while_away: WhileAway = "last re-reading" if settings.hotplug else "nothing"
-        self._spool = tools.spool
-        self._device = tools.device
-        self._throttle = Throttle(settings.bandwidth, tools.clock.monotonic, tools.sleep)
+        self._spool = context.spool
+        self._device = context.device
+        self._throttle = Throttle(settings.bandwidth, context.clock.monotonic, context.sleep)
         # One copy at a time: a stick gains nothing from two, and a manifest has one writer.
         self._lock = threading.Lock()
         self._id: str | None = None
@@ -90,7 +90,7 @@ class Directory(Alone):
             self._id = found or destination_mark.write(root)
         return f"directory {self._id}"
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """What the manifests say, as long as the copies have the size recorded there: a note, no proof."""
         by_folder: dict[PurePosixPath, list[Image]] = {}
         for image in images:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlencode
 
-from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service, settled
+from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
 from trapsync.destinations.imagekit.account import LARGEST, Account, Settings
 from trapsync.destinations.imagekit.fields import Fields
 from trapsync.destinations.imagekit.urls import SMALL, UNTOUCHED, address, signed
@@ -25,7 +25,6 @@ from trapsync.errors import (
     Failed,
     Held,
     Refused,
-    SettingsError,
     TrapsyncError,
     Unauthorised,
     Unreachable,
@@ -34,7 +33,6 @@ from trapsync.errors import (
 from trapsync.files import failpoint
 from trapsync.image import Image
 from trapsync.jpeg import thumbnail
-from trapsync.jpeg.examination import thumbnail_paths
 from trapsync.net.http import Answer
 from trapsync.net.http_body import FilePiece, multipart, opened
 
@@ -50,27 +48,23 @@ _LONGEST_PATH = 1000
 _SOON = 60.0
 
 
-def connect(name: str, settings: Settings, tools: Tools) -> "ImageKit":
+def connect(name: str, settings: Settings, context: DestinationContext) -> "ImageKit":
     """Make the destination; nothing is sent yet."""
-    if settings.what == "thumbnail" and tools.thumbnails == Path():
-        raise SettingsError(f'destinations.{name}.what = "thumbnail": needs ingest.thumbnails = true')
-    return ImageKit(name, settings, tools)
+    return ImageKit(name, settings, context)
 
 
-class ImageKit(Alone):
+class ImageKit(SimpleDestination):
     """One account, and one folder of its media library."""
 
     # Images of three weeks lie in 21 folders; each folder costs a request.
     batch = 256
 
-    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self.name = name
         self.settings = settings
-        # The endpoint names the account. The folder is where images lie within it: each receipt says where.
-        account = http_service.identity("account", settings.url_endpoint)
-        self.identity = http_service.identity("imagekit", settings.api_url, account)
-        self._tools = tools
-        self._account = Account(name, settings, tools)
+        self.identity = settings.identity
+        self._context = context
+        self._account = Account(name, settings, context)
         self._fields = Fields(self._account.ask, may_create=settings.create_fields)
 
     def close(self) -> None:
@@ -85,7 +79,7 @@ class ImageKit(Alone):
         The service replaces most characters by an underscore. A foreign path that holds such gets a mark of
         its own, so that two of them never meet.
         """
-        path = PurePosixPath(image.place if image.trap_name else f"{self._tools.device}/{image.place}")
+        path = PurePosixPath(image.place if image.trap_name else f"{self._context.device}/{image.place}")
         folder = re.sub(r"[^A-Za-z0-9/_-]", "_", str(path.parent))
         stem = re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)
         if (folder, stem) != (str(path.parent), path.stem):
@@ -95,7 +89,7 @@ class ImageKit(Alone):
 
     # --- Asking -----------------------------------------------------------------------------------------
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask folder by folder: one request for all images of a night, unless they are few."""
         found: dict[int, Receipt | Exception] = {}
         asked: list[tuple[Image, PurePosixPath]] = []
@@ -187,7 +181,7 @@ class ImageKit(Alone):
                 answer = self._account.upload(form, kind)
                 failpoint.hit("imagekit: uploaded")
             except Unreachable as lost:
-                return self._settle(image, lost)
+                return self.resolve(image, lost)
         return self._judge(image, answer, len(content))
 
     @contextmanager
@@ -216,16 +210,16 @@ class ImageKit(Alone):
             return False
 
     def _copy(self, image: Image) -> Path:
-        return thumbnail_paths(self._tools.thumbnails, image.place)[0]
+        return self._context.thumbnail_of(image)
 
     def _without_copy(self, image: Image) -> Held | Refused:
         """Copies are made when the trap has time: soon, for a new image; an old one has missed its turn."""
-        if not self._tools.copy_again(image):
+        if not self._context.make_thumbnail(image):
             return Refused(
                 'no small copy of it can be made; what = "original" would send the image itself (then retry)'
             )
         name = image.trap_name
-        age = self._tools.clock.wall() - name.taken.timestamp() if name else 0.0
+        age = self._context.clock.wall() - name.taken.timestamp() if name else 0.0
         return Held("its small copy is not made yet", wait=max(_SOON, age / 2))
 
     def _require_room(self, content: FilePiece | bytes) -> None:
@@ -237,7 +231,7 @@ class ImageKit(Alone):
             )
 
     def _form(self, image: Image, place: PurePosixPath) -> list[tuple[str, str, str, bytes]]:
-        device = image.trap_name.device if image.trap_name else self._tools.device
+        device = image.trap_name.device if image.trap_name else self._context.device
         fields = {
             "fileName": place.name,
             "folder": str(place.parent),
@@ -253,11 +247,11 @@ class ImageKit(Alone):
     def _judge(self, image: Image, answer: Answer, size: int) -> Receipt:
         match answer.status:
             case 400:
-                return self._settle(image, self._declined(answer))
+                return self.resolve(image, self._declined(answer))
             case 413:
                 raise Refused(f"{answer.host} takes no image of {size} bytes (413)")
             case 500:
-                return self._settle(image, Failed(f"{answer} to an upload"))
+                return self.resolve(image, Failed(f"{answer} to an upload"))
         try:
             row = answer.json(dict)
             echo, sent = (row.get("filePath"), row.get("size")), (str(self.path_of(image)), size)
@@ -265,7 +259,7 @@ class ImageKit(Alone):
                 return self._receipt(image, self.path_of(image), row)
             raise Unreachable(f"{answer.host} confirmed another file: {one_line(echo)}, not {sent}")
         except Unreachable as unconfirmed:
-            return self._settle(image, unconfirmed)
+            return self.resolve(image, unconfirmed)
 
     def _declined(self, answer: Answer) -> DeliveryError:
         """What a 400 means if the image is not to be found: only its text says whether the name is taken."""
@@ -276,12 +270,12 @@ class ImageKit(Alone):
             return Held("ImageKit has a file of this name, and its listing does not show it yet")
         return Failed(f"ImageKit did not take it: {said}")
 
-    def _settle(self, image: Image, doubt: DeliveryError) -> Receipt:
-        """After a failure, look what became of the image; if it is not there, the failure stands."""
-        if isinstance(doubt, Unauthorised):
-            raise doubt
+    def resolve(self, image: Image, failure: DeliveryError) -> Receipt:
+        """After a failure, ask what became of the image, and next time which fields there are."""
+        if isinstance(failure, Unauthorised):
+            raise failure
         self._fields.forget()
-        return settled(lambda: self.known([image]).get(image.id), doubt)
+        return super().resolve(image, failure)
 
     # --- Addresses --------------------------------------------------------------------------------------
 
@@ -304,9 +298,9 @@ class ImageKit(Alone):
         plain = address(settings.url_endpoint, path, transformation)
         if not settings.sign:
             return plain
-        if settings.link_life and not self._tools.clock.trusted():
+        if settings.link_life and not self._context.clock.trusted():
             raise Unreachable("the clock is not set, so it cannot be said when an address of today ends")
-        ends = int(self._tools.clock.wall() + settings.link_life) if settings.link_life else None
+        ends = int(self._context.clock.wall() + settings.link_life) if settings.link_life else None
         return signed(plain, settings.url_endpoint, self._account.key(), ends)
 
     # --- The doctor -------------------------------------------------------------------------------------

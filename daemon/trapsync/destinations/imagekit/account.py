@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trapsync.clock import utc
-from trapsync.destinations import Finding, Tools, http_service
+from trapsync.destinations import DestinationContext, Finding, http_service
 from trapsync.errors import TrapsyncError, Unreachable, one_line
 from trapsync.net.http import Answer, Door, retry_after
 from trapsync.net.http_body import Pieces
+from trapsync.settings.schema import Settings as AllSettings
 from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
 
@@ -60,17 +61,28 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
             raise ValueError("sign: must be true, for private files are fetched by signed addresses only")
         within(self, link_life=(0, 3650 * 86400), patience=(0.1, 3600))
 
+    @property
+    def identity(self) -> str:
+        """The account, which the endpoint names. Where an image lies within it, each receipt says."""
+        account = http_service.identity("account", self.url_endpoint)
+        return http_service.identity("imagekit", self.api_url, account)
+
+    def require(self, settings: AllSettings) -> None:
+        """Small copies must be made."""
+        if self.what == "thumbnail" and not settings.ingest.thumbnails:
+            raise ValueError('what = "thumbnail": needs ingest.thumbnails = true')
+
 
 class Account:
     """One account, by its private key. The service takes uploads at one server and questions at another."""
 
-    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self._key_name = f"destinations.{name}.private_key_file"
         self._name = name
         self._settings = settings
-        self._clock = tools.clock
-        self._uploads = _door(settings.upload_url, settings, tools, bandwidth=settings.bandwidth)
-        self._api = _door(settings.api_url, settings, tools)
+        self._clock = context.clock
+        self._uploads = _door(settings.upload_url, settings, context, bandwidth=settings.bandwidth)
+        self._api = _door(settings.api_url, settings, context)
 
     def close(self) -> None:
         """Let connections go."""
@@ -137,9 +149,9 @@ class Account:
         ]
 
 
-def _door(url: str, settings: Settings, tools: Tools, bandwidth: int = 0) -> Door:
+def _door(url: str, settings: Settings, context: DestinationContext, bandwidth: int = 0) -> Door:
     limits = {"bandwidth": bandwidth, "patience": settings.patience}
-    return http_service.door(url, settings, tools, asked_to_wait=_asked_to_wait, **limits)
+    return http_service.door(url, settings, context, asked_to_wait=_asked_to_wait, **limits)
 
 
 def _asked_to_wait(answer: Answer) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service, settled
+from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
 from trapsync.destinations.scale.batches import Batches
 from trapsync.destinations.scale.files import Files
 from trapsync.destinations.scale.results import Results
@@ -26,29 +26,29 @@ __all__ = ["Scale", "Settings", "connect"]
 _LARGEST = 80 * 10**6  # bytes of a file, by the page of the endpoint
 
 
-def connect(name: str, settings: Settings, tools: Tools) -> "Scale":
+def connect(name: str, settings: Settings, context: DestinationContext) -> "Scale":
     """Make the destination; nothing is sent yet."""
-    return Scale(name, settings, tools)
+    return Scale(name, settings, context)
 
 
-class Scale(Alone):
+class Scale(SimpleDestination):
     """One project at Scale AI."""
 
     # One question; fifty unique ids are three kilobytes of its address.
     batch = 50
     keeps = False
 
-    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self.name = name
         self.settings = settings
-        self.identity = http_service.identity("scale", settings.url, f"project {settings.project}")
-        self._tools = tools
-        self._wire = Wire(settings, tools)
+        self.identity = settings.identity
+        self._context = context
+        self._wire = Wire(settings, context)
         self._prefix = settings.prefix or settings.project
-        self._batches = Batches(self._wire, self._prefix, tools)
-        self._files = Files(self._wire, settings, tools)
-        self._results = Results(self._wire, tools)
-        self._absences = http_service.Absences(tools.clock)
+        self._batches = Batches(self._wire, self._prefix, context)
+        self._files = Files(self._wire, settings, context)
+        self._results = Results(self._wire, context)
+        self._absences = http_service.Absences(context.clock)
         self._results_at: float | None = None
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Scale(Alone):
 
     # --- Asking -----------------------------------------------------------------------------------------
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask for the tasks of all of them in one request."""
         asked: dict[str, list[Image]] = {}
         for image in images:
@@ -111,7 +111,7 @@ class Scale(Alone):
         if image.size > _LARGEST:
             raise Refused(f"Scale takes no file above {_LARGEST // 10**6} MB; it has {image.size} bytes")
         unique_id = self._unique_id(name)
-        if not self._absences.take(unique_id) and (there := self._ask(image)):
+        if not self._absences.take(unique_id) and (there := self.ask_about(image)):
             return there
         attachment = self._files.attachment(image, path, unique_id)
         receipt = self._create(image, name, unique_id, attachment)
@@ -152,7 +152,7 @@ class Scale(Alone):
             raise
         except DeliveryError as error:  # it may have been made all the same
             doubt = error
-        return self._settle(image, doubt)
+        return self.resolve(image, doubt)
 
     def _work(self) -> dict[str, Any]:
         """What is to be done; nothing of it where the project says it."""
@@ -164,22 +164,12 @@ class Scale(Alone):
             work["instruction"] = self.settings.instruction
         return work
 
-    def _settle(self, image: Image, doubt: DeliveryError) -> Receipt:
-        """After a failure, ask what became of the task; if it is not there, the failure stands."""
-        return settled(lambda: self._ask(image), doubt)
-
-    def _ask(self, image: Image) -> Receipt | None:
-        outcome = self.known([image]).get(image.id)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
     # --- What comes back --------------------------------------------------------------------------------
 
-    def tend(self) -> bool:
+    def follow_up(self) -> bool:
         """Hand in the nights that are complete; ask now and then for labels, if any are awaited."""
         handed_in = self._batches.hand_in()
-        now = self._tools.clock.monotonic()
+        now = self._context.clock.monotonic()
         if self._results_at is not None and now - self._results_at < self.settings.results_every:
             return handed_in
         asked = self._results.fetch()

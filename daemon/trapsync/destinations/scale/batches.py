@@ -9,7 +9,7 @@ import logging
 import threading
 from datetime import date, datetime
 
-from trapsync.destinations import Tools
+from trapsync.destinations import DestinationContext
 from trapsync.destinations.nights import Night, night_of
 from trapsync.destinations.scale.wire import Wire
 from trapsync.errors import Unauthorised, Unreachable, one_line
@@ -28,22 +28,22 @@ _AGAIN = 6 * 3600.0
 class Batches:
     """The batches of one trap in one project."""
 
-    def __init__(self, wire: Wire, prefix: str, tools: Tools) -> None:
+    def __init__(self, wire: Wire, prefix: str, context: DestinationContext) -> None:
         self._wire = wire
         self._prefix = prefix
-        self._tools = tools
+        self._context = context
         self._lock = threading.Lock()
         self._left_alone: dict[str, float] = {}
 
     def of(self, taken: datetime) -> str:
         """The name of the batch that an image of this moment goes to; it is made if need be."""
-        night = night_of(taken, self._tools.zone)
+        night = night_of(taken, self._context.zone)
         with self._lock:
-            noted: str | None = self._tools.notebook.get(self._key(night))
+            noted: str | None = self._context.note(self._key(night))
             if noted:
                 return noted
             name = self._open(night)
-            self._tools.notebook.put(self._key(night), name)
+            self._context.put_note(self._key(night), name)
             return name
 
     def is_open(self, taken: datetime, name: str) -> bool:
@@ -51,10 +51,10 @@ class Batches:
         batch = self._wire.batch(name)
         if batch and batch.get("status") == _STAGED:
             return True
-        key = self._key(night_of(taken, self._tools.zone))
+        key = self._key(night_of(taken, self._context.zone))
         with self._lock:
-            if self._tools.notebook.get(key) == name:
-                self._tools.notebook.forget(key)
+            if self._context.note(key) == name:
+                self._context.forget_note(key)
         return False
 
     def hand_in(self) -> bool:
@@ -63,16 +63,16 @@ class Batches:
         A night is complete when its noon is past, by a clock that can be trusted, and none of its images
         is still to come.
         """
-        if not self._tools.clock.trusted():
+        if not self._context.clock.trusted():
             return False
-        return sum(map(self._hand_in, self._tools.notebook.keys(_NOTE))) > 0
+        return sum(map(self._hand_in, self._context.note_keys(_NOTE))) > 0
 
     def _hand_in(self, key: str) -> bool:
-        night = Night(date.fromisoformat(key.removeprefix(_NOTE).partition(" ")[0]), self._tools.zone)
-        name, now = self._tools.notebook.get(key), self._tools.clock.monotonic()
-        if self._tools.clock.wall() < night.until or self._left_alone.get(name, now) > now:
+        night = Night(date.fromisoformat(key.removeprefix(_NOTE).partition(" ")[0]), self._context.zone)
+        name, now = self._context.note(key), self._context.clock.monotonic()
+        if self._context.clock.wall() < night.until or self._left_alone.get(name, now) > now:
             return False
-        if self._tools.notebook.owed(night.since, night.until):
+        if self._context.pending_between(night.since, night.until):
             return False
         if self._wire.finalise(name):
             failpoint.hit("scale: batch handed in")
@@ -81,7 +81,7 @@ class Batches:
             log.warning("Scale does not take the batch %s; it is tried again in some hours", name)
             self._left_alone[name] = now + _AGAIN
             return True
-        self._tools.notebook.forget(key)
+        self._context.forget_note(key)
         return True
 
     def _key(self, night: Night) -> str:
@@ -91,7 +91,7 @@ class Batches:
     def _open(self, night: Night) -> str:
         """A batch of this night that takes tasks: the first that is staged, or a new one."""
         for number in range(1, _MOST):
-            name = f"{self._prefix} {self._tools.device} {night}" + (f"-{number}" if number > 1 else "")
+            name = f"{self._prefix} {self._context.device} {night}" + (f"-{number}" if number > 1 else "")
             batch = self._wire.batch(name) or self._wire.create_batch(name) or self._wire.batch(name)
             failpoint.hit("scale: batch made")
             if batch is None or batch.get("name") != name:

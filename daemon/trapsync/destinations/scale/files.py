@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trapsync.destinations import Tools
+from trapsync.destinations import DestinationContext
 from trapsync.destinations.scale.settings import Settings
 from trapsync.destinations.scale.wire import Declined, Wire
 from trapsync.errors import Held, NotThere, Unreachable, one_line
@@ -20,10 +20,10 @@ from trapsync.net.http_body import FilePiece, opened
 class Files:
     """The files of one project. They can neither be asked for nor removed, so each is noted."""
 
-    def __init__(self, wire: Wire, settings: Settings, tools: Tools) -> None:
+    def __init__(self, wire: Wire, settings: Settings, context: DestinationContext) -> None:
         self._wire = wire
         self._settings = settings
-        self._tools = tools
+        self._context = context
 
     def attachment(self, image: Image, path: Path, unique_id: str) -> str:
         """What a task names as its image; noted, until `forget`.
@@ -36,7 +36,7 @@ class Files:
         if "url" in noted:
             return str(noted["url"])
         try:
-            address = self._tools.address(image)
+            address = self._context.address_of(image)
         except NotThere as gone:  # it goes there first, once more
             raise Held(str(gone)) from None
         if address is not None:
@@ -47,7 +47,7 @@ class Files:
 
     def forget(self, unique_id: str) -> None:
         """The task has its file."""
-        self._tools.notebook.forget(_key(unique_id))
+        self._context.forget_note(_key(unique_id))
 
     def _imported(self, image: Image, path: Path, address: str, unique_id: str) -> str:
         number = int(self._noted(unique_id)["number"])
@@ -88,10 +88,10 @@ class Files:
         return url
 
     def _noted(self, unique_id: str) -> dict[str, Any]:
-        return self._tools.notebook.get(_key(unique_id)) or {"number": 1}
+        return self._context.note(_key(unique_id)) or {"number": 1}
 
     def _note(self, unique_id: str, number: int, **more: str) -> None:
-        self._tools.notebook.put(_key(unique_id), {"number": number, **more})
+        self._context.put_note(_key(unique_id), {"number": number, **more})
 
 
 def _key(unique_id: str) -> str:

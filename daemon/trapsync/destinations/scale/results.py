@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from trapsync.destinations import Tools
+from trapsync.destinations import DestinationContext
 from trapsync.destinations.http_service import quoted
 from trapsync.destinations.scale.wire import Wire
 from trapsync.files import failpoint
@@ -21,19 +21,19 @@ _FIRST_YEAR, _LAST_YEAR = 2016, 9000
 class Results:
     """The answers to this trap's tasks. All moments here are Scale's own: our clock has no say."""
 
-    def __init__(self, wire: Wire, tools: Tools) -> None:
+    def __init__(self, wire: Wire, context: DestinationContext) -> None:
         self._wire = wire
-        self._tools = tools
+        self._context = context
         self._lock = threading.Lock()
         # By which a trap's tasks are told from those of the others in its project.
-        self.tag = f"trapsync:{tools.device}"
+        self.tag = f"trapsync:{context.device}"
 
     def adopt(self, image: Image, task: Mapping[str, Any]) -> None:
         """A task that was lost on the way, or made by another: see to it that its answer is found.
 
         It may have been answered long ago, before the moment from which on we ask.
         """
-        if self._tools.labels.has(image.id, task["task_id"]):
+        if self._context.has_task(image.id, task["task_id"]):
             return
         tags = task.get("tags")
         if not isinstance(tags, list) or self.tag not in tags:
@@ -46,7 +46,7 @@ class Results:
 
     def fetch(self) -> bool:
         """Ask for all tasks that have changed: mostly one page. Whether any was awaited, and asked for."""
-        awaited = self._tools.labels.open()
+        awaited = self._context.unanswered()
         if not awaited:
             return False
         since, before = self._seen()
@@ -56,7 +56,7 @@ class Results:
             which["updated_after"] = since.strftime("%Y-%m-%d %H:%M:%S.%f")
         for page in self._wire.tasks(**which):
             answers = {awaited[t["task_id"]]: _label(t) for t in page if t["task_id"] in awaited}
-            self._tools.labels.put({image_id: label for image_id, label in answers.items() if label})
+            self._context.put_answers({image_id: label for image_id, label in answers.items() if label})
             newest = max(filter(None, (newest, *map(_changed, page))), default=None)
         failpoint.hit("scale: labels fetched")
         if newest:
@@ -66,11 +66,11 @@ class Results:
 
     def _seen(self) -> tuple[datetime | None, datetime | None]:
         """From when on to ask, and the latest change that was seen."""
-        noted = self._tools.notebook.get(_KEY) or {}
+        noted = self._context.note(_KEY) or {}
         return _moment(noted.get("since")), _moment(noted.get("newest"))
 
     def _note(self, since: datetime, newest: datetime) -> None:
-        self._tools.notebook.put(_KEY, {"since": since.isoformat(), "newest": newest.isoformat()})
+        self._context.put_note(_KEY, {"since": since.isoformat(), "newest": newest.isoformat()})
 
 
 def _label(task: Mapping[str, Any]) -> Label | None:

@@ -40,3 +40,8 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
         if not self.may_upload and not self.after:
             raise ValueError("may_upload: is false, and no `after` gives addresses: nothing could ever go")
         within(self, results_every=(60, 30 * 86400))
+
+    @property
+    def identity(self) -> str:
+        """The service and the project."""
+        return http_service.identity("scale", self.url, f"project {self.project}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from trapsync.destinations import Tools, http_service
+from trapsync.destinations import DestinationContext, http_service
 from trapsync.destinations.scale.settings import Settings
 from trapsync.errors import Failed, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
@@ -30,10 +30,10 @@ class Declined(Failed):
 class Wire:
     """One account of Scale AI and one project in it. Every call is one request, and one exact answer."""
 
-    def __init__(self, settings: Settings, tools: Tools) -> None:
+    def __init__(self, settings: Settings, context: DestinationContext) -> None:
         self.project = settings.project
         self._key_file = settings.api_key_file
-        self._door = http_service.door(settings.url, settings, tools)
+        self._door = http_service.door(settings.url, settings, context)
 
     def close(self) -> None:
         """Let connections go."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service
+from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
 from trapsync.destinations.object_storage import Storage, confirmed_md5, in_base64
 from trapsync.destinations.skylab.api import Api
 from trapsync.destinations.skylab.jobs import Job, Jobs, Photo, Span
@@ -56,37 +56,43 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
             raise ValueError(f"deployment: {self.deployment!r} is not a name of letters, digits, ., - and _")
         within(self, profile=(1, 2**53), poll=(60, 86400), patience=(0.1, 3600))
 
+    @property
+    def identity(self) -> str:
+        """The service only: the account has no name that we know.
 
-def connect(name: str, settings: Settings, tools: Tools) -> "Skylab":
+        Its key is none: it is changed when it leaked, and what would then count as another place would process, and
+        charge, every image on the card again. A profile is a recipe, and jobs have the same names under each.
+        """
+        return http_service.identity("skylab", self.url)
+
+
+def connect(name: str, settings: Settings, context: DestinationContext) -> "Skylab":
     """Make the destination; nothing is sent yet."""
-    return Skylab(name, settings, tools)
+    return Skylab(name, settings, context)
 
 
-class Skylab(Alone):
+class Skylab(SimpleDestination):
     """One account at Skylab Studio, and one profile of it."""
 
     # Each that is there already costs a question of its own.
     batch = 64
     keeps = False
 
-    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self.name = name
         self.settings = settings
-        # The account has no name that we know. Its key is none: it is changed when it leaked, and what would then
-        # count as another place would process, and charge, every image on the card again. A profile is a recipe,
-        # and jobs have the same names under each.
-        self.identity = http_service.identity("skylab", settings.url)
-        self._tools = tools
+        self.identity = settings.identity
+        self._context = context
         self._door = self._open(settings.url)
         self._storage = Storage(self._open, must_be_safe=settings.url.lower().startswith("https:"))
         self._api = Api(self._door, settings.key_file)
-        self._jobs = Jobs(self._api, settings.profile, settings.deployment, tools)
-        self._results = Results(self._api, self._storage, tools)
+        self._jobs = Jobs(self._api, settings.profile, settings.deployment, context)
+        self._results = Results(self._api, self._storage, context)
         # When each job is to be tended again, in monotonic seconds.
         self._next: dict[str, float] = {}
 
     def _open(self, url: str) -> Door:
-        return http_service.door(url, self.settings, self._tools, patience=self.settings.patience)
+        return http_service.door(url, self.settings, self._context, patience=self.settings.patience)
 
     def close(self) -> None:
         """Let connections go."""
@@ -95,7 +101,7 @@ class Skylab(Alone):
 
     # --- Asking -----------------------------------------------------------------------------------------
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """One question for each job that is not known yet, then one or two for each image that has a photo there."""
         answers: dict[int, Receipt | Exception] = {}
         seen: dict[str, Receipt | Exception | None] = {}
@@ -188,10 +194,10 @@ class Skylab(Alone):
 
     # --- Beyond single images ---------------------------------------------------------------------------
 
-    def tend(self) -> bool:
+    def follow_up(self) -> bool:
         """Hand in the jobs of nights that are complete, and fetch results now and then."""
         asked = False
-        now = self._tools.clock.monotonic()
+        now = self._context.clock.monotonic()
         for job in self._jobs.unfinished():
             if self._next.get(job.name, 0.0) > now:
                 continue

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from trapsync.destinations import Tools, http_service
+from trapsync.destinations import DestinationContext, http_service
 from trapsync.destinations.skylab.api import Api, address_in
 from trapsync.destinations.skylab.rules import is_rival, job_name, night, photo_name
 from trapsync.errors import Failed, Unreachable
@@ -75,14 +75,13 @@ class Span:
 class Jobs:
     """All of them. May be used from several threads; those that need a job wait for the first to find it."""
 
-    def __init__(self, api: Api, profile: int, deployment: str, tools: Tools) -> None:
+    def __init__(self, api: Api, profile: int, deployment: str, context: DestinationContext) -> None:
         self._api = api
         self._profile = profile
         self._deployment = deployment  # "": a job for each night
-        self._tools = tools
-        self._notes = tools.notebook
+        self._context = context
         self._lock = threading.RLock()
-        self._absences = http_service.Absences(tools.clock)
+        self._absences = http_service.Absences(context.clock)
         self._done: set[str] = set()
         self._lists: OrderedDict[int, dict[str, Photo]] = OrderedDict()
 
@@ -92,9 +91,9 @@ class Jobs:
         """What an image belongs to; None for a foreign one whose file is not at hand and that never came here."""
         if self._deployment:
             return Span(self._deployment)
-        if found := night(image, modified, self._tools.zone):
+        if found := night(image, modified, self._context.zone):
             return Span(str(found), found.since, found.until)
-        what = self._notes.get(f"place:{image.sha256}")
+        what = self._context.note(f"place:{image.sha256}")
         return Span(what) if what else None
 
     def all_of(self, span: Span) -> list[Job]:
@@ -102,7 +101,7 @@ class Jobs:
         with self._lock:
             jobs: list[Job] = []
             while not jobs or jobs[-1].stage != "open":
-                name = job_name(self._tools.device, span.what, len(jobs) + 1)
+                name = job_name(self._context.device, span.what, len(jobs) + 1)
                 if not (job := self._get(name) or self._adopt(name, span)):
                     break
                 jobs.append(job)
@@ -116,11 +115,11 @@ class Jobs:
                 if len(self.photos(jobs[-1])) < _MOST_PHOTOS:
                     return jobs[-1]
                 self.move(jobs[-1], "full")
-            return self._create(job_name(self._tools.device, span.what, len(jobs) + 1), span)
+            return self._create(job_name(self._context.device, span.what, len(jobs) + 1), span)
 
     def unfinished(self) -> list[Job]:
         """Every job with which something is still to be done."""
-        names = [key.removeprefix("job:") for key in self._notes.keys("job:")]
+        names = [key.removeprefix("job:") for key in self._context.note_keys("job:")]
         jobs = [job for name in names if name not in self._done and (job := self._get(name))]
         self._done |= {job.name for job in jobs if job.stage == "done"}
         return [job for job in jobs if job.stage != "done"]
@@ -128,11 +127,11 @@ class Jobs:
     def move(self, job: Job, stage: Stage) -> Job:
         """Note that the job has come to this stage."""
         job = replace(job, stage=stage)
-        self._notes.put(f"job:{job.name}", asdict(job))
+        self._context.put_note(f"job:{job.name}", asdict(job))
         return job
 
     def _get(self, name: str) -> Job | None:
-        note = self._notes.get(f"job:{name}")
+        note = self._context.note(f"job:{name}")
         return Job(**note) if note else None
 
     def _adopt(self, name: str, span: Span) -> Job | None:
@@ -147,17 +146,17 @@ class Jobs:
             self._absences.note([name])
             return None
         job = _job(name, row, span, "open")
-        clock = self._tools.clock
+        clock = self._context.clock
         is_over = span.until is not None and not (clock.trusted() and clock.wall() < span.until)
         if is_over and self.photos(job):
-            return self.move(replace(job, fresh=self._notes.get("fresh")), "closing")
+            return self.move(replace(job, fresh=self._context.note("fresh")), "closing")
         return self.move(job, "open")
 
     def _create(self, name: str, span: Span) -> Job:
         self._absences.take(name)  # should the answer be lost, it may be there
         job = _job(name, self._api.create_job(name, self._profile), span, "open")
         failpoint.hit("skylab: job created")
-        self._notes.put("fresh", job.fresh)
+        self._context.put_note("fresh", job.fresh)
         self._lists[job.id] = {}
         return self.move(job, "open")
 
@@ -167,7 +166,7 @@ class Jobs:
         """The photos of a job by name: asked for once, for nobody else puts any under these names."""
         with self._lock:
             if job.id not in self._lists:
-                now = self._tools.clock.monotonic()
+                now = self._context.clock.monotonic()
                 self._lists[job.id] = {
                     str(row.get("name")): Photo(row["id"], address_in(row, "originalUrl"), now)
                     for row in self._api.photos(job.id)
@@ -180,11 +179,11 @@ class Jobs:
         """Whether another image has its name there. What was made and never got its bytes does not count."""
         with self._lock:
             rivals = [name for name in self.photos(job) if is_rival(name, image)]
-        return any(self._notes.get(_in_flight(job, name)) is None for name in rivals)
+        return any(self._context.note(_in_flight(job, name)) is None for name in rivals)
 
     def address(self, photo: Photo) -> str | None:
         """Where its bytes can be read; "" if that is not told, None if it is not there any more."""
-        if photo.address and self._tools.clock.monotonic() - photo.seen < _ADDRESS_LIFE:
+        if photo.address and self._context.clock.monotonic() - photo.seen < _ADDRESS_LIFE:
             return photo.address
         row = self._api.photo(photo.id)
         return None if row is None else address_in(row, "originalUrl")
@@ -192,10 +191,10 @@ class Jobs:
     def make_photo(self, job: Job, image: Image) -> Photo:
         """The photo for this image, found or made; noted, until `confirm`, before it has any bytes."""
         name = photo_name(image)
-        noted = self._notes.get(_in_flight(job, name))
+        noted = self._context.note(_in_flight(job, name))
         photo = self.photos(job).get(name) or (Photo(noted) if noted else self._make(job, name))
         if noted != photo.id:
-            self._notes.put(_in_flight(job, name), photo.id)
+            self._context.put_note(_in_flight(job, name), photo.id)
         return photo
 
     def _make(self, job: Job, name: str) -> Photo:
@@ -218,10 +217,10 @@ class Jobs:
 
     def confirm(self, job: Job, image: Image, span: Span) -> None:
         """The bytes of its photo are there."""
-        if image.trap_name is None and self._notes.get(f"place:{image.sha256}") != span.what:
-            self._notes.put(f"place:{image.sha256}", span.what)
-        if self._notes.get(key := _in_flight(job, photo_name(image))) is not None:
-            self._notes.forget(key)
+        if image.trap_name is None and self._context.note(f"place:{image.sha256}") != span.what:
+            self._context.put_note(f"place:{image.sha256}", span.what)
+        if self._context.note(key := _in_flight(job, photo_name(image))) is not None:
+            self._context.forget_note(key)
 
     def look_again(self, job: Job) -> None:
         """What is known of its photos may not be so any more."""
@@ -230,7 +229,7 @@ class Jobs:
 
     def lose(self, job: Job, image: Image) -> None:
         """The photo for this image is not to be had: the next attempt makes another."""
-        self._notes.forget(_in_flight(job, photo_name(image)))
+        self._context.forget_note(_in_flight(job, photo_name(image)))
         self.look_again(job)
 
     def _notice_end(self, job: Job) -> None:
@@ -243,9 +242,11 @@ class Jobs:
 
     def is_complete(self, job: Job) -> bool:
         """Whether its night is over, by a clock that can be trusted, and nothing of it is still to come."""
-        if job.since is None or job.until is None or not self._tools.clock.trusted():
+        if job.since is None or job.until is None or not self._context.clock.trusted():
             return False
-        if self._tools.clock.wall() < job.until + _LAST_PICTURES or self._notes.owed(job.since, job.until):
+        if self._context.clock.wall() < job.until + _LAST_PICTURES or self._context.pending_between(
+            job.since, job.until
+        ):
             return False
         return bool(self.photos(job))
 
@@ -274,9 +275,9 @@ class Jobs:
 
     def _remove_empty(self, job: Job) -> None:
         """Remove photos that never got their bytes: their images were refused, damaged or taken away."""
-        for key in self._notes.keys(_in_flight(job, "")):
-            self._api.remove_photo(self._notes.get(key))
-            self._notes.forget(key)
+        for key in self._context.note_keys(_in_flight(job, "")):
+            self._api.remove_photo(self._context.note(key))
+            self._context.forget_note(key)
             self.look_again(job)
 
     def _was_handed_in(self, job: Job) -> bool:

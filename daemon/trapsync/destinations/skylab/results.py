@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from trapsync.destinations import Tools
+from trapsync.destinations import DestinationContext
 from trapsync.destinations.object_storage import Storage, confirmed_md5
 from trapsync.destinations.skylab.api import Api, address_in
 from trapsync.destinations.skylab.jobs import FINISHED, UNDER_WAY, Job, state_of
@@ -31,12 +31,12 @@ _SPARE = 100_000_000  # bytes that stay free beyond what capture needs
 class Results:
     """The results of all jobs, below one folder of the state: whoever wants them takes them from there."""
 
-    def __init__(self, api: Api, storage: Storage, tools: Tools) -> None:
+    def __init__(self, api: Api, storage: Storage, context: DestinationContext) -> None:
         self._api = api
         self._storage = storage
-        self._folder = tools.results
-        self._room = tools.room
-        self._clock = tools.clock
+        self._folder = context.results
+        self._room = context.room
+        self._clock = context.clock
         self._tries = Counter[str]()
 
     def collect(self, job: Job) -> bool:

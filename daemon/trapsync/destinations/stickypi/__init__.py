@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from trapsync.clock import iso
-from trapsync.destinations import Alone, Finding, Receipt, Tools, http_service, settled
+from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
 from trapsync.destinations.object_storage import Storage, confirmed_md5
 from trapsync.destinations.stickypi.api import Api, Key, Row, Rows, Settings, md5_of, open_door
 from trapsync.errors import (
-    DeliveryError,
     Failed,
     Held,
     NotThere,
     Refused,
-    SettingsError,
     TrapsyncError,
     Unauthorised,
     Unreachable,
@@ -43,32 +41,30 @@ _CLOCK_TOLERANCE = 60.0
 _DOUBT = "doubt:"
 
 
-def connect(name: str, settings: Settings, tools: Tools) -> "StickyPi":
+def connect(name: str, settings: Settings, context: DestinationContext) -> "StickyPi":
     """Make the destination; nothing is sent yet."""
-    if settings.ca_file and not settings.ca_file.is_file():
-        raise SettingsError(f"destinations.{name}.ca_file: there is no file {settings.ca_file}")
-    return StickyPi(name, settings, tools)
+    return StickyPi(name, settings, context)
 
 
-class StickyPi(Alone):
+class StickyPi(SimpleDestination):
     """One Sticky Pi server and one account on it."""
 
     # Hundreds of keys cost the server some 20 ms and a slow link 30 kB.
     batch = 512
 
-    def __init__(self, name: str, settings: Settings, tools: Tools) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self.name = name
         self.settings = settings
-        self._clock = tools.clock
-        self._notebook = tools.notebook
-        self.identity = http_service.identity("stickypi", settings.url, f"as {settings.username}")
-        self._api = Api(settings, tools)
+        self._clock = context.clock
+        self._context = context
+        self.identity = settings.identity
+        self._api = Api(settings, context)
         self._storage = Storage(
-            partial(open_door, settings=settings, tools=tools),
+            partial(open_door, settings=settings, context=context),
             must_be_safe=settings.url.lower().startswith("https:"),
         )
         # Good for one upload each; nobody else sends under this trap's name.
-        self._absences = http_service.Absences(tools.clock)
+        self._absences = http_service.Absences(context.clock)
 
     def close(self) -> None:
         """Let connections go."""
@@ -77,7 +73,7 @@ class StickyPi(Alone):
 
     # --- Asking -----------------------------------------------------------------------------------------
 
-    def known(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
+    def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask for all of them in one request; those that the server could never hold are not asked for."""
         by_key = _by_key(images, {})
         there = self._api.rows(list(by_key))
@@ -95,7 +91,7 @@ class StickyPi(Alone):
 
     def _looked_at(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Of those whose stored bytes once were not what their rows say, what is stored now."""
-        doubtful = set(self._notebook.keys(_DOUBT)) if images else set()
+        doubtful = set(self._context.note_keys(_DOUBT)) if images else set()
         some = [image for image in images if f"{_DOUBT}{image.trap_name}" in doubtful]
         return self.confirm(some, {}, by_bytes=True) if some else {}
 
@@ -157,10 +153,10 @@ class StickyPi(Alone):
             raise Failed(f"its stored bytes cannot be asked for: {answer}")
         stored, doubt = confirmed_md5(answer) or image.md5, f"{_DOUBT}{image.trap_name}"
         if answer.status != 404 and stored == image.md5:
-            if self._notebook.get(doubt):
-                self._notebook.forget(doubt)
+            if self._context.note(doubt):
+                self._context.forget_note(doubt)
             return by_row
-        self._notebook.put(doubt, 1)
+        self._context.put_note(doubt, 1)
         if answer.status != 404:
             return _refused(image, stored)
         return Refused(
@@ -199,7 +195,7 @@ class StickyPi(Alone):
                 f"the clock was not set when it was taken: it says {iso(key[1]) if key else 'nothing'}"
             )
         # A second upload would overwrite what is stored: so never without having asked.
-        if not self._absences.take(key) and (there := self._ask(image)):
+        if not self._absences.take(key) and (there := self.ask_about(image)):
             return there
         try:
             answer = self._upload(image, path)
@@ -207,7 +203,7 @@ class StickyPi(Alone):
         except Unauthorised:
             raise
         except Unreachable as lost:
-            return self._settle(image, lost)
+            return self.resolve(image, lost)
         return self._judge(image, answer)
 
     def _upload(self, image: Image, path: Path) -> Answer:
@@ -228,7 +224,7 @@ class StickyPi(Alone):
                 f"let its owner raise the limit (nginx: client_max_body_size), then retry"
             )
         if answer.status == 500:
-            return self._settle(image, Failed(f"{self._api.host} did not take it (500, no reason given)"))
+            return self.resolve(image, Failed(f"{self._api.host} did not take it (500, no reason given)"))
         try:
             rows = answer.json(list)
             if len(rows) == 1 and self._api.key_of(rows[0]) == _key(image):
@@ -238,24 +234,18 @@ class StickyPi(Alone):
                 raise Unreachable(f"{self._api.host} confirmed another digest: {told}")
             raise Unreachable(f"{self._api.host} answered 200 without confirming the image")
         except Unreachable as unconfirmed:
-            return self._settle(image, unconfirmed)
+            return self.resolve(image, unconfirmed)
 
-    def _settle(self, image: Image, doubt: DeliveryError) -> Receipt:
-        """After a failure, ask what became of the image; if it is not there, the failure stands."""
-        return settled(lambda: self._ask(image), doubt)
-
-    def _ask(self, image: Image) -> Receipt | None:
+    def ask_about(self, image: Image) -> Receipt | None:
         """The receipt if the server holds it, None if it does not. Raises Refused on a conflict.
 
         What it says is good for the caller's next step only: a request that we have given up may still
         be at work on the server.
         """
-        outcome = self.known([image]).get(image.id)
+        there = super().ask_about(image)
         if key := _key(image):
             self._absences.take(key)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        return there
 
     # --- The doctor -------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trapsync.clock import Clock
-from trapsync.destinations import Tools, http_service
+from trapsync.destinations import DestinationContext, http_service
 from trapsync.errors import Unreachable
 from trapsync.net.http import Answer, Door
 from trapsync.net.http_body import Pieces
@@ -51,6 +51,16 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
             raise ValueError("username: must not be empty, and holds no colon")
         within(self, patience=(0.1, 3600))
 
+    @property
+    def identity(self) -> str:
+        """The server and the account on it."""
+        return http_service.identity("stickypi", self.url, f"as {self.username}")
+
+    def require(self, _settings: object) -> None:
+        """The file of authorities must be there."""
+        if self.ca_file and not self.ca_file.is_file():
+            raise ValueError(f"ca_file: there is no file {self.ca_file}")
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -69,10 +79,10 @@ class Rows:
 class Api:
     """One account on one server. Raises Unreachable, and Unauthorised where it is not let in."""
 
-    def __init__(self, settings: Settings, tools: Tools) -> None:
+    def __init__(self, settings: Settings, context: DestinationContext) -> None:
         self._username = settings.username
-        self._door = open_door(settings.url, settings, tools)
-        self._tokens = _Tokens(self._door, settings, tools.clock)
+        self._door = open_door(settings.url, settings, context)
+        self._tokens = _Tokens(self._door, settings, context.clock)
 
     @property
     def host(self) -> str:
@@ -132,10 +142,10 @@ class Api:
         return http_service.admitted(answer, f"look at the account {self._username!r}: is it read-only?")
 
 
-def open_door(url: str, settings: Settings, tools: Tools) -> Door:
+def open_door(url: str, settings: Settings, context: DestinationContext) -> Door:
     """A door to the server, or to the storage that it names: both have the same authority, if it is their own."""
     patience, authorities = settings.patience, settings.ca_file
-    return http_service.door(url, settings, tools, patience=patience, authorities=authorities)
+    return http_service.door(url, settings, context, patience=patience, authorities=authorities)
 
 
 def md5_of(row: Row) -> str:
