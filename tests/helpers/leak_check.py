@@ -56,7 +56,7 @@ def overheard(
                 texts[f"{' '.join(command)}, plan {number}"] = _run(program, *command)
         if any(plans):
             front.assert_injected()
-        with mock.patch("trapsync.net.http._settled", side_effect=RuntimeError("a bug")):
+        with mock.patch("trapsync.net.http.require_final", side_effect=RuntimeError("a bug")):
             for command in (("deliver",), ("verify",), ("doctor",)):
                 texts[f"a bug in {command[0]}"] = _run(program, *command)
     assert any(b"a bug" in text and b"Traceback" in text for text in texts.values()), "the bug was not met"

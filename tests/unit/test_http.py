@@ -1,4 +1,4 @@
-"""The door to requests: what goes out, what may come back, and how failures read."""
+"""The client to requests: what goes out, what may come back, and how failures read."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from fake_time import FakeTime
 from fault_server import HTML, JSON, FaultServer, Reply
 from trapsync.errors import Failed, Unreachable
 from trapsync.image import Image
-from trapsync.net.http import Door
+from trapsync.net.http import HttpClient
 from trapsync.net.http_body import FilePiece, Pieces, multipart, opened
 from trapsync.net.throttle import Throttle
 
@@ -59,21 +59,21 @@ def time() -> FakeTime:
 
 
 @pytest.fixture
-def door(front: FaultServer, time: FakeTime) -> Iterator[Door]:
-    """A door to the server."""
-    door = Door(front.url, "trapsync/test", time, time.sleep)
-    yield door
-    door.close()
+def client(front: FaultServer, time: FakeTime) -> Iterator[HttpClient]:
+    """A client to the server."""
+    client = HttpClient(front.url, "trapsync/test", time, time.sleep)
+    yield client
+    client.close()
 
 
 # --- What goes out ------------------------------------------------------------------------------------------
 
 
 def test_a_body_arrives_whole_with_its_length_known_beforehand(
-    front: FaultServer, echo: Echo, door: Door
+    front: FaultServer, echo: Echo, client: HttpClient
 ) -> None:
     content = bytes(range(256)) * 1000
-    answer = door.post("/here", content, kind="text/plain", auth=("me", "sécret"))
+    answer = client.send("POST", "/here", content, kind="text/plain", auth=("me", "sécret"))
     assert answer.json(dict) == {"path": "/here", "size": 256_000}
     assert echo.bodies == [content]
     assert front.headers[0]["Content-Length"] == "256000"
@@ -81,38 +81,38 @@ def test_a_body_arrives_whole_with_its_length_known_beforehand(
     assert "Transfer-Encoding" not in front.headers[0]
 
 
-def test_a_post_without_a_body_has_length_nought(front: FaultServer, door: Door) -> None:
-    door.post("/")
+def test_a_post_without_a_body_has_length_nought(front: FaultServer, client: HttpClient) -> None:
+    client.send("POST", "/")
     assert front.headers[0]["Content-Length"] == "0"
 
 
 def test_neither_netrc_nor_proxies_of_the_environment_count(
-    front: FaultServer, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    front: FaultServer, client: HttpClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login other password other")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert door.post("/").status == 200
+    assert client.send("POST", "/").status == 200
     assert "Authorization" not in front.headers[0]
 
 
-def test_cookies_are_not_kept(front: FaultServer, echo: Echo, door: Door) -> None:
+def test_cookies_are_not_kept(front: FaultServer, echo: Echo, client: HttpClient) -> None:
     echo.answer = (200, {**JSON, "Set-Cookie": "portal=1; Path=/"}, b"{}")
     for _ in range(2):
-        door.post("/")
+        client.send("POST", "/")
     assert "Cookie" not in front.headers[1]
 
 
 def test_connections_are_kept_but_not_after_a_long_silence(
-    front: FaultServer, door: Door, time: FakeTime
+    front: FaultServer, client: HttpClient, time: FakeTime
 ) -> None:
     for _ in range(3):
-        door.post("/")
+        client.send("POST", "/")
     assert front.connections == 1
     time.sleep(60)
-    door.post("/")
+    client.send("POST", "/")
     assert front.connections == 2
 
 
@@ -148,8 +148,8 @@ def _parsed(kind: str, sent: bytes) -> dict[str, tuple[str, str, bytes]]:
     return found | {name: ("", "", text.encode()) for name, text in form.items()}
 
 
-def test_a_file_that_shrinks_while_it_is_sent_fails_and_the_door_works_on(
-    front: FaultServer, echo: Echo, door: Door, tmp_path: Path
+def test_a_file_that_shrinks_while_it_is_sent_fails_and_the_client_works_on(
+    front: FaultServer, echo: Echo, client: HttpClient, tmp_path: Path
 ) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"x" * 100_000)
@@ -157,44 +157,46 @@ def test_a_file_that_shrinks_while_it_is_sent_fails_and_the_door_works_on(
         body = Pieces(b"head", FilePiece(file, 100_000))
         file.truncate(50_000)
         with pytest.raises(Failed, match="shrank while it was sent: 50000 of 100000 bytes"):
-            door.post("/", body)
-    assert door.post("/").status == 200
+            client.send("POST", "/", body)
+    assert client.send("POST", "/").status == 200
 
 
-def test_a_file_that_grows_is_sent_as_it_was_announced(echo: Echo, door: Door, tmp_path: Path) -> None:
+def test_a_file_that_grows_is_sent_as_it_was_announced(
+    echo: Echo, client: HttpClient, tmp_path: Path
+) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"x" * 1000)
     with path.open("rb") as file:
         body = Pieces(FilePiece(file, 500))
-        door.post("/", body)
+        client.send("POST", "/", body)
     assert echo.bodies == [b"x" * 500]
 
 
 def test_a_file_that_is_removed_while_it_is_sent_arrives_all_the_same(
-    echo: Echo, door: Door, tmp_path: Path
+    echo: Echo, client: HttpClient, tmp_path: Path
 ) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"x" * 1000)
     with opened(_image(1000), path) as file:
         path.unlink()
-        door.post("/", Pieces(FilePiece(file, 1000)))
+        client.send("POST", "/", Pieces(FilePiece(file, 1000)))
     assert echo.bodies == [b"x" * 1000]
 
 
 def test_a_file_with_other_bytes_than_were_examined_never_arrives_whole(
-    echo: Echo, door: Door, tmp_path: Path
+    echo: Echo, client: HttpClient, tmp_path: Path
 ) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"x" * 50_000)
     with path.open("rb") as file:
         with pytest.raises(Failed, match="the card may be failing"):
-            door.post("/", Pieces(FilePiece(file, 50_000, "0" * 32)))
+            client.send("POST", "/", Pieces(FilePiece(file, 50_000, "0" * 32)))
         assert echo.bodies == []
-        door.post("/", Pieces(FilePiece(file, 50_000, hashlib.md5(b"x" * 50_000).hexdigest())))
+        client.send("POST", "/", Pieces(FilePiece(file, 50_000, hashlib.md5(b"x" * 50_000).hexdigest())))
     assert echo.bodies == [b"x" * 50_000]
 
 
-def test_a_card_that_fails_while_it_is_read_is_this_images_failure(door: Door) -> None:
+def test_a_card_that_fails_while_it_is_read_is_this_images_failure(client: HttpClient) -> None:
     class Broken(io.BytesIO):
         name = "image.jpg"
 
@@ -202,7 +204,7 @@ def test_a_card_that_fails_while_it_is_read_is_this_images_failure(door: Door) -
             raise OSError(5, "Input/output error")
 
     with pytest.raises(Failed, match=r"image\.jpg: input/output error"):
-        door.post("/", Pieces(FilePiece(Broken(), 10)))
+        client.send("POST", "/", Pieces(FilePiece(Broken(), 10)))
 
 
 def test_opening_tells_a_missing_file_from_one_that_changed(tmp_path: Path) -> None:
@@ -223,9 +225,10 @@ def _image(size: int) -> Image:
 # --- Bandwidth and deadlines --------------------------------------------------------------------------------
 
 
-def test_all_uploads_of_a_door_share_its_bandwidth(front: FaultServer, time: FakeTime) -> None:
-    door = Door(front.url, "x", time, time.sleep, bandwidth=10_000, parallel=2)
-    threads = [threading.Thread(target=door.post, args=("/", b"x" * 50_000)) for _ in range(2)]
+def test_all_uploads_of_a_client_share_its_bandwidth(front: FaultServer, time: FakeTime) -> None:
+    client = HttpClient(front.url, "x", time, time.sleep, bandwidth=10_000, parallel=2)
+    sends = [("POST", "/", b"x" * 50_000)] * 2
+    threads = [threading.Thread(target=client.send, args=send) for send in sends]
     started = time.monotonic()
     for thread in threads:
         thread.start()
@@ -247,8 +250,8 @@ def test_a_throttle_keeps_its_rate_and_does_not_save_up_for_bursts(time: FakeTim
 
 
 def test_a_slow_limit_is_not_mistaken_for_a_slow_link(front: FaultServer, time: FakeTime) -> None:
-    door = Door(front.url, "x", time, time.sleep, bandwidth=500, least_rate=2000)
-    assert door.post("/", b"x" * 200_000).status == 200
+    client = HttpClient(front.url, "x", time, time.sleep, bandwidth=500, least_rate=2000)
+    assert client.send("POST", "/", b"x" * 200_000).status == 200
     assert time.monotonic() > 1000 + 390
 
 
@@ -258,17 +261,17 @@ def test_a_transfer_that_takes_too_long_is_given_up(front: FaultServer, time: Fa
             time.sleep(5)
             return super().read(1000)
 
-    door = Door(front.url, "x", time, time.sleep, least_rate=1000, patience=10)
+    client = HttpClient(front.url, "x", time, time.sleep, least_rate=1000, timeout=10)
     with pytest.raises(Unreachable, match="too slow"):
-        door.post("/", Crawl(b"x" * 1_000_000))
+        client.send("POST", "/", Crawl(b"x" * 1_000_000))
     assert time.monotonic() - 1000 == pytest.approx(1070, abs=10)
 
 
 def test_an_answer_that_trickles_is_given_up(time: FakeTime) -> None:
     with _Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", drip=time) as raw:
-        door = Door(raw.url, "x", time, time.sleep, patience=10)
+        client = HttpClient(raw.url, "x", time, time.sleep, timeout=10)
         with pytest.raises(Unreachable, match="too slow"):
-            door.post("/", deadline=60)
+            client.send("POST", "/", deadline=60)
 
 
 class _Raw:
@@ -305,7 +308,7 @@ class _Raw:
 # --- What may come back -------------------------------------------------------------------------------------
 
 
-def test_json_is_json_only_with_its_status_its_type_and_its_shape(echo: Echo, door: Door) -> None:
+def test_json_is_json_only_with_its_status_its_type_and_its_shape(echo: Echo, client: HttpClient) -> None:
     for answer, reason in [
         ((200, HTML, b"{}"), "answered 200 with text/html: a captive portal?"),
         ((201, JSON, b"{}"), "answered 201 with application/json"),
@@ -319,10 +322,10 @@ def test_json_is_json_only_with_its_status_its_type_and_its_shape(echo: Echo, do
     ]:
         echo.answer = answer
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1") as caught:
-            door.post("/").json(dict)
+            client.send("POST", "/").json(dict)
         assert reason in str(caught.value)
     echo.answer = (200, {"Content-Type": "Application/JSON; charset=utf-8"}, b'{"a": 1}')
-    assert door.post("/").json(dict) == {"a": 1}
+    assert client.send("POST", "/").json(dict) == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -340,10 +343,10 @@ def test_json_is_json_only_with_its_status_its_type_and_its_shape(echo: Echo, do
     ],
 )
 def test_what_cannot_be_stored_is_taken_out_of_an_answer_and_costs_the_rest_nothing(
-    echo: Echo, door: Door, told: bytes, taken: dict[str, Any]
+    echo: Echo, client: HttpClient, told: bytes, taken: dict[str, Any]
 ) -> None:
     echo.answer = (200, JSON, told)
-    content = door.post("/").json(dict)
+    content = client.send("POST", "/").json(dict)
     assert content == taken
     with sqlite3.connect(":memory:") as db:
         stored = json.dumps(content, allow_nan=False)
@@ -351,32 +354,34 @@ def test_what_cannot_be_stored_is_taken_out_of_an_answer_and_costs_the_rest_noth
         db.execute("SELECT ?", [stored])
 
 
-def test_no_control_character_of_a_server_is_in_a_reason(echo: Echo, door: Door) -> None:
+def test_no_control_character_of_a_server_is_in_a_reason(echo: Echo, client: HttpClient) -> None:
     echo.answer = (200, {"Content-Type": "text/\x1b]0;owned\x07" + "x" * 300}, b"{}")
     with pytest.raises(Unreachable) as caught:
-        door.post("/").json(dict)
+        client.send("POST", "/").json(dict)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 200
     echo.answer = (302, {"Location": "http://a\x1b[2J" + "b" * 300 + "/"}, b"")
     with pytest.raises(Unreachable) as caught:
-        door.post("/")
+        client.send("POST", "/")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("place", ["http://[", "//[::1", "http://]/"])
-def test_a_redirect_to_what_is_no_address_is_unreachable(echo: Echo, door: Door, place: str) -> None:
+def test_a_redirect_to_what_is_no_address_is_unreachable(echo: Echo, client: HttpClient, place: str) -> None:
     echo.answer = (302, {"Location": place}, b"")
     with pytest.raises(Unreachable, match="another page"):
-        door.post("/")
+        client.send("POST", "/")
 
 
-def test_a_redirect_is_never_followed_and_names_where_it_leads(front: FaultServer, door: Door) -> None:
+def test_a_redirect_is_never_followed_and_names_where_it_leads(
+    front: FaultServer, client: HttpClient
+) -> None:
     front.plan("/", "redirect", "redirect here")
     with pytest.raises(Unreachable, match=r"redirected to portal\.example: a captive portal\?$"):
-        door.post("/")
+        client.send("POST", "/")
     with pytest.raises(Unreachable, match="redirected to another page"):
-        door.post("/")
+        client.send("POST", "/")
     assert front.requests == ["/", "/"]
     front.assert_injected()
 
@@ -389,45 +394,47 @@ def test_a_redirect_is_never_followed_and_names_where_it_leads(front: FaultServe
         ("gzip bomb", "cut"),
     ],
 )
-def test_no_answer_fills_the_memory(front: FaultServer, door: Door, fault: str, reason: str) -> None:
+def test_no_answer_fills_the_memory(front: FaultServer, client: HttpClient, fault: str, reason: str) -> None:
     front.plan("/", fault)
     with pytest.raises(Unreachable, match=reason):
-        door.post("/", largest=2**20)
+        client.send("POST", "/", largest=2**20)
     front.assert_injected()
 
 
 def test_a_compressed_answer_is_unpacked_and_a_broken_one_is_no_answer(
-    front: FaultServer, echo: Echo, door: Door
+    front: FaultServer, echo: Echo, client: HttpClient
 ) -> None:
     import gzip
 
     packed = gzip.compress(b'{"a": 1}')
     echo.answer = (200, {**JSON, "Content-Encoding": "gzip"}, packed)
-    assert door.post("/").json(dict) == {"a": 1}
+    assert client.send("POST", "/").json(dict) == {"a": 1}
     echo.answer = (200, {**JSON, "Content-Encoding": "gzip"}, packed[:-9])
     with pytest.raises(Unreachable):
-        door.post("/")
+        client.send("POST", "/")
     front.plan("/", "broken gzip")
     with pytest.raises(Unreachable):
-        door.post("/")
+        client.send("POST", "/")
 
 
 @pytest.mark.parametrize(
     ("fault", "wait"), [("429", 7), ("503 until", 90), ("503", 0), ("429 for a century", 86400)]
 )
-def test_a_server_may_ask_us_to_come_later(front: FaultServer, door: Door, fault: str, wait: float) -> None:
+def test_a_server_may_ask_us_to_come_later(
+    front: FaultServer, client: HttpClient, fault: str, wait: float
+) -> None:
     front.plan("/", fault)
     with pytest.raises(Unreachable, match="come later") as caught:
-        door.post("/")
+        client.send("POST", "/")
     assert caught.value.wait == wait
     front.assert_injected()
 
 
 @pytest.mark.parametrize("text", ["-5", "soon", "1e9", "Tue, 99 Foo 2013", "\N{SUPERSCRIPT TWO}", ""])
-def test_a_strange_retry_after_is_no_wait(echo: Echo, door: Door, text: str) -> None:
+def test_a_strange_retry_after_is_no_wait(echo: Echo, client: HttpClient, text: str) -> None:
     echo.answer = (429, {**HTML, "Retry-After": text.encode("utf-8").decode("latin-1")}, b"")
     with pytest.raises(Unreachable) as caught:
-        door.post("/")
+        client.send("POST", "/")
     assert caught.value.wait == 0
 
 
@@ -435,19 +442,19 @@ def test_a_strange_retry_after_is_no_wait(echo: Echo, door: Door, text: str) -> 
 
 
 @pytest.mark.parametrize("fault", ["cut before body", "cut in body", "cut after body", "truncated"])
-def test_a_cut_connection_is_no_answer(front: FaultServer, door: Door, fault: str) -> None:
+def test_a_cut_connection_is_no_answer(front: FaultServer, client: HttpClient, fault: str) -> None:
     front.plan("/", fault)
     with pytest.raises(Unreachable, match="the connection was cut"):
-        door.post("/", b"x" * 5_000_000 if fault == "cut in body" else b"x" * 5000)
+        client.send("POST", "/", b"x" * 5_000_000 if fault == "cut in body" else b"x" * 5000)
     front.assert_injected()
-    assert door.post("/").status == 200
+    assert client.send("POST", "/").status == 200
 
 
-def test_what_is_large_is_read_as_it_comes(front: FaultServer, echo: Echo, door: Door) -> None:
+def test_what_is_large_is_read_as_it_comes(front: FaultServer, echo: Echo, client: HttpClient) -> None:
     content = bytes(range(256)) * 4000
     echo.answer = (200, {"Content-Type": "image/png", "ETag": "x"}, content)
     echo.methods = ("GET",)
-    with door.fetch("/big?signature=1", deadline=60, largest=2_000_000) as (answer, pieces):
+    with client.fetch("/big?signature=1", deadline=60, largest=2_000_000) as (answer, pieces):
         assert (answer.status, answer.kind, answer.body, answer.headers["etag"]) == (
             200,
             "image/png",
@@ -458,7 +465,7 @@ def test_what_is_large_is_read_as_it_comes(front: FaultServer, echo: Echo, door:
     assert front.headers[0]["Accept-Encoding"] == "identity"
     with (
         pytest.raises(Unreachable, match="longer than"),
-        door.fetch("/big", deadline=60, largest=1000) as (_, pieces),
+        client.fetch("/big", deadline=60, largest=1000) as (_, pieces),
     ):
         b"".join(pieces)
 
@@ -467,59 +474,59 @@ def test_what_is_large_is_read_as_it_comes(front: FaultServer, echo: Echo, door:
     ("fault", "reason"), [("truncated", "cut"), ("redirect", "captive portal"), ("503", "come later")]
 )
 def test_what_does_not_come_whole_is_no_answer(
-    front: FaultServer, echo: Echo, door: Door, fault: str, reason: str
+    front: FaultServer, echo: Echo, client: HttpClient, fault: str, reason: str
 ) -> None:
     echo.answer = (200, {"Content-Type": "image/png"}, b"x" * 100_000)
     echo.methods = ("GET",)
     front.plan("GET /big", fault)
     with (
         pytest.raises(Unreachable, match=reason),
-        door.fetch("/big", deadline=60, largest=1_000_000) as (_, pieces),
+        client.fetch("/big", deadline=60, largest=1_000_000) as (_, pieces),
     ):
         b"".join(pieces)
     front.assert_injected()
 
 
-def test_the_query_of_an_address_is_in_no_log(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_query_of_an_address_is_in_no_log(client: HttpClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    door.send("POST", "/upload?signature=very-secret")
+    client.send("POST", "/upload?signature=very-secret")
     assert "/upload" in caplog.text
     assert "very-secret" not in caplog.text
 
 
 def test_silence_is_no_answer_in_time(front: FaultServer, time: FakeTime) -> None:
-    door = Door(front.url, "x", time, time.sleep, patience=0.2)
+    client = HttpClient(front.url, "x", time, time.sleep, timeout=0.2)
     front.plan("/", "stall")
     with pytest.raises(Unreachable, match="no answer in time"):
-        door.post("/")
+        client.send("POST", "/")
     front.assert_injected()
 
 
-def test_nobody_there_is_refused(front: FaultServer, door: Door) -> None:
+def test_nobody_there_is_refused(front: FaultServer, client: HttpClient) -> None:
     with front.down(), pytest.raises(Unreachable, match="refuses the connection"):
-        door.post("/")
-    assert door.post("/").status == 200
+        client.send("POST", "/")
+    assert client.send("POST", "/").status == 200
 
 
 def test_an_unknown_name_says_so(time: FakeTime) -> None:
-    door = Door("https://trap.invalid", "x", time, time.sleep)
+    client = HttpClient("https://trap.invalid", "x", time, time.sleep)
     with pytest.raises(Unreachable, match=r"^trap\.invalid: its name cannot be resolved"):
-        door.post("/")
+        client.send("POST", "/")
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.2\r\n", b"", b"HTTP/1.1 abc\r\n\r\n", b"\0" * 100])
 def test_something_that_speaks_no_http_is_no_answer(time: FakeTime, answer: bytes) -> None:
     with _Raw(answer) as raw:
-        door = Door(raw.url, "x", time, time.sleep)
+        client = HttpClient(raw.url, "x", time, time.sleep)
         with pytest.raises(Unreachable) as caught:
-            door.post("/")
+            client.send("POST", "/")
         assert "\n" not in str(caught.value)
 
 
 def test_https_to_a_server_without_tls_says_so(front: FaultServer, time: FakeTime) -> None:
-    door = Door(front.url.replace("http:", "https:"), "x", time, time.sleep)
+    client = HttpClient(front.url.replace("http:", "https:"), "x", time, time.sleep)
     with pytest.raises(Unreachable, match="TLS fails"):
-        door.post("/")
+        client.send("POST", "/")
 
 
 @pytest.mark.parametrize(
@@ -531,7 +538,7 @@ def test_https_to_a_server_without_tls_says_so(front: FaultServer, time: FakeTim
     ],
 )
 def test_a_certificate_that_fails_says_whether_the_clock_may_be_to_blame(
-    door: Door, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
 ) -> None:
     inner = ssl.SSLCertVerificationError(1, "certificate verify failed")
     inner.verify_code, inner.verify_message = code, "self-signed certificate"
@@ -542,6 +549,6 @@ def test_a_certificate_that_fails_says_whether_the_clock_may_be_to_blame(
 
     monkeypatch.setattr(requests.Session, "send", fail)
     with pytest.raises(Unreachable, match="its certificate") as caught:
-        door.post("/", auth=("user", "hunter2"))
+        client.send("POST", "/", auth=("user", "hunter2"))
     assert reason in str(caught.value)
     assert "hunter2" not in str(caught.value)

@@ -13,7 +13,8 @@ from trapsync import __version__
 from trapsync.clock import Clock
 from trapsync.destinations import DestinationContext
 from trapsync.errors import SettingsError, Unauthorised, Unreachable, one_line
-from trapsync.net.http import Answer, Door
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Destination, within
 from trapsync.settings.units import Size
@@ -73,14 +74,14 @@ def _host(host: str) -> str:
         return name
 
 
-def door(url: str, settings: Settings, context: DestinationContext, **more: Any) -> Door:
-    """The door to a server, as the owner's settings have it; `more` goes to `Door` as it is."""
+def client(url: str, settings: Settings, context: DestinationContext, **more: Any) -> HttpClient:
+    """The client to a server, as the owner's settings have it; `more` goes to `HttpClient` as it is."""
     limits = {
         "bandwidth": settings.bandwidth,
         "parallel": settings.parallel,
         "least_rate": settings.least_rate,
     }
-    return Door(url, f"trapsync/{__version__}", context.clock, context.sleep, **{**limits, **more})
+    return HttpClient(url, f"trapsync/{__version__}", context.clock, context.sleep, **{**limits, **more})
 
 
 def secret(path: Path, key: str) -> str:

@@ -12,35 +12,36 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from trapsync.errors import Failed, Unreachable
-from trapsync.net.http import Answer, Door
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import FilePiece
 
 _MD5 = re.compile(r'(?:W/)?"?([0-9a-f]{32})"?')
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
-_MOST_DOORS = 4
+_MOST_CLIENTS = 4
 _ONE_BYTE = {"Range": "bytes=0-0"}
 
-OpenDoor = Callable[[str], Door]
+OpenClient = Callable[[str], HttpClient]
 
 
 class Storage:
     """The storage of one service. May be used from several threads."""
 
-    def __init__(self, open_door: OpenDoor, *, must_be_safe: bool) -> None:
-        self._open_door = open_door
+    def __init__(self, open_client: OpenClient, *, must_be_safe: bool) -> None:
+        self._open_client = open_client
         self._must_be_safe = must_be_safe
-        self._doors: dict[str, Door] = {}
+        self._clients: dict[str, HttpClient] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Let connections go."""
-        for door in self._doors.values():
-            door.close()
+        for client in self._clients.values():
+            client.close()
 
     def put(self, url: str, piece: FilePiece, headers: Mapping[str, str]) -> Answer:
         """PUT the bytes, once, and give what the storage answered."""
-        door, path = self._at(url)
-        return door.send("PUT", path, piece, headers=headers)
+        client, path = self._at(url)
+        return client.send("PUT", path, piece, headers=headers)
 
     def look(self, url: str) -> Answer:
         """Ask for one byte of what lies there: the answer's status and headers, without its body."""
@@ -67,9 +68,9 @@ class Storage:
     def fetched(
         self, url: str, deadline: float, largest: int, headers: Mapping[str, str] | None = None
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
-        """GET what lies there, as `Door.fetch` does."""
-        door, path = self._at(url)
-        with door.fetch(path, headers=headers, deadline=deadline, largest=largest) as got:
+        """GET what lies there, as `HttpClient.fetch` does."""
+        client, path = self._at(url)
+        with client.fetch(path, headers=headers, deadline=deadline, largest=largest) as got:
             yield got
 
     def fault(self, url: object) -> str | None:
@@ -81,17 +82,17 @@ class Storage:
             return f"the service gave an address at {base.removeprefix('http://')} that is not https"
         return None
 
-    def _at(self, url: str) -> tuple[Door, str]:
-        """The door to an address's host, and the way behind it."""
+    def _at(self, url: str) -> tuple[HttpClient, str]:
+        """The client to an address's host, and the way behind it."""
         if fault := self.fault(url):
             raise Unreachable(fault)
         base = _base(url) or ""
         with self._lock:
-            if base not in self._doors:
-                if len(self._doors) >= _MOST_DOORS:
-                    self._doors.pop(next(iter(self._doors)))
-                self._doors[base] = self._open_door(base)
-            return self._doors[base], url[len(base) :]
+            if base not in self._clients:
+                if len(self._clients) >= _MOST_CLIENTS:
+                    self._clients.pop(next(iter(self._clients)))
+                self._clients[base] = self._open_client(base)
+            return self._clients[base], url[len(base) :]
 
 
 def confirmed_md5(answer: Answer) -> str | None:

@@ -12,7 +12,8 @@ from trapsync.clock import Clock
 from trapsync.errors import SettingsError, StorageError, TrapsyncError
 from trapsync.files import durable
 from trapsync.fleet.operator_settings import Operator
-from trapsync.net.http import Answer, Door
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer
 from trapsync.remote.document import LARGEST
 from trapsync.settings.config_file import read_secret
 
@@ -49,7 +50,7 @@ class HubConnection:
     def __init__(self, operator: Operator, clock: Clock, sleep: Callable[[float], None]) -> None:
         self.name = operator.hub
         agent = f"trapsync/{__version__}"
-        self._door = Door(operator.hub, agent, clock, sleep, patience=30.0, authorities=operator.ca_file)
+        self._door = HttpClient(operator.hub, agent, clock, sleep, timeout=30.0, authorities=operator.ca_file)
         self._auth = (
             (operator.username, read_secret(operator.password_file, "the hub's password"))
             if operator.password_file

@@ -1,6 +1,7 @@
 """What goes over the network: requests with deadlines, streamed bodies, limits and waits.
 
-http            one server, asked over HTTP: exact answers, deadlines, one error tree
+http            a client of one server: timeouts, deadlines, bandwidth, one error
+http_answer     its answers: exact, unpacked within limits, JSON that can be stored
 http_body       bodies that are streamed from a file, multipart forms
 throttle        a bandwidth limit that several uploads share
 backoff         how long to wait before the next attempt

@@ -1,26 +1,19 @@
-"""The one door to requests: timeouts, deadlines, streaming, and its errors made ours.
+"""HTTP requests to one server: timeouts, deadlines, streaming, one error. The only module that uses requests.
 
 Whatever goes wrong on the way to a server ends as `Unreachable` with one line for a person; only a
 whole answer comes back, and it is for the destination to judge. Nothing here ever follows a redirect:
 a POST that is redirected becomes a GET, and a captive portal's page then looks like success.
 """
 
-import email.utils
-import json
 import logging
-import math
-import re
 import socket
 import ssl
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -29,7 +22,8 @@ from requests.adapters import HTTPAdapter
 
 from trapsync import clock as clocks
 from trapsync.clock import Clock
-from trapsync.errors import Unreachable, one_line
+from trapsync.errors import Unreachable
+from trapsync.net.http_answer import Answer, require_final, retry_after, unpacked
 from trapsync.net.http_body import Body, Pieces
 from trapsync.net.throttle import Throttle
 
@@ -41,14 +35,7 @@ _CHUNK = 16 * 1024
 # without telling either end, and the next request would then wait out its whole timeout.
 _IDLE = 45.0
 _LARGEST_ANSWER = 32 * 2**20
-_LONGEST_WAIT = 86400.0
 _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
-
-_LONGEST_NUMBER = 20  # digits with a sign
-_MOST = 2**63
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-
-T = TypeVar("T", list[Any], dict[str, Any])
 
 
 class _WithoutQueries(logging.Filter):
@@ -62,70 +49,6 @@ class _WithoutQueries(logging.Filter):
 
 
 logging.getLogger("urllib3.connectionpool").addFilter(_WithoutQueries())
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer. Header names are found in any case; the body is already unpacked."""
-
-    host: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def kind(self) -> str:
-        """The content type without its parameters, in lower case."""
-        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-    @property
-    def date(self) -> float | None:
-        """The server's own clock in unix seconds, from its Date header."""
-        return _moment(self.headers.get("Date", ""))
-
-    def __str__(self) -> str:
-        return f"{self.host} answered {self.status} with {one_line(self.kind, 60) or 'no content type'}"
-
-    def json(self, shape: type[T], *, status: int = 200) -> T:
-        """The decoded body of an exact answer: of this status, JSON by its type, and of this shape.
-
-        Everything else is Unreachable, whatever the status says: a portal's page comes with 200 too. What
-        it holds can be stored: see `_content`.
-        """
-        if self.status != status or self.kind != "application/json":
-            portal = ": a captive portal?" if self.status == 200 and "html" in self.kind else ""
-            raise Unreachable(f"{self}{portal}")
-        try:
-            content = _content(self.body)
-        except (ValueError, RecursionError):
-            raise Unreachable(f"{self.host} answered {status} with JSON that is cut off or broken") from None
-        if not isinstance(content, shape):
-            found = type(content).__name__
-            raise Unreachable(f"{self.host} answered {status} with JSON of another shape: a {found}")
-        return content
-
-
-def _content(body: bytes) -> Any:
-    """JSON, without what SQLite, a log or a strict reader of JSON would not take; ValueError if it is none.
-
-    A number that is none or has no room in 64 bits is null, a character that is none is a question mark: of a
-    list of images, one odd value must not cost all the others.
-    """
-    content = json.loads(
-        body.decode("utf-8-sig", "replace"),
-        parse_constant=lambda _: None,
-        parse_float=lambda text: number if math.isfinite(number := float(text)) else None,
-        parse_int=_integer,
-    )
-    if _HALF.search(body):  # perhaps of a surrogate that lacks its other half: two halves are joined by now
-        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
-    return content
-
-
-def _integer(text: str) -> int | None:
-    """A number of 64 bits; Python itself refuses those of thousands of digits."""
-    number = int(text) if len(text) <= _LONGEST_NUMBER else _MOST
-    return number if -_MOST <= number < _MOST else None
 
 
 class _BasicAuth(requests.auth.AuthBase):
@@ -149,11 +72,11 @@ class _Session(requests.Session):
         """None, always."""
 
 
-class Door:
-    """One server: a pool of kept-alive connections, the bandwidth limit, and the patience.
+class HttpClient:
+    """A client of one server: a pool of kept-alive connections, a bandwidth limit, and timeouts.
 
     `base_url` is `https://host[:port][/path]`; `bandwidth` is the limit of all uploads together and
-    `least_rate` the rate below which a transfer is given up, both in bytes per second; `patience` the
+    `least_rate` the rate below which a transfer is given up, both in bytes per second; `timeout` the
     longest silence of the server, in seconds. May be used from `parallel` threads at once.
 
     What the environment says about proxies, certificates and .netrc does not count: what a trap does
@@ -172,7 +95,7 @@ class Door:
         bandwidth: int = 0,
         parallel: int = 1,
         least_rate: int = 2000,
-        patience: float = 120.0,
+        timeout: float = 120.0,
         authorities: Path | None = None,
         asked_to_wait: "Callable[[Answer], float] | None" = None,
     ) -> None:
@@ -181,7 +104,7 @@ class Door:
         self._clock = clock
         self._throttle = Throttle(bandwidth, clock.monotonic, sleep)
         self._slowest = min(least_rate, bandwidth / parallel / 2) if bandwidth else least_rate
-        self._patience = patience
+        self._timeout = timeout
         self._asked_to_wait = asked_to_wait or retry_after
         self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=parallel, max_retries=0)
         self._session = _session(self._adapter, agent, authorities)
@@ -192,19 +115,6 @@ class Door:
     def close(self) -> None:
         """Let the connections go."""
         self._session.close()
-
-    def post(
-        self,
-        path: str,
-        body: "Body | bytes" = b"",
-        *,
-        kind: str = "",
-        auth: tuple[str, str] | None = None,
-        deadline: float | None = None,
-        largest: int = _LARGEST_ANSWER,
-    ) -> Answer:
-        """`send` with the method POST."""
-        return self.send("POST", path, body, kind=kind, auth=auth, deadline=deadline, largest=largest)
 
     def send(
         self,
@@ -226,7 +136,7 @@ class Door:
         server asks to come later (429, 503; `wait` is how long). What the body raises goes through.
         """
         more = dict(headers or {}) | ({"Content-Type": kind} if kind else {})
-        limit = deadline or 60 + self._patience + len(body) / self._slowest
+        limit = deadline or 60 + self._timeout + len(body) / self._slowest
         ends = self._clock.monotonic() + limit
         source = Pieces(body) if isinstance(body, bytes) else body
         paced = _Paced(source, self._throttle, lambda: self._within(ends)) if len(body) else None
@@ -236,9 +146,9 @@ class Door:
             self._request(method, path, paced, more, auth) as response,
         ):
             raw = b"".join(self._chunks(response.raw, ends, largest))
-            content = _unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
+            content = unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
             answer = Answer(self.host, response.status_code, response.headers, content)
-        return _settled(answer, self._asked_to_wait)
+        return require_final(answer, self._asked_to_wait)
 
     @contextmanager
     def fetch(
@@ -253,10 +163,10 @@ class Door:
         more = {**(headers or {}), "Accept-Encoding": "identity"}
         with self._connections(), self._explained(), self._request("GET", path, None, more, None) as response:
             answer = Answer(self.host, response.status_code, response.headers, b"")
-            yield _settled(answer, self._asked_to_wait), self._pieces(response.raw, ends, largest)
+            yield require_final(answer, self._asked_to_wait), self._pieces(response.raw, ends, largest)
 
     def _pieces(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
-        # Explained here as well: between these and the door there may be somebody who minds an OSError.
+        # Explained here as well: the caller in between may catch an OSError.
         with self._explained():
             yield from self._chunks(raw, ends, largest)
 
@@ -282,7 +192,7 @@ class Door:
             data=body,
             headers=headers,
             auth=_BasicAuth(auth),
-            timeout=(_CONNECT_TIMEOUT, self._patience),
+            timeout=(_CONNECT_TIMEOUT, self._timeout),
             allow_redirects=False,
             stream=True,
         )
@@ -373,62 +283,6 @@ def _session(adapter: HTTPAdapter, agent: str, authorities: Path | None) -> requ
     if authorities:
         session.verify = str(authorities)
     return session
-
-
-def _settled(answer: Answer, asked_to_wait: Callable[[Answer], float]) -> Answer:
-    """The answer, unless it sends us elsewhere or away for a while."""
-    if 300 <= answer.status < 400 and answer.status != 304:  # which says: what you have is still so
-        place = one_line(_host(answer.headers.get("Location", "")), 100) or "another page"
-        raise Unreachable(f"{answer.host} redirected to {place}: a captive portal?")
-    if answer.status in {429, 503}:
-        # A day at most: a server's slip must not silence a trap for ever.
-        wait = min(max(asked_to_wait(answer), 0.0), _LONGEST_WAIT)
-        later = f", in {wait:.0f} s" if wait else ""
-        raise Unreachable(f"{answer.host} answered {answer.status}: it asks to come later{later}", wait=wait)
-    return answer
-
-
-def _host(address: str) -> str:
-    """The host in an address; nothing, if it is none."""
-    try:
-        return urlsplit(address).netloc
-    except ValueError:
-        return ""
-
-
-def retry_after(answer: Answer) -> float:
-    """Seconds to stay away, by the header Retry-After; 0 if it says nothing.
-
-    A moment is taken relative to the server's own Date, for our clock may be years off (RFC 9110,
-    10.2.3).
-    """
-    text = answer.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    moment, now = _moment(text), answer.date
-    return moment - now if moment and now else 0.0
-
-
-def _moment(text: str) -> float | None:
-    """Unix seconds of an HTTP date."""
-    try:
-        return email.utils.parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _unpacked(raw: bytes, encoding: str, largest: int) -> bytes:
-    """Undo gzip by hand and within a limit, so that a small answer cannot fill the memory."""
-    if encoding.lower() not in {"gzip", "x-gzip"}:
-        return raw
-    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        content = unpacker.decompress(raw, largest)
-    except zlib.error:
-        raise urllib3.exceptions.ProtocolError("broken gzip") from None
-    if not unpacker.eof:
-        raise urllib3.exceptions.ProtocolError("cut or oversized gzip")
-    return content
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

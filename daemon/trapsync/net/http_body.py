@@ -35,7 +35,7 @@ def opened(image: Image, path: Path) -> Iterator[BinaryIO]:
 
 
 class Body(Protocol):
-    """What `Door.post` sends: its length is known before the first byte, and it is read once."""
+    """What `HttpClient.send` sends: its length is known before the first byte, and it is read once."""
 
     def __len__(self) -> int:
         """The number of bytes that `read` will give in all."""

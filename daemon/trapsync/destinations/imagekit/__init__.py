@@ -33,7 +33,7 @@ from trapsync.errors import (
 from trapsync.files import failpoint
 from trapsync.image import Image
 from trapsync.jpeg import thumbnail
-from trapsync.net.http import Answer
+from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import FilePiece, multipart, opened
 
 __all__ = ["ImageKit", "Settings", "connect"]

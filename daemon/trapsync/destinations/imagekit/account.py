@@ -7,7 +7,8 @@ from typing import Any, Literal
 from trapsync.clock import utc
 from trapsync.destinations import DestinationContext, Finding, http_service
 from trapsync.errors import TrapsyncError, Unreachable, one_line
-from trapsync.net.http import Answer, Door, retry_after
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer, retry_after
 from trapsync.net.http_body import Pieces
 from trapsync.settings.schema import Settings as AllSettings
 from trapsync.settings.schema import require_address, within
@@ -81,8 +82,8 @@ class Account:
         self._name = name
         self._settings = settings
         self._clock = context.clock
-        self._uploads = _door(settings.upload_url, settings, context, bandwidth=settings.bandwidth)
-        self._api = _door(settings.api_url, settings, context)
+        self._uploads = _client(settings.upload_url, settings, context, bandwidth=settings.bandwidth)
+        self._api = _client(settings.api_url, settings, context)
 
     def close(self) -> None:
         """Let connections go."""
@@ -101,9 +102,9 @@ class Account:
         """One question, or a small change. Raises Unauthorised if we are not let in, Unreachable."""
         return self._ask(self._api, method, path, body, "application/json" if body else "")
 
-    def _ask(self, door: Door, method: str, path: str, body: Pieces | bytes, kind: str) -> Answer:
+    def _ask(self, client: HttpClient, method: str, path: str, body: Pieces | bytes, kind: str) -> Answer:
         key = self.key()
-        answer = door.send(method, path, body, kind=kind, auth=(key, ""))
+        answer = client.send(method, path, body, kind=kind, auth=(key, ""))
         advice = f"look at {self._settings.private_key_file}, and at the account and its plan"
         return http_service.admitted(answer, advice, hide=key)
 
@@ -149,9 +150,9 @@ class Account:
         ]
 
 
-def _door(url: str, settings: Settings, context: DestinationContext, bandwidth: int = 0) -> Door:
-    limits = {"bandwidth": bandwidth, "patience": settings.patience}
-    return http_service.door(url, settings, context, asked_to_wait=_asked_to_wait, **limits)
+def _client(url: str, settings: Settings, context: DestinationContext, bandwidth: int = 0) -> HttpClient:
+    limits = {"bandwidth": bandwidth, "timeout": settings.patience}
+    return http_service.client(url, settings, context, asked_to_wait=_asked_to_wait, **limits)
 
 
 def _asked_to_wait(answer: Answer) -> float:

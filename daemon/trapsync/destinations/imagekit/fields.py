@@ -13,7 +13,7 @@ from typing import Any
 from trapsync.clock import iso
 from trapsync.files import failpoint
 from trapsync.image import Image
-from trapsync.net.http import Answer
+from trapsync.net.http_answer import Answer
 
 PATH = "/v1/customMetadataFields"
 Ask = Callable[[str, str, bytes], Answer]

@@ -15,7 +15,7 @@ from trapsync.destinations import DestinationContext, http_service
 from trapsync.destinations.scale.settings import Settings
 from trapsync.errors import Failed, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
-from trapsync.net.http import Answer
+from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import FilePiece, Pieces, multipart
 
 # A page of tasks with their labels: a few hundred kilobytes at the most.
@@ -33,11 +33,11 @@ class Wire:
     def __init__(self, settings: Settings, context: DestinationContext) -> None:
         self.project = settings.project
         self._key_file = settings.api_key_file
-        self._door = http_service.door(settings.url, settings, context)
+        self._client = http_service.client(settings.url, settings, context)
 
     def close(self) -> None:
         """Let connections go."""
-        self._door.close()
+        self._client.close()
 
     def key(self) -> str:
         """The account's key."""
@@ -83,7 +83,7 @@ class Wire:
             page = self._told(self._ask("GET", f"/tasks?{urlencode(query, doseq=True)}"))
             docs = page.get("docs")
             if not isinstance(docs, list) or (docs and not any(map(_is_like_a_task, docs))):
-                raise Unreachable(f"{self._door.host} answered with a list that is not one of tasks")
+                raise Unreachable(f"{self._client.host} answered with a list that is not one of tasks")
             yield [doc for doc in docs if _is_task(doc)]
             token = page.get("next_token")
             if not docs or not isinstance(token, str) or not token:
@@ -133,7 +133,7 @@ class Wire:
         else:
             text = b"" if content is None else json.dumps(content).encode()
             body, kind = Pieces(text), "application/json" if text else ""
-        answer = self._door.send(method, path, body, kind=kind, auth=(key, ""))
+        answer = self._client.send(method, path, body, kind=kind, auth=(key, ""))
         advice = (
             f"look at {self._key_file}, and whether it may create tasks and Scale has enabled image annotation "
             f"for the account; deliveries then resume"
@@ -146,7 +146,7 @@ class Wire:
             return None
         row = self._told(answer)
         if not isinstance(row.get("name"), str):
-            raise Unreachable(f"{self._door.host} answered 200 without saying what it found")
+            raise Unreachable(f"{self._client.host} answered 200 without saying what it found")
         return row
 
     def _made(self, answer: Answer, what: str) -> dict[str, Any] | None:

@@ -23,7 +23,8 @@ from trapsync.destinations.skylab.rules import photo_name, problem
 from trapsync.errors import Failed, Refused, TrapsyncError, Unreachable, one_line
 from trapsync.files import failpoint
 from trapsync.image import Image
-from trapsync.net.http import Answer, Door
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import FilePiece, opened
 from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
@@ -83,20 +84,20 @@ class Skylab(SimpleDestination):
         self.settings = settings
         self.identity = settings.identity
         self._context = context
-        self._door = self._open(settings.url)
+        self._client = self._open(settings.url)
         self._storage = Storage(self._open, must_be_safe=settings.url.lower().startswith("https:"))
-        self._api = Api(self._door, settings.key_file)
+        self._api = Api(self._client, settings.key_file)
         self._jobs = Jobs(self._api, settings.profile, settings.deployment, context)
         self._results = Results(self._api, self._storage, context)
         # When each job is to be tended again, in monotonic seconds.
         self._next: dict[str, float] = {}
 
-    def _open(self, url: str) -> Door:
-        return http_service.door(url, self.settings, self._context, patience=self.settings.patience)
+    def _open(self, url: str) -> HttpClient:
+        return http_service.client(url, self.settings, self._context, timeout=self.settings.patience)
 
     def close(self) -> None:
         """Let connections go."""
-        self._door.close()
+        self._client.close()
         self._storage.close()
 
     # --- Asking -----------------------------------------------------------------------------------------

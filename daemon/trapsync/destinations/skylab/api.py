@@ -15,7 +15,8 @@ from trapsync import __version__
 from trapsync.destinations import http_service
 from trapsync.destinations.object_storage import in_base64
 from trapsync.errors import DeliveryError, Failed, Unauthorised, Unreachable, one_line
-from trapsync.net.http import Answer, Door
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer
 
 _UNKNOWN = {404, 422}  # how it says that there is no such thing is not written anywhere
 
@@ -23,8 +24,8 @@ _UNKNOWN = {404, 422}  # how it says that there is no such thing is not written 
 class Api:
     """The JSON half. Every method asks once, and raises Unreachable, or Failed where it is told no with a message."""
 
-    def __init__(self, door: Door, key_file: Path) -> None:
-        self._door = door
+    def __init__(self, client: HttpClient, key_file: Path) -> None:
+        self._client = client
         self._key_file = key_file
 
     def profile(self, number: int) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class Api:
         rows: list[Any] = answer.json(list)
         photos = [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), int)]
         if rows and not any(isinstance(row, dict) and "id" in row for row in rows):
-            raise Unreachable(f"{self._door.host} answered with a list that is not one of photos")
+            raise Unreachable(f"{self._client.host} answered with a list that is not one of photos")
         return photos
 
     def create_photo(self, job: int, name: str) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Api:
         self._minded(answer)
         url = answer.json(dict).get("url")
         if not isinstance(url, str):
-            raise Unreachable(f"{self._door.host} gave no address to upload to")
+            raise Unreachable(f"{self._client.host} gave no address to upload to")
         return url
 
     def _find(self, path: str, no: type[DeliveryError] = Unreachable) -> dict[str, Any] | None:
@@ -89,19 +90,19 @@ class Api:
             if "id" not in content and isinstance(content.get("message"), str):
                 return None
         self._minded(answer, no)
-        return _numbered(answer.json(dict), self._door.host)
+        return _numbered(answer.json(dict), self._client.host)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         answer = self._send(method, path, body)
         self._minded(answer)
         status = answer.status if answer.status in {200, 201} else 200
-        return _numbered(answer.json(dict, status=status), self._door.host)
+        return _numbered(answer.json(dict, status=status), self._client.host)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         key = self._key()
         headers = {"X-SLT-API-KEY": key, "X-SLT-API-CLIENT": f"trapsync-{__version__}"}
         content = b"" if body is None else json.dumps(body).encode()
-        answer = self._door.send(method, f"/{path}", content, kind="application/json", headers=headers)
+        answer = self._client.send(method, f"/{path}", content, kind="application/json", headers=headers)
         return http_service.admitted(answer, "look at key_file, and at the account's credits", hide=key)
 
     def _key(self) -> str:
@@ -114,7 +115,7 @@ class Api:
         """Raise what an answer with a status from 400 on means; `no` is what it means to be told no."""
         if 400 <= answer.status < 500 and answer.kind == "application/json":
             why = http_service.reason(answer, "message") or "no reason given"
-            raise no(f"{self._door.host} says no ({answer.status}): {why}")
+            raise no(f"{self._client.host} says no ({answer.status}): {why}")
 
 
 def address_in(row: Mapping[str, Any] | None, what: str) -> str:

@@ -14,7 +14,7 @@ from trapsync.destinations.skylab.jobs import FINISHED, UNDER_WAY, Job, state_of
 from trapsync.destinations.skylab.rules import result_place
 from trapsync.errors import StorageError, TrapsyncError
 from trapsync.files import durable, failpoint
-from trapsync.net.http import Answer
+from trapsync.net.http_answer import Answer
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 from trapsync.clock import iso
 from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
 from trapsync.destinations.object_storage import Storage, confirmed_md5
-from trapsync.destinations.stickypi.api import Api, Key, Row, Rows, Settings, md5_of, open_door
+from trapsync.destinations.stickypi.api import Api, Key, Row, Rows, Settings, md5_of, open_client
 from trapsync.errors import (
     Failed,
     Held,
@@ -29,7 +29,7 @@ from trapsync.errors import (
 )
 from trapsync.files import failpoint
 from trapsync.image import Image, TrapName, parse_name
-from trapsync.net.http import Answer
+from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import FilePiece, Pieces, multipart, opened
 from trapsync.net.stickypi_rules import FIRST_DAY, problem
 
@@ -60,7 +60,7 @@ class StickyPi(SimpleDestination):
         self.identity = settings.identity
         self._api = Api(settings, context)
         self._storage = Storage(
-            partial(open_door, settings=settings, context=context),
+            partial(open_client, settings=settings, context=context),
             must_be_safe=settings.url.lower().startswith("https:"),
         )
         # Good for one upload each; nobody else sends under this trap's name.

@@ -14,7 +14,8 @@ from typing import Any
 from trapsync.clock import Clock
 from trapsync.destinations import DestinationContext, http_service
 from trapsync.errors import Unreachable
-from trapsync.net.http import Answer, Door
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import Pieces
 from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
@@ -81,17 +82,17 @@ class Api:
 
     def __init__(self, settings: Settings, context: DestinationContext) -> None:
         self._username = settings.username
-        self._door = open_door(settings.url, settings, context)
-        self._tokens = _Tokens(self._door, settings, context.clock)
+        self._client = open_client(settings.url, settings, context)
+        self._tokens = _Tokens(self._client, settings, context.clock)
 
     @property
     def host(self) -> str:
         """The server, for texts."""
-        return self._door.host
+        return self._client.host
 
     def close(self) -> None:
         """Let connections go."""
-        self._door.close()
+        self._client.close()
 
     def log_in(self) -> Answer:
         """Fetch a new token, whatever there is, and give the server's answer."""
@@ -135,17 +136,17 @@ class Api:
         for attempt in (1, 2):
             token = self._tokens.get()
             body, kind = make_body()
-            answer = self._door.post(path, body, kind=kind, auth=(token, ""))
+            answer = self._client.send("POST", path, body, kind=kind, auth=(token, ""))
             if answer.status != 401 or attempt == 2:
                 break
             self._tokens.drop(token)
         return http_service.admitted(answer, f"look at the account {self._username!r}: is it read-only?")
 
 
-def open_door(url: str, settings: Settings, context: DestinationContext) -> Door:
-    """A door to the server, or to the storage that it names: both have the same authority, if it is their own."""
+def open_client(url: str, settings: Settings, context: DestinationContext) -> HttpClient:
+    """A client to the server, or to the storage that it names: both have the same authority, if it is their own."""
     patience, authorities = settings.patience, settings.ca_file
-    return http_service.door(url, settings, context, patience=patience, authorities=authorities)
+    return http_service.client(url, settings, context, timeout=patience, authorities=authorities)
 
 
 def md5_of(row: Row) -> str:
@@ -165,8 +166,8 @@ class _Tokens:
     The answer also says when it expires, but on the server's clock, and ours may be years off.
     """
 
-    def __init__(self, door: Door, settings: Settings, clock: Clock) -> None:
-        self._door = door
+    def __init__(self, client: HttpClient, settings: Settings, clock: Clock) -> None:
+        self._client = client
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
@@ -194,12 +195,12 @@ class _Tokens:
     def _fetch(self) -> Answer:
         password = http_service.secret(self._settings.password_file, "password_file")
         received = self._clock.monotonic()
-        answer = self._door.post("/get_token", auth=(self._settings.username, password))
+        answer = self._client.send("POST", "/get_token", auth=(self._settings.username, password))
         advice = f"look at username ({self._settings.username!r}) and {self._settings.password_file}"
         http_service.admitted(answer, advice)
         text = answer.json(dict).get("token")
         if not isinstance(text, str) or not text:
-            raise Unreachable(f"{self._door.host} answered /get_token without a token")
+            raise Unreachable(f"{self._client.host} answered /get_token without a token")
         self._token = _Token(text, received + _TOKEN_LIFE)
         return answer
 

@@ -15,7 +15,8 @@ from http import HTTPStatus
 from trapsync import __version__
 from trapsync.clock import Clock
 from trapsync.errors import SettingsError, Unauthorised, Unreachable
-from trapsync.net.http import Answer, Door
+from trapsync.net.http import HttpClient
+from trapsync.net.http_answer import Answer
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Home
 
@@ -44,9 +45,9 @@ class Web:
         # What was handed over from each slot: its ETag, and the SHA-256 for servers that have none.
         self._seen: dict[str, tuple[str, str]] = {}
 
-        def door(url: str) -> Door:
+        def door(url: str) -> HttpClient:
             agent = f"trapsync/{__version__}"
-            return Door(url, agent, clock, sleep, patience=_PATIENCE, authorities=home.ca_file)
+            return HttpClient(url, agent, clock, sleep, timeout=_PATIENCE, authorities=home.ca_file)
 
         self._pulling = door(home.url)
         self._telling = door(home.tell_url)
@@ -91,8 +92,8 @@ class Web:
     def tell(self, beat: bytes) -> None:
         """Post a heartbeat. Raises Unreachable when it was not taken."""
         path = f"/heartbeats/{self._device}"
-        answer = self._telling.post(
-            path, beat, kind="application/json", auth=self._auth(), largest=_LARGEST_ANSWER
+        answer = self._telling.send(
+            "POST", path, beat, kind="application/json", auth=self._auth(), largest=_LARGEST_ANSWER
         )
         _require_entry(answer)
         if answer.status in _NO_PLACE:
