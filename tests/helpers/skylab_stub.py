@@ -36,7 +36,7 @@ class Skylab:
         self.fresh: str | None = "open"  # how it calls the state of a new job; None: it does not tell states
         self.shows_originals = True
         self.encrypts = False  # with a key of KMS: the ETag is no MD5 then
-        self.is_quick = False  # a job is completed as soon as it is handed in
+        self.is_quick = False  # a job is completed as soon as it is submitted
         self.life = 900.0  # seconds that an address is good for
         self.clock = 0.0
         self.jobs: dict[int, dict[str, Any]] = {}
@@ -44,7 +44,7 @@ class Skylab:
         self.objects: dict[str, bytes] = {}  # the storage
         self.replaced = 0  # uploads onto what was there
         self.signatures: list[str] = []  # of all addresses that were given
-        self.queued: list[str] = []  # names of jobs, in the order in which they were handed in
+        self.queued: list[str] = []  # names of jobs, in the order in which they were submitted
         self._lock = threading.Lock()
         self._secret = b"of the storage"
 

@@ -481,7 +481,7 @@ def test_an_account_without_annotation_and_a_key_of_the_wrong_mode(
         labels.deliver(image, card.path(image))
     site.change_key(LIVE_KEY)
     (finding,) = labels.check()
-    assert finding.text.endswith("mend `project`: those of a live key and of a test key are separate")
+    assert finding.text.endswith("correct `project`: those of a live key and of a test key are separate")
 
 
 def test_the_doctor_says_what_a_key_will_cost(site: Server, labels: scale.Scale) -> None:

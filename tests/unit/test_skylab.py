@@ -68,7 +68,7 @@ class Studio:
         return {**table, "profile": PROFILE, **more}
 
     def tables(self) -> dict[str, dict[str, Any]]:
-        """The whole of it: jobs are handed in and their results fetched."""
+        """The whole of it: jobs are submitted and their results fetched."""
         return {"studio": self.table(download=True)}
 
     def connect(self, **more: Any) -> skylab.Skylab:
@@ -88,7 +88,7 @@ class Studio:
         self.time.sleep(datetime(2026, 6, 22, 12, tzinfo=UTC).timestamp() + seconds - self.time.wall())
 
     def stored(self) -> dict[str, bytes]:
-        """What the service holds; nothing was ever replaced, and no job handed in twice."""
+        """What the service holds; nothing was ever replaced, and no job submitted twice."""
         assert len(set(self.stub.queued)) == len(self.stub.queued)
         return self.stub.stored()
 
@@ -513,7 +513,7 @@ def test_a_job_that_cannot_be_handed_in_keeps_no_image_back_and_is_tried_again(
         site.time.sleep(60)
         assert destination.follow_up() is False
         site.time.sleep(1000)
-    assert "cannot be handed in" in caplog.text
+    assert "cannot be submitted" in caplog.text
     late = card.image(1)
     destination.deliver(late, card.path(late))
     assert site.stub.queued == []

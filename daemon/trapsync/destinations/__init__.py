@@ -118,7 +118,7 @@ class Destination(Protocol):
     # Which place this is, as far as the settings say it: kind, normalised address, account (and project). None
     # where only the place itself can tell (a folder, by the id in its mark): see `place`.
     identity: str | None
-    # Whether it keeps images until somebody deletes them. One that keeps them for a while only, or whose answer
+    # Whether it keeps images until they are deleted. One that keeps them for a while only, or whose answer
     # costs money, is never asked again about what it confirmed, nor sent that again.
     keeps: bool
     # What counts for pruning while it cannot be asked: its last re-reading of the bytes, always (a stick that was
@@ -165,7 +165,7 @@ class Destination(Protocol):
         """
 
     def address(self, image: Image, detail: Mapping[str, Any]) -> str | None:
-        """Where an image that was delivered here can be fetched by somebody else, for a while at least.
+        """Where an image that was delivered here can be fetched by others, for a while at least.
 
         `detail` is its receipt's. None if it cannot. Raises Unreachable if that has to be asked, and NotThere
         when the answer is that it does not hold the image any more.

@@ -36,12 +36,12 @@ class Settings(Destination, frozen=True, kw_only=True):
         within(self, least_rate=(1, 10**9))
 
     def slowest(self) -> float:
-        """As the owner says."""
+        """The setting least_rate."""
         return float(self.least_rate)
 
 
 def identity(kind: str, url: str, *account: str) -> str:
-    """Which place a server and an account on it are: the same, however the owner writes its address.
+    """Which place a server and an account on it are: the same, however its address is written.
 
     `account` is what the account is called, with a word before it: "as trap". Another scheme or port is
     another place: what answers without TLS need not be what answers with it. To take one place for two costs
@@ -75,7 +75,7 @@ def _host(host: str) -> str:
 
 
 def client(url: str, settings: Settings, context: DestinationContext, **more: Any) -> HttpClient:
-    """The client to a server, as the owner's settings have it; `more` goes to `HttpClient` as it is."""
+    """Make the client of a server with these settings; `more` goes to `HttpClient` as it is."""
     limits = {
         "bandwidth": settings.bandwidth,
         "parallel": settings.parallel,

@@ -34,7 +34,7 @@ class Storage:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         for client in self._clients.values():
             client.close()
 

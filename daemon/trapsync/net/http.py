@@ -113,7 +113,7 @@ class HttpClient:
         self._last_used = clock.monotonic()
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close connections."""
         self._session.close()
 
     def send(

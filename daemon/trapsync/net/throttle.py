@@ -8,7 +8,7 @@ _BURST = 0.5
 
 
 class Throttle:
-    """A token bucket: whoever is about to move bytes waits here until the rate allows them.
+    """A token bucket: a transfer that is about to move bytes waits here until the rate allows them.
 
     `rate` is in bytes per second, 0 for no limit. Waiting happens outside the lock, so that one
     transfer's wait does not keep the others from booking theirs.

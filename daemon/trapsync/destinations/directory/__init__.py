@@ -83,7 +83,7 @@ class Directory(SimpleDestination):
     def place(self) -> str:
         """The folder's own id, which is written into its mark if there is none yet.
 
-        From then on a medium with another id is out of reach, until it is asked again which place this is.
+        From then on a medium with another id is unreachable, until it is asked again which place this is.
         """
         with self._lock, self._in_place() as (root, found):
             disk_errors.clear(root)
@@ -158,7 +158,7 @@ class Directory(SimpleDestination):
                 return Failed(f"{str(place)!r} is not a place below the folder")
             try:
                 with root.below(place.parent.parts) as below, below.file(place.name) as copy:
-                    answer = self._judged(image, copy, place)
+                    answer = self._check_copy(image, copy, place)
                     if isinstance(answer, Refused):
                         self._strike(below, place.name)
             except FileNotFoundError:
@@ -175,7 +175,7 @@ class Directory(SimpleDestination):
         with self._lock, suppress(OSError, manifest.NotOurs):
             manifest.remove(folder, name)
 
-    def _judged(self, image: Image, copy: FileIO, place: PurePosixPath) -> Receipt | DeliveryError:
+    def _check_copy(self, image: Image, copy: FileIO, place: PurePosixPath) -> Receipt | DeliveryError:
         """What a copy that lies there proves of this image."""
         shown = self.settings.path / place
         status = os.fstat(copy.fileno())

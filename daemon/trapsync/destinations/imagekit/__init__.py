@@ -3,7 +3,7 @@
 What shapes this module: an answer never holds a digest, only the size; unless told otherwise the service adds
 a random suffix to a name, or puts a new version over what is there; that a name is taken is a 400 like many
 others; its listing may lag behind what was uploaded. So: a path that follows from the image, no suffix, no
-overwriting, our own digest in a tag that comes back with the listing, and a 400 is settled by looking. What
+overwriting, our own digest in a tag that comes back with the listing, and a 400 is resolved by asking. What
 comes back is what we said, so receipts are echoes: no image leaves the card on ImageKit's word.
 """
 
@@ -68,7 +68,7 @@ class ImageKit(SimpleDestination):
         self._fields = Fields(self._account.ask, may_create=settings.create_fields)
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         self._account.close()
 
     # --- Where an image belongs -------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class ImageKit(SimpleDestination):
     # --- Sending ----------------------------------------------------------------------------------------
 
     def deliver(self, image: Image, path: Path) -> Receipt:
-        """Send one image; whatever is not the exact echo of its place and size is settled by looking."""
+        """Send one image; anything but the exact echo of its place and size is resolved by asking."""
         with self._content(image, path) as content:
             self._require_room(content)
             place = self.path_of(image)
@@ -182,7 +182,7 @@ class ImageKit(SimpleDestination):
                 failpoint.hit("imagekit: uploaded")
             except Unreachable as lost:
                 return self.resolve(image, lost)
-        return self._judge(image, answer, len(content))
+        return self._read_answer(image, answer, len(content))
 
     @contextmanager
     def _content(self, image: Image, path: Path) -> Iterator[FilePiece | bytes]:
@@ -244,7 +244,7 @@ class ImageKit(SimpleDestination):
             fields["customMetadata"] = json.dumps(values)
         return [(name, "", "", text.encode()) for name, text in fields.items()]
 
-    def _judge(self, image: Image, answer: Answer, size: int) -> Receipt:
+    def _read_answer(self, image: Image, answer: Answer, size: int) -> Receipt:
         match answer.status:
             case 400:
                 return self.resolve(image, self._declined(answer))

@@ -86,7 +86,7 @@ class Account:
         self._api = _client(settings.api_url, settings, context)
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         self._uploads.close()
         self._api.close()
 

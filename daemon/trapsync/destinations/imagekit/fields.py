@@ -1,7 +1,7 @@
 """What is known of an image, as ImageKit's custom metadata: which fields the account has, and their values.
 
 A value for a field that the account does not have fails the whole upload. So the fields are asked for once,
-and made first where the owner allows it.
+and made first where the settings allow it.
 """
 
 import json
@@ -33,7 +33,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "device_version": ("Text", "Version of the trap"),
 }
 
-# What a sensor that failed is written as; and a trap that nobody gave a place.
+# What a sensor that failed is written as; and a trap whose place is not set.
 _UNKNOWN = {"temp": -300.0, "hum": -1.0, "bat": -1.0}
 _NOWHERE = (0.0, 0.0)
 
@@ -55,7 +55,7 @@ class Fields:
             return {name: value for name, value in values(image).items() if name in self._usable}
 
     def forget(self) -> None:
-        """Ask again before the next upload: somebody may have changed them."""
+        """Ask again before the next upload: they may have been changed."""
         with self._lock:
             self._usable = None
 
@@ -67,7 +67,7 @@ class Fields:
         present = self._present()
         usable = _usable(present)
         for name in FIELDS if self._may_create else ():
-            # One that exists with another type is the owner's, and stays as it is.
+            # One that exists with another type is not ours, and stays as it is.
             if name not in present and self._create(name):
                 usable.add(name)
         return usable

@@ -52,7 +52,7 @@ class Scale(SimpleDestination):
         self._results_at: float | None = None
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         self._wire.close()
 
     # --- Asking -----------------------------------------------------------------------------------------
@@ -69,11 +69,11 @@ class Scale(SimpleDestination):
         for page in self._wire.tasks(unique_id=list(asked)):
             for task in page:
                 same = asked.get(str(task.get("unique_id")), [])
-                found |= {image.id: self._judged(image, task) for image in same}
+                found |= {image.id: self._compared(image, task) for image in same}
         self._absences.note(key for key, some in asked.items() if not any(i.id in found for i in some))
         return found
 
-    def _judged(self, image: Image, task: Mapping[str, Any]) -> Receipt | Exception:
+    def _compared(self, image: Image, task: Mapping[str, Any]) -> Receipt | Exception:
         try:
             return self._compare(image, task)
         except (Failed, Refused) as error:  # what it makes of this task is no word about the others
@@ -120,7 +120,7 @@ class Scale(SimpleDestination):
         return receipt
 
     def _create(self, image: Image, name: TrapName, unique_id: str, attachment: str) -> Receipt:
-        """The task, in the batch of its night; once more if that was handed in by somebody meanwhile."""
+        """The task, in the batch of its night; once more if that was submitted elsewhere meanwhile."""
         batch = self._batches.of(name.taken)
         try:
             return self._create_in(batch, image, unique_id, attachment)
@@ -167,14 +167,14 @@ class Scale(SimpleDestination):
     # --- What comes back --------------------------------------------------------------------------------
 
     def follow_up(self) -> bool:
-        """Hand in the nights that are complete; ask now and then for labels, if any are awaited."""
-        handed_in = self._batches.hand_in()
+        """Submit the nights that are complete; ask now and then for labels, if any are awaited."""
+        submitted = self._batches.submit()
         now = self._context.clock.monotonic()
         if self._results_at is not None and now - self._results_at < self.settings.results_every:
-            return handed_in
+            return submitted
         asked = self._results.fetch()
         self._results_at = now
-        return asked or handed_in
+        return asked or submitted
 
     # --- The doctor -------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
-"""A batch for each night: made when its first image comes, handed in when its last one has.
+"""A batch for each night: made when its first image comes, submitted when its last one has.
 
 A batch's name says whose night it holds, so that it is found again by asking. Scale works on a batch only
 once it is finalised, and a batch that is takes no more tasks: images that come later go to a second one of
-the same night. What is noted is only which batches are not handed in yet, and for which night.
+the same night. What is noted is only which batches are not submitted yet, and for which night.
 """
 
 import logging
@@ -47,7 +47,7 @@ class Batches:
             return name
 
     def is_open(self, taken: datetime, name: str) -> bool:
-        """Whether a batch still takes tasks; if not, somebody else has handed it in, or removed it."""
+        """Whether a batch still takes tasks; if not, it was submitted or removed elsewhere."""
         batch = self._wire.batch(name)
         if batch and batch.get("status") == _STAGED:
             return True
@@ -57,7 +57,7 @@ class Batches:
                 self._context.forget_note(key)
         return False
 
-    def hand_in(self) -> bool:
+    def submit(self) -> bool:
         """Finalise the batches of all nights that are complete; whether anything was asked.
 
         A night is complete when its noon is past, by a clock that can be trusted, and none of its images
@@ -65,9 +65,9 @@ class Batches:
         """
         if not self._context.clock.trusted():
             return False
-        return sum(map(self._hand_in, self._context.note_keys(_NOTE))) > 0
+        return sum(map(self._submit, self._context.note_keys(_NOTE))) > 0
 
-    def _hand_in(self, key: str) -> bool:
+    def _submit(self, key: str) -> bool:
         night = Night(date.fromisoformat(key.removeprefix(_NOTE).partition(" ")[0]), self._context.zone)
         name, now = self._context.note(key), self._context.clock.monotonic()
         if self._context.clock.wall() < night.until or self._left_alone.get(name, now) > now:
@@ -75,8 +75,8 @@ class Batches:
         if self._context.pending_between(night.since, night.until):
             return False
         if self._wire.finalise(name):
-            failpoint.hit("scale: batch handed in")
-            log.info("batch %s is complete and handed in", name)
+            failpoint.hit("scale: batch submitted")
+            log.info("batch %s is complete and submitted", name)
         elif (batch := self._wire.batch(name)) and batch.get("status") == _STAGED:
             log.warning("Scale does not take the batch %s; it is tried again in some hours", name)
             self._left_alone[name] = now + _AGAIN

@@ -28,7 +28,7 @@ class Files:
     def attachment(self, image: Image, path: Path, unique_id: str) -> str:
         """What a task names as its image; noted, until `forget`.
 
-        A file whose answer was lost is there under its reference, and nobody can say where: then the task
+        A file whose answer was lost is there under its reference, and cannot be asked for: then the task
         is given the image's address itself, or, if there is none, the file is sent once more under another
         reference.
         """

@@ -1,4 +1,4 @@
-"""What an owner says about Scale AI."""
+"""The settings of Scale AI."""
 
 from pathlib import Path
 

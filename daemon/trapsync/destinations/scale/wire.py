@@ -36,7 +36,7 @@ class Wire:
         self._client = http_service.client(settings.url, settings, context)
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         self._client.close()
 
     def key(self) -> str:
@@ -103,7 +103,7 @@ class Wire:
         return self._made(answer, "the batch")
 
     def finalise(self, name: str) -> bool:
-        """Hand a batch in, to be worked on. Whether it was taken: only one that is staged is."""
+        """Submit a batch, to be worked on. Whether it was taken: only one that is staged is."""
         answer = self._ask("POST", f"/batches/{_quoted(name)}/finalize")
         if answer.status in {400, 404, 409}:
             return False
@@ -117,7 +117,7 @@ class Wire:
     def no_project(self) -> str:
         """What to do where the project is not found."""
         return (
-            f"there is no project {self.project!r} for this key (404); make it in Scale, or mend `project`: "
+            f"there is no project {self.project!r} for this key (404); make it in Scale, or correct `project`: "
             f"those of a live key and of a test key are separate"
         )
 

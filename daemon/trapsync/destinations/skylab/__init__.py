@@ -2,8 +2,8 @@
 
 It is no archive: what is there is gone some time after its job was processed. What it proves is that the bytes
 arrived: its storage (S3) compares them with the MD5 that is sent along, and gives the MD5 of what it has as
-ETag. `skylab_api` speaks the protocol, `skylab_jobs` knows which job an image goes into and hands jobs in,
-`skylab_results` brings back what was made of the images.
+ETag. `api` speaks the protocol, `jobs` knows which job an image goes into and submits jobs,
+`results` brings back what was made of the images.
 """
 
 import logging
@@ -89,14 +89,14 @@ class Skylab(SimpleDestination):
         self._api = Api(self._client, settings.key_file)
         self._jobs = Jobs(self._api, settings.profile, settings.deployment, context)
         self._results = Results(self._api, self._storage, context)
-        # When each job is to be tended again, in monotonic seconds.
+        # When each job is looked at again, in monotonic seconds.
         self._next: dict[str, float] = {}
 
     def _open(self, url: str) -> HttpClient:
         return http_service.client(url, self.settings, self._context, timeout=self.settings.patience)
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         self._client.close()
         self._storage.close()
 
@@ -159,7 +159,7 @@ class Skylab(SimpleDestination):
             job = self._jobs.open_for(span)
             photo = self._jobs.make_photo(job, image)
             answer = self._put(job, photo, image, file)
-        receipt = self._judge(job, photo, image, answer)
+        receipt = self._read_answer(job, photo, image, answer)
         self._jobs.confirm(job, image, span)
         return receipt
 
@@ -178,7 +178,7 @@ class Skylab(SimpleDestination):
                 return answer
         raise Failed(f"{answer.host} refuses even a new address ({answer.status})")
 
-    def _judge(self, job: Job, photo: Photo, image: Image, answer: Answer) -> Receipt:
+    def _read_answer(self, job: Job, photo: Photo, image: Image, answer: Answer) -> Receipt:
         if answer.status in {400, 413}:
             raise Failed(f"{answer.host} did not take it ({answer.status})")
         if answer.status != 200:
@@ -196,14 +196,14 @@ class Skylab(SimpleDestination):
     # --- Beyond single images ---------------------------------------------------------------------------
 
     def follow_up(self) -> bool:
-        """Hand in the jobs of nights that are complete, and fetch results now and then."""
+        """Submit the jobs of nights that are complete, and fetch results now and then."""
         asked = False
         now = self._context.clock.monotonic()
         for job in self._jobs.unfinished():
             if self._next.get(job.name, 0.0) > now:
                 continue
             if job.stage == "closing" or (job.stage in {"open", "full"} and self._jobs.is_complete(job)):
-                self._hand_in(job)
+                self._submit(job)
             elif job.stage == "queued":
                 self._collect(job)
             else:
@@ -212,14 +212,14 @@ class Skylab(SimpleDestination):
             asked = True
         return asked
 
-    def _hand_in(self, job: Job) -> None:
+    def _submit(self, job: Job) -> None:
         try:
-            job = self._jobs.hand_in(job)
+            job = self._jobs.submit(job)
         except Failed as error:  # of this job's only: the images go on
-            log.warning("%s: the job %s cannot be handed in: %s", self.name, job.name, error)
+            log.warning("%s: the job %s cannot be submitted: %s", self.name, job.name, error)
             return
         if job.stage == "queued":
-            log.info("%s: the job %s is handed in", self.name, job.name)
+            log.info("%s: the job %s is submitted", self.name, job.name)
             if not self.settings.download:
                 self._jobs.move(job, "done")
 
@@ -244,7 +244,7 @@ class Skylab(SimpleDestination):
         called = one_line(profile.get("name"), 60)
         text = (
             f"{settings.url} takes the key; profile {settings.profile} is {called!r}. It takes images up to "
-            f"27 MiB, 6400 pixels a side and 27 megapixels; each job that is handed in costs credits"
+            f"27 MiB, 6400 pixels a side and 27 megapixels; each job that is submitted costs credits"
         )
         findings = [Finding("ok", self.name, text)]
         if settings.required:

@@ -45,7 +45,7 @@ class Api:
         return self._ask("POST", "jobs", {"name": name, "profile_id": profile})
 
     def queue(self, job: int) -> None:
-        """Hand a job in: it is processed, and paid for."""
+        """Submit a job: it is processed, and paid for."""
         self._ask("POST", f"jobs/{job}/queue", {})
 
     def photos(self, job: int) -> list[dict[str, Any]]:

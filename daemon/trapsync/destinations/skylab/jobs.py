@@ -1,9 +1,9 @@
-"""The jobs of a trap at Skylab: which one an image goes into, what lies in it, and when it is handed in.
+"""The jobs of a trap at Skylab: which one an image goes into, what lies in it, and when it is submitted.
 
 A job is for one night or one deployment. It is open until all that belongs to it has arrived; from the moment
-that it may have been handed in, nothing goes into it any more: what comes late goes into another, `…-2`.
-What a job is, and which photos were made but never confirmed, stands in the notebook; both can be asked for
-again by name when the notebook is lost.
+that it may have been submitted, nothing goes into it any more: what comes late goes into another, `…-2`.
+What a job is, and which photos were made but never confirmed, stands in notes; both can be asked for
+again by name when those are lost.
 """
 
 import logging
@@ -25,25 +25,25 @@ log = logging.getLogger(__name__)
 # A list of the photos in a job is one answer, without pages, and is read whole.
 _MOST_PHOTOS = 1000
 _MOST_LISTS = 4
-# How long an address in a list is good for; nobody says, and S3's shortest is a quarter of an hour as a rule.
+# How long an address in a list is good for; it is not documented, and S3's shortest is a quarter of an hour as a rule.
 _ADDRESS_LIFE = 300.0
 # After noon, this long for the last pictures of the night to be found in the spool.
 _LAST_PICTURES = 1800.0
 
-# full: not handed in yet, but takes no more; closing: it may have been handed in; queued: it was; done: nothing
+# full: not submitted yet, but takes no more; closing: it may have been submitted; queued: it was; done: nothing
 # is left to do for us.
 Stage = Literal["open", "full", "closing", "queued", "done"]
 
 # What the states are called is not written anywhere; these are words that its clients use in passing.
 FINISHED = {"completed", "complete", "processed"}
 UNDER_WAY = {"queued", "processing", "in_progress"}
-_HANDED_IN = FINISHED | UNDER_WAY | {"cancelled", "canceled", "failed"}
+_SUBMITTED = FINISHED | UNDER_WAY | {"cancelled", "canceled", "failed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One job. `fresh` is the state that the service gave it when it was new, if any; `since` and `until`
-    are its night (unix seconds), None for a deployment, which the owner hands in."""
+    are its night (unix seconds), None for a deployment, which the operator submits."""
 
     name: str
     id: int
@@ -137,7 +137,7 @@ class Jobs:
     def _adopt(self, name: str, span: Span) -> Job | None:
         """A job of this name that there is no note of: made just before a crash, or before the catalog was lost.
 
-        If its night is over it may have been handed in: then it takes nothing any more.
+        If its night is over it may have been submitted: then it takes nothing any more.
         """
         if name in self._absences:
             return None
@@ -163,7 +163,7 @@ class Jobs:
     # --- What lies in it --------------------------------------------------------------------------------
 
     def photos(self, job: Job) -> Mapping[str, Photo]:
-        """The photos of a job by name: asked for once, for nobody else puts any under these names."""
+        """The photos of a job by name: asked for once, for no other device uses these names."""
         with self._lock:
             if job.id not in self._lists:
                 now = self._context.clock.monotonic()
@@ -233,12 +233,12 @@ class Jobs:
         self.look_again(job)
 
     def _notice_end(self, job: Job) -> None:
-        """A job takes no photo: if somebody handed it in or removed it, the next image goes into another."""
-        if self._was_handed_in(job):
-            log.warning("the job %s takes no more: somebody handed it in or removed it", job.name)
+        """A job takes no photo: if it was submitted or removed elsewhere, the next image goes into another."""
+        if self._was_submitted(job):
+            log.warning("the job %s takes no more: it was submitted or removed elsewhere", job.name)
             self.move(job, "queued")
 
-    # --- Handing in -------------------------------------------------------------------------------------
+    # --- Submitting -------------------------------------------------------------------------------------
 
     def is_complete(self, job: Job) -> bool:
         """Whether its night is over, by a clock that can be trusted, and nothing of it is still to come."""
@@ -250,15 +250,15 @@ class Jobs:
             return False
         return bool(self.photos(job))
 
-    def hand_in(self, job: Job) -> Job:
-        """Hand a job in, once. Raises Failed when the service says no: then it is as it was.
+    def submit(self, job: Job) -> Job:
+        """Submit a job, once. Raises Failed when the service says no: then it is as it was.
 
-        A crash, or an answer that was lost, leaves it closing: then its state tells whether it was handed in. If
+        A crash, or an answer that was lost, leaves it closing: then its state tells whether it was submitted. If
         there is none to see, it is tried again, and a no means that it was.
         """
         before, job = job, self.move(job, "closing")
         is_doubtful = before.stage == "closing"
-        if is_doubtful and self._was_handed_in(job):
+        if is_doubtful and self._was_submitted(job):
             return self.move(job, "queued")
         self._remove_empty(job)
         if not self.photos(job):
@@ -269,7 +269,7 @@ class Jobs:
             if not is_doubtful or job.fresh is not None:
                 self.move(before, before.stage)
                 raise
-            log.info("%s is taken to be handed in already: %s", job.name, no)
+            log.info("%s is taken to be submitted already: %s", job.name, no)
         failpoint.hit("skylab: job queued")
         return self.move(job, "queued")
 
@@ -280,11 +280,11 @@ class Jobs:
             self._context.forget_note(key)
             self.look_again(job)
 
-    def _was_handed_in(self, job: Job) -> bool:
+    def _was_submitted(self, job: Job) -> bool:
         row = self._api.job(job.id)
         if row is None:
             return True
-        return state_of(row) in _HANDED_IN if job.fresh is None else state_of(row) != job.fresh
+        return state_of(row) in _SUBMITTED if job.fresh is None else state_of(row) != job.fresh
 
 
 def _in_flight(job: Job, name: str) -> str:

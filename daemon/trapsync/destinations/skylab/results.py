@@ -29,7 +29,7 @@ _SPARE = 100_000_000  # bytes that stay free beyond what capture needs
 
 
 class Results:
-    """The results of all jobs, below one folder of the state: whoever wants them takes them from there."""
+    """The results of all jobs, below one folder of the state."""
 
     def __init__(self, api: Api, storage: Storage, context: DestinationContext) -> None:
         self._api = api

@@ -104,7 +104,7 @@ def is_callback_authentic(
 
 
 def _moment(text: str) -> float:
-    """Unix seconds of a timestamp: seconds, milliseconds or ISO 8601, since nobody says which; else infinity."""
+    """Unix seconds of a timestamp: seconds, milliseconds or ISO 8601, since it is not documented which; else infinity."""
     try:
         number = float(text)
         return number / 1000 if number > 1e11 else number

@@ -63,11 +63,11 @@ class StickyPi(SimpleDestination):
             partial(open_client, settings=settings, context=context),
             must_be_safe=settings.url.lower().startswith("https:"),
         )
-        # Good for one upload each; nobody else sends under this trap's name.
+        # Good for one upload each; no other device sends under this trap's name.
         self._absences = http_service.Absences(context.clock)
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         self._api.close()
         self._storage.close()
 
@@ -186,7 +186,7 @@ class StickyPi(SimpleDestination):
     # --- Sending ----------------------------------------------------------------------------------------
 
     def deliver(self, image: Image, path: Path) -> Receipt:
-        """Send one image in one request; whatever is not its exact echo is settled by asking."""
+        """Send one image in one request; anything but its exact echo is resolved by asking."""
         if reason := problem(image):
             raise Refused(reason)
         key = _key(image)
@@ -204,7 +204,7 @@ class StickyPi(SimpleDestination):
             raise
         except Unreachable as lost:
             return self.resolve(image, lost)
-        return self._judge(image, answer)
+        return self._read_answer(image, answer)
 
     def _upload(self, image: Image, path: Path) -> Answer:
         with opened(image, path) as file:
@@ -217,11 +217,11 @@ class StickyPi(SimpleDestination):
 
             return self._api.upload(form)
 
-    def _judge(self, image: Image, answer: Answer) -> Receipt:
+    def _read_answer(self, image: Image, answer: Answer) -> Receipt:
         if answer.status == 413:
             raise Refused(
                 f"{self._api.host} takes no image of {image.size} bytes (413); "
-                f"let its owner raise the limit (nginx: client_max_body_size), then retry"
+                f"let its operator raise the limit (nginx: client_max_body_size), then retry"
             )
         if answer.status == 500:
             return self.resolve(image, Failed(f"{self._api.host} did not take it (500, no reason given)"))

@@ -91,7 +91,7 @@ class Api:
         return self._client.host
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
         self._client.close()
 
     def log_in(self) -> Answer:
