@@ -57,8 +57,8 @@ def test_a_key_is_made_and_settings_and_requests_are_signed_and_published(tmp_pa
     key = typed(tmp_path, "keys new --out moths.key")
     assert key.returncode == 0, key.stderr
     for command in (
-        "push night.toml --to all --folder site --key moths.key",
-        "resend --from 2026-06-01 --until 2026-06-08 --to all --folder site --key moths.key",
+        "push night.toml --to all --folder site --key moths.key --yes",
+        "resend --from 2026-06-01 --until 2026-06-08 --to all --folder site --key moths.key --yes",
     ):
         done = typed(tmp_path, command)
         assert done.returncode == 0, done.stderr
