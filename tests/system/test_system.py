@@ -57,7 +57,7 @@ SECRETS = ["/etc/trapsync/trapsync.toml", "/etc/trapsync/hub.password"]
 why_not = container.missing()
 pytestmark = [
     pytest.mark.skipif(why_not is not None, reason=f"the installed service is not tested here: {why_not}"),
-    pytest.mark.timeout(600),  # the first time the system itself is made
+    pytest.mark.timeout(900),  # the first time the system itself is made
 ]
 
 
@@ -91,7 +91,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
 def install(box: Container, *options: str, code: int = 0) -> str:
     """Run the installer; all that it says."""
     command = ["/src/scripts/install", "--wheels", "/wheels"]
-    done = box.run(*IN_HOSTILE_FOLDER, *command, *options, check=False)
+    done = box.run(*IN_HOSTILE_FOLDER, *command, *options, check=False, seconds=800)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
