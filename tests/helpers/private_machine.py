@@ -1,4 +1,4 @@
-"""A machine of a document's own: /etc, /var/lib and the network are private, everything else is this machine's.
+"""A machine of a document's own: /etc, /var/lib, /media and the network are private, all else can only be read.
 
 ::
 
@@ -42,6 +42,7 @@ _TRAP = {
 _SETUP = """
 set -e
 mount --make-rprivate /
+mount --bind {folder} {folder}
 mount -t tmpfs private {folder}/private
 for name in etc var/lib; do
   own={folder}/private/$name
@@ -55,6 +56,11 @@ echo '127.0.0.1 {hub}' >>/etc/hosts
 rm -rf /etc/trapsync /var/lib/trapsync
 mkdir -p /etc/trapsync /var/lib/trapsync /media/drive/images
 ip link set lo up
+while read -r _ where _; do # whatever a document says, nothing else of this machine changes
+  case $where in {folder}* | /proc* | /sys* | /dev* | /etc | /var/lib | /media) ;;
+    *) mount -o remount,bind,ro "$where" || true ;;
+  esac
+done </proc/self/mounts
 echo ready
 exec sleep infinity
 """
@@ -88,7 +94,7 @@ class Machine:
         self.home = folder / "home"
         self._folder = folder
         self._running: list[subprocess.Popen[str]] = []
-        for name in ("home", "private", "bin"):
+        for name in ("home", "private", "bin", "tmp"):
             (folder / name).mkdir(parents=True)
         self._script("sudo", 'exec "$@"')
         self._script("trapsync", f'exec "{Path(sys.executable).with_name("trapsync")}" "$@"')
@@ -124,7 +130,13 @@ class Machine:
     def _environment(self) -> dict[str, str]:
         path = f"{self._folder / 'bin'}:{Path(sys.executable).parent}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         mark = {name: value for name, value in os.environ.items() if name == "TRAPSYNC_TEST_PROCESS"}
-        return mark | {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8", "TRAPSYNC_AS_ROOT": "1"}
+        return mark | {
+            "PATH": path,
+            "HOME": str(self.home),
+            "TMPDIR": str(self._folder / "tmp"),
+            "LANG": "C.UTF-8",
+            "TRAPSYNC_AS_ROOT": "1",
+        }
 
     def run(self, command: str, answer: str = f"{_PASSWORD}\n") -> "subprocess.CompletedProcess[str]":
         """Run a command as a person would who types `answer` at whatever it asks for."""
