@@ -406,7 +406,7 @@ def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeT
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         settings = made(tmp_path, f'[home]\nurl = "http://127.0.0.1:{port}"\n')
-        assert only(network.home(settings, time), "home by web")[0] == "ok"
+        assert only(network.home(settings, time), "hub (HTTPS)")[0] == "ok"
         caller, _ = server.accept()
         with caller:
             assert caller.recv(1) == b""
@@ -427,6 +427,6 @@ def test_a_home_out_of_reach_is_explained(tmp_path: Path, time: FakeTime, error:
     def reach(_host: str, _port: int) -> None:
         raise error
 
-    verdict, text = only(network.home(made(tmp_path, HOME), time, reach), "home by web")
+    verdict, text = only(network.home(made(tmp_path, HOME), time, reach), "hub (HTTPS)")
     assert verdict == "failing"
     assert says in text
