@@ -156,7 +156,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
     trap.put()
     trap.ingest()
     size = trap.catalog.on_card(0, 1)[0].size
-    monkeypatch.setattr("trapsync.runtime.service.UploadPool", Watched)
+    monkeypatch.setattr("trapsync.runtime.jobs.UploadPool", Watched)
     monkeypatch.setattr(service, "_clock", trap.time)
     monkeypatch.setattr(service, "_scheduler", Scheduler(1, liveness, threading.Event(), Mock()))
     monkeypatch.setattr(service, "_catalog", trap.catalog, raising=False)
