@@ -290,8 +290,8 @@ def test_the_watchdog_is_fed_while_all_parts_live_and_no_longer(
 
 def test_the_status_warns_of_pictures_that_look_wrong(service: Service) -> None:
     capture = {"oddity": "the pictures show next to nothing"}
-    (reason,) = of_the_trap(statuses.status(capture=capture), Settings(), FakeTime())
-    assert (reason.verdict, reason.text) == ("warning", capture["oddity"])
+    reasons = of_the_trap(statuses.status(capture=capture), Settings(), FakeTime())
+    assert ("warning", capture["oddity"]) in [(one.verdict, one.text) for one in reasons]
 
 
 class _Alive:
