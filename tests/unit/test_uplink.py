@@ -23,9 +23,9 @@ from statuses import status
 from trapsync.catalog.facts import Facts, Link
 from trapsync.errors import CatalogError, SettingsError, Unauthorised, Unreachable
 from trapsync.remote import heartbeat
-from trapsync.remote.uplink.calls import Home, Ties, slots
-from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Web
-from trapsync.remote.uplink.pacing import FIRST, Rhythm
+from trapsync.remote.uplink.calls import Callbacks, Uplink, slots
+from trapsync.remote.uplink.http import LARGEST_DOCUMENT, HttpLink
+from trapsync.remote.uplink.pacing import FIRST, CallTimer
 from trapsync.settings.config_file import decode
 from trapsync.settings.schema import Home as HomeSettings
 from trapsync.settings.units import Duration
@@ -50,7 +50,7 @@ def visits_per_minute(
     zero, traps, due = time.monotonic(), [], list[tuple[float, int]]()
     for number, start in enumerate(sorted(starts)):
         time.sleep(zero + start - time.monotonic())
-        traps.append(Rhythm(900, time))
+        traps.append(CallTimer(900, time))
         due.append((traps[-1].due, number))
     heapq.heapify(due)
     while due[0][0] - zero < until:
@@ -92,7 +92,7 @@ def test_after_the_start_it_calls_within_a_quarter_of_an_hour_or_one_interval() 
     random.seed(3)
     time = FakeTime()
     longest = [
-        max(Rhythm(every, time).due - time.monotonic() for _ in range(300)) for every in (10, 900, 86400)
+        max(CallTimer(every, time).due - time.monotonic() for _ in range(300)) for every in (10, 900, 86400)
     ]
     assert [
         round(seconds / least, 1) for seconds, least in zip(longest, (10, FIRST, FIRST), strict=True)
@@ -102,35 +102,35 @@ def test_after_the_start_it_calls_within_a_quarter_of_an_hour_or_one_interval() 
 def test_failures_make_it_call_less_often_up_to_four_intervals_and_a_success_ends_that() -> None:
     random.seed(3)
     time = FakeTime()
-    rhythm, waits = Rhythm(900, time), list[float]()
+    timer, waits = CallTimer(900, time), list[float]()
     for _ in range(200):
-        rhythm.failed()
-        waits.append(rhythm.due - time.monotonic())
-    rhythm.succeeded()
+        timer.failed()
+        waits.append(timer.due - time.monotonic())
+    timer.succeeded()
 
     assert max(waits) <= 3600
     assert sum(waits[10:]) / 190 > 1500
-    assert 810 <= rhythm.due - time.monotonic() <= 990
+    assert 810 <= timer.due - time.monotonic() <= 990
 
 
 def test_news_goes_home_within_a_minute_but_what_flutters_only_three_times_in_an_interval() -> None:
     time = FakeTime()
-    rhythm = Rhythm(900, time)
-    rhythm.succeeded()
-    rhythm.hasten()
-    assert rhythm.due - time.monotonic() == 300
+    timer = CallTimer(900, time)
+    timer.succeeded()
+    timer.hasten()
+    assert timer.due - time.monotonic() == 300
     time.sleep(400)
-    rhythm.hasten()
-    assert rhythm.due - time.monotonic() <= 60
+    timer.hasten()
+    assert timer.due - time.monotonic() <= 60
 
 
 def test_news_does_not_hurry_a_trap_that_cannot_reach_home() -> None:
     time = FakeTime()
-    rhythm = Rhythm(900, time)
-    rhythm.failed(wait=5000)
+    timer = CallTimer(900, time)
+    timer.failed(wait=5000)
     time.sleep(1000)
-    rhythm.hasten()
-    assert rhythm.due - time.monotonic() > 3999
+    timer.hasten()
+    assert timer.due - time.monotonic() > 3999
 
 
 # ── What is told ─────────────────────────────────────────────────────────────────────────────────────
@@ -222,7 +222,7 @@ def script() -> Iterator[tuple[type[Scripted], str]]:
         yield Here, url
 
 
-def web(url: str, folder: Path | None = None, **more: Any) -> Web:
+def web(url: str, folder: Path | None = None, **more: Any) -> HttpLink:
     """The way to it; with a password if there is a folder to keep it in."""
     if folder:
         secret = folder / "password"
@@ -231,10 +231,10 @@ def web(url: str, folder: Path | None = None, **more: Any) -> Web:
         more |= {"username": "trap", "password_file": secret}
     time = FakeTime()
     settings = HomeSettings(url=url, **more)
-    return Web(settings, DEVICE, slots(DEVICE, ["valley"]), time, time.sleep)
+    return HttpLink(settings, DEVICE, slots(DEVICE, ["valley"]), time, time.sleep)
 
 
-def pulled(way: Web) -> list[bytes]:
+def pulled(way: HttpLink) -> list[bytes]:
     got = list[bytes]()
     way.pull(got.append)
     return got
@@ -380,7 +380,7 @@ def test_a_portals_page_is_no_receipt_for_a_heartbeat(
 
 
 class Bench:
-    """A home with its ties in hand."""
+    """A home with its callbacks in hand."""
 
     def __init__(self, url: str, **more: Any) -> None:
         self.time = FakeTime()
@@ -388,9 +388,9 @@ class Bench:
         self.got: list[bytes] = []
         self.memory: dict[str, Any] = {}
         self.state = "none"
-        ties = Ties(self.got.append, self.snapshot, self.remember)
+        callbacks = Callbacks(self.got.append, self.snapshot, self.remember)
         settings = HomeSettings(url=url, every=Duration(900), **more)
-        self.home = Home(settings, DEVICE, ["valley"], ties, self.time, self.time.sleep)
+        self.home = Uplink(settings, DEVICE, ["valley"], callbacks, self.time, self.time.sleep)
 
     def snapshot(self) -> Status:
         """As `status.snapshot` would."""

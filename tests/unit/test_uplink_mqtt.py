@@ -18,7 +18,7 @@ from mosquitto import Broker, owner, retained, until
 from trapsync.errors import CatalogError, SettingsError
 from trapsync.remote.uplink import mqtt as broker_module
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT
-from trapsync.remote.uplink.mqtt import Broker as Way
+from trapsync.remote.uplink.mqtt import MqttLink as Way
 from trapsync.remote.uplink.mqtt import Waiting
 from trapsync.settings.schema import HomeMqtt
 

@@ -34,7 +34,7 @@ from trapsync.hardware.sensors import Sensors
 from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, load, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
-from trapsync.remote.uplink.calls import Home, Ties
+from trapsync.remote.uplink.calls import Callbacks, Uplink
 from trapsync.runtime import catalog_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
@@ -92,8 +92,8 @@ class Service:
         self._scheduler = Scheduler(len(self._checked) + 6, self._liveness, self._stop, self._tell)
         self._remote = RemoteSettings(found.files, self._clock)
         self._judge: Judge | None = None
-        self._home = Home(
-            settings.home, self._device, settings.pushed.groups, self._ties(), self._clock, self._pause
+        self._uplink = Uplink(
+            settings.home, self._device, settings.pushed.groups, self._callbacks(), self._clock, self._pause
         )
         self._threads: list[threading.Thread] = []
 
@@ -152,7 +152,7 @@ class Service:
         self._start_thread("ingest", self._ingest_thread.run)
         if self.settings.camera.kind != "none":
             self._start_thread("capture", self._capture_thread.run)
-        if self._home.broker:
+        if self._uplink.broker:
             self._start_thread("home", self._stay_home)
         if self._led.is_set:
             threading.Thread(target=self._led.run, name="led", daemon=True).start()
@@ -197,7 +197,7 @@ class Service:
     def _deliver_now(self) -> None:
         self._led.wake()
         self._end_waits()
-        self._home.call_now()
+        self._uplink.call_now()
         self._scheduler.run_now(DELIVER)
 
     def _end_waits(self) -> None:
@@ -279,7 +279,7 @@ class Service:
         for thread in self._threads:
             thread.join(0.5)
         self.captures_left = self._capture_thread.left
-        self._home.close()
+        self._uplink.close()
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
@@ -295,14 +295,14 @@ class Service:
         if self._stop.wait(seconds):
             raise Stopping
 
-    # Home
+    # The hub
 
-    def _ties(self) -> Ties:
+    def _callbacks(self) -> Callbacks:
         def status() -> Status:
             known = report(self._found)
             return snapshot(self.settings, self._clock, self._device, known, with_home=False)
 
-        return Ties(self._receive, status, self._tell)
+        return Callbacks(self._receive, status, self._tell)
 
     def _receive(self, data: bytes) -> Outcome:
         """Take a document from the hub, in any thread. Accepted settings begin with a start."""
@@ -318,9 +318,9 @@ class Service:
 
     def _stay_home(self) -> None:
         """Keep the connection to the broker, until the end."""
-        assert self._home.broker
+        assert self._uplink.broker
         with suppress(Stopping):
-            self._home.broker.run(self._pause)
+            self._uplink.broker.run(self._pause)
 
     # Jobs
 
@@ -332,8 +332,8 @@ class Service:
             self._scheduler.add(PRUNE, every, self._on_spool(self._jobs.prune))
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
         if self.settings.home.is_set:
-            self._home.recall(facts.read(self._catalog))
-            self._scheduler.add("home", self._home.tick_every, self._home.tick)
+            self._uplink.recall(facts.read(self._catalog))
+            self._scheduler.add("home", self._uplink.tick_every, self._uplink.tick)
         for destination in self._destinations:
             work = self._on_spool(partial(self._jobs.deliver, destination))
             self._scheduler.add(f"{DELIVER}{destination.name}", destination.settings.every, work)
@@ -379,7 +379,7 @@ def check(found: InForce) -> None:
     place(settings)
     RemoteSettings(found.files, clock)
     check_all(settings, found.source)
-    Home(settings.home, device, settings.pushed.groups, Ties(_never, _never, _never), clock, _never)
+    Uplink(settings.home, device, settings.pushed.groups, Callbacks(_never, _never, _never), clock, _never)
 
 
 def _never(*_: object) -> NoReturn:

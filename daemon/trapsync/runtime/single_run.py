@@ -23,7 +23,7 @@ from trapsync.hardware.sensors import Sensors
 from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
-from trapsync.remote.uplink.calls import Home, Ties
+from trapsync.remote.uplink.calls import Callbacks, Uplink
 from trapsync.runtime import catalog_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
@@ -76,8 +76,10 @@ class SingleRun:
         self._led = Led(settings.led, self._clock, LedState(self._clock, self._verdict), self._stop.wait)
         # Settings that come during it, or come back, are for the next one: nothing begins again.
         self._remote = RemoteSettings(found.files, self._clock)
-        ties = Ties(self._receive, self._status, self._tell)
-        self._home = Home(settings.home, self._device, settings.pushed.groups, ties, self._clock, self._pause)
+        callbacks = Callbacks(self._receive, self._status, self._tell)
+        self._uplink = Uplink(
+            settings.home, self._device, settings.pushed.groups, callbacks, self._clock, self._pause
+        )
         self._has_picture = self._took_none = settings.camera.kind == "none"  # then none is needed
         self._failure: BaseException | None = None
         self._outcome = NOT_RUN
@@ -116,7 +118,7 @@ class SingleRun:
         self._catalog.register(registered(self._destinations))
         new_files.remove_unfinished(storage.spool, self._device)
         self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)
-        self._home.recall(facts.read(self._catalog))
+        self._uplink.recall(facts.read(self._catalog))
         self._context = Context(
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
             *(Liveness(self._clock), self._stop),
@@ -171,7 +173,7 @@ class SingleRun:
         self._sensors.close()
         self._examiners.close()
         steps.join(_TO_END)
-        self._home.close()
+        self._uplink.close()
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
@@ -182,8 +184,8 @@ class SingleRun:
 
     def _take_steps(self) -> None:
         try:
-            if self._home.broker:  # it takes a while until it is connected
-                self._start("home", partial(self._try, "home", partial(self._home.broker.run, self._pause)))
+            if self._uplink.broker:  # it takes a while until it is connected
+                self._start("home", partial(self._try, "home", partial(self._uplink.broker.run, self._pause)))
             for step in (self._capture, self._ingest, self._deliver_due):
                 if self._spool.is_right():
                     self._try(step.__name__.strip("_"), step)
@@ -247,9 +249,9 @@ class SingleRun:
 
     def _report(self) -> None:
         """Ask the hub for remote settings, and send the heartbeat."""
-        self._home.call_now()
-        self._home.tick()
-        if self._home.broker:
+        self._uplink.call_now()
+        self._uplink.tick()
+        if self._uplink.broker:
             self._pause(_FOR_A_BROKER)
 
     def _ask_again(self) -> None:

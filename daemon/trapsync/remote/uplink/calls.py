@@ -14,9 +14,9 @@ from trapsync.catalog.facts import Facts, Link, Name
 from trapsync.clock import Clock
 from trapsync.errors import TrapsyncError, Unreachable
 from trapsync.remote import heartbeat
-from trapsync.remote.uplink.http import Hand, Web
-from trapsync.remote.uplink.mqtt import Broker
-from trapsync.remote.uplink.pacing import Rhythm
+from trapsync.remote.uplink.http import HttpLink, Receive
+from trapsync.remote.uplink.mqtt import MqttLink
+from trapsync.remote.uplink.pacing import CallTimer
 from trapsync.settings.schema import Home as HomeSettings
 from trapsync.status.model import Status
 
@@ -27,31 +27,31 @@ _TICK = 10.0  # seconds between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
-class Ties:
-    """What ties it to the rest of the trap: three callables, so that it needs to know none of it."""
+class Callbacks:
+    """What the uplink calls in the rest of the trap, which it does not know otherwise."""
 
-    hand: Hand  # takes a received document; what it raises brings the document again
-    snapshot: Callable[[], Status]  # `status.snapshot`, without its warning of a silent link
+    receive: Receive  # takes a document; if it raises, the document comes again
+    status: Callable[[], Status]  # `status.snapshot`, without its warning of a silent link
     remember: Callable[
         [Name, object], None
     ]  # keeps a fact: how it went for `status`, what was told for `recall`
 
 
-class Home:
-    """The ways home of one trap, as its settings have them."""
+class Uplink:
+    """The links of one trap to its hub, as its settings have them."""
 
     def __init__(
         self,
         settings: HomeSettings,
         device: str,
         groups: Sequence[str],
-        ties: Ties,
+        callbacks: Callbacks,
         clock: Clock,
         sleep: Callable[[float], None],
     ) -> None:
         """Connects nothing yet. SettingsError if a file or a package is missing."""
         self._every = settings.every
-        self._ties = ties
+        self._callbacks = callbacks
         self._clock = clock
         self._lock = threading.Lock()
         self._ways: dict[str, Link] = {}
@@ -59,16 +59,16 @@ class Home:
         self._look_at = clock.monotonic()
         self._web = self._broker = None
         if settings.url or settings.tell_url:
-            self._web = Web(settings, device, slots(device, groups), clock, sleep)
+            self._web = HttpLink(settings, device, slots(device, groups), clock, sleep)
             self._tells = bool(settings.tell_url)
-            self._visits = Rhythm(settings.every, clock)
+            self._visits = CallTimer(settings.every, clock)
         if settings.mqtt.host:
-            self._broker = Broker(settings.mqtt, device, groups, ties.hand, self._note_broker)
-            self._beats = Rhythm(settings.every, clock)
+            self._broker = MqttLink(settings.mqtt, device, groups, callbacks.receive, self._note_broker)
+            self._beats = CallTimer(settings.every, clock)
 
     @property
-    def broker(self) -> Broker | None:
-        """The connection that wants a thread of its own, if there is one."""
+    def broker(self) -> MqttLink | None:
+        """The link that needs a thread of its own, if there is one."""
         return self._broker
 
     @property
@@ -77,17 +77,17 @@ class Home:
         return min(_TICK, self._every)
 
     def recall(self, known: Facts) -> None:
-        """Go on from what an earlier run remembered: settings on trial begin with a start, which is news."""
+        """Continue from what an earlier run remembered: settings on trial begin with a start, which is news."""
         self._ways = dict(known.home)
         self._told = known.told
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close the connections."""
         if self._web:
             self._web.close()
 
     def tick(self) -> None:
-        """Do what is due. Raises nothing that is the network's or the other side's fault."""
+        """Do what is due. Raises nothing for what the network or the hub does."""
         self._look()
         if self._web and self._visits.is_due():
             self._visit(self._web)
@@ -96,26 +96,26 @@ class Home:
             self._beats.succeeded()
 
     def call_now(self) -> None:
-        """Somebody wants the next turn at once."""
-        for rhythm in self._rhythms():
-            rhythm.call_now()
+        """Make the next turn due at once."""
+        for timer in self._timers():
+            timer.call_now()
 
     def _look(self) -> None:
-        """Once a minute: is there anything that is not to wait for the next turn?"""
+        """Look once a minute whether anything should not wait for the next turn."""
         if self._told is None or self._clock.monotonic() < self._look_at:
             return
         self._look_at = self._clock.monotonic() + min(_LOOK, self._every)
-        if _news(self._ties.snapshot()) != self._told:
-            for rhythm in self._rhythms():
-                rhythm.hasten()
+        if _news(self._callbacks.status()) != self._told:
+            for timer in self._timers():
+                timer.hasten()
 
-    def _rhythms(self) -> list[Rhythm]:
+    def _timers(self) -> list[CallTimer]:
         return [*([self._visits] if self._web else []), *([self._beats] if self._broker else [])]
 
-    def _visit(self, web: Web) -> None:
-        """Ask for documents, then tell how we are, so that what was just received is told at once.
+    def _visit(self, web: HttpLink) -> None:
+        """Ask for documents, then send the heartbeat, so that it reports what was just received.
 
-        An answer that is no document, a captive portal's or a hub's mistake, does not keep us from telling.
+        An answer that is no document, such as a captive portal's, does not keep the heartbeat back.
         """
         trouble: TrapsyncError | None = None
         told = False
@@ -134,15 +134,15 @@ class Home:
             web.close()
         self._note("web", str(trouble) if trouble else None, reached=told or trouble is None)
 
-    def _pull(self, web: Web) -> Unreachable | None:
+    def _pull(self, web: HttpLink) -> Unreachable | None:
         try:
-            web.pull(self._ties.hand)
+            web.pull(self._callbacks.receive)
         except Unreachable as error:
             return error
         return None
 
     def _compose(self) -> bytes:
-        status = self._ties.snapshot()
+        status = self._callbacks.status()
         self._told = _news(status)
         return heartbeat.compose(status, self._every)
 
@@ -150,20 +150,20 @@ class Home:
         self._note("mqtt", trouble, reached=trouble is None)
 
     def _note(self, way: str, trouble: str | None, *, reached: bool) -> None:
-        """Remember how a way home is: when it last worked, since when it does not and why. Said once each."""
+        """Remember the state of a link: when it last worked, since when it does not and why. Each change is logged once."""
         now = self._clock.wall()
         with self._lock:
             before = self._ways.get(way, Link())
             since = (before.since or now) if trouble else None
             self._ways[way] = Link(now if reached else before.reached, since, trouble)
             if (before.error is None) != (trouble is None):
-                log.info("%s", f"home: {trouble}" if trouble else f"home is reached again, by {way}")
-            self._ties.remember("home", dict(self._ways))
-            self._ties.remember("told", self._told)
+                log.info("%s", f"hub: {trouble}" if trouble else f"the hub is reached again, by {way}")
+            self._callbacks.remember("home", dict(self._ways))
+            self._callbacks.remember("told", self._told)
 
 
 def _news(status: Status) -> list[Any]:
-    """What is worth a call of its own when it changes."""
+    """The facts whose change is reported early."""
     report = status.pushed
     if not report:
         return [status.verdict, None, None, None]

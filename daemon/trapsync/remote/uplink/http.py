@@ -1,4 +1,4 @@
-"""Home by HTTPS: signed documents are pulled from it, heartbeats are posted to it.
+"""The link to the hub over HTTPS: signed documents are pulled, heartbeats are posted.
 
 ::
 
@@ -20,18 +20,18 @@ from trapsync.net.http_answer import Answer
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Home
 
-LARGEST_DOCUMENT = 64 * 1024  # bytes, as `envelope` has it
+LARGEST_DOCUMENT = 64 * 1024  # bytes, as `document` has it
 _MAGIC = b"trapsync-signed-"
 _LARGEST_ANSWER = 2**20
 _PATIENCE = 60.0  # seconds of silence
 _TAKEN = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT}
 _NO_PLACE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 
-Hand = Callable[[bytes], object]
+Receive = Callable[[bytes], object]
 
 
-class Web:
-    """The way to one web server, or to two: one for documents, one for heartbeats."""
+class HttpLink:
+    """The link to one web server, or to two: one for documents, one for heartbeats."""
 
     def __init__(
         self, home: Home, device: str, slots: Sequence[str], clock: Clock, sleep: Callable[[float], None]
@@ -53,23 +53,23 @@ class Web:
         self._telling = door(home.tell_url)
 
     def close(self) -> None:
-        """Let the connections go: five hundred traps must not hold five hundred of them in between."""
+        """Close the connections: five hundred traps must not hold five hundred of them in between."""
         self._pulling.close()
         self._telling.close()
 
-    def pull(self, hand: Hand) -> None:
+    def pull(self, receive: Receive) -> None:
         """Ask every slot, and hand over each document that is new. Raises Unreachable, after the last.
 
-        A document that was handed over is not asked for again until there is another; if `hand` raises, it is.
+        A document that was handed over is not asked for again until there is another; if `receive` raises, it is.
         """
         trouble: list[str] = []
         for slot in self._slots:
-            trouble += self._pull(slot, hand)
+            trouble += self._pull(slot, receive)
         if trouble:
             raise Unreachable(trouble[0])
 
-    def _pull(self, slot: str, hand: Hand) -> list[str]:
-        """Ask one slot; what is wrong with the answer, for the others may be well all the same."""
+    def _pull(self, slot: str, receive: Receive) -> list[str]:
+        """Ask one slot; return what is wrong with the answer, for the others may be OK."""
         tag, known = self._seen.get(slot, ("", ""))
         headers = {"If-None-Match": tag} if tag else None
         auth = self._auth()
@@ -85,7 +85,7 @@ class Web:
             return [f"{slot}: {problem}"]
         found = hashlib.sha256(answer.body).hexdigest()
         if found != known:
-            hand(answer.body)
+            receive(answer.body)
         self._seen[slot] = (answer.headers.get("ETag", ""), found)
         return []
 

@@ -1,4 +1,4 @@
-"""Home by MQTT: signed documents lie retained on topics, and so does the newest heartbeat (extra `mqtt`).
+"""The link to the hub over MQTT: signed documents and the newest heartbeat are retained on topics (extra `mqtt`).
 
 ::
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from trapsync.errors import SettingsError, TrapsyncError, Unreachable
 from trapsync.net import backoff
-from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Hand
+from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Receive
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import HomeMqtt
 
@@ -53,7 +53,7 @@ class Waiting:
             self._beat = beat
 
 
-class Broker:
+class MqttLink:
     """The connection to one broker. `told` is called after each heartbeat that it confirmed, and with what is wrong."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Broker:
         mqtt: HomeMqtt,
         device: str,
         groups: Sequence[str],
-        hand: Hand,
+        receive: Receive,
         told: Callable[[str | None], None],
     ) -> None:
         """SettingsError if paho-mqtt or the certificate's file is missing."""
@@ -75,7 +75,7 @@ class Broker:
         self._topics = [
             f"{mqtt.prefix}/pushed/{place}/{kind}" for place in places for kind in ("settings", "resend")
         ]
-        self._hand = hand
+        self._receive = receive
         self._told = told
         self._waiting = Waiting()
         self._failure: BaseException | None = None
@@ -173,7 +173,7 @@ class Broker:
             self._told(f"{self._mqtt.host}: {message.topic} holds no signed document")
             return
         try:
-            self._hand(data)
+            self._receive(data)
         except BaseException as error:  # it is raised again, where it can be
             self._failure = error
 

@@ -1,4 +1,4 @@
-"""When to call home: by chance within bounds, so that five hundred traps never come together."""
+"""When to call the hub: by chance within bounds, so that five hundred traps never call together."""
 
 import random
 
@@ -6,15 +6,15 @@ from trapsync.clock import Clock
 from trapsync.net import backoff
 
 FIRST = 900.0  # seconds within which a trap calls after its start: a valley's traps start together
-_SOON = 60.0  # seconds within which a piece of news goes home
+_SOON = 60.0  # seconds within which news is sent
 
 
-class Rhythm:
-    """Says when the next turn is due. Runs on the monotonic clock.
+class CallTimer:
+    """Says when the next call is due. Runs on the monotonic clock.
 
     After the start, within a quarter of an hour (or one interval); then every interval, give or take a tenth.
-    After a failure within one interval, the next within two, then four: never sooner than in good
-    times on average, for it is the traps that came back together which break a server.
+    After a failure within one interval, the next within two, then four: never sooner on average than without
+    failures, for traps that come back together overload a server.
     """
 
     def __init__(self, every: float, clock: Clock) -> None:
@@ -26,7 +26,7 @@ class Rhythm:
 
     @property
     def due(self) -> float:
-        """The moment of the next turn, on the monotonic clock."""
+        """The moment of the next call, on the monotonic clock."""
         return self._due
 
     def is_due(self) -> bool:
@@ -34,26 +34,26 @@ class Rhythm:
         return self._clock.monotonic() >= self._due
 
     def succeeded(self) -> None:
-        """All went well."""
+        """Note a call that succeeded."""
         self._failures = 0
         self._next(self._every * random.uniform(0.9, 1.1))  # noqa: S311 - spread, not secrecy
 
     def failed(self, wait: float = 0.0) -> None:
-        """It did not; `wait` is how long the other side asked us to stay away, which it asked the others too."""
+        """Note a call that failed; `wait` is how long the hub asked to stay away, which it asked the others too."""
         self._failures += 1
         self._next(wait + backoff.wait(self._failures, first=self._every, longest=4 * self._every))
 
     def hasten(self) -> None:
-        """There is news. Within a minute, but no more than three times in an interval for what flutters.
+        """Call within a minute, for there is news; no more than three times in an interval for what changes often.
 
-        In bad times it changes nothing: the other side is out of reach, or overrun.
+        After a failure it changes nothing: the hub is unreachable, or overloaded.
         """
         if not self._failures:
             soon = self._clock.monotonic() + random.uniform(0, min(_SOON, self._every))  # noqa: S311
             self._due = min(self._due, max(soon, self._last + self._every / 3))
 
     def call_now(self) -> None:
-        """Somebody is here and wants it so."""
+        """Make the next call due at once."""
         self._due = self._clock.monotonic()
 
     def _next(self, seconds: float) -> None:
