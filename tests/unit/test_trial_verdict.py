@@ -16,7 +16,7 @@ from trapsync.image import Evidence
 from trapsync.runtime import trial
 from trapsync.runtime.trial import Before, Failure, Trial
 from trapsync.settings.schema import Capture, Home, Prune, Pushed, PushedLimits, Settings
-from trapsync.settings.units import Duration, Size
+from trapsync.settings.units import Duration
 
 MINUTE = 60.0
 OK = "OK"  # all was OK for long enough
@@ -46,7 +46,7 @@ class Court:
         self.settings = Settings(
             storage=self.trap.storage,
             capture=Capture(every=Duration(10 * MINUTE)),
-            pushed=Pushed(limits=PushedLimits(memory=Size(10**10), least_days=0.0)),
+            pushed=Pushed(limits=PushedLimits(least_days=0.0)),
         )
         self.settings = structs.replace(self.settings, **settings)
         self.trap.register(bench.Memory("home"), bench.Memory("stick"))
@@ -137,12 +137,12 @@ def test_a_part_that_falls_silent_is_enough(tmp_path: Path) -> None:
 def test_memory_above_the_limit_twice_in_a_row_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    court = Court(tmp_path, pushed=Pushed(limits=PushedLimits(memory=Size(10**8))))
-    used = iter([2e8, 1e7, 2e8, 2e8])
+    court = Court(tmp_path)
+    used = iter([4e8, 1e7, 4e8, 4e8])
     monkeypatch.setattr(trial, "memory_used", lambda: next(used))
     assert court.pass_by(1.5) is None
     verdict = court.pass_by(1)
-    assert verdict == Failure("memory", "the daemon uses 200 MB of memory, above 100 MB")
+    assert verdict == Failure("memory", "the daemon uses 400 MB of memory, above 350 MB")
 
 
 def test_the_memory_of_children_counts() -> None:
@@ -159,7 +159,7 @@ def test_the_memory_of_children_counts() -> None:
 
 
 def test_a_card_that_would_be_full_in_too_few_days_is_enough_if_it_gets_worse(tmp_path: Path) -> None:
-    strict = Pushed(limits=PushedLimits(memory=Size(10**10), least_days=1000.0))
+    strict = Pushed(limits=PushedLimits(least_days=1000.0))
     court = Court(tmp_path / "worse", before(bytes_a_day=1000.0), pushed=strict)
     monstrous = 8 * 10**8
     for _ in range(2):  # as if they were so large

@@ -27,6 +27,10 @@ PUSHABLE = frozenset(
     }
 )
 
+# A destination must go on being tried often enough, and with room to send: no setting could bring it back otherwise.
+_MAX_WAIT = 86400.0  # seconds
+_MIN_BANDWIDTH = 2000  # bytes per second
+
 _NAME = "the pushed settings"
 
 
@@ -43,7 +47,7 @@ def with_pushed(files: Files, tables: dict[str, Any]) -> Settings:
     _require_within_limits(settings, files.local)
     for name, table in new.items():
         if settings.destinations[name] != files.local.destinations[name]:
-            _require_open(name, table, files.local)
+            _require_open(name, table)
     return settings
 
 
@@ -81,18 +85,15 @@ def _require_within_limits(new: Settings, local: Settings) -> None:
     )
 
 
-def _require_open(name: str, new: Destination, local: Settings) -> None:
-    """A destination must go on being asked often enough, and with room to breathe."""
-    limits = local.pushed.limits
+def _require_open(name: str, new: Destination) -> None:
     longest = max(new.every, new.retry_first, new.retry_longest)
     _require(
-        longest <= limits.longest_wait,
-        f"destinations.{name}: to wait {longest:g} s is beyond this trap's longest_wait, {limits.longest_wait:g} s",
+        longest <= _MAX_WAIT,
+        f"destinations.{name}: to wait {longest:g} s is too long; {_MAX_WAIT:g} s are the most",
     )
     _require(
-        not new.bandwidth or new.bandwidth >= limits.least_bandwidth,
-        f"destinations.{name}.bandwidth: {new.bandwidth} B is below this trap's least_bandwidth, "
-        f"{limits.least_bandwidth} B",
+        not new.bandwidth or new.bandwidth >= _MIN_BANDWIDTH,
+        f"destinations.{name}.bandwidth: {new.bandwidth} B is too little; {_MIN_BANDWIDTH} B are the least",
     )
 
 

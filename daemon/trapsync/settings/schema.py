@@ -338,15 +338,11 @@ class PushedLimits(Table, frozen=True):
 
     least_interval: Duration = Duration(10)
     longest_interval: Duration = Duration(6 * 3600)
-    least_bandwidth: Size = Size(2000)
-    longest_wait: Duration = Duration(86400)
-    memory: Size = Size(350 * 10**6)
     least_days: float = 2.0
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        within(self, least_interval=(1, 86400), longest_interval=(1, 86400), longest_wait=(1, 7 * 86400))
-        within(self, least_bandwidth=(0, 10**9), memory=(10**8, 64 * 10**9), least_days=(0, 1000))
+        within(self, least_interval=(1, 86400), longest_interval=(1, 86400), least_days=(0, 1000))
 
 
 class Pushed(Table, frozen=True):
