@@ -77,6 +77,14 @@ def opened(data: bytes, desk: Path) -> envelope.Document:
     return envelope.parse(envelope.verify(data, [envelope.read_private(desk / "key").public]))
 
 
+REPORTED = ("state", "last_received_hash", "effective_hash", "epoch", "version", "code", "reason")
+
+
+def report_of(**known: Any) -> dict[str, Any]:
+    """What a trap reports of its remote settings."""
+    return dict.fromkeys(REPORTED) | known
+
+
 def beat(device: str = DEVICE, **more: Any) -> bytes:
     plain: dict[str, Any] = {
         "device": device,
@@ -139,7 +147,7 @@ def test_numbers_count_across_all_addressees_for_a_trap_hears_more_than_one(say:
 
 
 def test_a_number_is_above_what_any_trap_has_had(say: Say, desk: Path, hub: RunningHub) -> None:
-    hub.hub.fleet.take(DEVICE, beat(pushed={"state": "committed", "epoch": 2, "version": 41}))
+    hub.hub.fleet.take(DEVICE, beat(pushed=report_of(state="committed", epoch=2, version=41)))
     assert say("push", "one.toml", "--to", "all", "--yes")[0] == 0
     held = hub.hub.fleet.held("all.settings")
     assert held is not None
@@ -265,7 +273,7 @@ def test_the_fleet_is_a_table_with_the_worst_first_and_its_exit_code(
     assert say("fleet")[0] == 0
     hub.hub.fleet.take("00000002", beat("00000002", name="west", verdict="warning", reasons=["few days"]))
     assert say("fleet")[0] == 1
-    report = {"state": "rolled_back", "epoch": 0, "version": 7, "code": "way_home", "reason": "no way home"}
+    report = report_of(state="rolled_back", epoch=0, version=7, code="way_home", reason="no way home")
     hub.hub.fleet.take(DEVICE, beat(verdict="failing", reasons=["the card is full"], pushed=report))
     code, out, _ = say("fleet")
 
@@ -296,7 +304,7 @@ def test_the_fleet_is_a_table_with_the_worst_first_and_its_exit_code(
 
 
 def test_the_fleet_for_programs_keeps_the_two_hashes_apart(say: Say, desk: Path, hub: RunningHub) -> None:
-    report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
+    report = report_of(state="trial", last_received_hash="a" * 64, effective_hash="b" * 64)
     hub.hub.fleet.take(DEVICE, beat(pushed=report))
     code, out, _ = say("fleet", "--json")
     (trap,) = json.loads(out)["traps"]

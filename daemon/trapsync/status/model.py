@@ -80,7 +80,7 @@ class OldPlace(_Part):
 
 
 class RemoteSettings(_Part):
-    """How far the newest remote settings are: see `remote_settings.report`."""
+    """How far the newest remote settings are: see `in_force.report`."""
 
     state: str
     last_received_hash: str | None
