@@ -330,7 +330,7 @@ def test_the_commands_say_it_in_one_line_and_the_owner_accepts_another_spool(tmp
     drawings.put(trap.spool, drawings.trap(), drawings.NAME)
     assert trap.run("deliver").returncode == 0
     done = trap.run("spool")
-    assert (done.returncode, "that of last time" in done.stdout) == (0, True)
+    assert (done.returncode, "the same as before" in done.stdout) == (0, True)
     below(storage)
     for command in (["deliver"], ["verify"], ["retry"]):
         done = trap.run(*command)
@@ -342,7 +342,7 @@ def test_the_commands_say_it_in_one_line_and_the_owner_accepts_another_spool(tmp
     assert (done.returncode, ANOTHER in done.stdout) == (1, True)
     assert ANOTHER in trap.run("doctor").stdout.replace("\n", " ")
     done = trap.run("spool", "--accept")
-    assert (done.returncode, "that of last time" in done.stdout) == (0, True)
+    assert (done.returncode, "the same as before" in done.stdout) == (0, True)
     assert trap.run("deliver").returncode == 0
     assert trap.status()["ledger"]["dropped"] == 1  # it is meant: what lay in the other one is gone
 

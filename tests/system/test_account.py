@@ -315,7 +315,7 @@ def test_roots_command_still_wakes_the_accounts_daemon(folder: Path) -> None:
         assert any("watching over" in line for line in iter(daemon.stderr.readline, ""))
         deliver = call(folder, "deliver")
         said = deliver.communicate(timeout=30)
-        assert (deliver.returncode, *said) == (0, "everything is delivered, or refused\n", "")
+        assert (deliver.returncode, *said) == (0, "everything is delivered or refused\n", "")
         assert daemon.poll() is None
     finally:
         daemon.terminate()

@@ -10,12 +10,12 @@ import pytest
 import trap_bench as bench
 from fake_time import FakeTime
 from trapsync.destinations import Finding
-from trapsync.doctor import examine_trap, network
+from trapsync.doctor import _thumbnails, examine_trap, network
 from trapsync.doctor.board import board
 from trapsync.doctor.camera import camera
 from trapsync.doctor.card import card
 from trapsync.doctor.machine import Machine, ask
-from trapsync.doctor.service import keeper
+from trapsync.doctor.service import service
 from trapsync.remote.in_force import load
 from trapsync.settings import config_file
 from trapsync.settings.schema import Settings
@@ -89,7 +89,7 @@ def only(findings: Sequence[Finding], subject: str) -> tuple[str, str]:
 def test_a_program_that_is_missing_or_hangs_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(("echo", "well")) == "well\n"
     assert ask(("there-is-no-such-program",)) is None
-    monkeypatch.setattr("trapsync.doctor.machine._PATIENCE", 0.05)
+    monkeypatch.setattr("trapsync.doctor.machine._TIMEOUT", 0.05)
     assert ask(("sleep", "60")) is None
 
 
@@ -141,7 +141,7 @@ def test_the_camera_is_named_with_its_modes(pi: Pi, tmp_path: Path) -> None:
         ("/", '[INFO] libcamera v0.5\n["imx477"]\n', "ok", "imx477"),
         ("/", "[]\n", "failing", "none is connected"),
         ("/", "Traceback ...\nRuntimeError: x\n", "failing", "none is connected"),
-        ("nothing", "", "failing", "libcamera gives no answer: it hangs"),
+        ("nothing", "", "failing", "libcamera does not answer: it hangs"),
     ],
 )
 def test_a_camera_that_is_not_seen_is_explained(
@@ -169,11 +169,16 @@ def test_who_else_holds_the_camera_is_named(pi: Pi, tmp_path: Path) -> None:
         (pi.root / f"proc/{process}/fd").mkdir()
         (pi.root / f"proc/{process}/fd/3").symlink_to(f"/dev/{device}")
     _, *others = camera(made(tmp_path), pi.machine)
-    assert [found.text.split(" has it")[0] for found in others] == [
+    assert [found.text.split(" uses it")[0] for found in others] == [
         "python3 (process 7)",
         "motion (process 9)",
     ]
     assert {found.verdict for found in others} == {"failing"}
+
+
+def test_libvips_is_loaded_in_a_process_of_its_own() -> None:
+    found = _thumbnails(Machine())
+    assert (found.verdict, found.text.startswith("enabled (libvips 8.")) == ("ok", True)
 
 
 # ── The card ─────────────────────────────────────────────────────────────────────────────────────────
@@ -194,13 +199,13 @@ def medium(pi: Pi, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("life_time", "reserve", "errors", "verdict", "says"),
     [
-        ("", "", 0, "ok", "SD64G 04/2021, does not tell how worn"),
+        ("", "", 0, "ok", "SD64G 04/2021, does not report its wear"),
         ("0x01 0x02", "0x01", 0, "ok", "up to 20 % of its life is used"),
-        ("0x01 0x09", "0x01", 0, "warning", "up to 90 % of its life is used: put in another card soon"),
+        ("0x01 0x09", "0x01", 0, "warning", "up to 90 % of its life is used: replace the card soon"),
         ("0x01 0x0b", "0x01", 0, "failing", "up to 100 % of its life"),
         ("0x01 0x01", "0x02", 0, "warning", "80 % of its reserve is used, up to 10 %"),
         ("0x01 0x01", "0x03", 0, "failing", "90 % of its reserve is used"),
-        ("", "", 3, "failing", "its filesystem met 3 errors: save what is on it"),
+        ("", "", 3, "failing", "its file system had 3 errors: copy what is on it"),
     ],
 )
 def test_a_card_that_wears_out_is_told_in_time(
@@ -221,9 +226,9 @@ def test_a_card_that_wears_out_is_told_in_time(
 @pytest.mark.parametrize(
     ("flushes", "verdict", "says"),
     [
-        ([0.004] * 8, "ok", "a flush takes 4 ms, at the worst 4 ms"),
-        ([0.4] * 8, "warning", "a flush takes 400 ms, at the worst 400 ms: slow"),
-        ([0.004] * 7 + [3.0], "warning", "a flush takes 4 ms, at the worst 3000 ms: slow"),
+        ([0.004] * 8, "ok", "write latency (fsync) 4 ms, at worst 4 ms"),
+        ([0.4] * 8, "warning", "write latency (fsync) 400 ms, at worst 400 ms: slow"),
+        ([0.004] * 7 + [3.0], "warning", "write latency (fsync) 4 ms, at worst 3000 ms: slow"),
     ],
 )
 def test_a_slow_card_is_told(
@@ -237,7 +242,7 @@ def test_a_slow_card_is_told(
 ) -> None:
     left = list(flushes)
     monkeypatch.setattr("os.fsync", lambda _file: time.sleep(left.pop(0)))
-    found = only(card(made(tmp_path), time, pi.machine), "card's speed")
+    found = only(card(made(tmp_path), time, pi.machine), "card latency")
     assert found[0] == verdict
     assert found[1].startswith(says)
     assert left == []
@@ -266,10 +271,10 @@ def test_folders_that_anybody_can_change_are_told(pi: Pi, tmp_path: Path, time: 
 @pytest.mark.parametrize(
     ("bits", "verdict", "says"),
     [
-        ("0", "ok", "never too little since it was started"),
-        ("50005", "failing", "too little voltage, it is slowed down, now; brown-outs damage cards"),
-        ("50000", "warning", "too little voltage, it is slowed down, at some time since it was started"),
-        ("80008", "warning", "close to its limit of temperature, now: it needs shade"),
+        ("0", "ok", "no under-voltage since the start"),
+        ("50005", "failing", "under-voltage, throttled, now; brown-outs damage cards"),
+        ("50000", "warning", "under-voltage, throttled, at some time since the start"),
+        ("80008", "warning", "close to the temperature limit, now: it needs shade"),
     ],
 )
 @pytest.mark.parametrize("by", ["the kernel", "vcgencmd"])
@@ -300,9 +305,9 @@ def test_heat_is_told(pi: Pi, tmp_path: Path, time: FakeTime, degrees: float, ve
 @pytest.mark.parametrize(
     ("clock", "seconds", "verdict", "says"),
     [
-        ("auto", None, "ok", "none: after a power cut images wait"),
+        ("auto", None, "ok", "none: after a power cut images are held"),
         ("trusted", None, "failing", 'there is none, but trap.clock = "trusted" relies on one'),
-        ("auto", 0, "ok", "rtc-ds1307 says"),
+        ("auto", 0, "ok", "rtc-ds1307: "),
         ("auto", -7200, "warning", "rtc-ds1307 is 7200 s behind: set it, with the right time on the Pi"),
         ("auto", 90, "warning", "rtc-ds1307 is 90 s ahead"),
         ("trusted", -(10**10), "failing", "rtc-ds1307 was never set"),
@@ -325,13 +330,13 @@ def test_a_real_time_clock_is_compared_with_the_right_time(
 @pytest.mark.parametrize(
     ("unit", "verdict", "says"),
     [
-        ({}, "ok", "started at boot, watched: 2min of silence and it is started again"),
-        ({"NRestarts": 2}, "ok", "; started again 2 times"),
-        ({"NRestarts": 12}, "warning", "it had to be started again 12 times: sudo journalctl"),
+        ({}, "ok", "enabled at boot; restarted after 2min without a sign of life"),
+        ({"NRestarts": 2}, "ok", "; restarted 2 times"),
+        ({"NRestarts": 12}, "warning", "restarted 12 times: sudo journalctl"),
         ({"WatchdogUSec": "infinity"}, "warning", "systemd does not watch it"),
-        ({"UnitFileState": "disabled"}, "warning", "it is not started at boot: sudo systemctl enable"),
-        ({"MainPID": 1}, "warning", "the daemon was started by hand"),
-        ({"LoadState": "not-found"}, "warning", "it is no service here"),
+        ({"UnitFileState": "disabled"}, "warning", "not enabled at boot: sudo systemctl enable"),
+        ({"MainPID": 1}, "warning", "the daemon was started manually"),
+        ({"LoadState": "not-found"}, "warning", "not installed as a service"),
     ],
 )
 def test_systemd_is_asked_how_it_keeps_the_daemon(
@@ -340,14 +345,14 @@ def test_systemd_is_asked_how_it_keeps_the_daemon(
     settings = made(tmp_path)
     pi.runs_systemd(**unit)
     with lock(settings.storage.state):
-        found = only(keeper(settings, pi.machine), "service")
+        found = only(service(settings, pi.machine), "service")
     assert found[0] == verdict
     assert says in found[1]
 
 
 def test_where_there_is_no_systemd_nothing_is_asked_of_it(pi: Pi, tmp_path: Path) -> None:
     pi.put("proc/device-tree/model", "Some PC")
-    assert [found.subject for found in keeper(made(tmp_path), pi.machine)] == ["daemon"]
+    assert [found.subject for found in service(made(tmp_path), pi.machine)] == ["daemon"]
     assert pi.asked == []
 
 
@@ -361,17 +366,17 @@ def test_the_hardware_watchdog_is_armed_or_not(
     pi.runs_systemd()
     pi.says["systemctl --no-pager show"] = f"RuntimeWatchdogUSec={fed}\n"
     pi.put("sys/class/watchdog/watchdog0/state", state)
-    assert only(keeper(made(tmp_path), pi.machine), "watchdog")[0] == verdict
+    assert only(service(made(tmp_path), pi.machine), "watchdog")[0] == verdict
 
 
 def test_a_log_without_a_limit_is_told(pi: Pi, tmp_path: Path) -> None:
     pi.runs_systemd()
     settings = made(tmp_path)
-    assert only(keeper(settings, pi.machine), "log") == ("ok", "kept in memory: it is gone after a reboot")
+    assert only(service(settings, pi.machine), "log") == ("ok", "kept in memory: it is gone after a reboot")
     (pi.root / "var/log/journal").mkdir(parents=True)
-    assert only(keeper(settings, pi.machine), "log")[0] == "warning"
+    assert only(service(settings, pi.machine), "log")[0] == "warning"
     pi.put("etc/systemd/journald.conf.d/50-trapsync.conf", "[Journal]\nSystemMaxUse=64M")
-    assert only(keeper(settings, pi.machine), "log") == ("ok", "kept, up to 64M")
+    assert only(service(settings, pi.machine), "log") == ("ok", "kept, up to 64M")
 
 
 # ── Far away ─────────────────────────────────────────────────────────────────────────────────────────
@@ -406,7 +411,7 @@ def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeT
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         settings = made(tmp_path, f'[home]\nurl = "http://127.0.0.1:{port}"\n')
-        assert only(network.home(settings, time), "hub (HTTPS)")[0] == "ok"
+        assert only(network.hub(settings, time), "hub (HTTPS)")[0] == "ok"
         caller, _ = server.accept()
         with caller:
             assert caller.recv(1) == b""
@@ -415,7 +420,7 @@ def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeT
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (socket.gaierror(-2, "x"), "no such name, or no network"),
+        (socket.gaierror(-2, "x"), "unknown host name, or no network"),
         (
             ConnectionRefusedError(111, "Connection refused"),
             "does not answer at port 443 (Connection refused)",
@@ -427,6 +432,6 @@ def test_a_home_out_of_reach_is_explained(tmp_path: Path, time: FakeTime, error:
     def reach(_host: str, _port: int) -> None:
         raise error
 
-    verdict, text = only(network.home(made(tmp_path, HOME), time, reach), "hub (HTTPS)")
+    verdict, text = only(network.hub(made(tmp_path, HOME), time, reach), "hub (HTTPS)")
     assert verdict == "failing"
     assert says in text

@@ -180,7 +180,7 @@ def test_without_a_yes_nothing_is_sent(say: Say, desk: Path, monkeypatch: pytest
     monkeypatch.setattr("click.confirm", lambda _question: False)
     code, out, _ = say("push", "one.toml", "--to", "all", "--key", "key", "--folder", "www")
     assert code == 1
-    assert out.endswith("nothing was sent\n")
+    assert out.endswith("nothing was published\n")
     assert list((desk / "www").iterdir()) == []
 
 
@@ -233,9 +233,9 @@ def test_what_no_trap_would_take_is_refused_on_the_laptop(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--to", "all", "--key", "key"), "say where: --hub URL"),
+        (("--to", "all", "--key", "key"), "give --hub URL"),
         (("--to", "all", "--key", "key", "--folder", "nowhere"), "there is no such folder"),
-        (("--to", "all", "--folder", "www"), "say which key signs"),
+        (("--to", "all", "--folder", "www"), "give the key that signs"),
         (("--to", "all", "--folder", "www", "--key", "none"), "cannot be read"),
         (("--to", "nobody", "--folder", "www", "--key", "key"), "no trap is called 'nobody'"),
         (("--to", "group:Ä", "--folder", "www", "--key", "key"), "group:valley"),
@@ -268,7 +268,7 @@ def test_a_traps_account_cannot_push(say: Say, desk: Path, hub: RunningHub) -> N
 def test_the_fleet_is_a_table_with_the_worst_first_and_its_exit_code(
     say: Say, desk: Path, hub: RunningHub
 ) -> None:
-    assert say("fleet") == (0, "no trap has been heard here yet\n", "")
+    assert say("fleet") == (0, "no trap has sent a heartbeat yet\n", "")
     hub.hub.fleet.take("00000001", beat("00000001", name="south", battery=81))
     assert say("fleet")[0] == 0
     hub.hub.fleet.take("00000002", beat("00000002", name="west", verdict="warning", reasons=["few days"]))
@@ -309,7 +309,7 @@ def test_the_fleet_for_programs_keeps_the_two_hashes_apart(say: Say, desk: Path,
     code, out, _ = say("fleet", "--json")
     (trap,) = json.loads(out)["traps"]
     assert (code, json.loads(out)["verdict"], trap["device"]) == (0, "ok", DEVICE)
-    assert trap["heartbeat"]["pushed"] == report
+    assert trap["heartbeat"]["pushed"].items() >= report.items()
 
 
 def test_a_trap_that_is_silent_for_more_than_three_heartbeats_is_failing() -> None:
@@ -366,12 +366,12 @@ def test_a_broker_is_a_place_too(say: Say, desk: Path) -> None:
         assert say("push", "one.toml", "--to", f"device:{DEVICE}", "--key", "key", "--yes", *where)[0] == 0
         code, out, _ = say("push", "two.toml", "--to", f"device:{DEVICE}", "--key", "key", "--yes", *where)
         assert (code, out.splitlines()[0]) == (0, "  capture.every: 5 min → 10 min")
-        assert "0.2 lies in" in out
+        assert "published version 0.2 for" in out
         as_trap = BrokerConnection(_mqtt(broker, "trap"), SystemClock())
         assert opened(as_trap.documents()[f"device-{DEVICE}.settings"], desk).version == 2
         with pytest.raises(TrapsyncError, match="it refuses trapsync/pushed/all/settings: Not authorized"):
             as_trap.put("all.settings", b"x", None)
-        assert "no trap has been heard" in say("fleet", *where)[1]
+        assert "no trap has sent a heartbeat" in say("fleet", *where)[1]
         code, _, err = say("fleet", *where[:2], "--user", "owner", "--password-file", "key", *where[-2:])
         assert (code, err.count("\n")) == (2, 1)
         assert "it refuses us: Not authorized" in err

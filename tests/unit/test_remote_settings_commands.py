@@ -49,13 +49,13 @@ def test_settings_are_shown_with_who_set_them(source: Path) -> None:
     assert 'every = "5 min"' in shown
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
     shown = call(source, "settings", "show").output
-    assert "# pushed settings: override.toml goes before them\n" in shown
+    assert "# remote settings: override.toml goes before them\n" in shown
     assert "# capture.every: override.toml\n" in shown
     assert 'every = "2 min"' in shown
 
 
 def test_the_override_file_and_the_keys_are_checked_too(source: Path) -> None:
-    assert call(source, "settings", "check").output == f"{source}: well\n"
+    assert call(source, "settings", "check").output == f"{source}: valid\n"
     source.with_name("override.toml").write_text("[camera]\nqualty = 2\n")
     assert "override.toml: camera.qualty" in str(call(source, "settings", "check").exception)
     source.with_name("override.toml").unlink()
@@ -64,13 +64,15 @@ def test_the_override_file_and_the_keys_are_checked_too(source: Path) -> None:
 
 
 def findings(source: Path) -> str:
-    return "\n".join(line for line in call(source, "doctor").output.splitlines() if " pushed " in line)
+    return "\n".join(
+        line for line in call(source, "doctor").output.splitlines() if " remote settings " in line
+    )
 
 
 def test_the_doctor_says_whose_word_the_trap_takes_and_what_is_missing(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert f"none; trusts {signed.OWNER.public.id}" in findings(source)
+    assert f"none; trusted keys: {signed.OWNER.public.id}" in findings(source)
     take(source, signed.settings(1, {"capture": {"every": "1 s"}}))
     assert "none, limits: capture.every" in findings(source)
     monkeypatch.setitem(sys.modules, "nacl", None)

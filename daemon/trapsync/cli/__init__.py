@@ -1,6 +1,6 @@
 """The commands: one function each, and the only place that prints.
 
-Exit codes: 0 well, 1 an error or a warning, 2 wrong usage; `status` and `doctor` exit with 0, 1 or 2
+Exit codes: 0 OK, 1 an error or a warning, 2 wrong usage; `status` and `doctor` exit with 0, 1 or 2
 for ok, warning and failing. Costly packages are imported by the commands that need them.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     except TrapsyncError as error:
         click.echo(f"trapsync: {error}", err=True)
         code = 1
-    except PermissionError as error:  # the one error of the system's that a person can always mend
+    except PermissionError as error:  # the one system error that a person can always fix
         advice = "no permission; run this as the daemon's user, or with sudo"
         click.echo(f"trapsync: {error.filename or error}: {advice}", err=True)
         code = 1
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 class _InOrder(click.Group):
-    """Lists the commands as they were added: the daemon, how it is, what one can do."""
+    """Lists the commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -55,10 +55,10 @@ class _InOrder(click.Group):
 )
 @click.pass_context
 def cli(context: click.Context, config: Path | None) -> None:
-    """Bring every picture of a camera trap home.
+    """Take the pictures of a camera trap, and deliver every one of them.
 
-    The daemon takes pictures, looks after them on the card and delivers each one to its destinations;
-    the other commands show how that goes, and help where it does not.
+    The daemon takes pictures, keeps them safe on the card and delivers each one to its destinations.
+    The other commands show how that goes, and help where it does not.
     """
     context.obj = config
     if os.environ.get("NO_COLOR"):  # no-color.org

@@ -58,7 +58,7 @@ def load_settings(path: Path | None) -> "InForce":
 
 
 def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Read the settings before the command runs, and hand them over as its first argument."""
+    """Read the settings before the command runs, and pass them as its first argument."""
     import functools
 
     @click.pass_context
@@ -70,7 +70,7 @@ def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def giving_a_verdict(command: Callable[..., Any]) -> Callable[..., Any]:
-    """An error is the worst verdict: a monitor that reads exit codes must not take it for a warning."""
+    """Exit with 2 after an error: a monitor that reads exit codes must not take it for a warning."""
     import functools
 
     @functools.wraps(command)
@@ -85,7 +85,7 @@ def giving_a_verdict(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def destination_names(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
-    """For shell completion: the destinations of the config file that begin with what is typed."""
+    """Complete the name of a destination of the config file, in the shell."""
     try:
         settings = config_file.load(config_file.find(context.find_root().params.get("config")))
     except SettingsError:
@@ -105,7 +105,7 @@ def reading(trap: Trap) -> Iterator[Any]:
 
 
 def start_logging(verbose: bool = False) -> None:
-    """To standard error: with levels for the journal, with the time of day for a terminal."""
+    """Log to standard error: with levels for the journal, with the time of day for a terminal."""
     handler = logging.StreamHandler()
     if os.environ.get("JOURNAL_STREAM"):
         handler.setFormatter(_JournalFormatter("%(message)s"))
@@ -113,7 +113,7 @@ def start_logging(verbose: bool = False) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("trapsync").setLevel(logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a job still at work is no news
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # it reports each job that is still running
 
 
 class _JournalFormatter(logging.Formatter):
@@ -125,7 +125,7 @@ class _JournalFormatter(logging.Formatter):
 
 
 def show_lines(lines: list[tuple[str, str]]) -> None:
-    """Two columns; a verdict in its colour, and what explains it indented."""
+    """Print two columns; a verdict in its colour, and what explains it indented."""
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         column = click.style(f"{label:<{width}}", fg=COLOURS.get(label), bold=label in COLOURS)
@@ -133,7 +133,7 @@ def show_lines(lines: list[tuple[str, str]]) -> None:
 
 
 def show_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
-    """A table that fits the terminal; in a pipe, plain columns of any width."""
+    """Print a table that fits the terminal; in a pipe, plain columns of any width."""
     if not rows:
         click.echo(empty)
         return
@@ -151,10 +151,10 @@ def show_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: 
 
 
 def between(bounds: dict[str, Any]) -> str:
-    """In words, between which moments something was."""
+    """Say between which moments something was."""
     match bounds["not_before"], bounds["not_after"]:
         case None, None:
-            return "nobody knows when"
+            return "unknown"
         case earliest, None:
             return f"after {earliest}"
         case None, latest:
@@ -166,9 +166,9 @@ def between(bounds: dict[str, Any]) -> str:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, fed with how many are still owed; nothing elsewhere."""
+    """Show a progress bar on a terminal, given how many are still pending; nothing elsewhere."""
     if not sys.stdout.isatty():
-        yield lambda _owed: None
+        yield lambda _pending: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -177,17 +177,17 @@ def progress_bar(label: str) -> Iterator[Callable[[int], None]]:
         task = bar.add_task(label, total=None)
         most = 0
 
-        def show(owed: int) -> None:
+        def show(pending: int) -> None:
             nonlocal most
-            most = max(most, owed)
-            bar.update(task, total=most, completed=most - owed)
+            most = max(most, pending)
+            bar.update(task, total=most, completed=most - pending)
 
         yield show
 
 
 @contextmanager
 def counter(label: str) -> Iterator[Callable[[int], None]]:
-    """A bar that counts up on a terminal; nothing elsewhere."""
+    """Show a counter on a terminal; nothing elsewhere."""
     if not sys.stdout.isatty():
         yield lambda _more: None
         return

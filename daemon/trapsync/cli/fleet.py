@@ -24,15 +24,17 @@ _PATH = click.Path(path_type=Path, readable=False)
 
 
 def _connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where, and hand over the connection and the operator's settings first."""
+    """Add the options that say where, and pass the connection and the operator's settings first."""
 
     @click.option("--hub", metavar="URL", envvar="TRAPSYNC_HUB", help="A hub: https://hub.example.org")
     @click.option("--user", envvar="TRAPSYNC_USER", help="The account there.")
-    @click.option("--password-file", type=_PATH, envvar="TRAPSYNC_PASSWORD_FILE", help="Holds its password.")
-    @click.option("--ca-file", type=_PATH, help="The certificate, if it is not known to the world.")
-    @click.option("--folder", type=_PATH, help="A folder instead, for any web server.")
+    @click.option(
+        "--password-file", type=_PATH, envvar="TRAPSYNC_PASSWORD_FILE", help="The file with its password."
+    )
+    @click.option("--ca-file", type=_PATH, help="The CA certificate, if it is not a public one.")
+    @click.option("--folder", type=_PATH, help="A folder instead, served by any web server.")
     @click.option("--broker", metavar="HOST[:PORT]", help="An MQTT broker instead.")
-    @click.option("--no-tls", is_flag=True, help="The broker speaks no TLS.")
+    @click.option("--no-tls", is_flag=True, help="The broker does not use TLS.")
     @functools.wraps(command)
     def wrapped(*arguments: Any, **options: Any) -> Any:
         from trapsync.fleet.operator_settings import Options, with_options
@@ -55,7 +57,9 @@ def _connect(operator: "Operator") -> "Connection":
         return FolderConnection(operator.folder)
     if operator.broker.host:
         return BrokerConnection(operator.broker, SystemClock())
-    raise SettingsError("say where: --hub URL, --folder DIR or --broker HOST, or write it into owner.toml")
+    raise SettingsError(
+        "give --hub URL, --folder DIR or --broker HOST, or write it into ~/.config/trapsync/owner.toml"
+    )
 
 
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -63,13 +67,13 @@ def _connect(operator: "Operator") -> "Connection":
 
 @click.group()
 def keys() -> None:
-    """Make the keys by which traps know their operator."""
+    """Make the keys that sign remote settings."""
 
 
 @keys.command()
 @click.option("--out", type=_PATH, default=Path("trapsync.key"), show_default=True, help="The secret file.")
 def new(out: Path) -> None:
-    """Make a key. The secret half stays in a file on this machine; the other is for every trap's config file."""
+    """Make a key. The secret half stays in a file on this machine; the public half is for every trap's config file."""
     from trapsync.fleet.operator_settings import keep_secret
     from trapsync.remote import document
 
@@ -88,7 +92,7 @@ def _signed(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of what is signed and sent."""
     for option in (
         click.option("--yes", is_flag=True, help="Do not ask."),
-        click.option("--note", default="", help="A word for the record."),
+        click.option("--note", default="", help="A note that is kept with it."),
         click.option("--key", type=_PATH, envvar="TRAPSYNC_KEY", help="The secret key that signs."),
         click.option(
             "--to", required=True, metavar="WHOM", help="device:ID, a trap's name, group:NAME, all."
@@ -98,7 +102,7 @@ def _signed(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(short_help="Send settings to traps from afar.")
+@click.command(short_help="Publish settings for traps.")
 @click.argument("settings", type=click.Path(path_type=Path, readable=False))
 @_signed
 @_connected
@@ -111,9 +115,9 @@ def push(
     note: str,
     yes: bool,
 ) -> int:
-    """Send SETTINGS, a TOML file, to traps from afar.
+    """Publish SETTINGS, a TOML file, for traps.
 
-    It replaces what was pushed to them before. What can be pushed: capture every and windows; camera exposure,
+    They replace the remote settings from before. What can be set remotely: capture every and windows; camera exposure,
     gain, white_balance, lens_position, quality, zoom, rotation and resolution; ingest thumbnails; prune min_age
     and keep_free; of a destination every, order, parallel, bandwidth, retry_first and retry_longest.
     """
@@ -128,11 +132,11 @@ def push(
     for name, was, becomes in changes:
         click.echo(f"  {name}: {was} → {becomes}")
     if not changes:
-        click.echo("  nothing changes against what was pushed before")
+        click.echo("  nothing changes: these settings were published before")
     return _publish(connection, ready, yes)
 
 
-@click.command(short_help="Ask traps for images again.")
+@click.command(short_help="Ask traps to deliver images again.")
 @click.option("--from", "since", required=True, type=click.DateTime(), help="The first moment, UTC.")
 @click.option("--until", required=True, type=click.DateTime(), help="The moment after the last, UTC.")
 @click.option("--destination", metavar="NAME", help="Only to this destination; else to all.")
@@ -169,7 +173,7 @@ def _key(operator: "Operator", option: Path | None) -> "PrivateKey":
 
     path = option or operator.key
     if path is None:
-        raise SettingsError("say which key signs: --key FILE; make one with: trapsync keys new")
+        raise SettingsError("give the key that signs: --key FILE; make one with: trapsync keys new")
     return document.read_private(path)
 
 
@@ -179,21 +183,29 @@ def _clock() -> Any:
     return SystemClock()
 
 
+def _audience(ready: "Push") -> str:
+    """Whom it is for: `all traps`, `group valley`, `device 0123abcd`."""
+    kind, _, name = ready.document.to.partition(":")
+    return f"{kind} {name}" if name else "all traps"
+
+
 def _publish(connection: "Connection", ready: "Push", yes: bool) -> int:
     from trapsync.fleet.push import publish
 
-    if not yes and not click.confirm(f"Sign this as {ready.number} and send it to {ready.document.to}?"):
-        click.echo("nothing was sent")
+    if not yes and not click.confirm(f"Publish version {ready.number} for {_audience(ready)}?"):
+        click.echo("nothing was published")
         return 1
     publish(connection, ready)
-    click.echo(f"{ready.number} lies in {connection.name} for {ready.document.to}; see: trapsync fleet")
+    click.echo(
+        f"published version {ready.number} for {_audience(ready)} at {connection.name}; see: trapsync fleet"
+    )
     return 0
 
 
 # ── Fleet ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@click.command(short_help="Show how all traps are.")
+@click.command(short_help="Show the state of all traps.")
 @click.argument("watch", required=False, type=click.Choice(["watch"]))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", "watches", is_flag=True, help="Show it again every ten seconds, until Ctrl-C.")
@@ -202,9 +214,9 @@ def _publish(connection: "Connection", ready: "Push", yes: bool) -> int:
 def fleet(
     connection: "Connection", _operator: "Operator", watch: str | None, as_json: bool, watches: bool
 ) -> int:
-    """Show how all traps are, the worst first. Exit code 0 ok, 1 warning, 2 failing, of the worst.
+    """Show the state of all traps, the worst first. Exit code 0 ok, 1 warning, 2 failing, of the worst.
 
-    A trap that has been silent for longer than three heartbeats is failing, whatever it said last.
+    A trap that has been silent for longer than three heartbeats is failing, whatever it reported last.
     """
     from trapsync.fleet import table as fleets
 
@@ -234,7 +246,7 @@ def _show_fleet(found: list[Any]) -> None:
     from trapsync.fleet import table as fleets
 
     if not found:
-        click.echo("no trap has been heard here yet")
+        click.echo("no trap has sent a heartbeat yet")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for title in fleets.HEADER:

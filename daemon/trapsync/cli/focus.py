@@ -1,4 +1,4 @@
-"""The aid for focusing a lens by hand: a number that is the greater the sharper the middle of the picture is."""
+"""Help with focusing a manual lens: a number that grows with the sharpness in the middle of the picture."""
 
 import os
 import sys
@@ -28,13 +28,13 @@ _WIDTH = 40  # characters: the bar
 @click.option(
     "--still",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where a whole picture is saved at the end; else focus.jpg in the state folder.",
+    help="Where to save a whole picture at the end; else focus.jpg in the state folder.",
 )
 @with_trap
 def focus(trap: Trap, pictures: int | None, still: Path | None) -> None:
-    """Show live how sharp the middle of the picture is, for a lens that is turned by hand.
+    """Show live how sharp the middle of the picture is, for a manual-focus lens.
 
-    It needs the camera for itself: stop the daemon first. What it takes is delivered nowhere.
+    It needs the camera for itself: stop the daemon first. Its pictures are not delivered.
     """
     from trapsync.cameras import close_up
     from trapsync.trap import holder, lock
@@ -45,7 +45,7 @@ def focus(trap: Trap, pictures: int | None, still: Path | None) -> None:
             f"the daemon (process {process}) has the camera: stop it (sudo systemctl stop trapsync), focus, "
             f"and start it again (sudo systemctl start trapsync)"
         )
-    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # its news would run through the bar
+    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # its messages would disturb the bar
     with lock(state):
         with suppress(KeyboardInterrupt), _opened(trap, close_up(trap.settings.camera)) as take:
             _watch(take, pictures)
@@ -95,7 +95,7 @@ def _watch(take: "Callable[[], Frame]", pictures: int | None) -> None:
 
 @contextmanager
 def _display() -> "Iterator[Callable[[float, float, Frame], None]]":
-    """A bar that moves, on a terminal; a line for each picture elsewhere."""
+    """Show a moving bar on a terminal; a line for each picture elsewhere."""
     if not sys.stdout.isatty():
         yield lambda now, best, frame: click.echo(f"sharpness {now:.2f}, best {best:.2f}{_lens(frame)}")
         return

@@ -1,4 +1,4 @@
-"""The hub: a small receiver for the lab, the hut, and for trying things out."""
+"""The hub: a small receiver for the lab, for a field station, and for trying things out."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from trapsync.errors import SettingsError
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("trapsync-hub"),
     show_default=True,
-    help="Where it keeps images.",
+    help="Where it stores images.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
 @click.option(
@@ -30,14 +30,14 @@ from trapsync.errors import SettingsError
 @click.option(
     "--trap-password-file",
     type=click.Path(path_type=Path, readable=False),
-    help="Holds the password of the user trap, for the traps: they can upload, ask and tell.",
+    help="Holds the password of the user trap, for the traps: they can upload, ask and report.",
 )
 @click.option(
     "--owner-key",
     "keys",
     multiple=True,
     metavar="KEY",
-    help="Take only settings that this key signed, ed25519:…; may be given twice.",
+    help="Accept only settings that this key signed, ed25519:…; may be given twice.",
 )
 def hub(
     folder: Path,
@@ -49,7 +49,7 @@ def hub(
 ) -> None:
     """Run a small receiver that speaks the Sticky Pi upload protocol.
 
-    For trying trapsync, for the lab, and for a hut that collects from traps on the local Wi-Fi.
+    For trying trapsync, for the lab, and for a field station that collects from traps on the local Wi-Fi.
     """
     try:
         from trapsync.hub.server import serve

@@ -1,4 +1,4 @@
-"""The images, and what one can do for them: images, quarantine, deliver, retry, prune, verify."""
+"""Images and their deliveries: images, quarantine, deliver, retry, acknowledge, prune, verify."""
 
 import json
 import time
@@ -23,10 +23,12 @@ from trapsync.cli.common import (
 @click.option("--owed", "state", flag_value="owed", help="Only those still to be delivered.")
 @click.option("--delivered", "state", flag_value="delivered", help="Only those delivered.")
 @click.option("--dropped", "state", flag_value="dropped", help="Only those that left the card undelivered.")
-@click.option("--lost", "state", flag_value="lost", help="Only those that nobody holds any more.")
+@click.option("--lost", "state", flag_value="lost", help="Only those that exist nowhere any more.")
 @click.option("--refused", "state", flag_value="refused", help="Only those that a destination refused.")
 @click.option("--held", "state", flag_value="held", help="Only those held until their time is known.")
-@click.option("--conflicts", "state", flag_value="conflict", help="Only those with the name of another.")
+@click.option(
+    "--conflicts", "state", flag_value="conflict", help="Only those with the name of another image."
+)
 @click.option(
     "--url",
     "source",
@@ -34,7 +36,7 @@ from trapsync.cli.common import (
     flag_value="",
     metavar="[DESTINATION]",
     shell_complete=destination_names,
-    help="Where they can be fetched, at all destinations or at one.",
+    help="Show where they can be fetched, at all destinations or at one.",
 )
 @click.option("-n", "--limit", default=20, show_default=True, help="How many, newest first.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -75,7 +77,7 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
         )
         for row in rows
     ]
-    show_table(("image", "state", "size", "pixels", "deliveries"), table, "no such images")
+    show_table(("image", "state", "size", "pixels", "deliveries"), table, "no images match")
 
 
 def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> None:
@@ -94,14 +96,14 @@ def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> 
             )
         for destination in some:
             destination.close()
-    if gone:  # what an answer in passing shows to be wrong, is withdrawn
+    if gone:  # the answers showed that these are not there any more
         with trap.opened() as bench:
             for name, image_ids in gone.items():
                 bench.catalog.withdraw_proofs(name, image_ids)
 
 
 def _show_addresses(rows: list[dict[str, Any]]) -> None:
-    """A line for each, that no terminal folds and any program can cut."""
+    """Print one line for each, which no terminal folds."""
     lines = [
         f"{row['key']}  {name}  {what}  {address}"
         for row in rows
@@ -141,7 +143,7 @@ def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
     if release is not None:
         with trap.opened() as bench:
             path = put_back(bench.catalog, trap.settings.storage, release)
-        click.echo(f"{path} is back in the spool; the next sweep examines it again")
+        click.echo(f"{path} is back in the spool; the next scan examines it again")
         return
     with reading(trap) as catalog:
         rows = catalog.quarantined()
@@ -154,11 +156,11 @@ def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
         click.echo(f"\nThe files are kept in {trap.settings.storage.quarantine}")
 
 
-@click.command(short_help="Deliver now what is owed.")
+@click.command(short_help="Deliver now what is pending.")
 @click.argument("destination", required=False, shell_complete=destination_names)
 @with_trap
 def deliver(trap: Trap, destination: str | None) -> int:
-    """Deliver now what is owed, to all destinations or to one.
+    """Deliver now what is pending, to all destinations or to one.
 
     A running daemon is asked to do it; without one it is done here.
     """
@@ -194,10 +196,10 @@ def _deliver_here(trap: Trap, destination: str | None) -> int:
 
 
 def _follow_daemon(trap: Trap, destination: str | None, since: float, began: float) -> int:
-    """Show how the daemon works it off; end when all that is due was tried, or it meets trouble.
+    """Show the daemon's progress; end when all that is due was tried, or an error occurs.
 
-    The same moment by the wall clock and by the monotonic one: what failed after it may be due again already, but
-    the daemon's next turn is minutes away.
+    `since` and `began` are the same moment by the wall clock and by the monotonic one: what failed after it may be
+    due again already, but the daemon's next turn is minutes away.
     """
     from trapsync.trap import holder
 
@@ -207,47 +209,47 @@ def _follow_daemon(trap: Trap, destination: str | None, since: float, began: flo
             with reading(trap) as catalog:
                 rows = [row for row in catalog.destinations() if destination in (None, row["name"])]
                 is_due = any(catalog.has_due(row["name"], began) for row in rows)
-            owed = sum(row["owed"] for row in rows)
-            progress(owed)
+            pending = sum(row["owed"] for row in rows)
+            progress(pending)
             trouble = [f"{row['name']}: {row['error']}" for row in rows if _failed(row, since)]
             if holder(trap.settings.storage.state) is None:
                 trouble.append("the daemon has stopped")
             if trouble or not is_due:
                 break
             time.sleep(1)
-    waiting = f"{owed} must wait; see: trapsync images --owed" if owed else ""
-    click.echo("; ".join(trouble) or waiting or "everything is delivered, or refused")
-    return int(bool(trouble or owed))
+    waiting = f"{pending} still pending; see: trapsync images --owed" if pending else ""
+    click.echo("; ".join(trouble) or waiting or "everything is delivered or refused")
+    return int(bool(trouble or pending))
 
 
 def _failed(row: dict[str, Any], since: float) -> bool:
-    """Whether a destination that is owed images could not be reached since then."""
+    """Whether a destination with pending images could not be reached since then."""
     return bool(row["owed"] and row["error"] and row["error_at"] >= since)
 
 
-@click.command(short_help="Deliver again what was refused, and end all waits.")
+@click.command(short_help="Retry refused and failed deliveries.")
 @click.argument("destination", required=False, shell_complete=destination_names)
 @click.option("--image", metavar="NAME", help="Only this image.")
 @with_trap
 def retry(trap: Trap, destination: str | None, image: str | None) -> None:
     """Make pending again what a destination refused, and end all waits after failures.
 
-    An image that left the card is asked for once more; what nobody has stays counted as lost or dropped.
+    Destinations are asked once more for an image that left the card; what nobody has stays lost or dropped.
     """
     from trapsync.runtime import local_actions
     from trapsync.trap import holder
 
     with trap.opened(destination) as bench:
         count = bench.catalog.retry(destination, image)
-    click.echo(f"{count} refused deliveries are pending again")
+    click.echo(f"re-queued {count} refused {'delivery' if count == 1 else 'deliveries'}")
     if process := holder(trap.settings.storage.state):
         local_actions.wake_daemon(process)
 
 
-@click.command(short_help="Say that you have seen what was lost or refused.")
+@click.command(short_help="Confirm that you have seen what was lost or refused.")
 @with_trap
 def acknowledge(trap: Trap) -> None:
-    """Say that you have seen which images were lost, dropped, refused or in conflict, and are off the card.
+    """Confirm that you have seen which images were lost, dropped, refused or in conflict, and are off the card.
 
     They stay counted, and `status` no longer warns of them. What is on the card is not acknowledged: retry it.
     """
@@ -274,7 +276,7 @@ def prune(trap: Trap, yes: bool) -> None:
     settings = trap.settings
     free = free_bytes(settings.storage.spool)
     if free >= settings.prune.keep_free:
-        click.echo(f"{free / 1e9:.1f} GB are free, as prune.keep_free asks: nothing to do")
+        click.echo(f"{free / 1e9:.1f} GB are free, at least prune.keep_free: nothing to do")
         return
     if not yes and not click.confirm("Remove images that are safe at their destinations from this card?"):
         click.echo("nothing was removed")
@@ -287,14 +289,12 @@ def prune(trap: Trap, yes: bool) -> None:
         )
         troubles = facts.read(bench.catalog).unpruned or {}
     for name, trouble in troubles.items():
-        click.echo(f"{name} cannot be asked, so what it must have stays: {trouble}")
+        click.echo(f"{name} cannot be asked, so the images that it must have stay: {trouble}")
     click.echo(f"{removed} images removed; {free_bytes(settings.storage.spool) / 1e9:.1f} GB are free")
 
 
-@click.command(short_help="Hash the card again, and ask the destinations.")
-@click.option(
-    "--bytes", "by_bytes", is_flag=True, help="Have servers look at the stored bytes of each image."
-)
+@click.command(short_help="Check the images on the card and at the destinations.")
+@click.option("--bytes", "by_bytes", is_flag=True, help="Have servers check the stored bytes of each image.")
 @click.option("--resend", is_flag=True, help="Deliver at once what is pending again.")
 @with_trap
 def verify(trap: Trap, by_bytes: bool, resend: bool) -> int:
@@ -325,7 +325,7 @@ def _verify_destination(bench: Any, destination: Any, by_bytes: bool) -> int:
     from trapsync.runtime import verification
 
     if not destination.keeps:
-        click.echo(f"{destination.name}: not asked: it keeps images for a while only, or is no copy of them")
+        click.echo(f"{destination.name}: not asked: it keeps images for a limited time, or no full copies")
         return 0
     try:
         with counter(f"asking {destination.name}") as progress:

@@ -1,4 +1,4 @@
-"""What services saw in the images: labels, labels export."""
+"""The labels that services gave to images: labels, labels export."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ _SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_context
 def labels_group(context: click.Context, as_json: bool) -> None:
-    """Show how far the labels of the images are; `labels export` writes them down.
+    """Show the labels of the images; `labels export` writes them to a file.
 
     Labels come from a destination such as Scale AI, days after an image was delivered there.
     """
@@ -35,7 +35,7 @@ def _show(trap: Trap, as_json: bool) -> None:
         click.echo(json.dumps({"destinations": counts, "errors": errors}, indent=2))
         return
     rows = [(row["destination"], *(str(row[key]) for key in ("open", "done", "error"))) for row in counts]
-    show_table(("destination", "awaited", "done", "in error"), rows, "no image was given to be labelled")
+    show_table(("destination", "awaited", "done", "in error"), rows, "no image was sent to be labelled")
     for row in errors[-_SHOWN:]:
         click.echo(f"{row['image']}: {row['destination']}: {row['reason']}")
     if len(errors) > _SHOWN:
@@ -49,17 +49,17 @@ def _show(trap: Trap, as_json: bool) -> None:
     type=click.Choice(["coco", "plain"]),
     default="coco",
     show_default=True,
-    help="COCO JSON, or as they came.",
+    help="COCO JSON, or as they were received.",
 )
 @click.option(
-    "--destination", metavar="NAME", shell_complete=destination_names, help="Only what this one said."
+    "--destination", metavar="NAME", shell_complete=destination_names, help="Only the labels of this one."
 )
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="The file; else the terminal."
 )
 @with_trap
 def export(trap: Trap, form: str, destination: str | None, out: Path | None) -> None:
-    """Export the labels: as COCO JSON, or plainly as they came."""
+    """Export the labels, as COCO JSON or as they were received."""
     from trapsync.catalog.label_export import coco, plain
     from trapsync.runtime import destination_context
 
@@ -78,7 +78,7 @@ def export(trap: Trap, form: str, destination: str | None, out: Path | None) -> 
 
 
 def _asked_for(trap: Trap, destination: str | None) -> list[str]:
-    """What the settings ask for, in their order: so a category keeps its number from one export to the next."""
+    """The labels in the order of the settings: so a category keeps its number from one export to the next."""
     from trapsync import destinations
 
     asked: dict[str, None] = {}

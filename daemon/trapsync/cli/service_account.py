@@ -1,4 +1,4 @@
-"""Whose files these are: root does what it is asked to do to a trap in the name of the trap's account, or refuses."""
+"""The service user: root works on a trap as the user that its files belong to, or refuses."""
 
 import os
 import stat
@@ -10,14 +10,14 @@ _MOST_LINKS = 40  # in one path, as in the kernel
 
 
 def step_down(path: Path) -> None:
-    """Called by root, become the account that `path` belongs to for the rest of this process; else do nothing.
+    """Become the user that `path` belongs to, if called by root, for the rest of this process.
 
     So `sudo trapsync retry` leaves no file behind that the daemon may not write, and whatever goes wrong has no
     more powers than the daemon. The account is the owner of the first part of the path, from the top, that is not
     root's: that account cannot move it. What the account keeps below it, links say, decides nothing. Where every
     part is root's, and nobody else may put anything there, this process stays root.
 
-    Raises StorageError where the account cannot be told, or its place not be taken: never is "root" the way out.
+    Raises StorageError where that user is unknown or cannot be become: it never stays root instead.
     """
     if not hasattr(os, "geteuid") or os.geteuid() != 0:  # Windows has no root
         return
@@ -32,7 +32,7 @@ def step_down(path: Path) -> None:
         os.setuid(user)
     except OSError as error:
         raise StorageError(
-            f"{place} belongs to user {user}, who must run this; taking his place failed: {error.strerror}"
+            f"{place} belongs to user {user}, who must run this; becoming that user failed: {error.strerror}"
         ) from error
 
 
@@ -59,7 +59,7 @@ def _first_not_roots(path: Path) -> tuple[Path, int, int] | None:
                 continue
             links += 1
             if links > _MOST_LINKS:
-                raise StorageError(f"{path}: too many links in one another; nothing is done as root")
+                raise StorageError(f"{path}: too many nested links; nothing is done as root")
             target = (place / name).readlink()
             rest += _parts(target)
             place = Path("/") if target.is_absolute() else place
@@ -67,7 +67,7 @@ def _first_not_roots(path: Path) -> tuple[Path, int, int] | None:
             raise _open_to_others(place)
     except OSError as error:
         raise StorageError(
-            f"{path}: whose it is cannot be told ({error.filename}: {error.strerror}); nothing is done as root"
+            f"{path}: its owner cannot be found out ({error.filename}: {error.strerror}); nothing is done as root"
         ) from error
     return None
 
@@ -93,8 +93,8 @@ def _look(folder: Path, name: str) -> os.stat_result | None:
 
 def _open_to_others(place: Path) -> StorageError:
     return StorageError(
-        f"{place}: it is root's, but others may write there, so nothing is done there as root; "
-        f"close it (chmod go-w {place}), or let what lies in it belong to the daemon's account"
+        f"{place}: it belongs to root, but others may write there, so nothing is done there as root; "
+        f"close it (chmod go-w {place}), or give what is in it to the daemon's user"
     )
 
 

@@ -1,4 +1,4 @@
-"""The config file, settings from afar, and the shell: settings check, show and take, completion."""
+"""Settings and the shell: settings check, show and take, completion."""
 
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,13 @@ from trapsync.settings import config_file
 
 @click.group(name="settings")
 def settings_group() -> None:
-    """Show or check the settings, or take some that were brought by hand."""
+    """Show or check the settings, or apply signed ones from a file."""
 
 
 @settings_group.command()
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Check the config file, and override.toml beside it; nothing is touched."""
+    """Check the config file, and override.toml beside it. Changes nothing."""
     from trapsync.clock import SystemClock
     from trapsync.remote.remote_settings import RemoteSettings
     from trapsync.runtime.destination_context import check_all
@@ -30,21 +30,21 @@ def check(context: click.Context) -> None:
     place(found.settings)
     check_all(found.settings, source)
     RemoteSettings(found.files, SystemClock())  # its keys
-    click.echo(f"{source}: well")
+    click.echo(f"{source}: valid")
     if found.overridden:
-        click.echo(f"pushed settings: {found.overridden}")
+        click.echo(f"remote settings: {found.overridden}")
 
 
 @settings_group.command()
 @click.pass_context
 def show(context: click.Context) -> None:
-    """Show the settings in force, defaults included. Secrets are not among them: they are in files.
+    """Show the settings in force, defaults included. Secrets are not shown: they are in files.
 
-    Keys that are not from the config file come first, as comments: who set them.
+    Keys that are not from the config file come first, as comments that say who set them.
     """
     found = load_settings(context.find_root().obj)
     if found.overridden:
-        click.echo(f"# pushed settings: {found.overridden}")
+        click.echo(f"# remote settings: {found.overridden}")
     for key, origin in sorted(found.origins.items()):
         click.echo(f"# {'.'.join(key)}: {origin}")
     click.echo(config_file.to_text(found.settings), nl=False)
@@ -54,9 +54,9 @@ def show(context: click.Context) -> None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @with_trap
 def take(trap: Trap, file: Path) -> int:
-    """Take a signed document that was brought by hand, as if it had come from afar.
+    """Apply signed remote settings from a file, a USB stick's, say.
 
-    The same checks, and the same trial: the daemon is started again with what was taken.
+    They are checked and tried as if they had come over the network: the daemon restarts with them.
     """
     import signal
 

@@ -1,4 +1,4 @@
-"""A stick that is brought now and then: what systemd/stick-keeper, as root, wants to know of the daemon."""
+"""A stick that is connected now and then: what systemd/stick-keeper, as root, asks the daemon."""
 
 import signal
 import time
@@ -12,29 +12,33 @@ from trapsync.hardware.stick import FOLDER
 from trapsync.settings.units import Duration
 
 _LOOK = 1.0  # seconds
-NOBODY_WANTS_IT = 3
+NOT_USED = 3
 
 
 @click.command(hidden=True)  # people see it in the status, and by the light
 @click.option(
-    "--folder", type=click.Path(path_type=Path), default=FOLDER, show_default=True, help="Where it is."
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=FOLDER,
+    show_default=True,
+    help="Where it is mounted.",
 )
-@click.option("--check", is_flag=True, help="Only say, by the exit code, whether a destination wants it.")
+@click.option("--check", is_flag=True, help="Only report, by the exit code, whether a destination uses it.")
 @click.option(
-    "--patience", default="1 min", show_default=True, help="How long trouble may last with nothing copied."
+    "--patience", default="1 min", show_default=True, help="How long an error may last with nothing copied."
 )
 @with_trap
 def stick(trap: Trap, folder: Path, check: bool, patience: str) -> int:
     """Have the daemon deliver to a stick that was just mounted, and wait until nothing more can go there.
 
-    For systemd/stick-keeper, which unmounts it then. Exit code 0: all is on it. 1: it could not take everything, and
-    why. 3: no destination with hotplug = true has this path.
+    For systemd/stick-keeper, which unmounts it then. Exit code 0: all is on it. 1: not everything could be
+    copied, and why. 3: no destination with hotplug = true has this path.
     """
-    name = _wants(trap, folder)
+    name = _destination_of(trap, folder)
     if name is None:
         if not check:
             click.echo(f"no destination with hotplug = true has the path {folder}", err=True)
-        return NOBODY_WANTS_IT
+        return NOT_USED
     if check:
         return 0
     try:
@@ -43,7 +47,7 @@ def stick(trap: Trap, folder: Path, check: bool, patience: str) -> int:
         raise click.BadParameter(str(error), param_hint="--patience") from None
 
 
-def _wants(trap: Trap, folder: Path) -> str | None:
+def _destination_of(trap: Trap, folder: Path) -> str | None:
     """The destination that this folder is for."""
     for name, table in trap.settings.destinations.items():
         if table.get("hotplug") is True and Path(str(table.get("path"))) == folder:
@@ -54,15 +58,15 @@ def _wants(trap: Trap, folder: Path) -> str | None:
 def _wait(trap: Trap, name: str, patience: float) -> int:
     from trapsync.trap import holder, tell_daemon
 
-    is_told, deaf, before, moved = False, "", -1, trap.clock.monotonic()
+    is_asked, unheard, before, moved = False, "", -1, trap.clock.monotonic()
     while True:
         process = holder(trap.settings.storage.state)
-        if process and not is_told:
+        if process and not is_asked:
             try:
                 tell_daemon(process, signal.SIGUSR1)
-                is_told = True
+                is_asked = True
             except StorageError as error:
-                deaf = str(error)
+                unheard = str(error)
         owed, reason = _left(trap, name)
         if reason is None:
             click.echo(f"{name}: all is on it")
@@ -70,9 +74,9 @@ def _wait(trap: Trap, name: str, patience: float) -> int:
         if owed != before:
             before, moved = owed, trap.clock.monotonic()
         if not process:
-            reason = "the daemon does not run; start it: systemctl start trapsync"
-        elif not is_told:
-            reason = deaf
+            reason = "the daemon is not running; start it: systemctl start trapsync"
+        elif not is_asked:
+            reason = unheard
         if reason and trap.clock.monotonic() - moved > patience:
             click.echo(f"{name}: {reason}", err=True)
             return 1
@@ -80,7 +84,7 @@ def _wait(trap: Trap, name: str, patience: float) -> int:
 
 
 def _left(trap: Trap, name: str) -> tuple[int, str | None]:
-    """How much is owed, and why it does not go: nothing where it is on its way, None where no more can go."""
+    """How many are pending, and what stops them: "" where they are under way, None where no more can be copied."""
     table = trap.settings.destinations[name]
     with reading(trap) as catalog:
         row = next((row for row in catalog.destinations() if row["name"] == name), None)

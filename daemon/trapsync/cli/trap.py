@@ -1,4 +1,4 @@
-"""The daemon itself, and how the trap is: run, status, clock, doctor."""
+"""The daemon and the state of the trap: run, once, status, clock, spool, doctor."""
 
 import json
 import logging
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 _as_root = click.option(
-    "--as-root", is_flag=True, envvar="TRAPSYNC_AS_ROOT", help="Run as root, if its files are root's."
+    "--as-root", is_flag=True, envvar="TRAPSYNC_AS_ROOT", help="Run as root, if its files belong to root."
 )
 
 
 def _require_no_root(trap: Trap, as_root: bool) -> None:
     if os.geteuid() == 0 and not as_root:
         raise StorageError(
-            f"{trap.settings.storage.state}: this would be root's, and the daemon does not run as root; make it an "
-            "account of its own, as scripts/install does, or say --as-root"
+            f"{trap.settings.storage.state}: belongs to root, and the daemon does not run as root; give it an account "
+            "of its own, as scripts/install does, or use --as-root"
         )
 
 
 @contextmanager
 def _leaving(code: int) -> Iterator[None]:
-    """Whatever goes wrong is logged, and ends the process at once: its threads would hold it up."""
+    """Log whatever goes wrong, and end the process at once: its threads would delay the end."""
     from trapsync.runtime import service
 
     try:
@@ -69,7 +69,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     """Run the daemon in the foreground.
 
     SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
-    Called by root, it runs as the trap's account, see scripts/README.md.
+    Called by root, it runs as the user that the state folder belongs to; see scripts/README.md.
     """
     from trapsync.runtime import service, signals
 
@@ -108,13 +108,13 @@ class _SingleRun(click.Command):
             return 3
 
 
-@click.command(cls=_SingleRun, short_help="Take one picture, deliver what is due, and end.")
+@click.command(cls=_SingleRun, short_help="Take one picture, deliver what is pending, and end.")
 @_verbose
 @click.option("--deadline", default="5 min", show_default=True, help="End by then, whatever is left.")
 @_as_root
 @with_trap
 def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
-    """Take one picture, deliver what is due, and end: for a trap that a timer powers.
+    """Take one picture, deliver what is pending, and end: a single run, for a trap that a timer powers.
 
     Exit code 0: all is delivered. 1: the picture is safe on the card, but something is pending. 2: there is no
     picture. 3: it could not run at all. After each of them the power may be cut.
@@ -134,15 +134,15 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     service.leave(outcome)
 
 
-@click.command(short_help="Show how the trap is.")
+@click.command(short_help="Show the state of the trap.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
 @giving_a_verdict
 @with_trap
 def status(trap: Trap, as_json: bool, watch: bool) -> int:
-    """Show how the trap is. Exit code 0 ok, 1 warning, 2 failing.
+    """Show the state of the trap. Exit code 0 ok, 1 warning, 2 failing.
 
-    True also when the daemon is dead: it reads the catalog, the card and the daemon's lock.
+    It works without the daemon too: it reads the catalog, the card and the daemon's lock.
     """
     from trapsync.cli.show_status import lines
     from trapsync.hardware.device_id import device_id
@@ -169,10 +169,10 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_trap
 def clock(trap: Trap, as_json: bool) -> None:
-    """Show whether the clock can be trusted, when the trap was started, and what that means for images.
+    """Show whether the clock is right, when the trap was started, and what that means for images.
 
-    An image that was taken before the clock was set is held until it is, and then corrected. It is unsure when
-    the trap was switched off first.
+    An image that was taken before the clock was set is held until it is, and then corrected. Its time is
+    unsure if the trap was switched off first.
     """
     from trapsync.runtime import clock_correction
 
@@ -181,9 +181,9 @@ def clock(trap: Trap, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    by = f"synchronised, says {facts['trusted_by']}" if facts["trusted"] else "not synchronised"
+    by = f"synchronised, according to {facts['trusted_by']}" if facts["trusted"] else "not synchronised"
     counts = ", ".join(f"{n} {name}" for name, n in facts["images"].items() if n)
-    show_lines([("clock", f"{facts['now']}, {by}"), ("images", counts or "all taken at a known time")])
+    show_lines([("clock", f"{facts['now']}, {by}"), ("images", counts or "the times of all are known")])
     table = [
         (
             boot["boot_id"][:8] + (" (now)" if boot["is_this"] else ""),
@@ -195,17 +195,17 @@ def clock(trap: Trap, as_json: bool) -> None:
         for boot in facts["boots"][-20:]
     ]
     click.echo()
-    show_table(("boot", "began", "clock set", "offset", "images"), table, "the daemon never ran")
+    show_table(("boot", "began", "clock set", "offset", "images"), table, "the daemon has not run yet")
 
 
-@click.command(short_help="Show whether the spool is that of last time.")
-@click.option("--accept", is_flag=True, help="It is meant: this is the spool from here on.")
+@click.command(short_help="Show whether the spool is the same as before.")
+@click.option("--accept", is_flag=True, help="Accept what is there now as the spool.")
 @with_trap
 def spool(trap: Trap, accept: bool) -> int:
-    """Show whether the spool is that of last time. Exit code 0 if it is, else 1.
+    """Show whether the spool is the same as before. Exit code 0 if it is, else 1.
 
-    The daemon marks its spool. Where the mark is missing, or another, no image is taken, sent or removed: the disk
-    may not be mounted. --accept takes what is there now for the spool; images that lay in the other one are then
+    The daemon marks its spool. Where the mark is missing, or is another, no image is taken, sent or removed: the
+    disk may not be mounted. --accept makes what is there now the spool; images that were in the other one are then
     reported as having left the card.
     """
     from trapsync.spool import spool_mark
@@ -214,17 +214,17 @@ def spool(trap: Trap, accept: bool) -> int:
     if accept:
         spool_mark.accept(storage)
     text, known = spool_mark.problem(storage), spool_mark.remembered(storage)
-    word = text or ("that of last time" if known else "not marked yet: the daemon does it when it starts")
-    show_lines([("spool", str(storage.spool)), ("id", known or "none"), ("", word)])
+    state = text or ("the same as before" if known else "not marked yet: the daemon does it when it starts")
+    show_lines([("spool", str(storage.spool)), ("id", known or "none"), ("", state)])
     return 1 if text else 0
 
 
-@click.command(short_help="Look for what could keep this trap from working.")
+@click.command(short_help="Check what could keep this trap from working.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @giving_a_verdict
 @with_trap
 def doctor(trap: Trap, as_json: bool) -> int:
-    """Look for what could keep this trap from working, and say what to do. Sends no image."""
+    """Check what could keep this trap from working, and say what to do. Sends no image."""
     from trapsync.doctor import examine_trap
     from trapsync.status.model import VERDICTS
 
@@ -241,7 +241,7 @@ def doctor(trap: Trap, as_json: bool) -> int:
 
 
 def _show_findings(findings: "list[Finding]") -> None:
-    """On a terminal, in lines that fit it; in a pipe, one line for each."""
+    """Print findings: on a terminal in lines that fit it, in a pipe one line for each."""
     width = max(len(finding.subject) for finding in findings)
     indent = len("failing  ") + width + len("  ")
     room = max(30, shutil.get_terminal_size().columns - indent) if sys.stdout.isatty() else None

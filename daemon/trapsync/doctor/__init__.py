@@ -1,16 +1,16 @@
-"""The doctor: what could keep this trap from working, and what to do about each finding.
+"""Check what could keep this trap from working, and say what to do about each finding.
 
 ::
 
-    __init__.py   all findings, in their order; those about the trap's own settings and records
-    machine.py    the kernel's files and other programs' answers, or pretended ones
-    camera.py     the camera, its modes, who else holds it
-    card.py       folders, space, wear, the time that a flush takes
+    __init__.py   all findings, in their order; those about settings and catalog
+    machine.py    the kernel's files and other programs' answers, or simulated ones
+    camera.py     the camera, its modes, other programs that use it
+    card.py       folders, space, wear, write latency
     board.py      power, temperature, clocks
-    keeper.py     systemd, watchdogs, the log
-    afar.py       secrets, home, pushed settings, destinations
+    service.py    systemd, watchdogs, the log
+    network.py    secrets, hub, remote settings, destinations
 
-It may run beside the daemon: it sends no image, leaves the camera to it, and writes half a megabyte without a name.
+It may run beside the daemon: it sends no image, does not use the camera then, and writes only an unnamed temporary file.
 """
 
 import os
@@ -24,13 +24,14 @@ from trapsync.doctor.board import board
 from trapsync.doctor.camera import camera
 from trapsync.doctor.card import card
 from trapsync.doctor.machine import Machine
-from trapsync.doctor.service import keeper
+from trapsync.doctor.service import service
 from trapsync.errors import CatalogError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.sensors import sources
 from trapsync.jpeg import thumbnail
 from trapsync.remote.in_force import InForce
 from trapsync.settings.schema import Settings
+from trapsync.status.reasons import count
 from trapsync.trap import open_to_read, place
 
 _LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"
@@ -39,7 +40,7 @@ _LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"
 def examine_trap(
     found: InForce, clock: Clock, sleep: Callable[[float], None], machine: Machine | None = None
 ) -> list[Finding]:
-    """All findings, in the order in which an image meets what they are about. Sends no image."""
+    """Make all findings, in the order of an image's way through the trap. Sends no image."""
     settings, source = found.settings, found.source
     machine = machine or Machine()
     return [
@@ -51,10 +52,10 @@ def examine_trap(
         _catalog(settings, clock),
         _thumbnails(machine),
         *board(settings, clock, machine),
-        *keeper(settings, machine),
+        *service(settings, machine),
         *network.secrets(settings, source),
-        *network.home(settings, clock),
-        *network.keys(found),
+        *network.hub(settings, clock),
+        *network.remote(found),
         *network.destinations(settings, clock, sleep, source),
     ]
 
@@ -69,7 +70,7 @@ def _device(settings: Settings) -> Finding:
 def _sensors(settings: Settings, machine: Machine) -> Finding:
     found = sources(settings.sensors, machine.at("/sys"))
     known = ", ".join(f"{one.name} from {one.command[-1]}" for one in found)
-    return Finding("ok", "sensors", known or "none: temperature and humidity of the images are unknown")
+    return Finding("ok", "sensors", known or "none: images are stored without temperature and humidity")
 
 
 def _schedule(settings: Settings) -> Finding:
@@ -89,16 +90,16 @@ def _catalog(settings: Settings, clock: Clock) -> Finding:
         return Finding(
             "failing" if os.access(settings.storage.catalog, os.F_OK) else "warning", "catalog", str(error)
         )
-    return Finding("ok", "catalog", f"{images} images")
+    return Finding("ok", "catalog", f"{count(images, 'image')}")
 
 
 def _thumbnails(machine: Machine) -> Finding:
-    """Load libvips in a process of its own: a broken one may end whoever loads it."""
+    """Load libvips in a process of its own: a broken one may crash the process that loads it."""
     missing = thumbnail.missing()
     if missing:
-        return Finding("warning", "thumbnails", f"none are made: {missing}")
-    answer = machine.ask((sys.executable, "-I", "-c", _LIBVIPS)) or "it gives no answer"
+        return Finding("warning", "thumbnails", f"disabled: {missing}")
+    answer = machine.ask((sys.executable, "-I", "-c", _LIBVIPS)) or "no answer"
     answer = answer.strip().splitlines()[-1]
     if not answer.startswith("libvips"):
-        return Finding("warning", "thumbnails", f"none are made: libvips does not work: {answer}")
-    return Finding("ok", "thumbnails", answer)
+        return Finding("warning", "thumbnails", f"disabled: libvips does not work: {answer}")
+    return Finding("ok", "thumbnails", f"enabled ({answer})")

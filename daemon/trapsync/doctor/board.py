@@ -12,10 +12,10 @@ from trapsync.trap import open_to_read
 
 # Bits of the firmware's get_throttled, as Raspberry Pi documents them; 16 higher: it happened since the start.
 _TROUBLES = {
-    0: ("too little voltage", "a stronger supply, a shorter or thicker cable"),
-    1: ("its clock is held down", "better power, or cooling"),
-    2: ("it is slowed down", "better power, or cooling"),
-    3: ("it is close to its limit of temperature", "shade, a vent, or a heat sink"),
+    0: ("under-voltage", "a stronger supply, a shorter or thicker cable"),
+    1: ("CPU frequency capped", "better power, or cooling"),
+    2: ("throttled", "better power, or cooling"),
+    3: ("close to the temperature limit", "shade, a vent, or a heat sink"),
 }
 _HOT, _TOO_HOT = 75.0, 82.0  # °C; from 80 on a Pi slows itself down, from 85 on to a crawl
 _SAME = 60.0  # seconds that two clocks may be apart
@@ -23,7 +23,7 @@ _FIRST_RELEASE = 1_700_000_000  # a clock that says less was never set
 
 
 def board(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
-    """The findings about the Pi itself; nothing about what this machine does not have."""
+    """Check the board; no finding about what this machine does not have."""
     return [
         *_power(machine),
         *_temperature(machine),
@@ -38,17 +38,17 @@ def _power(machine: Machine) -> list[Finding]:
         return []
     now = [trouble for bit, trouble in _TROUBLES.items() if bits >> bit & 1]
     then = [trouble for bit, trouble in _TROUBLES.items() if bits >> (bit + 16) & 1]
-    for troubles, when in ((now, "now"), (then, "at some time since it was started")):
+    for troubles, when in ((now, "now"), (then, "at some time since the start")):
         if troubles:
             what = ", ".join(text for text, _ in troubles)
             verdict = "failing" if when == "now" and bits & 1 else "warning"
             risk = "; brown-outs damage cards" if any(bits >> bit & 1 for bit in (0, 16)) else ""
             return [Finding(verdict, "power", f"{what}, {when}{risk}: it needs {troubles[0][1]}")]
-    return [Finding("ok", "power", "never too little since it was started")]
+    return [Finding("ok", "power", "no under-voltage since the start")]
 
 
 def _throttled(machine: Machine) -> int | None:
-    """The firmware's word, from the kernel's file or its own program; None where there is no such firmware."""
+    """The firmware's get_throttled bits, from the kernel or from vcgencmd; None without such firmware."""
     for path in machine.some("/sys/devices/platform/soc*/*firmware/get_throttled"):
         if (bits := machine.number(path, 16)) is not None:
             return bits
@@ -69,15 +69,11 @@ def _temperature(machine: Machine) -> list[Finding]:
             Finding(
                 "failing",
                 "temperature",
-                f"{text}: it slows itself down; give it shade, a vent or a heat sink",
+                f"{text}: throttled; give it shade, a vent or a heat sink",
             )
         ]
     if degrees >= _HOT:
-        return [
-            Finding(
-                "warning", "temperature", f"{text}: hot; from 80 °C on it slows itself down; give it shade"
-            )
-        ]
+        return [Finding("warning", "temperature", f"{text}: hot; throttled from 80 °C on; give it shade")]
     return [Finding("ok", "temperature", text)]
 
 
@@ -86,23 +82,21 @@ def _clock(settings: Settings, clock: Clock) -> Finding:
         return Finding(
             "warning",
             "clock",
-            "not synchronised: images are held until the network comes and sets it, then their times are "
-            'corrected; with a real-time clock that you set yourself, say trap.clock = "trusted"',
+            "not synchronised: images are held until the network sets it, then their times are "
+            'corrected; with a real-time clock that you set yourself, set trap.clock = "trusted"',
         )
     with suppress(CatalogError):  # which has a finding of its own
         catalog = open_to_read(settings, clock)
         unsure = catalog.timings()["unsure"]
         catalog.close_reader()
         if unsure:
-            held = (
-                f"synchronised; but {unsure} images from before it was can never be corrected, and are held"
-            )
+            held = f"synchronised; but the times of {unsure} images from before can never be corrected, and they are held"
             return Finding("warning", "clock", f"{held}: {UNSURE_ADVICE}")
     return Finding("ok", "clock", "synchronised")
 
 
 def _rtc(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
-    """A clock with a battery: is it there where it must be, was it set, and does it agree?"""
+    """Check the real-time clock: is there one where it is needed, was it set, is it right?"""
     is_relied_on = settings.trap.clock == "trusted"
     clocks = [(path.parent, machine.number(path)) for path in machine.some("/sys/class/rtc/rtc*/since_epoch")]
     if not clocks and not machine.is_pi:
@@ -112,7 +106,7 @@ def _rtc(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
             _real_time("failing", 'there is none, but trap.clock = "trusted" relies on one; set it to "auto"')
         ]
     if not clocks:
-        return [_real_time("ok", "none: after a power cut images wait for the network to tell their time")]
+        return [_real_time("ok", "none: after a power cut images are held until the network sets the clock")]
     folder, seconds = clocks[0]
     name = machine.read(folder / "name").split(" ")[0] or folder.name
     advice = (
@@ -124,7 +118,7 @@ def _rtc(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
     if abs(difference) > _SAME and clock.trusted():
         verdict = f"{name} is {abs(difference):.0f} s {'ahead' if difference > 0 else 'behind'}"
         return [_real_time("warning", f"{verdict}: {advice}")]
-    return [_real_time("ok", f"{name} says {iso(utc(seconds))}")]
+    return [_real_time("ok", f"{name}: {iso(utc(seconds))}")]
 
 
 def _real_time(verdict: str, text: str) -> Finding:

@@ -1,4 +1,4 @@
-"""The camera: its software, what is connected, and who else holds it."""
+"""The camera: its software, what is connected, and other programs that use it."""
 
 import importlib.util
 import json
@@ -22,14 +22,14 @@ _PICAMERA2 = (
     "print(json.dumps([one['Model'] for one in Picamera2.global_camera_info()]))"
 )
 _DEVICES = re.compile(r"/dev/(media|video|v4l-subdev)\d+$")
-# Programs that people run on a Pi and that keep its camera; their files cannot be seen by everybody.
+# Programs that people run on a Pi and that keep its camera; not every user may see their open files.
 _LIKELY = re.compile(
     r"(rpicam|libcamera)-\S*|raspi(still|vid|mjpeg)|motion\S*|mjpg_streamer|mediamtx|camera-streamer"
 )
 
 
 def camera(settings: Settings, machine: Machine) -> list[Finding]:
-    """One finding about the camera, and one about each program that takes it from us."""
+    """Check the camera, and other programs that use it."""
     kind = settings.camera.kind
     if kind == "none":
         return [_finding("warning", "none: only files that others put into the spool are delivered")]
@@ -43,7 +43,7 @@ def camera(settings: Settings, machine: Machine) -> list[Finding]:
             )
         ]
     if holder(settings.storage.state):
-        return [_finding("ok", "the daemon has it; how its pictures come: trapsync status")]
+        return [_finding("ok", "in use by the daemon; for its pictures see: trapsync status")]
     return [_seen(machine), *_others(machine)]
 
 
@@ -69,7 +69,7 @@ def _seen(machine: Machine) -> Finding:
         if answer is None:
             return _finding(
                 "failing",
-                "libcamera gives no answer: it hangs; reboot, and see: sudo dmesg | grep -i -e imx -e unicam",
+                "libcamera does not answer: it hangs; reboot, and see: sudo dmesg | grep -i -e imx -e unicam",
             )
         with suppress(ValueError, IndexError):
             cameras = json.loads(answer.splitlines()[-1])
@@ -83,7 +83,7 @@ def _seen(machine: Machine) -> Finding:
 
 
 def _others(machine: Machine) -> list[Finding]:
-    """Programs that have the camera open, as far as this user may see, or that by their name will."""
+    """Find programs that have the camera open, as far as this user may see, or will by their name."""
     found = []
     for folder in machine.some("/proc/[0-9]*"):
         name = machine.read(folder / "comm")
@@ -91,7 +91,7 @@ def _others(machine: Machine) -> list[Finding]:
             found.append(
                 _finding(
                     "failing",
-                    f"{name} (process {folder.name}) has it, or will take it: only one program can; stop it, "
+                    f"{name} (process {folder.name}) uses it, or will: only one program can; stop it, "
                     f"and keep it from starting: sudo systemctl disable --now {name}",
                 )
             )

@@ -1,4 +1,4 @@
-"""The card: the folders on it, what is free, how worn it is, and how long it takes to keep something."""
+"""The card: its folders, free space, wear, and write latency."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ _PRE_EOL = {2: "80 % of its reserve is used", 3: "90 % of its reserve is used"}
 
 
 def card(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
-    """The findings about the card. Writes half a megabyte into the state folder, without a name."""
+    """Check the card. Writes half a megabyte to an unnamed file in the state folder."""
     storage = settings.storage
     folders = (("spool", storage.spool), ("state", storage.state))
     found = [_folder(subject, folder) for subject, folder in folders]
@@ -46,7 +46,7 @@ def _folder(subject: str, folder: Path) -> Finding:
         return Finding(
             "failing",
             subject,
-            f"{folder}: the card is read-only: it is failing, or damaged; save it, put in another",
+            f"{folder}: the card is read-only: it is failing, or damaged; copy what is on it, and replace it",
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(
@@ -64,12 +64,10 @@ def _folder(subject: str, folder: Path) -> Finding:
 
 
 def _not_ours(folder: Path) -> str | None:
-    """What lies there and cannot be changed, since it was left by root, say."""
+    """Find a file there that cannot be changed, one that root left, say."""
     for path in sorted(folder.iterdir()):
         if not path.is_symlink() and not os.access(path, os.W_OK):
-            return (
-                f"{path}: no permission to write; give it back: sudo chown -R --reference={folder} {folder}"
-            )
+            return f"{path}: no permission to write; run: sudo chown -R --reference={folder} {folder}"
     return None
 
 
@@ -103,7 +101,7 @@ def _forbidden(subject: str, error: PermissionError) -> Finding:
 
 
 def _wear(state: Path, machine: Machine) -> list[Finding]:
-    """What the kernel knows of the medium: errors of its filesystem, and its age, where it tells (eMMC does)."""
+    """Check what the kernel knows of the card: file system errors, and its age, where it reports it (eMMC)."""
     try:
         number = state.stat().st_dev
     except OSError:
@@ -111,11 +109,7 @@ def _wear(state: Path, machine: Machine) -> list[Finding]:
     here = machine.at(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
     errors = machine.number(f"/sys/fs/ext4/{here.name}/errors_count") or 0
     if errors:
-        return [
-            _worn(
-                "failing", f"its filesystem met {errors} errors: save what is on it, then put in another card"
-            )
-        ]
+        return [_worn("failing", f"its file system had {errors} errors: copy what is on it, then replace it")]
     device = (here.parent if (here / "partition").exists() else here) / "device"
     lives = [int(word, 16) for word in machine.read(device / "life_time").split() if word.startswith("0x")]
     used = max(lives, default=0) * 10
@@ -124,16 +118,15 @@ def _wear(state: Path, machine: Machine) -> list[Finding]:
         of_life = f"up to {min(used, 100)} % of its life is used" if used else ""
         reasons = ", ".join(filter(None, (_PRE_EOL.get(reserve), of_life)))
         return [
-            _worn(
-                "failing" if reserve == 3 or used > 100 else "warning", f"{reasons}: put in another card soon"
-            )
+            _worn("failing" if reserve == 3 or used > 100 else "warning", f"{reasons}: replace the card soon")
         ]
     label = " ".join(filter(None, (machine.read(device / "name"), machine.read(device / "date"))))
     if not label:
         return []
     return [
         _worn(
-            "ok", f"{label}, " + (f"up to {used} % of its life is used" if used else "does not tell how worn")
+            "ok",
+            f"{label}, " + (f"up to {used} % of its life is used" if used else "does not report its wear"),
         )
     ]
 
@@ -143,19 +136,19 @@ def _worn(verdict: str, text: str) -> Finding:
 
 
 def _speed(state: Path, clock: Clock) -> list[Finding]:
-    """How long a flush takes: each image and each row waits for one or more."""
+    """Measure the write latency: each image and each row waits for one or more flushes."""
     if not os.access(state, os.W_OK | os.X_OK) or free_bytes(state) < _ROOM:
         return []
     try:
         took = _flushes(state, clock)
     except OSError as error:
-        return [Finding("failing", "card's speed", durable.explain(error, state))]
+        return [Finding("failing", "card latency", durable.explain(error, state))]
     middle, worst = statistics.median(took), max(took)
-    text = f"a flush takes {middle * 1000:.0f} ms, at the worst {worst * 1000:.0f} ms"
+    text = f"write latency (fsync) {middle * 1000:.0f} ms, at worst {worst * 1000:.0f} ms"
     if middle > _SLOW or worst > _STUCK:
-        advice = "slow; a worn or counterfeit card is, and one that is nearly full; look again, then change the card"
-        return [Finding("warning", "card's speed", f"{text}: {advice}")]
-    return [Finding("ok", "card's speed", text)]
+        advice = "slow, as worn, counterfeit or nearly full cards are; check again, then replace the card"
+        return [Finding("warning", "card latency", f"{text}: {advice}")]
+    return [Finding("ok", "card latency", text)]
 
 
 def _flushes(state: Path, clock: Clock) -> list[float]:

@@ -1,6 +1,6 @@
-"""The machine as the doctor sees it: the kernel's files, and what other programs answer within a deadline.
+"""What the doctor knows of the machine: the kernel's files, and the answers of other programs within a timeout.
 
-Everything is looked for below one root, so that a test can pretend to be any Raspberry Pi.
+All files are read below one root, so that a test can simulate any Raspberry Pi.
 """
 
 import os
@@ -10,21 +10,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_PATIENCE = 10.0  # seconds
+_TIMEOUT = 10.0  # seconds
 _LONGEST = 64 * 1024  # bytes of a file of the kernel's
 
 Ask = Callable[[Sequence[str]], str | None]
 
 
 def ask(command: Sequence[str]) -> str | None:
-    """What a command prints, its complaints included; None where there is no such command, or no answer in time."""
+    """Return what a command prints, errors included; None if there is no such command, or no answer in time."""
     try:
         done = subprocess.run(  # noqa: S603 - fixed words
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
             env=os.environ | {"LC_ALL": "C"},
         )
@@ -35,7 +35,7 @@ def ask(command: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This machine, or one that is pretended: another root, other answers."""
+    """This machine, or a simulated one: another root, other answers."""
 
     root: Path = Path("/")
     ask: Ask = ask
@@ -45,13 +45,13 @@ class Machine:
         return self.root / path.lstrip("/")
 
     def some(self, pattern: str) -> list[Path]:
-        """The places that a pattern leads to, in the order of their names."""
+        """The paths that match a pattern, sorted."""
         with suppress(OSError):
             return sorted(self.root.glob(pattern.lstrip("/")))
         return []
 
     def read(self, path: Path | str) -> str:
-        """What is in a small file, without spaces around; empty where it cannot be read."""
+        """The content of a small file, stripped; empty if it cannot be read."""
         try:
             with (self.at(path) if isinstance(path, str) else path).open("rb") as file:
                 return file.read(_LONGEST).decode("utf-8", "replace").strip("\0 \n")
@@ -76,7 +76,7 @@ class Machine:
         return self.at("/run/systemd/system").is_dir()
 
     def properties(self, *units: str) -> Mapping[str, str]:
-        """What systemd says of a unit, or of itself; empty where it says nothing."""
+        """The properties of a systemd unit, or of systemd itself; empty without systemd."""
         if not self.has_systemd:
             return {}
         lines = (self.ask(("systemctl", "--no-pager", "show", *units)) or "").splitlines()

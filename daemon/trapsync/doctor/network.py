@@ -1,4 +1,4 @@
-"""What is far away: home, the destinations, and the secrets that open them."""
+"""The hub, the destinations, and the secrets to log in there."""
 
 import socket
 import stat
@@ -18,7 +18,7 @@ from trapsync.settings.schema import Settings
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read
 
-_PATIENCE = 10.0  # seconds for a name and a connection
+_TIMEOUT = 10.0  # seconds for a name and a connection
 _SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file")
 
 _SUBJECTS = {"web": "hub (HTTPS)", "mqtt": "hub (MQTT)"}
@@ -28,27 +28,27 @@ Reach = Callable[[str, int], None]
 
 def reach(host: str, port: int) -> None:
     """Connect to a host and hang up; OSError if that cannot be done within seconds."""
-    socket.create_connection((host, port), timeout=_PATIENCE).close()
+    socket.create_connection((host, port), timeout=_TIMEOUT).close()
 
 
 def secrets(settings: Settings, source: Path) -> list[Finding]:
-    """Whether somebody else on this machine can read a secret, or change the settings."""
+    """Check that nobody else on this machine can read a secret, or change the settings."""
     files = list(_secret_files(settings, source))
     for place in (source, source.absolute().parent, *(path for _, path in files)):
-        if _is_anybodys(place):
+        if _is_writable_by_all(place):
             text = f"{place}: everybody on this machine can change it; run: sudo chmod o-w {place}"
             return [Finding("failing", "secrets", text)]
     for key, path in files:
         try:
             read_secret(path, key)
         except SettingsError as error:
-            hint = "; if systemd hands it over (LoadCredential=), only the daemon can read it"
+            hint = "; if systemd passes it (LoadCredential=), only the daemon can read it"
             return [Finding("failing", "secrets", f"{error}{'' if path.exists() else hint}")]
     return [Finding("ok", "secrets", f"{len(files)}, which only the daemon can read")] if files else []
 
 
 def _secret_files(settings: Settings, source: Path) -> Iterator[tuple[str, Path]]:
-    """Each file that holds one, by the key that names it."""
+    """Each file with a secret, and the key that names it."""
     for key, path in (
         ("home.password_file", settings.home.password_file),
         ("home.mqtt.password_file", settings.home.mqtt.password_file),
@@ -61,8 +61,8 @@ def _secret_files(settings: Settings, source: Path) -> Iterator[tuple[str, Path]
                 yield f"destinations.{name}.{key}", source.absolute().parent / Path(value).expanduser()
 
 
-def _is_anybodys(place: Path) -> bool:
-    """Whether anybody may write there; a folder like /tmp, whose files stay their owners', is none."""
+def _is_writable_by_all(place: Path) -> bool:
+    """Whether everybody may write there; a sticky folder such as /tmp does not count."""
     try:
         mode = place.stat().st_mode
     except OSError:
@@ -70,12 +70,12 @@ def _is_anybodys(place: Path) -> bool:
     return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
-def home(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]:
-    """Whether the ways home are open, and when they were last gone; asks for nothing and tells nothing."""
-    return [_link(way, *place, settings, clock, reach) for way, place in _ways(settings).items()]
+def hub(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]:
+    """Check whether the hub can be reached, and when it was last. Sends and asks for nothing."""
+    return [_link(way, *place, settings, clock, reach) for way, place in _links(settings).items()]
 
 
-def _ways(settings: Settings) -> dict[str, tuple[str, int]]:
+def _links(settings: Settings) -> dict[str, tuple[str, int]]:
     found = {}
     if url := settings.home.url or settings.home.tell_url:
         parts = urlsplit(url)
@@ -90,14 +90,16 @@ def _link(way: str, host: str, port: int, settings: Settings, clock: Clock, reac
     try:
         reach(host, port)
     except socket.gaierror:
-        text = f"{host}: no such name, or no network: is the link up? try: ping {host}"
+        text = f"{host}: unknown host name, or no network: is the link up? try: ping {host}"
         return Finding("failing", subject, text)
     except OSError as error:
         text = f"{host} does not answer at port {port} ({error.strerror or 'no answer in time'}): is it on, and the link up?"
         return Finding("failing", subject, text)
     known = _remembered(settings, clock).get(way)
     if known and known.error:
-        return Finding("warning", subject, f"{host} is there, but the last time: {known.error}")
+        return Finding(
+            "warning", subject, f"{host} answers at port {port}, but the last attempt failed: {known.error}"
+        )
     last = f"; last reached {iso(utc(known.reached))}" if known and known.reached else ""
     return Finding("ok", subject, f"{host} answers at port {port}{last}")
 
@@ -113,8 +115,8 @@ def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:
         return {}
 
 
-def keys(found: InForce) -> list[Finding]:
-    """Remote settings, where they are switched on."""
+def remote(found: InForce) -> list[Finding]:
+    """Check the remote settings, if they are enabled."""
     settings = found.settings
     if not settings.pushed.enabled:
         return []
@@ -123,16 +125,18 @@ def keys(found: InForce) -> list[Finding]:
         known = ", ".join(document.public_from_text(text).id for text in settings.pushed.keys)
         facts = report(found)
     except TrapsyncError as error:
-        return [Finding("failing", "pushed", str(error))]
+        return [Finding("failing", "remote settings", str(error))]
     if facts["code"]:
-        return [Finding("warning", "pushed", f"{facts['state']}, {facts['code']}: {facts['reason']}")]
-    return [Finding("ok", "pushed", f"{facts['state']}; trusts {known}")]
+        return [
+            Finding("warning", "remote settings", f"{facts['state']}, {facts['code']}: {facts['reason']}")
+        ]
+    return [Finding("ok", "remote settings", f"{facts['state']}; trusted keys: {known}")]
 
 
 def destinations(
     settings: Settings, clock: Clock, sleep: Callable[[float], None], source: Path
 ) -> list[Finding]:
-    """What each destination says of itself."""
+    """Check each destination by its own means."""
     findings = [
         Finding("warning", "destinations", f"{added} has the name of one that ships, which is used instead")
         for added in kinds.shadowed()
@@ -159,7 +163,7 @@ def destinations(
 
 
 def _catalog(settings: Settings, clock: Clock) -> Catalog | None:
-    """The catalog, to be read; None where there is none that can be, which has a finding of its own."""
+    """Open the catalog to read; None where it cannot be read, which has a finding of its own."""
     try:
         return open_to_read(settings, clock)
     except CatalogError:
@@ -167,7 +171,7 @@ def _catalog(settings: Settings, clock: Clock) -> Catalog | None:
 
 
 def _folders(settings: Settings, checked: list[Checked], source: Path) -> list[Finding]:
-    """What keeps the daemon from its start: folders in one another. Nothing where they are in order."""
+    """Check that no folder lies in another, which would keep the daemon from starting."""
     try:
         overlap.require(settings.storage, checked, source)
     except SettingsError as error:

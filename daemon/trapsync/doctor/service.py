@@ -1,4 +1,4 @@
-"""Who keeps it going: systemd, the watchdogs, and the limits of the log."""
+"""systemd, the watchdogs, and the limits of the log."""
 
 import re
 
@@ -7,11 +7,11 @@ from trapsync.doctor.machine import Machine
 from trapsync.settings.schema import Settings
 from trapsync.trap import holder
 
-_MANY = 5  # starts by systemd since the boot that are no accident any more
+_MANY = 5  # starts by systemd since the boot that are too many for chance
 
 
-def keeper(settings: Settings, machine: Machine) -> list[Finding]:
-    """The findings about the running daemon and what stands behind it."""
+def service(settings: Settings, machine: Machine) -> list[Finding]:
+    """Check the running daemon and what supervises it."""
     return [_daemon(settings), *_service(settings, machine), *_watchdog(machine), *_log(machine)]
 
 
@@ -25,21 +25,24 @@ def _daemon(settings: Settings) -> Finding:
 
 
 def _service(settings: Settings, machine: Machine) -> list[Finding]:
-    """What systemd says of trapsync.service: started at boot, watched, and how often it had to begin again."""
+    """Check trapsync.service: enabled at boot, watched, and how often it was restarted."""
     unit = machine.properties("trapsync.service")
     if not unit:
         return []
     process = holder(settings.storage.state)
     if unit.get("LoadState") != "loaded":
         return [
-            _unit("warning", "it is no service here: nothing starts it after a reboot; run scripts/install")
+            _unit(
+                "warning",
+                "not installed as a service: nothing starts the daemon after a reboot; run scripts/install",
+            )
         ]
     if process is not None and unit.get("MainPID") != str(process):
         return [
-            _unit("warning", "the daemon was started by hand: end it, then: sudo systemctl start trapsync")
+            _unit("warning", "the daemon was started manually: end it, then: sudo systemctl start trapsync")
         ]
     if unit.get("UnitFileState") not in {"enabled", "enabled-runtime"}:
-        return [_unit("warning", "it is not started at boot: sudo systemctl enable trapsync")]
+        return [_unit("warning", "not enabled at boot: sudo systemctl enable trapsync")]
     if unit.get("WatchdogUSec", "0") in {"0", "infinity"}:
         return [
             _unit("warning", "systemd does not watch it: WatchdogSec is off; see: systemctl cat trapsync")
@@ -49,14 +52,14 @@ def _service(settings: Settings, machine: Machine) -> list[Finding]:
         return [
             _unit(
                 "warning",
-                f"it had to be started again {restarts} times: sudo journalctl -u trapsync -p warning",
+                f"restarted {restarts} times: sudo journalctl -u trapsync -p warning",
             )
         ]
-    again = f"; started again {restarts} times" if restarts else ""
+    again = f"; restarted {restarts} times" if restarts else ""
     return [
         _unit(
             "ok",
-            f"started at boot, watched: {unit['WatchdogUSec']} of silence and it is started again{again}",
+            f"enabled at boot; restarted after {unit['WatchdogUSec']} without a sign of life{again}",
         )
     ]
 
@@ -66,7 +69,7 @@ def _unit(verdict: str, text: str) -> Finding:
 
 
 def _watchdog(machine: Machine) -> list[Finding]:
-    """The hardware's, which resets a Pi whose kernel hangs, if systemd feeds it."""
+    """Check the hardware watchdog, which resets a Pi whose kernel hangs, if systemd feeds it."""
     devices = machine.some("/sys/class/watchdog/watchdog[0-9]*")
     fed = machine.properties().get("RuntimeWatchdogUSec", "")
     if not devices and not machine.is_pi:
@@ -74,14 +77,12 @@ def _watchdog(machine: Machine) -> list[Finding]:
     states = [machine.read(path / "state") for path in devices]
     if "active" in states or fed not in {"", "0", "infinity", "off"}:
         return [Finding("ok", "watchdog", f"armed{f': {fed}' if fed not in {'', '0'} else ''}")]
-    advice = (
-        "a kernel that hangs stays so until somebody comes; run scripts/install, or see systemd/watchdog.conf"
-    )
+    advice = "a kernel that hangs stays so until somebody comes here; run scripts/install, or see systemd/watchdog.conf"
     return [Finding("warning" if machine.is_pi else "ok", "watchdog", f"not armed: {advice}")]
 
 
 def _log(machine: Machine) -> list[Finding]:
-    """Whether the log is kept at all, and from filling the card."""
+    """Check that the log is kept and limited."""
     if not machine.has_systemd:
         return []
     if not machine.at("/var/log/journal").is_dir():

@@ -83,8 +83,8 @@ class RemoteSettings(_Part):
     """How far the newest remote settings are: see `in_force.report`."""
 
     state: str
-    last_received_hash: str | None
-    effective_hash: str | None
+    last_received_hash: str | None = None
+    effective_hash: str | None = None
     epoch: int | None = None
     version: int | None = None
     code: str | None = None
