@@ -1,38 +1,38 @@
-"""Every error raised on purpose.
+"""The errors that the program raises on purpose.
 
 ::
 
     TrapsyncError                 one line for a person, never a traceback
-    ├── SettingsError             the owner must change a setting
+    ├── SettingsError             the operator must change a setting
     ├── CatalogError              the catalog cannot be opened or written
-    │   ├── CatalogDamaged        … because it is no sound catalog: keep it aside, make a new one
-    │   └── Unstorable            … because it cannot hold this value: it costs what brought the value
-    ├── StorageError              the card or a folder refuses: full, read-only, no permission
-    ├── CameraError               no picture: the camera failed, hung or is absent
-    ├── RefusedDocument           a signed document that the trap does not take, with the code of the reason
+    │   ├── CatalogDamaged        … because its file is damaged: keep it aside, make a new one
+    │   └── Unstorable            … because it cannot hold this value: only the item with the value fails
+    ├── StorageError              the card or a folder cannot be used: full, read-only, no permission
+    ├── CameraError               no picture: the camera failed, hung or is missing
+    ├── RefusedDocument           a signed document that the trap does not accept, with the code of the reason
     ├── GpioError                 a pin of the Pi's header cannot be used
-    ├── DamagedImage              this file is no good: quarantine it with the reason
+    ├── DamagedImage              this file is damaged: quarantine it with the reason
     │   ├── IncompleteImage       … or it is still being written: look again first
-    │   └── ExaminerKilled        … or nobody knows, for its examiner was killed: look again later
+    │   └── ExaminerKilled        … or that is unknown, as its examiner was killed: look again later
     └── DeliveryError             an image did not reach a destination
-        ├── Unreachable           try again later; says nothing about the image
-        │   └── Unauthorised      … but rarely: the owner has to mend the credentials
-        ├── Failed                the destination lives and did not take this image; try it again
-        ├── Held                  not yet: the image waits for something on our side
-        ├── NotThere              the destination does not hold what it confirmed once: its proof is withdrawn
-        └── Refused               never again, until the owner says retry
+        ├── Unreachable           try again later; not the fault of the image
+        │   └── Unauthorised      … but rarely: the operator has to fix the credentials
+        ├── Failed                the destination works and did not take this image; try it again
+        ├── Held                  not yet: the image waits for something on the trap
+        ├── NotThere              the destination lost what it had confirmed: its proof is withdrawn
+        └── Refused               never again, until somebody runs: trapsync retry
 
-The destination decides which of the last six it is. Anything else that is raised is a bug, and loud.
+The destination decides which of the last six it is. Any other exception is a bug, and is reported loudly.
 """
 
 _LONGEST_REASON = 1000
 
 
 def one_line(text: object, most: int = 200) -> str:
-    """What somebody else wrote, fit for a log, a terminal and the catalog: one line of printable characters.
+    """Make a text from outside fit for a log, a terminal and the catalog: one line of printable characters.
 
     Control characters, which a terminal would obey and a log would take for another line, become question
-    marks, and so do halves of surrogates, which SQLite does not take. Longer than `most`, it is cut.
+    marks, and so do lone surrogates, which SQLite does not take. Longer than `most`, it is cut.
     """
     line = " ".join(str(text).split())
     line = "".join(one if one.isprintable() else "?" for one in line[: most + 1])
@@ -56,11 +56,11 @@ class CatalogDamaged(CatalogError):
 
 
 class Unstorable(CatalogError):
-    """A value that SQLite cannot hold: a text that is no text, a number beyond 64 bits, a broken rule of a table."""
+    """A value that SQLite cannot hold: an invalid text, a number beyond 64 bits, one that breaks a constraint."""
 
 
 class StorageError(TrapsyncError):
-    """A folder or the card refuses a read or a write."""
+    """A read or a write on the card or in a folder failed."""
 
 
 class CameraError(TrapsyncError):
@@ -68,9 +68,9 @@ class CameraError(TrapsyncError):
 
 
 class RefusedDocument(TrapsyncError):
-    """A signed document is not taken, and nothing was changed.
+    """A signed document is not accepted, and nothing was changed.
 
-    `code` says why in one word, for reports: size, shape, key, signature, schema, addressee, replay, expired,
+    `code` is the reason in one word, for reports: size, shape, key, signature, schema, addressee, replay, expired,
     settings, forbidden, limits, rejected_before.
     """
 
@@ -88,15 +88,15 @@ class DamagedImage(TrapsyncError):
 
 
 class IncompleteImage(DamagedImage):
-    """The file has no end: cut off, or still being written. Which of them, only time can tell."""
+    """The file has no end: it is cut off, or still being written. Only a later look can tell."""
 
 
 class ExaminerKilled(DamagedImage):
-    """The examiner was killed from outside, by the kernel for want of memory, say. No word about the file."""
+    """The examiner was killed from outside, by the kernel for want of memory, say. This says nothing of the file."""
 
 
 class DeliveryError(TrapsyncError):
-    """An image did not reach a destination. Much of its text is the other end's: it becomes one printable line."""
+    """An image did not reach a destination. Text of the other side becomes one printable line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message, _LONGEST_REASON))
@@ -115,20 +115,20 @@ class Unreachable(DeliveryError):
 
 
 class Unauthorised(Unreachable):
-    """The destination knows us and says no (401, 403). At most one attempt in fifteen minutes."""
+    """Login rejected (401), or not allowed (403). At most one attempt in fifteen minutes."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, wait=900.0)
 
 
 class Failed(DeliveryError):
-    """The destination is alive but did not take this one image, and gave no reason that is final."""
+    """The destination works but did not take this one image, and gave no final reason."""
 
 
 class Held(DeliveryError):
-    """The image is in order but cannot go yet; the text says what it waits for.
+    """The image is valid but cannot be delivered yet; the text says what it waits for.
 
-    `wait` is in how many seconds it is worth looking again; zero if nobody knows: `retry_longest` then.
+    `wait` is in how many seconds it is worth looking again; zero if that is unknown: `retry_longest` then.
     """
 
     def __init__(self, message: str, *, wait: float = 0.0) -> None:
@@ -141,4 +141,4 @@ class Refused(DeliveryError):
 
 
 class NotThere(DeliveryError):
-    """The destination says that it does not hold an image which it confirmed once, or holds other bytes."""
+    """The destination reports that it lost an image which it had confirmed, or holds other bytes."""

@@ -104,7 +104,7 @@ class Stores(logging.Handler):
         """Look at one line of it."""
         if record.msg.startswith("stored "):
             self.stored[str(record.args[0])] += 1  # type: ignore[index]
-        elif "already here, sent again" in record.msg:
+        elif "stored already, sent again" in record.msg:
             self.sent_again += 1
 
     def __enter__(self) -> "Stores":

@@ -311,7 +311,7 @@ def test_the_same_bytes_again_are_refused_and_change_nothing(hub: RunningHub) ->
     answer = hub.upload(NAME, GOOD, md5_of(GOOD))
 
     assert answer.status_code == 500
-    assert "already here" in answer.text
+    assert "stored already" in answer.text
     assert hub.rows() == before
     assert [path.name for path in hub.folder.rglob("*.jpg")] == [NAME]
 

@@ -3,14 +3,14 @@
 ::
 
     server.py     runs it: the port, the accounts of a first start, the end
-    app.py        the endpoints: statuses and bodies as the Sticky Pi server has them
-    intake.py     what is made of an uploaded file: the rules of the name and of the metadata
+    app.py        the endpoints, with the status codes and bodies of the Sticky Pi server
+    intake.py     checks an uploaded file, its name and its metadata, and makes its row
     store.py      images in folders, their rows beside them; nothing is ever overwritten
     fleet_app.py  the endpoints of the fleet: signed settings for the traps, heartbeats from them
-    fleet.py      … and what is kept of both
+    fleet.py      what the hub stores of both
     annotations.py  what detectors found in an image
     accounts.py   users, roles, passwords, tokens
     links.py      addresses of images that expire
-    wire.py       moments and JSON as they travel
+    wire.py       dates and JSON of requests
     database.py   the SQLite file under all of them
 """

@@ -1,4 +1,4 @@
-"""Who may talk to the hub: users, their roles and hashed passwords, and the tokens they are given."""
+"""The users of the hub: roles, hashed passwords, and tokens."""
 
 import functools
 import hashlib
@@ -25,7 +25,7 @@ DEFAULT_NAME = DEFAULT_PASSWORD = "trapsync"  # noqa: S105
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who has shown a password or a token."""
+    """A user who has logged in with a password or a token."""
 
     id: int
     name: str
@@ -53,7 +53,7 @@ class Accounts:
         Raises SettingsError for an empty name or password, a name with a colon, or an unknown role.
         """
         if not name or ":" in name:
-            raise SettingsError(f"{name!r} cannot be a user's name: it must not be empty nor hold a colon")
+            raise SettingsError(f"{name!r} cannot be a user name: it must not be empty or contain a colon")
         if not password:
             raise SettingsError(f"the password of {name!r} is empty; give one")
         if role not in get_args(Role):
@@ -66,7 +66,7 @@ class Accounts:
             )
 
     def names(self) -> list[str]:
-        """Everybody, by name."""
+        """The names of all users."""
         with self._database.reading() as connection:
             return [row["name"] for row in connection.execute("SELECT name FROM users ORDER BY name")]
 
@@ -76,7 +76,7 @@ class Accounts:
         return _user(row) if row else None
 
     def with_default_password(self) -> list[str]:
-        """Those whose password everybody knows who has read the manual."""
+        """The users with a default password, which everybody can know."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT name, password_hash FROM users").fetchall()
         return [
@@ -88,14 +88,14 @@ class Accounts:
         ]
 
     def recognise(self, name_or_token: str, password: str) -> User | None:
-        """Who this is: a token comes as the name, whatever the password; None for a stranger."""
+        """The user who logs in; None for a stranger. A token is given as the name, with any password."""
         return self._by_token(name_or_token) or self._by_password(name_or_token, password)
 
     def token(self, user: User) -> tuple[str, int]:
         """A token for a day, and the unix second, on this machine's clock, when it ends."""
         with self._database.reading() as connection:
             row = connection.execute("SELECT * FROM users WHERE id = ?", (user.id,)).fetchone()
-        token = self._serializer.dumps({"id": user.id, "of": _fingerprint(row["password_hash"])})
+        token = self._serializer.dumps({"id": user.id, "password": _fingerprint(row["password_hash"])})
         return str(token), int(self._clock.wall()) + TOKEN_LIFE
 
     def _by_token(self, token: str) -> User | None:
@@ -104,7 +104,7 @@ class Accounts:
         except BadData:
             return None
         row = self._find("id", content["id"])
-        if row is None or content["of"] != _fingerprint(row["password_hash"]):
+        if row is None or content.get("password") != _fingerprint(row["password_hash"]):
             return None
         return _user(row)
 
@@ -124,7 +124,7 @@ class Accounts:
         return True
 
     def _is_remembered(self, stored: str, password: str) -> bool:
-        """Whether this password was right before: five hundred traps that come back cannot wait a minute.
+        """Whether this password was right before: five hundred traps that reconnect cannot wait a minute.
 
         What is kept is a keyed digest, in memory only, and tied to the stored hash: a new password ends it.
         A wrong one takes as long as ever.
@@ -142,7 +142,7 @@ class Accounts:
 
 
 class _ClockedSigner(TimestampSigner):
-    """itsdangerous asks the machine for the time; this asks the clock it was given."""
+    """Take the time from the given clock; itsdangerous would ask the machine."""
 
     def __init__(self, *args: Any, clock: Clock, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -155,7 +155,7 @@ class _ClockedSigner(TimestampSigner):
 
 @functools.cache
 def _hash_of_nobody() -> str:
-    """For a name that nobody has: checking against it takes as long as checking a real one."""
+    """A hash for unknown names: checking against it takes as long as checking a real one."""
     return generate_password_hash("")
 
 
@@ -164,5 +164,5 @@ def _user(row: sqlite3.Row) -> User:
 
 
 def _fingerprint(password_hash: str) -> str:
-    """Ties a token to the password it was given for: a new password ends the old tokens."""
+    """Bind a token to the password it was given for: a new password ends the old tokens."""
     return hashlib.sha256(password_hash.encode()).hexdigest()[:12]

@@ -22,7 +22,7 @@ _SELECT = "SELECT uid_annotations.* FROM uid_annotations JOIN images ON images.i
 
 
 class Annotations:
-    """The annotations of one hub, each tied to an image that is here."""
+    """The annotations of one hub, each of a stored image."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -31,8 +31,8 @@ class Annotations:
     def put(self, body: object, user_id: int) -> list[Row]:
         """Store a list of annotations, all or none; the answer leaves out their (long) `json`.
 
-        Raises BadRequest when an image is not here or has another md5, or when the same version of the
-        same detector has spoken on it already.
+        Raises BadRequest if an image is not stored or has another md5, or if the same version of the same detector
+        has annotated it already.
         """
         with self._database.writing() as connection:
             return [

@@ -1,7 +1,7 @@
-"""The endpoints: what the Sticky Pi server answers, status by status.
+"""The endpoints, with the answers of the Sticky Pi server.
 
-Its protocol has one status for whatever goes wrong with a request that it understood: 500. So has the hub,
-but the body says why, in one line.
+Its protocol has one status code for whatever goes wrong with a request that it understood: 500. So has the hub,
+but the body gives the reason, in one line.
 """
 
 import gzip
@@ -44,7 +44,7 @@ _RANGE = ("device", "start_datetime", "end_datetime")
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """All that one hub consists of, below one folder."""
+    """All parts of one hub, below one folder."""
 
     folder: Path
     database: Database
@@ -65,7 +65,7 @@ class Hub:
     ) -> "Hub":
         """Open the hub in this folder, or make a new one there. Raises StorageError.
 
-        `verify` is asked about each pushed document; without one its shape must do.
+        `verify` checks the signature of each published document; without one only its form is checked.
         """
         clock = clock or SystemClock()
         folder = folder.absolute()  # Flask takes relative paths from its own package
@@ -102,7 +102,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
 
 
 def _rules(images: "_Endpoints", fleet: FleetEndpoints) -> tuple[_Rule, ...]:
-    """Every address but that of a file, and who may use it."""
+    """The routes, except that of a file, and the roles that may use each."""
     return (
         ("POST", "/get_token", _EVERYBODY, images.get_token),
         ("POST", "/get_images/<what>", _EVERYBODY, images.get_images),
@@ -113,7 +113,7 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints) -> tuple[_Rule, ...]:
         ("POST", "/get_uid_annotations/<what>", _EVERYBODY, images.get_uid_annotations),
         ("POST", "/get_uid_annotations_series/<what>", _EVERYBODY, images.get_uid_annotations_series),
         ("GET", "/pushed/<slot>", _EVERYBODY, fleet.get_pushed),
-        ("PUT", "/pushed/<slot>", _ADMINS, fleet.put_pushed),  # a trap's account must not empty a slot
+        ("PUT", "/pushed/<slot>", _ADMINS, fleet.put_pushed),  # a trap's account must not change a slot
         ("POST", "/heartbeats/<device>", _WRITERS, fleet.put_heartbeat),
         ("GET", "/heartbeats/<device>", _EVERYBODY, fleet.get_heartbeats),
         ("GET", "/fleet", _EVERYBODY, fleet.get_fleet),
@@ -121,7 +121,7 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints) -> tuple[_Rule, ...]:
 
 
 class _Endpoints:
-    """One method per address. Whoever gets here is known, and may."""
+    """One method per route. The caller is logged in and has the role."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -132,7 +132,7 @@ class _Endpoints:
         return {"token": token, "expiration": expiration}
 
     def get_images(self, what: str) -> Any:
-        """The rows of these devices and moments, as far as they are here."""
+        """The rows of these devices and moments, as far as they are stored."""
         keys = _keys()
         if not keys:
             raise BadRequest("the list is empty")  # the original's SQL has no condition then
@@ -153,7 +153,7 @@ class _Endpoints:
         ]
 
     def delete_images(self) -> Any:
-        """Forget images, their annotations and their files; the rows that were are the answer."""
+        """Delete images, their annotations and their files; answer with the deleted rows."""
         rows = self._hub.store.delete(_keys())
         for row in rows:
             path = self._hub.store.path(row)
@@ -191,14 +191,14 @@ class _Endpoints:
 
 
 class _Files:
-    """Sends the files that signed addresses stand for."""
+    """Send the files of signed addresses."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._drawing = threading.Lock()  # one decoder at a time: the hub may be a Pi
 
     def send(self, name: str) -> Response:
-        """The bytes; what the name in the address says does not matter."""
+        """Send a file; the name in the address does not matter."""
         meaning = self._hub.links.read(request.args.get("signed", ""))
         if meaning is None:
             raise Forbidden
@@ -215,7 +215,7 @@ class _Files:
             raise NotFound from None
 
     def _small(self, path: Path, what: What) -> Path:
-        """The small copy, made when it is first wanted; the image itself where none can be made."""
+        """The thumbnail, made at the first request; the image itself if none can be made."""
         small, mini = _small_copies(self._hub, path)
         wanted = small if what == "thumbnail" else mini
         with self._drawing:
@@ -223,14 +223,13 @@ class _Files:
                 if not wanted.exists() or wanted.stat().st_mtime < path.stat().st_mtime:
                     thumbnail.make(path, small, mini)
             except TrapsyncError as error:
-                log.warning("no small copy of %s: %s", path.name, error)
+                log.warning("no thumbnail of %s: %s", path.name, error)
                 return path
         return wanted
 
 
 def _md5(path: Path) -> str:
-    """The MD5 of the bytes as they are now, as an S3 tells it: one byte asked for shows whether they still are
-    what the row says."""
+    """The MD5 of the stored bytes, as S3 returns it: a request for one byte shows whether they still match the row."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -241,7 +240,7 @@ def _small_copies(hub: Hub, path: Path) -> tuple[Path, Path]:
 
 
 def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
-    """The view behind a door: who are you, and may you? What is no answer yet goes out as JSON."""
+    """Check login and role before the view; send what it returns as JSON."""
 
     def guard(**parts: str) -> Response:
         given = request.authorization
@@ -273,13 +272,13 @@ def _ranges() -> list[tuple[str, str, str]]:
 
 
 def _explain(error: Exception) -> Any:
-    """Anything raised on purpose is a 500 with its one line; the rest is Flask's bare 500, logged."""
+    """Answer 500 with the one line of an expected error; Flask answers and logs the others."""
     log.warning("%s: %s", request.path, error)
     return InternalServerError(str(error)).get_response()
 
 
 def _unauthorised(error: Exception) -> Response:
-    """401 and 403 look alike but for the number, as the original's do."""
+    """Answer 401 or 403; the bodies are equal, as on the Sticky Pi server."""
     status = error.code if isinstance(error, Unauthorized | Forbidden) else None
     answer = Response("Unauthorized Access", status or 401, content_type="text/html; charset=utf-8")
     answer.headers["WWW-Authenticate"] = 'Basic realm="Authentication Required"'
@@ -287,7 +286,7 @@ def _unauthorised(error: Exception) -> Response:
 
 
 def _compressed(answer: Response) -> Response:
-    """Long JSON goes out compressed, as from the original's nginx: a trap's link is thin."""
+    """Compress long JSON: a trap's link is slow."""
     wanted = request.accept_encodings.quality("gzip") > 0
     if wanted and answer.is_json and len(answer.data) >= _GZIP_FROM:
         answer.data = gzip.compress(answer.data, 6)

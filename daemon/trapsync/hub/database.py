@@ -1,4 +1,4 @@
-"""The hub's SQLite file: its schema, its connections, its transactions."""
+"""The hub's SQLite file: schema, connections, transactions."""
 
 import secrets
 import sqlite3
@@ -10,16 +10,16 @@ from trapsync.errors import StorageError
 from trapsync.files import failpoint
 from trapsync.files.durable import make_folder
 
-# Append only: a hub in a hut is updated years after it was installed. PRAGMA user_version counts them.
+# Append only: a hub at a field station is updated years after it was installed. PRAGMA user_version counts them.
 _MIGRATIONS = (
     """
-    -- A row is a thing the hub keeps to itself: so far only `key`, which signs tokens and addresses.
+    -- A row is a secret of the hub: so far only `key`, which signs tokens and addresses.
     CREATE TABLE secrets (
         name  TEXT PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 
-    -- A row is somebody who may talk to the hub. No password is kept, only its salted hash.
+    -- A row is a user of the hub. No password is kept, only its salted hash.
     CREATE TABLE users (
         id            INTEGER PRIMARY KEY AUTOINCREMENT,
         name          TEXT NOT NULL UNIQUE,
@@ -69,8 +69,8 @@ _MIGRATIONS = (
     ) STRICT;
     """,
     """
-    -- A row is the owner's newest signed document under a name that traps ask for. `hash` is the SHA-256
-    -- of `data`, in hex; `stored` is UTC text, `user` the name of whoever pushed it.
+    -- A row is the operator's newest signed document under a name that traps ask for. `hash` is the SHA-256
+    -- of `data`, in hex; `stored` is UTC text, `user` the name of who published it.
     CREATE TABLE slots (
         name   TEXT PRIMARY KEY,
         data   BLOB NOT NULL,
@@ -104,25 +104,25 @@ class Database:
         try:
             # Held open for the hub's life: SQLite checkpoints the WAL whenever the last connection closes.
             self._keeper = self._connect()
-            path.chmod(0o600)  # password hashes and the signing key are nobody else's business
+            path.chmod(0o600)  # password hashes and the signing key are for nobody else
             self._keeper.execute("PRAGMA journal_mode = WAL")
             self._migrate()
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{path}: the hub's database cannot be opened: {error}") from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._keeper.close()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection to ask with; each question sees one moment of the file."""
+        """A connection for reading; each query sees one state of the file."""
         with closing(self._connect()) as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: durable when the block ends, undone when it raises."""
+        """A transaction: durable when the block ends, rolled back when it raises."""
         with closing(self._connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -135,7 +135,7 @@ class Database:
             failpoint.hit("hub: committed")
 
     def secret(self, name: str) -> str:
-        """A random text of this hub's own, made when it is first asked for."""
+        """A random text of this hub, made at the first request."""
         with self.writing() as connection:
             connection.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, secrets.token_hex(32)))
             row = connection.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()

@@ -1,6 +1,6 @@
-"""What the hub keeps for the fleet: the owner's signed documents in their slots, and the traps' heartbeats.
+"""What the hub stores for the fleet: the operator's signed documents in their slots, and the traps' heartbeats.
 
-It holds no private key and is no authority: a trap believes a document's signature, never the hub. A slot
+It holds no private key: a trap trusts a document's signature, never the hub. A slot
 is a name that a trap asks for, `device-0123abcd.settings` say, and holds the newest document or nothing.
 """
 
@@ -28,20 +28,20 @@ Verify = Callable[[bytes], object]
 
 
 class NoSuchSlot(TrapsyncError):
-    """The name is no slot's."""
+    """There is no slot of that name."""
 
 
 class NotTaken(TrapsyncError):
-    """A document or a heartbeat that is not what it should be."""
+    """A document or a heartbeat that is not valid."""
 
 
 class Overtaken(TrapsyncError):
-    """Somebody else pushed in between: the slot holds another document than the sender thought."""
+    """Somebody else published in between: the slot holds another document than the sender expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a slot holds."""
+    """The document in a slot."""
 
     data: bytes
     hash: str  # SHA-256 of all of it, in hex
@@ -51,7 +51,7 @@ class Fleet:
     """The slots and the heartbeats of one hub."""
 
     def __init__(self, database: Database, clock: Clock, verify: Verify | None = None) -> None:
-        """`verify` refuses documents at the door; without one only their shape counts."""
+        """`verify` checks signatures; without one only the form of a document is checked."""
         self._database = database
         self._clock = clock
         self._verify = verify
@@ -67,14 +67,14 @@ class Fleet:
         """Put a signed document into a slot, instead of what it holds; the document's hash.
 
         `instead_of` is the hash that the sender believes to be there, "" for nothing and None for
-        whatever is: two owners who push at once must not both win. Raises NoSuchSlot, NotTaken, Overtaken.
+        anything: of two operators who publish at once only one may win. Raises NoSuchSlot, NotTaken, Overtaken.
         """
         _check_slot(slot)
         if len(data) > LARGEST_DOCUMENT:
             raise NotTaken(f"the document has {len(data)} bytes; {LARGEST_DOCUMENT} are the most")
         if not _FIRST_LINE.match(data):
-            raise NotTaken("this is no signed document; make one with: trapsync push")
-        self._believe(data)
+            raise NotTaken("this is not a signed document; make one with: trapsync push")
+        self._verify_signature(data)
         found = hashlib.sha256(data).hexdigest()
         with self._database.writing() as connection:
             row = connection.execute("SELECT hash FROM slots WHERE name = ?", (slot,)).fetchone()
@@ -87,12 +87,12 @@ class Fleet:
         return found
 
     def take(self, device: str, data: bytes) -> str:
-        """Keep a trap's heartbeat, and forget its oldest; when it was received, as UTC text.
+        """Store a trap's heartbeat, and delete its oldest; return when it was received, as UTC text.
 
         Raises NotTaken for anything but a small JSON object of that device.
         """
         if not _DEVICE.fullmatch(device):
-            raise NotTaken(f"{device[:40]!r} is no device: 8 hexadecimal digits in lower case")
+            raise NotTaken(f"{device[:40]!r} is not a device: 8 hexadecimal digits in lower case")
         if len(data) > LARGEST_HEARTBEAT:
             raise NotTaken(f"the heartbeat has {len(data)} bytes; {LARGEST_HEARTBEAT} are the most")
         text, now = _text_of(device, data), self._clock.wall()
@@ -125,17 +125,17 @@ class Fleet:
         }
 
     def history(self, device: str) -> list[dict[str, Any]]:
-        """The kept heartbeats of one trap, the newest first."""
+        """The stored heartbeats of one trap, the newest first."""
         sql = "SELECT * FROM heartbeats WHERE device = ? ORDER BY id DESC"
         with self._database.reading() as connection:
             return [self._entry(row) for row in connection.execute(sql, (device,))]
 
-    def _believe(self, data: bytes) -> None:
+    def _verify_signature(self, data: bytes) -> None:
         if self._verify:
             try:
                 self._verify(data)
             except TrapsyncError as error:
-                raise NotTaken(f"this hub does not take it: {error}") from None
+                raise NotTaken(f"this hub does not accept it: {error}") from None
 
     def _entry(self, row: sqlite3.Row) -> dict[str, Any]:
         age = max(0, round(self._clock.wall() - row["received"]))
@@ -149,19 +149,19 @@ class Fleet:
 
 def _check_slot(name: str) -> None:
     if not _SLOT.fullmatch(name):
-        raise NoSuchSlot(f"{name[:80]!r} is no slot: device-0123abcd.settings, group-valley.settings, …")
+        raise NoSuchSlot(f"{name[:80]!r} is not a slot: device-0123abcd.settings, group-valley.settings, …")
 
 
 def _text_of(device: str, data: bytes) -> str:
     try:
         body = json.loads(data.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise NotTaken("the heartbeat is no JSON") from None
+        raise NotTaken("the heartbeat is not JSON") from None
     if not isinstance(body, dict) or body.get("device") != device:
-        raise NotTaken(f"the heartbeat is not one of {device}")
+        raise NotTaken(f"the heartbeat is not from {device}")
     return data.decode()
 
 
 def _no_number(word: str) -> None:
-    """Python takes NaN and Infinity for JSON; nobody else who reads the fleet does."""
+    """Refuse NaN and Infinity, which only Python takes for JSON."""
     raise ValueError(word)

@@ -1,11 +1,11 @@
-"""The fleet's endpoints: settings for the traps, heartbeats from them, and both for their owner.
+"""The endpoints of the fleet: remote settings for the traps, heartbeats from them, and both for the operator.
 
 ::
 
     GET  /pushed/<slot>         the signed document, with its ETag; 304 for who has it, 404 for none
-    PUT  /pushed/<slot>         the owner (an admin) puts another; If-Match or If-None-Match: * guard it
-    POST /heartbeats/<device>   a trap says how it is
-    GET  /heartbeats/<device>   what it said lately, the newest first
+    PUT  /pushed/<slot>         the operator (an admin) puts another; If-Match or If-None-Match: * guard it
+    POST /heartbeats/<device>   a trap sends its heartbeat
+    GET  /heartbeats/<device>   its latest ones, the newest first
     GET  /fleet                 the newest of every trap, and what the slots hold
 
 A folder on any web server can stand in for the first.
@@ -26,13 +26,13 @@ STATUSES: dict[type[TrapsyncError], int] = {NoSuchSlot: 404, NotTaken: 400, Over
 
 
 class FleetEndpoints:
-    """One method per address. Whoever gets here is known, and may."""
+    """One method per route. The caller is logged in and has the role."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
     def get_pushed(self, slot: str) -> Response:
-        """The bytes as they were pushed, or 304, or an empty 404."""
+        """The published document, or 304, or an empty 404."""
         held = self._fleet.held(slot)
         if held is None:
             return Response(status=404)
@@ -43,34 +43,34 @@ class FleetEndpoints:
         return answer
 
     def put_pushed(self, slot: str) -> Any:
-        """Take a document from the owner; its hash is the answer."""
+        """Store a document of the operator; answer with its hash."""
         data = request.stream.read(LARGEST_DOCUMENT + 1)
-        found = self._fleet.put(slot, data, g.user.name, instead_of=_believed())
-        log.info("%s pushed %s: %s", g.user.name, slot, found[:12])
+        found = self._fleet.put(slot, data, g.user.name, instead_of=_expected())
+        log.info("%s published %s: %s", g.user.name, slot, found[:12])
         return {"slot": slot, "hash": found}
 
     def put_heartbeat(self, device: str) -> Any:
-        """Keep a heartbeat; the answer names the trap, so that no portal's page passes for it."""
+        """Store a heartbeat; the answer names the trap, so that a captive portal's page is no answer."""
         received = self._fleet.take(device, request.stream.read(LARGEST_HEARTBEAT + 1))
         return {"device": device, "received": received}
 
     def get_heartbeats(self, device: str) -> Any:
-        """The kept heartbeats of one trap."""
+        """The stored heartbeats of one trap."""
         return self._fleet.history(device)
 
     def get_fleet(self) -> Any:
-        """How all traps are."""
+        """The newest heartbeat of each trap, and the slots."""
         return self._fleet.snapshot()
 
 
 def explain(error: Exception) -> Response:
-    """One line of plain text for whoever pushes, with the error's own status."""
+    """Answer with one line of plain text, and the status code of the error."""
     log.warning("%s %s: %s", request.method, request.path, error)
     return Response(f"{error}\n", STATUSES[type(error)], content_type="text/plain; charset=utf-8")  # type: ignore[index]
 
 
-def _believed() -> str | None:
-    """The hash that the sender believes to be in the slot; see `Fleet.put`."""
+def _expected() -> str | None:
+    """The hash that the sender expects in the slot; see `Fleet.put`."""
     if request.if_none_match.star_tag:
         return ""
     tags = list(request.if_match)

@@ -1,7 +1,7 @@
-"""What is made of an uploaded file: the Sticky Pi server's rules, and the row that follows from it.
+"""Check an uploaded file by the Sticky Pi server's rules, and make its row.
 
-That server judges by running its parser and answering 500 to whatever that raises. The same files are
-taken here, for the same reasons, but the reasons are said.
+That server runs its parser and answers 500 to whatever that raises. The same files are accepted here, and the
+answer gives the reason.
 """
 
 import logging
@@ -31,7 +31,7 @@ _MEASUREMENTS = ("lat", "lng", "alt", "temp", "hum", "lum")
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Takes uploads in, one at a time."""
+    """Takes uploads, one at a time."""
 
     store: Store
     examine: Examine
@@ -54,7 +54,7 @@ class Intake:
             try:
                 self.store.keep(row, arrival.path)
             except AlreadyHere:
-                log.info("%s is already here, sent again by %s", name, user.name)
+                log.info("%s is stored already, sent again by %s", name, user.name)
                 raise
         log.info("stored %s: %d bytes from %s", self.store.path(row).name, arrival.size, user.name)
         return {"id": None, **row, "but": None if row["but"] is None else bool(row["but"])}
@@ -76,7 +76,7 @@ class Intake:
 
 
 def read_name(name: str) -> tuple[str, datetime]:
-    """The device, in the sender's spelling, and the moment that a file name says. Raises BadRequest."""
+    """The device, in the sender's spelling, and the moment in a file name. Raises BadRequest."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise BadRequest(f"wrong file name {name[:100]!r}: it must be DDDDDDDD.YYYY-MM-DD_HH-MM-SS.jpg")

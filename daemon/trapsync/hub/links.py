@@ -14,14 +14,14 @@ _STEP = 3600
 
 
 class Links:
-    """Signs and reads what an address stands for."""
+    """Signs addresses of files, and reads signed ones."""
 
     def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._serializer = URLSafeSerializer(database.secret("key"), salt="link")
 
     def sign(self, number: int, what: What) -> str:
-        """Stand for one file of the image with this id.
+        """Make the signed part of an address, for one file of the image with this id.
 
         The end is rounded up to the hour: asked twice, an image has the same address, and a client's
         cache of it holds.
@@ -30,7 +30,7 @@ class Links:
         return str(self._serializer.dumps([number, what, until]))
 
     def read(self, signed: str) -> tuple[int, What] | None:
-        """What an address stands for; None when it is not ours, was changed, or has expired."""
+        """The image id and the kind of file of an address; None if it is not ours, was changed, or has expired."""
         try:
             content: Any = self._serializer.loads(signed)
         except BadData:

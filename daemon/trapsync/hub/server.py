@@ -19,12 +19,12 @@ from trapsync.settings import config_file
 from trapsync.spool import overlap
 
 log = logging.getLogger(__name__)
-# That requests queue while a fleet comes back is no news, and it says so for each.
+# It warns of each request that queues while a fleet reconnects.
 logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 _THREADS = 4
-# Each trap of a fleet that comes back holds a connection for a moment, and one whose link is lost for two
-# minutes; with waitress's own hundred the next would not be heard.
+# Each trap of a fleet that reconnects holds a connection for a moment, and one whose link is lost for two
+# minutes; with waitress's own limit of a hundred the next would wait.
 _CONNECTIONS = 2000
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -43,7 +43,7 @@ def serve(
 
     `password_file` holds the password of the user `trapsync`, an admin, and is needed on any address but
     loopback unless there are users already. `trap_password_file` holds that of the user `trap`, who may upload,
-    ask and tell, but neither push nor delete. `verify` refuses pushed documents at the door. `say` is told what
+    ask and send heartbeats, but neither publish nor delete. `verify` checks published documents. `say` gets what
     a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
     """
     with _only_one(folder):
@@ -66,7 +66,7 @@ def serve(
 def prepare_accounts(
     hub: Hub, host: str, password_file: Path | None = None, say: Callable[[str], None] = log.info
 ) -> None:
-    """See to it that there is somebody to log in, and that a stranger on the network cannot guess how.
+    """Make sure that somebody can log in, and that nobody on the network can guess a password.
 
     Raises SettingsError on an address that others can reach, when nobody has set a password.
     """
@@ -85,8 +85,8 @@ def prepare_accounts(
     weak = hub.accounts.with_default_password()
     if weak:
         raise SettingsError(
-            f"others can reach {host}, and {weak[0]!r} has a password that anybody would guess: "
-            "give another with --password-file"
+            f"others can reach {host}, and {weak[0]!r} has a default password: "
+            "set another with --password-file"
         )
 
 
@@ -164,7 +164,7 @@ def _allow_files(count: int) -> None:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder: two hubs on one would move each other's files, and a trap must not find them."""
+    """Lock the folder: two hubs in one would move each other's files."""
     overlap.require_own_folder(folder)
     with ExitStack() as stack:
         try:

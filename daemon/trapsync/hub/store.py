@@ -1,10 +1,10 @@
-"""What the hub keeps: images in folders, a row beside each. Nothing stored is ever overwritten.
+"""The images of the hub: files in folders, a row for each. Nothing stored is ever overwritten.
 
 ::
 
     images/<device>/<YYYY-MM-DD>/<device>.<stamp>.jpg   a whole image; flushed before it has its row
-    images/.incoming/                                   on their way in; emptied at every start
-    conflicts/<device>/…/<device>.<stamp>.<md5>.jpg     other bytes for a second that has its image
+    images/.incoming/                                   being received; emptied at every start
+    conflicts/<device>/…/<device>.<stamp>.<md5>.jpg     other bytes for a device and second that has its image
 """
 
 import hashlib
@@ -47,16 +47,16 @@ Row = dict[str, Any]
 
 
 class AlreadyHere(TrapsyncError):
-    """The very same bytes are stored under this device and second."""
+    """The same bytes are stored under this device and second."""
 
 
 class Conflict(TrapsyncError):
-    """Other bytes are stored under this device and second; these were kept aside."""
+    """Other bytes are stored under this device and second; these were moved to `conflicts`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An upload as it lies in `.incoming`: flushed, but not yet looked at."""
+    """An upload in `.incoming`: flushed, but not yet examined."""
 
     path: Path
     size: int
@@ -82,12 +82,12 @@ class Store:
             raise StorageError(durable.explain(error, self._incoming)) from error
 
     def path(self, row: Row) -> Path:
-        """Where the image of a row stands."""
+        """The path of a row's image."""
         return self.images / _place(row)
 
     @contextmanager
     def arriving(self, stream: IO[bytes]) -> Iterator[Arrival]:
-        """Write an upload to a file of its own, gone at the end of the block unless `keep` moved it."""
+        """Write an upload to a temporary file, removed at the end of the block unless `keep` moved it."""
         path = self._incoming / f"{secrets.token_hex(8)}.jpg"
         digest = hashlib.md5(usedforsecurity=False)
         try:
@@ -136,11 +136,11 @@ class Store:
             return dict(row) if row else None
 
     def delete(self, keys: Iterable[tuple[str, str]]) -> list[Row]:
-        """Forget images and their annotations, then remove the files; return the rows that were.
+        """Delete images and their annotations, then the files; return the deleted rows.
 
         A crash in between leaves files without rows, which is harmless: see `_clear`.
         """
-        with self._moving:  # or an upload could put its file between the row's end and the file's
+        with self._moving:  # or an upload could store its file between the two steps
             with self._database.writing() as connection:
                 sql = f"DELETE FROM images WHERE {KEYED} RETURNING *"  # noqa: S608
                 rows = [dict(row) for row in connection.execute(sql, (_array(keys),)).fetchall()]
@@ -156,17 +156,17 @@ class Store:
             return
         name = _place(row).name
         if stored["md5"] == row["md5"]:
-            raise AlreadyHere(f"{name} is already here, with the same bytes")
+            raise AlreadyHere(f"{name} is stored already, with the same bytes")
         raise Conflict(
-            f"conflict: {name} is already here with other bytes (md5 {stored['md5']}); "
-            "it stays as it is, and the new file was kept aside"
+            f"conflict: {name} is stored already with other bytes (md5 {stored['md5']}); "
+            "it stays as it is, and the new file was moved to conflicts"
         )
 
     def _clear(self, target: Path, row: Row) -> None:
-        """Make way for a file whose second has no row.
+        """Move a file out of the way whose second has no row.
 
-        What stands there was left by a crash, after the rename and before the row, so nobody was ever
-        told that it is stored. The same bytes may be replaced by themselves; others are kept aside.
+        A crash left it there, after the rename and before the row, so nobody was told that it is stored. The same
+        bytes may be replaced by themselves; others are moved to `conflicts`.
         """
         if not target.exists():
             return
@@ -182,7 +182,7 @@ class Store:
         path.rename(target)
         failpoint.hit("hub: set aside")
         durable.flush_folder(target.parent)
-        log.warning("conflict: kept aside as %s", target)
+        log.warning("conflict: moved to %s", target)
 
 
 def _place(row: Row) -> Path:

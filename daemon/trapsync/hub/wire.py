@@ -1,4 +1,4 @@
-"""Moments and questions as they travel: the three spellings of a date, and what a request may ask."""
+"""Read dates and JSON bodies of requests."""
 
 import re
 from typing import Any
@@ -22,7 +22,7 @@ class BadRequest(TrapsyncError):
 
 
 def moment(text: object) -> str:
-    """Write a date as the hub keeps it, `2022-05-17T18:46:57Z`; any other spelling stays as it is.
+    """Write a date as the hub stores it, `2022-05-17T18:46:57Z`; any other spelling stays as it is.
 
     What stays as it is equals no stored date, but it can still be a bound: `2020-01-01` sorts before
     every second of that day.
