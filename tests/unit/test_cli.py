@@ -644,7 +644,7 @@ def test_an_unknown_destination_is_answered_with_those_that_there_are(
 def woken(trap: bench.Trap, running: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[bench.Memory]:
     """A daemon that delivers to this stick when it is woken, while the command does not really wait."""
     memory = bench.Memory("stick")
-    monkeypatch.setattr(cli.images, "time", SimpleNamespace(sleep=trap.time.sleep))
+    monkeypatch.setattr(cli.deliveries, "time", SimpleNamespace(sleep=trap.time.sleep))
 
     def wake(*_: object) -> None:
         trap.time.sleep(1)

@@ -61,8 +61,6 @@ NOT_YET: dict[str, int] = {
     "daemon/trapsync/fleet/connection.py": 1,
     "daemon/trapsync/fleet/table.py": 1,
     "daemon/trapsync/net/http.py": 1,
-    "daemon/trapsync/remote/remote_settings.py": 2,
-    "daemon/trapsync/runtime/capture_thread.py": 1,
     "README.md": 1,
     "daemon/trapsync/hub/README.md": 2,
     "config/README.md": 3,

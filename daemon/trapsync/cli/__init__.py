@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from trapsync import __version__
-from trapsync.cli import fleet, focus, hub, images, labels, settings, stick, trap
+from trapsync.cli import deliveries, fleet, focus, hub, images, labels, settings, stick, trap
 from trapsync.errors import TrapsyncError
 from trapsync.settings import config_file
 
@@ -69,6 +69,7 @@ def cli(context: click.Context, config: Path | None) -> None:
 for module in (  # one line for each
     trap,
     images,
+    deliveries,
     focus,
     labels,
     fleet,
