@@ -24,7 +24,7 @@ import trap_bench as bench
 from fake_time import FakeTime
 from memory_context import connected, context
 from trapsync import cameras, pipeline, trap
-from trapsync.catalog import Catalog, marks, reserve
+from trapsync.catalog import Catalog, integrity, marks, reserve
 from trapsync.clock import utc
 from trapsync.destinations import Destination, confirmation
 from trapsync.errors import Failed, Held, Refused, Unreachable
@@ -170,6 +170,9 @@ class _Life:
         with trap.lock(self.storage.state):
             spool_mark.prepare(self.storage)
             catalog = trap.open_catalog(self.settings, self.time)
+            if catalog.is_check_due():
+                assert integrity.check_file(self.storage.catalog) is None
+                catalog.note_checked()
             self._reserve()
             destinations = [*self._connect(), self.odd]
             catalog.register(registered(destinations))
