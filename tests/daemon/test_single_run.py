@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,9 @@ def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
     with hub_server.running(tmp_path / "hub") as hub:
         more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
         trap = daemon_process.Daemon(tmp_path, more, camera="simulated")
-        began = time.monotonic()
         done = once(trap)
         assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began < 40  # it did not wait for its deadline
+        assert "the time for it is over" not in done.stderr
         assert len(hub.stored()) == 1
         facts = trap.status()
         assert facts["ledger"]["delivered"] == 1
@@ -87,10 +85,9 @@ def test_without_the_disk_of_its_spool_it_ends_at_once_and_takes_no_picture(tmp_
     assert once(trap).returncode == 1
     trap.spool.rename(tmp_path / "disk")
     trap.spool.mkdir()
-    began = time.monotonic()
     done = once(trap)
     assert done.returncode == 2, done.stderr
-    assert time.monotonic() - began < 40  # it did not wait for its deadline
+    assert "the time for it is over" not in done.stderr
     assert "is its disk mounted" in done.stderr
     assert list(trap.spool.iterdir()) == []
     assert trap.status()["ledger"]["owed"] == 1

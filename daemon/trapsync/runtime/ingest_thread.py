@@ -18,7 +18,7 @@ from trapsync.spool.undecided import UndecidedFiles
 log = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds between two looks at an inbox that stays empty
-_IDLE_TICK = 30.0  # and once it has been empty for a minute
+_IDLE_TICK = 60.0  # and once it has been empty for a minute
 _UNTIL_IDLE = 60.0  # seconds
 _PAUSE = 10.0  # seconds to wait when the catalog or the card refuses
 _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
