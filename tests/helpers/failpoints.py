@@ -38,7 +38,7 @@ HITS = (1, 2, 4, 3, 6)  # which hit of its name each of five kills is
 
 # A life is forked from a server that has loaded everything already: it takes a third of a second, not two.
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["one_life"])
+_forks.set_forkserver_preload(["every_step"])
 
 
 def calls(node: ast.AST) -> Iterator[ast.Call]:

@@ -31,7 +31,7 @@ from trapsync.settings import config_file
 from trapsync.spool.undecided import UndecidedFiles
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["one_life", "killed"])
+_forks.set_forkserver_preload(["every_step", "killed_trap"])
 
 
 def declared(kind: str) -> set[str]:
