@@ -54,8 +54,8 @@ url = "http://127.0.0.1:{port}"
 username = "trapsync"
 password_file = "password"
 every = "1 s"
-retry_first = "1 s"
-retry_longest = "3 s"
+retry_initial = "1 s"
+retry_max = "3 s"
 """
 
 
@@ -247,7 +247,7 @@ class Stage:
             return
         ledger, row = facts["ledger"], facts["destinations"].get("hub", {})
         error = f"; {row['last_error']}" if row.get("last_error") else ""
-        line = f"   {ledger['captured']:3} captured, {ledger['delivered']:3} delivered, {ledger['owed']:3} pending{error}"
+        line = f"   {ledger['captured']:3} captured, {ledger['delivered']:3} delivered, {ledger['pending']:3} pending{error}"
         if line != self._last:
             self._console.print(line, soft_wrap=True)
             self._last = line
@@ -261,7 +261,7 @@ class Stage:
         table.add_row(
             "delivered", self._bar(ledger["delivered"], "green"), f"{ledger['delivered']}/{self._images}"
         )
-        table.add_row("pending", self._bar(ledger["owed"], "yellow"), str(ledger["owed"]))
+        table.add_row("pending", self._bar(ledger["pending"], "yellow"), str(ledger["pending"]))
         table.add_row("link", Text("up", "green") if link.is_up else Text("DOWN", "bold red"), "")
         table.add_row(
             "last error", Text(row.get("last_error") or "none", "red" if row.get("last_error") else ""), ""
@@ -286,18 +286,18 @@ def _play(trap: Program, link: Link, config: Path, images: int) -> dict[str, Any
         while trap.is_running() and time.monotonic() < deadline:
             facts = _status(config)
             trap.measure()
-            captured, owed = facts["ledger"]["captured"], facts["ledger"]["owed"]
+            captured, pending = facts["ledger"]["captured"], facts["ledger"]["pending"]
             if not was_down and captured >= down_at:
                 link.take_down()
                 was_down = True
                 stage.say("the link goes down; pictures keep coming, and wait in the spool")
-            if not link.is_up and captured >= min(up_at, images) and link.refused and owed:
+            if not link.is_up and captured >= min(up_at, images) and link.refused and pending:
                 link.bring_up()
                 stage.say(
-                    f"the link is back after {link.refused} refused connections; {owed} pictures are pending"
+                    f"the link is back after {link.refused} refused connections; {pending} pictures are pending"
                 )
             stage.show(facts, link, trap)
-            if captured >= images and owed == 0 and link.is_up:
+            if captured >= images and pending == 0 and link.is_up:
                 break
             time.sleep(0.3)
     if not trap.is_running():

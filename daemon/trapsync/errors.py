@@ -128,7 +128,7 @@ class Failed(DeliveryError):
 class Held(DeliveryError):
     """The image is valid but cannot be delivered yet; the text says what it waits for.
 
-    `wait` is in how many seconds it is worth looking again; zero if that is unknown: `retry_longest` then.
+    `wait` is in how many seconds it is worth looking again; zero if that is unknown: `retry_max` then.
     """
 
     def __init__(self, message: str, *, wait: float = 0.0) -> None:

@@ -409,7 +409,7 @@ def _one_of_each_identity(images: Iterable[Image]) -> list[Image]:
 
 def _due(catalog: Catalog, destination: Destination, limit: int) -> list[Image]:
     settings = destination.settings
-    return catalog.due(destination.name, settings.order, limit, after=settings.after)
+    return catalog.due(destination.name, settings.order, limit, after=settings.depends_on)
 
 
 def _is_overtaken(catalog: Catalog, destination: Destination, batch: list[Image]) -> bool:

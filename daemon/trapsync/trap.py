@@ -128,7 +128,7 @@ def local_time(clock: Clock) -> datetime:
 
 def bytes_per_day(settings: Settings, clock: Clock, size: float) -> float:
     """Bytes of pictures that a day brings with these settings, if each picture has `size` bytes."""
-    awake = schedule.open_fraction(settings.capture.windows, place(settings), local_time(clock))
+    awake = schedule.open_fraction(settings.capture.schedule, place(settings), local_time(clock))
     return awake * 86400 / settings.capture.every * size
 
 
@@ -136,8 +136,8 @@ def place(settings: Settings) -> schedule.Place:
     """Where the trap hangs; SettingsError for an unknown time zone, or if the sun needs a place."""
     trap = settings.trap
     timezone = zone(settings)
-    if schedule.needs_place(settings.capture.windows) and not trap.has_place:
-        raise SettingsError("capture.windows: the sun needs a place; set trap.latitude and trap.longitude")
+    if schedule.needs_place(settings.capture.schedule) and not trap.has_place:
+        raise SettingsError("capture.schedule: the sun needs a place; set trap.latitude and trap.longitude")
     return schedule.Place(trap.latitude, trap.longitude, timezone)
 
 

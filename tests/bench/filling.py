@@ -32,8 +32,8 @@ def image(number: int, every: int = 1, size: int = SIZE) -> Image:
     return Image(path, size, f"{number:032x}", f"{number:064x}", *pictures.FIELD, _METADATA, seen)
 
 
-def fill(catalog: Catalog, count: int, owed: int, *, every: int = 1, size: int = SIZE) -> None:
-    """Write images into an empty catalog, the newest so many of them still owed to `HOME`.
+def fill(catalog: Catalog, count: int, pending: int, *, every: int = 1, size: int = SIZE) -> None:
+    """Write images into an empty catalog, the newest so many of them still pending for `HOME`.
 
     What stands there afterwards is what the program would have written, to the letter: the start-up check
     of the whole finds nothing wrong with it.
@@ -44,7 +44,7 @@ def fill(catalog: Catalog, count: int, owed: int, *, every: int = 1, size: int =
     db.executemany(
         f"""INSERT INTO images ({integrity.SEALED}, seal, path, rank, state, ingested_at)
             VALUES ({"?, " * _SEALED} ?, ?, ?, ?, ?)""",
-        _rows(count, owed, every, size),
+        _rows(count, pending, every, size),
     )
     db.execute(
         """INSERT INTO files SELECT rtrim(rtrim(path, replace(path, '/', '')), '/'), key, size, ?, id, 0
@@ -53,18 +53,18 @@ def fill(catalog: Catalog, count: int, owed: int, *, every: int = 1, size: int =
     )
     db.execute(
         """INSERT INTO deliveries (destination, image_id, state, rank, digest, delivered_at)
-           SELECT ?, id, state, rank, iif(state = 'owed', NULL, 'md5:' || md5), iif(state = 'owed', NULL, rank + 60)
+           SELECT ?, id, state, rank, iif(state = 'pending', NULL, 'md5:' || md5), iif(state = 'pending', NULL, rank + 60)
            FROM images""",
         [HOME],
     )
     db.execute("COMMIT")
 
 
-def _rows(count: int, owed: int, every: int, size: int) -> Iterator[list[Any]]:
+def _rows(count: int, pending: int, every: int, size: int) -> Iterator[list[Any]]:
     for number in range(count):
         one = image(number, every, size)
         sealed = sealed_values(one)
         assert one.trap_name
         rank = one.trap_name.taken.timestamp()
-        state = "owed" if number >= count - owed else "delivered"
+        state = "pending" if number >= count - pending else "delivered"
         yield [*sealed, integrity.seal(*sealed), one.path, rank, state, rank + 5]

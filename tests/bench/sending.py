@@ -71,7 +71,7 @@ def _connected(job: Job) -> Any:
         username="trap",
         password_file=secret,
         ca_file=Path(job.certificate) if job.url.startswith("https") else None,
-        parallel=job.parallel,
+        transfers=job.parallel,
     )
     return connect("home", settings, MemoryContext(SystemClock(always_trusted=True), time.sleep, "0a1b2c3d"))
 

@@ -34,7 +34,7 @@ from trapsync.settings.units import Duration, Size
 
 CARDS = Path("/tmp/cards")
 NOON = datetime(2026, 6, 20, 12, tzinfo=UTC)
-SETTINGS = Camera(resolution=(2048, 1536), settle=Duration(0), deadline=Duration(5))
+SETTINGS = Camera(resolution=(2048, 1536), warm_up=Duration(0), timeout=Duration(5))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,7 +131,7 @@ def test_frames_that_stop_coming_are_an_error_and_the_camera_can_be_opened_again
     with pytest.raises(CameraError, match="no picture in time"):
         taken(camera)
 
-    assert 1.5 < time.monotonic() - since < SETTINGS.deadline
+    assert 1.5 < time.monotonic() - since < SETTINGS.timeout
     virtual_camera.SILENT.unlink()
     camera.close()
     camera.open()
@@ -355,7 +355,7 @@ def test_the_whole_daemon_takes_delivers_and_ends_with_the_real_package(tmp_path
             os.killpg(trap.pid, signal.SIGKILL)
     ledger = trap.status()["ledger"]
     print(ledger)
-    assert ledger["captured"] == ledger["delivered"] + ledger["owed"]
+    assert ledger["captured"] == ledger["delivered"] + ledger["pending"]
     assert ledger["quarantined"] == ledger["dropped"] == 0
     pictures = list(stick.rglob("*.jpg"))
     assert len(pictures) == ledger["delivered"]

@@ -56,7 +56,7 @@ def arrived(stick: Path) -> dict[str, str]:
 def expect(trap: daemon_process.Daemon, stick: Path, digests: dict[str, str], seconds: float = 60) -> None:
     """All of these arrive, and nothing else, and nothing is in quarantine."""
     facts = trap.until(lambda f: f["ledger"]["delivered"] >= len(digests), seconds)
-    assert (facts["ledger"]["quarantined"], facts["ledger"]["owed"]) == (0, 0)
+    assert (facts["ledger"]["quarantined"], facts["ledger"]["pending"]) == (0, 0)
     assert arrived(stick) == digests
 
 
@@ -68,7 +68,7 @@ def test_a_burst_while_the_daemon_is_stopped_is_found_within_one_sweep(tmp_path:
         began = time.monotonic()
         facts = trap.until(lambda f: f["ledger"]["captured"] == FILES, seconds=60)
         took = time.monotonic() - began
-        assert facts["ledger"]["owed"] == FILES
+        assert facts["ledger"]["pending"] == FILES
         with closing(sqlite3.connect(trap.folder / "state" / "catalog.sqlite")) as db:
             assert dict(db.execute("SELECT replace(key, 'burst/', ''), sha256 FROM images")) == digests
         assert took < 1.1 * SWEEP + FILES / 200, f"{took:.1f} s"
@@ -84,7 +84,7 @@ def test_a_burst_beside_a_busy_daemon_and_one_before_its_start_are_found(tmp_pat
 
 def test_a_slow_writer_is_waited_for_and_no_part_of_its_file_is_delivered(tmp_path: Path) -> None:
     content = drawings.trap()
-    writer = (  # for four seconds, with pauses shorter than `ingest.settle`
+    writer = (  # for four seconds, with pauses shorter than `ingest.stable_after`
         "import sys, time; content = open(sys.argv[1], 'rb').read(); file = open(sys.argv[2], 'wb', 0)\n"
         "for at in range(0, len(content), 300): file.write(content[at : at + 300]); time.sleep(0.35)"
     )
@@ -124,7 +124,7 @@ def test_a_folder_that_is_moved_while_it_is_worked_through_loses_nothing(tmp_pat
         while not digests.items() <= arrived(stick).items():
             assert time.monotonic() < deadline, trap.text()[-3000:]
             time.sleep(0.2)  # another process is to come so far
-        facts = trap.until(lambda f: f["ledger"]["owed"] == 0)
+        facts = trap.until(lambda f: f["ledger"]["pending"] == 0)
         # A foreign file is known by its path: what was delivered from the old place is delivered once more.
         assert set(arrived(stick).values()) == set(digests.values())
         assert facts["ledger"]["quarantined"] == 0

@@ -277,7 +277,7 @@ def test_an_image_whose_old_file_vanishes_while_it_is_corrected_is_pending(field
     assert field.trap.deliver(field.home).delivered == 1
 
 
-def test_images_taken_before_the_clock_is_set_are_held_and_count_as_owed(field: Field) -> None:
+def test_images_taken_before_the_clock_is_set_are_held_and_count_as_pending(field: Field) -> None:
     field.capture(3)
     assert field.settle() == 0
     assert field.trap.deliver(field.home).delivered == 0
@@ -285,7 +285,7 @@ def test_images_taken_before_the_clock_is_set_are_held_and_count_as_owed(field: 
     assert field.trap.ledger() == (3, 0, 3, 0, 0)
     assert field.trap.catalog.timings() == {"held": 3, "unsure": 0}
     other = Memory("other")
-    field.trap.register(field.home, other)  # one that is new is not owed them either
+    field.trap.register(field.home, other)  # one that is new is not pending them either
     assert field.trap.deliver(other).delivered == 0
     field.trap.restart()
 
@@ -439,7 +439,7 @@ def test_the_owner_may_have_unsure_images_delivered_as_they_are(field: Field) ->
     paths = field.capture(2)
     field.reboot(HOUR, wrong_by=-30 * DAY)
     assert field.settle() == 0
-    field.settings = Settings(trap=TrapSettings(unsure_times="deliver"), storage=field.trap.storage)
+    field.settings = Settings(trap=TrapSettings(uncertain_times="deliver"), storage=field.trap.storage)
     assert field.settle() == 2
     field.trap.deliver(field.home)
     assert sorted(field.home.sent) == [Path(path).name for path in paths]
@@ -892,7 +892,7 @@ def test_killed_for_good_in_the_middle_of_a_correction_no_image_is_lost_and_none
     assert trap.status()["ledger"] == {
         "captured": 4,
         "delivered": 0,
-        "owed": 4,
+        "pending": 4,
         "quarantined": 0,
         "dropped": 0,
         "lost": 0,

@@ -28,7 +28,7 @@ def test_killed_at_random_moments_with_other_settings_each_time_it_loses_nothing
     assert report.phases.keys() >= {
         "starting",
         "a file without its row",
-        "owed, not sent",
+        "pending, not sent",
         "at the hub, not marked",
     }
     assert report.quarantined > 3

@@ -35,7 +35,7 @@ FILES = int(os.environ.get("TRAPSYNC_FILES", "3000"))  # twice what the inbox of
 
 
 class Well(Trap):
-    """A trap after some good days: images pruned, delivered, refused nowhere, owed, and two in quarantine."""
+    """A trap after some good days: images pruned, delivered, refused nowhere, pending, and two in quarantine."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -126,8 +126,8 @@ class Well(Trap):
         assert {key: {digest} for key, digest in self.home.stored.items() if key in card} == card
         assert not set(self.home.sent) & held.keys()
         assert len(self.home.sent) == len(set(self.home.sent))
-        _, _, owed, quarantined, dropped = self.ledger()
-        assert (owed, quarantined, dropped) == (0, 2, 0)
+        _, _, pending, quarantined, dropped = self.ledger()
+        assert (pending, quarantined, dropped) == (0, 2, 0)
 
     def assert_reasons(self) -> None:
         """Why files are in quarantine is still known."""
@@ -220,7 +220,7 @@ VALUES: dict[str, Callable[[Path], object]] = {
     "a wrong moment": sql("UPDATE images SET wall = wall + 1"),
     "files of other images": sql("UPDATE files SET image_id = 22 - image_id % 15"),
     "a file to be deleted": sql("UPDATE files SET leaving = 1"),
-    "a delivery that is not there": sql("DELETE FROM deliveries WHERE state = 'owed'"),
+    "a delivery that is not there": sql("DELETE FROM deliveries WHERE state = 'pending'"),
     "a delivery far in the future": sql("UPDATE deliveries SET wait_for = 1e18, wait_until = 1e18"),
     "metadata that cannot be read": sql("UPDATE images SET metadata = '{'"),
     "a text that is none": sql("UPDATE images SET boot_id = CAST(x'ff' AS TEXT)"),

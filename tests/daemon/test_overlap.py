@@ -145,8 +145,8 @@ def test_two_destinations_of_one_account_are_refused_unless_they_keep_other_thin
     with pytest.raises(SettingsError, match=r"destinations\.one and destinations\.again are one place"):
         require(tmp_path / "spool", tmp_path / "state", one, again)
     require(tmp_path / "spool", tmp_path / "state", one, Server("again", "stickypi https://b, as trap"))
-    small = Server("small", one.identity, what="thumbnail", folder="/small")
-    require(tmp_path / "spool", tmp_path / "state", Server("one", one.identity, what="original"), small)
+    small = Server("small", one.identity, content="thumbnail", folder="/small")
+    require(tmp_path / "spool", tmp_path / "state", Server("one", one.identity, content="original"), small)
 
 
 @pytest.mark.parametrize("inside", ["spool", "state", "nas"])

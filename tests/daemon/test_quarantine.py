@@ -67,8 +67,8 @@ class Pile(Trap):
             kept = self.storage.quarantine / row["kept_as"]
             assert os.path.lexists(kept)
             assert row["reason"] in kept.with_name(f"{kept.name}.reason").read_text()
-        captured, delivered, owed, quarantined, dropped = self.ledger()
-        assert (captured, quarantined, owed, dropped) == (len(found), len(rows), 0, 0)
+        captured, delivered, pending, quarantined, dropped = self.ledger()
+        assert (captured, quarantined, pending, dropped) == (len(found), len(rows), 0, 0)
         assert delivered == len(self.home.stored)
         return {row["path"]: row["reason"] for row in rows}
 

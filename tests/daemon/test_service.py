@@ -151,7 +151,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
             return super().finished(60)
 
     home = Slow()
-    home.settings = Slowly(kind="memory", parallel=2)
+    home.settings = Slowly(kind="memory", transfers=2)
     trap.register(home)
     trap.put()
     trap.ingest()
@@ -176,7 +176,7 @@ class CutShort:
         monkeypatch.setattr("trapsync.pipeline.deliver", self.deliver)
         monkeypatch.setattr(service, "_catalog", Refusing(), raising=False)
         self.home = Memory()
-        self.home.settings = structs.replace(self.home.settings, parallel=2)
+        self.home.settings = structs.replace(self.home.settings, transfers=2)
 
     def send(self, image: Image) -> Receipt:
         if image.path == "1.jpg":
@@ -254,7 +254,7 @@ def test_a_part_that_falls_silent_is_overdue_until_it_speaks_or_rests() -> None:
     ("more", "reason"),
     [
         ('[trap]\ntimezone = "Mars/Olympus"', "no such time zone"),
-        ('[capture]\nwindows = ["sunset - sunrise"]', "needs a place"),
+        ('[capture]\nschedule = ["sunset - sunrise"]', "needs a place"),
         ('[destinations.x]\nkind = "pigeon"', "must be one of: directory, "),
     ],
 )

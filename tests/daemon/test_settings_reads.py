@@ -11,7 +11,7 @@ import daemon_process
 import hub_server
 import signed
 
-HUB = '[home]\nurl = "{}"\nevery = "1 s"\nusername = "trap"\npassword_file = "password"\n'
+HUB = '[hub]\nurl = "{}"\nevery = "1 s"\nusername = "trap"\npassword_file = "password"\n'
 
 
 def reads(trap: daemon_process.Daemon) -> Counter[str]:

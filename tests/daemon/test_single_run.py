@@ -90,7 +90,7 @@ def test_without_the_disk_of_its_spool_it_ends_at_once_and_takes_no_picture(tmp_
     assert "the time for it is over" not in done.stderr
     assert "is its disk mounted" in done.stderr
     assert list(trap.spool.iterdir()) == []
-    assert trap.status()["ledger"]["owed"] == 1
+    assert trap.status()["ledger"]["pending"] == 1
 
 
 def test_at_its_deadline_it_ends(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_at_its_deadline_it_ends(tmp_path: Path) -> None:
     growing.parent.mkdir(parents=True)
     growing.write_bytes(drawings.trap()[:-100])  # a file that may yet get its end keeps it waiting
     trap = daemon_process.Daemon(tmp_path, camera="none")
-    trap.config.write_text(trap.config.read_text().replace('settle = "1 s"', 'settle = "1 h"'))
+    trap.config.write_text(trap.config.read_text().replace('stable_after = "1 s"', 'stable_after = "1 h"'))
     done = once(trap, deadline="2 s")
     assert "the time for it is over" in done.stderr
     assert done.returncode == 0
@@ -170,7 +170,7 @@ class Timed:
 
     def state(self) -> str:
         """How it stands with pushed settings, and why."""
-        facts = self.daemon.status()["pushed"]
+        facts = self.daemon.status()["remote"]
         return f"{facts['state']} {facts['code'] or ''}".strip()
 
 
@@ -191,7 +191,7 @@ def test_pushed_settings_stay_after_a_single_run_that_went_well_with_them(tmp_pa
             2,
             "c",
         ),  # camera, or captures: how often it was tried
-        ({"destinations": {"stick": {"parallel": child_faults.CLOSING}}}, 1, "way_home"),
+        ({"destinations": {"stick": {"transfers": child_faults.CLOSING}}}, 1, "link_lost"),
         ({"camera": {"quality": child_faults.CRASHING}}, -9, "starts"),
     ],
 )
@@ -210,13 +210,13 @@ def test_pushed_settings_go_after_two_single_runs_that_went_badly_with_them(
         trap.power()
     assert trap.state().startswith(f"rolled_back {code}")
     assert trap.power() == 0
-    assert trap.daemon.status()["ledger"]["owed"] == 0
+    assert trap.daemon.status()["ledger"]["pending"] == 0
 
 
 def test_settings_that_come_during_a_single_run_do_not_cut_it_short(tmp_path: Path) -> None:
     with hub_server.running(tmp_path / "hub") as hub:
         home = f"""
-        [home]
+        [hub]
         url = "{hub.url}"
         username = "{hub.user}"
         password_file = "password"
@@ -231,10 +231,10 @@ def test_settings_that_come_during_a_single_run_do_not_cut_it_short(tmp_path: Pa
         assert requests.put(url, document, auth=hub.auth("owner"), timeout=30).status_code == 200
         done = once(trap)
         assert done.returncode == 0, done.stderr
-        assert trap.status()["pushed"]["state"] == "validated"
+        assert trap.status()["remote"]["state"] == "validated"
         done = once(trap)
         assert (done.returncode, len(hub.stored())) == (0, 2)
-        assert trap.status()["pushed"]["state"] == "committed"
+        assert trap.status()["remote"]["state"] == "committed"
 
 
 def test_a_destination_is_due_when_its_time_has_passed_or_the_clock_went_back(trap: Trap) -> None:

@@ -337,7 +337,7 @@ def test_the_commands_say_it_in_one_line_and_the_owner_accepts_another_spool(tmp
         assert done.returncode == 1, command
         assert done.stderr == f"trapsync: {spool_mark.problem(storage)}\n", command
     assert list(trap.spool.iterdir()) == []
-    assert trap.status()["ledger"]["owed"] == 1
+    assert trap.status()["ledger"]["pending"] == 1
     done = trap.run("spool")
     assert (done.returncode, ANOTHER in done.stdout) == (1, True)
     assert ANOTHER in trap.run("doctor").stdout.replace("\n", " ")
@@ -401,7 +401,7 @@ def test_a_spool_whose_disk_is_not_mounted_gets_no_picture_and_goes_on_when_it_i
     try:
         disk.mount()
         with running(trap, "--captures", "4"):
-            trap.until(lambda f: f["ledger"]["owed"] == 4)
+            trap.until(lambda f: f["ledger"]["pending"] == 4)
         trap.config.write_text(trap.config.read_text() + more)
 
         # It starts without the disk, says so, and takes nothing; and goes on once the disk is there.

@@ -18,7 +18,7 @@ from scale_stub import PROJECT, TEST_KEY, Scale
 from skylab_stub import BASE, PROFILE, Skylab
 
 IMAGES = 4
-QUICK = {"every": "1 s", "retry_first": "200 ms", "retry_longest": "1 s"}
+QUICK = {"every": "1 s", "retry_initial": "200 ms", "retry_max": "1 s"}
 
 
 class World:
@@ -39,11 +39,11 @@ class World:
         return {
             "labels": {
                 "kind": "scale",
-                "after": "gallery",
+                "depends_on": "gallery",
                 "url": f"{self.office.url}/v1",
                 "api_key_file": self._secret("scale", TEST_KEY),
                 "project": PROJECT,
-                "may_upload": False,
+                "allow_upload": False,
             },
             "gallery": {
                 "kind": "imagekit",
@@ -102,7 +102,7 @@ def test_every_service_has_each_image_once_and_scale_fetched_them_at_imagekit(
         )
         trap.stop()
     assert facts["ledger"]["delivered"] == IMAGES
-    assert facts["destinations"]["labels"]["after"] == "gallery"
+    assert facts["destinations"]["labels"]["depends_on"] == "gallery"
     assert world.hub.stored() == names
     stored = {file.name: hashlib.md5(file.content).hexdigest() for file in world.imagekit.files.values()}
     assert stored == names

@@ -23,9 +23,9 @@ from trapsync.settings.layers import Files
 from trapsync.trap import lock, open_catalog
 
 PATIENCE = """
-[pushed.limits]
-least_interval = "1 s"
-least_days = 1000.0
+[remote.limits]
+min_interval = "1 s"
+min_days = 1000.0
 [destinations.stick]
 kind = "directory"
 path = "stick"
@@ -62,7 +62,7 @@ class Trap:
         )[0]
 
     def until(self, state: str, seconds: float = 60) -> dict[str, Any]:
-        """Live on, started again whenever it dies, until the pushed settings are in that state."""
+        """Live on, started again whenever it dies, until the remote settings are in that state."""
         deadline = time.monotonic() + seconds
         while True:
             if self.daemon.poll() is not None:
@@ -93,10 +93,10 @@ def test_good_settings_are_tried_and_stay(tmp_path: Path) -> None:
         assert trap.take(data) == "accepted"
         trap.daemon.until_log("these settings are on trial: 0.1, start 1")
         facts = trap.until("committed")
-        assert (facts["pushed"]["version"], facts["pushed"]["code"]) == (1, None)
-        assert facts["pushed"]["effective_hash"] == facts["pushed"]["last_received_hash"]
+        assert (facts["remote"]["version"], facts["remote"]["code"]) == (1, None)
+        assert facts["remote"]["effective_hash"] == facts["remote"]["last_received_hash"]
         assert (trap.take(data), trap.starts) == ("known", 1)
-        assert "# capture.every: pushed 0.1" in trap.daemon.run("settings", "show").stdout
+        assert "# capture.every: remote 0.1" in trap.daemon.run("settings", "show").stdout
         assert trap.daemon.stop() == 0
 
 
@@ -106,7 +106,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "hang the camera": ("captures", {"camera": {"quality": child_faults.HANGING}}),
     "take a picture every second": ("disk", {"capture": {"every": "1 s"}}),
     "fill the disk": ("disk", {"camera": {"quality": 100, "resolution": [1200, 900]}}),
-    "close the way home": ("way_home", {"destinations": {"stick": {"parallel": child_faults.CLOSING}}}),
+    "close the way home": ("link_lost", {"destinations": {"stick": {"transfers": child_faults.CLOSING}}}),
 }
 
 
@@ -119,9 +119,9 @@ def test_settings_that_do_harm_are_undone_by_the_trap_itself_reported_and_not_ta
     with living(tmp_path, every="2 s" if "every" in str(tables) else "1 s") as trap:
         assert trap.take(data) == "accepted"
         facts = trap.until("rolled_back")
-        assert facts["pushed"]["code"] in {code, "camera" if code == "captures" else code}
-        assert facts["pushed"]["effective_hash"] is None
-        assert facts["pushed"]["reason"]
+        assert facts["remote"]["code"] in {code, "camera" if code == "captures" else code}
+        assert facts["remote"]["effective_hash"] is None
+        assert facts["remote"]["reason"]
         assert f"remote settings 0.1 were rolled back: {facts['pushed']['reason']}" in facts["reasons"]
         # It was tried, and by starts of its own only: dead it was only where it crashed.
         assert "these settings are on trial" in trap.daemon.text()
@@ -130,11 +130,11 @@ def test_settings_that_do_harm_are_undone_by_the_trap_itself_reported_and_not_ta
         before = trap.daemon.status()["ledger"]
         trap.daemon.until(lambda f: f["ledger"]["delivered"] > before["delivered"] + 1)
         assert trap.take(data) == "rejected_before"
-        assert trap.daemon.status()["pushed"]["reason"] == facts["pushed"]["reason"]
+        assert trap.daemon.status()["remote"]["reason"] == facts["remote"]["reason"]
 
 
 def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
-    trap = Trap(tmp_path / "trap", PATIENCE.replace('least_interval = "1 s"', ""), every="2 s")
+    trap = Trap(tmp_path / "trap", PATIENCE.replace('min_interval = "1 s"', ""), every="2 s")
     assert trap.take(signed.settings(1, {"capture": {"every": "1 s"}})) == "limits"
     assert trap.take(signed.settings(1, {"destinations": {"stick": {"bandwidth": "1 B"}}})) == "limits"
 

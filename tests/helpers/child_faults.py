@@ -206,7 +206,7 @@ def _crash_or_not(settings: Settings) -> None:
 
 
 def _deliver_or_not(self: jobs.Jobs, destination: Destination) -> None:
-    if destination.settings.parallel != CLOSING:
+    if destination.settings.transfers != CLOSING:
         _deliver(self, destination)
 
 

@@ -268,7 +268,7 @@ class Conformance:
     def test_two_images_of_one_name_in_one_turn_overwrite_nothing_however_many_are_sent_at_once(
         self, destination: Destination, site: Site, tmp_path: Path
     ) -> None:
-        if destination.settings.after:
+        if destination.settings.depends_on:
             pytest.skip("it is given what another destination has confirmed, and so told apart")
         trap = bench.Trap(tmp_path / "trap-with-twins")
         trap.register(destination)

@@ -28,14 +28,14 @@ min_free = "1 MB"
 [camera]
 kind = "{camera}"
 resolution = [320, 240]
-settle = "0 s"
+warm_up = "0 s"
 [camera.simulated]
 seed = 7
 [capture]
 every = "1 s"
 [ingest]
-settle = "1 s"
-sweep = "5 s"
+stable_after = "1 s"
+rescan_every = "5 s"
 """
 
 HUB = """
@@ -45,8 +45,8 @@ url = "{url}"
 username = "{user}"
 password_file = "password"
 every = "1 s"
-retry_first = "100 ms"
-retry_longest = "500 ms"
+retry_initial = "100 ms"
+retry_max = "500 ms"
 """
 
 

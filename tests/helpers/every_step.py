@@ -157,7 +157,7 @@ class _Life:
             self.time.reboot(uptime=self.time.monotonic())
         self.storage = Storage(spool=folder / "spool", state=folder / "state", min_free=Size(0))
         self.settings = Settings(
-            trap=Trap(unsure_times="deliver"),
+            trap=Trap(uncertain_times="deliver"),
             storage=self.storage,
             camera=Camera(kind="simulated", simulated=SimulatedCamera(replay=folder / "replay")),
             capture=Capture(every=Duration(1)),

@@ -82,8 +82,8 @@ class Server(bench.Memory):
         self.settings = type(self.settings)(
             kind=self.kind,
             required=required,
-            retry_first=self.settings.retry_first,
-            retry_longest=self.settings.retry_longest,
+            retry_initial=self.settings.retry_initial,
+            retry_max=self.settings.retry_max,
         )
 
     def rob(self, key: str, put: str | None, now: float) -> None:
@@ -490,7 +490,7 @@ class Life(RuleBasedStateMachine):
         here = {self.origin(one) for one, is_here, _ in rows if is_here}
         assert here == set(self.on_card().values()) - self.leaving()
         for one, is_here, state in rows:
-            assert is_here or state in {"dropped", "owed"} or self.origin(one) in self.everywhere()
+            assert is_here or state in {"dropped", "pending"} or self.origin(one) in self.everywhere()
 
     def is_young(self, path: str) -> bool:
         """Whether an unfinished file was there for less than its settling time."""
@@ -886,7 +886,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(wanted=st.sampled_from(["hold", "hold", "deliver"]))
     def want_unsure_images(self, wanted: Literal["hold", "deliver"]) -> None:
-        self.settings = Settings(storage=self.trap.storage, trap=Trap(unsure_times=wanted))
+        self.settings = Settings(storage=self.trap.storage, trap=Trap(uncertain_times=wanted))
 
     @rule()
     def settle(self) -> None:

@@ -44,7 +44,7 @@ class Account:
             "api_url": self.front.url,
             "tags": ["north meadow"],
             "create_fields": True,
-            "patience": "20 s",
+            "timeout": "20 s",
             **more,
         }
 

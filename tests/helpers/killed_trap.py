@@ -67,7 +67,7 @@ class Program:
             shutil.copy2(path, self.spool / path.name)
 
     def deliver(self) -> int:
-        """A turn to each destination, in their order; how many images are owed after it. Fails if it dies."""
+        """A turn to each destination, in their order; how many images are pending after it. Fails if it dies."""
         code = self._run("")
         assert 0 <= code < 100, f"it ended with {code}"
         return code
@@ -87,11 +87,11 @@ class Program:
 def _live(config: Path, order: str) -> None:
     os.environ[failpoint.VARIABLE] = order
     importlib.reload(failpoint)
-    owed = 100
+    pending = 100
     try:
-        owed = _deliver(config)
+        pending = _deliver(config)
     finally:
-        os._exit(min(owed, 100))
+        os._exit(min(pending, 100))
 
 
 def _deliver(config: Path) -> int:
@@ -112,6 +112,6 @@ def _deliver(config: Path) -> int:
         for one in connected:
             pipeline.deliver(catalog, one, spool, clock, bench.OneByOne())
             one.close()
-        owed = sum(row["owed"] for row in catalog.destinations())
+        pending = sum(row["pending"] for row in catalog.destinations())
         catalog.close()
-    return int(owed)
+    return int(pending)

@@ -37,7 +37,7 @@ class Oblivious(bench.Memory):
         self.digests = 0  # the sum of all digests, which shows an image that came twice or not at all
 
     def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
-        """It holds none of those that are owed; or it is out of reach."""
+        """It holds none of those that are pending; or it is out of reach."""
         if self.deaf:
             raise self.deaf
         return {}

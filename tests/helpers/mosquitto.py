@@ -50,7 +50,7 @@ class Broker:
     def table(self) -> str:
         """The trap's settings for it."""
         return (
-            f'[home.mqtt]\nhost = "{self.host}"\nport = {self.port}\nusername = "trap"\n'
+            f'[hub.mqtt]\nhost = "{self.host}"\nport = {self.port}\nusername = "trap"\n'
             f'password_file = "{self.secret}"\nca_file = "{self.authority}"\n'
         )
 

@@ -163,7 +163,7 @@ class Worker:
         pipeline.ingest(self.catalog, self.storage, found, examiner, self._undecided, self.time)
 
     def deliver(self) -> list[str]:
-        """All that is owed; the keys of what was sent and is written down."""
+        """All that is pending; the keys of what was sent and is written down."""
         before = len(self.home.sent)
         pipeline.deliver(self.catalog, self.home, self.storage.spool, self.time, bench.OneByOne())
         return self.home.sent[before:]

@@ -54,8 +54,8 @@ kind = "directory"
 path = "stick"
 required = true
 every = "1 s"
-retry_first = "100 ms"
-retry_longest = "500 ms"
+retry_initial = "100 ms"
+retry_max = "500 ms"
 """
 PRUNE = """
 [prune]
@@ -147,13 +147,13 @@ class Torment:
             (self._drawer / f"{number}" / MARK).touch()
         (self._drawer / "0").rename(self.stick)
         self._elsewhere.mkdir()
-        hub_table = (
-            daemon_process.deliver_to(folder, front.url, hub.user, hub.password) + 'patience = "2 s"\n'
-        )
-        hub_table += 'order = "newest"\nparallel = 4\n'
+        hub_table = daemon_process.deliver_to(folder, front.url, hub.user, hub.password) + 'timeout = "2 s"\n'
+        hub_table += 'order = "newest"\ntransfers = 4\n'
         more = hub_table + STICK + PRUNE.format(enabled=str(prune).lower())
         self.trap = daemon_process.Daemon(folder, more, camera="simulated")
-        self._rewrite('settle = "1 s"', 'settle = "15 s"')  # nobody writes his halves that far apart
+        self._rewrite(
+            'stable_after = "1 s"', 'stable_after = "15 s"'
+        )  # nobody writes his halves that far apart
 
     def _rewrite(self, old: str, new: str) -> None:
         text = self.trap.config.read_text()
@@ -412,12 +412,12 @@ class Torment:
         known = {
             self.spool / folder / name for folder, name in catalog.execute("SELECT folder, name FROM files")
         }
-        owed: dict[str, set[str]] = {"hub": set(), "stick": set()}
+        pending: dict[str, set[str]] = {"hub": set(), "stick": set()}
         for destination, path in catalog.execute(
             """SELECT destinations.name, path FROM deliveries JOIN destinations ON destinations.key = destination AND active
-               JOIN images ON id = image_id WHERE deliveries.state = 'owed'"""
+               JOIN images ON id = image_id WHERE deliveries.state = 'pending'"""
         ):
-            owed[destination].add(Path(path).name)
+            pending[destination].add(Path(path).name)
         there = {"hub": set(self.hub.stored()), "stick": {path.name for path in self._files(self.stick)}}
         (unmoved,) = catalog.execute("SELECT count(*) FROM quarantine").fetchone()
         (pruned,) = catalog.execute(
@@ -425,9 +425,9 @@ class Torment:
         ).fetchone()
         claims = {
             "a file without its row": bool(self._files(self.spool) - known),
-            "owed, not sent": any(owed[name] - there[name] for name in owed),
-            "at the hub, not marked": bool(owed["hub"] & there["hub"]),
-            "on the stick, not marked": bool(owed["stick"] & there["stick"]),
+            "pending, not sent": any(pending[name] - there[name] for name in pending),
+            "at the hub, not marked": bool(pending["hub"] & there["hub"]),
+            "on the stick, not marked": bool(pending["stick"] & there["stick"]),
             "quarantined, not moved": unmoved > len(self._kept()),
             "marked as pruned, not removed": bool(pruned),
         }
@@ -467,7 +467,7 @@ class Torment:
         assert ledger == {
             "captured": len(expected) + self._bad,
             "delivered": len(expected),
-            "owed": 0,
+            "pending": 0,
             "quarantined": self._bad,
             "dropped": 0,
             "lost": 0,

@@ -45,7 +45,7 @@ class Server:
         return {"url": f"{self.front.url}/v1", "api_key_file": self._key, "project": PROJECT, **more}
 
     def connect(self, **more: Any) -> scale.Scale:
-        after = {"after": "gallery"} if self.is_addressed else {}
+        after = {"depends_on": "gallery"} if self.is_addressed else {}
         settings = scale.Settings(kind="scale", **self.settings(**{**after, **more}))
         return scale.connect("labels", settings, self.given())
 

@@ -21,7 +21,7 @@ DOCUMENT = Document(
 )
 
 TRUSTING = f"""
-[pushed]
+[remote]
 enabled = true
 keys = ["{OWNER.public}"]
 groups = ["valley"]

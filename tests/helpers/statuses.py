@@ -14,9 +14,9 @@ def destination(at: str | None = None, age: int | None = None, refused: int = 0)
     return {
         "kind": "directory",
         "required": True,
-        "after": None,
+        "depends_on": None,
         "hotplug": False,
-        "owed": 0,
+        "pending": 0,
         "delivered": 1,
         "refused": refused,
         "refused_unseen": 0,
@@ -38,7 +38,7 @@ def status(**more: Any) -> Status:
         "clock": {"trusted": True, "held": 0, "unsure": 0},
         "daemon": {"running": True},
         "disk": {"free_bytes": 10**10, "days_left": 12.5},
-        "ledger": dict.fromkeys(("captured", "delivered", "owed", "quarantined", "dropped", "lost"), 3),
+        "ledger": dict.fromkeys(("captured", "delivered", "pending", "quarantined", "dropped", "lost"), 3),
         "newest_image": {"name": "x.jpg", "age_s": 61.0},
         "capture": {"failures": 0, "error": None},
         "destinations": {

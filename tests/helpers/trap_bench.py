@@ -37,9 +37,9 @@ class Memory(SimpleDestination):
         self.settings = DestinationSettings(
             kind="memory",
             required=required,
-            after=after,
-            retry_first=Duration(10),
-            retry_longest=Duration(1000),
+            depends_on=after,
+            retry_initial=Duration(10),
+            retry_max=Duration(1000),
         )
         self.batch = batch
         self.stored: dict[str, str] = {}
@@ -178,7 +178,7 @@ class Trap:
 
     def context(self, name: str, **others: Destination) -> TrapContext:
         """What a destination of this name is given that comes after another one, if any."""
-        checked = Checked(name, DestinationSettings(kind="memory", after=next(iter(others), "")))
+        checked = Checked(name, DestinationSettings(kind="memory", depends_on=next(iter(others), "")))
         settings = Settings(trap=TrapSettings(device=drawings.DEVICE), storage=self.storage)
         return TrapContext(checked, settings, self.catalog, self.time, self.time.sleep, others)
 
@@ -191,14 +191,14 @@ class Trap:
         self.undecided = UndecidedFiles(self.settle)
 
     def ledger(self) -> tuple[int, int, int, int, int]:
-        """captured, delivered, owed, quarantined, dropped (or lost): held to the accounting identity."""
+        """captured, delivered, pending, quarantined, dropped (or lost): held to the accounting identity."""
         one = self.catalog.ledger()
-        assert one.captured == one.delivered + one.owed + one.quarantined + one.dropped + one.lost
+        assert one.captured == one.delivered + one.pending + one.quarantined + one.dropped + one.lost
         # It is told from the tallies, so those must be what a count would be.
         assert sorted(self.catalog._db.execute(_COUNTED).fetchall()) == sorted(
             self.catalog._db.execute("SELECT * FROM tallies WHERE n != 0").fetchall()
         )
-        return one.captured, one.delivered, one.owed, one.quarantined, one.dropped + one.lost
+        return one.captured, one.delivered, one.pending, one.quarantined, one.dropped + one.lost
 
     def on_card(self) -> set[str]:
         """The images in the spool, by path."""

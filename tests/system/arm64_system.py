@@ -27,8 +27,8 @@ min_free = "1 MB"
 [camera]
 kind = "simulated"
 resolution = [1640, 1232]
-settle = "0 s"
-deadline = "5 min"
+warm_up = "0 s"
+timeout = "5 min"
 [capture]
 every = "1 s"
 [ingest]

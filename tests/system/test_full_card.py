@@ -84,7 +84,7 @@ def test_on_a_full_card_deliveries_go_on(card: Path, tmp_path: Path) -> None:
         port = hub.port
         more = daemon_process.deliver_to(card, hub.url, hub.user, hub.password)
     with daemon_process.running(card, more, camera="simulated", arguments=("--captures", "3")) as trap:
-        trap.until(lambda f: f["ledger"]["owed"] == 3)
+        trap.until(lambda f: f["ledger"]["pending"] == 3)
         fill(card, 0)
         with hub_server.running(tmp_path / "hub", port=port) as hub:
             trap.until(lambda f: len(hub.rows()) == 3, seconds=60)
@@ -103,8 +103,8 @@ def test_whichever_part_is_full_nothing_short_gets_a_name_and_all_goes_on_when_t
 kind = "directory"
 path = "{places["stick"]}"
 every = "1 s"
-retry_first = "100 ms"
-retry_longest = "1 s"
+retry_initial = "100 ms"
+retry_max = "1 s"
 """
     with daemon_process.running(tmp_path / "trap", more, camera="simulated") as trap:
         trap.stop()
@@ -131,7 +131,7 @@ retry_longest = "1 s"
         trap.until(lambda f: f["ledger"]["delivered"] > before + 1, seconds=60)
         facts = trap.until(lambda f: f["ledger"]["quarantined"] == 2 - len(list(spool.glob("*.jpg"))))
         assert facts["ledger"]["captured"] == sum(
-            facts["ledger"][state] for state in ("delivered", "owed", "quarantined", "dropped")
+            facts["ledger"][state] for state in ("delivered", "pending", "quarantined", "dropped")
         )
         assert "Traceback" not in trap.text()
         sys.stdout.write(f"{where} full: {share:.1%} of a CPU\n")

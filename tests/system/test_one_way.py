@@ -35,17 +35,17 @@ table inet one_way {{
 }}
 """
 PUSHED = """
-[pushed]
+[remote]
 enabled = true
 keys = ["{key}"]
 groups = ["valley"]
 trial = "4 s"
-[pushed.limits]
-least_interval = "1 s"
-least_days = 0.0
+[remote.limits]
+min_interval = "1 s"
+min_days = 0.0
 """
 HOME = """
-[home]
+[hub]
 every = "1 s"
 {way}
 """
@@ -166,7 +166,7 @@ class Desk:
         def is_so() -> object:
             found.clear()
             found.update(self.trap())
-            return found and claim(found["heartbeat"]["pushed"])
+            return found and claim(found["heartbeat"]["remote"])
 
         try:
             until(is_so, 80)
@@ -196,7 +196,7 @@ def by_hub(folder: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
 @contextmanager
 def by_broker(folder: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
     with mosquitto.running(folder / "broker", host=DESK, address=DESK) as broker:
-        table = broker.table.replace("[home.mqtt]", "[broker]").replace('"trap"', '"owner"')
+        table = broker.table.replace("[hub.mqtt]", "[broker]").replace('"trap"', '"owner"')
 
         def held() -> bytes:
             return retained(broker, "pushed/group/valley/settings")
@@ -204,12 +204,12 @@ def by_broker(folder: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
         yield broker.table, table, held
 
 
-@pytest.mark.parametrize("way_home", [by_hub, by_broker], ids=["hub", "broker"])
+@pytest.mark.parametrize("link_lost", [by_hub, by_broker], ids=["hub", "broker"])
 def test_a_push_reaches_a_trap_that_nobody_can_reach_and_its_word_comes_back(
-    tmp_path: Path, network: str, way_home: Any
+    tmp_path: Path, network: str, link_lost: Any
 ) -> None:
     assert_one_way(network)
-    with way_home(tmp_path) as (way, desks, held):
+    with link_lost(tmp_path) as (way, desks, held):
         desk = Desk(tmp_path / "desk", desks)
         more = PUSHED.format(key=desk.public) + HOME.format(way=way)
         trap = Behind(tmp_path / "trap", more, camera="simulated")
@@ -227,7 +227,7 @@ def test_a_push_reaches_a_trap_that_nobody_can_reach_and_its_word_comes_back(
             trap.kill()
 
         name = hashlib.sha256(held()).hexdigest()
-    report = after["heartbeat"]["pushed"]
+    report = after["heartbeat"]["remote"]
     assert before["device"] == after["device"] == DEVICE
     assert (report["last_received_hash"], report["effective_hash"]) == (name, name)
     assert (report["epoch"], report["version"]) == (0, 1)

@@ -111,8 +111,8 @@ def lost_from(card: power_cut_card.Card, boot: int, promised: Promised) -> list[
         worker.ingest()
         worker.deliver()
         ledger = worker.catalog.ledger()
-        assert ledger.captured == ledger.delivered + ledger.owed + ledger.quarantined + ledger.dropped
-        assert (ledger.owed, ledger.quarantined) == (0, 0)
+        assert ledger.captured == ledger.delivered + ledger.pending + ledger.quarantined + ledger.dropped
+        assert (ledger.pending, ledger.quarantined) == (0, 0)
         assert {Path(path).name for path in promised.captured} <= set(worker.home.stored) | set(lost)
     finally:
         worker.catalog.close()

@@ -25,7 +25,7 @@ kind = "directory"
 path = "{folder}"
 hotplug = true
 every = "1 day"
-parallel = 1
+transfers = 1
 """
 MADE_BY = {
     "vfat": ("mkfs.vfat", "-F", "32", "-n", "TRAPSYNC"),
@@ -178,7 +178,7 @@ def test_what_is_owed_is_on_the_stick_when_it_is_said_to_be_safe_to_pull(
     with daemon_process.running(tmp_path / "trap", config(stick)) as trap:
         images = put(trap, 5)
         facts = trap.status()
-        assert facts["ledger"]["owed"] == 5
+        assert facts["ledger"]["pending"] == 5
         assert not any("unreachable" in reason for reason in facts["reasons"])
         stick.taken()
         assert stick.word.read_text() == "done\n"
@@ -186,7 +186,7 @@ def test_what_is_owed_is_on_the_stick_when_it_is_said_to_be_safe_to_pull(
         stick.pull()
         assert not stick.word.exists()
         assert stick.images() == images
-        assert trap.status()["ledger"] | {"delivered": 5, "owed": 0} == trap.status()["ledger"]
+        assert trap.status()["ledger"] | {"delivered": 5, "pending": 0} == trap.status()["ledger"]
 
 
 def test_pulled_in_the_middle_of_a_copy_nothing_is_lost_and_nothing_is_there_twice(
@@ -203,13 +203,13 @@ def test_pulled_in_the_middle_of_a_copy_nothing_is_lost_and_nothing_is_there_twi
         stick.pull(keeper)
         facts = trap.until(lambda facts: facts["ledger"]["delivered"] >= 1)
         assert facts["ledger"]["delivered"] < 12, "it was not pulled in the middle"
-        assert facts["ledger"]["delivered"] + facts["ledger"]["owed"] == 12
+        assert facts["ledger"]["delivered"] + facts["ledger"]["pending"] == 12
         assert not list(stick.folder.parent.glob("media/*")), "something was written on the card instead"
         stick.taken()
         stick.pull()
         assert stick.images() == images
         ledger = trap.status()["ledger"]
-        assert (ledger["delivered"], ledger["owed"]) == (12, 0)
+        assert (ledger["delivered"], ledger["pending"]) == (12, 0)
 
 
 @pytest.mark.parametrize("stick", ["ext4"], indirect=True)

@@ -35,19 +35,19 @@ min_free = "1 MB"
 [camera]
 kind = "simulated"
 resolution = [320, 240]
-settle = "0 s"
+warm_up = "0 s"
 [capture]
 every = "2 s"
 [ingest]
-sweep = "5 s"
+rescan_every = "5 s"
 [destinations.hub]
 kind = "stickypi"
 url = "http://127.0.0.1:{PORT}"
 username = "trap"
 password_file = "hub.password"
 every = "1 s"
-retry_first = "100 ms"
-retry_longest = "500 ms"
+retry_initial = "100 ms"
+retry_max = "500 ms"
 """
 # A watchdog that waits for two minutes would take this test as long.
 QUICK = "[Service]\nWatchdogSec=8\nRestartSec=500ms\n"
@@ -254,7 +254,7 @@ def test_told_to_end_it_ends_in_time_with_an_upload_in_flight(box: Container) ->
             front.assert_injected()
     assert box.shown("Result") == "success"
     assert processes(box) == {}
-    assert status(box)["ledger"]["owed"] > 0
+    assert status(box)["ledger"]["pending"] > 0
     box.run("systemctl", "start", "trapsync")
     takes_pictures(box)
 

@@ -171,7 +171,7 @@ def test_without_libvips_the_drawing_camera_says_what_to_install_or_to_replay(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
 
-    with pytest.raises(CameraError, match=r"trapsync\[libvips\].*camera.simulated.replay"):
+    with pytest.raises(CameraError, match=r"pipx inject trapsync pyvips.*camera.simulated.replay"):
         simulated()
 
 

@@ -142,5 +142,7 @@ def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: 
     asked = [one for one in asked if one.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))]
     assert len(asked) > 20
     for one in asked:
-        for *_, step in trap.catalog._db.execute(f"EXPLAIN QUERY PLAN {one}").fetchall():
+        for *_, step in trap.catalog._db.execute(
+            f"EXPLAIN QUERY PLAN {one.replace('Inf', '9e999')}"
+        ).fetchall():
             assert step not in ("SCAN images", "SCAN deliveries"), one

@@ -231,7 +231,7 @@ def test_settings_are_shown_so_that_they_can_be_used_again(call: Call, folder: P
         ('"directory"', '"ftp"', "trap.toml: destinations.stick.kind = 'ftp': must be one of: directory, imagekit"),
         ("path =", "pth =", "trap.toml: destinations.stick.pth: there is no such setting; did you mean 'path'?"),
         ("[trap]", '[trap]\ntimezone = "Mars"', "trap.timezone = 'Mars': there is no such time zone"),
-        ("[trap]", '[capture]\nwindows = ["sunset - sunrise"]\n[trap]', "capture.windows: the sun needs a place"),
+        ("[trap]", '[capture]\nschedule = ["sunset - sunrise"]\n[trap]', "capture.schedule: the sun needs a place"),
     ],
 )  # fmt: skip
 def test_settings_that_are_wrong_are_one_line(
@@ -259,7 +259,7 @@ def test_a_config_file_that_is_not_there_or_a_folder_is_one_line(call: Call, fol
 # ── status ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_status_is_ok_when_the_daemon_runs_and_nothing_is_owed(
+def test_status_is_ok_when_the_daemon_runs_and_nothing_is_pending(
     call: Call, trap: bench.Trap, running: None
 ) -> None:
     trap.put()
@@ -281,7 +281,7 @@ def test_status_as_json_holds_every_key_that_was_promised(
     assert facts["ledger"] == {
         "captured": 1,
         "delivered": 1,
-        "owed": 0,
+        "pending": 0,
         "quarantined": 0,
         "dropped": 0,
         "lost": 0,
@@ -292,11 +292,11 @@ def test_status_as_json_holds_every_key_that_was_promised(
     assert facts["clock"] == {"trusted": True, "held": 0, "unsure": 0}
     assert facts["daemon"] == {"running": True}
     (stick,) = facts["destinations"].values()
-    assert set(stick) - {"required", "after", "hotplug", "delivery_age_s"} == {
-        *("kind", "place", "owed", "delivered", "refused", "refused_unseen", "last_delivery"),
+    assert set(stick) - {"required", "depends_on", "hotplug", "delivery_age_s"} == {
+        *("kind", "place", "pending", "delivered", "refused", "refused_unseen", "last_delivery"),
         *("next_attempt", "last_error"),
     }
-    assert (stick["kind"], stick["owed"], stick["delivered"], stick["refused"]) == ("directory", 0, 1, 0)
+    assert (stick["kind"], stick["pending"], stick["delivered"], stick["refused"]) == ("directory", 0, 1, 0)
     assert stick["last_delivery"] == facts["at"]
     assert (stick["next_attempt"], stick["last_error"]) == (None, None)
 
@@ -334,16 +334,16 @@ def test_status_as_json_has_these_keys_in_this_order(
         "clock": {"trusted": True, "held": 0, "unsure": 0},
         "daemon": {"running": True},
         "disk": {"free_bytes": said.json["disk"]["free_bytes"], "days_left": None},
-        "ledger": {"captured": 2, "delivered": 1, "owed": 1, "quarantined": 0, "dropped": 0, "lost": 0},
+        "ledger": {"captured": 2, "delivered": 1, "pending": 1, "quarantined": 0, "dropped": 0, "lost": 0},
         "newest_image": {"name": newest.name, "age_s": said.json["newest_image"]["age_s"]},
         "battery": said.json["battery"],
         "destinations": {
             "stick": {
                 "kind": "directory",
                 "required": True,
-                "after": None,
+                "depends_on": None,
                 "hotplug": False,
-                "owed": 1,
+                "pending": 1,
                 "delivered": 1,
                 "refused": 0,
                 "refused_unseen": 0,
@@ -355,11 +355,11 @@ def test_status_as_json_has_these_keys_in_this_order(
             }
         },
         "stick": None,
-        "home": {},
+        "hub": {},
         **dict.fromkeys(("conflicts", "vanished", "lost", "missing", "unasked"), 0),
         "old_places": [],
         **facts,
-        "pushed": {
+        "remote": {
             "state": "none",
             **dict.fromkeys(("last_received_hash", "effective_hash", "epoch", "version", "code", "reason")),
         },
@@ -378,7 +378,7 @@ def test_status_is_true_when_the_daemon_is_dead(call: Call, trap: bench.Trap) ->
     said = call("status", "--json")
     assert (said.code, said.json["verdict"]) == (2, "failing")
     assert said.json["daemon"] == {"running": False}
-    assert said.json["ledger"]["owed"] == 1
+    assert said.json["ledger"]["pending"] == 1
     assert "the daemon is not running; start it" in said.json["reasons"][0]
 
 
@@ -421,7 +421,7 @@ def test_status_warns_of_a_clock_a_damaged_file_and_an_image_that_somebody_took(
     assert said.json["ledger"] == {
         "captured": 2,
         "delivered": 0,
-        "owed": 0,
+        "pending": 0,
         "quarantined": 1,
         "dropped": 1,
         "lost": 0,
@@ -452,11 +452,11 @@ def test_status_says_of_held_images_what_there_is_to_do(
     said = call("status", "--json")
     assert said.code == 1
     assert said.json["clock"] == {"trusted": False, "held": 1, "unsure": 1}
-    assert said.json["ledger"]["owed"] == 2
+    assert said.json["ledger"]["pending"] == 2
     waiting, unsure_ = said.json["reasons"]
     assert waiting == "the clock is not synchronised: images are held until it is (1 now)"
     assert unsure_.startswith("1 image held, taken before the clock was set and never to be corrected: ")
-    assert 'trap.unsure_times = "deliver"' in unsure_
+    assert 'trap.uncertain_times = "deliver"' in unsure_
     assert 'trap.clock = "trusted"' in unsure_
     assert "not synchronised; 2 images held" in call("status").out
 
@@ -471,7 +471,7 @@ def test_the_doctor_says_of_held_images_what_there_is_to_do(
     findings = {finding["subject"]: finding for finding in call("doctor", "--json").json}
     assert (findings["clock"]["verdict"], findings["catalog"]["verdict"]) == ("warning", "ok")
     assert "the times of 1 images from before can never be corrected" in findings["clock"]["text"]
-    assert 'trap.unsure_times = "deliver"' in findings["clock"]["text"]
+    assert 'trap.uncertain_times = "deliver"' in findings["clock"]["text"]
 
 
 def test_clock_shows_who_vouches_for_it_the_boots_and_the_images(
@@ -559,7 +559,7 @@ def test_images_are_listed_newest_first_with_their_deliveries(call: Call, trap: 
     lines = [line.rstrip() for line in call("images").out.splitlines()]
     assert lines[0].split() == ["image", "state", "size", "pixels", "deliveries"]
     assert lines[1].startswith(Path(second).name)
-    assert lines[1].endswith("160×120  stick: owed")
+    assert lines[1].endswith("160×120  stick: pending")
     assert lines[2].endswith("160×120  stick: delivered")
 
 
@@ -572,7 +572,7 @@ def test_images_can_be_asked_for_by_state(call: Call, trap: bench.Trap) -> None:
         return [row["key"] for row in call("images", "--json", *options).json]
 
     assert names() == [Path(second).name, Path(first).name]
-    assert names("--owed") == [Path(second).name]
+    assert names("--pending") == [Path(second).name]
     assert names("--delivered") == [Path(first).name]
     assert names("--refused") == names("--dropped") == names("--conflicts") == []
     assert names("--limit", "1") == [Path(second).name]
@@ -619,7 +619,7 @@ def test_without_a_daemon_deliver_finds_examines_and_delivers_by_itself(
     assert call("deliver").out == "stick: 0 delivered, 0 refused, 0 postponed\n"
 
 
-def test_a_stick_that_is_not_there_is_trouble_and_the_images_stay_owed(
+def test_a_stick_that_is_not_there_is_trouble_and_the_images_stay_pending(
     call: Call, trap: bench.Trap, folder: Path
 ) -> None:
     (folder / "stick" / MARK).unlink()
@@ -628,7 +628,7 @@ def test_a_stick_that_is_not_there_is_trouble_and_the_images_stay_owed(
     said = call("deliver")
     assert said.code == 1
     assert said.out.startswith("stick: 0 delivered, 0 refused, 0 postponed; the stick is not there")
-    assert trap.catalog.ledger().owed == 1
+    assert trap.catalog.ledger().pending == 1
 
 
 @pytest.mark.parametrize("command", ["deliver", "retry"])
@@ -685,7 +685,7 @@ def test_the_command_does_not_wait_for_what_must_wait(
     path = trap.put()
     trap.ingest()
     woken.trouble[Path(path).name] = Failed("the disk of the server is full")
-    assert call("deliver") == Said(1, "1 still pending; see: trapsync images --owed\n", "")
+    assert call("deliver") == Said(1, "1 still pending; see: trapsync images --pending\n", "")
 
 
 def test_retry_queues_again_what_was_refused(call: Call, trap: bench.Trap) -> None:
@@ -705,16 +705,16 @@ def test_retry_queues_again_what_was_refused(call: Call, trap: bench.Trap) -> No
 def test_prune_removes_only_what_is_safe_and_asks_first(
     call: Call, trap: bench.Trap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    safe, owed = trap.put(0), trap.put(1)
+    safe, pending = trap.put(0), trap.put(1)
     bring_home(trap, safe)
-    trap.ingest(owed)
+    trap.ingest(pending)
     trap.time.sleep(60)
     monkeypatch.setattr("click.confirm", lambda *_, **__: False)
     assert call("prune").out == "nothing was removed\n"
     assert (trap.storage.spool / safe).exists()
     assert call("prune", "--yes").out.startswith("1 images removed; ")
     assert not (trap.storage.spool / safe).exists()
-    assert (trap.storage.spool / owed).exists()
+    assert (trap.storage.spool / pending).exists()
     assert call("status", "--json").json["ledger"]["captured"] == 2
 
 
@@ -757,8 +757,8 @@ def test_verify_finds_changed_bytes_on_the_card_and_a_copy_that_is_gone(
     assert said.code == 1
     assert f"  {first}: other bytes than were catalogued\n" in said.out
     assert f"  {Path(second).name}: it is not there any more\n" in said.out
-    assert trap.catalog.ledger().owed == 1
-    assert "not there any more" in call("images", "--owed").out
+    assert trap.catalog.ledger().pending == 1
+    assert "not there any more" in call("images", "--pending").out
     call("deliver")
     assert (folder / "stick" / second).exists()
 

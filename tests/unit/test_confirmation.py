@@ -401,7 +401,7 @@ def test_a_pruned_image_that_its_server_lost_is_lost_and_acknowledged(trap: Trap
     assert trap.catalog.ledger().lost == 2
     assert trap.catalog.lost() == 2
     (row,) = trap.catalog.destinations()
-    assert (row["owed"], row["refused"], row["unseen"]) == (0, 2, 2)
+    assert (row["pending"], row["refused"], row["unseen"]) == (0, 2, 2)
     assert trap.catalog.acknowledge() == 4  # two images, and two deliveries of them
     assert (trap.catalog.lost(), trap.catalog.destinations()[0]["unseen"]) == (0, 0)
     assert trap.catalog.ledger().lost == 2

@@ -25,7 +25,7 @@ def fill(trap: Trap, count: int, *destinations: Memory) -> list[str]:
 
 def pool(trap: Trap, home: Memory, threads: int) -> UploadPool:
     """Uploads to this destination, so many at a time."""
-    return UploadPool(structs.replace(home.settings, parallel=threads), trap.time)
+    return UploadPool(structs.replace(home.settings, transfers=threads), trap.time)
 
 
 def test_everything_owed_is_asked_for_once_and_sent_once(trap: Trap) -> None:
@@ -353,7 +353,7 @@ def test_no_more_images_are_under_way_than_the_owner_allows(trap: Trap) -> None:
             super().start(image, send)
             under_way.append(len(self._uploads))
 
-    uploads = Counted(structs.replace(home.settings, parallel=4), trap.time)
+    uploads = Counted(structs.replace(home.settings, transfers=4), trap.time)
     assert trap.deliver(home, uploads).delivered == 20
     assert max(under_way) == 4
 

@@ -37,17 +37,20 @@ def test_what_comes_after_another_is_given_only_what_that_one_confirmed(trap: Tr
     [
         ({"a": "a"}, "a after a: none would ever begin"),
         ({"a": "b", "b": "c", "c": "a"}, "a after b after c after a: none would ever begin"),
-        ({"a": "", "b": "elsewhere"}, r"destinations.b.after = 'elsewhere': there is no such .*there is: a"),
+        (
+            {"a": "", "b": "elsewhere"},
+            r"destinations.b.depends_on = 'elsewhere': there is no such .*there is: a",
+        ),
         ({"a": "elsewhere"}, "there is: no other"),
     ],
 )
 def test_an_order_that_nobody_can_keep_is_refused(order: dict[str, str], complaint: str) -> None:
     with pytest.raises(SettingsError, match=complaint):
-        destinations.check_order({name: {"after": after} for name, after in order.items()}, FILE)
+        destinations.check_order({name: {"depends_on": after} for name, after in order.items()}, FILE)
 
 
 def test_a_chain_of_destinations_is_well() -> None:
-    destinations.check_order({"c": {"after": "b"}, "b": {"after": "a"}, "a": {}}, FILE)
+    destinations.check_order({"c": {"depends_on": "b"}, "b": {"depends_on": "a"}, "a": {}}, FILE)
 
 
 def test_an_echo_delivers_but_lets_no_image_leave_the_card(trap: Trap) -> None:
@@ -161,8 +164,8 @@ def test_an_image_is_fetched_where_the_destination_before_has_it(trap: Trap) -> 
 def test_the_destinations_of_a_config_file_are_linked(trap: Trap) -> None:
     tables = {
         "stick": {"kind": "directory", "path": str(trap.folder / "stick")},
-        "disk": {"kind": "directory", "path": str(trap.folder / "disk"), "after": "stick"},
+        "disk": {"kind": "directory", "path": str(trap.folder / "disk"), "depends_on": "stick"},
     }
     settings = Settings(trap=TrapSettings(device="0a1b2c3d"), destinations=tables)
     made = connect_all(settings, check_all(settings, FILE), trap.catalog, trap.time, trap.time.sleep)
-    assert [(one.name, one.settings.after) for one in made] == [("stick", ""), ("disk", "stick")]
+    assert [(one.name, one.settings.depends_on) for one in made] == [("stick", ""), ("disk", "stick")]

@@ -148,13 +148,13 @@ def test_the_destination_folder_itself_is_never_made(site: Stick, card: Card) ->
 def test_a_plain_folder_is_no_mount(site: Stick, card: Card) -> None:
     image = card.image()
     with pytest.raises(Unreachable, match="nothing is mounted"):
-        site.connect(proof="mount").deliver(image, card.path(image))
+        site.connect(mount_check="mount").deliver(image, card.path(image))
     assert site.stored() == {}
 
 
 @pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="needs a mounted /dev/shm")
 def test_a_mounted_filesystem_is_its_own_proof() -> None:
-    settings = Settings(kind="directory", path=Path("/dev/shm"), proof="mount")
+    settings = Settings(kind="directory", path=Path("/dev/shm"), mount_check="mount")
     assert directory.connect("stick", settings, context()).find_existing([]) == {}
 
 
@@ -241,7 +241,7 @@ def mounted(site: Stick) -> Iterator[Stick]:
 
 
 def test_a_stick_that_is_really_full_says_so_and_stays_whole(mounted: Stick, card: Card) -> None:
-    stick = mounted.connect(proof="mount")
+    stick = mounted.connect(mount_check="mount")
     images = [card.image(second) for second in range(60)]
     with pytest.raises(Unreachable, match="is full"):
         _deliver_all(stick, images, card)
@@ -252,7 +252,7 @@ def test_a_stick_that_is_really_full_says_so_and_stays_whole(mounted: Stick, car
 
 def test_a_filesystem_that_is_really_gone_gets_nothing(mounted: Stick, card: Card) -> None:
     image = card.image()
-    stick = mounted.connect(proof="mount")
+    stick = mounted.connect(mount_check="mount")
     stick.deliver(image, card.path(image))
     subprocess.run(["umount", str(mounted.path)], check=True)
     with pytest.raises(Unreachable, match="nothing is mounted"):
@@ -491,7 +491,7 @@ def test_a_folder_that_cannot_be_told_is_no_place(site: Stick) -> None:
 
 def test_a_mount_without_a_mark_gets_one(mounted: Stick) -> None:
     (mounted.path / MARK).unlink()
-    place = mounted.connect(proof="mount").place()
+    place = mounted.connect(mount_check="mount").place()
     assert mounted.connect(hotplug=True).place() == place
 
 

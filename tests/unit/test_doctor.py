@@ -381,7 +381,7 @@ def test_a_log_without_a_limit_is_told(pi: Pi, tmp_path: Path) -> None:
 
 # ── Far away ─────────────────────────────────────────────────────────────────────────────────────────
 
-HOME = '[home]\nurl = "https://hub.example.org"\nusername = "u"\npassword_file = "secret"\n'
+HOME = '[hub]\nurl = "https://hub.example.org"\nusername = "u"\npassword_file = "secret"\n'
 
 
 def test_a_secret_that_others_can_read_or_change_is_told(tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_settings_that_anybody_can_change_are_told(tmp_path: Path) -> None:
 def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeTime) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        settings = made(tmp_path, f'[home]\nurl = "http://127.0.0.1:{port}"\n')
+        settings = made(tmp_path, f'[hub]\nurl = "http://127.0.0.1:{port}"\n')
         assert only(network.hub(settings, time), "hub (HTTPS)")[0] == "ok"
         caller, _ = server.accept()
         with caller:

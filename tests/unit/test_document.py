@@ -28,7 +28,7 @@ DOCUMENT = Document(
     issued=NOW,
     expires=NOW + timedelta(days=30),
     note="moths come at four",
-    settings={"capture": {"every": "5 min", "windows": ["03:00 - 05:00"]}},
+    settings={"capture": {"every": "5 min", "schedule": ["03:00 - 05:00"]}},
 )
 BODY = document.compose(DOCUMENT)
 
@@ -93,8 +93,8 @@ def test_the_body_is_not_looked_at_before_its_signature(monkeypatch: pytest.Monk
 
 
 def test_too_large_a_document_is_refused_before_all_else_and_not_signed_either() -> None:
-    assert code_of(lambda: document.verify(b"x" * 65537, [])) == "size"
-    assert code_of(lambda: document.sign(b"x" * 65536, OWNER)) == "size"
+    assert code_of(lambda: document.verify(b"x" * 65537, [])) == "too_large"
+    assert code_of(lambda: document.sign(b"x" * 65536, OWNER)) == "too_large"
     largest = document.sign(b"x" * (65536 - len(document.sign(b"", OWNER))), OWNER)
     assert len(largest) == 65536
     assert document.verify(largest, [OWNER.public])
@@ -113,15 +113,15 @@ def test_too_large_a_document_is_refused_before_all_else_and_not_signed_either()
         document.sign(BODY, OWNER)[:100],
     ],
 )
-def test_what_does_not_begin_with_the_line_has_not_the_shape(data: bytes) -> None:
-    assert code_of(lambda: document.verify(data, [OWNER.public])) == "shape"
+def test_what_does_not_begin_with_the_line_is_malformed(data: bytes) -> None:
+    assert code_of(lambda: document.verify(data, [OWNER.public])) == "malformed"
 
 
 @given(st.integers(0, 8 * len(document.sign(BODY, OWNER)) - 1))
 def test_one_bit_anywhere_makes_it_another_document_and_none_of_the_owners(bit: int) -> None:
     data = bytearray(document.sign(BODY, OWNER))
     data[bit // 8] ^= 1 << bit % 8
-    assert code_of(lambda: document.verify(bytes(data), [OWNER.public])) in {"shape", "key", "signature"}
+    assert code_of(lambda: document.verify(bytes(data), [OWNER.public])) in {"malformed", "key", "signature"}
 
 
 def test_a_key_that_names_itself_like_the_owners_signs_nothing() -> None:
@@ -225,7 +225,7 @@ def test_a_private_key_that_everybody_can_read_is_refused(tmp_path: Path) -> Non
     ["", "ed25519:", "ed25519:é", base64.b64encode(b"o" * 32).decode(), f"ed25519:{base64.b64encode(b'o' * 31).decode()}"],
 )  # fmt: skip
 def test_what_is_no_public_key_is_an_error_that_says_so(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"pushed\.keys: must be a key"):
+    with pytest.raises(SettingsError, match=r"remote\.keys: must be a key"):
         document.public_from_text(text)
 
 

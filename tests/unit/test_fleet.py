@@ -27,7 +27,7 @@ from trapsync.remote import heartbeat
 
 DEVICE = "0a5bb6f4"
 ONE = '[capture]\nevery = "5 min"\n[destinations.home]\nbandwidth = "20 kB"\n'
-TWO = '[capture]\nevery = "10 min"\nwindows = ["21:00 - 05:00"]\n'
+TWO = '[capture]\nevery = "10 min"\nschedule = ["21:00 - 05:00"]\n'
 Say = Callable[..., tuple[int, str, str]]
 
 
@@ -100,7 +100,7 @@ def beat(device: str = DEVICE, **more: Any) -> bytes:
 def test_a_new_key_is_a_secret_file_and_lines_for_the_traps_config(say: Say, desk: Path) -> None:
     code, out, err = say("keys", "new", "--out", "mine.key")
 
-    table = tomllib.loads(out)["pushed"]
+    table = tomllib.loads(out)["remote"]
     assert (code, table["enabled"]) == (0, True)
     assert envelope.public_from_text(table["keys"][0]) == envelope.read_private(desk / "mine.key").public
     assert stat.S_IMODE((desk / "mine.key").stat().st_mode) == 0o600
@@ -121,7 +121,7 @@ def test_a_push_to_a_folder_is_signed_numbered_and_shows_what_changes(say: Say, 
     code, out, _ = say("push", "two.toml", "--to", "group:valley", *where)
     assert out.splitlines()[:3] == [
         "  capture.every: 5 min → 10 min",
-        "  capture.windows: the trap's own → ['21:00 - 05:00']",
+        "  capture.schedule: the trap's own → ['21:00 - 05:00']",
         "  destinations.home.bandwidth: 20 kB → the trap's own",
     ]
 
@@ -147,7 +147,7 @@ def test_numbers_count_across_all_addressees_for_a_trap_hears_more_than_one(say:
 
 
 def test_a_number_is_above_what_any_trap_has_had(say: Say, desk: Path, hub: RunningHub) -> None:
-    hub.hub.fleet.take(DEVICE, beat(pushed=report_of(state="committed", epoch=2, version=41)))
+    hub.hub.fleet.take(DEVICE, beat(remote=report_of(state="committed", epoch=2, version=41)))
     assert say("push", "one.toml", "--to", "all", "--yes")[0] == 0
     held = hub.hub.fleet.held("all.settings")
     assert held is not None
@@ -211,11 +211,14 @@ def test_of_two_owners_at_a_hub_the_later_is_told(say: Say, desk: Path, hub: Run
     [
         ('[capture]\nevry = "5 min"\n', "capture.evry: there is no such setting; did you mean 'every'?"),
         ('[capture]\nevery = "0 s"\n', "capture.every: 0 s is not between 1 s and 1 day"),
-        ('[trap]\nname = "x"\n', "trap.name: can never be pushed"),
-        ('[home]\nurl = "https://evil.example"\n', "home.url: can never be pushed"),
-        ('[home.mqtt]\nhost = "evil"\n', "home.mqtt.host: can never be pushed"),
-        ('[destinations.home]\nurl = "https://evil.example"\n', "destinations.home.url: can never be pushed"),
-        ("[destinations.home]\nparallel = 99\n", "parallel: 99 is not between 1 and 16"),
+        ('[trap]\nname = "x"\n', "trap.name: can never be set remotely"),
+        ('[hub]\nurl = "https://evil.example"\n', "hub.url: can never be set remotely"),
+        ('[hub.mqtt]\nhost = "evil"\n', "hub.mqtt.host: can never be set remotely"),
+        (
+            '[destinations.home]\nurl = "https://evil.example"\n',
+            "destinations.home.url: can never be set remotely",
+        ),
+        ("[destinations.home]\ntransfers = 99\n", "transfers: 99 is not between 1 and 16"),
         ("", "there is no setting in it"),
         ("[capture", "is not TOML"),
     ],
@@ -240,7 +243,7 @@ def test_what_no_trap_would_take_is_refused_on_the_laptop(
         (("--to", "nobody", "--folder", "www", "--key", "key"), "no trap is called 'nobody'"),
         (("--to", "group:Ä", "--folder", "www", "--key", "key"), "group:valley"),
         (("--to", "all", "--key", "key", "--hub", "x"), "is not an address"),
-        (("--to", "all", "--key", "key", "--hub", "http://127.0.0.1:9"), "refuses the connection"),
+        (("--to", "all", "--key", "key", "--hub", "http://127.0.0.1:9"), "connection refused"),
         (("--to", "all", "--key", "key", "--broker", "127.0.0.1:9"), "Connection refused"),
         (("--to", "all", "--key", "key", "--folder", "www", "--broker", "x"), "one of --hub"),
     ],
@@ -258,7 +261,7 @@ def test_a_traps_account_cannot_push(say: Say, desk: Path, hub: RunningHub) -> N
     code, _, err = say("push", "one.toml", "--to", "all", "--user", "trap", "--yes")
     assert (code, err) == (
         1,
-        f"trapsync: {hub.url}: it refuses this account; check the user and the password file\n",
+        f"trapsync: {hub.url}: login rejected (403); check the user and the password file\n",
     )
 
 
@@ -273,8 +276,8 @@ def test_the_fleet_is_a_table_with_the_worst_first_and_its_exit_code(
     assert say("fleet")[0] == 0
     hub.hub.fleet.take("00000002", beat("00000002", name="west", verdict="warning", reasons=["few days"]))
     assert say("fleet")[0] == 1
-    report = report_of(state="rolled_back", epoch=0, version=7, code="way_home", reason="no way home")
-    hub.hub.fleet.take(DEVICE, beat(verdict="failing", reasons=["the card is full"], pushed=report))
+    report = report_of(state="rolled_back", epoch=0, version=7, code="link_lost", reason="no way home")
+    hub.hub.fleet.take(DEVICE, beat(verdict="failing", reasons=["the card is full"], remote=report))
     code, out, _ = say("fleet")
 
     header, first, second, third, *rest = out.splitlines()
@@ -285,14 +288,14 @@ def test_the_fleet_is_a_table_with_the_worst_first_and_its_exit_code(
         "heard",
         "image",
         "sent",
-        "owed",
+        "pending",
         "disk",
         "settings",
         "bat",
         "clock",
     ]
     assert first.split()[:2] == ["north", "failing"]
-    assert "0.7 undone" in first
+    assert "0.7 rolled back" in first
     assert "12 d" in first
     assert second.split()[:2] == ["west", "warning"]
     assert "81%" in third
@@ -305,11 +308,11 @@ def test_the_fleet_is_a_table_with_the_worst_first_and_its_exit_code(
 
 def test_the_fleet_for_programs_keeps_the_two_hashes_apart(say: Say, desk: Path, hub: RunningHub) -> None:
     report = report_of(state="trial", last_received_hash="a" * 64, effective_hash="b" * 64)
-    hub.hub.fleet.take(DEVICE, beat(pushed=report))
+    hub.hub.fleet.take(DEVICE, beat(remote=report))
     code, out, _ = say("fleet", "--json")
     (trap,) = json.loads(out)["traps"]
     assert (code, json.loads(out)["verdict"], trap["device"]) == (0, "ok", DEVICE)
-    assert trap["heartbeat"]["pushed"].items() >= report.items()
+    assert trap["heartbeat"]["remote"].items() >= report.items()
 
 
 def test_a_trap_that_is_silent_for_more_than_three_heartbeats_is_failing() -> None:
@@ -378,9 +381,9 @@ def test_a_broker_is_a_place_too(say: Say, desk: Path) -> None:
 
 
 def _mqtt(broker: mosquitto.Broker, user: str) -> Any:
-    from trapsync.settings.schema import HomeMqtt
+    from trapsync.settings.schema import HubMqtt
 
-    return HomeMqtt(
+    return HubMqtt(
         host=broker.host,
         port=broker.port,
         username=user,

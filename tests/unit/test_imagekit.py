@@ -260,11 +260,11 @@ def test_a_small_copy_is_confirmed_after_it_left_the_card_and_after_what_changed
     for copy in thumbnail_paths(site.copies, image.place):
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(drawings.plain(64, 48))
-    at = {image.id: site.connect(what="thumbnail").deliver(image, card.path(image)).at}
+    at = {image.id: site.connect(content="thumbnail").deliver(image, card.path(image)).at}
     for copy in thumbnail_paths(site.copies, image.place):
         copy.unlink()
     for what in ("thumbnail", "original"):
-        assert isinstance(site.connect(what=what).confirm([image], at)[image.id], Receipt)
+        assert isinstance(site.connect(content=what).confirm([image], at)[image.id], Receipt)
 
 
 def test_a_strange_image_without_a_small_copy_costs_the_others_nothing(site: Account, card: Card) -> None:
@@ -272,7 +272,7 @@ def test_a_strange_image_without_a_small_copy_costs_the_others_nothing(site: Acc
     for copy in thumbnail_paths(site.copies, image.place):
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(drawings.plain(64, 48))
-    gallery = site.connect(what="thumbnail")
+    gallery = site.connect(content="thumbnail")
     gallery.deliver(image, card.path(image))
     strange = [replace(image, id=100 + number, path=path) for number, path in enumerate(STRANGE_PATHS)]
     known = gallery.find_existing([*strange, image])
@@ -398,7 +398,7 @@ def test_a_small_copy_waits_until_it_is_made_and_goes_under_a_name_of_its_own(
     site: Account, card: Card
 ) -> None:
     image = card.image()
-    gallery = site.connect(what="thumbnail")
+    gallery = site.connect(content="thumbnail")
     assert isinstance(gallery.find_existing([image])[image.id], Held)
     with pytest.raises(Held, match="not made yet"):
         gallery.deliver(image, card.path(image))
@@ -414,7 +414,7 @@ def test_a_small_copy_waits_until_it_is_made_and_goes_under_a_name_of_its_own(
 
 def test_a_small_copy_that_was_made_anew_is_the_same_image(site: Account, card: Card) -> None:
     image = card.image()
-    gallery = site.connect(what="thumbnail")
+    gallery = site.connect(content="thumbnail")
     thumbnails(card.folder, image.path, site.copies)
     gallery.deliver(image, card.path(image))
     (file,) = site.stub.files.values()
@@ -424,7 +424,7 @@ def test_a_small_copy_that_was_made_anew_is_the_same_image(site: Account, card: 
 
 def test_a_small_copy_that_a_power_cut_broke_is_made_again(site: Account, card: Card) -> None:
     image = card.image()
-    gallery = site.connect(what="thumbnail")
+    gallery = site.connect(content="thumbnail")
     thumbnails(card.folder, image.path, site.copies)
     small, _ = thumbnail_paths(site.copies, image.place)
     small.write_bytes(b"")
@@ -436,14 +436,14 @@ def test_a_small_copy_that_a_power_cut_broke_is_made_again(site: Account, card: 
 def test_a_small_copy_that_can_never_be_made_is_refused_with_the_way_out(site: Account, card: Card) -> None:
     image = card.image()
     site.can_be_copied = False
-    with pytest.raises(Refused, match='what = "original"'):
-        site.connect(what="thumbnail").deliver(image, card.path(image))
+    with pytest.raises(Refused, match='content = "original"'):
+        site.connect(content="thumbnail").deliver(image, card.path(image))
 
 
 def test_a_new_image_waits_a_minute_for_its_small_copy_and_an_old_one_longer(
     site: Account, card: Card
 ) -> None:
-    gallery, waits = site.connect(what="thumbnail"), []
+    gallery, waits = site.connect(content="thumbnail"), []
     for age in (0, 7200):
         image = card.image(-age)
         held = gallery.find_existing([image])[image.id]
@@ -453,7 +453,7 @@ def test_a_new_image_waits_a_minute_for_its_small_copy_and_an_old_one_longer(
 
 
 def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench.Trap, site: Account) -> None:
-    tables = {"gallery": site.table(what="thumbnail")}
+    tables = {"gallery": site.table(content="thumbnail")}
     folders = {"spool": str(trap.storage.spool), "state": str(trap.storage.state)}
     source = trap.folder / "trapsync.toml"
     trap_table = {"device": drawings.DEVICE}
@@ -479,7 +479,7 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
 
 
 def test_small_copies_that_are_switched_off_are_an_error_of_the_settings(site: Account) -> None:
-    tables = {"gallery": site.table(what="thumbnail")}
+    tables = {"gallery": site.table(content="thumbnail")}
     settings = Settings(ingest=Ingest(thumbnails=False), destinations=tables)
     with pytest.raises(SettingsError, match=r"ingest\.thumbnails = true"):
         destinations.check_all(settings, SOURCE)
@@ -491,7 +491,7 @@ def test_small_copies_that_are_switched_off_are_an_error_of_the_settings(site: A
 def test_an_address_gives_the_very_bytes_until_it_ends(site: Account, card: Card) -> None:
     site.stub.needs_signature = True
     image = card.image()
-    gallery = site.connect(link_life="1 h")
+    gallery = site.connect(url_lifetime="1 h")
     receipt = gallery.deliver(image, card.path(image))
     site.front.requests.clear()
     url = gallery.address(image, receipt.detail)
@@ -507,7 +507,7 @@ def test_an_address_gives_the_very_bytes_until_it_ends(site: Account, card: Card
 
 
 def test_of_small_copies_no_address_is_given_to_those_who_need_the_image(site: Account, card: Card) -> None:
-    image, gallery = card.image(), site.connect(what="thumbnail")
+    image, gallery = card.image(), site.connect(content="thumbnail")
     assert gallery.address(image, {}) is None
     assert gallery.addresses(image, {}).keys() == {"image", "small"}
     gallery.close()
@@ -519,7 +519,7 @@ def test_an_address_without_end_needs_no_clock(site: Account, card: Card) -> Non
     site.time.is_trusted = False
     with pytest.raises(Unreachable, match="clock is not set"):
         site.connect().address(image, {})
-    gallery = site.connect(link_life="0 s")
+    gallery = site.connect(url_lifetime="0 s")
     gallery.deliver(image, card.path(image))
     url = gallery.address(image, {})
     assert url
@@ -595,7 +595,7 @@ def test_the_doctor_says_whose_fault_a_wrong_key_is(site: Account, gallery: Imag
         ("tags", ["x" * 401], "400 characters"),
         ("plan", "gold", "plan"),
         ("what", "mini", "what"),
-        ("link_life", "-1 s", "link_life"),
+        ("url_lifetime", "-1 s", "url_lifetime"),
     ],
 )
 def test_a_wrong_setting_is_one_line(site: Account, key: str, value: object, reason: str) -> None:

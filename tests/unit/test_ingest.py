@@ -631,7 +631,7 @@ def test_nothing_is_put_back_outside_of_the_spool(trap: Trap) -> None:
 def test_one_sweep_puts_back_so_many_files_and_the_next_ones_the_others(
     trap: Trap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "_MOST_AT_ONCE", 2)
+    monkeypatch.setattr(quarantine, "_MAX_PER_SWEEP", 2)
     for number in range(3):
         drawings.put(trap.storage.spool, b"rubbish", f"{number}.jpg")
     trap.ingest()

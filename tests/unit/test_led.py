@@ -31,7 +31,7 @@ def pins() -> Iterator[Any]:
 
 
 def shown(
-    pins: Any, word: Callable[[], str], seconds: float, *, active_high: bool = True, dark_after: float = 600
+    pins: Any, word: Callable[[], str], seconds: float, *, active_high: bool = True, off_after: float = 600
 ) -> list[tuple[bool, float]]:
     """What is to be seen in so many seconds: light or dark, and how long."""
     time, seen = FakeTime(), list[tuple[bool, float]]()
@@ -44,7 +44,7 @@ def shown(
         time.sleep(length)
         return time.monotonic() >= end
 
-    settings = Settings(pin=27, active_high=active_high, dark_after=Duration(dark_after))
+    settings = Settings(pin=27, active_high=active_high, off_after=Duration(off_after))
     led = Led(settings, time, word, wait)
     led.steady()
     led.run()
@@ -77,7 +77,7 @@ def test_it_is_steady_until_there_is_a_verdict(pins: Any) -> None:
 
 @pytest.mark.parametrize("active_high", [True, False])
 def test_after_a_while_it_stays_dark_so_that_no_moth_comes(pins: Any, active_high: bool) -> None:
-    seen = shown(pins, lambda: "failing", 60, active_high=active_high, dark_after=10)
+    seen = shown(pins, lambda: "failing", 60, active_high=active_high, off_after=10)
     assert seen[-1][0] is False
     assert seen[-1][1] > 45
     assert seen[0] == (True, 0.1)
@@ -85,17 +85,17 @@ def test_after_a_while_it_stays_dark_so_that_no_moth_comes(pins: Any, active_hig
 
 def test_a_stick_is_told_of_however_late_it_is(pins: Any) -> None:
     words = iter(["ok"] * 8 + ["done"] * 1000)
-    seen = shown(pins, lambda: next(words), 60, dark_after=10)
+    seen = shown(pins, lambda: next(words), 60, off_after=10)
     assert {(True, 2.0), (False, 0.5)} <= set(seen[-4:])
 
 
 def test_it_never_stays_dark_where_that_is_wanted(pins: Any) -> None:
-    assert max(length for _, length in shown(pins, lambda: "ok", 3600, dark_after=0)) < 5
+    assert max(length for _, length in shown(pins, lambda: "ok", 3600, off_after=0)) < 5
 
 
 def test_woken_it_shines_again(pins: Any) -> None:
     time = FakeTime()
-    led = Led(Settings(pin=27, dark_after=Duration(10)), time, lambda: "ok", lambda _seconds: True)
+    led = Led(Settings(pin=27, off_after=Duration(10)), time, lambda: "ok", lambda _seconds: True)
     led.steady()
     led.run()
     time.sleep(11)

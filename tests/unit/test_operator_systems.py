@@ -26,7 +26,7 @@ from trapsync.cli import main
 sys.argv[0] = "trapsync"
 sys.exit(main())
 """
-SETTINGS = '[capture]\nevery = "5 min"\nwindows = ["sunset - sunrise"]\n'
+SETTINGS = '[capture]\nevery = "5 min"\nschedule = ["sunset - sunrise"]\n'
 
 
 def typed(folder: Path, command: str) -> "subprocess.CompletedProcess[str]":
@@ -69,7 +69,7 @@ def test_the_fleet_asks_its_hub(tmp_path: Path) -> None:
     (tmp_path / "mine.password").write_text("a password")
     (tmp_path / "mine.password").chmod(0o600)
     done = typed(tmp_path, "fleet --hub http://127.0.0.1:9 --password-file mine.password")
-    assert "127.0.0.1:9: it refuses the connection" in done.stderr
+    assert "127.0.0.1:9: connection refused" in done.stderr
 
 
 def test_a_traps_config_file_is_checked(tmp_path: Path) -> None:

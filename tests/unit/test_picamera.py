@@ -99,7 +99,7 @@ def test_the_camera_is_configured_once_for_any_number_of_pictures(stand_in: type
 
 def test_it_waits_for_the_exposure_to_settle_after_each_rest(stand_in: type[StandIn]) -> None:
     waits: list[float] = []
-    camera = Picamera(Camera(settle=Duration(3)), sleep=waits.append)
+    camera = Picamera(Camera(warm_up=Duration(3)), sleep=waits.append)
     camera.open()
     assert waits == []
 

@@ -89,7 +89,7 @@ def test_an_echo_of_another_kind_is_no_delivery_of_this_one(trap: Trap) -> None:
     delivered(trap, Echo("home"), 1)
     trap.catalog.register([("home", "stickypi", True)])
     (row,) = trap.catalog.destinations()
-    assert (row["owed"], row["delivered"]) == (1, 0)
+    assert (row["pending"], row["delivered"]) == (1, 0)
     assert len(trap.catalog.due("home", "newest", 9)) == 1
 
 
@@ -140,7 +140,7 @@ def test_a_destination_that_was_away_from_the_config_is_the_place_that_it_was(tr
     delivered(trap, home)
     trap.register(other)
     trap.register(home, other)
-    assert {row["name"]: row["owed"] for row in trap.catalog.destinations()} == {"home": 0, "other": 3}
+    assert {row["name"]: row["pending"] for row in trap.catalog.destinations()} == {"home": 0, "other": 3}
 
 
 def test_places_come_and_go_and_no_picture_is_sent_twice_to_any(trap: Trap) -> None:
@@ -332,7 +332,7 @@ def test_a_catalog_from_before_places_keeps_its_account_and_its_notes(older: Cat
         ]
     )
     ledger = older.ledger()
-    assert (ledger.captured, ledger.delivered, ledger.owed, ledger.quarantined) == (7, 5, 1, 1)
+    assert (ledger.captured, ledger.delivered, ledger.pending, ledger.quarantined) == (7, 5, 1, 1)
     assert older.note("gallery", "job:1") == {"id": 7}
 
 
@@ -347,7 +347,7 @@ def test_proofs_from_before_places_count_for_pruning_when_they_are_confirmed_ane
 
 def test_a_catalog_from_before_places_meets_another_kind_under_an_old_name(older: Catalog) -> None:
     older.register([("home", "directory", True)])
-    assert older.ledger().owed == 4  # all that is on the card; what left it stays delivered
+    assert older.ledger().pending == 4  # all that is on the card; what left it stays delivered
     assert older.ledger().delivered == 2
 
 

@@ -109,7 +109,7 @@ def test_a_file_changed_after_its_proof_is_not_removed(trap: Trap) -> None:
     trap.put(0, seed=99)
     trap.prune()
     assert len(trap.on_card()) == 1
-    assert trap.ingest().new == 1  # it is an image of its own, and owed
+    assert trap.ingest().new == 1  # it is an image of its own, and pending
 
 
 def test_a_file_that_cannot_be_removed_keeps_no_other_on_the_card(

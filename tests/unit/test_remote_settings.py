@@ -151,14 +151,14 @@ REFUSALS: dict[str, Refusal] = {
     "wrong type": ("settings", lambda: signed.settings(2, {"capture": {"every": 5}})),
     "no table": ("settings", lambda: signed.settings(2, {"capture": 5})),
     "out of range": ("settings", lambda: signed.settings(2, {"camera": {"quality": 101}})),
-    "window": ("settings", lambda: signed.settings(2, {"capture": {"windows": ["noon"]}})),
-    "the sun without a place": ("settings", lambda: signed.settings(2, {"capture": {"windows": ["sunset - sunrise"]}})),
+    "window": ("settings", lambda: signed.settings(2, {"capture": {"schedule": ["noon"]}})),
+    "the sun without a place": ("settings", lambda: signed.settings(2, {"capture": {"schedule": ["sunset - sunrise"]}})),
     "of a destination": ("settings", lambda: signed.settings(2, {"destinations": {"stick": {"evry": "1 h"}}})),
     "half a destination": ("settings", lambda: signed.settings(2, {"destinations": {"new": {"every": "1 h"}}})),
     "forbidden": ("forbidden", lambda: signed.settings(2, {"storage": {"min_free": "1 MB"}})),
     "no interval": ("limits", lambda: signed.settings(2, {"capture": {"every": "1 s"}})),
     "rare": ("limits", lambda: signed.settings(2, {"capture": {"every": "12 h"}})),
-    "never awake": ("limits", lambda: signed.settings(2, {"capture": {"windows": ["12:01 - 12:02"]}})),
+    "never awake": ("limits", lambda: signed.settings(2, {"capture": {"schedule": ["12:01 - 12:02"]}})),
     "deletes earlier": ("limits", lambda: signed.settings(2, {"prune": {"min_age": "1 h"}})),
     "deletes more": ("limits", lambda: signed.settings(2, {"prune": {"keep_free": "9 GB"}})),
     "too rarely sent": ("limits", lambda: signed.settings(2, {"destinations": {"stick": {"every": "3 days"}}})),
@@ -186,8 +186,8 @@ def test_a_document_is_refused_by_its_own_code_and_the_settings_stay(
 NEVER: dict[str, dict[str, Any]] = {
     "trap": {"name": "x"},
     "storage": {"min_free": "1 MB"},
-    "pushed": {"enabled": False},
-    "camera": {"kind": "none", "simulated": {"seed": 2}, "deadline": "5 s"},
+    "remote": {"enabled": False},
+    "camera": {"kind": "none", "simulated": {"seed": 2}, "timeout": "5 s"},
     "ingest": {"memory": "1 GB", "workers": 2},
     "prune": {"enabled": True},
 }
@@ -220,7 +220,7 @@ def test_a_destination_cannot_be_bent_or_added_from_afar(trap: RemoteSettings, t
 def test_the_trap_itself_says_which_of_the_pushable_keys_it_lets_in(tmp_path: Path, time: FakeTime) -> None:
     strict = signed.TRUSTING + 'allow = ["capture.every", "destinations.stick"]\n'
     trap = RemoteSettings(Files(signed.prepare(tmp_path / "trap", pushed=strict)), time)
-    assert trap.accept(signed.settings(1, {"capture": {"windows": []}})).code == "forbidden"
+    assert trap.accept(signed.settings(1, {"capture": {"schedule": []}})).code == "forbidden"
     assert trap.accept(signed.settings(2, {"camera": {"quality": 80}})).code == "forbidden"
     good = push(5) | {"destinations": {"stick": {"every": "10 min"}}}
     assert trap.accept(signed.settings(3, good)).is_accepted
@@ -228,7 +228,7 @@ def test_the_trap_itself_says_which_of_the_pushable_keys_it_lets_in(tmp_path: Pa
 
 def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: RemoteSettings, source: Path) -> None:
     tables = {
-        "capture": {"every": "5 min", "windows": ["21:00 - 05:00"]},
+        "capture": {"every": "5 min", "schedule": ["21:00 - 05:00"]},
         "camera": {
             "exposure": "10 ms", "gain": 2.0, "white_balance": [1.5, 1.5], "lens_position": 10.0, "quality": 80,
             "zoom": [0.1, 0.1, 0.5, 0.5], "rotation": 180, "resolution": [640, 480],
@@ -236,8 +236,8 @@ def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: RemoteSettings,
         "ingest": {"thumbnails": False},
         "prune": {"min_age": "8 days", "keep_free": "1 GB"},
         "destinations": {"stick": {
-            "every": "10 min", "order": "oldest", "parallel": 1, "bandwidth": "1 MB", "retry_first": "1 min",
-            "retry_longest": "2 h",
+            "every": "10 min", "order": "oldest", "transfers": 1, "bandwidth": "1 MB", "retry_initial": "1 min",
+            "retry_max": "2 h",
         }},
     }  # fmt: skip
     from trapsync.remote.policy import PUSHABLE
@@ -474,7 +474,7 @@ def test_what_a_person_writes_at_the_trap_goes_before_what_was_pushed(
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
     found = load(source)
     assert (interval(found.settings), found.settings.camera.quality) == (120, 80)
-    assert found.origins == {("capture", "every"): "override.toml", ("camera", "quality"): "pushed 0.1"}
+    assert found.origins == {("capture", "every"): "override.toml", ("camera", "quality"): "remote 0.1"}
     facts = report(load(source))
     assert (facts["state"], facts["code"]) == ("overridden", "override")
     assert "override.toml" in facts["reason"]
@@ -506,7 +506,7 @@ def test_switched_off_again_nothing_pushed_is_in_force_and_that_is_shown(
     assert every(source) == 1200
     facts = report(load(source))
     assert (facts["state"], facts["effective_hash"], facts["reason"]) == (
-        "overridden", None, "pushed.enabled is false",
+        "overridden", None, "remote.enabled is false",
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def test_settings_are_shown_with_who_set_them(source: Path) -> None:
     take(source, signed.settings(1, {"capture": {"every": "5 min"}, "camera": {"quality": 80}}))
     RemoteSettings(Files(source), TIME).begin()
     shown = call(source, "settings", "show").output
-    assert shown.startswith("# camera.quality: pushed 0.1\n# capture.every: pushed 0.1\n[trap]")
+    assert shown.startswith("# camera.quality: remote 0.1\n# capture.every: remote 0.1\n[trap]")
     assert 'every = "5 min"' in shown
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
     shown = call(source, "settings", "show").output
@@ -60,7 +60,7 @@ def test_the_override_file_and_the_keys_are_checked_too(source: Path) -> None:
     assert "override.toml: camera.qualty" in str(call(source, "settings", "check").exception)
     source.with_name("override.toml").unlink()
     source.write_text(source.read_text().replace("ed25519:", "ed25519:x"))
-    assert "pushed.keys: must be a key" in str(call(source, "settings", "check").exception)
+    assert "remote.keys: must be a key" in str(call(source, "settings", "check").exception)
 
 
 def findings(source: Path) -> str:
@@ -98,6 +98,6 @@ def test_status_says_how_it_stands_with_pushed_settings(source: Path) -> None:
     trap.commit()
     assert "remote settings" not in said()
     take(source, signed.settings(3, {"trap": {"name": "x"}}))
-    assert "the newest remote settings were refused: trap.name: can never be pushed" in said()
+    assert "the newest remote settings were refused: trap.name: can never be set remotely" in said()
     source.with_name("override.toml").write_text("[camera]\nquality = 70\n")
     assert "remote settings 0.2 are overridden locally: override.toml goes before them" in said()

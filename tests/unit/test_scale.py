@@ -160,7 +160,7 @@ def test_an_address_that_scale_cannot_fetch_is_made_up_for_by_sending_the_file(
     assert site.stored() == {image.name: card.bytes(image)}
     other = card.image(1)
     with pytest.raises(Failed, match=r"does not take the file \(400\): could not fetch \.\.\.$"):
-        site.connect(may_upload=False).deliver(other, card.path(other))
+        site.connect(allow_upload=False).deliver(other, card.path(other))
 
 
 def test_an_address_at_which_there_is_something_else_is_made_up_for_by_sending_the_file(
@@ -170,7 +170,7 @@ def test_an_address_at_which_there_is_something_else_is_made_up_for_by_sending_t
     site.service.web[WEB + "small"] = b"a small copy, or a portal's page"
     site.address = lambda _image: WEB + "small"
     with pytest.raises(Failed, match="a file of 32 bytes; the image has"):
-        site.connect(may_upload=False).deliver(first, card.path(first))
+        site.connect(allow_upload=False).deliver(first, card.path(first))
     assert site.stored() == {}
     for image in (first, second):
         site.connect().deliver(image, card.path(image))
@@ -192,7 +192,7 @@ def test_a_file_that_arrived_short_is_not_put_into_a_task(
 
 def test_without_an_address_and_without_leave_to_send_it_an_image_is_held(site: Server, card: Card) -> None:
     image = card.image()
-    destination = site.connect(after="gallery", may_upload=False)
+    destination = site.connect(depends_on="gallery", allow_upload=False)
     with pytest.raises(Held, match="gallery gives no address"):
         destination.deliver(image, card.path(image))
     assert site.front.requests == [LIST]
@@ -381,7 +381,7 @@ def test_images_at_a_hub_are_fetched_there_and_a_kill_doubles_neither_file_nor_t
     password.chmod(0o600)
     with hub_server.running(tmp_path / "hub") as hub:
         home = {"kind": "stickypi", "url": hub.url, "username": hub.user, "password_file": str(password)}
-        tables = {"home": home, "labels": {**site.tables()["labels"], "after": "home"}}
+        tables = {"home": home, "labels": {**site.tables()["labels"], "depends_on": "home"}}
         program = killed_trap.Program(tmp_path / "trap", tables)
         images = []
         for number, failpoint in enumerate(("scale: file made", "scale: task made")):
@@ -404,7 +404,7 @@ def test_images_in_a_gallery_are_fetched_there_and_small_copies_are_not_taken_fo
         account = Account(front, stub, tmp_path)
         first, second = card.image(0), card.image(1)
         for image, what in ((first, "original"), (second, "thumbnail")):
-            gallery = account.connect(what=what)
+            gallery = account.connect(content=what)
             if what == "original":
                 receipt = gallery.deliver(image, card.path(image))
                 url = gallery.address(image, receipt.detail)
@@ -427,9 +427,9 @@ def test_images_in_a_gallery_are_fetched_there_and_small_copies_are_not_taken_fo
         ({"project": ""}, "project: must not be empty"),
         ({"geometries": ["box", "blob"]}, "geometries: 'blob' is none of box, polygon"),
         ({"labels": []}, "labels: and geometries must both be given, or both be"),
-        ({"may_upload": False}, "may_upload: is false, and no `after` gives addresses"),
+        ({"allow_upload": False}, "allow_upload: is false, and no `after` gives addresses"),
         ({"url": "ftp://api.scale.com"}, "url: 'ftp://api.scale.com' is not an address"),
-        ({"results_every": "1 s"}, "results_every: 1 s is not between 1 min and 30 days"),
+        ({"poll_every": "1 s"}, "poll_every: 1 s is not between 1 min and 30 days"),
         ({"label": ["x"]}, "did you mean 'labels'"),
     ],
 )
@@ -468,7 +468,7 @@ def test_a_project_that_there_is_not_is_said_by_its_name(site: Server, card: Car
     (finding,) = destination.check()
     assert finding.verdict == "failing"
     assert finding.text.startswith(
-        "there is no project 'mohts' for this key (404); make it in Scale, or mend"
+        "there is no project 'mohts' for this key (404); make it in Scale, or correct"
     )
 
 

@@ -192,7 +192,7 @@ def test_readers_leave_no_descriptor_behind(system: Path) -> None:
     [
         ('temperature = "warm"', 'sensors.temperature: must be "auto", "" or the path'),
         ('battery = "/x"\nbattery_command = ["y"]', "sensors.battery_command: there is battery as well"),
-        ('lead = "2 h"', "sensors.lead: 2 h is not between"),
+        ('read_before = "2 h"', "sensors.read_before: 2 h is not between"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(text: str, complaint: str) -> None:

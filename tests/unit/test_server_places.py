@@ -67,7 +67,7 @@ def test_another_host_port_path_or_account_is_another_place(change: dict[str, st
 
 def test_what_is_no_account_makes_no_other_place() -> None:
     assert place(HUB | {"password_file": "other", "bandwidth": "1 kB"}) == place(HUB)
-    assert place(GALLERY | {"folder": "/elsewhere", "what": "original"}) == place(GALLERY)
+    assert place(GALLERY | {"folder": "/elsewhere", "content": "original"}) == place(GALLERY)
     assert place(STUDIO | {"key_file": "changed", "profile": 8}) == place(STUDIO)
     assert place(LABELS | {"prefix": "meadow", "api_key_file": "changed"}) == place(LABELS)
 

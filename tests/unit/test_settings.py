@@ -102,8 +102,8 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(text: str, says: str
         ("storage.spool = '~no-such-user/x'", "there is no such user"),
         ('storage.spool = "a\\u0000b"', "hold no zero byte"),
         ("camera.simulated.replay = 3", "camera.simulated.replay = 3: must be a path in quotes"),
-        ("capture.windows = '21:00 - 05:00'", "must be a list of texts in quotes"),
-        ("capture.windows = [3]", "capture.windows = [3]: must be a list of texts in quotes"),
+        ("capture.schedule = '21:00 - 05:00'", "must be a list of texts in quotes"),
+        ("capture.schedule = [3]", "capture.schedule = [3]: must be a list of texts in quotes"),
         ("capture.every = 20", "capture.every = 20: must be a quantity with a unit"),
         ("capture.every = 2026-06-21", "capture.every: must be a quantity with a unit"),
         ("storage.min_free = 200", 'must be a quantity with a unit (B, kB, MB, GB), such as "500 MB"'),
@@ -131,7 +131,7 @@ def test_a_wrong_type_is_said_in_words_for_an_ecologist(text: str, says: str) ->
         ("camera.zoom = [0.5, 0, 1, 1]", "camera.zoom: must be [x, y, width, height], fractions"),
         ("camera.zoom = [nan, 0, 1, 1]", "camera.zoom: must be [x, y, width, height], fractions"),
         ("capture.every = '0 s'", "capture.every: 0 s is not between 1 s and 1 day"),
-        ("capture.windows = ['noon']", "capture.windows: 'noon' is not a window; write"),
+        ("capture.schedule = ['noon']", "capture.schedule: 'noon' is not a window; write"),
         ("ingest.workers = 9", "ingest.workers: 9 is not between 1 and 8"),
         ("ingest.memory = '1 kB'", "ingest.memory: 1 kB is not between 128 MB and 8 GB"),
         ("prune.min_age = '4000 days'", "prune.min_age: 4000 days is not between 0 s and 3650 days"),
@@ -322,12 +322,12 @@ def test_durations_and_sizes_are_written_with_the_unit_a_person_would_take() -> 
     assert 'min_age = "1.5 h"' in text
     assert 'keep_free = "1.5 GB"' in text
     assert 'min_age = "7 days"' in config_file.to_text(Settings())
-    assert 'recycle = "1 day"' in config_file.to_text(Settings())
+    assert 'restart_every = "1 day"' in config_file.to_text(Settings())
     assert 'exposure = "auto"' in config_file.to_text(Settings())
 
 
 def test_destinations_are_written_as_they_stand() -> None:
-    text = "[destinations.stick]\nkind = 'directory'\npath = '/media/stick'\nparallel = 1\n"
+    text = "[destinations.stick]\nkind = 'directory'\npath = '/media/stick'\ntransfers = 1\n"
     parsed = config_file.parse(text, "")
     assert config_file.parse(config_file.to_text(parsed), "") == parsed
 
@@ -357,15 +357,17 @@ some_settings = st.builds(
         exposure=st.floats(0, 240).map(Exposure),
         gain=st.just("auto") | st.floats(0, 100),
         white_balance=st.just("auto") | st.tuples(st.floats(0.1, 100), st.floats(0.1, 100)),
-        deadline=durations(1, 300),
-        recycle=durations(600, 30 * 86400),
+        timeout=durations(1, 300),
+        restart_every=durations(600, 30 * 86400),
     ),
     capture=st.builds(
         Capture,
         every=durations(1, 86400),
-        windows=st.lists(st.sampled_from(["21:00 - 05:30", "sunset-30min - sunrise+1h"])).map(tuple),
+        schedule=st.lists(st.sampled_from(["21:00 - 05:30", "sunset-30min - sunrise+1h"])).map(tuple),
     ),
-    ingest=st.builds(Ingest, sweep=durations(1, 86400), settle=durations(0, 86400), thumbnails=st.booleans()),
+    ingest=st.builds(
+        Ingest, rescan_every=durations(1, 86400), stable_after=durations(0, 86400), thumbnails=st.booleans()
+    ),
     prune=st.builds(Prune, min_age=durations(0, 3650 * 86400), keep_free=st.integers(0, 10**13).map(Size)),
 )
 

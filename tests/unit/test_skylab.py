@@ -73,11 +73,11 @@ class Studio:
 
     def connect(self, **more: Any) -> skylab.Skylab:
         """A destination that delivers there."""
-        settings = Settings(**{**self.table(patience=Duration(20), **more), "key_file": self._key})
+        settings = Settings(**{**self.table(timeout=Duration(20), **more), "key_file": self._key})
         return skylab.connect("studio", settings, self.context)
 
     def deliver(self, card: Card, *images: Image, **more: Any) -> skylab.Skylab:
-        """Connect, deliver these, and be owed none."""
+        """Connect, deliver these, and be pending none."""
         destination = self.connect(**more)
         for image in images:
             destination.deliver(image, card.path(image))
@@ -408,7 +408,7 @@ def test_each_night_has_a_job_and_its_noon_is_the_traps(site: Studio, card: Card
     assert len(site.stub.named(NIGHT)) == 1
 
 
-def test_a_night_is_handed_in_once_it_is_over_and_nothing_of_it_is_owed(site: Studio, card: Card) -> None:
+def test_a_night_is_handed_in_once_it_is_over_and_nothing_of_it_is_pending(site: Studio, card: Card) -> None:
     destination = site.deliver(card, card.image(0), card.image(1))
     asked = len(site.front.requests)
     assert destination.follow_up() is False
@@ -765,7 +765,7 @@ def test_a_night_is_complete_when_the_catalog_owes_none_of_it(site: Studio, tmp_
     site.noon()
     (trap.storage.spool / bad).rename(tmp_path / "away.jpg")
     turn()
-    assert site.stub.queued == []  # the other is still owed
+    assert site.stub.queued == []  # the other is still pending
     (tmp_path / "away.jpg").rename(trap.storage.spool / bad)
     site.time.sleep(4000)
     turn()

@@ -70,7 +70,7 @@ class Server:
         settings = Settings(
             kind="stickypi",
             username=self.original.user,
-            **{"url": self.front.url, "password_file": self._password, "patience": Duration(20), **more},
+            **{"url": self.front.url, "password_file": self._password, "timeout": Duration(20), **more},
         )
         return stickypi.connect("server", settings, self.context)
 
@@ -230,7 +230,7 @@ FAULTS: list[tuple[str, str, type[DeliveryError] | None, bool]] = [
 def test_after_each_fault_every_image_is_stored_exactly_once(
     site: Server, card: Card, fault: str, path: str, outcome: type[DeliveryError] | None, is_stored: bool
 ) -> None:
-    server = site.connect(patience=Duration(0.3 if fault == "stall" else 20))
+    server = site.connect(timeout=Duration(0.3 if fault == "stall" else 20))
     images = [card.image(second) for second in range(3)]
     site.front.latency = 0.3
     site.front.plan(path, fault)
@@ -513,7 +513,7 @@ def test_other_bytes_than_the_row_says_are_found_out_and_the_rows_word_counts_no
 def test_an_image_whose_stored_bytes_are_others_never_leaves_the_card_not_even_after_a_retry(
     site: Server, tmp_path: Path
 ) -> None:
-    trap, server = owing(tmp_path, 2), cast("Any", site.connect())
+    trap, server = with_pending(tmp_path, 2), cast("Any", site.connect())
     trap.time.sleep(4000)
     assert send(trap, server).delivered == 2
     overwritten = next(iter(site.original.files))
@@ -640,7 +640,7 @@ def test_the_hub_tells_the_digest_of_the_bytes_that_it_has(
 # --- Rows that cannot be read -------------------------------------------------------------------------------
 
 
-def owing(folder: Path, count: int) -> bench.Trap:
+def with_pending(folder: Path, count: int) -> bench.Trap:
     """A trap with so many images that are pending at the server."""
     trap = bench.Trap(folder / "trap")
     trap.catalog.register([("server", "stickypi", True)])
@@ -657,7 +657,7 @@ def send(trap: bench.Trap, server: Any) -> Turn:
 
 
 def test_one_row_with_half_a_surrogate_costs_its_image_and_no_turn(site: Server, tmp_path: Path) -> None:
-    trap = owing(tmp_path, 5)
+    trap = with_pending(tmp_path, 5)
     key = trap.catalog.listing(None, 9)[2]["key"]
     device, stamp = key.removesuffix(".jpg").split(".")
     site.original.rows[device, stamp] = {"id": None, "device": device, "datetime": stamp, "md5": "\ud800"}
@@ -668,7 +668,7 @@ def test_one_row_with_half_a_surrogate_costs_its_image_and_no_turn(site: Server,
 
 
 def test_an_echo_with_half_a_surrogate_is_trouble_that_is_remembered(site: Server, tmp_path: Path) -> None:
-    trap = owing(tmp_path, 1)
+    trap = with_pending(tmp_path, 1)
     backend = site.front.backend
 
     def odd(path: str, headers: Any, body: bytes) -> Any:
@@ -757,7 +757,7 @@ def test_two_images_of_one_name_are_never_on_their_way_at_once(tmp_path: Path) -
     trap.ingest()
     trap.catalog.register([("server", "stickypi", True)])
     with FaultServer(original) as front:
-        turn = send(trap, Server(front, original, tmp_path).connect(parallel=2))
+        turn = send(trap, Server(front, original, tmp_path).connect(transfers=2))
     assert original.overwritten == 0
     assert (turn.delivered, turn.refused) == (1, 1)
     assert [row["md5"] for row in original.rows.values()] == [
@@ -819,7 +819,7 @@ def test_an_expired_token_is_replaced_in_the_middle_of_an_upload(
 def test_parallel_uploads_fetch_one_token(site: Server, card: Card) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    server = site.connect(parallel=4)
+    server = site.connect(transfers=4)
     images = [card.image(second) for second in range(8)]
     server.find_existing(images)
     site.original.expire_tokens()
@@ -1012,7 +1012,7 @@ TABLE = {
         ("url", "https://trap:secret@example.org", "do not belong there"),
         ("username", "", "username"),
         ("username", "a:b", "no colon"),
-        ("least_rate", "0 B", "least_rate"),
+        ("min_rate", "0 B", "min_rate"),
         ("patience", "10 days", "patience"),
         ("ca_file", "/nowhere/ca.pem", "no file"),
     ],

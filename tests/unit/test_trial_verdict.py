@@ -15,12 +15,12 @@ from trapsync.clock import utc
 from trapsync.image import Evidence
 from trapsync.runtime import trial
 from trapsync.runtime.trial import Before, Failure, Trial
-from trapsync.settings.schema import Capture, Home, Prune, Pushed, PushedLimits, Settings
+from trapsync.settings.schema import Capture, Hub, Prune, Remote, RemoteLimits, Settings
 from trapsync.settings.units import Duration
 
 MINUTE = 60.0
 OK = "OK"  # all was OK for long enough
-GOOD = Before(pictures=True, open=(), home=False, bytes_a_day=10.0**9)
+GOOD = Before(pictures=True, open=(), hub=False, bytes_a_day=10.0**9)
 
 
 def before(**changes: Any) -> Before:
@@ -46,7 +46,7 @@ class Court:
         self.settings = Settings(
             storage=self.trap.storage,
             capture=Capture(every=Duration(10 * MINUTE)),
-            pushed=Pushed(limits=PushedLimits(least_days=0.0)),
+            remote=Remote(limits=RemoteLimits(min_days=0.0)),
         )
         self.settings = structs.replace(self.settings, **settings)
         self.trap.register(bench.Memory("home"), bench.Memory("stick"))
@@ -110,7 +110,7 @@ def test_one_bad_hour_is_forgiven(tmp_path: Path) -> None:
 
 def test_only_the_hours_awake_count(tmp_path: Path) -> None:
     # It is 20:19 UTC; the window opens in forty minutes.
-    court = Court(tmp_path, capture=Capture(every=Duration(10 * MINUTE), windows=("21:00 - 05:00",)))
+    court = Court(tmp_path, capture=Capture(every=Duration(10 * MINUTE), schedule=("21:00 - 05:00",)))
     assert court.pass_by(45, every=0) is None
     assert court.pass_by(45) is None
     assert court.pass_by(20) == OK
@@ -159,8 +159,8 @@ def test_the_memory_of_children_counts() -> None:
 
 
 def test_a_card_that_would_be_full_in_too_few_days_is_enough_if_it_gets_worse(tmp_path: Path) -> None:
-    strict = Pushed(limits=PushedLimits(least_days=1000.0))
-    court = Court(tmp_path / "worse", before(bytes_a_day=1000.0), pushed=strict)
+    strict = Remote(limits=RemoteLimits(min_days=1000.0))
+    court = Court(tmp_path / "worse", before(bytes_a_day=1000.0), remote=strict)
     monstrous = 8 * 10**8
     for _ in range(2):  # as if they were so large
         court.picture()
@@ -191,7 +191,7 @@ def test_a_destination_that_was_reached_before_must_be_reached_again(tmp_path: P
     assert court.pass_by(121) is None  # the link may be down for a while
     court.delivers("stick")
     verdict = court.pass_by(70)
-    assert verdict == Failure("way_home", "not reached any more: home")
+    assert verdict == Failure("link_lost", "not reached any more: home")
 
 
 def test_a_destination_that_is_reached_in_the_end_is_well(tmp_path: Path) -> None:
@@ -221,19 +221,19 @@ def test_offline_is_no_failure(tmp_path: Path) -> None:
 
 def test_home_itself_must_be_reached_again_if_it_was_before(tmp_path: Path) -> None:
     def reached(at: float | None, error: str | None = None) -> None:
-        court.trap.catalog.set_fact("home", {"web": {"reached": at, "since": None, "error": error}})
+        court.trap.catalog.set_fact("hub", {"web": {"reached": at, "since": None, "error": error}})
 
-    court = Court(tmp_path, before(home=True))
+    court = Court(tmp_path, before(hub=True))
     reached(1.0)
-    court.trial = Trial(court.settings, before(home=True), court.trap.catalog, court.time, {})
+    court.trial = Trial(court.settings, before(hub=True), court.trap.catalog, court.time, {})
     assert court.pass_by(121) is None
     reached(2.0, "no route")
     assert court.pass_by(30) is None
     reached(3.0)
     assert court.pass_by(40) == OK
-    silent = Trial(court.settings, before(home=True), court.trap.catalog, court.time, {})
+    silent = Trial(court.settings, before(hub=True), court.trap.catalog, court.time, {})
     court.trial = silent
-    assert court.pass_by(200) == Failure("way_home", "not reached any more: the hub")
+    assert court.pass_by(200) == Failure("link_lost", "not reached any more: the hub")
 
 
 # ── How it was before ────────────────────────────────────────────────────────────────────────────────
@@ -243,25 +243,25 @@ def test_how_a_trap_was_is_read_from_its_catalog_and_kept_in_a_file(tmp_path: Pa
     court = Court(tmp_path)
     catalog = court.trap.catalog
     empty = Before.of(court.settings, catalog, court.time)
-    assert empty == Before(pictures=False, open=(), home=False, bytes_a_day=0.0)
+    assert empty == Before(pictures=False, open=(), hub=False, bytes_a_day=0.0)
     court.picture()
     court.delivers("home")
-    catalog.set_fact("home", {"mqtt": {"reached": 5.0, "since": None, "error": None}})
-    assert Before.of(court.settings, catalog, court.time).home is False  # there is none any more
-    court.settings = structs.replace(court.settings, home=Home(url="https://hub.example.org"))
+    catalog.set_fact("hub", {"mqtt": {"reached": 5.0, "since": None, "error": None}})
+    assert Before.of(court.settings, catalog, court.time).hub is False  # there is none any more
+    court.settings = structs.replace(court.settings, hub=Hub(url="https://hub.example.org"))
     well = Before.of(court.settings, catalog, court.time)
-    assert (well.pictures, well.open, well.home) == (True, ("home",), True)
+    assert (well.pictures, well.open, well.hub) == (True, ("home",), True)
     assert well.bytes_a_day == pytest.approx(144 * catalog.mean_size())
     assert Before.recalled(well.plain()) == well
     catalog.set_fact("capture", {"failures": 1, "error": "dark"})
     catalog.destination_failed("home", "no route", 10.0)
-    catalog.set_fact("home", {"mqtt": {"reached": 5.0, "since": 6.0, "error": "no route"}})
+    catalog.set_fact("hub", {"mqtt": {"reached": 5.0, "since": 6.0, "error": "no route"}})
     ill = Before.of(court.settings, catalog, court.time)
-    assert (ill.pictures, ill.open, ill.home) == (False, (), False)
+    assert (ill.pictures, ill.open, ill.hub) == (False, (), False)
 
 
 def test_a_destination_behind_one_that_is_out_of_reach_is_not_asked_for(tmp_path: Path) -> None:
-    linked = {"home": {"kind": "memory"}, "stick": {"kind": "memory", "after": "home"}}
+    linked = {"home": {"kind": "memory"}, "stick": {"kind": "memory", "depends_on": "home"}}
     court = Court(tmp_path, destinations=linked)
     court.picture()
     court.delivers("home")

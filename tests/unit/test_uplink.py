@@ -27,7 +27,7 @@ from trapsync.remote.uplink.calls import Callbacks, Uplink, slots
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, HttpLink
 from trapsync.remote.uplink.pacing import FIRST, CallTimer
 from trapsync.settings.config_file import decode
-from trapsync.settings.schema import Home as HomeSettings
+from trapsync.settings.schema import Hub as HubSettings
 from trapsync.settings.units import Duration
 from trapsync.status.model import RemoteSettings, Status
 from trapsync.status.reasons import of_silence
@@ -139,11 +139,11 @@ def test_news_does_not_hurry_a_trap_that_cannot_reach_home() -> None:
 def test_a_heartbeat_holds_what_a_table_of_traps_needs() -> None:
     report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
 
-    beat = json.loads(heartbeat.compose(status(battery=81, pushed=report), 900.0))
+    beat = json.loads(heartbeat.compose(status(battery=81, remote=report), 900.0))
 
     assert (beat["newest_delivery"], beat["newest_delivery_age_s"]) == ("2026-06-21T20:00:00Z", 1155)
     assert (beat["battery"], beat["refused"], beat["capture_failures"], beat["every_s"]) == (81, 2, 0, 900)
-    assert {key: beat["pushed"][key] for key in report} == report
+    assert {key: beat["remote"][key] for key in report} == report
     assert "battery" not in json.loads(heartbeat.compose(status(), 900.0))
 
 
@@ -152,11 +152,11 @@ def test_a_heartbeat_is_small_whatever_went_wrong_and_keeps_its_hashes(letter: s
     long = letter * 5000
     report = {"state": "none", "reason": long, "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
 
-    data = heartbeat.compose(status(reasons=[long] * 40, name=long, verdict="failing", pushed=report), 900.0)
+    data = heartbeat.compose(status(reasons=[long] * 40, name=long, verdict="failing", remote=report), 900.0)
 
     beat = json.loads(data)
     assert len(data) < 2000
-    assert (beat["verdict"], beat["pushed"]["effective_hash"]) == ("failing", "b" * 64)
+    assert (beat["verdict"], beat["remote"]["effective_hash"]) == ("failing", "b" * 64)
     assert len(beat["reasons"]) == 6
     assert len(beat["reasons"][0]) > 10
 
@@ -230,7 +230,7 @@ def web(url: str, folder: Path | None = None, **more: Any) -> HttpLink:
         secret.chmod(0o600)
         more |= {"username": "trap", "password_file": secret}
     time = FakeTime()
-    settings = HomeSettings(url=url, **more)
+    settings = HubSettings(url=url, **more)
     return HttpLink(settings, DEVICE, slots(DEVICE, ["valley"]), time, time.sleep)
 
 
@@ -389,14 +389,14 @@ class Bench:
         self.memory: dict[str, Any] = {}
         self.state = "none"
         callbacks = Callbacks(self.got.append, self.snapshot, self.remember)
-        settings = HomeSettings(url=url, every=Duration(900), **more)
+        settings = HubSettings(url=url, every=Duration(900), **more)
         self.home = Uplink(settings, DEVICE, ["valley"], callbacks, self.time, self.time.sleep)
 
     def snapshot(self) -> Status:
         """As `status.snapshot` would."""
         last = hashlib.sha256(self.got[-1]).hexdigest() if self.got else None
         report = RemoteSettings(state=self.state, last_received_hash=last, effective_hash=None)
-        return msgspec.structs.replace(self.status, pushed=report)
+        return msgspec.structs.replace(self.status, remote=report)
 
     def remember(self, fact: str, value: Any) -> None:
         """As the catalog would."""
@@ -423,10 +423,10 @@ def test_a_turn_asks_before_it_tells_so_that_what_came_is_confirmed_at_once(
     bench.live(900)
 
     assert bench.got == [ONE]
-    assert [beat["pushed"]["last_received_hash"] for beat in beats(server)] == [
+    assert [beat["remote"]["last_received_hash"] for beat in beats(server)] == [
         hashlib.sha256(ONE).hexdigest()
     ]
-    assert bench.memory["home"]["web"].error is None
+    assert bench.memory["hub"]["web"].error is None
 
 
 def test_it_tells_every_interval_and_soon_after_a_change_of_verdict(
@@ -462,7 +462,7 @@ def test_a_start_with_settings_on_trial_is_news(script: tuple[type[Scripted], st
     same.live(80)
     assert beats(server) == []
     other.live(80)
-    assert [beat["pushed"]["state"] for beat in beats(server)] == ["trial"]
+    assert [beat["remote"]["state"] for beat in beats(server)] == ["trial"]
 
 
 def test_at_most_one_heartbeat_waits_and_it_is_the_newest(script: tuple[type[Scripted], str]) -> None:
@@ -490,12 +490,12 @@ def test_silence_at_home_is_a_fact_and_a_warning_when_it_is_old_but_no_error(
     bench = Bench("http://127.0.0.1:9")
 
     bench.live(2 * 3600)
-    early = of_silence(bench.memory["home"], 900, bench.time.wall() - 3600)
-    late = of_silence(bench.memory["home"], 900, bench.time.wall())
+    early = of_silence(bench.memory["hub"], 900, bench.time.wall() - 3600)
+    late = of_silence(bench.memory["hub"], 900, bench.time.wall())
 
     assert early is None
     assert late is not None
-    assert "no heartbeat reached the hub for 2 h: 127.0.0.1:9: it refuses the connection" in late
+    assert "no heartbeat reached the hub for 2 h: 127.0.0.1:9: connection refused" in late
     assert [record.levelname for record in caplog.records if record.name.startswith("trapsync")] == ["INFO"]
 
 
@@ -521,27 +521,27 @@ def test_somebody_on_site_need_not_wait(script: tuple[type[Scripted], str]) -> N
 def test_without_an_address_there_is_no_home() -> None:
     bench = Bench("")
     bench.live(3600)
-    assert not HomeSettings().is_set
+    assert not HubSettings().is_set
     assert bench.memory == {}
 
 
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        ({"url": "hub.example.org"}, "home.url: 'hub.example.org' is not an address"),
+        ({"url": "hub.example.org"}, "hub.url: 'hub.example.org' is not an address"),
         ({"url": "https://me:secret@hub.example.org"}, "passwords do not belong there"),
-        ({"heartbeat_url": "ftp://x"}, "home.heartbeat_url: 'ftp://x' is not"),
+        ({"heartbeat_url": "ftp://x"}, "hub.heartbeat_url: 'ftp://x' is not"),
         ({"username": "trap"}, "goes with a password_file"),
         ({"password_file": "p"}, "goes with a password_file"),
-        ({"every": "0 s"}, "home.every: 0 s is not between 1 s and 7 days"),
-        ({"mqtt": {"host": "mqtt://broker"}}, "home.mqtt.host: 'mqtt://broker' is no name"),
-        ({"mqtt": {"prefix": "a/#"}}, "home.mqtt.prefix: 'a/#' is no beginning"),
-        ({"mqtt": {"port": 0}}, "home.mqtt.port: 0 is not between"),
+        ({"every": "0 s"}, "hub.every: 0 s is not between 1 s and 7 days"),
+        ({"mqtt": {"host": "mqtt://broker"}}, "hub.mqtt.host: 'mqtt://broker' is no name"),
+        ({"mqtt": {"topic_prefix": "a/#"}}, "hub.mqtt.topic_prefix: 'a/#' is no beginning"),
+        ({"mqtt": {"port": 0}}, "hub.mqtt.port: 0 is not between"),
         ({"ur": "x"}, "did you mean 'url'?"),
     ],
 )
 def test_a_wrong_address_is_one_line(table: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SettingsError) as refusal:
-        decode(table, HomeSettings, "trapsync.toml", "home")
+        decode(table, HubSettings, "trapsync.toml", "hub")
     assert complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)

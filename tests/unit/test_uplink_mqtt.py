@@ -20,7 +20,7 @@ from trapsync.remote.uplink import mqtt as broker_module
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT
 from trapsync.remote.uplink.mqtt import MqttLink as Way
 from trapsync.remote.uplink.mqtt import Waiting
-from trapsync.settings.schema import HomeMqtt
+from trapsync.settings.schema import HubMqtt
 
 DEVICE = "0a5bb6f4"
 HEAD = b"trapsync-signed-1 0123456789abcdef " + b"ab" * 64 + b"\n"
@@ -46,7 +46,7 @@ class Stop(BaseException):
 class Trap:
     """A trap's connection, in a thread as in the daemon."""
 
-    def __init__(self, settings: HomeMqtt, device: str = DEVICE) -> None:
+    def __init__(self, settings: HubMqtt, device: str = DEVICE) -> None:
         self.got: list[bytes] = []
         self.told: list[str | None] = []
         self.refuse: Exception | None = None
@@ -78,7 +78,7 @@ class Trap:
         assert not self.thread.is_alive()
 
 
-def settings(broker: Broker, **more: Any) -> HomeMqtt:
+def settings(broker: Broker, **more: Any) -> HubMqtt:
     table: dict[str, Any] = {
         "host": broker.host,
         "port": broker.port,
@@ -86,7 +86,7 @@ def settings(broker: Broker, **more: Any) -> HomeMqtt:
         "password_file": broker.secret,
         "ca_file": broker.authority,
     }
-    return HomeMqtt(**table | more)
+    return HubMqtt(**table | more)
 
 
 @contextmanager
@@ -204,7 +204,7 @@ def test_rubbish_on_a_topic_is_not_handed_over_and_costs_nothing_else(broker: Br
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        ({"username": "nobody"}, "it refuses us: Not authorized; check home.mqtt.username"),
+        ({"username": "nobody"}, "it refuses us: Not authorized; check hub.mqtt.username"),
         ({"ca_file": None}, "its certificate cannot be trusted: self-signed certificate"),
         ({"tls": False, "ca_file": None}, "the connection was lost"),
         ({"port": 9}, "the connection failed: Connection refused"),
@@ -237,7 +237,7 @@ def test_what_is_no_broker_cannot_break_the_daemon() -> None:
                     client.recv(1000)
 
         answering = pool.submit(answer)
-        table = HomeMqtt(host="127.0.0.1", port=server.getsockname()[1], tls=False)
+        table = HubMqtt(host="127.0.0.1", port=server.getsockname()[1], tls=False)
         way = Way(table, DEVICE, [], print, told.append)
 
         def pause(seconds: float) -> None:
@@ -253,5 +253,5 @@ def test_what_is_no_broker_cannot_break_the_daemon() -> None:
 
 
 def test_a_missing_certificate_is_told_at_the_start(broker: Broker, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"home\.mqtt\.ca_file: there is no file"):
+    with pytest.raises(SettingsError, match=r"hub\.mqtt\.ca_file: there is no file"):
         Trap(settings(broker, ca_file=tmp_path / "none.pem"))

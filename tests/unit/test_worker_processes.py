@@ -18,7 +18,7 @@ import drawings
 from trapsync.errors import CameraError, DamagedImage, ExaminerKilled, StorageError
 from trapsync.image import UNKNOWN, Found, Image
 from trapsync.jpeg.examination import examine
-from trapsync.runtime import examiners as worker_processes
+from trapsync.runtime import camera_process
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.examiners import Examiners
 from trapsync.settings.schema import Camera, Capture, Flash, Ingest, Settings, Storage
@@ -177,7 +177,7 @@ def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float) -> Ite
     settings = Settings(
         storage=Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(0)),
         capture=Capture(every=Duration(every)),
-        camera=Camera(settle=Duration(0), deadline=Duration(3), resolution=(160, 120)),
+        camera=Camera(warm_up=Duration(0), timeout=Duration(3), resolution=(160, 120)),
     )
     process = CameraProcess(settings, drawings.DEVICE, child_faults.StillClock(), child_faults.make)
     yield process
@@ -224,14 +224,14 @@ def test_a_camera_whose_daemon_died_stores_its_picture_and_ends_in_silence(
 DAEMON = """
 import sys
 from pathlib import Path
-import drawn, misfortunes
-from trapsync.processes import CameraProcess
-from trapsync.quantities import Duration, Size
-from trapsync.settings import Camera, Settings, Storage
+import child_faults, drawings
+from trapsync.runtime.camera_process import CameraProcess
+from trapsync.settings.schema import Camera, Settings, Storage
+from trapsync.settings.units import Duration, Size
 folder = Path(sys.argv[1])
 storage = Storage(spool=folder / "spool", state=folder / "state", min_free=Size(0))
-settings = Settings(storage=storage, camera=Camera(deadline=Duration(300)))
-CameraProcess(settings, drawn.DEVICE, misfortunes.StillClock(), misfortunes.make).capture()
+settings = Settings(storage=storage, camera=Camera(timeout=Duration(300)))
+CameraProcess(settings, drawings.DEVICE, child_faults.StillClock(), child_faults.make).capture()
 """
 
 
@@ -322,7 +322,7 @@ def test_a_camera_that_cannot_rest_loses_its_process_and_no_picture(
 def test_a_new_process_is_given_time_to_load_the_camera_software(
     camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_processes, "_TO_START", 1.0)
+    monkeypatch.setattr(camera_process, "_TO_START", 1.0)
     script(tmp_path, "hang")
     with pytest.raises(CameraError, match="within 4 s"):
         camera.capture()
@@ -331,7 +331,7 @@ def test_a_new_process_is_given_time_to_load_the_camera_software(
 @pytest.fixture
 def lit(camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The camera has a flash; the file that says that it was put out from outside."""
-    monkeypatch.setattr(worker_processes, "_switch_off_flash", child_faults.switch_off_flash)
+    monkeypatch.setattr(camera_process, "_switch_off_flash", child_faults.switch_off_flash)
     settings = camera._settings
     with_flash = msgspec.structs.replace(settings.camera, flash=Flash(pin=17, warm_up=Duration(0)))
     monkeypatch.setattr(camera, "_settings", msgspec.structs.replace(settings, camera=with_flash))

@@ -85,7 +85,7 @@ def timeout(settings: CameraSettings) -> float:
     """Return the seconds after which a camera that has given no picture hangs."""
     light = settings.flash.warm_up if settings.flash.pin is not None else 0.0
     exposing = frames_at_most(settings) * settings.exposure
-    return float(exposing + settings.settle + light + settings.deadline)
+    return float(exposing + settings.warm_up + light + settings.timeout)
 
 
 def close_up(settings: CameraSettings) -> CameraSettings:

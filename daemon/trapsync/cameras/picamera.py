@@ -34,7 +34,7 @@ _SILENT = "the camera gave no picture in time: check the cable and the power sup
 _OLD = "run `sudo apt full-upgrade`"
 _NO_FOCUS = "the autofocus found nothing sharp: is the lens clean? A fixed camera.lens_position is surer"
 
-# Parts of `camera.deadline`: together less than all of it, so that the reason is known before the end.
+# Parts of `camera.timeout`: together less than all of it, so that the reason is known before the end.
 _PART_FOR_FOCUS, _PART_FOR_FRAME, _PART_FOR_STOP = 0.4, 0.4, 0.5
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Picamera:
             with _explained("the camera cannot be stopped"):
                 # As its own stop() does it; but that one would wait for ever.
                 job = self._camera.dispatch_functions([self._camera.stop_], wait=False, immediate=True)
-                self._waited_for(job, _PART_FOR_STOP * self._settings.deadline)
+                self._waited_for(job, _PART_FOR_STOP * self._settings.timeout)
 
     def close(self) -> None:
         """Let the camera go, whatever state it is in."""
@@ -148,7 +148,7 @@ class Picamera:
         return {"output_size": mode(self._settings, camera.sensor_resolution, sizes)}
 
     def _run(self) -> None:
-        """Start it if it rests, and give it `camera.settle` to find its exposure again."""
+        """Start it if it rests, and give it `camera.warm_up` to find its exposure again."""
         if self._camera is None:
             raise CameraError("the camera is not open")
         if self._is_running:
@@ -161,7 +161,7 @@ class Picamera:
             camera.set_controls(configured | own)
             self._is_running = True
             camera.start(show_preview=False)
-        self._sleep(float(settings.settle))
+        self._sleep(float(settings.warm_up))
 
     def _focus(self) -> None:
         """Have the lens look for the focus, where there is one with a motor; a picture out of focus is one, too."""
@@ -170,7 +170,7 @@ class Picamera:
         self._remark = _NO_FOCUS
         with _explained("the camera cannot focus"), suppress(CameraError):
             job = self._camera.autofocus_cycle(wait=False)
-            if self._waited_for(job, _PART_FOR_FOCUS * self._settings.deadline):
+            if self._waited_for(job, _PART_FOR_FOCUS * self._settings.timeout):
                 self._remark = None
 
     def _next_request(self) -> Any:
@@ -182,7 +182,7 @@ class Picamera:
         settings = self._settings
         begins_now = self._flash.is_set and "ExposureTime" in self._camera.camera_controls
         job = self._camera.capture_request(wait=False, flush=True if begins_now else None)
-        seconds = _PART_FOR_FRAME * settings.deadline + frames_at_most(settings) * settings.exposure
+        seconds = _PART_FOR_FRAME * settings.timeout + frames_at_most(settings) * settings.exposure
         return self._waited_for(job, seconds)
 
     def _waited_for(self, job: Any, seconds: float) -> Any:

@@ -1,7 +1,7 @@
 """The catalog: the SQLite record of every image, and every query in the program.
 
 The folder is the truth: whatever is lost here is found again by the sweep and by asking the destinations.
-An image's way through it is told here: ingest, small copies, prune; what is owed to whom is in
+An image's way through it is told here: ingest, small copies, prune; what is pending where is in
 `deliveries`, how times are put right in `times`, what services saw in images in `labels`, what one may
 ask in `views`, which proofs count today in `proofs`, and SQLite is behind `file`.
 """
@@ -50,7 +50,7 @@ class Catalog(Times, Labels, Notes, Views):
         )
 
     def add(self, examined: Iterable[tuple[Found, Image]], moved: Iterable[str] = ()) -> int:
-        """Record examined files in one commit, owed to every destination; the number of new images.
+        """Record examined files in one commit, pending for every destination; the number of new images.
 
         The same identity with the same bytes is the same image (a copy, or moved, or back again). The
         same identity with other bytes is a conflict: kept as an image of its own, and shown. `moved` are paths
@@ -84,7 +84,8 @@ class Catalog(Times, Labels, Notes, Views):
         db.execute(
             f"""INSERT INTO images ({integrity.SEALED}, seal, path, timing, picture, clock_offset, rank, conflict,
                     state, ingested_at)
-                VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?), 'owed', ?)""",
+                VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?),
+                    'pending', ?)""",
             [
                 *(*sealed, integrity.seal(*sealed), image.path, image.timing, image.picture or None, offset),
                 trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
@@ -92,7 +93,7 @@ class Catalog(Times, Labels, Notes, Views):
             ],
         )
         image_id = int(db.execute("SELECT last_insert_rowid()").fetchone()[0])
-        self._owe(db, "images.id = ?", image_id)
+        self._make_pending(db, "images.id = ?", image_id)
         return image_id
 
     def _moved(self, db: Transaction, image: Image) -> tuple[int] | None:
@@ -171,11 +172,13 @@ class Catalog(Times, Labels, Notes, Views):
             [self._clock.wall(), why, image_id],
         ).rowcount
         db.execute(
-            """DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'
+            """DELETE FROM deliveries WHERE image_id = ? AND state = 'pending'
                AND destination NOT IN (SELECT key FROM destinations WHERE active)""",
             [image_id],
         )
-        db.execute("UPDATE deliveries SET wait_for = NULL WHERE image_id = ? AND state = 'owed'", [image_id])
+        db.execute(
+            "UPDATE deliveries SET wait_for = NULL WHERE image_id = ? AND state = 'pending'", [image_id]
+        )
         self._drop_missing(db, image_id)
         self._lose(db, image_id)  # pruned, and its proof was withdrawn meanwhile
         return bool(gone)  # if it was pruned, a crash came before that was written down

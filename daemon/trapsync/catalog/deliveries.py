@@ -9,7 +9,7 @@ from trapsync.catalog.rows import HELD, IMAGE, KEY, STATE, Proof
 from trapsync.image import Image
 
 # May it go now? Waits are counted on the monotonic clock of the boot they were set in; after a reboot
-# they are served once more from its start, which is at most `retry_longest` too long.
+# they are served once more from its start, which is at most `retry_max` too long.
 _MAY_GO = """(wait_for IS NULL OR (wait_boot = :boot AND wait_until <= :monotonic)
               OR (wait_boot != :boot AND wait_for <= :monotonic))"""
 
@@ -79,7 +79,7 @@ class Deliveries(Places):
     def due(
         self, destination: str, order: Literal["newest", "oldest"], limit: int, *, after: str = ""
     ) -> list[Image]:
-        """The next images owed to a destination whose own back-off is over; those that failed come last.
+        """The next images pending for a destination whose own back-off is over; those that failed come last.
 
         `after` names another destination: only what was delivered there.
         """
@@ -87,9 +87,9 @@ class Deliveries(Places):
         images: list[Image] = []
         for attempts, first in (("= 0", ""), ("> 0", "attempts, ")):
             images += self._images(
-                f"""SELECT {IMAGE} FROM deliveries INDEXED BY deliveries_owed
+                f"""SELECT {IMAGE} FROM deliveries INDEXED BY deliveries_pending
                     JOIN images ON images.id = image_id
-                    WHERE destination = {KEY} AND deliveries.state = 'owed'
+                    WHERE destination = {KEY} AND deliveries.state = 'pending'
                     AND attempts {attempts} AND {_MAY_GO} AND {_HAS_COME}
                     ORDER BY {first}deliveries.rank {direction} LIMIT :limit""",
                 destination=destination,
@@ -111,8 +111,8 @@ class Deliveries(Places):
         """Whether anything may go there now that has not failed since a moment of this boot's monotonic clock."""
         return bool(
             self._query(
-                f"""SELECT 1 FROM deliveries INDEXED BY deliveries_owed
-                    WHERE destination = {KEY} AND state = 'owed' AND {_MAY_GO}
+                f"""SELECT 1 FROM deliveries INDEXED BY deliveries_pending
+                    WHERE destination = {KEY} AND state = 'pending' AND {_MAY_GO}
                     AND (wait_for IS NULL OR wait_boot != :boot OR wait_until - wait_for < :since) LIMIT 1""",
                 destination=destination,
                 since=since,
@@ -172,18 +172,18 @@ class Deliveries(Places):
         with self._transaction("mark_refused") as db:
             db.execute(
                 """UPDATE deliveries SET state = 'refused', error = ?, wait_for = NULL
-                   WHERE destination = ? AND image_id = ? AND state = 'owed'""",
+                   WHERE destination = ? AND image_id = ? AND state = 'pending'""",
                 [reason, self._key(destination), image_id],
             )
             self._drop_missing(db, image_id)
 
     def postpone(self, destination: str, image_id: int, reason: str, wait: float) -> None:
-        """Leave one delivery owed for `wait` seconds."""
+        """Leave one delivery pending for `wait` seconds."""
         with self._transaction("postpone") as db:
             db.execute(
                 f"""UPDATE deliveries SET error = :reason, wait_boot = :boot,
                    wait_until = :monotonic + :wait, wait_for = :wait
-                   WHERE destination = {KEY} AND image_id = :id AND state = 'owed'""",
+                   WHERE destination = {KEY} AND image_id = :id AND state = 'pending'""",
                 {
                     "reason": reason,
                     "wait": wait,
@@ -200,7 +200,7 @@ class Deliveries(Places):
                 f"""UPDATE deliveries SET attempts = min(attempts + 1, 9999), blamed = blamed + (n > others), others = n
                    FROM (SELECT coalesce(max(n), 0) AS n FROM tallies
                          WHERE destination = {KEY} AND state = 'delivered')
-                   WHERE destination = {KEY} AND image_id = :id AND state = 'owed'
+                   WHERE destination = {KEY} AND image_id = :id AND state = 'pending'
                    RETURNING attempts, blamed""",
                 {"destination": destination, "id": image_id},
             ).fetchone()
@@ -214,7 +214,7 @@ class Deliveries(Places):
         """
         with self._transaction("let_go") as db:
             gone = db.execute(
-                """DELETE FROM deliveries WHERE destination = ? AND image_id = ? AND state = 'owed'
+                """DELETE FROM deliveries WHERE destination = ? AND image_id = ? AND state = 'pending'
                    AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND gone_at IS NOT NULL)""",
                 [self._key(destination), image_id],
             ).rowcount
@@ -232,12 +232,12 @@ class Deliveries(Places):
             parameters = {"destination": destination, "key": image_key}
             # What left the card as delivered is delivered, whatever another destination refused.
             db.execute(
-                f"""UPDATE images SET state = 'owed' WHERE state = 'dropped' AND id IN
+                f"""UPDATE images SET state = 'pending' WHERE state = 'dropped' AND id IN
                     (SELECT image_id FROM deliveries WHERE state = 'refused' AND {which})""",
                 parameters,
             )
             count = db.execute(
-                f"""UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, wait_for = NULL,
+                f"""UPDATE deliveries SET state = 'pending', attempts = 0, blamed = 0, wait_for = NULL,
                     acknowledged_at = NULL WHERE state = 'refused' AND {which}""",
                 parameters,
             ).rowcount
@@ -283,11 +283,11 @@ class Deliveries(Places):
         )
         return json.loads(rows[0]["detail"] or "{}") if rows else None
 
-    def owed_between(self, destination: str, since: float, until: float) -> int:
-        """How many images of a time (unix seconds, the end not included) are owed there, or held."""
+    def pending_between(self, destination: str, since: float, until: float) -> int:
+        """How many images of a time (unix seconds, the end not included) are pending there, or held."""
         return int(
             self._query(
-                f"""SELECT (SELECT count(*) FROM deliveries WHERE destination = {KEY} AND state = 'owed'
+                f"""SELECT (SELECT count(*) FROM deliveries WHERE destination = {KEY} AND state = 'pending'
                             AND rank >= :since AND rank < :until)
                     + (SELECT count(*) FROM images WHERE {HELD} AND gone_at IS NULL
                        AND rank >= :since AND rank < :until) AS n""",

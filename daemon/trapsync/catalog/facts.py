@@ -13,7 +13,7 @@ from trapsync.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-Name = Literal["bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck", "home", "told"]
+Name = Literal["bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck", "hub", "told"]
 
 
 class Capture(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     times: Stopped | None = None  # images whose time cannot be corrected
     unpruned: dict[str, str] | None = None  # by destination, why it cannot be asked before images are pruned
     stuck: Stopped | None = None  # delivered images that cannot be removed
-    home: dict[str, Link] = {}  # the links to the hub, by name
+    hub: dict[str, Link] = {}  # the links to the hub, by name
     told: list[Any] | None = None  # what the hub was told last
 
 

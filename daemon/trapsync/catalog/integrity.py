@@ -62,7 +62,7 @@ _CONTRADICTIONS = {
     "an image on the card without its file": f"""
         SELECT 1 FROM images WHERE {_ON_CARD} AND NOT EXISTS
             (SELECT 1 FROM files WHERE image_id = images.id AND {FILE_PATH} = path)""",
-    "a held image that is owed to somebody": f"""
+    "a held image that is pending for somebody": f"""
         SELECT 1 FROM deliveries JOIN images ON id = image_id WHERE {_HELD}""",
     "a time that cannot be": """
         SELECT 1 FROM images WHERE timing IS NOT NULL AND boot_id IS NULL
@@ -86,7 +86,7 @@ _CONTRADICTIONS = {
             OR barred NOT IN (0, 1)
             OR (active AND NOT current)
             OR attempts NOT BETWEEN 0 AND 1000000000 OR wait_for NOT BETWEEN 0 AND {_MAX_WAIT}""",
-    "an image on the card that is owed to nobody": f"""
+    "an image on the card that is pending nowhere": f"""
         SELECT 1 FROM destinations WHERE active AND (SELECT count(*) FROM images WHERE {_ON_CARD} AND NOT {_HELD}) !=
             (SELECT count(*) FROM deliveries JOIN images ON id = image_id
              WHERE destination = destinations.key AND {_ON_CARD})""",

@@ -286,3 +286,31 @@ CREATE INDEX images_missing ON images (id) WHERE state = 'owed' AND gone_at IS N
 CREATE INDEX images_of_bytes ON images (sha256) WHERE boot_id IS NULL; -- of other programs, whose files are renamed
 """
     )
+
+
+@migrations()
+def m006_pending(db: Database) -> None:
+    """A delivery that is not confirmed yet is pending; so far the catalog called it owed.
+
+    The word stands in CHECK constraints, which SQLite cannot alter. That changes nothing of how rows are stored, so
+    the text of the tables is edited (sqlite.org/lang_altertable.html, 7): a copy of two tables of a large catalog would
+    take a small Pi minutes.
+    """
+    for index in ("deliveries_owed", "images_missing"):
+        db.execute(f"DROP INDEX {index}")
+    db.execute("PRAGMA ignore_check_constraints = ON")
+    for table in ("images", "deliveries"):  # the triggers of m001 move the tallies
+        db.execute(f"UPDATE {table} SET state = 'pending' WHERE state = 'owed'")
+    db.execute("DELETE FROM tallies WHERE state = 'owed'")
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute(
+        """UPDATE sqlite_schema SET sql = replace(sql, '''owed'', ''delivered''', '''pending'', ''delivered''')
+           WHERE type = 'table' AND name IN ('images', 'deliveries')"""
+    )
+    db.execute("PRAGMA writable_schema = RESET")
+    db.execute("PRAGMA ignore_check_constraints = OFF")
+    db.execute(
+        "CREATE INDEX deliveries_pending ON deliveries (destination, attempts, rank) WHERE state = 'pending'"
+    )
+    # Off the card though pending: their destinations are asked for them before they are dropped.
+    db.execute("CREATE INDEX images_missing ON images (id) WHERE state = 'pending' AND gone_at IS NOT NULL")

@@ -84,12 +84,12 @@ class Places(CatalogFile):
     def _judge_anew(self, db: Transaction) -> None:
         """The destinations are others than they were: what is pending where, and what counts as delivered."""
         # What is missing on the card may be at the new place: it is asked for there, too.
-        self._owe(db, "(images.gone_at IS NULL OR images.state = 'owed')")
+        self._make_pending(db, "(images.gone_at IS NULL OR images.state = 'pending')")
         # What has left the card as delivered stays so: a new destination cannot have it. Whether that is so of what
         # is marked to leave, only a look at the card can tell: see `withdrawn_marks`.
         db.execute(
             f"""UPDATE images SET state = {STATE} WHERE state != 'dropped' AND state != {STATE}
-                AND (gone_at IS NULL OR state = 'owed')"""
+                AND (gone_at IS NULL OR state = 'pending')"""
         )
         # What was nowhere by the settings of before may be where it must be by those of today.
         db.execute(
@@ -129,12 +129,12 @@ class Places(CatalogFile):
         if changed:
             # Refused because it was lost and could not be sent: now it can.
             db.execute(
-                """UPDATE deliveries SET state = 'owed', attempts = 0, blamed = 0, acknowledged_at = NULL
+                """UPDATE deliveries SET state = 'pending', attempts = 0, blamed = 0, acknowledged_at = NULL
                    WHERE image_id = ? AND state = 'refused' AND error LIKE '%and the card has it no longer'""",
                 [image_id],
             )
             db.execute("UPDATE files SET leaving = 0 WHERE image_id = ? AND leaving = 1", [image_id])
-            self._owe(db, "images.id = ?", image_id)
+            self._make_pending(db, "images.id = ?", image_id)
             db.execute(f"UPDATE images SET state = {STATE} WHERE id = ?", [image_id])
 
     def _unmark(self, db: Transaction, image_id: int) -> None:
@@ -145,7 +145,7 @@ class Places(CatalogFile):
                WHERE id = ? AND gone_why = 'pruned'""",
             [image_id],
         )
-        self._owe(db, "images.id = ?", image_id)
+        self._make_pending(db, "images.id = ?", image_id)
         db.execute(f"UPDATE images SET state = {STATE} WHERE id = ? AND state != 'dropped'", [image_id])
 
     def _drop_missing(self, db: Transaction, image_id: int | None = None) -> int:
@@ -153,9 +153,9 @@ class Places(CatalogFile):
 
         Some of them were there all the same: those are delivered. The others are dropped.
         """
-        missing = f"""state = 'owed' AND gone_at IS NOT NULL AND {"1" if image_id is None else "id = ?"}
+        missing = f"""state = 'pending' AND gone_at IS NOT NULL AND {"1" if image_id is None else "id = ?"}
             AND NOT EXISTS (SELECT 1 FROM deliveries JOIN destinations ON key = destination AND active
-                            WHERE image_id = images.id AND deliveries.state = 'owed')"""
+                            WHERE image_id = images.id AND deliveries.state = 'pending')"""
         which = [] if image_id is None else [image_id]
         db.execute(
             f"UPDATE images SET state = {STATE} WHERE {missing} AND {STATE} = 'delivered'", list(which)
@@ -173,11 +173,11 @@ class Places(CatalogFile):
         ).rowcount
         return int(dropped)
 
-    def _owe(self, db: Transaction, which: str, *parameters: Any) -> None:
-        """Owe images to every active destination that has no delivery of them yet; not those that are held."""
+    def _make_pending(self, db: Transaction, which: str, *parameters: Any) -> None:
+        """Make images pending for every active destination that has no delivery of them yet; not those that are held."""
         db.execute(
             f"""INSERT INTO deliveries (destination, image_id, state, rank)
-                SELECT destinations.key, images.id, 'owed', images.rank FROM images, destinations
+                SELECT destinations.key, images.id, 'pending', images.rank FROM images, destinations
                 WHERE destinations.active AND {which} AND {HELD} IS NOT TRUE ON CONFLICT DO NOTHING""",
             list(parameters),
         )

@@ -126,7 +126,7 @@ class Proofs(Deliveries):
         with self._transaction("withdraw_proofs") as db:
             why = absent if isinstance(absent, Mapping) else dict.fromkeys(absent, "it is not there any more")
             for image_id, reason in why.items():
-                self._withdraw(db, key, image_id, "owed", reason)
+                self._withdraw(db, key, image_id, "pending", reason)
             for image_id, reason in refused.items():
                 self._withdraw(db, key, image_id, "refused", reason)
 
@@ -247,7 +247,7 @@ class Proofs(Deliveries):
                 )
                 db.execute("UPDATE files SET leaving = 1 WHERE image_id = ? AND leaving = 0", [image_id])
                 # A best-effort destination that never took it will not get it any more.
-                db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'owed'", [image_id])
+                db.execute("DELETE FROM deliveries WHERE image_id = ? AND state = 'pending'", [image_id])
 
     def withdrawn_marks(self) -> list[Found]:
         """Files that were marked as pruned by proofs which do not count any more, if they are still there."""

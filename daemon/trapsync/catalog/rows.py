@@ -12,7 +12,7 @@ IMAGE = """images.id, path, size, md5, sha256, width, height, metadata,
             images.boot_id, monotonic, wall, clock_trusted, images.clock_offset"""
 
 TIMINGS = ("held", "confirmed", "corrected", "unsure", "released")
-# Held: taken under a clock that was not synchronised, and owed to nobody until its time is put right.
+# Held: taken under a clock that was not synchronised, and pending nowhere until its time is put right.
 HELD = "images.timing IN ('held', 'unsure')"
 
 # An image is delivered when there is a required destination and all of them confirmed its digest, where they
@@ -21,7 +21,7 @@ STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND require
                   AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.active AND d.required
                       AND NOT EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id
                           AND destination = d.key AND state = 'delivered' AND digest NOT LIKE 'echo:%'))
-             THEN 'delivered' ELSE 'owed' END"""
+             THEN 'delivered' ELSE 'pending' END"""
 
 # Whether any place that must have an image, or had to, confirmed its digest and was not found to be wrong.
 HELD_SOMEWHERE = """EXISTS (SELECT 1 FROM deliveries JOIN destinations ON key = destination AND required

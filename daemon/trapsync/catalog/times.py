@@ -13,7 +13,7 @@ _TWIN_STATE = STATE.replace("images.", "twin.")
 
 
 class Times(Proofs):
-    """The catalog, as far as times are put right; what is held no longer is owed."""
+    """The catalog, as far as times are put right; what is held no longer is pending."""
 
     # Boots
 
@@ -151,7 +151,7 @@ class Times(Proofs):
             db.execute("DELETE FROM corrections WHERE image_id = ?", [image_id])
 
     def correct(self, corrected: Iterable[tuple[Correction, Found, Image]]) -> None:
-        """The new files are the images from here on, and owed; the old ones are to be deleted."""
+        """The new files are the images from here on, and pending; the old ones are to be deleted."""
         with self._transaction("correct") as db:
             for one, found, image in corrected:
                 db.execute("UPDATE files SET leaving = 2 WHERE image_id = ?", [one.image.id])
@@ -202,14 +202,14 @@ class Times(Proofs):
             return self._let_go(db, "released", "timing = 'unsure'")
 
     def _let_go(self, db: Transaction, timing: str, which: str, *parameters: Any) -> int:
-        """These are held no longer: owed to every destination, and as old as their time says."""
+        """These are held no longer: pending for every destination, and as old as their time says."""
         ids = [row[0] for row in db.execute(f"SELECT id FROM images WHERE {which}", list(parameters))]
         for image_id in ids:
             db.execute(
                 "UPDATE images SET timing = ?, ingested_at = ? WHERE id = ?",
                 [timing, self._clock.wall(), image_id],
             )
-            self._owe(db, "images.id = ? AND images.gone_at IS NULL", image_id)
+            self._make_pending(db, "images.id = ? AND images.gone_at IS NULL", image_id)
         return len(ids)
 
     def timings(self) -> dict[str, int]:

@@ -13,14 +13,14 @@ from trapsync.image import Image, TrapName
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounting identity: captured = delivered + owed + quarantined + dropped + lost.
+    """The accounting identity: captured = delivered + pending + quarantined + dropped + lost.
 
     Lost is what no destination that must have it holds any more, and the card neither.
     """
 
     captured: int
     delivered: int
-    owed: int
+    pending: int
     quarantined: int
     dropped: int
     lost: int
@@ -32,11 +32,11 @@ class Views(CatalogFile):
     def ledger(self) -> Ledger:
         """The accounting identity, from the tallies."""
         tallies = self._tallies()
-        delivered, owed, dropped = (tallies.get(("", s), 0) for s in ("delivered", "owed", "dropped"))
+        delivered, pending, dropped = (tallies.get(("", s), 0) for s in ("delivered", "pending", "dropped"))
         quarantined = self._query("SELECT count(*) AS n FROM quarantine")[0]["n"]
         lost = self._gone("lost")
-        captured = delivered + owed + dropped + quarantined
-        return Ledger(captured, delivered, owed, quarantined, dropped - lost, lost)
+        captured = delivered + pending + dropped + quarantined
+        return Ledger(captured, delivered, pending, quarantined, dropped - lost, lost)
 
     def _gone(self, why: str, more: str = "1") -> int:
         """How many images of those that are nowhere left the card for this reason."""
@@ -47,14 +47,14 @@ class Views(CatalogFile):
         return {(row["destination"], row["state"]): row["n"] for row in self._query("SELECT * FROM tallies")}
 
     def destinations(self) -> list[dict[str, Any]]:
-        """The active destinations: their row, `owed`, `delivered`, `refused`, and `waits` in seconds.
+        """The active destinations: their row, `pending`, `delivered`, `refused`, and `waits` in seconds.
 
         `unseen` are the refusals that the owner has not acknowledged.
         """
         rows = self._query("SELECT * FROM destinations WHERE active ORDER BY name")
         tallies = self._tallies()
         for row in rows:
-            for state in ("owed", "delivered", "refused"):
+            for state in ("pending", "delivered", "refused"):
                 row[state] = tallies.get((row["key"], state), 0)
             row["unseen"] = self._unseen_refusals(row["key"]) if row["refused"] else 0
             row["waits"] = self._waits(row)
@@ -122,7 +122,7 @@ class Views(CatalogFile):
 
     def missing(self) -> int:
         """How many pending images are not on the card: their destinations are asked for them."""
-        sql = "SELECT count(*) AS n FROM images WHERE state = 'owed' AND gone_at IS NOT NULL"
+        sql = "SELECT count(*) AS n FROM images WHERE state = 'pending' AND gone_at IS NOT NULL"
         return int(self._query(sql)[0]["n"])
 
     def unasked(self) -> int:

@@ -69,7 +69,7 @@ def _follow_daemon(trap: Trap, destination: str | None, since: float, began: flo
             with reading(trap) as catalog:
                 rows = [row for row in catalog.destinations() if destination in (None, row["name"])]
                 is_due = any(catalog.has_due(row["name"], began) for row in rows)
-            pending = sum(row["owed"] for row in rows)
+            pending = sum(row["pending"] for row in rows)
             progress(pending)
             trouble = [f"{row['name']}: {row['error']}" for row in rows if _failed(row, since)]
             if holder(trap.settings.storage.state) is None:
@@ -77,14 +77,14 @@ def _follow_daemon(trap: Trap, destination: str | None, since: float, began: flo
             if trouble or not is_due:
                 break
             time.sleep(1)
-    waiting = f"{pending} still pending; see: trapsync images --owed" if pending else ""
+    waiting = f"{pending} still pending; see: trapsync images --pending" if pending else ""
     click.echo("; ".join(trouble) or waiting or "everything is delivered or refused")
     return int(bool(trouble or pending))
 
 
 def _failed(row: dict[str, Any], since: float) -> bool:
     """Whether a destination with pending images could not be reached since then."""
-    return bool(row["owed"] and row["error"] and row["error_at"] >= since)
+    return bool(row["pending"] and row["error"] and row["error_at"] >= since)
 
 
 @click.command(short_help="Retry refused and failed deliveries.")

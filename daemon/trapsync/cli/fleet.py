@@ -82,7 +82,7 @@ def new(out: Path) -> None:
     click.echo(
         f"the secret key is in {out}: keep a copy in a safe connection, and never put it on a trap", err=True
     )
-    click.echo(f'[pushed]\nenabled = true\nkeys = ["{public}"]')
+    click.echo(f'[remote]\nenabled = true\nkeys = ["{public}"]')
 
 
 # ── Push ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +119,7 @@ def push(
 
     They replace the remote settings from before. What can be set remotely: capture every and windows; camera exposure,
     gain, white_balance, lens_position, quality, zoom, rotation and resolution; ingest thumbnails; prune min_age
-    and keep_free; of a destination every, order, parallel, bandwidth, retry_first and retry_longest.
+    and keep_free; of a destination every, order, parallel, bandwidth, retry_initial and retry_max.
     """
     from trapsync.fleet import push as pushes
 
@@ -250,7 +250,7 @@ def _show_fleet(found: list[Any]) -> None:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for title in fleets.HEADER:
-        right = title in {"heard", "image", "sent", "owed", "disk", "bat"}
+        right = title in {"heard", "image", "sent", "pending", "disk", "bat"}
         table.add_column(
             title, justify="right" if right else "left", no_wrap=title != "trap", overflow="fold"
         )

@@ -17,7 +17,7 @@ from trapsync.cli.common import (
 
 
 @click.command(short_help="List images and the state of their deliveries.")
-@click.option("--owed", "state", flag_value="owed", help="Only those still to be delivered.")
+@click.option("--pending", "state", flag_value="pending", help="Only those still to be delivered.")
 @click.option("--delivered", "state", flag_value="delivered", help="Only those delivered.")
 @click.option("--dropped", "state", flag_value="dropped", help="Only those that left the card undelivered.")
 @click.option("--lost", "state", flag_value="lost", help="Only those that exist nowhere any more.")
@@ -112,12 +112,14 @@ def _show_addresses(rows: list[dict[str, Any]]) -> None:
 
 def _state(row: dict[str, Any]) -> str:
     match row["timing"]:
-        case "held" if row["state"] == "owed":
+        case "held" if row["state"] == "pending":
             return "held until the clock is set"
         case "corrected":
             return f"{row['state']}, corrected" + (f" from {row['was']}" if row["was"] else "")
         case "unsure" | "released":
-            held = "held, " if row["timing"] == "unsure" and row["state"] == "owed" else f"{row['state']}, "
+            held = (
+                "held, " if row["timing"] == "unsure" and row["state"] == "pending" else f"{row['state']}, "
+            )
             return f"{held}taken {between(row)}"
     return "lost" if row["gone_why"] == "lost" else str(row["state"])
 

@@ -28,7 +28,7 @@ def lines(status: Status) -> list[tuple[str, str]]:
         *((("stick", stick.described(status.stick)),) if status.stick else ()),
         ("card", _disk(status.disk)),
         ("clock", _clock(status.clock)),
-        *(("hub", _link(name, link)) for name, link in status.home.items()),
+        *(("hub", _link(name, link)) for name, link in status.hub.items()),
         ("daemon", _daemon(status)),
     ]
 
@@ -42,15 +42,15 @@ def _newest(newest: NewestImage | None) -> str:
 def _ledger(status: Status) -> str:
     ledger = status.ledger
     return (
-        f"{ledger.captured} captured = {ledger.delivered} delivered + {ledger.owed} pending + "
+        f"{ledger.captured} captured = {ledger.delivered} delivered + {ledger.pending} pending + "
         f"{ledger.quarantined} quarantined + {ledger.dropped} dropped + {ledger.lost} lost"
     )
 
 
 def _destination(one: DestinationStatus) -> str:
-    parts = [f"{one.delivered} delivered, {one.owed} pending"]
-    if one.after:
-        parts.append(f"comes after {one.after}")
+    parts = [f"{one.delivered} delivered, {one.pending} pending"]
+    if one.depends_on:
+        parts.append(f"comes after {one.depends_on}")
     if not one.required:
         parts.append("best effort")
     if one.refused:

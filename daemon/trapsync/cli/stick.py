@@ -67,12 +67,12 @@ def _wait(trap: Trap, name: str, patience: float) -> int:
                 is_asked = True
             except StorageError as error:
                 unheard = str(error)
-        owed, reason = _left(trap, name)
+        pending, reason = _left(trap, name)
         if reason is None:
             click.echo(f"{name}: all is on it")
             return 0
-        if owed != before:
-            before, moved = owed, trap.clock.monotonic()
+        if pending != before:
+            before, moved = pending, trap.clock.monotonic()
         if not process:
             reason = "the daemon is not running; start it: systemctl start trapsync"
         elif not is_asked:
@@ -90,12 +90,12 @@ def _left(trap: Trap, name: str) -> tuple[int, str | None]:
         row = next((row for row in catalog.destinations() if row["name"] == name), None)
         if row is None:
             return 0, "the daemon does not know it yet; reload it: systemctl reload trapsync"
-        owed: int = row["owed"]
-        if row["waits"] or catalog.due(name, "newest", 1, after=table.get("after", "")):
-            return owed, row["error"] or ""
+        pending: int = row["pending"]
+        if row["waits"] or catalog.due(name, "newest", 1, after=table.get("depends_on", "")):
+            return pending, row["error"] or ""
         # Held images can go nowhere yet, nor what is to reach another destination first.
-        stuck = 0 if table.get("after") else owed - sum(catalog.timings().values())
-    return owed, f"{stuck} could not be copied; see: trapsync images --owed" if stuck > 0 else None
+        stuck = 0 if table.get("depends_on") else pending - sum(catalog.timings().values())
+    return pending, f"{stuck} could not be copied; see: trapsync images --pending" if stuck > 0 else None
 
 
 COMMANDS = (stick,)

@@ -295,17 +295,19 @@ def check_all(settings: Settings, source: Path) -> list[Checked]:
 
 def check_order(tables: Mapping[str, Any], source: Path) -> None:
     """SettingsError if a destination comes after one that there is not, or after itself, directly or by others."""
-    after = {name: table.get("after") for name, table in tables.items() if isinstance(table, dict)}
+    after = {name: table.get("depends_on") for name, table in tables.items() if isinstance(table, dict)}
     for name in tables:
         chain = [name]
         while previous := after.get(chain[-1]):
             if previous not in tables:
                 known = ", ".join(other for other in tables if other != chain[-1]) or "no other"
                 raise SettingsError(
-                    f"{source}: destinations.{chain[-1]}.after = {previous!r}: there is no such destination; "
+                    f"{source}: destinations.{chain[-1]}.depends_on = {previous!r}: there is no such destination; "
                     f"there is: {known}"
                 )
             if previous in chain:
                 circle = " after ".join([*chain, previous])
-                raise SettingsError(f"{source}: destinations.{name}.after: {circle}: none would ever begin")
+                raise SettingsError(
+                    f"{source}: destinations.{name}.depends_on: {circle}: none would ever begin"
+                )
             chain.append(previous)

@@ -61,7 +61,7 @@ def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -
     settings = destination.settings
     attempts = catalog.attempts(destination.name) + 1
     wait = backoff.wait(
-        attempts, first=settings.retry_first, longest=settings.retry_longest, least=trouble.wait
+        attempts, first=settings.retry_initial, longest=settings.retry_max, least=trouble.wait
     )
     is_barred = isinstance(trouble, Unauthorised)
     catalog.destination_failed(destination.name, str(trouble), wait, is_barred=is_barred)

@@ -28,16 +28,16 @@ _MOST_ABSENCES = 4096
 class Settings(Destination, frozen=True, kw_only=True):
     """The keys of every destination that is a server, besides those of all destinations."""
 
-    least_rate: Size = Size(2000)
+    min_rate: Size = Size(2000)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         super().__post_init__()
-        within(self, least_rate=(1, 10**9))
+        within(self, min_rate=(1, 10**9))
 
     def slowest(self) -> float:
-        """The setting least_rate."""
-        return float(self.least_rate)
+        """The setting min_rate."""
+        return float(self.min_rate)
 
 
 def identity(kind: str, url: str, *account: str) -> str:
@@ -78,8 +78,8 @@ def client(url: str, settings: Settings, context: DestinationContext, **more: An
     """Make the client of a server with these settings; `more` goes to `HttpClient` as it is."""
     limits = {
         "bandwidth": settings.bandwidth,
-        "parallel": settings.parallel,
-        "least_rate": settings.least_rate,
+        "transfers": settings.transfers,
+        "min_rate": settings.min_rate,
     }
     return HttpClient(url, f"trapsync/{__version__}", context.clock, context.sleep, **{**limits, **more})
 

@@ -101,7 +101,7 @@ def _hold(
             log.warning("%s left the card before it was delivered: who removed it?", image.path)
         return
     reason = str(cause) if isinstance(cause, Held) else "its file is not on the card"
-    longest = destination.settings.retry_longest
+    longest = destination.settings.retry_max
     wait = cause.wait if isinstance(cause, Held) and cause.wait else longest
     catalog.postpone(destination.name, image.id, reason, min(wait, longest))
     turn.postponed += 1
@@ -114,6 +114,6 @@ def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Im
         _refuse(catalog, destination, turn, image, f"{reason} ({attempts} attempts)")
         return
     settings = destination.settings
-    wait = backoff.wait(attempts, first=settings.retry_first, longest=settings.retry_longest)
+    wait = backoff.wait(attempts, first=settings.retry_initial, longest=settings.retry_max)
     catalog.postpone(destination.name, image.id, reason, wait)
     turn.postponed += 1

@@ -78,7 +78,7 @@ def _schedule(settings: Settings) -> Finding:
         place(settings)
     except TrapsyncError as error:
         return Finding("failing", "schedule", str(error))
-    return Finding("ok", "schedule", ", ".join(settings.capture.windows) or "day and night")
+    return Finding("ok", "schedule", ", ".join(settings.capture.schedule) or "day and night")
 
 
 def _catalog(settings: Settings, clock: Clock) -> Finding:

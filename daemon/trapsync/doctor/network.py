@@ -50,8 +50,8 @@ def secrets(settings: Settings, source: Path) -> list[Finding]:
 def _secret_files(settings: Settings, source: Path) -> Iterator[tuple[str, Path]]:
     """Each file with a secret, and the key that names it."""
     for key, path in (
-        ("home.password_file", settings.home.password_file),
-        ("home.mqtt.password_file", settings.home.mqtt.password_file),
+        ("hub.password_file", settings.hub.password_file),
+        ("hub.mqtt.password_file", settings.hub.mqtt.password_file),
     ):
         if path:
             yield key, path
@@ -77,11 +77,11 @@ def hub(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]
 
 def _links(settings: Settings) -> dict[str, tuple[str, int]]:
     found = {}
-    if url := settings.home.url or settings.home.tell_url:
+    if url := settings.hub.url or settings.hub.tell_url:
         parts = urlsplit(url)
         found["web"] = (parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443))
-    if settings.home.mqtt.host:
-        found["mqtt"] = (settings.home.mqtt.host, settings.home.mqtt.port)
+    if settings.hub.mqtt.host:
+        found["mqtt"] = (settings.hub.mqtt.host, settings.hub.mqtt.port)
     return found
 
 
@@ -108,7 +108,7 @@ def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:
     try:
         catalog = open_to_read(settings, clock)
         try:
-            return facts.read(catalog).home
+            return facts.read(catalog).hub
         finally:
             catalog.close_reader()
     except CatalogError:  # which has a finding of its own
@@ -118,11 +118,11 @@ def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:
 def remote(found: InForce) -> list[Finding]:
     """Check the remote settings, if they are enabled."""
     settings = found.settings
-    if not settings.pushed.enabled:
+    if not settings.remote.enabled:
         return []
     try:
         document.require()
-        known = ", ".join(document.public_from_text(text).id for text in settings.pushed.keys)
+        known = ", ".join(document.public_from_text(text).id for text in settings.remote.keys)
         facts = report(found)
     except TrapsyncError as error:
         return [Finding("failing", "remote settings", str(error))]

@@ -84,7 +84,9 @@ class HubConnection:
     ) -> Answer:
         answer = self._door.send(method, path, body, auth=self._auth, headers=headers)
         if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise SettingsError(f"{self.name}: it refuses this account; check the user and the password file")
+            raise SettingsError(
+                f"{self.name}: login rejected ({answer.status}); check the user and the password file"
+            )
         if answer.status == HTTPStatus.BAD_REQUEST:
             raise TrapsyncError(f"{self.name}: {_line(answer)}")
         return answer

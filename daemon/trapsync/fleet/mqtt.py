@@ -11,7 +11,7 @@ from trapsync.clock import Clock
 from trapsync.errors import TrapsyncError, Unreachable
 from trapsync.remote.document import document_hash
 from trapsync.remote.uplink.mqtt import connection, translated
-from trapsync.settings.schema import HomeMqtt
+from trapsync.settings.schema import HubMqtt
 
 _PATIENCE = 20.0  # seconds for the broker to answer
 _SILENCE = 1.0  # seconds after which what lies retained has all come
@@ -26,7 +26,7 @@ class BrokerConnection:
     NOTE: a broker compares nothing, so of two operators who push at the same moment the later one wins.
     """
 
-    def __init__(self, mqtt: HomeMqtt, clock: Clock) -> None:
+    def __init__(self, mqtt: HubMqtt, clock: Clock) -> None:
         self.name = f"{mqtt.host}:{mqtt.port}"
         self._mqtt = mqtt
         self._clock = clock
@@ -43,7 +43,7 @@ class BrokerConnection:
     def put(self, slot: str, data: bytes, before: bytes | None) -> None:
         """Publish it retained, and wait for the broker's word."""
         place, _, kind = slot.rpartition(".")
-        topic = f"{self._mqtt.prefix}/pushed/{place.replace('-', '/', 1)}/{kind}"
+        topic = f"{self._mqtt.topic_prefix}/pushed/{place.replace('-', '/', 1)}/{kind}"
         answers: list[Any] = []
 
         def publish(client: Any) -> Callable[[], object]:
@@ -86,7 +86,7 @@ class BrokerConnection:
 
     def _retained(self, topics: str) -> dict[str, bytes]:
         """What lies on the topics below the prefix."""
-        prefix, found = f"{self._mqtt.prefix}/", dict[str, bytes]()
+        prefix, found = f"{self._mqtt.topic_prefix}/", dict[str, bytes]()
         heard = self._clock.monotonic()
 
         def subscribe(client: Any) -> Callable[[], object]:

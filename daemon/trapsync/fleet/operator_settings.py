@@ -9,7 +9,7 @@ from trapsync.errors import SettingsError, StorageError
 from trapsync.files.durable import explain
 from trapsync.settings import config_file
 from trapsync.settings.config_file import changed
-from trapsync.settings.schema import HomeMqtt, Table
+from trapsync.settings.schema import HubMqtt, Table
 
 ENVIRONMENT_KEY = "TRAPSYNC_OWNER"
 DEFAULT_PATH = Path("~/.config/trapsync/owner.toml")
@@ -27,7 +27,7 @@ class Operator(Table, frozen=True):
     ca_file: Path | None = None
     key: Path | None = None
     folder: Path | None = None
-    broker: HomeMqtt = HomeMqtt()
+    broker: HubMqtt = HubMqtt()
 
 
 def load() -> Operator:
@@ -71,7 +71,7 @@ def with_options(given: Options) -> Operator:
     return operator
 
 
-def _broker(given: Options, address: str, operator: Operator) -> HomeMqtt:
+def _broker(given: Options, address: str, operator: Operator) -> HubMqtt:
     host, _, port = address.partition(":")
     table: dict[str, Any] = {
         "host": host,
@@ -81,7 +81,7 @@ def _broker(given: Options, address: str, operator: Operator) -> HomeMqtt:
     files = {"password_file": given.password_file, "ca_file": given.ca_file}
     table |= {key: str(file.absolute()) for key, file in files.items() if file}
     table |= {"username": given.user or operator.username} if given.password_file else {}
-    return config_file.decode(table, HomeMqtt, "--broker")
+    return config_file.decode(table, HubMqtt, "--broker")
 
 
 def keep_secret(path: Path, text: str) -> None:

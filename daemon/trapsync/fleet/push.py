@@ -56,8 +56,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     destinations = tables.get("destinations", {})
     config_file.decode({key: value for key, value in tables.items() if key != "destinations"}, Settings, path)
     for key in layers.keys(tables):
-        if not policy.can_be_pushed(key):
-            raise SettingsError(f"{path}: {'.'.join(key)}: can never be pushed; see: trapsync push --help")
+        if not policy.can_be_remote(key):
+            raise SettingsError(
+                f"{path}: {'.'.join(key)}: can never be set remotely; see: trapsync push --help"
+            )
     for name, table in destinations.items() if isinstance(destinations, dict) else ():
         config_file.decode({"kind": "", **table}, Destination, path, f"destinations.{name}")
     if not any(True for _ in layers.keys(tables)):
@@ -120,7 +122,7 @@ def _numbers(documents: Mapping[str, bytes], kind: str) -> Iterator[tuple[int, i
 def _numbers_heard(connection: Connection, kind: str) -> Iterator[tuple[int, int]]:
     """The highest that each trap says it has had; of requests to send again it says nothing."""
     for trap in connection.fleet()["traps"] if kind == "settings" else ():
-        report = trap["heartbeat"].get("pushed")
+        report = trap["heartbeat"].get("remote")
         number = (report.get("epoch"), report.get("version")) if isinstance(report, dict) else (None, None)
         if isinstance(number[0], int) and isinstance(number[1], int):
             yield number[0], number[1]

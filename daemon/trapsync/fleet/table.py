@@ -9,7 +9,12 @@ from typing import Any
 VERDICTS = ("ok", "warning", "failing")
 _SILENT = 3  # heartbeats that stay away
 _EVERY = 900.0  # seconds, of a heartbeat that does not say
-_STATES = {"trial": " trial", "validated": " waits", "rolled_back": " undone", "overridden": " by hand"}
+_STATES = {
+    "trial": " trial",
+    "validated": " pending restart",
+    "rolled_back": " rolled back",
+    "overridden": " local override",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Trap:
             ago(self.age),
             self._since(image),
             self._since(delivery),
-            str(self._table("ledger").get("owed", "-")),
+            str(self._table("ledger").get("pending", "-")),
             f"{days:.0f} d" if isinstance(days, int | float) else "-",
             self.settings,
             "-" if battery is None else f"{battery:.0f}%",
@@ -71,7 +76,7 @@ class Trap:
     @property
     def settings(self) -> str:
         """Which pushed settings it had last, and what became of them."""
-        report = self._table("pushed")
+        report = self._table("remote")
         if report.get("version") is None:
             return "refused" if report.get("code") else "-"
         state = _STATES.get(str(report.get("state")), "")
@@ -104,7 +109,7 @@ class Trap:
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-HEADER = ("trap", "verdict", "heard", "image", "sent", "owed", "disk", "settings", "bat", "clock")
+HEADER = ("trap", "verdict", "heard", "image", "sent", "pending", "disk", "settings", "bat", "clock")
 
 
 def traps(fleet: dict[str, Any]) -> list[Trap]:

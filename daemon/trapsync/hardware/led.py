@@ -100,7 +100,7 @@ class Led:
 
     def wake(self) -> None:
         """Show the state for a while from now on: a person is there."""
-        self._shines_until = self._clock.monotonic() + self._settings.dark_after
+        self._shines_until = self._clock.monotonic() + self._settings.off_after
 
     def steady(self) -> None:
         """Light it steadily, for starting or stopping, until something else is shown or the process ends."""
@@ -137,7 +137,7 @@ class Led:
 
     def _is_dark(self, state: str) -> bool:
         """Return whether it is dark by now; never while a person waits for a stick."""
-        if not self._settings.dark_after or state in {"writing", "done"}:
+        if not self._settings.off_after or state in {"writing", "done"}:
             return False
         return self._clock.monotonic() >= self._shines_until
 

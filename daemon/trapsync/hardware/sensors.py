@@ -44,7 +44,7 @@ class Sensors:
 
     def __init__(self, settings: Settings, system: Path = _SYS) -> None:
         self._sources = sources(settings, system)
-        self._lead = settings.lead
+        self._lead = settings.read_before
         self._readers: dict[str, _Reader] = {}
         self._silent: set[str] = set()
 

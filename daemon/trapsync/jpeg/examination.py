@@ -8,7 +8,6 @@ and twenty times as long).
 import errno
 import hashlib
 import os
-import resource
 import signal
 import stat
 from collections.abc import Iterator
@@ -35,6 +34,8 @@ def prepare(memory: int) -> None:
     An interrupt from the keyboard is left to the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import resource  # Windows, where operators check settings, has none
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = memory if most == resource.RLIM_INFINITY else min(memory, most)

@@ -76,8 +76,8 @@ class HttpClient:
     """A client of one server: a pool of kept-alive connections, a bandwidth limit, and timeouts.
 
     `base_url` is `https://host[:port][/path]`; `bandwidth` is the limit of all uploads together and
-    `least_rate` the rate below which a transfer is given up, both in bytes per second; `timeout` the
-    longest silence of the server, in seconds. May be used from `parallel` threads at once.
+    `min_rate` the rate below which a transfer is given up, both in bytes per second; `timeout` the
+    longest silence of the server, in seconds. May be used from `transfers` threads at once.
 
     What the environment says about proxies, certificates and .netrc does not count: what a trap does
     depends on its settings. `authorities` names a file of certificate authorities to trust instead of
@@ -93,8 +93,8 @@ class HttpClient:
         sleep: Callable[[float], None],
         *,
         bandwidth: int = 0,
-        parallel: int = 1,
-        least_rate: int = 2000,
+        transfers: int = 1,
+        min_rate: int = 2000,
         timeout: float = 120.0,
         authorities: Path | None = None,
         asked_to_wait: "Callable[[Answer], float] | None" = None,
@@ -103,10 +103,10 @@ class HttpClient:
         self.host = urlsplit(self.base_url).netloc
         self._clock = clock
         self._throttle = Throttle(bandwidth, clock.monotonic, sleep)
-        self._slowest = min(least_rate, bandwidth / parallel / 2) if bandwidth else least_rate
+        self._slowest = min(min_rate, bandwidth / transfers / 2) if bandwidth else min_rate
         self._timeout = timeout
         self._asked_to_wait = asked_to_wait or retry_after
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=parallel, max_retries=0)
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=transfers, max_retries=0)
         self._session = _session(self._adapter, agent, authorities)
         self._lock = threading.Lock()
         self._busy = 0
@@ -300,7 +300,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 # In the order of how much they tell.
 _REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (socket.gaierror, "its name cannot be resolved: no network, or no such server"),
-    (ConnectionRefusedError, "it refuses the connection: nothing listens there"),
+    (ConnectionRefusedError, "connection refused: nothing listens there"),
     ((TimeoutError, urllib3.exceptions.TimeoutError), "no answer in time"),
     (ssl.SSLError, "TLS fails: is it an https server, and nothing in between?"),
     ((ConnectionError, urllib3.exceptions.ProtocolError), "the connection was cut"),

@@ -79,7 +79,7 @@ def read_private(path: Path) -> PrivateKey:
     return PrivateKey(_decoded(read_secret(path, "the private key"), "ed25519-private:", path))
 
 
-def public_from_text(text: str, where: object = "pushed.keys") -> PublicKey:
+def public_from_text(text: str, where: object = "remote.keys") -> PublicKey:
     """Read the written form, `ed25519:…`; SettingsError says how it is written."""
     return PublicKey(_decoded(text, "ed25519:", where))
 
@@ -136,7 +136,7 @@ def verify(data: bytes, trusted: Sequence[PublicKey]) -> bytes:
     key = next((key for key in trusted if key.id.encode() == line[1]), None)
     if key is None:
         raise RefusedDocument(
-            "key", f"it is signed by the key {line[1].decode()}, which is not in pushed.keys"
+            "key", f"it is signed by the key {line[1].decode()}, which is not in remote.keys"
         )
     signing = _nacl()
     body = data[line.end() :]

@@ -16,7 +16,7 @@ def compose(status: Status, every: float) -> bytes:
     Ages are in seconds and were true at `at`, which is the trap's own time, right or wrong. `every_s` is the
     time to the next one, by which a reader knows silence. What is unknown is left out.
     """
-    beat = _plain(status) | {"every_s": round(every), "pushed": status.plain().get("pushed", {})}
+    beat = _plain(status) | {"every_s": round(every), "remote": status.plain().get("remote", {})}
     beat["reasons"] = [_cut(reason, _LONGEST) for reason in status.reasons[:_REASONS]]
     if left_out := len(status.reasons) - _REASONS:
         beat["reasons"] += [f"… and {left_out} more"] if left_out > 0 else []

@@ -57,24 +57,24 @@ def lay(files: Files, record: Record | None = None) -> InForce:
     taken = record.in_force
     if taken is None and record.candidate is None:
         return alone
-    if not local.pushed.enabled:
-        return replace(alone, overridden="pushed.enabled is false")
+    if not local.remote.enabled:
+        return replace(alone, overridden="remote.enabled is false")
     if files.has_override:
         alone = replace(alone, overridden=f"{OVERRIDE} goes before them")
     if taken is None:
         return alone
     try:
-        settings = policy.with_pushed(files, taken.tables)
+        settings = policy.with_remote(files, taken.tables)
     except RefusedDocument as error:
         return replace(alone, overridden=f"they do not fit this trap's own files any more: {error}")
-    origins = files.origins(taken.tables, f"pushed {taken.epoch}.{taken.version}")
+    origins = files.origins(taken.tables, f"remote {taken.epoch}.{taken.version}")
     return replace(alone, settings=settings, taken=taken, origins=origins)
 
 
 def _remembered(files: Files) -> Record:
     """The record; of a trap that takes no remote settings, and never did, there is none."""
     state = files.local.storage.state
-    if not files.local.pushed.enabled and not os.path.exists(records.path(state)):  # noqa: PTH110 - False for whoever may not look
+    if not files.local.remote.enabled and not os.path.exists(records.path(state)):  # noqa: PTH110 - False for whoever may not look
         return Record()
     return records.read(state)
 

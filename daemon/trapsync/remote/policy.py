@@ -1,6 +1,6 @@
 """What may be pushed to a trap, and how far: decided here and by the trap's own config file, never by who sends.
 
-`PUSHABLE` is all that can ever be; `[pushed] allow` cuts it down, `[pushed.limits]` bounds the values. Nothing
+`PUSHABLE` is all that can ever be; `[remote] allow` cuts it down, `[remote.limits]` bounds the values. Nothing
 in it is an address, a credential, a key, a path or a command, or deletes anything earlier than before.
 """
 
@@ -17,13 +17,13 @@ from trapsync.trap import place
 
 PUSHABLE = frozenset(
     {
-        *(("capture", key) for key in ("every", "windows")),
+        *(("capture", key) for key in ("every", "schedule")),
         *(("camera", key) for key in ("exposure", "gain", "white_balance", "lens_position", "quality")),
         *(("camera", key) for key in ("zoom", "rotation", "resolution")),
         ("ingest", "thumbnails"),
         *(("prune", key) for key in ("min_age", "keep_free")),
-        *(("destinations", "*", key) for key in ("every", "order", "parallel", "bandwidth")),
-        *(("destinations", "*", key) for key in ("retry_first", "retry_longest")),
+        *(("destinations", "*", key) for key in ("every", "order", "transfers", "bandwidth")),
+        *(("destinations", "*", key) for key in ("retry_initial", "retry_max")),
     }
 )
 
@@ -31,13 +31,13 @@ PUSHABLE = frozenset(
 _MAX_WAIT = 86400.0  # seconds
 _MIN_BANDWIDTH = 2000  # bytes per second
 
-_NAME = "the pushed settings"
+_NAME = "the remote settings"
 
 
-def with_pushed(files: Files, tables: dict[str, Any]) -> Settings:
+def with_remote(files: Files, tables: dict[str, Any]) -> Settings:
     """The settings in force with these tables pushed; RefusedDocument with the code of what is wrong with them."""
     try:
-        settings = files.with_pushed(tables, _NAME)
+        settings = files.with_remote(tables, _NAME)
         place(settings)
         new = {name: _decoded(name, table) for name, table in settings.destinations.items()}
         destinations.check_order(settings.destinations, Path(_NAME))
@@ -51,7 +51,7 @@ def with_pushed(files: Files, tables: dict[str, Any]) -> Settings:
     return settings
 
 
-def can_be_pushed(key: Key) -> bool:
+def can_be_remote(key: Key) -> bool:
     """Whether this key can be pushed at all, to whatever trap."""
     is_destination = key[0] == "destinations" and len(key) == 3
     return (("destinations", "*", key[2]) if is_destination else key) in PUSHABLE
@@ -64,20 +64,20 @@ def _decoded(name: str, table: dict[str, Any]) -> Destination:
 def _require_allowed(tables: dict[str, Any], local: Settings) -> None:
     for key in layers.keys(tables):
         dotted = ".".join(key)
-        if not can_be_pushed(key):
-            raise RefusedDocument("forbidden", f"{dotted}: can never be pushed")
+        if not can_be_remote(key):
+            raise RefusedDocument("forbidden", f"{dotted}: can never be set remotely")
         if key[0] == "destinations" and key[1] not in local.destinations:
             raise RefusedDocument("forbidden", f"{dotted}: this trap has no such destination")
-        if not any(f"{dotted}.".startswith(f"{allowed}.") for allowed in local.pushed.allow):
-            raise RefusedDocument("forbidden", f"{dotted}: is not among this trap's pushed.allow")
+        if not any(f"{dotted}.".startswith(f"{allowed}.") for allowed in local.remote.allow):
+            raise RefusedDocument("forbidden", f"{dotted}: is not among this trap's remote.allow")
 
 
 def _require_within_limits(new: Settings, local: Settings) -> None:
-    limits, every = local.pushed.limits, new.capture.every
+    limits, every = local.remote.limits, new.capture.every
     _require(
-        every == local.capture.every or limits.least_interval <= every <= limits.longest_interval,
-        f"capture.every: {every:g} s is not between this trap's least_interval and longest_interval, "
-        f"{limits.least_interval:g} s and {limits.longest_interval:g} s",
+        every == local.capture.every or limits.min_interval <= every <= limits.max_interval,
+        f"capture.every: {every:g} s is not between this trap's min_interval and max_interval, "
+        f"{limits.min_interval:g} s and {limits.max_interval:g} s",
     )
     _require(
         new.prune.min_age >= local.prune.min_age and new.prune.keep_free <= local.prune.keep_free,
@@ -86,7 +86,7 @@ def _require_within_limits(new: Settings, local: Settings) -> None:
 
 
 def _require_open(name: str, new: Destination) -> None:
-    longest = max(new.every, new.retry_first, new.retry_longest)
+    longest = max(new.every, new.retry_initial, new.retry_max)
     _require(
         longest <= _MAX_WAIT,
         f"destinations.{name}: to wait {longest:g} s is too long; {_MAX_WAIT:g} s are the most",
@@ -100,8 +100,8 @@ def _require_open(name: str, new: Destination) -> None:
 def require_awake(new: Settings, now: datetime) -> None:
     """RefusedDocument if the trap would hardly ever be awake."""
     _require(
-        schedule.open_fraction(new.capture.windows, place(new), now) > 0,
-        "capture.windows: open for less than a quarter of an hour in the coming day",
+        schedule.open_fraction(new.capture.schedule, place(new), now) > 0,
+        "capture.schedule: open for less than a quarter of an hour in the coming day",
     )
 
 

@@ -68,7 +68,7 @@ class RemoteSettings:
         """`files`: the local settings, read already. SettingsError if one of its keys is malformed."""
         self._files = files
         self._clock = clock
-        self._settings = files.local.pushed
+        self._settings = files.local.remote
         self._state = files.local.storage.state
         self._keys = [documents.public_from_text(text) for text in self._settings.keys]
 
@@ -105,7 +105,7 @@ class RemoteSettings:
     def _addressed(self, data: bytes) -> Document:
         """The document, if the operator signed it, and signed it for this trap."""
         if not self._settings.enabled:
-            raise RefusedDocument("key", "this trap takes no remote settings: pushed.enabled is false")
+            raise RefusedDocument("key", "this trap takes no remote settings: remote.enabled is false")
         document = documents.parse(documents.verify(data, self._keys))
         mine = {"all", f"device:{device_id(self._files.local.trap)}"}
         if document.to not in mine | {f"group:{group}" for group in self._settings.groups}:
@@ -124,7 +124,7 @@ class RemoteSettings:
         record = replace(record, floor=max(now, document.issued.timestamp()), received=name)
         if document.resend:
             return replace(record, highest_resend=which, asked=self._request(document, name))
-        policy.require_awake(policy.with_pushed(self._files, document.settings), utc(now))
+        policy.require_awake(policy.with_remote(self._files, document.settings), utc(now))
         if name in record.rejected:
             raise RefusedDocument("rejected_before", "this trap has tried it, and rolled it back")
         return replace(
@@ -194,7 +194,7 @@ class RemoteSettings:
             reason = f"the daemon was started {_STARTS} times with them, and did not last"
             return _rolled_back(record, "starts", reason)
         try:
-            policy.with_pushed(self._files, record.candidate.tables)
+            policy.with_remote(self._files, record.candidate.tables)
         except RefusedDocument as refused:  # this trap's own files have changed
             return _rolled_back(record, refused.code, str(refused))
         return replace(record, state="trial", starts=record.starts + 1)
@@ -203,7 +203,7 @@ class RemoteSettings:
         """The settings without those on trial."""
         committed = records.read(self._state).committed
         try:
-            return policy.with_pushed(self._files, committed.tables) if committed else self._files.local
+            return policy.with_remote(self._files, committed.tables) if committed else self._files.local
         except RefusedDocument:
             return self._files.local
 

@@ -59,7 +59,7 @@ class CameraProcess:
         measured, which goes into its EXIF.
         """
         camera = self._settings.camera
-        if self._process and self._clock.monotonic() - self._started > camera.recycle:
+        if self._process and self._clock.monotonic() - self._started > camera.restart_every:
             self.close()  # what leaks in libcamera goes with the process
         self._replace_ended()
         deadline = cameras.timeout(camera) + (0.0 if self._pipe else _TO_START)

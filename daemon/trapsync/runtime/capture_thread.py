@@ -52,7 +52,7 @@ class CaptureThread:
 
     def is_time(self) -> bool:
         """Return whether pictures are taken at this time of day."""
-        return schedule.is_open(self._settings.capture.windows, self._place, local_time(self._clock))
+        return schedule.is_open(self._settings.capture.schedule, self._place, local_time(self._clock))
 
     def run(self) -> None:
         """Take a picture per interval, until the end. A missed one is not made up for."""

@@ -110,7 +110,7 @@ def correct_times(
         log.warning(
             "%d images of a boot that ended before the clock was set: their times are unsure", given_up
         )
-    if trap.unsure_times == "deliver":
+    if trap.uncertain_times == "deliver":
         done += catalog.release_unsure()
     return done
 

@@ -45,7 +45,7 @@ class TrapContext:
         self.spool = settings.storage.spool
         self.results = settings.storage.results / destination.name
         self._name = destination.name
-        self._after = destination.settings.after
+        self._after = destination.settings.depends_on
         self._storage = settings.storage
         self._opened = catalog
         self._others = others
@@ -74,7 +74,7 @@ class TrapContext:
 
     def pending_between(self, since: float, until: float) -> int:
         """How many images of that time (unix seconds) are still to come."""
-        return self._catalog.owed_between(self._name, since, until)
+        return self._catalog.pending_between(self._name, since, until)
 
     def unanswered(self) -> Mapping[str, int]:
         """What is not answered yet: task -> image id."""

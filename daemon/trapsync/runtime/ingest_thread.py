@@ -41,7 +41,7 @@ class IngestThread:
         self._uncorrected = clock_correction.Failures(context.clock)
         self._kills: Counter[str] = Counter()  # of those who made small copies of these files
         self._got_on = True
-        self._undecided = UndecidedFiles(self._settings.ingest.settle)
+        self._undecided = UndecidedFiles(self._settings.ingest.stable_after)
         self._busy = self._clock.monotonic()
         self._begin_again()
 
@@ -102,7 +102,7 @@ class IngestThread:
         if result.failed:
             self._context.tell("bug", "a file cannot be ingested; see the log")
         for path in result.later:
-            self._inbox.put_later(path, min(2.0, self._settings.ingest.settle))
+            self._inbox.put_later(path, min(2.0, self._settings.ingest.stable_after))
 
     def _ingest_singly(self, paths: list[str]) -> None:
         """Ingest these files one by one, since one made all of them fail; that one is left to the next sweep."""

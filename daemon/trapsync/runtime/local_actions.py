@@ -58,7 +58,7 @@ def opened(
 def deliver(bench: Bench, progress: Callable[[int], None], only: str | None = None) -> dict[str, Turn]:
     """Without a daemon: find and examine what is new, then one turn to each destination, or the one named.
 
-    The caller holds the trap's lock. `progress` gets the number of images still owed to all of them.
+    The caller holds the trap's lock. `progress` gets the number of images still pending for all of them.
     """
     bench.catalog.register(registered(bench.destinations))
     ingest(bench)
@@ -69,7 +69,7 @@ def deliver(bench: Bench, progress: Callable[[int], None], only: str | None = No
             bench.settings.storage.spool,
             bench.clock,
             UploadPool(destination.settings, bench.clock),
-            lambda _silence: progress(owed(bench.catalog)),
+            lambda _silence: progress(pending(bench.catalog)),
         )
         for destination in bench.destinations
         if only in (None, destination.name)
@@ -81,7 +81,10 @@ def ingest(bench: Bench) -> None:
     storage = bench.settings.storage
     inbox = Inbox(bench.clock)
     examiners = Examiners(bench.settings.ingest, storage)
-    undecided, failures = UndecidedFiles(bench.settings.ingest.settle), clock_correction.Failures(bench.clock)
+    undecided, failures = (
+        UndecidedFiles(bench.settings.ingest.stable_after),
+        clock_correction.Failures(bench.clock),
+    )
     try:
         found = pipeline.sweep(bench.catalog, storage, inbox.put)
         while paths := inbox.take():
@@ -98,9 +101,9 @@ def ingest(bench: Bench) -> None:
         examiners.close()
 
 
-def owed(catalog: Catalog) -> int:
-    """How many deliveries are owed, to all destinations together."""
-    return sum(int(row["owed"]) for row in catalog.destinations())
+def pending(catalog: Catalog) -> int:
+    """How many deliveries are pending, to all destinations together."""
+    return sum(int(row["pending"]) for row in catalog.destinations())
 
 
 def wake_daemon(process: int) -> None:

@@ -6,7 +6,7 @@
     capture         one picture per interval, on the monotonic clock (`capture_thread`)
     ingest          new files; with none, correct times and make small copies (`ingest_thread`)
     scheduler       deliveries, the sweep, pruning, the catalog's check (`scheduler`, `jobs`)
-    home            the connection to a broker, if there is one
+    uplink          the connection to a broker, if there is one
     led             the LED, if there is one
     observer        watchdog's own threads: they only fill the inbox
 
@@ -93,7 +93,7 @@ class Service:
         self._remote = RemoteSettings(found.files, self._clock)
         self._judge: Judge | None = None
         self._uplink = Uplink(
-            settings.home, self._device, settings.pushed.groups, self._callbacks(), self._clock, self._pause
+            settings.hub, self._device, settings.remote.groups, self._callbacks(), self._clock, self._pause
         )
         self._threads: list[threading.Thread] = []
 
@@ -153,7 +153,7 @@ class Service:
         if self.settings.camera.kind != "none":
             self._start_thread("capture", self._capture_thread.run)
         if self._uplink.broker:
-            self._start_thread("home", self._stay_home)
+            self._start_thread("uplink", self._stay_connected)
         if self._led.is_set:
             threading.Thread(target=self._led.run, name="led", daemon=True).start()
         systemd.notify("READY=1")
@@ -300,7 +300,7 @@ class Service:
     def _callbacks(self) -> Callbacks:
         def status() -> Status:
             known = report(self._found)
-            return snapshot(self.settings, self._clock, self._device, known, with_home=False)
+            return snapshot(self.settings, self._clock, self._device, known, with_hub=False)
 
         return Callbacks(self._receive, status, self._tell)
 
@@ -316,7 +316,7 @@ class Service:
     def _verdict(self) -> str:
         return snapshot(self.settings, self._clock, self._device).verdict
 
-    def _stay_home(self) -> None:
+    def _stay_connected(self) -> None:
         """Keep the connection to the broker, until the end."""
         assert self._uplink.broker
         with suppress(Stopping):
@@ -326,14 +326,14 @@ class Service:
 
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
-        self._scheduler.add("sweep", ingest.sweep, self._on_spool(self._jobs.sweep))
+        self._scheduler.add("sweep", ingest.rescan_every, self._on_spool(self._jobs.sweep))
         self._scheduler.add("check catalog", catalog_check.EVERY, self._check_catalog)
         if self.settings.prune.enabled:
             self._scheduler.add(PRUNE, every, self._on_spool(self._jobs.prune))
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
-        if self.settings.home.is_set:
+        if self.settings.hub.is_set:
             self._uplink.recall(facts.read(self._catalog))
-            self._scheduler.add("home", self._uplink.tick_every, self._uplink.tick)
+            self._scheduler.add("uplink", self._uplink.tick_every, self._uplink.tick)
         for destination in self._destinations:
             work = self._on_spool(partial(self._jobs.deliver, destination))
             self._scheduler.add(f"{DELIVER}{destination.name}", destination.settings.every, work)
@@ -358,7 +358,7 @@ class Service:
 
     def _ask_again(self) -> None:
         """Ask destinations about what the operator asked for, and about a slice of what they confirmed long ago."""
-        if self.settings.pushed.enabled:
+        if self.settings.remote.enabled:
             progress = partial(self._scheduler.go_on, ASK_AGAIN, 0.0)
             self._remote.note_time()
             if resend.answer_request(self._remote, self._catalog, self._destinations, progress):
@@ -379,7 +379,7 @@ def check(found: InForce) -> None:
     place(settings)
     RemoteSettings(found.files, clock)
     check_all(settings, found.source)
-    Uplink(settings.home, device, settings.pushed.groups, Callbacks(_never, _never, _never), clock, _never)
+    Uplink(settings.hub, device, settings.remote.groups, Callbacks(_never, _never, _never), clock, _never)
 
 
 def _never(*_: object) -> NoReturn:

@@ -78,7 +78,7 @@ class SingleRun:
         self._remote = RemoteSettings(found.files, self._clock)
         callbacks = Callbacks(self._receive, self._status, self._tell)
         self._uplink = Uplink(
-            settings.home, self._device, settings.pushed.groups, callbacks, self._clock, self._pause
+            settings.hub, self._device, settings.remote.groups, callbacks, self._clock, self._pause
         )
         self._has_picture = self._took_none = settings.camera.kind == "none"  # then none is needed
         self._failure: BaseException | None = None
@@ -158,7 +158,7 @@ class SingleRun:
         if not self._has_picture:
             return NO_PICTURE
         is_catalogued = self._took_none or self._catalog.pictures_since(self._began)[0] > 0
-        is_all = is_catalogued and self._spool.is_right() and not self._catalog.ledger().owed
+        is_all = is_catalogued and self._spool.is_right() and not self._catalog.ledger().pending
         return DELIVERED if is_all else PENDING
 
     def _end(self, steps: threading.Thread) -> None:
@@ -185,11 +185,13 @@ class SingleRun:
     def _take_steps(self) -> None:
         try:
             if self._uplink.broker:  # it takes a while until it is connected
-                self._start("home", partial(self._try, "home", partial(self._uplink.broker.run, self._pause)))
+                self._start(
+                    "uplink", partial(self._try, "uplink", partial(self._uplink.broker.run, self._pause))
+                )
             for step in (self._capture, self._ingest, self._deliver_due):
                 if self._spool.is_right():
                     self._try(step.__name__.strip("_"), step)
-            self._try("home", self._report)
+            self._try("uplink", self._report)
             self._wait_for_deliveries(self._over_at)
             for step in (self._ask_again, self._prune):
                 if self._spool.is_right():
@@ -234,7 +236,7 @@ class SingleRun:
     def _has_something_for(self, destination: Destination) -> bool:
         name, settings = destination.name, destination.settings
         return self._catalog.may_go(name) and bool(
-            self._catalog.due(name, settings.order, 1, after=settings.after)
+            self._catalog.due(name, settings.order, 1, after=settings.depends_on)
         )
 
     def _deliver(self, destination: Destination) -> None:
@@ -256,7 +258,7 @@ class SingleRun:
 
     def _ask_again(self) -> None:
         """Ask destinations what they hold; what they turn out to lack is delivered the next time."""
-        if self._settings.pushed.enabled:
+        if self._settings.remote.enabled:
             self._remote.note_time()
             resend.answer_request(self._remote, self._catalog, self._destinations, self._go_on)
         self._jobs.ask_again()
@@ -296,7 +298,7 @@ class SingleRun:
 
     def _status(self) -> Status:
         known = report(self._found)
-        return snapshot(self._settings, self._clock, self._device, known, with_home=False)
+        return snapshot(self._settings, self._clock, self._device, known, with_hub=False)
 
     def _verdict(self) -> str:
         return snapshot(self._settings, self._clock, self._device).verdict

@@ -63,7 +63,7 @@ class Before:
 
     pictures: bool
     open: tuple[str, ...]
-    home: bool
+    hub: bool
     bytes_a_day: float
 
     @classmethod
@@ -76,14 +76,17 @@ class Before:
             and settings.camera.kind != "none"
             and not (known.capture and known.capture.failures),
             open=_open(settings, catalog.destinations()),
-            home=settings.home.is_set and _hub_reached(known.home) is not None,
+            hub=settings.hub.is_set and _hub_reached(known.hub) is not None,
             bytes_a_day=bytes_per_day(settings, clock, size),
         )
 
     @classmethod
     def recalled(cls, plain: dict[str, Any]) -> "Before":
         """What `plain` returned."""
-        return cls(**plain | {"open": tuple(plain["open"])})
+        known = {
+            "hub" if key == "home" else key: value for key, value in plain.items()
+        }  # its name at 13fe5f4
+        return cls(**known | {"open": tuple(plain["open"])})
 
     def plain(self) -> dict[str, Any]:
         """For a file."""
@@ -153,15 +156,15 @@ class Trial:
     def length(self) -> float:
         """Seconds awake that a trial lasts at least: whatever is to be heard from has had the time."""
         words = [self._intervals.get(name, 0.0) for name in self.before.open]
-        words += [self.settings.home.every] if self.before.home else []
+        words += [self.settings.hub.every] if self.before.hub else []
         pictures = _INTERVALS * self.settings.capture.every
-        return max(self.settings.pushed.trial, pictures, *(_LATE * seconds for seconds in words))
+        return max(self.settings.remote.trial, pictures, *(_LATE * seconds for seconds in words))
 
     def look(self, overdue: Sequence[str]) -> Failure | None:
         """What is worse than before, if that is certain. `overdue`: the parts of the daemon that are silent."""
         now = self._clock.monotonic()
         since = now - self._looked
-        if since < min(10.0, self.settings.pushed.trial / _LOOKS):
+        if since < min(10.0, self.settings.remote.trial / _LOOKS):
             return None
         self._looked = now
         if self._is_time():
@@ -183,7 +186,7 @@ class Trial:
 
     def _is_time(self) -> bool:
         """Whether this is a time for pictures."""
-        return schedule.is_open(self.settings.capture.windows, place(self.settings), local_time(self._clock))
+        return schedule.is_open(self.settings.capture.schedule, place(self.settings), local_time(self._clock))
 
     def _worse(self, overdue: Sequence[str]) -> Failure | None:
         """What need not be waited for."""
@@ -207,7 +210,7 @@ class Trial:
         count, total = self._catalog.pictures_since(self._began)
         if count < 2 or (self.settings.prune.enabled and self.before.open):
             return None
-        storage, least = self.settings.storage, self.settings.pushed.limits.least_days
+        storage, least = self.settings.storage, self.settings.remote.limits.min_days
         a_day = bytes_per_day(self.settings, self._clock, total / count)
         days = max(0, free_bytes(storage.spool) - storage.min_free) / a_day if a_day else least
         if days >= least or a_day <= _DENSER * self.before.bytes_a_day:
@@ -227,18 +230,18 @@ class Trial:
     def _closed(self) -> list[str]:
         """What was reached before the trial and was not since; a destination for which nothing is pending may be silent."""
         (heard, hub), before = self._heard(), self._heard_before
-        pending = {row["name"] for row in self._catalog.destinations() if row["owed"]}
+        pending = {row["name"] for row in self._catalog.destinations() if row["pending"]}
         closed = [
             name for name in self.before.open if name in pending and heard.get(name) == before.get(name)
         ]
-        if self.before.home and hub in (None, self._hub_before):
+        if self.before.hub and hub in (None, self._hub_before):
             closed.append(_HUB)
         return closed
 
     def _heard(self) -> tuple[dict[str, float | None], float | None]:
         """When each destination last confirmed an image, and when the hub was last reached."""
         last = {row["name"]: row["delivered_at"] for row in self._catalog.destinations()}
-        return last, _hub_reached(facts.read(self._catalog).home)
+        return last, _hub_reached(facts.read(self._catalog).hub)
 
 
 class Judge:
@@ -309,7 +312,7 @@ class Judge:
 
 def _unreachable(names: Iterable[str]) -> Failure | None:
     text = ", ".join(names)
-    return Failure("way_home", f"not reached any more: {text}") if text else None
+    return Failure("link_lost", f"not reached any more: {text}") if text else None
 
 
 def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -318,7 +321,7 @@ def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]
     One that comes after another which is unreachable has nothing to confirm.
     """
     reached = {row["name"] for row in rows if row["delivered_at"] and not row["error"]}
-    after = {name: table.get("after") or name for name, table in settings.destinations.items()}
+    after = {name: table.get("depends_on") or name for name, table in settings.destinations.items()}
     names = [row["name"] for row in rows if row["required"]]
     return tuple(name for name in names if {name, after.get(name, name)} <= reached)
 

@@ -16,11 +16,11 @@ class UploadPool:
     """Send up to `settings.parallel` images at the same time: the `pipeline.Uploads` of one turn."""
 
     def __init__(self, settings: Destination, clock: Clock) -> None:
-        self._threads = settings.parallel
+        self._threads = settings.transfers
         self._clock = clock
         # A send has its own deadlines, and may be begun anew: at a quarter of the slowest rate it hangs.
-        self._min_rate = min(settings.slowest(), settings.bandwidth / settings.parallel or math.inf) / 4
-        self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="send")
+        self._min_rate = min(settings.slowest(), settings.bandwidth / settings.transfers or math.inf) / 4
+        self._pool = ThreadPoolExecutor(settings.transfers, thread_name_prefix="send")
         self._uploads: dict[Future[Receipt], Image] = {}
         self._late_at: dict[Future[Receipt], float] = {}
 

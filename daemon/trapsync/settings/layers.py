@@ -53,7 +53,7 @@ class Files:
         """Whether a person wrote something over what may have been pushed."""
         return bool(self._override)
 
-    def with_pushed(self, tables: dict[str, Any], name: str) -> Settings:
+    def with_remote(self, tables: dict[str, Any], name: str) -> Settings:
         """All of it, with these tables between the two files; errors call them by the name."""
         merged = merge(merge(self._tables, tables), self._override)
         return config_file.rooted(config_file.decode(merged, Settings, name), self.source.absolute().parent)

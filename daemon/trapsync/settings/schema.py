@@ -55,7 +55,7 @@ class Trap(Table, frozen=True):
     altitude: float = 0.0
     timezone: str = "UTC"
     clock: Literal["auto", "trusted"] = "auto"
-    unsure_times: Literal["hold", "deliver"] = "hold"
+    uncertain_times: Literal["hold", "deliver"] = "hold"
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
@@ -130,9 +130,9 @@ class Camera(Table, frozen=True):
     lens_position: Literal["auto"] | float = "auto"
     zoom: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     rotation: Literal[0, 180] = 0
-    settle: Duration = Duration(2)
-    deadline: Duration = Duration(10)
-    recycle: Duration = Duration(86400)
+    warm_up: Duration = Duration(2)
+    timeout: Duration = Duration(10)
+    restart_every: Duration = Duration(86400)
     reboot: bool = True
     flash: Flash = Flash()
     simulated: SimulatedCamera = SimulatedCamera()
@@ -143,9 +143,9 @@ class Camera(Table, frozen=True):
             self,
             quality=(1, 100),
             exposure=(0, 240),
-            settle=(0, 60),
-            deadline=(1, 300),
-            recycle=(600, 30 * 86400),
+            warm_up=(0, 60),
+            timeout=(1, 300),
+            restart_every=(600, 30 * 86400),
         )
         for key, most in (("gain", 100.0), ("lens_position", 100.0)):
             if getattr(self, key) != "auto":
@@ -171,11 +171,11 @@ class Sensors(Table, frozen=True):
     battery: Path | None = None
     battery_command: tuple[str, ...] = ()
     button: int | None = None
-    lead: Duration = Duration(5)
+    read_before: Duration = Duration(5)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        within(self, lead=(0.1, 60))
+        within(self, read_before=(0.1, 60))
         for key in ("temperature", "humidity"):
             if getattr(self, key) not in {"", "auto"} and not getattr(self, key).startswith("/"):
                 raise ValueError(f'{key}: must be "auto", "" or the path of a file below /sys')
@@ -190,11 +190,11 @@ class Led(Table, frozen=True):
 
     pin: int | None = None
     active_high: bool = True
-    dark_after: Duration = Duration(600)
+    off_after: Duration = Duration(600)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        within(self, dark_after=(0, 86400))
+        within(self, off_after=(0, 86400))
         if self.pin is not None:
             within(self, pin=(0, 27))
 
@@ -203,23 +203,23 @@ class Capture(Table, frozen=True):
     """[capture]: when pictures are taken."""
 
     every: Duration = Duration(1200)
-    windows: tuple[str, ...] = ()
+    schedule: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         within(self, every=(1, 86400))
-        for window in self.windows:
+        for window in self.schedule:
             try:
                 parse_window(window)
             except ValueError as error:
-                raise ValueError(f"windows: {error}") from None
+                raise ValueError(f"schedule: {error}") from None
 
 
 class Ingest(Table, frozen=True):
     """[ingest]: how new files are found and examined."""
 
-    sweep: Duration = Duration(600)
-    settle: Duration = Duration(120)
+    rescan_every: Duration = Duration(600)
+    stable_after: Duration = Duration(120)
     workers: int = 1
     timeout: Duration = Duration(60)
     memory: Size = Size(512 * 10**6)
@@ -227,7 +227,7 @@ class Ingest(Table, frozen=True):
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        within(self, sweep=(1, 86400), settle=(0, 86400), workers=(1, 8), timeout=(1, 600))
+        within(self, rescan_every=(1, 86400), stable_after=(0, 86400), workers=(1, 8), timeout=(1, 600))
         within(self, memory=(128 * 10**6, 8 * 10**9))
 
 
@@ -250,8 +250,8 @@ def _require_both(username: str, password_file: Path | None) -> None:
         raise ValueError("username: goes with a password_file, and that with a username")
 
 
-class HomeMqtt(Table, frozen=True):
-    """[home.mqtt]: the same by way of a broker."""
+class HubMqtt(Table, frozen=True):
+    """[hub.mqtt]: the same by way of a broker."""
 
     host: str = ""
     port: int = 8883
@@ -259,20 +259,22 @@ class HomeMqtt(Table, frozen=True):
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
-    prefix: str = "trapsync"
+    topic_prefix: str = "trapsync"
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         within(self, port=(1, 65535))
         if not re.fullmatch(r"[^\s/:@]*", self.host):
             raise ValueError(f'host: {self.host!r} is no name of a host, such as "broker.example.org"')
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.prefix, re.ASCII):
-            raise ValueError(f'prefix: {self.prefix!r} is no beginning of a topic, such as "trapsync"')
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.topic_prefix, re.ASCII):
+            raise ValueError(
+                f'topic_prefix: {self.topic_prefix!r} is no beginning of a topic, such as "trapsync"'
+            )
         _require_both(self.username, self.password_file)
 
 
-class Home(Table, frozen=True):
-    """[home]: where the trap asks for settings, and tells how it is."""
+class Hub(Table, frozen=True):
+    """[hub]: where the trap asks for settings, and tells how it is."""
 
     url: str = ""
     heartbeat_url: str = ""
@@ -280,7 +282,7 @@ class Home(Table, frozen=True):
     password_file: Path | None = None
     ca_file: Path | None = None
     every: Duration = Duration(900)
-    mqtt: HomeMqtt = HomeMqtt()
+    mqtt: HubMqtt = HubMqtt()
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
@@ -307,18 +309,18 @@ class Destination(Table, frozen=True):
 
     kind: str
     required: bool = True
-    after: str = ""
+    depends_on: str = ""
     every: Duration = Duration(300)
     order: Literal["newest", "oldest"] = "newest"
-    parallel: int = 2
+    transfers: int = 2
     bandwidth: Size = Size(0)
-    retry_first: Duration = Duration(30)
-    retry_longest: Duration = Duration(3600)
+    retry_initial: Duration = Duration(30)
+    retry_max: Duration = Duration(3600)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        within(self, every=(1, 7 * 86400), parallel=(1, 16), retry_first=(0.1, 86400))
-        within(self, retry_longest=(0.1, 7 * 86400))
+        within(self, every=(1, 7 * 86400), transfers=(1, 16), retry_initial=(0.1, 86400))
+        within(self, retry_max=(0.1, 7 * 86400))
 
     @property
     def identity(self) -> str | None:
@@ -333,27 +335,27 @@ class Destination(Table, frozen=True):
         return 2000.0
 
 
-class PushedLimits(Table, frozen=True):
-    """[pushed.limits]: how far pushed settings may go, and how a trap on trial must be."""
+class RemoteLimits(Table, frozen=True):
+    """[remote.limits]: how far pushed settings may go, and how a trap on trial must be."""
 
-    least_interval: Duration = Duration(10)
-    longest_interval: Duration = Duration(6 * 3600)
-    least_days: float = 2.0
+    min_interval: Duration = Duration(10)
+    max_interval: Duration = Duration(6 * 3600)
+    min_days: float = 2.0
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        within(self, least_interval=(1, 86400), longest_interval=(1, 86400), least_days=(0, 1000))
+        within(self, min_interval=(1, 86400), max_interval=(1, 86400), min_days=(0, 1000))
 
 
-class Pushed(Table, frozen=True):
-    """[pushed]: settings that the owner sends from afar, signed. Never pushable itself."""
+class Remote(Table, frozen=True):
+    """[remote]: settings that the owner sends from afar, signed. Never pushable itself."""
 
     enabled: bool = False
     keys: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     allow: tuple[str, ...] = ("capture", "camera", "ingest", "prune", "destinations")
     trial: Duration = Duration(3600)
-    limits: PushedLimits = PushedLimits()
+    limits: RemoteLimits = RemoteLimits()
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
@@ -379,8 +381,8 @@ class Settings(Table, frozen=True):
     capture: Capture = Capture()
     ingest: Ingest = Ingest()
     prune: Prune = Prune()
-    pushed: Pushed = Pushed()
-    home: Home = Home()
+    remote: Remote = Remote()
+    hub: Hub = Hub()
     destinations: dict[str, dict[str, Any]] = {}
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ _TRAP_SIGNS = {
     destination_mark.NAME: "a destination",
 }
 # Settings by which two destinations of one account keep different things there.
-_APART = ("folder", "what", "profile", "deployment")
+_APART = ("folder", "content", "profile", "deployment")
 _MOUNTS = Path("/proc/self/mountinfo")
 
 

@@ -46,11 +46,11 @@ def snapshot(
     device: str,
     pushed: dict[str, Any] | None = None,
     *,
-    with_home: bool = True,
+    with_hub: bool = True,
 ) -> Status:
     """How the trap is now. Reads only; works beside a daemon, without one, and without a catalog.
 
-    `pushed` is what `remote_settings.report` returns. Without `with_home` there is no warning of a silent link: whoever
+    `pushed` is what `remote_settings.report` returns. Without `with_hub` there is no warning of a silent link: whoever
     reads a heartbeat has just heard from the trap.
     """
     storage = settings.storage
@@ -66,7 +66,7 @@ def snapshot(
         stick=stick.word(),
     )
     if pushed is not None:
-        status.pushed = msgspec.convert(pushed, RemoteSettings)
+        status.remote = msgspec.convert(pushed, RemoteSettings)
     links: dict[str, facts.Link] = {}
     try:
         catalog = open_to_read(settings, clock)
@@ -80,9 +80,9 @@ def snapshot(
         reasons = of_the_trap(status, settings, clock)
     if text := spool_mark.problem(storage):
         reasons = [Reason("failing", text), *(one for one in reasons if text not in one.text)]
-    if with_home and (text := of_silence(links, settings.home.every, clock.wall())):
+    if with_hub and (text := of_silence(links, settings.hub.every, clock.wall())):
         reasons.append(Reason("warning", text))
-    status.home = {name: _link(link) for name, link in links.items()}
+    status.hub = {name: _link(link) for name, link in links.items()}
     reasons += of_remote_settings(status)
     status.verdict = max((reason.verdict for reason in reasons), key=VERDICTS.index, default="ok")
     status.reasons = [reason.text for reason in reasons]
@@ -112,7 +112,7 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
     for name in ("bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck"):
         if (value := getattr(known, name)) is not None:
             setattr(status, name, value)
-    return known.home if settings.home.is_set else {}
+    return known.hub if settings.hub.is_set else {}
 
 
 def _battery(newest: Image | None) -> float | None:
@@ -149,9 +149,9 @@ def _destination(row: dict[str, Any], table: dict[str, Any], clock: Clock) -> De
     return DestinationStatus(
         kind=row["kind"],
         required=bool(row["required"]),
-        after=table.get("after") or None,
+        depends_on=table.get("depends_on") or None,
         hotplug=table.get("hotplug") is True,
-        owed=row["owed"],
+        pending=row["pending"],
         delivered=row["delivered"],
         refused=row["refused"],
         refused_unseen=row["unseen"],

@@ -48,9 +48,9 @@ class DestinationStatus(_Part):
 
     kind: str
     required: bool
-    after: str | None
+    depends_on: str | None
     hotplug: bool
-    owed: int
+    pending: int
     delivered: int
     refused: int
     refused_unseen: int
@@ -107,7 +107,7 @@ class Status(_Part):
     battery: float | None = None
     destinations: dict[str, DestinationStatus] = {}
     stick: str | None = None
-    home: dict[str, LinkStatus] = {}
+    hub: dict[str, LinkStatus] = {}
     conflicts: int | UnsetType = UNSET
     vanished: int | UnsetType = UNSET
     lost: int | UnsetType = UNSET
@@ -121,7 +121,7 @@ class Status(_Part):
     times: Stopped | UnsetType = UNSET
     unpruned: dict[str, str] | UnsetType = UNSET
     stuck: Stopped | UnsetType = UNSET
-    pushed: RemoteSettings | UnsetType = UNSET
+    remote: RemoteSettings | UnsetType = UNSET
     verdict: str = "ok"
     reasons: list[str] = []
 

@@ -17,7 +17,7 @@ from trapsync.status.model import Status
 from trapsync.trap import local_time, place
 
 UNSURE_ADVICE = (
-    'to deliver them as they are, set trap.unsure_times = "deliver"; if the trap has a real-time clock, '
+    'to deliver them as they are, set trap.uncertain_times = "deliver"; if the trap has a real-time clock, '
     'trap.clock = "trusted"; see: trapsync clock'
 )
 _FEW_DAYS = 3.0  # of disk left: time to visit the trap
@@ -47,7 +47,7 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
 
 def of_remote_settings(status: Status) -> list[Reason]:
     """How far the newest remote settings are, if there are any."""
-    report = status.pushed
+    report = status.remote
     if report is UNSET:
         return []
     which = f"remote settings {report.epoch}.{report.version}"
@@ -111,7 +111,7 @@ def _capture(status: Status, settings: Settings, clock: Clock) -> Iterator[Reaso
         newest
         and newest.age_s is not None
         and newest.age_s > 3 * settings.capture.every + 60
-        and schedule.is_open(settings.capture.windows, place(settings), local_time(clock))
+        and schedule.is_open(settings.capture.schedule, place(settings), local_time(clock))
     ):
         text = f"the newest image is {age(newest.age_s)} old: does the camera work? see: trapsync doctor"
         yield Reason("failing", text)
@@ -180,7 +180,7 @@ def _destinations(status: Status) -> Iterator[Reason]:
         if one.refused_unseen:
             text = f"{name} refused {count(one.refused_unseen, 'image')}; see: trapsync images --refused"
             yield Reason("warning", text)
-        if one.owed and one.last_error and not one.hotplug:
+        if one.pending and one.last_error and not one.hotplug:
             yield Reason("warning", f"{name} is unreachable: {one.last_error}")
     if status.stick == "failed":
         yield Reason("warning", f"the stick {stick.described('failed')}")

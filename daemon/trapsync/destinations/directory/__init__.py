@@ -40,7 +40,7 @@ class Settings(Destination, frozen=True, kw_only=True):
     """[destinations.NAME] with kind = "directory"."""
 
     path: Path
-    proof: Literal["mark", "mount"] = "mark"
+    mount_check: Literal["mark", "mount"] = "mark"
     hotplug: bool = False
 
 
@@ -296,7 +296,7 @@ class Directory(SimpleDestination):
         The folder stays open. If the stick is pulled out in between, what is done there fails; done by the path
         it would succeed, on the card.
         """
-        needs_mark = self.settings.proof == "mark" and not self.settings.hotplug
+        needs_mark = self.settings.mount_check == "mark" and not self.settings.hotplug
         with medium.opened(self.settings.path) as root:
             try:
                 yield root, medium.prove(root, by_mark=needs_mark)

@@ -84,7 +84,7 @@ class ImageKit(SimpleDestination):
         stem = re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)
         if (folder, stem) != (str(path.parent), path.stem):
             stem += f"-{sha256(image.place.encode()).hexdigest()[:10]}"
-        small = _SMALL_COPY if self.settings.what == "thumbnail" else ""
+        small = _SMALL_COPY if self.settings.content == "thumbnail" else ""
         return PurePosixPath("/", self.settings.folder, folder, f"{stem}{small}{path.suffix}")
 
     # --- Asking -----------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class ImageKit(SimpleDestination):
             path = self.path_of(image)
             if len(str(path)) > _LONGEST_PATH:
                 found[image.id] = self._too_long(path)
-            elif self.settings.what == "thumbnail" and not self._has_copy(image):
+            elif self.settings.content == "thumbnail" and not self._has_copy(image):
                 found[image.id] = self._without_copy(image)  # no question is spent on it
             else:
                 asked.append((image, path))
@@ -187,7 +187,7 @@ class ImageKit(SimpleDestination):
     @contextmanager
     def _content(self, image: Image, path: Path) -> Iterator[FilePiece | bytes]:
         """What is to be sent: the file, held against its digest on the way, or its small copy."""
-        if self.settings.what == "thumbnail":
+        if self.settings.content == "thumbnail":
             yield self._small_copy(image)
         else:
             with opened(image, path) as file:
@@ -216,7 +216,7 @@ class ImageKit(SimpleDestination):
         """Copies are made when the trap has time: soon, for a new image; an old one has missed its turn."""
         if not self._context.make_thumbnail(image):
             return Refused(
-                'no small copy of it can be made; what = "original" would send the image itself (then retry)'
+                'no small copy of it can be made; content = "original" would send the image itself (then retry)'
             )
         name = image.trap_name
         age = self._context.clock.wall() - name.taken.timestamp() if name else 0.0
@@ -280,8 +280,8 @@ class ImageKit(SimpleDestination):
     # --- Addresses --------------------------------------------------------------------------------------
 
     def address(self, image: Image, detail: Mapping[str, Any]) -> str | None:
-        """Where the image can be fetched, for `link_life`. Asks nobody. A small copy is not the image."""
-        if self.settings.what == "thumbnail":
+        """Where the image can be fetched, for `url_lifetime`. Asks nobody. A small copy is not the image."""
+        if self.settings.content == "thumbnail":
             return None
         return self._signed(self._path(image, detail), UNTOUCHED)
 
@@ -298,16 +298,16 @@ class ImageKit(SimpleDestination):
         plain = address(settings.url_endpoint, path, transformation)
         if not settings.sign:
             return plain
-        if settings.link_life and not self._context.clock.trusted():
+        if settings.url_lifetime and not self._context.clock.trusted():
             raise Unreachable("the clock is not set, so it cannot be said when an address of today ends")
-        ends = int(self._context.clock.wall() + settings.link_life) if settings.link_life else None
+        ends = int(self._context.clock.wall() + settings.url_lifetime) if settings.url_lifetime else None
         return signed(plain, settings.url_endpoint, self._account.key(), ends)
 
     # --- The doctor -------------------------------------------------------------------------------------
 
     def check(self) -> list[Finding]:
         """Whether the account lets us in, what it holds, and what of the settings it does not go with."""
-        reason = thumbnail.missing() if self.settings.what == "thumbnail" else None
+        reason = thumbnail.missing() if self.settings.content == "thumbnail" else None
         findings = [Finding("failing", self.name, f"no small copies: {reason}")] if reason else []
         try:
             return [*findings, *self._account.findings(), self._fields_finding()]

@@ -29,24 +29,24 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
     required: bool = False
     private_key_file: Path
     url_endpoint: str
-    what: Literal["original", "thumbnail"] = "original"
+    content: Literal["original", "thumbnail"] = "original"
     folder: str = "/traps"
     tags: tuple[str, ...] = ()
     create_fields: bool = False
     plan: Literal["free", "lite", "pro"] = "free"
     private: bool = False
     sign: bool = True
-    link_life: Duration = Duration(30 * 86400)
+    url_lifetime: Duration = Duration(30 * 86400)
     upload_url: str = "https://upload.imagekit.io"
     api_url: str = "https://api.imagekit.io"
-    patience: Duration = Duration(120)
+    timeout: Duration = Duration(120)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         super().__post_init__()
         if self.required:
             raise ValueError(
-                "required: must be false, for ImageKit confirms no digest: an image may not leave the card on its word"
+                "required: must be false, for ImageKit confirms no digest: an image must not leave the card for its receipt"
             )
         for key in ("url_endpoint", "upload_url", "api_url"):
             require_address(key, getattr(self, key), "https://ik.imagekit.io/your_id")
@@ -60,7 +60,7 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
             raise ValueError("tags: are longer than 400 characters together")
         if self.private and not self.sign:
             raise ValueError("sign: must be true, for private files are fetched by signed addresses only")
-        within(self, link_life=(0, 3650 * 86400), patience=(0.1, 3600))
+        within(self, url_lifetime=(0, 3650 * 86400), timeout=(0.1, 3600))
 
     @property
     def identity(self) -> str:
@@ -70,8 +70,8 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
 
     def require(self, settings: AllSettings) -> None:
         """Small copies must be made."""
-        if self.what == "thumbnail" and not settings.ingest.thumbnails:
-            raise ValueError('what = "thumbnail": needs ingest.thumbnails = true')
+        if self.content == "thumbnail" and not settings.ingest.thumbnails:
+            raise ValueError('content = "thumbnail": needs ingest.thumbnails = true')
 
 
 class Account:
@@ -151,7 +151,7 @@ class Account:
 
 
 def _client(url: str, settings: Settings, context: DestinationContext, bandwidth: int = 0) -> HttpClient:
-    limits = {"bandwidth": bandwidth, "timeout": settings.patience}
+    limits = {"bandwidth": bandwidth, "timeout": settings.timeout}
     return http_service.client(url, settings, context, asked_to_wait=_asked_to_wait, **limits)
 
 

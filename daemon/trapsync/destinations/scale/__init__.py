@@ -170,7 +170,7 @@ class Scale(SimpleDestination):
         """Submit the nights that are complete; ask now and then for labels, if any are awaited."""
         submitted = self._batches.submit()
         now = self._context.clock.monotonic()
-        if self._results_at is not None and now - self._results_at < self.settings.results_every:
+        if self._results_at is not None and now - self._results_at < self.settings.poll_every:
             return submitted
         asked = self._results.fetch()
         self._results_at = now
@@ -206,7 +206,7 @@ class Scale(SimpleDestination):
         return Finding("warning", self.name, text)
 
     def _way_findings(self) -> Iterator[Finding]:
-        if not self.settings.after:
+        if not self.settings.depends_on:
             text = "each image is sent to Scale from here; with `after` a destination that gives addresses, none is"
             yield Finding("ok", self.name, text)
 

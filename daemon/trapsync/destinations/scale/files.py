@@ -41,8 +41,8 @@ class Files:
             raise Held(str(gone)) from None
         if address is not None:
             return self._imported(image, path, address, unique_id)
-        if not self._settings.may_upload:
-            raise Held(f"{self._settings.after} gives no address of it, and may_upload is false")
+        if not self._settings.allow_upload:
+            raise Held(f"{self._settings.depends_on} gives no address of it, and allow_upload is false")
         return self._uploaded(image, path, unique_id)
 
     def forget(self, unique_id: str) -> None:
@@ -55,7 +55,7 @@ class Files:
             file = self._wire.import_file(address, image, _reference(unique_id, number))
             return address if file is None else self._confirmed(file, image, unique_id, number)
         except Declined:  # an address in the hut's own network, or one of a small copy
-            if not self._settings.may_upload:
+            if not self._settings.allow_upload:
                 raise
         return self._uploaded(image, path, unique_id)
 

@@ -20,8 +20,8 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
     geometries: tuple[str, ...] = ("box",)
     labels: tuple[str, ...] = ("insect",)
     instruction: str = ""
-    may_upload: bool = True
-    results_every: Duration = Duration(6 * 3600)
+    allow_upload: bool = True
+    poll_every: Duration = Duration(6 * 3600)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
@@ -37,9 +37,9 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
             raise ValueError(f"geometries: {min(unknown)!r} is none of {', '.join(GEOMETRIES)}")
         if bool(self.geometries) != bool(self.labels):
             raise ValueError("labels: and geometries must both be given, or both be [] (as the project says)")
-        if not self.may_upload and not self.after:
-            raise ValueError("may_upload: is false, and no `after` gives addresses: nothing could ever go")
-        within(self, results_every=(60, 30 * 86400))
+        if not self.allow_upload and not self.depends_on:
+            raise ValueError("allow_upload: is false, and no `after` gives addresses: nothing could ever go")
+        within(self, poll_every=(60, 30 * 86400))
 
     @property
     def identity(self) -> str:

@@ -42,8 +42,8 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
     job: Literal["night", "deployment"] = "night"
     deployment: str = ""
     download: bool = False
-    poll: Duration = Duration(900)
-    patience: Duration = Duration(120)
+    poll_every: Duration = Duration(900)
+    timeout: Duration = Duration(120)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
@@ -55,7 +55,7 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
             )
         if not re.fullmatch("[A-Za-z0-9._-]{0,64}", self.deployment):
             raise ValueError(f"deployment: {self.deployment!r} is not a name of letters, digits, ., - and _")
-        within(self, profile=(1, 2**53), poll=(60, 86400), patience=(0.1, 3600))
+        within(self, profile=(1, 2**53), poll_every=(60, 86400), timeout=(0.1, 3600))
 
     @property
     def identity(self) -> str:
@@ -93,7 +93,7 @@ class Skylab(SimpleDestination):
         self._next: dict[str, float] = {}
 
     def _open(self, url: str) -> HttpClient:
-        return http_service.client(url, self.settings, self._context, timeout=self.settings.patience)
+        return http_service.client(url, self.settings, self._context, timeout=self.settings.timeout)
 
     def close(self) -> None:
         """Close connections."""
@@ -208,7 +208,7 @@ class Skylab(SimpleDestination):
                 self._collect(job)
             else:
                 continue
-            self._next[job.name] = now + self.settings.poll
+            self._next[job.name] = now + self.settings.poll_every
             asked = True
         return asked
 

@@ -41,7 +41,7 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
     username: str
     password_file: Path
     ca_file: Path | None = None
-    patience: Duration = Duration(120)
+    timeout: Duration = Duration(120)
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
@@ -50,7 +50,7 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
         require_address("url", self.url, example, instead="username and password_file")
         if ":" in self.username or not self.username:
             raise ValueError("username: must not be empty, and holds no colon")
-        within(self, patience=(0.1, 3600))
+        within(self, timeout=(0.1, 3600))
 
     @property
     def identity(self) -> str:
@@ -145,7 +145,7 @@ class Api:
 
 def open_client(url: str, settings: Settings, context: DestinationContext) -> HttpClient:
     """A client to the server, or to the storage that it names: both have the same authority, if it is their own."""
-    patience, authorities = settings.patience, settings.ca_file
+    patience, authorities = settings.timeout, settings.ca_file
     return http_service.client(url, settings, context, timeout=patience, authorities=authorities)
 
 

@@ -17,7 +17,7 @@ from trapsync.remote import heartbeat
 from trapsync.remote.uplink.http import HttpLink, Receive
 from trapsync.remote.uplink.mqtt import MqttLink
 from trapsync.remote.uplink.pacing import CallTimer
-from trapsync.settings.schema import Home as HomeSettings
+from trapsync.settings.schema import Hub as HubSettings
 from trapsync.status.model import Status
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Uplink:
 
     def __init__(
         self,
-        settings: HomeSettings,
+        settings: HubSettings,
         device: str,
         groups: Sequence[str],
         callbacks: Callbacks,
@@ -78,7 +78,7 @@ class Uplink:
 
     def recall(self, known: Facts) -> None:
         """Continue from what an earlier run remembered: settings on trial begin with a start, which is news."""
-        self._ways = dict(known.home)
+        self._ways = dict(known.hub)
         self._told = known.told
 
     def close(self) -> None:
@@ -158,13 +158,13 @@ class Uplink:
             self._ways[way] = Link(now if reached else before.reached, since, trouble)
             if (before.error is None) != (trouble is None):
                 log.info("%s", f"hub: {trouble}" if trouble else f"the hub is reached again, by {way}")
-            self._callbacks.remember("home", dict(self._ways))
+            self._callbacks.remember("hub", dict(self._ways))
             self._callbacks.remember("told", self._told)
 
 
 def _news(status: Status) -> list[Any]:
     """The facts whose change is reported early."""
-    report = status.pushed
+    report = status.remote
     if not report:
         return [status.verdict, None, None, None]
     return [status.verdict, report.state, report.last_received_hash, report.effective_hash]

@@ -18,7 +18,7 @@ from trapsync.errors import SettingsError, Unauthorised, Unreachable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import Home
+from trapsync.settings.schema import Hub
 
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as `document` has it
 _MAGIC = b"trapsync-signed-"
@@ -34,23 +34,23 @@ class HttpLink:
     """The link to one web server, or to two: one for documents, one for heartbeats."""
 
     def __init__(
-        self, home: Home, device: str, slots: Sequence[str], clock: Clock, sleep: Callable[[float], None]
+        self, hub: Hub, device: str, slots: Sequence[str], clock: Clock, sleep: Callable[[float], None]
     ) -> None:
         """`slots` are the names to ask for. SettingsError if the certificate's file is missing."""
-        if home.ca_file and not home.ca_file.is_file():
-            raise SettingsError(f"home.ca_file: there is no file {home.ca_file}")
-        self._home = home
+        if hub.ca_file and not hub.ca_file.is_file():
+            raise SettingsError(f"hub.ca_file: there is no file {hub.ca_file}")
+        self._hub = hub
         self._device = device
-        self._slots = slots if home.url else ()
+        self._slots = slots if hub.url else ()
         # What was handed over from each slot: its ETag, and the SHA-256 for servers that have none.
         self._seen: dict[str, tuple[str, str]] = {}
 
         def door(url: str) -> HttpClient:
             agent = f"trapsync/{__version__}"
-            return HttpClient(url, agent, clock, sleep, timeout=_PATIENCE, authorities=home.ca_file)
+            return HttpClient(url, agent, clock, sleep, timeout=_PATIENCE, authorities=hub.ca_file)
 
-        self._pulling = door(home.url)
-        self._telling = door(home.tell_url)
+        self._pulling = door(hub.url)
+        self._telling = door(hub.tell_url)
 
     def close(self) -> None:
         """Close the connections: five hundred traps must not hold five hundred of them in between."""
@@ -97,15 +97,15 @@ class HttpLink:
         )
         _require_entry(answer)
         if answer.status in _NO_PLACE:
-            raise Unreachable(f"{answer}: it takes no heartbeats; set home.heartbeat_url")
+            raise Unreachable(f"{answer}: it takes no heartbeats; set hub.heartbeat_url")
         if answer.status not in _TAKEN or "html" in answer.kind:
             raise Unreachable(f"{answer} to a heartbeat")
 
     def _auth(self) -> tuple[str, str] | None:
-        home = self._home
-        if home.password_file is None:
+        hub = self._hub
+        if hub.password_file is None:
             return None
-        return home.username, read_secret(home.password_file, "home.password_file")
+        return hub.username, read_secret(hub.password_file, "hub.password_file")
 
 
 def _is_nothing(answer: Answer, auth: object) -> bool:
@@ -130,4 +130,4 @@ def _problem(answer: Answer) -> str:
 
 def _require_entry(answer: Answer) -> None:
     if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        raise Unauthorised(f"{answer}: check home.username and home.password_file")
+        raise Unauthorised(f"{answer}: check hub.username and hub.password_file")

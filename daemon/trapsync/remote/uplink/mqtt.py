@@ -20,7 +20,7 @@ from trapsync.errors import SettingsError, TrapsyncError, Unreachable
 from trapsync.net import backoff
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Receive
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import HomeMqtt
+from trapsync.settings.schema import HubMqtt
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class MqttLink:
 
     def __init__(
         self,
-        mqtt: HomeMqtt,
+        mqtt: HubMqtt,
         device: str,
         groups: Sequence[str],
         receive: Receive,
@@ -67,13 +67,15 @@ class MqttLink:
         """SettingsError if paho-mqtt or the certificate's file is missing."""
         _paho()
         if mqtt.ca_file and not mqtt.ca_file.is_file():
-            raise SettingsError(f"home.mqtt.ca_file: there is no file {mqtt.ca_file}")
+            raise SettingsError(f"hub.mqtt.ca_file: there is no file {mqtt.ca_file}")
         self._mqtt = mqtt
-        self._own = f"{mqtt.prefix}/traps/{device}"
+        self._own = f"{mqtt.topic_prefix}/traps/{device}"
         self._device = device
         places = [f"device/{device}", *(f"group/{group}" for group in groups), "all"]
         self._topics = [
-            f"{mqtt.prefix}/pushed/{place}/{kind}" for place in places for kind in ("settings", "resend")
+            f"{mqtt.topic_prefix}/pushed/{place}/{kind}"
+            for place in places
+            for kind in ("settings", "resend")
         ]
         self._receive = receive
         self._told = told
@@ -105,7 +107,7 @@ class MqttLink:
     def _connect(self, pause: Callable[[float], None]) -> Any:
         """A client that the broker has welcomed and that has asked for its topics."""
         self._is_welcome, self._failure = False, None
-        client = connection(self._mqtt, self._device, "home.mqtt.password_file", self._prepare)
+        client = connection(self._mqtt, self._device, "hub.mqtt.password_file", self._prepare)
         for _ in range(int(_CONNECT / _TURN)):
             self._turn(client, pause)
             if self._is_welcome:
@@ -157,9 +159,7 @@ class MqttLink:
         self, client: Any, _data: object, _flags: object, reason: Any, _properties: object
     ) -> None:
         if reason.is_failure:
-            self._failure = Unreachable(
-                f"it refuses us: {reason}; check home.mqtt.username and password_file"
-            )
+            self._failure = Unreachable(f"it refuses us: {reason}; check hub.mqtt.username and password_file")
             return
         self._is_welcome = True
         client.subscribe([(topic, 1) for topic in self._topics])
@@ -186,7 +186,7 @@ class MqttLink:
 
 
 def connection(
-    mqtt: HomeMqtt, who: str, secret: str, prepare: Callable[[Any], None] = lambda _client: None
+    mqtt: HubMqtt, who: str, secret: str, prepare: Callable[[Any], None] = lambda _client: None
 ) -> Any:
     """A client that has called the broker and waits for its welcome; `who` is its name there, "" for any.
 
@@ -221,7 +221,7 @@ def _paho() -> Any:
         from paho.mqtt import client
     except ModuleNotFoundError:
         raise SettingsError(
-            "home.mqtt needs paho-mqtt: run `scripts/install` once more, or `pipx inject trapsync paho-mqtt`"
+            "hub.mqtt needs paho-mqtt: run `scripts/install` once more, or `pipx inject trapsync paho-mqtt`"
         ) from None
     return client
 
