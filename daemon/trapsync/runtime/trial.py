@@ -83,14 +83,15 @@ class Before:
     @classmethod
     def recalled(cls, plain: dict[str, Any]) -> "Before":
         """What `plain` returned."""
-        known = {
-            "hub" if key == "home" else key: value for key, value in plain.items()
-        }  # its name at 13fe5f4
-        return cls(**known | {"open": tuple(plain["open"])})
+        known = plain | {"hub": plain["home"], "open": tuple(plain["open"])}
+        del known["home"]
+        return cls(**known)
 
     def plain(self) -> dict[str, Any]:
-        """For a file."""
-        return asdict(self)
+        """Return it for the record, under the names of 13fe5f4: that version may take over again after an upgrade."""
+        known = asdict(self) | {"home": self.hub}
+        del known["hub"]
+        return known
 
 
 def before_now(settings: Settings, clock: Clock) -> dict[str, Any] | None:
