@@ -12,8 +12,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from trapsync.catalog import Catalog
-from trapsync.catalog.marks import damage_mark
-from trapsync.catalog.reserve import Reserve
+from trapsync.catalog.card_reserve import Reserve
+from trapsync.catalog.stop_marks import damage_mark
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
 from trapsync.files import durable, failpoint

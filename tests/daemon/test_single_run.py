@@ -150,7 +150,7 @@ class Timed:
         """
         self.daemon = daemon_process.Daemon(folder, signed.TRUSTING + stick, camera="simulated")
         config = self.daemon.config.read_text()
-        self.daemon.config.write_text(config.replace("[camera]", '[camera]\ndeadline = "1 s"'))
+        self.daemon.config.write_text(config.replace("[camera]", '[camera]\ntimeout = "1 s"'))
         self.daemon.program = (child_faults.__file__, "bad")
         (folder / "stick").mkdir()
         (folder / "stick" / ".trapsync-destination").touch()

@@ -21,7 +21,7 @@ from processes import children
 
 PUT = "/_put_new_images"
 IMPATIENT = (
-    ("[camera]", '[camera]\ndeadline = "2 s"'),
+    ("[camera]", '[camera]\ntimeout = "2 s"'),
     ("[ingest]", '[ingest]\ntimeout = "2 s"'),
 )
 

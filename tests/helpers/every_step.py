@@ -24,7 +24,7 @@ import trap_bench as bench
 from fake_time import FakeTime
 from memory_context import connected, context
 from trapsync import cameras, pipeline, trap
-from trapsync.catalog import Catalog, integrity, marks, reserve
+from trapsync.catalog import Catalog, card_reserve, integrity, stop_marks
 from trapsync.clock import utc
 from trapsync.destinations import Destination, confirmation
 from trapsync.errors import Failed, Held, Refused, Unreachable
@@ -190,15 +190,15 @@ class _Life:
             pipeline.prune(catalog, self.storage, self.settings.prune, self.time, destinations)
             catalog.set_fact("bug", self.number)
             if "marked as damaged" in os.environ[failpoint.VARIABLE]:
-                marks.mark_damage(self.storage.catalog)
+                stop_marks.mark_damage(self.storage.catalog)
             catalog.close()
 
     def _reserve(self) -> None:
-        kept = reserve.Reserve(self.storage.state)
+        kept = card_reserve.Reserve(self.storage.state)
         kept.tend()
-        full, reserve._FULL = reserve._FULL, 10**15  # as if the card were full
+        full, card_reserve._FULL = card_reserve._FULL, 10**15  # as if the card were full
         assert kept.tend()
-        reserve._FULL = full
+        card_reserve._FULL = full
         kept.tend()
 
     def _connect(self) -> list[Destination]:

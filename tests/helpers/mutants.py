@@ -86,7 +86,7 @@ MUTANTS = (
     ),
     Mutant(
         "a catalog that was not closed in order is trusted",
-        "catalog/file.py",
+        "catalog/connection.py",
         "return at is None or not 0 <=",
         "return at is not None and not 0 <=",
         ("test_catalog_damage.py",),
@@ -114,7 +114,7 @@ MUTANTS = (
     ),
     Mutant(
         "a transaction begins without the right to write",
-        "catalog/file.py",
+        "catalog/connection.py",
         '"BEGIN IMMEDIATE"',
         '"BEGIN"',
         ("test_catalog.py",),

@@ -12,7 +12,7 @@ import pytest
 
 from trap_bench import Memory, Trap
 from trapsync.catalog import Catalog
-from trapsync.catalog.marks import damage_mark
+from trapsync.catalog.stop_marks import damage_mark
 from trapsync.errors import CatalogDamaged, CatalogError
 from trapsync.runtime import catalog_check
 from trapsync.settings.schema import Settings

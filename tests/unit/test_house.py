@@ -49,7 +49,7 @@ DOORS = {
     "watchdog": {"spool.observer"},
     "pyvips": {"jpeg.thumbnail"},
     "piexif": {"jpeg.exif.blocks", "jpeg.exif.writing"},
-    "sqlite_utils": {"catalog.file", "catalog.migrations"},
+    "sqlite_utils": {"catalog.connection", "catalog.migrations"},
     "apscheduler": {"runtime.scheduler"},
     "requests": {"net.http"},
     "urllib3": {"net.http"},

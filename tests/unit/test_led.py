@@ -11,7 +11,7 @@ import pytest
 import daemon_process
 from fake_time import FakeTime
 from trapsync.errors import CatalogError, SettingsError
-from trapsync.hardware import stick
+from trapsync.hardware import usb_stick
 from trapsync.hardware.led import Led, LedState, pattern
 from trapsync.settings import config_file
 from trapsync.settings.schema import Led as Settings
@@ -136,7 +136,7 @@ def test_its_pin_is_nobody_elses() -> None:
 
 
 def test_only_known_words_about_a_stick_are_believed(tmp_path: Path) -> None:
-    assert stick.word(tmp_path / "word") is None
+    assert usb_stick.word(tmp_path / "word") is None
     for written, read in (
         ("done\n", "done"),
         ("writing", "writing"),
@@ -144,7 +144,7 @@ def test_only_known_words_about_a_stick_are_believed(tmp_path: Path) -> None:
         ("\xff" * 100, None),
     ):
         (tmp_path / "word").write_text(written)
-        assert stick.word(tmp_path / "word") == read
+        assert usb_stick.word(tmp_path / "word") == read
 
 
 @pytest.mark.parametrize(("pins_are", "complaints"), [("mock", 0), ("none of these", 1)])
@@ -171,7 +171,7 @@ def test_the_real_daemon_has_it_or_says_once_why_not_and_goes_on(
 def test_a_stick_goes_before_the_verdict(
     monkeypatch: pytest.MonkeyPatch, stick_says: str | None, shown: str
 ) -> None:
-    monkeypatch.setattr("trapsync.hardware.stick.word", lambda: stick_says)
+    monkeypatch.setattr("trapsync.hardware.usb_stick.word", lambda: stick_says)
     assert LedState(FakeTime(), lambda: "warning")() == shown
 
 

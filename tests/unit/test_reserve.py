@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trapsync.catalog.reserve import SIZE, Reserve
+from trapsync.catalog.card_reserve import SIZE, Reserve
 from trapsync.errors import StorageError
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trapsync.catalog import integrity
-from trapsync.catalog.file import Transaction
+from trapsync.catalog.connection import Transaction
 from trapsync.catalog.labels import Labels
 from trapsync.catalog.notes import Notes
 from trapsync.catalog.rows import IMAGE, STATE, sealed_values

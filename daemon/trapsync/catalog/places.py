@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import chain, count
 from typing import Any
 
-from trapsync.catalog.file import CatalogFile, Transaction
+from trapsync.catalog.connection import CatalogFile, Transaction
 from trapsync.catalog.rows import HELD, HELD_SOMEWHERE, STATE, Registered
 
 

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from trapsync.catalog import integrity
+from trapsync.catalog.connection import Transaction
 from trapsync.catalog.deliveries import Deliveries
-from trapsync.catalog.file import Transaction
 from trapsync.catalog.rows import HELD_SOMEWHERE, IMAGE, KEY, STATE, UNASKED, Proof, image_of
 from trapsync.image import Found, Image
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trapsync.catalog import integrity
-from trapsync.catalog.file import Transaction
+from trapsync.catalog.connection import Transaction
 from trapsync.catalog.proofs import Proofs
 from trapsync.catalog.rows import HELD, IMAGE, STATE, TIMINGS, image_of, sealed_values
 from trapsync.image import Correction, Found, Image, TrapName, parse_name

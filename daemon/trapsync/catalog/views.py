@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from trapsync.catalog.file import CatalogFile
+from trapsync.catalog.connection import CatalogFile
 from trapsync.catalog.rows import HELD, IMAGE, UNASKED
 from trapsync.clock import utc
 from trapsync.image import Image, TrapName

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from trapsync import __version__
-from trapsync.cli import deliveries, fleet, focus, hub, images, labels, settings, stick, trap
+from trapsync.cli import deliveries, fleet, focus, hub, images, labels, settings, trap, usb_stick
 from trapsync.errors import TrapsyncError
 from trapsync.settings import config_file
 
@@ -75,7 +75,7 @@ for module in (  # one line for each
     fleet,
     hub,
     settings,
-    stick,
+    usb_stick,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

@@ -45,7 +45,7 @@ def load_settings(path: Path | None) -> "InForce":
     Nothing that the account may write is read before: what decides is the config file and override.toml, and where
     those are not root's, their owner is whom root becomes.
     """
-    from trapsync.cli.service_account import step_down
+    from trapsync.cli.drop_root import step_down
     from trapsync.remote.in_force import lay
     from trapsync.settings.layers import OVERRIDE, Files
 

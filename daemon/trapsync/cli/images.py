@@ -6,14 +6,7 @@ from typing import Any
 
 import click
 
-from trapsync.cli.common import (
-    Trap,
-    between,
-    destination_names,
-    reading,
-    show_table,
-    with_trap,
-)
+from trapsync.cli.common import Trap, between, destination_names, reading, show_table, with_trap
 
 
 @click.command(short_help="List images and the state of their deliveries.")

@@ -1,6 +1,6 @@
 """A status as lines for people: a label and a text each."""
 
-from trapsync.hardware import stick
+from trapsync.hardware import usb_stick
 from trapsync.status.model import (
     ClockStatus,
     DestinationStatus,
@@ -25,7 +25,7 @@ def lines(status: Status) -> list[tuple[str, str]]:
         ("images", _ledger(status)),
         *((name, _destination(one)) for name, one in status.destinations.items()),
         *(("", _old_place(place)) for place in status.old_places or ()),
-        *((("stick", stick.described(status.stick)),) if status.stick else ()),
+        *((("stick", usb_stick.described(status.stick)),) if status.stick else ()),
         ("card", _disk(status.disk)),
         ("clock", _clock(status.clock)),
         *(("hub", _link(name, link)) for name, link in status.hub.items()),

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from trapsync.clock import Clock
 from trapsync.errors import TrapsyncError
-from trapsync.hardware import stick
+from trapsync.hardware import usb_stick
 from trapsync.hardware.gpio import Output
 from trapsync.settings.schema import Led as Settings
 
@@ -66,7 +66,7 @@ class LedState:
 
     def __call__(self) -> str:
         """Return the state, as `pattern` takes it."""
-        if word := stick.word():
+        if word := usb_stick.word():
             return "failing" if word == "failed" else word
         if self._clock.monotonic() >= self._look_again:
             self._look_again = self._clock.monotonic() + _LOOK_AGAIN

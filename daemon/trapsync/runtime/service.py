@@ -24,7 +24,7 @@ from functools import partial
 from typing import NoReturn, Self
 
 from trapsync.catalog import facts
-from trapsync.catalog.reserve import Reserve
+from trapsync.catalog.card_reserve import Reserve
 from trapsync.clock import Clock
 from trapsync.destinations import Destination
 from trapsync.errors import CatalogError, StorageError, TrapsyncError

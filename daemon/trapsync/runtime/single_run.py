@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from trapsync.catalog import Catalog, facts
-from trapsync.catalog.reserve import Reserve
+from trapsync.catalog.card_reserve import Reserve
 from trapsync.clock import Clock
 from trapsync.destinations import Destination
 from trapsync.hardware.device_id import device_id

@@ -20,7 +20,7 @@ from trapsync.catalog.views import Ledger
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
 from trapsync.files.space import free_bytes
-from trapsync.hardware import stick
+from trapsync.hardware import usb_stick
 from trapsync.image import Image
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
@@ -63,7 +63,7 @@ def snapshot(
         daemon=DaemonStatus(running=holder(storage.state) is not None),
         disk=DiskStatus(free_bytes=free_bytes(storage.spool)),
         ledger=Ledger(0, 0, 0, 0, 0, 0),
-        stick=stick.word(),
+        stick=usb_stick.word(),
     )
     if pushed is not None:
         status.remote = msgspec.convert(pushed, RemoteSettings)

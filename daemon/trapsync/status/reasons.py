@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from trapsync.catalog.facts import Capture, Link
 from trapsync.clock import Clock
-from trapsync.hardware import stick
+from trapsync.hardware import usb_stick
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.status.model import Status
@@ -183,4 +183,4 @@ def _destinations(status: Status) -> Iterator[Reason]:
         if one.pending and one.last_error and not one.hotplug:
             yield Reason("warning", f"{name} is unreachable: {one.last_error}")
     if status.stick == "failed":
-        yield Reason("warning", f"the stick {stick.described('failed')}")
+        yield Reason("warning", f"the stick {usb_stick.described('failed')}")

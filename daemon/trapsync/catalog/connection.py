@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
-from trapsync.catalog import integrity, marks
+from trapsync.catalog import integrity, stop_marks
 from trapsync.catalog.migrations import migrations
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
@@ -64,12 +64,12 @@ class CatalogFile:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if marks.damage_mark(path).exists():
+            if stop_marks.damage_mark(path).exists():
                 raise CatalogDamaged(f"{path}: it was found damaged while it was in use")
             if any(Path(f"{path}{suffix}").is_dir() for suffix in ("", "-wal", "-shm")):
                 raise CatalogDamaged(f"{path}: a folder is in its place")
             is_new = not path.exists()
-            checked_at = None if beside else marks.take_closed_mark(path)
+            checked_at = None if beside else stop_marks.take_closed_mark(path)
             connection = sqlite3.connect(
                 path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
@@ -141,7 +141,7 @@ class CatalogFile:
         """Mark the catalog as damaged, so that the next start rebuilds it; the error to raise."""
         self.damage = CatalogDamaged(problem)
         if self._may_write:  # a reader beside a writer may see what is not so
-            marks.mark_damage(self._path)
+            stop_marks.mark_damage(self._path)
         return self.damage
 
     def is_there(self) -> bool:
@@ -159,7 +159,7 @@ class CatalogFile:
                 is_whole = self.checkpoint() and self.is_there() and not self.damage
             self._db.close()
             if is_whole and self._checked_at is not None:
-                marks.mark_closed(self._path, self._checked_at)
+                stop_marks.mark_closed(self._path, self._checked_at)
 
     def close_reader(self) -> None:
         """Close what `open_to_read` opened."""

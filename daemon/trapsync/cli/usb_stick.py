@@ -8,7 +8,7 @@ import click
 
 from trapsync.cli.common import Trap, reading, with_trap
 from trapsync.errors import StorageError
-from trapsync.hardware.stick import FOLDER
+from trapsync.hardware.usb_stick import FOLDER
 from trapsync.settings.units import Duration
 
 _LOOK = 1.0  # seconds
