@@ -122,7 +122,7 @@ def test_settings_that_do_harm_are_undone_by_the_trap_itself_reported_and_not_ta
         assert facts["remote"]["code"] in {code, "camera" if code == "captures" else code}
         assert facts["remote"]["effective_hash"] is None
         assert facts["remote"]["reason"]
-        assert f"remote settings 0.1 were rolled back: {facts['pushed']['reason']}" in facts["reasons"]
+        assert f"remote settings 0.1 were rolled back: {facts['remote']['reason']}" in facts["reasons"]
         # It was tried, and by starts of its own only: dead it was only where it crashed.
         assert "these settings are on trial" in trap.daemon.text()
         assert trap.starts == (3 if harm == "crash the daemon" else 1)

@@ -329,7 +329,7 @@ def test_a_trap_that_is_silent_for_more_than_three_heartbeats_is_failing() -> No
     "facts",
     [
         {},
-        {"verdict": "fine", "reasons": "x", "disk": 7, "pushed": [], "ledger": None, "clock": 1, "name": 5},
+        {"verdict": "fine", "reasons": "x", "disk": 7, "remote": [], "ledger": None, "clock": 1, "name": 5},
         {
             "verdict": "ok",
             "newest_image": {"age_s": "x"},
