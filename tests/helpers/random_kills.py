@@ -294,7 +294,7 @@ class Torment:
             "another stick": lambda: self._put_in_stick(self.chance.randrange(STICKS)),
             "the hub's address": self._write_address_otherwise,
             "the order": lambda: self._set("order", self.chance.choice(('"newest"', '"oldest"'))),
-            "how many at once": lambda: self._set("parallel", str(self.chance.randint(1, 6))),
+            "how many at once": lambda: self._set("transfers", str(self.chance.randint(1, 6))),
         }
         for name in self.chance.sample(sorted(changes), self.chance.choice((0, 1, 1, 2))):
             changes[name]()
