@@ -84,7 +84,7 @@ def test_the_daemon_refuses_to_be_root_and_says_what_to_do(folder: Path, is_ther
     _, said = done.communicate(timeout=30)
     assert done.returncode == 1
     assert said.count("\n") == 1
-    assert "the daemon does not run as root; make it an account of its own" in said
+    assert "the daemon does not run as root; give it an account of its own" in said
     assert not (folder / "spool").exists()
 
 
@@ -199,7 +199,7 @@ def test_where_all_is_roots_root_stays_root(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("circle", "too many links"),
+        ("circle", "too many nested links"),
         ("file", "Not a directory"),
         ("open", "others may write there"),
         ("moved", "others may write there"),
