@@ -52,9 +52,11 @@ def hub(
     For trying trapsync, for the lab, and for a field station that collects from traps on the local Wi-Fi.
     """
     try:
+        import fcntl  # noqa: F401 - the hub locks its folder; Windows has no such module
+
         from trapsync.hub.server import serve
     except ModuleNotFoundError as error:
-        if error.name == "resource":  # Windows has no such module
+        if error.name == "fcntl":
             raise SettingsError("the hub runs on Linux and macOS only") from None
         raise SettingsError(
             f"the hub needs {error.name}: run `pipx inject trapsync flask waitress`"
