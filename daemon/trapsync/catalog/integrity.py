@@ -15,7 +15,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,10 @@ def check_file(path: Path) -> str | None:
 
     Opens it read-only; a daemon may write meanwhile. Raises sqlite3.Error when that says nothing about the file.
     """
-    pristine = empty_catalog()
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
         accept_any_text(connection)
         try:
-            return problem(connection, pristine)
+            return problem(connection)
         # Damage also shows as an error message that is no text, or as a missing column.
         except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
             if is_not_its_fault(error, path):
@@ -157,16 +156,12 @@ def check_file(path: Path) -> str | None:
             return str(error)
 
 
-def problem(db: sqlite3.Connection, pristine: sqlite3.Connection) -> str | None:
-    """What is wrong with an open catalog, in a few words; None if it can be trusted.
-
-    `pristine` is an empty one of the same version: both schemas must be the same, for SQLite checks only what the
-    schema says.
-    """
+def problem(db: sqlite3.Connection) -> str | None:
+    """What is wrong with an open catalog, in a few words; None if it can be trusted."""
     verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
         return str(verdict)
-    if _schema(db) != _schema(pristine):
+    if _schema(db) != _schema_of_this_version():  # SQLite checks only what the schema says
         return "its schema is not as it was made"
     if db.execute("PRAGMA foreign_key_check").fetchone():
         return "a row belongs to none"
@@ -175,6 +170,12 @@ def problem(db: sqlite3.Connection, pristine: sqlite3.Connection) -> str | None:
         if db.execute(query).fetchone():
             return what
     return None
+
+
+@cache
+def _schema_of_this_version() -> list[tuple[str, str, str]]:
+    with closing(empty_catalog()) as empty:
+        return _schema(empty)
 
 
 def _schema(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
