@@ -374,7 +374,9 @@ def test_more_files_than_the_inbox_holds_are_found_by_hand_too(
     for second in range(9):
         trap.put(second, seed=second)
     monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, limit=4))
-    local_actions.ingest(local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time))
+    local_actions.ingest(
+        local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time, trap.time.sleep)
+    )
     assert trap.ledger() == (9, 0, 9, 0, 0)
     trap.catalog.close()
 
@@ -397,7 +399,7 @@ def test_more_files_that_cannot_be_moved_than_the_inbox_holds_keep_nobody_back(
 
     monkeypatch.setattr(Path, "rename", forbidden)
     monkeypatch.setattr(local_actions, "Inbox", partial(Inbox, limit=4))
-    bench = local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time)
+    bench = local_actions.Bench(Settings(storage=trap.storage), trap.catalog, [], trap.time, trap.time.sleep)
     local_actions.ingest(bench)
     local_actions.ingest(bench)
     assert sorted(tried) == [f"{number}.jpg" for number in range(9)]  # each once

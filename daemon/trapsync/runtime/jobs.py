@@ -3,9 +3,13 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from trapsync import pipeline
+from trapsync.catalog import Catalog
+from trapsync.clock import Clock
 from trapsync.destinations import Destination, confirmation
+from trapsync.destinations.outcomes import Turn
 from trapsync.errors import Unreachable
 from trapsync.runtime.context import Context
 from trapsync.runtime.upload_pool import UploadPool
@@ -73,12 +77,27 @@ class Jobs:
         """Deliver what is due to one destination, unless it is to be left alone for now."""
         if not self._catalog.may_go(destination.name):
             return
-        uploads = UploadPool(destination.settings, self._clock)
         progress = partial(self._go_on, f"{DELIVER}{destination.name}")
         spool = self._settings.storage.spool
-        try:
-            turn = pipeline.deliver(self._catalog, destination, spool, self._clock, uploads, progress)
-        finally:  # else the next turn would begin beside the uploads of this one
-            uploads.drain(self._pause)
+        turn = take_turn(self._catalog, destination, spool, self._clock, progress, self._pause)
         if turn.delivered:
             log.info("delivered to %s: %d", destination.name, turn.delivered)
+
+
+def take_turn(
+    catalog: Catalog,
+    destination: Destination,
+    spool: Path,
+    clock: Clock,
+    progress: Callable[[float], object],
+    pause: Callable[[float], object],
+) -> Turn:
+    """Deliver what is due to one destination, and wait for its uploads when an error ends that.
+
+    `progress` as in `pipeline.deliver`; `pause` waits so many seconds, or raises.
+    """
+    uploads = UploadPool(destination.settings, clock)
+    try:
+        return pipeline.deliver(catalog, destination, spool, clock, uploads, progress)
+    finally:  # else the next turn would begin beside the uploads of this one
+        uploads.drain(pause)

@@ -14,7 +14,7 @@ from trapsync.destinations.outcomes import Turn
 from trapsync.runtime import clock_correction
 from trapsync.runtime.destination_context import check_all, connect_all, registered, require
 from trapsync.runtime.examiners import Examiners
-from trapsync.runtime.upload_pool import UploadPool
+from trapsync.runtime.jobs import take_turn
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import Inbox
@@ -29,6 +29,7 @@ class Bench:
     catalog: Catalog
     destinations: list[Destination]
     clock: Clock
+    sleep: Callable[[float], None]
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def opened(
     destinations = [one for one in connected if only in (None, one.name)]
     spool_mark.prepare(settings.storage)
     try:
-        yield Bench(settings, catalog, destinations, clock)
+        yield Bench(settings, catalog, destinations, clock, sleep)
     finally:
         for destination in destinations:
             destination.close()
@@ -63,13 +64,10 @@ def deliver(bench: Bench, progress: Callable[[int], None], only: str | None = No
     bench.catalog.register(registered(bench.destinations))
     ingest(bench)
     return {
-        destination.name: pipeline.deliver(
-            bench.catalog,
-            destination,
-            bench.settings.storage.spool,
-            bench.clock,
-            UploadPool(destination.settings, bench.clock),
+        destination.name: take_turn(
+            *(bench.catalog, destination, bench.settings.storage.spool, bench.clock),
             lambda _silence: progress(pending(bench.catalog)),
+            bench.sleep,
         )
         for destination in bench.destinations
         if only in (None, destination.name)

@@ -39,19 +39,19 @@ from trapsync.runtime import catalog_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
-from trapsync.runtime.destination_context import check_all, connect_all, registered
+from trapsync.runtime.destination_context import check_all
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import IngestThread
 from trapsync.runtime.jobs import ASK_AGAIN, DELIVER, PRUNE, Jobs
 from trapsync.runtime.liveness import Liveness
 from trapsync.runtime.scheduler import Scheduler, Stopping
 from trapsync.runtime.trial import Judge
-from trapsync.spool import new_files, observer
+from trapsync.spool import observer
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
 from trapsync.status import snapshot
 from trapsync.status.model import Status
-from trapsync.trap import open_catalog, place, system_clock
+from trapsync.trap import place, system_clock
 
 log = logging.getLogger(__name__)
 
@@ -114,15 +114,11 @@ class Service:
         with ExitStack() as stack:
             startup.take_lock(stack, storage.state, self._clock, self._stop.wait)
             self._led.steady()
-            startup.prepare_folders(storage, has_spool=self._spool.is_right())
-            self._catalog = open_catalog(self.settings, self._clock)
-            facts.note(self._catalog, "bug", None)
-            facts.note(self._catalog, "single_runs", None)
-            self._destinations = connect_all(
-                self.settings, self._checked, self._catalog, self._clock, self._pause
+            self._catalog, self._destinations = startup.open_trap(
+                *(self.settings, self._checked, self._device, self._clock, self._pause),
+                has_spool=self._spool.is_right(),
+                is_single_run=False,
             )
-            self._catalog.register(registered(self._destinations))
-            new_files.remove_unfinished(storage.spool, self._device)
             intervals = {d.name: float(d.settings.every) for d in self._destinations}
             self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock, intervals)
             self._make_parts()

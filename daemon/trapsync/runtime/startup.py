@@ -1,17 +1,20 @@
-"""What the daemon and a single run do before anything else: the lock, and the folders."""
+"""What the daemon and a single run do before anything else: the lock, the folders, the catalog, the destinations."""
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
+from trapsync.destinations import Checked, Destination
 from trapsync.errors import StorageError
 from trapsync.files import durable
-from trapsync.settings.schema import Storage
-from trapsync.spool import spool_mark
-from trapsync.trap import Occupied, lock
+from trapsync.runtime.destination_context import connect_all, registered
+from trapsync.settings.schema import Settings, Storage
+from trapsync.spool import new_files, spool_mark
+from trapsync.trap import Occupied, lock, open_catalog
 
 log = logging.getLogger(__name__)
 
@@ -50,3 +53,24 @@ def prepare_folders(storage: Storage, *, has_spool: bool) -> None:
             raise StorageError(f"{folder}: no permission; let the daemon's user write there")
     if has_spool:
         spool_mark.prepare(storage)
+
+
+def open_trap(
+    settings: Settings,
+    checked: Sequence[Checked],
+    device: str,
+    clock: Clock,
+    pause: Callable[[float], None],
+    *,
+    has_spool: bool,
+    is_single_run: bool,
+) -> tuple[Catalog, list[Destination]]:
+    """Make the folders, open the catalog, connect the destinations, and clear up after captures that were killed."""
+    prepare_folders(settings.storage, has_spool=has_spool)
+    catalog = open_catalog(settings, clock)
+    facts.note(catalog, "bug", None)
+    facts.note(catalog, "single_runs", is_single_run or None)
+    destinations = connect_all(settings, checked, catalog, clock, pause)
+    catalog.register(registered(destinations))
+    new_files.remove_unfinished(settings.storage.spool, device)
+    return catalog, destinations

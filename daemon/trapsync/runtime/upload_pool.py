@@ -13,7 +13,7 @@ _POLL = 0.1  # seconds
 
 
 class UploadPool:
-    """Send up to `settings.parallel` images at the same time: the `pipeline.Uploads` of one turn."""
+    """Send up to `settings.transfers` images at the same time: the `pipeline.Uploads` of one turn."""
 
     def __init__(self, settings: Destination, clock: Clock) -> None:
         self._threads = settings.transfers
