@@ -131,8 +131,11 @@ class Container:
         self._pull_the_plug_with_us()
 
     def _pull_the_plug_with_us(self) -> None:
-        """A test that is killed must not leave it running: the next one's units would have the same cgroups."""
-        script = f"read -r _; kill -KILL {self.pid}"
+        """A test that is killed must not leave it running: the next one's units would have the same cgroups.
+
+        Nor mounted: pytest could not remove the folder of that run some runs later, and would end in a traceback.
+        """
+        script = f"read -r _; kill -KILL {self.pid}; umount --lazy '{self.root}'"
         self._heir = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, start_new_session=True)
 
     def _disinherit(self) -> None:
