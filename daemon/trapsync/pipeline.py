@@ -167,15 +167,19 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
         seen.add(folder)
         with _skip_on_bug(folder):
             # A folder's name that is no text is not in the catalog: what lies there goes to quarantine.
-            known = catalog.known_in(folder) if is_text(folder) else {}
+            known = catalog.images.known_in(folder) if is_text(folder) else {}
             for found in files:
                 if known.pop(found.name, None) != (found.size, found.mtime_ns) and not is_stuck(found):
                     offer(found.path)
                     new.append((found.size, found.mtime_ns))
             if known:
                 unseen.append((folder, known))
-    gone = [folder for folder in set(catalog.folders()) - seen if not f"{folder}/".startswith(tuple(closed))]
-    unseen += [(folder, catalog.known_in(folder)) for folder in gone]
+    gone = [
+        folder
+        for folder in set(catalog.images.folders()) - seen
+        if not f"{folder}/".startswith(tuple(closed))
+    ]
+    unseen += [(folder, catalog.images.known_in(folder)) for folder in gone]
     # What may only have moved, because its folder was renamed, is forgotten once the new file was examined.
     moved = set(new)
     for folder, known in unseen:
@@ -238,7 +242,7 @@ def _unknown(
             if found and not is_text(path):  # neither the catalog nor a server could ever name it
                 quarantine(catalog, storage, found, NO_TEXT)
                 result.damaged += 1
-            elif found is None or catalog.is_known(found):
+            elif found is None or catalog.images.is_known(found):
                 undecided.forget(path)
             elif not undecided.is_paused(found, clock.monotonic()):
                 unknown.append(found)
@@ -263,13 +267,13 @@ def _add(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], result
             moved += missing.moved_from(catalog, spool, found, image)
             fit.append((found, image))
     try:
-        result.new = catalog.add(fit, moved) if fit else 0
+        result.new = catalog.images.add(fit, moved) if fit else 0
     except Exception as error:
         if _is_refusal(error):
             raise
         for one in fit:
             with _skip_on_bug(one[0].path, result):
-                result.new += catalog.add([one], missing.moved_from(catalog, spool, *one))
+                result.new += catalog.images.add([one], missing.moved_from(catalog, spool, *one))
 
 
 @contextmanager
@@ -349,13 +353,15 @@ def deliver(
 
             # Send the rest. Those in flight when trouble came may have arrived, and are recorded before it is raised.
             unknown = [image for image in images if image.id not in known]
-            send = partial(_send, destination, spool, catalog.off_card(image.id for image in unknown))
+            send = partial(
+                _send, destination, spool, catalog.deliveries.off_card(image.id for image in unknown)
+            )
             _send_all(catalog, destination, turn, images, unknown, send, clock, uploads, progress)
             if turn.trouble:
                 raise turn.trouble
-            catalog.destination_answered(destination.name)
+            catalog.deliveries.destination_answered(destination.name)
         if destination.follow_up():
-            catalog.destination_answered(destination.name)
+            catalog.deliveries.destination_answered(destination.name)
     except Unreachable as trouble:
         turn.trouble = trouble
         confirmation.back_off(catalog, destination, trouble)
@@ -409,7 +415,7 @@ def _one_of_each_identity(images: Iterable[Image]) -> list[Image]:
 
 def _due(catalog: Catalog, destination: Destination, limit: int) -> list[Image]:
     settings = destination.settings
-    return catalog.due(destination.name, settings.order, limit, after=settings.depends_on)
+    return catalog.deliveries.due(destination.name, settings.order, limit, after=settings.depends_on)
 
 
 def _is_overtaken(catalog: Catalog, destination: Destination, batch: list[Image]) -> bool:
@@ -447,7 +453,7 @@ def prune(
     """
     troubles: dict[str, str] = {}
     # What was marked before a kill was so by the places of then: another stick may be there now.
-    if catalog.leaving_files():
+    if catalog.images.leaving_files():
         confirmation.record_places(catalog, [one for one in destinations if one.settings.required])
     removed = pruning.remove_marked(catalog, storage).removed
     for wanted, older_than, is_urgent in (
@@ -462,7 +468,7 @@ def prune(
             images = candidates.next_images()
             if not images:
                 break
-            catalog.mark_pruned([image.id for image in images], candidates.unasked)
+            catalog.proofs.mark_pruned([image.id for image in images], candidates.unasked)
             left = pruning.remove_marked(catalog, storage)
             removed += left.removed
             if not left.freed:  # hard links, or a folder that lets nothing go: more of it would not help

@@ -45,7 +45,7 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
 def _next_batch(trap: Trap, _count: int) -> Work:
     def ask() -> None:
         for _ in range(_IN_A_TURN):
-            assert len(trap.catalog.due(filling.HOME, "newest", _BATCH)) == _BATCH
+            assert len(trap.catalog.deliveries.due(filling.HOME, "newest", _BATCH)) == _BATCH
 
     return ask
 
@@ -53,7 +53,7 @@ def _next_batch(trap: Trap, _count: int) -> Work:
 def _next_image(trap: Trap, _count: int) -> Work:
     def ask() -> None:
         for _ in range(_IN_A_TURN):
-            assert len(trap.catalog.due(filling.HOME, "newest", 1)) == 1
+            assert len(trap.catalog.deliveries.due(filling.HOME, "newest", 1)) == 1
 
     return ask
 
@@ -64,7 +64,7 @@ def _insert(trap: Trap, count: int) -> Work:
     def add() -> None:
         for number in (next(following) for _ in range(_IN_A_TURN)):
             one = filling.image(number)
-            assert trap.catalog.add([(Found(one.path, one.size, filling.MTIME), one)]) == 1
+            assert trap.catalog.images.add([(Found(one.path, one.size, filling.MTIME), one)]) == 1
 
     return add
 
@@ -74,7 +74,7 @@ def _mark(trap: Trap, count: int) -> Work:
 
     def mark() -> None:
         for number in (next(ids) for _ in range(_IN_A_TURN)):
-            trap.catalog.mark_delivered(filling.HOME, [(number, f"md5:{number - 1:032x}", {})])
+            trap.catalog.deliveries.mark_delivered(filling.HOME, [(number, f"md5:{number - 1:032x}", {})])
 
     return mark
 

@@ -38,8 +38,8 @@ def fill(catalog: Catalog, count: int, pending: int, *, every: int = 1, size: in
     What stands there afterwards is what the program would have written, to the letter: the start-up check
     of the whole finds nothing wrong with it.
     """
-    catalog.register([(HOME, "memory", True)])
-    db = catalog._db.conn
+    catalog.places.register([(HOME, "memory", True)])
+    db = catalog.connection._db.conn
     db.execute("BEGIN IMMEDIATE")
     db.executemany(
         f"""INSERT INTO images ({integrity.SEALED}, seal, path, rank, state, ingested_at)

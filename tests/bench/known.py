@@ -60,7 +60,7 @@ def _looked(trap: Trap, home: Memory, count: int, rounds: int) -> Iterator[Row]:
 
 def _floor(trap: Trap, count: int) -> None:
     look_up = "SELECT size, mtime_ns FROM files WHERE folder = ? AND name = ?"
-    db, seen = trap.catalog._db.conn, 0
+    db, seen = trap.catalog.connection._db.conn, 0
     folders = [("", trap.storage.spool)]
     while folders:
         prefix, folder = folders.pop()

@@ -102,9 +102,9 @@ def prune(job: Job, *, is_fresh: bool) -> float:
     paths = job.paths()
     for at in range(0, len(paths), 500):
         pipeline.ingest(trap.catalog, trap.storage, paths[at : at + 500], look, UndecidedFiles(0), clock)
-    images = trap.catalog.on_card(0, len(paths))
+    images = trap.catalog.images.on_card(0, len(paths))
     proofs = [Proof(one.id, f"md5:{one.md5}", noted=not is_fresh) for one in images]
-    trap.catalog.mark_delivered("home", proofs)
+    trap.catalog.deliveries.mark_delivered("home", proofs)
     settings = Prune(enabled=True, min_age=Duration(0), keep_free=Size(10**13))
     began = time.monotonic()
     removed = pipeline.prune(trap.catalog, trap.storage, settings, clock, [destination])

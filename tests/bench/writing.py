@@ -33,11 +33,11 @@ def main() -> None:
     failpoint.hit = count_commits
     # The first one makes folders and tables; then it begins.
     _bring(trap, home, look, content, [100_000])
-    trap.catalog.checkpoint()
+    trap.catalog.connection.checkpoint()
     commits[0], before, copies = 0, _written(), _copies(trap)
     for first in range(0, count, at_once):
         _bring(trap, home, look, content, list(range(first, min(count, first + at_once))))
-    trap.catalog.checkpoint()
+    trap.catalog.connection.checkpoint()
     facts = {
         "written": _written() - before,
         "own": count * len(content),
@@ -57,10 +57,10 @@ def _bring(trap: Trap, home: Memory, look: pipeline.Examiner, content: bytes, nu
     assert pipeline.ingest(trap.catalog, trap.storage, paths, look, trap.undecided, trap.time).new == len(
         paths
     )
-    waiting = trap.catalog.without_thumbnails(len(paths))
+    waiting = trap.catalog.images.without_thumbnails(len(paths))
     for image in waiting:
         thumbnails(trap.storage.spool, image.path, trap.storage.thumbnails)
-    trap.catalog.mark_thumbnails({image.id: True for image in waiting})
+    trap.catalog.images.mark_thumbnails({image.id: True for image in waiting})
     assert trap.deliver(home).delivered == len(paths)
 
 

@@ -23,6 +23,7 @@ import hub_server
 from trap_bench import Memory, Trap
 from trapsync import pipeline, status
 from trapsync.cameras import AlwaysReady, Frame
+from trapsync.catalog.facts import Stopped
 from trapsync.errors import DamagedImage, StorageError
 from trapsync.files import durable, failpoint
 from trapsync.image import Correction, Evidence, Image, parse_name
@@ -89,7 +90,7 @@ class Field:
         """Take pictures and ingest them; their paths."""
         paths = []
         for _ in range(count):
-            paths.append(self.take(self.trap.catalog.names_from(drawings.DEVICE, self.time.wall())))
+            paths.append(self.take(self.trap.catalog.images.names_from(drawings.DEVICE, self.time.wall())))
             self.trap.ingest()
             self.time.sleep(every)
         return paths
@@ -126,7 +127,7 @@ class Field:
 
     def rows(self) -> list[dict[str, Any]]:
         """All images of the catalog, oldest first."""
-        return self.trap.catalog.listing(None, 10_000)[::-1]
+        return self.trap.catalog.images.listing(None, 10_000)[::-1]
 
     def status(self) -> dict[str, Any]:
         """What `status --json` would say."""
@@ -267,7 +268,7 @@ def test_an_image_whose_old_file_vanishes_while_it_is_corrected_is_pending(field
     def meanwhile(corrections: Iterable[Correction]) -> Any:
         yield from field.rewrite(corrections)
         (field.trap.storage.spool / old).unlink()
-        assert field.trap.catalog.forget_files([old]) == 1
+        assert field.trap.catalog.images.forget_files([old]) == 1
 
     clock_correction.correct_times(
         field.trap.catalog, field.trap.storage, field.settings.trap, meanwhile, field.failures
@@ -283,7 +284,7 @@ def test_images_taken_before_the_clock_is_set_are_held_and_count_as_pending(fiel
     assert field.trap.deliver(field.home).delivered == 0
     assert field.home.asked == []
     assert field.trap.ledger() == (3, 0, 3, 0, 0)
-    assert field.trap.catalog.timings() == {"held": 3, "unsure": 0}
+    assert field.trap.catalog.times.timings() == {"held": 3, "unsure": 0}
     other = Memory("other")
     field.trap.register(field.home, other)  # one that is new is not pending them either
     assert field.trap.deliver(other).delivered == 0
@@ -400,7 +401,7 @@ def test_a_trap_whose_owner_vouches_for_its_clock_holds_nothing(field: Field) ->
 
 def between(field: Field, key: str) -> tuple[float | None, float | None]:
     (row,) = [row for row in field.rows() if row["key"] == key]
-    return clock_correction.bounds(field.trap.catalog.boots(), row["boot_id"], row["monotonic"])
+    return clock_correction.bounds(field.trap.catalog.times.boots(), row["boot_id"], row["monotonic"])
 
 
 def test_images_of_a_boot_that_ended_first_are_bounded_by_their_neighbours_and_stay_held(
@@ -415,7 +416,7 @@ def test_images_of_a_boot_that_ended_first_are_bounded_by_their_neighbours_and_s
     unsure = field.capture(3)
     field.reboot(HOUR, wrong_by=-30 * DAY)
     field.settle()
-    assert field.trap.catalog.timings() == {"held": 0, "unsure": 3}
+    assert field.trap.catalog.times.timings() == {"held": 0, "unsure": 3}
     first, second, _ = (Path(path).name for path in unsure)
     assert between(field, first)[1] is None
     field.synchronise()
@@ -586,7 +587,7 @@ def test_a_card_without_room_costs_no_image_and_what_was_written_counts(
     monkeypatch.setattr(field, "rewrite", full)
     with pytest.raises(StorageError):
         field.settle()
-    assert field.trap.catalog.timings()["held"] == 2
+    assert field.trap.catalog.times.timings()["held"] == 2
     monkeypatch.undo()
     assert field.settle() == 2
     field.check()
@@ -601,17 +602,17 @@ def test_an_image_that_cannot_be_corrected_keeps_no_other_back_is_shown_and_trie
     damage(broken, whole[:-9] + b"\xff" * 9, stat)
     field.synchronise()
     assert field.settle() == 2
-    assert field.trap.catalog.timings()["held"] == 1
-    assert field.trap.catalog.announced() == {}
-    told = {"images": 1, "error": f"{broken.name}: it is no longer the image that was examined"}
-    assert field.trap.catalog.facts()["times"] == told
+    assert field.trap.catalog.times.timings()["held"] == 1
+    assert field.trap.catalog.times.announced() == {}
+    told = Stopped(1, f"{broken.name}: it is no longer the image that was examined")
+    assert field.trap.catalog.facts.read().times == told
     assert any(broken.name in reason for reason in field.status()["reasons"])
     damage(broken, whole, stat)  # it was the card's reader, and the card is well
     assert field.settle() == 0
     field.time.sleep(600)
     assert field.settle() == 1
     assert field.settle() == 0
-    assert field.trap.catalog.facts()["times"] is None
+    assert field.trap.catalog.facts.read().times is None
     field.check()
 
 
@@ -636,7 +637,7 @@ def test_an_image_that_never_can_be_corrected_is_tried_less_and_less_often(field
     broken.unlink()
     field.trap.ingest()
     field.settle()
-    assert field.trap.catalog.facts()["times"] is None
+    assert field.trap.catalog.facts.read().times is None
 
 
 def damage(path: Path, content: bytes, stat: os.stat_result) -> None:

@@ -60,7 +60,7 @@ class Well(Trap):
         for second in range(16, 20):
             self.put(second, seed=second + 1)
         self.ingest()
-        self.catalog.checkpoint()
+        self.catalog.connection.checkpoint()
 
     def begin_again(self, damage: Callable[[Path], object], *, first: Callable[[], object] = int) -> None:
         """The daemon was killed, its catalog is damaged; it starts, finds, examines, asks and delivers.
@@ -69,7 +69,7 @@ class Well(Trap):
         """
         files = [Path(f"{self.storage.catalog}{suffix}") for suffix in ("", "-wal")]
         left = [file.read_bytes() for file in files]
-        self.catalog._db.close()  # which would fold the log in, as no kill does
+        self.catalog.connection._db.close()  # which would fold the log in, as no kill does
         for file, content in zip(files, left, strict=True):
             file.write_bytes(content)
         damage(self.storage.catalog)
@@ -77,7 +77,7 @@ class Well(Trap):
         self.start_and_check(first)
         self.ingest()
         self.deliver(self.home)
-        self.catalog.checkpoint()
+        self.catalog.connection.checkpoint()
 
     def start_and_check(self, first: Callable[[], object] = int) -> None:
         """Start; where damage is found, in use or by the check, the daemon ends and starts again: once is enough."""
@@ -85,7 +85,7 @@ class Well(Trap):
             self.start()
             first()
             if problem := integrity.check_file(self.storage.catalog):
-                raise self.catalog.found_damaged(problem)
+                raise self.catalog.connection.found_damaged(problem)
         except CatalogDamaged:
             self.catalog.close()
             self.start()
@@ -97,8 +97,8 @@ class Well(Trap):
         for step in (self.ingest, lambda: self.deliver(self.home), self.prune):
             with suppress(CatalogError, ValueError, TypeError, LookupError):
                 step()
-        if self.catalog.damage:
-            raise self.catalog.damage
+        if self.catalog.connection.damage:
+            raise self.catalog.connection.damage
 
     def start(self) -> None:
         """As the service opens the catalog."""
@@ -131,7 +131,7 @@ class Well(Trap):
 
     def assert_reasons(self) -> None:
         """Why files are in quarantine is still known."""
-        assert {row["path"]: row["reason"] for row in self.catalog.quarantined()} == {
+        assert {row["path"]: row["reason"] for row in self.catalog.quarantine.listing()} == {
             "rubbish.jpg": "not a JPEG: it does not begin like one",
             "empty.jpg": "cut off: the file is empty",
         }

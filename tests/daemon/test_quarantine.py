@@ -62,7 +62,7 @@ class Pile(Trap):
         self.deliver(self.home)
         # The good ones arrived, and what was put away is there, with its reason beside it.
         assert self.home.stored.items() >= self.good.items()
-        rows = self.catalog.quarantined()
+        rows = self.catalog.quarantine.listing()
         for row in rows:
             kept = self.storage.quarantine / row["kept_as"]
             assert os.path.lexists(kept)
@@ -79,7 +79,7 @@ def test_a_file_is_in_quarantine_and_on_the_storage_when_that_is_said(
     drawings.put(trap.storage.spool, b"no picture", "a.jpg")
     flushed = flushes.Flushes(monkeypatch)
     assert trap.ingest().damaged == 1
-    (row,) = trap.catalog.quarantined()
+    (row,) = trap.catalog.quarantine.listing()
     assert flushed.has_name(trap.storage.quarantine / row["kept_as"])
 
 
@@ -208,7 +208,8 @@ def test_a_bomb_within_the_limits_costs_its_small_copies_and_nothing_else(pile: 
     pile.add_good(1)
     pile.work_through()
     made = {
-        image.name: pile.examiners.make_thumbnails(image, image.path) for image in pile.catalog.on_card(0, 9)
+        image.name: pile.examiners.make_thumbnails(image, image.path)
+        for image in pile.catalog.images.on_card(0, 9)
     }
     assert made == {"plain.jpg": False, "progressive.jpg": False, "good-0001.jpg": True}
 
@@ -259,12 +260,12 @@ ELSEWHERE = (
 @pytest.mark.parametrize("path", [*ELSEWHERE, "line\nbreak.jpg", ""])
 def test_a_file_is_put_back_as_an_image_in_the_spool_or_not_at_all(trap: Trap, path: str) -> None:
     kept = drawings.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
-    trap.catalog.add_quarantined(path, kept, "cut off", 7)
+    trap.catalog.quarantine.add(path, kept, "cut off", 7)
     before = sorted(trap.folder.rglob("*"))
     with pytest.raises(StorageError, match="is no path of an image in the spool"):
-        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantined()[0]["id"])
+        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantine.listing()[0]["id"])
     assert sorted(trap.folder.rglob("*")) == before
-    assert len(trap.catalog.quarantined()) == 1
+    assert len(trap.catalog.quarantine.listing()) == 1
 
 
 @pytest.mark.parametrize("kept_as", ["../a.jpg", "/etc/a.jpg", "a/b.jpg", "shadow", ".."])
@@ -272,9 +273,9 @@ def test_only_a_file_that_is_in_quarantine_is_put_back(trap: Trap, kept_as: str)
     good = trap.put()
     drawings.put(trap.storage.spool, b"another's", "a.jpg")
     trap.storage.quarantine.mkdir(exist_ok=True)
-    trap.catalog.add_quarantined("x.jpg", kept_as, "cut off", 7)
+    trap.catalog.quarantine.add("x.jpg", kept_as, "cut off", 7)
     with pytest.raises(StorageError, match="is no path of an image in the spool"):
-        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantined()[0]["id"])
+        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantine.listing()[0]["id"])
     assert trap.on_card() == {good, "a.jpg"}
 
 
@@ -283,9 +284,9 @@ def test_nothing_is_put_back_through_a_link(trap: Trap, tmp_path: Path) -> None:
     elsewhere.mkdir()
     kept = drawings.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
     (trap.storage.spool / "folder").symlink_to(elsewhere)
-    trap.catalog.add_quarantined("folder/x.jpg", kept, "cut off", 7)
+    trap.catalog.quarantine.add("folder/x.jpg", kept, "cut off", 7)
     with pytest.raises(StorageError, match="is not a folder of the spool"):
-        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantined()[0]["id"])
+        quarantine.release(trap.catalog, trap.storage, trap.catalog.quarantine.listing()[0]["id"])
     assert not list(elsewhere.iterdir())
 
 
@@ -294,7 +295,7 @@ def test_what_stands_beside_a_file_leads_nowhere_else(trap: Trap, path: str) -> 
     drawings.put(trap.storage.quarantine, b"no jpeg", "mark.x.jpg")
     (trap.storage.quarantine / "mark.x.jpg.reason").write_text(f"{path}\ncut \033[31moff\n")
     quarantine.reconcile(trap.catalog, trap.storage)
-    (row,) = trap.catalog.quarantined()
+    (row,) = trap.catalog.quarantine.listing()
     assert (row["path"], row["kept_as"], row["reason"]) == ("mark.x.jpg", "mark.x.jpg", "cut \\x1b[31moff")
     assert quarantine.release(trap.catalog, trap.storage, row["id"]) == "mark.x.jpg"
 
@@ -310,5 +311,5 @@ def test_a_reason_that_is_no_small_plain_file_is_lost_and_holds_nothing_up(trap:
     else:
         beside.write_text("a.jpg\n" + "x" * 10**6)
     quarantine.reconcile(trap.catalog, trap.storage)
-    (row,) = trap.catalog.quarantined()
+    (row,) = trap.catalog.quarantine.listing()
     assert (row["path"], row["reason"]) == ("mark.x.jpg", "its reason was lost")

@@ -117,7 +117,7 @@ def test_it_goes_on_after_the_last_slice_when_it_was_cut_short(tmp_path: Path) -
 def test_a_destination_that_is_left_alone_after_a_failure_is_asked_later(tmp_path: Path) -> None:
     home = bench.Memory("home")
     trap = delivered(tmp_path, home)
-    trap.catalog.destination_failed("home", "no route", 10.0)
+    trap.catalog.deliveries.destination_failed("home", "no route", 10.0)
     waiting = answered(trap, ResendRequest("hash", SINCE, SINCE + 100))
     assert (waiting.again, home.confirmed) == (None, [])
     trap.time.sleep(11)

@@ -93,6 +93,14 @@ class Refusing:
 
     damage: CatalogDamaged | None = None
 
+    @property
+    def connection(self) -> "Refusing":
+        return self
+
+    @property
+    def deliveries(self) -> "Refusing":
+        return self
+
     def is_there(self) -> bool:
         return True
 
@@ -155,7 +163,7 @@ def test_an_image_that_is_sent_for_hours_is_no_silence_until_it_passed_its_own_d
     trap.register(home)
     trap.put()
     trap.ingest()
-    size = trap.catalog.on_card(0, 1)[0].size
+    size = trap.catalog.images.on_card(0, 1)[0].size
     monkeypatch.setattr("trapsync.runtime.jobs.UploadPool", Watched)
     monkeypatch.setattr(service, "_clock", trap.time)
     monkeypatch.setattr(service, "_scheduler", Scheduler(1, liveness, threading.Event(), Mock()))

@@ -248,7 +248,7 @@ def test_no_image_of_a_disk_that_is_not_mounted_is_reported_as_lost(trap: Trap) 
     with pytest.raises(StorageError, match=ANOTHER):
         trap.ingest()
     assert trap.ledger() == (4, 0, 4, 0, 0)
-    assert trap.catalog.vanished() == 0
+    assert trap.catalog.counts.vanished() == 0
     mount_again(trap.storage, disk)
     assert trap.ingest() == pipeline.Ingested()
     assert trap.on_card() == paths
@@ -263,7 +263,7 @@ def test_a_disk_that_is_unmounted_during_a_sweep_costs_the_sweep_and_no_image(
     trap.put(path="other.jpg", seed=2)
     spool_mark.prepare(trap.storage)
     trap.ingest()
-    known_in = trap.catalog.known_in
+    known_in = trap.catalog.images.known_in
     disks: list[Path] = []
 
     def unmount(asked: str) -> dict[str, tuple[int, int]]:
@@ -271,7 +271,7 @@ def test_a_disk_that_is_unmounted_during_a_sweep_costs_the_sweep_and_no_image(
             disks.append(below(trap.storage))
         return known_in(asked)
 
-    monkeypatch.setattr(trap.catalog, "known_in", unmount)
+    monkeypatch.setattr(trap.catalog.images, "known_in", unmount)
     with pytest.raises(StorageError, match=ANOTHER):
         pipeline.sweep(trap.catalog, trap.storage, lambda _path: None)
     assert disks
@@ -311,7 +311,7 @@ def test_status_says_it_first_and_once(trap: Trap) -> None:
     spool_mark.prepare(trap.storage)
     below(trap.storage)
     text = spool_mark.problem(trap.storage)
-    trap.catalog.set_fact("capture", {"failures": 3, "error": text})
+    trap.catalog.facts.set("capture", {"failures": 3, "error": text})
     now = status.snapshot(settings, trap.time, drawings.DEVICE)
     assert now.verdict == "failing"
     assert [ANOTHER in reason for reason in now.reasons].count(True) == 1

@@ -279,7 +279,7 @@ class Conformance:
         assert trap.ledger()[:2] == (3, 0)
         trap.deliver(destination, AllAtOnce())
         copies = Card(trap.storage.spool)
-        delivered = trap.catalog.delivered_to(destination.name, 0, 10)
+        delivered = trap.catalog.proofs.delivered_to(destination.name, 0, 10)
         assert len(delivered) == (3 if self.stores_beside else 1)
         held = [content for image in delivered for content in self.held(copies, image).values()]
         assert sorted(site.stored().values()) == sorted(held)

@@ -170,12 +170,12 @@ class _Life:
         with trap.lock(self.storage.state):
             spool_mark.prepare(self.storage)
             catalog = trap.open_catalog(self.settings, self.time)
-            if catalog.is_check_due():
+            if catalog.connection.is_check_due():
                 assert integrity.check_file(self.storage.catalog) is None
-                catalog.note_checked()
+                catalog.connection.note_checked()
             self._reserve()
             destinations = [*self._connect(), self.odd]
-            catalog.register(registered(destinations))
+            catalog.places.register(registered(destinations))
             new_files.remove_unfinished(self.storage.spool, drawings.DEVICE)
             self._capture()
             self._ingest(catalog)
@@ -188,7 +188,7 @@ class _Life:
             self._label(catalog)
             self._stranger()
             pipeline.prune(catalog, self.storage, self.settings.prune, self.time, destinations)
-            catalog.set_fact("bug", self.number)
+            catalog.facts.set("bug", self.number)
             if "marked as damaged" in os.environ[failpoint.VARIABLE]:
                 stop_marks.mark_damage(self.storage.catalog)
             catalog.close()
@@ -249,12 +249,12 @@ class _Life:
             pass
 
     def _thumbnails(self, catalog: Catalog) -> None:
-        for one in catalog.without_thumbnails(5):
+        for one in catalog.images.without_thumbnails(5):
             with suppress(FileNotFoundError):
                 examination.thumbnails(self.storage.spool, one.path, self.storage.thumbnails)
-            catalog.mark_thumbnails({one.id: True})
+            catalog.images.mark_thumbnails({one.id: True})
             if one.id % 2:  # broken by a power cut, and found so
-                assert catalog.copy_again(one.id)
+                assert catalog.images.copy_again(one.id)
 
     def _deliver(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
         for destination in destinations:
@@ -272,14 +272,14 @@ class _Life:
             odd.unlink()
             for path in sorted((self.folder / "spool" / "others" / str(self.number)).glob(f"{OTHER}.*"))[:1]:
                 drawings.put(odd, path.read_bytes(), path.name)
-            catalog.end_waits()
+            catalog.deliveries.end_waits()
 
     def _misfortunes(self, catalog: Catalog, destinations: Sequence[Destination]) -> None:
         """A destination that fails in every way, one that lost an image, the owner who says retry."""
         stick = destinations[0]
-        kept = catalog.delivered_to("stick", 0, 1000)[-3:]
+        kept = catalog.proofs.delivered_to("stick", 0, 1000)[-3:]
         for name in ("stick", "odd"):
-            catalog.withdraw_proofs(name, [one.id for one in kept])
+            catalog.proofs.withdraw_proofs(name, [one.id for one in kept])
         for one in kept:
             (self.folder / "stick" / one.place).unlink(missing_ok=True)
         self.odd.stored.clear()
@@ -287,14 +287,14 @@ class _Life:
         self.odd.trouble = {one.key: cause for one, cause in zip(kept, causes, strict=False)}
         self._deliver(catalog, [self.odd])
         self.odd.deaf = Unreachable("nobody there")
-        catalog.end_waits()
+        catalog.deliveries.end_waits()
         self._deliver(catalog, [self.odd])
         self.odd.deaf, self.odd.trouble = None, {}
-        catalog.retry()
+        catalog.deliveries.retry()
         self._deliver(catalog, [self.odd, stick])
-        catalog.put_note("odd", "night", self.number)
-        catalog.forget_note("odd", "night")
-        for row in catalog.quarantined()[-2:]:
+        catalog.notes.put("odd", "night", self.number)
+        catalog.notes.forget("odd", "night")
+        for row in catalog.quarantine.listing()[-2:]:
             quarantine.release(catalog, self.settings.storage, row["id"])
         self._ask_again(catalog)
         self._take_away(catalog)
@@ -302,31 +302,31 @@ class _Life:
 
     def _ask_again(self, catalog: Catalog) -> None:
         """A destination is asked again, has lost an image, and is another place for a moment."""
-        some = catalog.delivered_to("odd", 0, 1000)[-2:]
+        some = catalog.proofs.delivered_to("odd", 0, 1000)[-2:]
         self.odd.stored.pop(some[-1].key, None)
         confirmation.ask_again(catalog, self.odd, some)
-        catalog.note_asked("odd")
-        catalog.settle_place("odd", "memory elsewhere")
-        catalog.settle_place("odd", "memory odd")
-        catalog.unmark_pruned([])
-        catalog.acknowledge()
-        catalog.end_waits()
+        catalog.proofs.note_asked("odd")
+        catalog.places.settle_place("odd", "memory elsewhere")
+        catalog.places.settle_place("odd", "memory odd")
+        catalog.proofs.unmark_pruned([])
+        catalog.deliveries.acknowledge()
+        catalog.deliveries.end_waits()
         self._deliver(catalog, [self.odd])
 
     def _label(self, catalog: Catalog) -> None:
         """Somebody says what is in some images."""
-        some = catalog.delivered_to("odd", 0, 1000)[-6:]
+        some = catalog.proofs.delivered_to("odd", 0, 1000)[-6:]
         for image in some:
-            catalog.put_labels("odd", {image.id: Label("task", "done")})
+            catalog.labels.put("odd", {image.id: Label("task", "done")})
 
     def _take_away(self, catalog: Catalog) -> None:
         """Somebody takes a picture from the card, sees that it is none of his, and puts it back."""
-        for one in catalog.on_card(0, 1000)[-1:]:
+        for one in catalog.images.on_card(0, 1000)[-1:]:
             path, away = self.storage.spool / one.path, self.folder / "away.jpg"
             content = path.read_bytes()
             path.rename(away)
             self.odd.stored.pop(one.key, None)
-            catalog.withdraw_proofs("odd", [one.id])
+            catalog.proofs.withdraw_proofs("odd", [one.id])
             self._ingest(catalog)
             self._deliver(catalog, [self.odd])
             path.write_bytes(content)

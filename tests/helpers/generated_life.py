@@ -28,6 +28,7 @@ from memory_context import context
 from trapsync import pipeline
 from trapsync.cameras import AlwaysReady, Frame
 from trapsync.catalog import Catalog, integrity
+from trapsync.catalog.connection import Connection
 from trapsync.clock import Clock
 from trapsync.destinations import Receipt, confirmation, directory
 from trapsync.errors import CatalogError, DamagedImage, Failed, Refused, StorageError, Unreachable
@@ -193,7 +194,7 @@ class Life(RuleBasedStateMachine):
         try:
             self.in_the_end_everything_arrives()
         finally:
-            self.trap.catalog._db.close()
+            self.trap.catalog.connection._db.close()
             shutil.rmtree(self.folder)
 
     # What the model sees
@@ -288,7 +289,7 @@ class Life(RuleBasedStateMachine):
     def die(self, left: dict[Path, bytes] | None = None) -> None:
         """End as a kill ends it, now or when that was left: what is in the write-ahead log stays there."""
         left = self.files_left() if left is None else left
-        self.trap.catalog._db.close()
+        self.trap.catalog.connection._db.close()
         for file, content in left.items():
             file.write_bytes(content)
 
@@ -423,18 +424,18 @@ class Life(RuleBasedStateMachine):
             if after < 0:
                 raise StorageError("the card is full")
 
-        write, transaction = durable.write, Catalog._transaction
+        write, transaction = durable.write, Connection.transaction
 
         def write_or_not(path: Path, *rest: Any, **more: Any) -> None:
             full()
             write(path, *rest, **more)
 
-        def begin(catalog: Catalog, what: str) -> Any:
+        def begin(connection: Connection, what: str) -> Any:
             try:
                 full()
             except StorageError:
                 raise CatalogError("database or disk is full") from None
-            return transaction(catalog, what)
+            return transaction(connection, what)
 
         steps: dict[str, Callable[[], object]] = {
             "ingest": self.trap.ingest,
@@ -445,7 +446,7 @@ class Life(RuleBasedStateMachine):
         }
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(durable, "write", write_or_not)
-            patch.setattr(Catalog, "_transaction", begin)
+            patch.setattr(Connection, "transaction", begin)
             with suppress(StorageError, CatalogError):
                 steps[step]()
         self.note_what_was_pruned(before)
@@ -460,7 +461,7 @@ class Life(RuleBasedStateMachine):
         self.take_a_picture()
 
     def take_a_picture(self) -> None:
-        taken = self.trap.catalog.names_from(drawings.DEVICE, self.trap.time.wall())
+        taken = self.trap.catalog.images.names_from(drawings.DEVICE, self.trap.time.wall())
         path = pipeline.capture(self.camera, self.settings, drawings.DEVICE, self.trap.time, taken)
         self.acknowledge_capture(path)
 
@@ -480,7 +481,7 @@ class Life(RuleBasedStateMachine):
             assert not self.unfinished.keys() & self.trap.on_card()
         # What is in quarantine is what the folder of that name holds, after a rebuild too.
         kept = {path.name for path in self.trap.storage.quarantine.glob("*.jpg")}
-        assert {row["kept_as"] for row in self.trap.catalog.quarantined()} == kept
+        assert {row["kept_as"] for row in self.trap.catalog.quarantine.listing()} == kept
         # All that is whole on the card is an image that is there; all else is gone, and accounted for.
         rows = self.rows("SELECT sha256, gone_at IS NULL, state FROM images")
         here = {self.origin(one) for one, is_here, _ in rows if is_here}
@@ -517,7 +518,7 @@ class Life(RuleBasedStateMachine):
         held -= {self.origin(one) for one, is_held in rows if not is_held}  # there twice, corrected once
         before = {name: set(self.held(name).values()) for name in self.required}
         for destination in self.destinations():
-            if self.trap.catalog.may_go(destination.name):
+            if self.trap.catalog.deliveries.may_go(destination.name):
                 self.trap.deliver(destination)
         for name, there in before.items():
             assert not (set(self.held(name).values()) - there) & held, "it was to be held"
@@ -531,9 +532,9 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99))
     def overwrite_what_is_marked_as_pruned(self, number: int) -> None:
         """After the mark that it may go, and before it goes, another picture is put in its place."""
-        images = self.trap.catalog.prunable(self.trap.time.wall(), limit=16)
+        images = self.trap.catalog.proofs.prunable(self.trap.time.wall(), limit=16)
         before = self.on_card()
-        self.trap.catalog.mark_pruned([image.id for image in images])
+        self.trap.catalog.proofs.mark_pruned([image.id for image in images])
         self.die()
         self.start()
         if images:
@@ -696,7 +697,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def release_from_quarantine(self) -> None:
-        for row in self.trap.catalog.quarantined()[:1]:
+        for row in self.trap.catalog.quarantine.listing()[:1]:
             with suppress(StorageError, FileNotFoundError):
                 path = self.spool / quarantine.release(self.trap.catalog, self.settings.storage, row["id"])
                 if (
@@ -831,7 +832,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def remember_the_catalog(self) -> None:
-        self.trap.catalog.checkpoint()
+        self.trap.catalog.connection.checkpoint()
         self.yesterday = self.files_left()
 
     @precondition(lambda self: self.yesterday)
@@ -848,7 +849,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def acknowledge_what_was_lost(self) -> None:
-        self.trap.catalog.acknowledge()
+        self.trap.catalog.deliveries.acknowledge()
 
     @rule()
     def pull_the_stick_or_put_it_in(self) -> None:
@@ -919,7 +920,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def say_retry(self) -> None:
-        self.trap.catalog.retry()
+        self.trap.catalog.deliveries.retry()
 
     # What is always true
 
@@ -935,13 +936,13 @@ class Life(RuleBasedStateMachine):
         ]
 
     def rows(self, sql: str) -> list[Any]:
-        return list(self.trap.catalog._db.execute(sql).fetchall())
+        return list(self.trap.catalog.connection._db.execute(sql).fetchall())
 
     @invariant()
     def the_account_is_right_and_the_catalog_sound(self) -> None:
         Life.steps += 1
         self.trap.ledger()
-        assert integrity.problem(self.trap.catalog._db.conn) is None
+        assert integrity.problem(self.trap.catalog.connection._db.conn) is None
 
     @invariant()
     def what_was_safe_is_safe(self) -> None:
@@ -1012,8 +1013,8 @@ class Life(RuleBasedStateMachine):
         self.want_unsure_images("deliver")
         self.trap.time.sleep(DAY)  # what failed is tried again once a day
         self.put_times_right()
-        assert self.trap.catalog.timings() == {"held": 0, "unsure": 0}
-        self.trap.catalog.retry()
+        assert self.trap.catalog.times.timings() == {"held": 0, "unsure": 0}
+        self.trap.catalog.deliveries.retry()
         for _ in range(4):
             self.trap.time.sleep(8 * DAY)
             self.deliver_all()

@@ -101,17 +101,17 @@ def _deliver(config: Path) -> int:
         catalog = trap.open_catalog(values, clock)
         checked = check_all(values, config)
         connected = connect_all(values, checked, catalog, clock, lambda _seconds: None)
-        catalog.register((one.name, one.settings.kind, one.settings.required) for one in connected)
+        catalog.places.register((one.name, one.settings.kind, one.settings.required) for one in connected)
         found: list[str] = []
         spool = values.storage.spool
         pipeline.sweep(catalog, values.storage, found.append)
         pipeline.ingest(catalog, values.storage, found, bench.examiner(spool), UndecidedFiles(0), clock)
-        for image in catalog.without_thumbnails(100):
+        for image in catalog.images.without_thumbnails(100):
             thumbnails(spool, image.path, values.storage.thumbnails)
-            catalog.mark_thumbnails({image.id: True})
+            catalog.images.mark_thumbnails({image.id: True})
         for one in connected:
             pipeline.deliver(catalog, one, spool, clock, bench.OneByOne())
             one.close()
-        pending = sum(row["pending"] for row in catalog.destinations())
+        pending = sum(row["pending"] for row in catalog.counts.destinations())
         catalog.close()
     return int(pending)

@@ -126,20 +126,20 @@ def soak(folder: Path, pictures: int, say: Callable[[str], None] = lambda _: Non
             trap.ingest(*paths[start : start + 32])
         trap.examined.clear()
         home.deaf = Unreachable("the link is down") if turn % 10 in {3, 4} else None
-        trap.catalog.end_waits()
+        trap.catalog.deliveries.end_waits()
         trap.deliver(home, UploadPool(home.settings, trap.time))
         if turn % 10 == 0:
             pipeline.sweep(trap.catalog, trap.storage, lambda path: None)
             report.pruned += trap.prune()
         if turn % 3 == 0:
-            trap.catalog.checkpoint()
+            trap.catalog.connection.checkpoint()
         if turn % 500 == 0:
             trap.restart(reboot=True)
         if report.captured % every == 0:
             _sample(report, trap.storage.catalog)
             say(f"{report.captured} pictures, {report.samples['memory'][-1] / 2**20:.1f} MB")
     home.deaf = None
-    trap.catalog.end_waits()
+    trap.catalog.deliveries.end_waits()
     trap.deliver(home, UploadPool(home.settings, trap.time))
     report.pruned += trap.prune()
     report.delivered = home.count

@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         "the row of an image that may leave the card is not checked",
         "catalog/proofs.py",
-        "        self._require_sound(rows)\n",
+        "        self._connection.require_sound(rows)\n",
         "",
         ("test_catalog_damage.py",),
     ),
@@ -194,8 +194,8 @@ MUTANTS = (
     Mutant(
         "a note beside a copy lets its image go",
         "catalog/deliveries.py",
-        "when = [None] * 3 if proof.noted else self._confirmed_now()",
-        "when = self._confirmed_now()",
+        "when = [None] * 3 if proof.noted else _confirmed_now(clock)",
+        "when = _confirmed_now(clock)",
         ("test_confirmation.py",),
     ),
     Mutant(

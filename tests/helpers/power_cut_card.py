@@ -145,7 +145,7 @@ class Worker:
             self.time.reboot(1000.0)
         self.home = Home(outside / "home")
         self.catalog: Catalog = open_catalog(self._settings, self.time)
-        self.catalog.register(registered([self.home]))
+        self.catalog.places.register(registered([self.home]))
         self._camera, self._undecided = Painted(), UndecidedFiles(0.0)
 
     def capture(self) -> tuple[str, str]:
@@ -189,7 +189,7 @@ def work(card: Path, outside: Path, boot: int) -> None:
         if number % 18 == 0:
             worker.prune()
         if number % 27 == 0:
-            worker.catalog.checkpoint()
+            worker.catalog.connection.checkpoint()
 
 
 def switch_flushes_off() -> None:
@@ -198,7 +198,7 @@ def switch_flushes_off() -> None:
 
     def open_unsafely(path: Path, clock: Clock) -> Catalog:
         catalog = open_safely(path, clock)
-        catalog._db.execute("PRAGMA synchronous=OFF")
+        catalog.connection._db.execute("PRAGMA synchronous=OFF")
         return catalog
 
     setattr(os, "fsync", lambda _descriptor: None)  # noqa: B010

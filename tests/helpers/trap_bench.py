@@ -147,7 +147,7 @@ class Trap:
 
     def register(self, *destinations: Destination) -> None:
         self.destinations = destinations
-        self.catalog.register(registered(destinations))
+        self.catalog.places.register(registered(destinations))
 
     def put(self, second: int = 0, *, seed: int = 1, path: str | None = None) -> str:
         """Another program puts a good image into the spool; its path there."""
@@ -192,11 +192,11 @@ class Trap:
 
     def ledger(self) -> tuple[int, int, int, int, int]:
         """captured, delivered, pending, quarantined, dropped (or lost): held to the accounting identity."""
-        one = self.catalog.ledger()
+        one = self.catalog.counts.ledger()
         assert one.captured == one.delivered + one.pending + one.quarantined + one.dropped + one.lost
         # It is told from the tallies, so those must be what a count would be.
-        assert sorted(self.catalog._db.execute(_COUNTED).fetchall()) == sorted(
-            self.catalog._db.execute("SELECT * FROM tallies WHERE n != 0").fetchall()
+        assert sorted(self.catalog.connection._db.execute(_COUNTED).fetchall()) == sorted(
+            self.catalog.connection._db.execute("SELECT * FROM tallies WHERE n != 0").fetchall()
         )
         return one.captured, one.delivered, one.pending, one.quarantined, one.dropped + one.lost
 

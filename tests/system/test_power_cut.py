@@ -97,7 +97,7 @@ def lost_from(card: power_cut_card.Card, boot: int, promised: Promised) -> list[
     worker = power_cut_card.Worker(card.folder, card.folder.parent, boot)
     try:
         assert not list(worker.storage.state.glob("*.damaged-*"))  # it was sound, and not just rebuilt
-        rows = worker.catalog._db.execute(
+        rows = worker.catalog.connection._db.execute(
             "SELECT images.key, deliveries.state, gone_why FROM images JOIN deliveries ON image_id = images.id"
         ).fetchall()
         marks = {key: (state, why) for key, state, why in rows}
@@ -110,7 +110,7 @@ def lost_from(card: power_cut_card.Card, boot: int, promised: Promised) -> list[
                 lost.append(path)
         worker.ingest()
         worker.deliver()
-        ledger = worker.catalog.ledger()
+        ledger = worker.catalog.counts.ledger()
         assert ledger.captured == ledger.delivered + ledger.pending + ledger.quarantined + ledger.dropped
         assert (ledger.pending, ledger.quarantined) == (0, 0)
         assert {Path(path).name for path in promised.captured} <= set(worker.home.stored) | set(lost)

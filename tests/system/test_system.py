@@ -344,7 +344,7 @@ BROKEN: dict[str, tuple[str, str, str, str]] = {
         """\
         systemd.notify("READY=1")
         threading.Timer(1.5, os._exit, (3,)).start()
-        self._catalog._db.execute("CREATE TABLE of_the_future (one)")
+        self._catalog.connection._db.execute("CREATE TABLE of_the_future (one)")
 """,
         "it (ended|had to be started again) after",
     ),

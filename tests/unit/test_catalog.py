@@ -15,14 +15,14 @@ from trapsync.settings.schema import Trap as TrapSettings
 
 
 def test_a_catalog_that_another_process_keeps_locked_refuses_in_our_own_words(trap: Trap) -> None:
-    trap.catalog._db.execute("PRAGMA busy_timeout=10").fetchall()
+    trap.catalog.connection._db.execute("PRAGMA busy_timeout=10").fetchall()
     other = sqlite3.connect(trap.storage.catalog)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(CatalogError, match="refuses a write: database is locked"):
-        trap.catalog.set_fact("capture", 1)
+        trap.catalog.facts.set("bug", 1)
     other.close()
-    trap.catalog.set_fact("capture", 1)
-    assert trap.catalog.facts() == {"capture": 1}
+    trap.catalog.facts.set("bug", 1)
+    assert trap.catalog.facts.read().bug == 1
 
 
 @pytest.mark.parametrize(
@@ -33,47 +33,47 @@ def test_a_value_that_sqlite_cannot_hold_is_told_apart_from_a_catalog_that_refus
     trap: Trap, found: Found
 ) -> None:
     with pytest.raises(Unstorable):
-        trap.catalog.is_known(found)
+        trap.catalog.images.is_known(found)
     with pytest.raises(Unstorable, match="constraint failed"):
-        trap.catalog.add_quarantined("a.jpg", None, "none", 1)  # type: ignore[arg-type]
-    assert trap.catalog.damage is None
+        trap.catalog.quarantine.add("a.jpg", None, "none", 1)  # type: ignore[arg-type]
+    assert trap.catalog.connection.damage is None
     assert trap.ingest(trap.put()).new == 1
 
 
 def test_no_other_process_writes_between_what_a_transaction_reads_and_what_it_writes(trap: Trap) -> None:
     other = sqlite3.connect(trap.storage.catalog, timeout=0, isolation_level=None)
     with trap.catalog.together():
-        trap.catalog.facts()
+        trap.catalog.facts.read()
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("DELETE FROM facts")
-        trap.catalog.set_fact("capture", 1)
+        trap.catalog.facts.set("bug", 1)
     other.close()
-    assert trap.catalog.facts() == {"capture": 1}
+    assert trap.catalog.facts.read().bug == 1
 
 
 def test_only_the_mark_of_small_copies_is_not_flushed(trap: Trap) -> None:
     levels = []
-    trap.catalog._db.conn.set_trace_callback(
+    trap.catalog.connection._db.conn.set_trace_callback(
         lambda sql: levels.append(sql) if sql.startswith(("PRAGMA sync", "COMMIT")) else None
     )
     trap.put()
     trap.ingest()
     assert levels == ["COMMIT"]
-    (image,) = trap.catalog.without_thumbnails(1)
-    trap.catalog.mark_thumbnails({image.id: True})
+    (image,) = trap.catalog.images.without_thumbnails(1)
+    trap.catalog.images.mark_thumbnails({image.id: True})
     assert levels[1:] == ["PRAGMA synchronous=NORMAL", "COMMIT", "PRAGMA synchronous=FULL"]
-    assert trap.catalog._db.execute("PRAGMA synchronous").fetchone()[0] == 2
-    assert trap.catalog.without_thumbnails(1) == []
+    assert trap.catalog.connection._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert trap.catalog.images.without_thumbnails(1) == []
 
 
 def test_what_is_no_news_waits_for_no_other_process(trap: Trap) -> None:
-    trap.catalog.set_fact("capture", {"failures": 0})
+    trap.catalog.facts.set("capture", {"failures": 0})
     other = sqlite3.connect(trap.storage.catalog)
     other.execute("BEGIN IMMEDIATE")
-    trap.catalog._db.execute("PRAGMA busy_timeout=10").fetchall()
-    trap.catalog.set_fact("capture", {"failures": 0})
+    trap.catalog.connection._db.execute("PRAGMA busy_timeout=10").fetchall()
+    trap.catalog.facts.set("capture", {"failures": 0})
     with pytest.raises(CatalogError):
-        trap.catalog.set_fact("capture", {"failures": 1})
+        trap.catalog.facts.set("capture", {"failures": 1})
     other.close()
 
 
@@ -82,12 +82,12 @@ def test_a_reader_that_stays_holds_up_no_checkpoint_and_no_end(trap: Trap) -> No
     reader = sqlite3.connect(trap.storage.catalog)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM destinations").fetchall()
-    trap.catalog.set_fact("capture", 1)
+    trap.catalog.facts.set("bug", 1)
     began = time.monotonic()
-    trap.catalog.checkpoint()
+    trap.catalog.connection.checkpoint()
     trap.restart()
     assert time.monotonic() - began < 4
-    assert trap.catalog.facts() == {"capture": 1}
+    assert trap.catalog.facts.read().bug == 1
     reader.close()
 
 
@@ -96,24 +96,24 @@ def test_damage_that_shows_only_in_use_is_told_from_a_refusal(trap: Trap) -> Non
         trap.put(second, seed=second % 5)
     trap.ingest()
     trap.restart()
-    assert trap.catalog.damage is None
+    assert trap.catalog.connection.damage is None
     with trap.storage.catalog.open("r+b") as file:
         file.seek(4096)  # all but the first page, which holds the schema
         file.write(b"\xa5" * (trap.storage.catalog.stat().st_size - 4096))
-    trap.catalog._db.execute("PRAGMA shrink_memory").fetchall()
+    trap.catalog.connection._db.execute("PRAGMA shrink_memory").fetchall()
     with pytest.raises(CatalogDamaged, match="malformed"):
-        trap.catalog.on_card(0, 99)
-    assert trap.catalog.damage
+        trap.catalog.images.on_card(0, 99)
+    assert trap.catalog.connection.damage
 
 
 def test_an_image_from_the_future_is_not_the_newest(trap: Trap) -> None:
     now = int(trap.time.wall() - drawings.TAKEN.timestamp())
     trap.put(now + 90 * 86400, seed=1)
     trap.ingest()
-    assert trap.catalog.newest() is not None  # better than none
+    assert trap.catalog.images.newest() is not None  # better than none
     path = trap.put(now - 30, seed=2)
     trap.ingest()
-    newest = trap.catalog.newest()
+    newest = trap.catalog.images.newest()
     assert newest
     assert newest.path == path
 
@@ -122,27 +122,27 @@ def test_what_the_daemon_asks_every_minute_reads_no_table_from_end_to_end(trap: 
     home = Memory()
     trap.register(home)
     asked: list[str] = []
-    trap.catalog._db.conn.set_trace_callback(asked.append)
+    trap.catalog.connection._db.conn.set_trace_callback(asked.append)
     trap.put(0, seed=1)
     trap.put(1, seed=2)
     trap.ingest()
     trap.deliver(home)
     trap.prune()
-    trap.catalog.conflicts()
-    trap.catalog.vanished()
-    trap.catalog.without_thumbnails(1)
-    trap.catalog.newest()
-    trap.catalog.delivered_to("home", 0, 9)
+    trap.catalog.counts.conflicts()
+    trap.catalog.counts.vanished()
+    trap.catalog.images.without_thumbnails(1)
+    trap.catalog.images.newest()
+    trap.catalog.proofs.delivered_to("home", 0, 9)
     failures = clock_correction.Failures(trap.time)
     clock_correction.correct_times(
         trap.catalog, trap.storage, TrapSettings(), lambda _corrections: iter(()), failures
     )
-    trap.catalog.timings()
-    trap.catalog._db.conn.set_trace_callback(None)
+    trap.catalog.times.timings()
+    trap.catalog.connection._db.conn.set_trace_callback(None)
     asked = [one for one in asked if one.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))]
     assert len(asked) > 20
     for one in asked:
-        for *_, step in trap.catalog._db.execute(
+        for *_, step in trap.catalog.connection._db.execute(
             f"EXPLAIN QUERY PLAN {one.replace('Inf', '9e999')}"
         ).fetchall():
             assert step not in ("SCAN images", "SCAN deliveries"), one

@@ -36,7 +36,7 @@ def kill(trap: Trap) -> None:
     """The daemon is killed: what is in the write-ahead log stays there."""
     files = [Path(f"{trap.storage.catalog}{suffix}") for suffix in ("", "-wal")]
     left = [file.read_bytes() for file in files]
-    trap.catalog._db.close()
+    trap.catalog.connection._db.close()
     for file, content in zip(files, left, strict=True):
         file.write_bytes(content)
 
@@ -55,7 +55,7 @@ def rot(trap: Trap, change: Callable[[Path], object]) -> None:
     os.utime(catalog, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert catalog.stat().st_size == before.st_size
     start(trap)
-    assert not trap.catalog.is_check_due()
+    assert not trap.catalog.connection.is_check_due()
 
 
 def sql(statement: str) -> Callable[[Path], object]:
@@ -90,21 +90,21 @@ def assert_rebuilt_by_the_next_start(trap: Trap) -> None:
     trap.register(home := Memory("home"))
     trap.ingest()
     assert trap.deliver(home).delivered == len(card) == 8
-    assert not trap.catalog.is_check_due()
+    assert not trap.catalog.connection.is_check_due()
 
 
 def test_a_catalog_that_was_closed_in_order_is_checked_once_a_week(trap: Trap) -> None:
     work(trap)
     for days in range(1, 7):
         trap.restart()
-        assert not trap.catalog.is_check_due(), days
+        assert not trap.catalog.connection.is_check_due(), days
         trap.time.sleep(86000)
     trap.time.sleep(WEEK)
     trap.restart()
-    assert trap.catalog.is_check_due()
-    trap.catalog.note_checked()
+    assert trap.catalog.connection.is_check_due()
+    trap.catalog.connection.note_checked()
     trap.restart()
-    assert not trap.catalog.is_check_due()
+    assert not trap.catalog.connection.is_check_due()
 
 
 def test_after_a_kill_it_is_checked_however_often_it_was_opened_and_closed_meanwhile(trap: Trap) -> None:
@@ -115,12 +115,12 @@ def test_after_a_kill_it_is_checked_however_often_it_was_opened_and_closed_meanw
     kill(trap)
     start(trap)
     trap.restart()
-    assert trap.catalog.is_check_due()
+    assert trap.catalog.connection.is_check_due()
     catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
-    assert trap.catalog.damage is None
-    assert not trap.catalog.is_check_due()
+    assert trap.catalog.connection.damage is None
+    assert not trap.catalog.connection.is_check_due()
     trap.restart()
-    assert not trap.catalog.is_check_due()
+    assert not trap.catalog.connection.is_check_due()
 
 
 @pytest.mark.parametrize("what", ["catalog", "catalog's log", "mark"])
@@ -135,17 +135,17 @@ def test_what_somebody_changed_between_stop_and_start_is_checked(trap: Trap, wha
     else:
         Path(f"{catalog}-wal").write_bytes(b"of an older round")
     start(trap)
-    assert trap.catalog.is_check_due()
+    assert trap.catalog.connection.is_check_due()
 
 
 def test_a_command_beside_the_daemon_leaves_checks_and_marks_to_it(trap: Trap) -> None:
     work(trap)
     command = Catalog.open(trap.storage.catalog, trap.time, beside=True)
-    assert not command.is_check_due()
-    command.retry()
+    assert not command.connection.is_check_due()
+    command.deliveries.retry()
     command.close()
     assert not trap.storage.catalog.with_suffix(".closed").exists()
-    assert trap.catalog.is_there()
+    assert trap.catalog.connection.is_there()
 
 
 def test_a_catalog_of_an_earlier_version_loses_its_seals_and_nothing_else(trap: Trap) -> None:
@@ -156,7 +156,7 @@ def test_a_catalog_of_an_earlier_version_loses_its_seals_and_nothing_else(trap: 
     seals.write_bytes(b"1234" * 40)
     start(trap)
     assert not seals.exists()
-    assert trap.catalog.is_check_due()
+    assert trap.catalog.connection.is_check_due()
     assert trap.ledger() == (8, 8, 0, 0, 0)
 
 
@@ -174,9 +174,9 @@ COUNT = "SELECT count(*) FROM images"
 
 def test_another_process_that_closes_the_catalog_last_leaves_us_our_log(trap: Trap) -> None:
     work(trap)
-    trap.catalog.checkpoint()
+    trap.catalog.connection.checkpoint()
     assert ask_another_process(trap, COUNT) == 8
-    assert trap.catalog.is_there()
+    assert trap.catalog.connection.is_there()
     trap.put(50, seed=50)
     trap.ingest()
     assert ask_another_process(trap, COUNT) == 9
@@ -186,18 +186,18 @@ def test_where_sqlite_lost_its_locks_and_two_wrote_the_next_start_checks_and_the
     trap: Trap,
 ) -> None:
     work(trap)
-    trap.catalog.checkpoint()
+    trap.catalog.connection.checkpoint()
     trap.storage.catalog.open("rb").close()  # which takes all locks of this process from the file
     assert ask_another_process(trap, COUNT) == 8
-    assert not trap.catalog.is_there()
+    assert not trap.catalog.connection.is_there()
     for number in range(9):  # into a log that has no name any more
-        trap.catalog.put_note("home", f"{number}", "x" * 900)
+        trap.catalog.notes.put("home", f"{number}", "x" * 900)
     ask_another_process(trap, "UPDATE images SET path = path || hex(zeroblob(400))")
     trap.catalog.close()
     start(trap)
-    assert trap.catalog.is_check_due()
+    assert trap.catalog.connection.is_check_due()
     catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
-    assert trap.catalog.damage
+    assert trap.catalog.connection.damage
     assert_rebuilt_by_the_next_start(trap)
 
 
@@ -235,7 +235,7 @@ def test_metadata_that_rots_at_rest_is_found_when_it_is_read(trap: Trap) -> None
     work(trap)
     rot(trap, sql("UPDATE images SET metadata = replace(metadata, '{', '[') WHERE id = 3"))
     with pytest.raises(CatalogDamaged):
-        trap.catalog.delivered_to("home", 0, 9)
+        trap.catalog.proofs.delivered_to("home", 0, 9)
     assert_rebuilt_by_the_next_start(trap)
 
 
@@ -243,9 +243,9 @@ def test_what_rots_at_rest_and_is_not_used_is_found_by_the_check(trap: Trap) -> 
     work(trap)
     rot(trap, sql("UPDATE images SET md5 = replace(md5, 'a', 'b')"))
     trap.time.sleep(WEEK)
-    assert trap.catalog.is_check_due()
+    assert trap.catalog.connection.is_check_due()
     catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
-    assert "an image whose seal is broken" in str(trap.catalog.damage)
+    assert "an image whose seal is broken" in str(trap.catalog.connection.damage)
     assert_rebuilt_by_the_next_start(trap)
 
 
@@ -264,8 +264,8 @@ def test_a_check_that_comes_to_no_end_says_nothing_about_the_catalog(
     else:
         path = path.with_name("elsewhere")
     catalog_check.check(trap.catalog, path, lambda: None)
-    assert trap.catalog.damage is None
-    assert trap.catalog.is_check_due()
+    assert trap.catalog.connection.damage is None
+    assert trap.catalog.connection.is_check_due()
     assert not damage_mark(trap.storage.catalog).exists()
 
 
@@ -284,6 +284,6 @@ def test_where_not_even_the_mark_can_be_written_the_next_start_checks_again(
             trap.register(Memory("another"))
     trap.catalog.close()
     start(trap)
-    assert trap.catalog.is_check_due()
+    assert trap.catalog.connection.is_check_due()
     catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
     assert_rebuilt_by_the_next_start(trap)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 import pytest
@@ -24,6 +24,7 @@ import without_root
 from memory_context import context
 from trapsync import __version__, cli, trap
 from trapsync.catalog import Catalog
+from trapsync.catalog.facts import Name
 from trapsync.clock import iso, utc
 from trapsync.destinations import directory
 from trapsync.destinations.directory import MARK
@@ -82,7 +83,7 @@ def folder(trap: bench.Trap, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(trap.folder)
     monkeypatch.setenv("TRAPSYNC_CONFIG", str(trap.folder / "trap.toml"))
     monkeypatch.setenv("COLUMNS", "80")
-    trap.catalog.register([("stick", "directory", True)])
+    trap.catalog.places.register([("stick", "directory", True)])
     return trap.folder
 
 
@@ -319,12 +320,12 @@ def test_status_as_json_has_these_keys_in_this_order(
         "stuck": {"images": 1, "error": "read-only"},
     }
     for name, value in facts.items():
-        trap.catalog.set_fact(name, value)
+        trap.catalog.facts.set(cast("Name", name), value)
 
     said = call("status", "--json")
 
-    row = trap.catalog.destinations()[0]
-    now, newest = trap.time.wall(), trap.catalog.newest()
+    row = trap.catalog.counts.destinations()[0]
+    now, newest = trap.time.wall(), trap.catalog.images.newest()
     assert newest is not None
     expected = {
         "device": drawings.DEVICE,
@@ -435,14 +436,14 @@ def unsure(trap: bench.Trap) -> None:
     """One image of a boot that ended before its clock was set, and one of this boot, which is not set either."""
     trap.time.is_trusted = False
     for second in range(2):
-        trap.catalog.note_boot()
+        trap.catalog.times.note_boot()
         wall = drawings.TAKEN.timestamp() + second
         seen = Evidence(trap.time.boot_id(), trap.time.monotonic(), wall, trusted=False)
         picture = drawings.trap(seed=second, taken=utc(wall), evidence=seen)
         drawings.put(trap.storage.spool, picture, f"{drawings.DEVICE}.2026-06-21_20-19-{15 + second}.jpg")
         trap.ingest()
         trap.restart(reboot=not second)
-    trap.catalog.give_up()
+    trap.catalog.times.give_up()
 
 
 def test_status_says_of_held_images_what_there_is_to_do(
@@ -482,7 +483,7 @@ def test_clock_shows_who_vouches_for_it_the_boots_and_the_images(
     assert "1 held, 1 unsure" in said
     assert "unknown" in said
     trap.time.is_trusted = True
-    trap.catalog.note_boot()
+    trap.catalog.times.note_boot()
     facts = call("clock", "--json").json
     assert (facts["trusted"], facts["trusted_by"]) == (True, "the test")
     assert facts["images"] == {"held": 1, "confirmed": 0, "corrected": 0, "unsure": 1, "released": 0}
@@ -628,7 +629,7 @@ def test_a_stick_that_is_not_there_is_trouble_and_the_images_stay_pending(
     said = call("deliver")
     assert said.code == 1
     assert said.out.startswith("stick: 0 delivered, 0 refused, 0 postponed; the stick is not there")
-    assert trap.catalog.ledger().pending == 1
+    assert trap.catalog.counts.ledger().pending == 1
 
 
 @pytest.mark.parametrize("command", ["deliver", "retry"])
@@ -648,7 +649,7 @@ def woken(trap: bench.Trap, running: None, monkeypatch: pytest.MonkeyPatch) -> I
 
     def wake(*_: object) -> None:
         trap.time.sleep(1)
-        trap.catalog.end_waits()
+        trap.catalog.deliveries.end_waits()
         trap.deliver(memory)
 
     monkeypatch.setattr("trapsync.trap._command_line", lambda _process: b"trapsync run")
@@ -691,8 +692,8 @@ def test_the_command_does_not_wait_for_what_must_wait(
 def test_retry_queues_again_what_was_refused(call: Call, trap: bench.Trap) -> None:
     paths = [trap.put(0), trap.put(1)]
     trap.ingest()
-    for image in trap.catalog.due("stick", "newest", 10):
-        trap.catalog.mark_refused("stick", image.id, "it is upside down")
+    for image in trap.catalog.deliveries.due("stick", "newest", 10):
+        trap.catalog.deliveries.mark_refused("stick", image.id, "it is upside down")
     assert "stick: refused (it is upside down)" in call("images", "--refused").out
     assert call("retry", "--image", Path(paths[0]).name).out == "re-queued 1 refused delivery\n"
     assert call("retry", "stick").out == "re-queued 1 refused delivery\n"
@@ -757,7 +758,7 @@ def test_verify_finds_changed_bytes_on_the_card_and_a_copy_that_is_gone(
     assert said.code == 1
     assert f"  {first}: other bytes than were catalogued\n" in said.out
     assert f"  {Path(second).name}: it is not there any more\n" in said.out
-    assert trap.catalog.ledger().pending == 1
+    assert trap.catalog.counts.ledger().pending == 1
     assert "not there any more" in call("images", "--pending").out
     call("deliver")
     assert (folder / "stick" / second).exists()

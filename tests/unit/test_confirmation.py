@@ -91,7 +91,7 @@ def test_one_question_serves_a_day_of_pruning_one_by_one(trap: Trap) -> None:
     for _ in range(20):
         choice = pruning.Candidates(trap.catalog, [home], trap.time.wall(), is_urgent=False)
         images = choice.next_images()[:1]
-        trap.catalog.mark_pruned([image.id for image in images])
+        trap.catalog.proofs.mark_pruned([image.id for image in images])
         pruning.remove_marked(trap.catalog, trap.storage)
         trap.time.sleep(60)
     assert trap.on_card() == set()
@@ -119,7 +119,7 @@ def test_what_the_server_holds_other_bytes_of_stays_on_the_card_and_is_shown(tra
     home.stored[changed] = "0" * 64
     assert trap.prune() == 1
     assert len(trap.on_card()) == 1
-    (row,) = trap.catalog.listing("refused", 9)
+    (row,) = trap.catalog.images.listing("refused", 9)
     assert "another image is there" in row["deliveries"]["home"]["error"]
     assert trap.ledger() == (2, 1, 1, 0, 0)
 
@@ -142,13 +142,13 @@ def test_why_nothing_can_be_pruned_is_told_once_in_the_log_and_in_the_facts(
     for _ in range(60):
         assert trap.prune() == 0
         trap.time.sleep(60)
-    assert trap.catalog.facts()["unpruned"].keys() == {"home"}
+    assert (trap.catalog.facts.read().unpruned or {}).keys() == {"home"}
     assert caplog.text.count("nothing is pruned, because home cannot be asked") == 1
     assert 1 <= len(home.confirmed) < 20  # with back-off, not each minute
     home.deaf = None
     trap.time.sleep(1000)
     assert trap.prune() == 2
-    assert trap.catalog.facts().get("unpruned") is None
+    assert trap.catalog.facts.read().unpruned is None
 
 
 def test_while_there_is_room_no_destination_is_touched(trap: Trap) -> None:
@@ -179,10 +179,10 @@ def test_before_capture_would_stop_the_last_word_of_a_server_counts_and_status_s
     trap.time.sleep(DAY)
     home.deaf = Unreachable("no answer")
     assert urgent(trap, home) == 2
-    assert trap.catalog.unasked() == 2
+    assert trap.catalog.counts.unasked() == 2
     home.deaf = None
     confirmation.ask_about_some(trap.catalog, home, trap.time)
-    assert trap.catalog.unasked() == 0
+    assert trap.catalog.counts.unasked() == 0
 
 
 def test_only_the_server_that_was_not_asked_can_say_that_it_has_what_went_on_its_last_word(
@@ -195,11 +195,11 @@ def test_only_the_server_that_was_not_asked_can_say_that_it_has_what_went_on_its
     assert urgent(trap, away, there) == 2
     confirmation.ask_about_some(trap.catalog, there, trap.time)
     verification.verify_destination(trap.catalog, there, lambda _n: None)
-    assert trap.catalog.unasked() == 2
+    assert trap.catalog.counts.unasked() == 2
     away.deaf = None
     away.stored.clear()
     assert confirmation.ask_about_some(trap.catalog, away, trap.time) == 2
-    assert (trap.catalog.unasked(), trap.catalog.destinations()[0]["refused"]) == (0, 2)
+    assert (trap.catalog.counts.unasked(), trap.catalog.counts.destinations()[0]["refused"]) == (0, 2)
 
 
 def test_a_server_that_is_left_alone_for_now_does_not_stop_capture(trap: Trap) -> None:
@@ -232,7 +232,7 @@ def test_what_went_on_the_last_word_of_a_server_that_lost_it_is_lost(trap: Trap)
     home.deaf = None
     home.stored.clear()
     assert confirmation.ask_about_some(trap.catalog, home, trap.time) == 2
-    assert (trap.catalog.lost(), trap.catalog.unasked()) == (2, 0)
+    assert (trap.catalog.counts.lost(), trap.catalog.counts.unasked()) == (2, 0)
 
 
 def test_a_server_that_does_not_let_us_in_any_more_has_no_last_word(trap: Trap) -> None:
@@ -246,7 +246,7 @@ def test_a_server_that_does_not_let_us_in_any_more_has_no_last_word(trap: Trap) 
 def test_what_was_never_confirmed_since_it_was_delivered_does_not_go_on_a_last_word(trap: Trap) -> None:
     home = Server()
     fill(trap, 1, home)
-    trap.catalog._db.execute(
+    trap.catalog.connection._db.execute(
         "UPDATE deliveries SET confirmed_at = NULL, confirmed_boot = NULL, confirmed_mono = NULL"
     )
     home.deaf = Unreachable("no answer")
@@ -288,7 +288,7 @@ def test_a_receipt_from_a_note_lets_no_image_go_before_its_bytes_were_read(trap:
 
     stick = Noted("stick")
     fill(trap, 2, stick)
-    trap.catalog.withdraw_proofs("stick", [image.id for image in trap.catalog.on_card(0, 9)])
+    trap.catalog.proofs.withdraw_proofs("stick", [image.id for image in trap.catalog.images.on_card(0, 9)])
     trap.deliver(stick)
     assert trap.ledger() == (2, 2, 0, 0, 0)
     assert trap.prune() == 0
@@ -330,7 +330,7 @@ def test_a_refused_delivery_is_no_proof(trap: Trap) -> None:
     trap.put(1)
     trap.ingest()
     trap.time.sleep(100)
-    (image,) = trap.catalog.due("stick", "newest", 1)
+    (image,) = trap.catalog.deliveries.due("stick", "newest", 1)
     stick.trouble = {image.key: Refused("too large")}
     trap.deliver(home)
     trap.deliver(stick)
@@ -358,13 +358,15 @@ def test_a_card_that_lets_nothing_go_loses_no_mark_and_no_pending_delivery(
         patch.setattr(Path, "unlink", forbidden)
         assert [trap.prune() for _ in range(3)] == [0, 0, 0]
     assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 1
-    assert trap.catalog.facts()["stuck"]["images"] == 16
-    assert trap.catalog.leaving_files() == []
+    stuck = trap.catalog.facts.read().stuck
+    assert stuck is not None
+    assert stuck.images == 16
+    assert trap.catalog.images.leaving_files() == []
     assert trap.prune(keep_free=Size(0)) == 0
     assert len(trap.on_card()) == 60
     assert trap.deliver(gallery).delivered == 60
     assert trap.prune() == 60
-    assert trap.catalog.facts().get("stuck") is None
+    assert trap.catalog.facts.read().stuck is None
 
 
 def test_files_with_another_name_elsewhere_free_nothing_and_the_rest_stays(
@@ -398,13 +400,13 @@ def test_a_pruned_image_that_its_server_lost_is_lost_and_acknowledged(trap: Trap
     trap.prune()
     home.stored.clear()
     verification.verify_destination(trap.catalog, home, lambda _n: None)
-    assert trap.catalog.ledger().lost == 2
-    assert trap.catalog.lost() == 2
-    (row,) = trap.catalog.destinations()
+    assert trap.catalog.counts.ledger().lost == 2
+    assert trap.catalog.counts.lost() == 2
+    (row,) = trap.catalog.counts.destinations()
     assert (row["pending"], row["refused"], row["unseen"]) == (0, 2, 2)
-    assert trap.catalog.acknowledge() == 4  # two images, and two deliveries of them
-    assert (trap.catalog.lost(), trap.catalog.destinations()[0]["unseen"]) == (0, 0)
-    assert trap.catalog.ledger().lost == 2
+    assert trap.catalog.deliveries.acknowledge() == 4  # two images, and two deliveries of them
+    assert (trap.catalog.counts.lost(), trap.catalog.counts.destinations()[0]["unseen"]) == (0, 0)
+    assert trap.catalog.counts.ledger().lost == 2
 
 
 def test_an_image_that_one_of_two_still_holds_is_not_lost(trap: Trap) -> None:
@@ -413,7 +415,7 @@ def test_an_image_that_one_of_two_still_holds_is_not_lost(trap: Trap) -> None:
     trap.prune()
     home.stored.clear()
     verification.verify_destination(trap.catalog, home, lambda _n: None)
-    assert trap.catalog.lost() == 0
+    assert trap.catalog.counts.lost() == 0
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
@@ -440,11 +442,11 @@ def test_retry_asks_once_more_for_what_is_off_the_card(trap: Trap) -> None:
     verification.verify_destination(trap.catalog, home, lambda _n: None)
     found = min(kept)
     home.stored[found] = kept[found]  # a restored backup
-    assert trap.catalog.retry() == 2
+    assert trap.catalog.deliveries.retry() == 2
     trap.deliver(home)
-    assert trap.catalog.ledger().lost == 1
+    assert trap.catalog.counts.ledger().lost == 1
     assert trap.ledger() == (2, 1, 0, 0, 1)
-    assert trap.catalog.destinations()[0]["refused"] == 0
+    assert trap.catalog.counts.destinations()[0]["refused"] == 0
 
 
 def test_a_copy_that_rotted_in_a_folder_is_pending_again_and_stored_beside(
@@ -494,12 +496,12 @@ def test_what_one_of_two_has_again_is_not_lost(trap: Trap) -> None:
     for server in (one, two):
         server.stored.clear()
         verification.verify_destination(trap.catalog, server, lambda _n: None)
-    assert trap.catalog.lost() == 1
+    assert trap.catalog.counts.lost() == 1
     one.stored = kept
-    trap.catalog.retry()
+    trap.catalog.deliveries.retry()
     trap.deliver(one)
     trap.deliver(two)
-    assert trap.catalog.ledger().lost == 0
+    assert trap.catalog.counts.ledger().lost == 0
     assert trap.ledger() == (1, 1, 0, 0, 0)
 
 
@@ -510,9 +512,9 @@ def test_what_a_server_has_again_is_shown_as_lost_nowhere(trap: Trap) -> None:
     kept, home.stored = home.stored, {}
     verification.verify_destination(trap.catalog, home, lambda _n: None)
     home.stored = kept
-    trap.catalog.retry()
+    trap.catalog.deliveries.retry()
     trap.deliver(home)
-    (row,) = trap.catalog.listing("delivered", 9)
+    (row,) = trap.catalog.images.listing("delivered", 9)
     assert row["gone_why"] == "pruned"
 
 
@@ -522,10 +524,10 @@ def test_what_a_place_has_that_must_have_it_now_is_not_lost(trap: Trap) -> None:
     assert trap.prune() == 1
     home.stored.clear()
     verification.verify_destination(trap.catalog, home, lambda _n: None)
-    assert trap.catalog.lost() == 1
+    assert trap.catalog.counts.lost() == 1
     trap.register(home, Server("gallery"))
     assert trap.ledger() == (1, 1, 0, 0, 0)
-    assert trap.catalog.lost() == 0
+    assert trap.catalog.counts.lost() == 0
 
 
 def test_what_vanished_is_delivered_once_all_have_it_that_must_have_it_now(trap: Trap) -> None:
@@ -614,7 +616,7 @@ def test_a_strange_image_in_a_batch_costs_itself(trap: Trap) -> None:
     for second in range(5):
         trap.put(second, seed=second + 1)
     trap.ingest()
-    home.odd = {trap.catalog.listing(None, 9)[2]["key"]}
+    home.odd = {trap.catalog.images.listing(None, 9)[2]["key"]}
     with pytest.raises(ValueError, match="what is this"):
         trap.deliver(home)
     trap.deliver(home)
@@ -630,7 +632,7 @@ def test_an_older_catalog_asks_the_destination_before_it_says_dropped(trap: Trap
     for second in range(5):
         trap.put(second, seed=second + 1)
     trap.ingest()
-    trap.catalog.checkpoint()
+    trap.catalog.connection.checkpoint()
     yesterday = trap.storage.catalog.read_bytes()
     trap.time.sleep(100)
     trap.deliver(home)
@@ -640,11 +642,11 @@ def test_an_older_catalog_asks_the_destination_before_it_says_dropped(trap: Trap
     trap.catalog = type(trap.catalog).open(trap.storage.catalog, trap.time)
     trap.register(home)
     trap.ingest()
-    assert trap.catalog.vanished() == 0
-    assert trap.catalog.missing() == 5
+    assert trap.catalog.counts.vanished() == 0
+    assert trap.catalog.counts.missing() == 5
     trap.deliver(home)
     assert trap.ledger() == (5, 5, 0, 0, 0)
-    assert (trap.catalog.vanished(), trap.catalog.missing()) == (0, 0)
+    assert (trap.catalog.counts.vanished(), trap.catalog.counts.missing()) == (0, 0)
 
 
 @pytest.mark.parametrize("is_delivered", [True, False])
@@ -666,7 +668,7 @@ def test_a_renamed_folder_holds_the_same_images(
     assert trap.ledger() == (3, 3, 0, 0, 0)
     assert len(home.sent) == 3
     assert "not on the card" not in caplog.text
-    assert trap.catalog.vanished() == 0
+    assert trap.catalog.counts.vanished() == 0
     trap.time.sleep(DAY)
     assert (
         trap.prune() == 3
@@ -712,9 +714,9 @@ def test_a_renamed_file_is_the_same_image_though_another_has_its_name(
     trap.ingest()
     trap.deliver(home)
     trap.deliver(home)
-    assert trap.catalog.ledger().captured == 2
-    assert (trap.catalog.vanished(), trap.catalog.conflicts()) == (0, 0)
-    assert len(home.sent) + trap.catalog.destinations()[0]["refused"] == 2
+    assert trap.catalog.counts.ledger().captured == 2
+    assert (trap.catalog.counts.vanished(), trap.catalog.counts.conflicts()) == (0, 0)
+    assert len(home.sent) + trap.catalog.counts.destinations()[0]["refused"] == 2
 
 
 def test_a_copy_under_another_name_is_an_image_of_its_own(trap: Trap) -> None:

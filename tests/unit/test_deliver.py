@@ -59,7 +59,7 @@ def test_images_go_in_the_order_that_the_owner_chose(trap: Trap, order: str, fir
 def test_what_the_destination_holds_already_is_not_sent_again(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 3, home)
-    (image,) = (i for i in trap.catalog.on_card(0, 9) if i.key == keys[1])
+    (image,) = (i for i in trap.catalog.images.on_card(0, 9) if i.key == keys[1])
     home.stored[image.key] = image.sha256
     assert trap.deliver(home).delivered == 3
     assert keys[1] not in home.sent
@@ -70,9 +70,9 @@ def test_a_destination_out_of_reach_is_left_alone_until_its_wait_is_over(trap: T
     fill(trap, 2, home)
     home.deaf = Unreachable("no answer")
     assert trap.deliver(home).trouble is home.deaf
-    assert not trap.catalog.may_go("home")
+    assert not trap.catalog.deliveries.may_go("home")
     trap.time.sleep(1001)
-    assert trap.catalog.may_go("home")
+    assert trap.catalog.deliveries.may_go("home")
     home.deaf = None
     assert trap.deliver(home).delivered == 2
 
@@ -84,9 +84,9 @@ def test_the_back_off_grows_and_a_restart_does_not_forget_it(trap: Trap) -> None
     for _ in range(12):
         trap.deliver(home)
     trap.restart()
-    assert trap.catalog.attempts("home") == 12
-    assert not trap.catalog.may_go("home")
-    (row,) = trap.catalog.destinations()
+    assert trap.catalog.deliveries.attempts("home") == 12
+    assert not trap.catalog.deliveries.may_go("home")
+    (row,) = trap.catalog.counts.destinations()
     assert 100 <= row["waits"] <= 1000  # the longest wait, less the jitter
 
 
@@ -97,10 +97,10 @@ def test_the_back_off_grows_where_asking_works_and_sending_does_not(trap: Trap) 
     for _ in range(8):
         trap.deliver(home)
         trap.time.sleep(1001)
-    assert trap.catalog.attempts("home") == 8
+    assert trap.catalog.deliveries.attempts("home") == 8
     home.trouble.clear()
     assert trap.deliver(home).delivered == 1
-    assert trap.catalog.attempts("home") == 0
+    assert trap.catalog.deliveries.attempts("home") == 0
 
 
 def test_after_a_reboot_a_wait_is_served_at_most_once_more(trap: Trap) -> None:
@@ -109,9 +109,9 @@ def test_after_a_reboot_a_wait_is_served_at_most_once_more(trap: Trap) -> None:
     home.deaf = Unreachable("no answer", wait=600)
     trap.deliver(home)
     trap.restart(reboot=True)
-    assert not trap.catalog.may_go("home")
+    assert not trap.catalog.deliveries.may_go("home")
     trap.time.sleep(600)
-    assert trap.catalog.may_go("home")
+    assert trap.catalog.deliveries.may_go("home")
 
 
 @pytest.mark.parametrize("step", [-90 * 86400.0, 90 * 86400.0])
@@ -121,9 +121,9 @@ def test_a_step_of_the_clock_neither_ends_nor_prolongs_a_wait(trap: Trap, step: 
     home.deaf = Unreachable("no answer", wait=600)
     trap.deliver(home)
     trap.time.step_wall(step)
-    assert not trap.catalog.may_go("home")
+    assert not trap.catalog.deliveries.may_go("home")
     trap.time.sleep(601)
-    assert trap.catalog.may_go("home")
+    assert trap.catalog.deliveries.may_go("home")
 
 
 def test_wrong_credentials_are_tried_at_most_every_fifteen_minutes(trap: Trap) -> None:
@@ -131,7 +131,7 @@ def test_wrong_credentials_are_tried_at_most_every_fifteen_minutes(trap: Trap) -
     fill(trap, 1, home)
     home.deaf = Unauthorised("wrong password")
     trap.deliver(home)
-    assert trap.catalog.destinations()[0]["waits"] >= 900
+    assert trap.catalog.counts.destinations()[0]["waits"] >= 900
 
 
 def test_no_image_is_begun_once_the_destination_is_out_of_reach(trap: Trap) -> None:
@@ -172,7 +172,7 @@ def test_the_owner_says_retry_and_a_refused_image_is_owed_again(trap: Trap) -> N
     home.trouble[keys[0]] = Refused("no")
     trap.deliver(home)
     home.trouble.clear()
-    assert trap.catalog.retry("home") == 1
+    assert trap.catalog.deliveries.retry("home") == 1
     assert trap.deliver(home).delivered == 1
 
 
@@ -198,7 +198,7 @@ def test_an_image_that_keeps_failing_while_others_pass_is_set_aside(trap: Trap) 
         trap.deliver(home)
         trap.time.sleep(1001)
     assert home.sent.count(poison) == 5
-    (row,) = trap.catalog.listing("refused", 9)
+    (row,) = trap.catalog.images.listing("refused", 9)
     assert "5 attempts" in row["deliveries"]["home"]["error"]
 
 
@@ -288,7 +288,7 @@ def test_an_image_that_vanishes_while_it_is_sent_is_delivered_if_it_arrived(trap
 def test_a_lost_mark_is_found_again_by_asking(trap: Trap) -> None:
     home = Memory()
     fill(trap, 3, home)
-    for image in trap.catalog.due("home", "newest", 9):
+    for image in trap.catalog.deliveries.due("home", "newest", 9):
         home.deliver(image, trap.storage.spool / image.path)  # and then the power goes, before the mark
     home.sent.clear()
     trap.restart(reboot=True)
@@ -340,7 +340,7 @@ def test_a_destination_taken_from_the_settings_is_owed_nothing_any_more(trap: Tr
     trap.deliver(home)
     trap.register(home)
     assert trap.ledger() == (2, 2, 0, 0, 0)
-    assert [row["name"] for row in trap.catalog.destinations()] == ["home"]
+    assert [row["name"] for row in trap.catalog.counts.destinations()] == ["home"]
 
 
 def test_no_more_images_are_under_way_than_the_owner_allows(trap: Trap) -> None:
@@ -382,13 +382,13 @@ def test_a_burst_of_deliveries_is_recorded_together_and_a_slow_one_at_once(
     home = Memory()
     fill(trap, 20, home)
     recorded: list[int] = []
-    mark = trap.catalog.mark_delivered
+    mark = trap.catalog.deliveries.mark_delivered
 
     def counted(name: str, proofs: Sequence[Proof]) -> None:
         recorded.append(len(proofs))
         mark(name, proofs)
 
-    monkeypatch.setattr(trap.catalog, "mark_delivered", counted)
+    monkeypatch.setattr(trap.catalog.deliveries, "mark_delivered", counted)
 
     class Slow(OneByOne):
         def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:

@@ -104,7 +104,7 @@ def test_a_destination_knows_how_many_images_of_a_time_are_still_to_come(trap: T
     trap.put(100, seed=2)
     trap.ingest()
     given = trap.context("home")
-    (since,) = (row["rank"] for row in trap.catalog._query("SELECT min(rank) AS rank FROM images"))
+    (since,) = (row["rank"] for row in trap.catalog.connection.query("SELECT min(rank) AS rank FROM images"))
     assert [given.pending_between(since, since + seconds) for seconds in (0, 1, 100, 101)] == [0, 1, 1, 2]
     trap.deliver(home)
     assert given.pending_between(since, since + 1000) == 0
@@ -134,10 +134,10 @@ def test_the_turn_ends_with_what_is_beyond_single_images_and_its_trouble_is_the_
     trap.register(home)
     home.trouble_at_the_end = Unreachable("the job cannot be queued")
     assert trap.deliver(home).trouble is home.trouble_at_the_end
-    assert not trap.catalog.may_go("home")
+    assert not trap.catalog.deliveries.may_go("home")
     home.trouble_at_the_end = None
     assert trap.deliver(home).trouble is None
-    assert trap.catalog.destinations()[0]["error"] is None
+    assert trap.catalog.counts.destinations()[0]["error"] is None
 
 
 def test_an_image_is_fetched_where_the_destination_before_has_it(trap: Trap) -> None:
@@ -152,10 +152,10 @@ def test_an_image_is_fetched_where_the_destination_before_has_it(trap: Trap) -> 
     trap.register(gallery, Memory("labels"))
     trap.put()
     trap.ingest()
-    (image,) = trap.catalog.due("labels", "newest", 1)
-    assert trap.catalog.receipt("gallery", image.id) is None
-    trap.catalog.mark_delivered("gallery", [(image.id, f"md5:{image.md5}", {"file": "f1"})])
-    assert trap.catalog.receipt("gallery", image.id) == {"file": "f1"}
+    (image,) = trap.catalog.deliveries.due("labels", "newest", 1)
+    assert trap.catalog.deliveries.receipt("gallery", image.id) is None
+    trap.catalog.deliveries.mark_delivered("gallery", [(image.id, f"md5:{image.md5}", {"file": "f1"})])
+    assert trap.catalog.deliveries.receipt("gallery", image.id) == {"file": "f1"}
     assert trap.context("labels", gallery=gallery).address_of(image) == f"https://gallery/{image.name}"
     assert asked == [{"file": "f1"}]
     assert trap.context("labels").address_of(image) is None

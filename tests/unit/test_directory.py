@@ -294,7 +294,7 @@ def test_a_name_that_fat_does_not_take_is_refused_and_named(fat: Stick, card: Ca
 
 def test_names_that_fat_does_not_take_cost_themselves_only(fat: Stick, tmp_path: Path) -> None:
     trap, stick = bench.Trap(tmp_path / "trap"), fat.connect()
-    trap.catalog.register([("stick", "directory", True)])
+    trap.catalog.places.register([("stick", "directory", True)])
     for path in [*(f"IMG_{n}.JPG" for n in range(5)), "Gel\u00e4nde/IMG_0009.JPG", "\u00c4pfel.jpg"]:
         drawings.put(trap.storage.spool, drawings.plain(seed=len(path)), path)
     trap.ingest()
@@ -764,7 +764,7 @@ def test_a_day_that_is_in_the_way_costs_the_images_of_that_day(
     site: Stick, tmp_path: Path, odd: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trap, stick = bench.Trap(tmp_path / "trap"), site.connect()
-    trap.catalog.register([("stick", "directory", True)])
+    trap.catalog.places.register([("stick", "directory", True)])
     seconds = [0, 1, *(86400 + second for second in range(9))]  # of the day in the way come first, and many
     paths = [trap.put(second, seed=second) for second in seconds]
     trap.ingest()
@@ -777,7 +777,7 @@ def test_a_day_that_is_in_the_way_costs_the_images_of_that_day(
         ODD[odd](day)
     turn = turn_to(stick, trap)
     assert (turn.delivered, turn.postponed, turn.trouble) == (2, 9, None)
-    image = trap.catalog.on_card(0, 99)[-1]
+    image = trap.catalog.images.on_card(0, 99)[-1]
     with pytest.raises(Failed, match=day.name):
         stick.deliver(image, trap.storage.spool / image.path)
 
@@ -978,7 +978,7 @@ def test_a_flush_that_fails_is_no_proof(
 
 def test_a_cameras_names_that_come_again_lie_beside_the_first(site: Stick, tmp_path: Path) -> None:
     trap, stick = bench.Trap(tmp_path / "trap"), site.connect()
-    trap.catalog.register([("stick", "directory", True)])
+    trap.catalog.places.register([("stick", "directory", True)])
     pictures = [drawings.plain(seed=seed) for seed in range(3)]
     for picture in pictures:  # the card of the camera is formatted in between
         drawings.put(trap.storage.spool, picture, "DCIM/100MEDIA/IMG_0001.JPG")

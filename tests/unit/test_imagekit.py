@@ -460,18 +460,18 @@ def test_in_a_trap_a_small_copy_that_broke_is_made_again_and_arrives(trap: bench
     settings = from_tables({"storage": folders, "destinations": tables, "trap": trap_table}, source)
     checked = destination_context.check_all(settings, source)
     (gallery,) = destination_context.connect_all(settings, checked, trap.catalog, trap.time, trap.time.sleep)
-    trap.catalog.register([("gallery", "imagekit", False)])
+    trap.catalog.places.register([("gallery", "imagekit", False)])
     spool = trap.storage.spool
     drawings.put(spool, drawings.trap(), drawings.NAME)
     trap.ingest()
-    (image,) = trap.catalog.without_thumbnails(9)
-    trap.catalog.mark_thumbnails({image.id: True})  # as the catalog has it; a power cut left none
+    (image,) = trap.catalog.images.without_thumbnails(9)
+    trap.catalog.images.mark_thumbnails({image.id: True})  # as the catalog has it; a power cut left none
 
     def turn() -> Turn:
         return pipeline.deliver(trap.catalog, gallery, spool, trap.time, bench.OneByOne())
 
     assert turn().postponed == 1
-    thumbnails(spool, trap.catalog.without_thumbnails(9)[0].path, trap.storage.thumbnails)
+    thumbnails(spool, trap.catalog.images.without_thumbnails(9)[0].path, trap.storage.thumbnails)
     trap.time.sleep(61)
     assert turn().delivered == 1
     assert len(site.stored()) == 1

@@ -20,9 +20,9 @@ def test_a_good_file_becomes_an_image_owed_to_every_destination(trap: Trap) -> N
     trap.register(Memory("home"), Memory("stick"))
     path = trap.put()
     assert trap.ingest().new == 1
-    (image,) = trap.catalog.due("home", "newest", 9)
+    (image,) = trap.catalog.deliveries.due("home", "newest", 9)
     assert (image.path, image.evidence) == (path, drawings.EVIDENCE)
-    assert trap.catalog.due("stick", "newest", 9) == [image]
+    assert trap.catalog.deliveries.due("stick", "newest", 9) == [image]
     assert trap.ledger() == (1, 0, 1, 0, 0)
 
 
@@ -40,7 +40,7 @@ def test_files_there_before_moved_in_or_in_new_folders_are_found_by_the_sweep(tr
     outside.rename(trap.storage.spool / "DCIM")
     trap.put(1, seed=3, path="a/b/c/new.jpeg")
     assert trap.ingest().new == 3
-    assert {image.key for image in trap.catalog.on_card(0, 9)} == {
+    assert {image.key for image in trap.catalog.images.on_card(0, 9)} == {
         drawings.NAME,
         "DCIM/IMG_0001.JPG",
         "a/b/c/new.jpeg",
@@ -68,7 +68,7 @@ def test_a_moved_image_is_the_same_image_at_its_new_place(trap: Trap) -> None:
     trap.ingest()
     (trap.storage.spool / drawings.DEVICE).rename(trap.storage.spool / "moved")
     assert trap.ingest().new == 0
-    (image,) = trap.catalog.due("home", "newest", 9)
+    (image,) = trap.catalog.deliveries.due("home", "newest", 9)
     assert (trap.storage.spool / image.path).is_file()
     assert trap.ledger() == (1, 0, 1, 0, 0)
 
@@ -77,7 +77,7 @@ def test_another_picture_under_the_same_name_is_kept_as_a_conflict(trap: Trap) -
     trap.put(seed=1)
     trap.put(seed=2, path=f"other/{drawings.NAME}")
     assert trap.ingest().new == 2
-    assert trap.catalog.conflicts() == 1
+    assert trap.catalog.counts.conflicts() == 1
     assert trap.ledger() == (2, 0, 2, 0, 0)
 
 
@@ -89,7 +89,7 @@ def test_a_file_written_over_with_another_picture_is_a_new_image_and_the_old_one
     trap.put(seed=2)
     assert trap.ingest().new == 1
     assert trap.ledger() == (2, 0, 1, 0, 1)
-    assert trap.catalog.vanished() == 1
+    assert trap.catalog.counts.vanished() == 1
 
 
 def test_an_image_taken_from_the_card_is_dropped_and_owed_again_when_it_comes_back(trap: Trap) -> None:
@@ -143,7 +143,7 @@ def test_an_image_that_is_ingested_while_the_sweep_is_in_its_folder_is_not_forgo
 ) -> None:
     trap.put(0, seed=1)
     trap.ingest()
-    known_in = trap.catalog.known_in
+    known_in = trap.catalog.images.known_in
 
     overtaken = []
 
@@ -153,7 +153,7 @@ def test_an_image_that_is_ingested_while_the_sweep_is_in_its_folder_is_not_forgo
             overtaken.append(trap.ingest(trap.put(1, seed=2)))
         return known_in(folder)
 
-    monkeypatch.setattr(trap.catalog, "known_in", overtake)
+    monkeypatch.setattr(trap.catalog.images, "known_in", overtake)
     pipeline.sweep(trap.catalog, trap.storage, lambda _path: None)
     assert overtaken == [pipeline.Ingested(new=1)]
     assert trap.ledger() == (2, 0, 2, 0, 0)
@@ -183,7 +183,7 @@ def test_a_damaged_file_ends_in_quarantine_with_its_reason(trap: Trap, content: 
     path = f"{drawings.DEVICE}/2026-06-21/{drawings.NAME}"
     drawings.put(trap.storage.spool, content, path)
     assert trap.ingest().damaged == 1
-    (row,) = trap.catalog.quarantined()
+    (row,) = trap.catalog.quarantine.listing()
     assert (row["path"], row["size"]) == (path, len(content))
     assert reason in row["reason"]
     assert (trap.storage.quarantine / row["kept_as"]).read_bytes() == content
@@ -285,7 +285,7 @@ def test_a_file_that_changes_while_it_is_examined_is_looked_at_again(trap: Trap)
 def test_a_file_whose_name_cannot_be_written_down_is_quarantined(trap: Trap, name: bytes) -> None:
     (trap.storage.spool / os.fsdecode(name)).write_bytes(drawings.trap())
     assert trap.ingest().damaged == 1
-    (row,) = trap.catalog.quarantined()
+    (row,) = trap.catalog.quarantine.listing()
     assert "name" in row["reason"]
     assert row["path"].isprintable()
 
@@ -352,7 +352,7 @@ def test_a_folder_whose_name_is_no_text_costs_nobody_outside_of_it(trap: Trap) -
     (odd / "deeper").mkdir()
     (odd / "deeper" / "b.jpg").write_bytes(drawings.trap(seed=3))
     assert trap.ingest() == pipeline.Ingested(damaged=2)
-    assert sorted(row["path"] for row in trap.catalog.quarantined()) == [
+    assert sorted(row["path"] for row in trap.catalog.quarantine.listing()) == [
         "Fl\\xfcgel/a.jpg",
         "Fl\\xfcgel/deeper/b.jpg",
     ]
@@ -364,14 +364,14 @@ def test_a_folder_on_which_our_own_program_fails_costs_itself(
 ) -> None:
     trap.put()
     trap.put(1, seed=2, path="bad/b.jpg")
-    known_in = trap.catalog.known_in
+    known_in = trap.catalog.images.known_in
 
     def failing(folder: str) -> dict[str, tuple[int, int]]:
         if folder == "bad":
             raise ZeroDivisionError("a mistake of our own")
         return known_in(folder)
 
-    monkeypatch.setattr(trap.catalog, "known_in", failing)
+    monkeypatch.setattr(trap.catalog.images, "known_in", failing)
     assert trap.ingest().new == 1
     assert "a mistake of our own" in caplog.text
 
@@ -406,14 +406,14 @@ def test_an_image_that_cannot_be_recorded_costs_itself_and_not_its_handful(
 
 def test_a_file_that_cannot_be_looked_up_costs_itself(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [trap.put(0, seed=1), trap.put(1, seed=2)]
-    is_known = trap.catalog.is_known
+    is_known = trap.catalog.images.is_known
 
     def failing(found: Found) -> bool:
         if found.path == paths[0]:
             raise OverflowError("too large")
         return is_known(found)
 
-    monkeypatch.setattr(trap.catalog, "is_known", failing)
+    monkeypatch.setattr(trap.catalog.images, "is_known", failing)
     assert trap.ingest(*paths) == pipeline.Ingested(new=1, failed=1)
 
 
@@ -425,7 +425,7 @@ def test_a_catalog_that_refuses_is_no_fault_of_any_file(trap: Trap, monkeypatch:
         asked.append(examined)
         raise CatalogError("no room")
 
-    monkeypatch.setattr(trap.catalog, "add", failing)
+    monkeypatch.setattr(trap.catalog.images, "add", failing)
     with pytest.raises(CatalogError, match="no room"):
         trap.ingest(*paths)
     assert len(asked) == 1
@@ -548,7 +548,7 @@ def finished_late(trap: Trap, path: str = "slow.jpg") -> Path:
         trap.time.sleep(121)
         assert trap.ingest().damaged == 1
         file.write(whole[1500:])
-    (row,) = trap.catalog.quarantined()
+    (row,) = trap.catalog.quarantine.listing()
     return trap.storage.quarantine / str(row["kept_as"])
 
 
@@ -589,9 +589,9 @@ def test_what_is_unchanged_in_quarantine_stays_there(trap: Trap) -> None:
     assert trap.ingest().damaged == 2
     assert trap.ingest() == pipeline.Ingested()
     # The catalog and the reasons are lost: how the files were when they were put aside nobody knows.
-    for row in trap.catalog.quarantined():
+    for row in trap.catalog.quarantine.listing():
         (trap.storage.quarantine / f"{row['kept_as']}.reason").unlink()
-        trap.catalog.release_quarantined(row["id"])
+        trap.catalog.quarantine.release(row["id"])
     quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ingest() == pipeline.Ingested()
     assert trap.ledger() == (2, 0, 0, 2, 0)
@@ -615,12 +615,12 @@ def test_nothing_is_put_back_outside_of_the_spool(trap: Trap) -> None:
     outside = trap.folder / "outside"
     (trap.storage.spool / "card").rename(outside)
     (trap.storage.spool / "card").symlink_to(outside)
-    (row,) = trap.catalog.quarantined()
+    (row,) = trap.catalog.quarantine.listing()
     assert trap.ingest() == pipeline.Ingested()
     with pytest.raises(StorageError, match="not a folder of the spool"):
         quarantine.release(trap.catalog, trap.storage, row["id"])
     kept.with_name(f"{kept.name}.reason").write_text("../stolen.jpg\ncut off\n")
-    trap.catalog.release_quarantined(row["id"])
+    trap.catalog.quarantine.release(row["id"])
     quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ingest() == pipeline.Ingested()
     assert kept.exists()
@@ -635,7 +635,7 @@ def test_one_sweep_puts_back_so_many_files_and_the_next_ones_the_others(
     for number in range(3):
         drawings.put(trap.storage.spool, b"rubbish", f"{number}.jpg")
     trap.ingest()
-    for number, row in enumerate(trap.catalog.quarantined()):
+    for number, row in enumerate(trap.catalog.quarantine.listing()):
         (trap.storage.quarantine / row["kept_as"]).write_bytes(drawings.trap(seed=number))
     assert [trap.ingest().new for _ in range(3)] == [2, 1, 0]
 
@@ -656,9 +656,9 @@ def test_killed_between_the_row_and_the_move_a_damaged_file_is_quarantined_once(
     pipeline.sweep(trap.catalog, trap.storage, found.append)
     one = stat_file(trap.storage.spool, drawings.NAME)
     assert one
-    trap.catalog.add_quarantined(one.path, quarantine._name_of(one), "not a JPEG", one.size)
+    trap.catalog.quarantine.add(one.path, quarantine._name_of(one), "not a JPEG", one.size)
     trap.restart()
     quarantine.reconcile(trap.catalog, trap.storage)
     assert trap.ingest().damaged == 1
-    assert len(trap.catalog.quarantined()) == 1
+    assert len(trap.catalog.quarantine.listing()) == 1
     assert trap.on_card() == set()

@@ -96,10 +96,12 @@ def labelled_trap(trap: Trap) -> tuple[TrapContext, list[int]]:
     for second in range(3):
         trap.put(second, seed=second)
     trap.ingest()
-    images = trap.catalog.due("labels", "oldest", 3)
+    images = trap.catalog.deliveries.due("labels", "oldest", 3)
     for number, one in enumerate(images[:2]):
-        trap.catalog.mark_delivered("labels", [(one.id, f"echo:{one.sha256}", {"task": f"t{number}"})])
-    trap.catalog.mark_delivered("other", [(images[0].id, f"echo:{images[0].sha256}", {})])
+        trap.catalog.deliveries.mark_delivered(
+            "labels", [(one.id, f"echo:{one.sha256}", {"task": f"t{number}"})]
+        )
+    trap.catalog.deliveries.mark_delivered("other", [(images[0].id, f"echo:{images[0].sha256}", {})])
     return trap.context("labels"), [one.id for one in images]
 
 
@@ -110,32 +112,34 @@ def test_a_task_is_open_until_it_is_answered(trap: Trap) -> None:
     assert labels.unanswered() == {"t1": ids[1]}
     labels.put_answers({ids[1]: Label("t1", "error", reason="cancelled")})
     assert labels.unanswered() == {}
-    assert trap.catalog.label_counts() == [{"destination": "labels", "open": 0, "done": 1, "error": 1}]
+    assert trap.catalog.labels.counts() == [{"destination": "labels", "open": 0, "done": 1, "error": 1}]
 
 
 def test_labels_outlive_a_restart_and_come_in_the_order_of_the_images(trap: Trap) -> None:
     labels, ids = labelled_trap(trap)
     labels.put_answers({ids[1]: Label("t1", "error", reason="cancelled"), ids[0]: DONE})
     trap.restart()
-    first, second = trap.catalog.labelled("labels")
+    first, second = trap.catalog.labels.answered("labels")
     assert (first.image_id, first.label, first.width) == (ids[0], DONE, 160)
     assert (second.image_id, second.label.state, second.label.reason) == (ids[1], "error", "cancelled")
-    assert trap.catalog.labelled("other") == []
+    assert trap.catalog.labels.answered("other") == []
 
 
 def test_a_new_task_for_an_image_opens_it_again(trap: Trap) -> None:
     labels, ids = labelled_trap(trap)
     labels.put_answers({ids[0]: Label("t0", "error", reason="cancelled")})
-    (image,) = (one for one in trap.catalog.delivered_to("labels", 0, 9) if one.id == ids[0])
-    trap.catalog.mark_delivered("labels", [(image.id, f"echo:{image.sha256}", {"task": "again"})])
+    (image,) = (one for one in trap.catalog.proofs.delivered_to("labels", 0, 9) if one.id == ids[0])
+    trap.catalog.deliveries.mark_delivered("labels", [(image.id, f"echo:{image.sha256}", {"task": "again"})])
     assert labels.unanswered()["again"] == ids[0]
     labels.put_answers({ids[0]: Label("again", "done", [BOX])})
-    assert [one.label.task for one in trap.catalog.labelled()] == ["again"]
+    assert [one.label.task for one in trap.catalog.labels.answered()] == ["again"]
 
 
 def test_a_label_that_a_byte_turned_over_in_is_not_believed(trap: Trap) -> None:
     labels, ids = labelled_trap(trap)
     labels.put_answers({ids[0]: DONE})
-    assert integrity.problem(trap.catalog._db.conn) is None
-    trap.catalog._db.execute("UPDATE labels SET annotations = replace(annotations, '30.5', '31.5')")
-    assert integrity.problem(trap.catalog._db.conn) == "a label whose seal is broken"
+    assert integrity.problem(trap.catalog.connection._db.conn) is None
+    trap.catalog.connection._db.execute(
+        "UPDATE labels SET annotations = replace(annotations, '30.5', '31.5')"
+    )
+    assert integrity.problem(trap.catalog.connection._db.conn) == "a label whose seal is broken"

@@ -75,9 +75,9 @@ def test_a_folder_that_turns_out_to_be_another_one_is_given_what_is_on_the_card(
 
 def test_another_kind_under_the_old_name_is_another_place(trap: Trap) -> None:
     delivered(trap, Memory("home"))
-    trap.catalog.register([("home", "directory", True)])
+    trap.catalog.places.register([("home", "directory", True)])
     assert trap.ledger() == (3, 0, 3, 0, 0)
-    assert trap.catalog.prunable(2e9, 9) == []
+    assert trap.catalog.proofs.prunable(2e9, 9) == []
 
 
 def test_an_echo_of_another_kind_is_no_delivery_of_this_one(trap: Trap) -> None:
@@ -87,10 +87,10 @@ def test_an_echo_of_another_kind_is_no_delivery_of_this_one(trap: Trap) -> None:
             return Receipt(f"echo:{image.sha256}")
 
     delivered(trap, Echo("home"), 1)
-    trap.catalog.register([("home", "stickypi", True)])
-    (row,) = trap.catalog.destinations()
+    trap.catalog.places.register([("home", "stickypi", True)])
+    (row,) = trap.catalog.counts.destinations()
     assert (row["pending"], row["delivered"]) == (1, 0)
-    assert len(trap.catalog.due("home", "newest", 9)) == 1
+    assert len(trap.catalog.deliveries.due("home", "newest", 9)) == 1
 
 
 def test_the_old_place_again_is_owed_only_what_it_never_had(trap: Trap) -> None:
@@ -115,7 +115,7 @@ def test_what_left_the_card_is_shown_as_being_at_the_old_place_only(trap: Trap) 
     trap.register(new)
     trap.ingest()
     trap.deliver(new)
-    (place,) = trap.catalog.old_places()
+    (place,) = trap.catalog.counts.old_places()
     assert (place["name"], place["place"], place["only_there"]) == ("home", "memory old", 3)
     assert trap.ledger() == (4, 4, 0, 0, 0)
 
@@ -123,16 +123,16 @@ def test_what_left_the_card_is_shown_as_being_at_the_old_place_only(trap: Trap) 
 def test_notes_labels_and_back_off_go_with_the_place(trap: Trap) -> None:
     old, new = at("memory old"), at("memory new")
     trap.register(old)
-    trap.catalog.put_note("home", "job:1", 7)
-    trap.catalog.destination_failed("home", "no answer", 500.0)
+    trap.catalog.notes.put("home", "job:1", 7)
+    trap.catalog.deliveries.destination_failed("home", "no answer", 500.0)
     trap.register(new)
-    assert trap.catalog.note("home", "job:1") is None
-    assert trap.catalog.note_keys("home") == []
-    assert trap.catalog.may_go("home")
-    assert trap.catalog.attempts("home") == 0
+    assert trap.catalog.notes.get("home", "job:1") is None
+    assert trap.catalog.notes.keys("home") == []
+    assert trap.catalog.deliveries.may_go("home")
+    assert trap.catalog.deliveries.attempts("home") == 0
     trap.register(old)
-    assert trap.catalog.note("home", "job:1") == 7
-    assert not trap.catalog.may_go("home")
+    assert trap.catalog.notes.get("home", "job:1") == 7
+    assert not trap.catalog.deliveries.may_go("home")
 
 
 def test_a_destination_that_was_away_from_the_config_is_the_place_that_it_was(trap: Trap) -> None:
@@ -140,7 +140,10 @@ def test_a_destination_that_was_away_from_the_config_is_the_place_that_it_was(tr
     delivered(trap, home)
     trap.register(other)
     trap.register(home, other)
-    assert {row["name"]: row["pending"] for row in trap.catalog.destinations()} == {"home": 0, "other": 3}
+    assert {row["name"]: row["pending"] for row in trap.catalog.counts.destinations()} == {
+        "home": 0,
+        "other": 3,
+    }
 
 
 def test_places_come_and_go_and_no_picture_is_sent_twice_to_any(trap: Trap) -> None:
@@ -165,13 +168,13 @@ def test_what_the_old_place_confirmed_last_counts_for_no_other(trap: Trap) -> No
     class Meanwhile(OneByOne):
         def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
             outcome = super().finished(within)
-            trap.catalog.settle_place("home", "memory new")
+            trap.catalog.places.settle_place("home", "memory new")
             return outcome
 
     turn = trap.deliver(old, Meanwhile())
     assert (turn.delivered, len(old.stored)) == (0, 1)
-    assert trap.catalog.prunable(2e12, 9) == []
-    trap.catalog.end_waits()
+    assert trap.catalog.proofs.prunable(2e12, 9) == []
+    trap.catalog.deliveries.end_waits()
     assert trap.deliver(new).delivered == 1
 
 
@@ -180,7 +183,7 @@ def test_an_answer_of_the_old_place_confirms_and_withdraws_nothing_at_another(tr
         def confirm(
             self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
         ) -> Mapping[int, Receipt | Exception]:
-            trap.catalog.settle_place("home", "memory new")
+            trap.catalog.places.settle_place("home", "memory new")
             return super().confirm(images, at)
 
     old, new = Switched("home"), at("memory new")
@@ -190,7 +193,7 @@ def test_an_answer_of_the_old_place_confirms_and_withdraws_nothing_at_another(tr
     trap.deliver(old)
     old.stored.clear()
     with pytest.raises(Unreachable, match="another place"):
-        confirmation.ask_again(trap.catalog, old, trap.catalog.on_card(0, 9))
+        confirmation.ask_again(trap.catalog, old, trap.catalog.images.on_card(0, 9))
     assert trap.ledger() == (2, 2, 0, 0, 0)
 
 
@@ -199,7 +202,7 @@ def test_a_destination_may_be_called_as_the_key_of_another_place(trap: Trap) -> 
     trap.register(at("memory 1"), other)
     trap.register(at("memory 2"), other)
     trap.register(at("memory 2"), other, at("memory 3", "home@3"))
-    assert [row["name"] for row in trap.catalog.destinations()] == ["home", "home@2", "home@3"]
+    assert [row["name"] for row in trap.catalog.counts.destinations()] == ["home", "home@2", "home@3"]
 
 
 # ── A file that was pruned comes back ────────────────────────────────────────────────────────────────
@@ -217,7 +220,7 @@ def test_a_picture_put_back_for_a_new_destination_is_pending_there_and_stays(tra
     trap.register(new)
     (trap.storage.spool / path).write_bytes(backup)
     trap.ingest()
-    assert trap.catalog.leaving_files() == []
+    assert trap.catalog.images.leaving_files() == []
     assert trap.deliver(new).delivered == 1
     assert trap.on_card() == {path}
 
@@ -243,8 +246,8 @@ def test_a_picture_put_back_is_pending_where_it_became_required_meanwhile(trap: 
 
 def test_what_was_to_be_pruned_by_the_word_of_another_folder_stays(trap: Trap) -> None:
     delivered(trap, Folder("nas", "directory 1"))
-    images = trap.catalog.on_card(0, 9)
-    trap.catalog.mark_pruned([image.id for image in images])  # and then it is killed
+    images = trap.catalog.images.on_card(0, 9)
+    trap.catalog.proofs.mark_pruned([image.id for image in images])  # and then it is killed
     new = Folder("nas", "directory 2")
     trap.register(new)
     assert trap.prune() == 0
@@ -256,7 +259,7 @@ def test_what_was_to_be_pruned_by_the_word_of_another_folder_stays(trap: Trap) -
 def test_a_mark_of_yesterdays_settings_deletes_nothing_today(trap: Trap) -> None:
     home, new = at("memory home"), at("memory new", "new")
     delivered(trap, home, 2)
-    trap.catalog.mark_pruned([image.id for image in trap.catalog.prunable(2e9, 9)])
+    trap.catalog.proofs.mark_pruned([image.id for image in trap.catalog.proofs.prunable(2e9, 9)])
     trap.register(home, new)
     assert trap.prune() == 0
     assert len(trap.on_card()) == 2
@@ -275,7 +278,7 @@ def test_what_a_killed_prune_removed_before_another_stick_came_is_delivered_and_
     trap.time.sleep(100)
     trap.deliver(home)
     trap.deliver(stick)
-    trap.catalog.mark_pruned([image.id for image in trap.catalog.prunable(2e9, 9)])
+    trap.catalog.proofs.mark_pruned([image.id for image in trap.catalog.proofs.prunable(2e9, 9)])
     for path in sorted(trap.on_card())[:2]:
         (trap.storage.spool / path).unlink()  # and killed here
     trap.restart()
@@ -296,16 +299,16 @@ def test_what_a_killed_prune_removed_before_another_stick_came_is_delivered_and_
 def test_what_a_killed_prune_removed_before_its_server_lost_it_is_lost(trap: Trap) -> None:
     home = at("memory home")
     delivered(trap, home, 2)
-    images = trap.catalog.prunable(2e9, 9)
-    trap.catalog.mark_pruned([image.id for image in images])
+    images = trap.catalog.proofs.prunable(2e9, 9)
+    trap.catalog.proofs.mark_pruned([image.id for image in images])
     (trap.storage.spool / images[0].path).unlink()  # and killed here
     trap.restart()
     trap.register(home)
     home.stored.clear()
-    trap.catalog.withdraw_proofs("home", [image.id for image in images])
+    trap.catalog.proofs.withdraw_proofs("home", [image.id for image in images])
     trap.ingest()
     assert trap.deliver(home).delivered == 1
-    assert trap.catalog.ledger().lost == 1
+    assert trap.catalog.counts.ledger().lost == 1
     assert trap.ledger() == (2, 1, 0, 0, 1)
 
 
@@ -324,31 +327,31 @@ def older(tmp_path: Path) -> Iterator[Catalog]:
 
 
 def test_a_catalog_from_before_places_keeps_its_account_and_its_notes(older: Catalog) -> None:
-    older.register(
+    older.places.register(
         [
             Registered("home", "stickypi", True, "stickypi https://a.example.org as trap"),
             Registered("stick", "directory", True),
             Registered("gallery", "imagekit", False, "imagekit https://ik.example.org/demo"),
         ]
     )
-    ledger = older.ledger()
+    ledger = older.counts.ledger()
     assert (ledger.captured, ledger.delivered, ledger.pending, ledger.quarantined) == (7, 5, 1, 1)
-    assert older.note("gallery", "job:1") == {"id": 7}
+    assert older.notes.get("gallery", "job:1") == {"id": 7}
 
 
 def test_proofs_from_before_places_count_for_pruning_when_they_are_confirmed_anew(older: Catalog) -> None:
-    older.register([Registered("home", "stickypi", True, "stickypi https://a.example.org as trap")])
-    assert older.prunable(2e12, 9) == []
-    images = older.unconfirmed("home", 2e12, 9)
+    older.places.register([Registered("home", "stickypi", True, "stickypi https://a.example.org as trap")])
+    assert older.proofs.prunable(2e12, 9) == []
+    images = older.proofs.unconfirmed("home", 2e12, 9)
     assert len(images) == 4
-    older.confirm("home", [(image.id, f"md5:{image.md5}", {}, "", False) for image in images[:2]])
-    assert {image.id for image in older.prunable(2e12, 9)} == {image.id for image in images[:2]}
+    older.proofs.confirm("home", [(image.id, f"md5:{image.md5}", {}, "", False) for image in images[:2]])
+    assert {image.id for image in older.proofs.prunable(2e12, 9)} == {image.id for image in images[:2]}
 
 
 def test_a_catalog_from_before_places_meets_another_kind_under_an_old_name(older: Catalog) -> None:
-    older.register([("home", "directory", True)])
-    assert older.ledger().pending == 4  # all that is on the card; what left it stays delivered
-    assert older.ledger().delivered == 2
+    older.places.register([("home", "directory", True)])
+    assert older.counts.ledger().pending == 4  # all that is on the card; what left it stays delivered
+    assert older.counts.ledger().delivered == 2
 
 
 def test_a_catalog_that_no_daemon_has_brought_up_to_date_yet_says_what_to_do(tmp_path: Path) -> None:

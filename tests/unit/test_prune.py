@@ -63,7 +63,7 @@ def test_a_best_effort_destination_out_of_reach_keeps_nothing_on_the_card(trap: 
     fill(trap, 2, home, gallery)
     trap.deliver(home)
     assert trap.prune() == 2
-    assert trap.catalog.due("gallery", "newest", 9) == []
+    assert trap.catalog.deliveries.due("gallery", "newest", 9) == []
 
 
 def test_without_any_required_destination_nothing_is_removed(trap: Trap) -> None:
@@ -93,7 +93,7 @@ def test_killed_between_the_mark_and_the_file_the_next_run_finishes(trap: Trap) 
     home = Memory()
     fill(trap, 2, home)
     trap.deliver(home)
-    trap.catalog.mark_pruned([image.id for image in trap.catalog.prunable(2e9, 9)])
+    trap.catalog.proofs.mark_pruned([image.id for image in trap.catalog.proofs.prunable(2e9, 9)])
     trap.restart(reboot=True)
     trap.ingest()
     assert len(trap.on_card()) == 2
@@ -148,11 +148,11 @@ def test_an_image_that_its_destination_lost_is_owed_and_kept_when_it_is_put_back
     trap.deliver(home)
     (path,) = trap.on_card()
     content = (trap.storage.spool / path).read_bytes()
-    (image,) = trap.catalog.on_card(0, 9)
+    (image,) = trap.catalog.images.on_card(0, 9)
     trap.prune()
     home.stored.clear()
-    trap.catalog.withdraw_proofs("home", [image.id])
-    assert trap.catalog.ledger().lost == 1
+    trap.catalog.proofs.withdraw_proofs("home", [image.id])
+    assert trap.catalog.counts.ledger().lost == 1
     (trap.storage.spool / path).write_bytes(content)
     trap.ingest()
     assert trap.prune() == 0
@@ -164,10 +164,10 @@ def test_an_image_owed_again_between_the_choice_and_the_mark_is_not_pruned(trap:
     home = Memory()
     fill(trap, 1, home)
     trap.deliver(home)
-    (image,) = trap.catalog.prunable(2e9, 9)
+    (image,) = trap.catalog.proofs.prunable(2e9, 9)
     home.stored.clear()
-    trap.catalog.withdraw_proofs("home", [image.id])
-    trap.catalog.mark_pruned([image.id])
+    trap.catalog.proofs.withdraw_proofs("home", [image.id])
+    trap.catalog.proofs.mark_pruned([image.id])
     assert trap.prune() == 0
     assert trap.deliver(home).delivered == 1
 
@@ -176,10 +176,10 @@ def test_an_image_that_was_marked_and_not_removed_stays_when_it_is_owed_again(tr
     home = Memory()
     fill(trap, 1, home)
     trap.deliver(home)
-    (image,) = trap.catalog.prunable(2e9, 9)
-    trap.catalog.mark_pruned([image.id])
+    (image,) = trap.catalog.proofs.prunable(2e9, 9)
+    trap.catalog.proofs.mark_pruned([image.id])
     home.stored.clear()
-    trap.catalog.withdraw_proofs("home", [image.id])
+    trap.catalog.proofs.withdraw_proofs("home", [image.id])
     assert trap.prune() == 0
     assert trap.deliver(home).delivered == 1
     assert trap.prune() == 1
@@ -190,9 +190,9 @@ def test_an_image_lost_by_a_best_effort_destination_is_still_removed(trap: Trap)
     fill(trap, 1, home, gallery)
     trap.deliver(home)
     trap.deliver(gallery)
-    (image,) = trap.catalog.prunable(2e9, 9)
-    trap.catalog.mark_pruned([image.id])
-    trap.catalog.withdraw_proofs("gallery", [image.id])
+    (image,) = trap.catalog.proofs.prunable(2e9, 9)
+    trap.catalog.proofs.mark_pruned([image.id])
+    trap.catalog.proofs.withdraw_proofs("gallery", [image.id])
     assert trap.prune() == 1
     assert trap.on_card() == set()
 
@@ -214,8 +214,8 @@ def test_the_names_of_pruned_images_stay_taken(trap: Trap) -> None:
     trap.deliver(home)
     names = {Path(path).name for path in trap.on_card()}
     trap.prune()
-    assert trap.catalog.names_from(drawings.DEVICE, drawings.TAKEN.timestamp()) == names
-    assert trap.catalog.names_from(drawings.DEVICE, drawings.TAKEN.timestamp() + 9) == set()
+    assert trap.catalog.images.names_from(drawings.DEVICE, drawings.TAKEN.timestamp()) == names
+    assert trap.catalog.images.names_from(drawings.DEVICE, drawings.TAKEN.timestamp() + 9) == set()
 
 
 def test_its_thumbnails_go_with_the_image(trap: Trap) -> None:
@@ -237,7 +237,7 @@ def test_a_sweep_after_pruning_reports_no_loss(trap: Trap) -> None:
     trap.deliver(home)
     trap.prune()
     assert trap.ingest() == pipeline.Ingested()
-    assert trap.catalog.vanished() == 0
+    assert trap.catalog.counts.vanished() == 0
 
 
 def test_safe_images_younger_than_the_least_age_go_rather_than_that_capture_stops(trap: Trap) -> None:
@@ -266,7 +266,7 @@ def test_what_a_killed_prune_has_removed_did_not_vanish(trap: Trap, caplog: pyte
     home = Memory()
     fill(trap, 2, home)
     trap.deliver(home)
-    trap.catalog.mark_pruned([image.id for image in trap.catalog.prunable(2e9, 9)])
+    trap.catalog.proofs.mark_pruned([image.id for image in trap.catalog.proofs.prunable(2e9, 9)])
     (trap.storage.spool / min(trap.on_card())).unlink()
     trap.restart()
     trap.ingest()

@@ -752,7 +752,7 @@ def test_a_night_is_complete_when_the_catalog_owes_none_of_it(site: Studio, tmp_
     trap = Trap(tmp_path / "trap", site.time)
     site.context = trap.context("studio")
     destination: Any = site.connect()
-    trap.catalog.register([("studio", "skylab", True)])
+    trap.catalog.places.register([("studio", "skylab", True)])
     trap.put(0)
     bad = trap.put(1, seed=2)
     trap.ingest()

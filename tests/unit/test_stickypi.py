@@ -518,17 +518,17 @@ def test_an_image_whose_stored_bytes_are_others_never_leaves_the_card_not_even_a
     assert send(trap, server).delivered == 2
     overwritten = next(iter(site.original.files))
     site.original.files[overwritten] = b"\xff\xd8 of somebody else"
-    images = trap.catalog.delivered_to("server", 0, 9)
+    images = trap.catalog.proofs.delivered_to("server", 0, 9)
     asked = confirmation.ask_again(trap.catalog, server, images, by_bytes=True)
     assert (asked.confirmed, [image.name for image, _ in asked.refused]) == (1, [overwritten])
     for _ in range(2):
         trap.destinations = [server]
         trap.prune()
         assert {path.rsplit("/")[-1] for path in trap.on_card()} == {overwritten}
-        assert trap.catalog.retry() == 1
+        assert trap.catalog.deliveries.retry() == 1
         assert send(trap, server).refused == 1
     del site.original.rows[drawings.DEVICE, overwritten.split(".")[1]]  # as its admin does
-    trap.catalog.retry()
+    trap.catalog.deliveries.retry()
     assert send(trap, server).delivered == 1
     assert site.original.overwritten == 0
 
@@ -643,7 +643,7 @@ def test_the_hub_tells_the_digest_of_the_bytes_that_it_has(
 def with_pending(folder: Path, count: int) -> bench.Trap:
     """A trap with so many images that are pending at the server."""
     trap = bench.Trap(folder / "trap")
-    trap.catalog.register([("server", "stickypi", True)])
+    trap.catalog.places.register([("server", "stickypi", True)])
     for second in range(count):
         trap.put(second, seed=second)
     trap.ingest()
@@ -658,7 +658,7 @@ def send(trap: bench.Trap, server: Any) -> Turn:
 
 def test_one_row_with_half_a_surrogate_costs_its_image_and_no_turn(site: Server, tmp_path: Path) -> None:
     trap = with_pending(tmp_path, 5)
-    key = trap.catalog.listing(None, 9)[2]["key"]
+    key = trap.catalog.images.listing(None, 9)[2]["key"]
     device, stamp = key.removesuffix(".jpg").split(".")
     site.original.rows[device, stamp] = {"id": None, "device": device, "datetime": stamp, "md5": "\ud800"}
     turn = send(trap, site.connect())
@@ -681,7 +681,7 @@ def test_an_echo_with_half_a_surrogate_is_trouble_that_is_remembered(site: Serve
     site.front.backend = odd
     turn = send(trap, site.connect())
     assert "confirmed another digest: ?" in str(turn.trouble)
-    assert trap.catalog.attempts("server") == 1
+    assert trap.catalog.deliveries.attempts("server") == 1
 
 
 @pytest.mark.parametrize(
@@ -755,7 +755,7 @@ def test_two_images_of_one_name_are_never_on_their_way_at_once(tmp_path: Path) -
     path = trap.put(1, seed=1)
     trap.put(1, seed=2, path=f"copies/{PurePosixPath(path).name}")
     trap.ingest()
-    trap.catalog.register([("server", "stickypi", True)])
+    trap.catalog.places.register([("server", "stickypi", True)])
     with FaultServer(original) as front:
         turn = send(trap, Server(front, original, tmp_path).connect(transfers=2))
     assert original.overwritten == 0

@@ -118,15 +118,15 @@ def test_only_the_hours_awake_count(tmp_path: Path) -> None:
 
 def test_a_camera_that_fails_three_times_in_a_row_is_enough(tmp_path: Path) -> None:
     court = Court(tmp_path)
-    court.trap.catalog.set_fact("capture", {"failures": 2, "error": "dark"})
+    court.trap.catalog.facts.set("capture", {"failures": 2, "error": "dark"})
     assert court.pass_by(1) is None
-    court.trap.catalog.set_fact("capture", {"failures": 3, "error": "dark"})
+    court.trap.catalog.facts.set("capture", {"failures": 3, "error": "dark"})
     assert court.pass_by(1) == Failure("camera", "no pictures, 3 failures in a row: dark")
 
 
 def test_a_camera_that_was_broken_before_is_not_asked_for(tmp_path: Path) -> None:
     court = Court(tmp_path, before(pictures=False))
-    court.trap.catalog.set_fact("capture", {"failures": 9, "error": "dark"})
+    court.trap.catalog.facts.set("capture", {"failures": 9, "error": "dark"})
     assert court.pass_by(62, every=0) == OK
 
 
@@ -165,7 +165,7 @@ def test_a_card_that_would_be_full_in_too_few_days_is_enough_if_it_gets_worse(tm
     for _ in range(2):  # as if they were so large
         court.picture()
         court.time.sleep(MINUTE)
-    with court.trap.catalog._transaction("test") as db:
+    with court.trap.catalog.connection.transaction("test") as db:
         db.execute("UPDATE images SET size = ?", [monstrous])
     verdict = court.trial.look(())
     assert isinstance(verdict, Failure)
@@ -221,7 +221,7 @@ def test_offline_is_no_failure(tmp_path: Path) -> None:
 
 def test_home_itself_must_be_reached_again_if_it_was_before(tmp_path: Path) -> None:
     def reached(at: float | None, error: str | None = None) -> None:
-        court.trap.catalog.set_fact("hub", {"web": {"reached": at, "since": None, "error": error}})
+        court.trap.catalog.facts.set("hub", {"web": {"reached": at, "since": None, "error": error}})
 
     court = Court(tmp_path, before(hub=True))
     reached(1.0)
@@ -246,16 +246,16 @@ def test_how_a_trap_was_is_read_from_its_catalog_and_kept_in_a_file(tmp_path: Pa
     assert empty == Before(pictures=False, open=(), hub=False, bytes_a_day=0.0)
     court.picture()
     court.delivers("home")
-    catalog.set_fact("hub", {"mqtt": {"reached": 5.0, "since": None, "error": None}})
+    catalog.facts.set("hub", {"mqtt": {"reached": 5.0, "since": None, "error": None}})
     assert Before.of(court.settings, catalog, court.time).hub is False  # there is none any more
     court.settings = structs.replace(court.settings, hub=Hub(url="https://hub.example.org"))
     well = Before.of(court.settings, catalog, court.time)
     assert (well.pictures, well.open, well.hub) == (True, ("home",), True)
-    assert well.bytes_a_day == pytest.approx(144 * catalog.mean_size())
+    assert well.bytes_a_day == pytest.approx(144 * catalog.images.mean_size())
     assert Before.recalled(well.plain()) == well
-    catalog.set_fact("capture", {"failures": 1, "error": "dark"})
-    catalog.destination_failed("home", "no route", 10.0)
-    catalog.set_fact("hub", {"mqtt": {"reached": 5.0, "since": 6.0, "error": "no route"}})
+    catalog.facts.set("capture", {"failures": 1, "error": "dark"})
+    catalog.deliveries.destination_failed("home", "no route", 10.0)
+    catalog.facts.set("hub", {"mqtt": {"reached": 5.0, "since": 6.0, "error": "no route"}})
     ill = Before.of(court.settings, catalog, court.time)
     assert (ill.pictures, ill.open, ill.hub) == (False, (), False)
 
@@ -267,5 +267,5 @@ def test_a_destination_behind_one_that_is_out_of_reach_is_not_asked_for(tmp_path
     court.delivers("home")
     court.delivers("stick")
     assert Before.of(court.settings, court.trap.catalog, court.time).open == ("home", "stick")
-    court.trap.catalog.destination_failed("home", "no route", 10.0)
+    court.trap.catalog.deliveries.destination_failed("home", "no route", 10.0)
     assert Before.of(court.settings, court.trap.catalog, court.time).open == ()

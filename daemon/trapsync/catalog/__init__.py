@@ -1,289 +1,71 @@
 """The catalog: the SQLite record of every image, and every query in the program.
 
-The folder is the truth: whatever is lost here is found again by the sweep and by asking the destinations.
-An image's way through it is told here: ingest, small copies, prune; what is pending where is in
-`deliveries`, how times are put right in `times`, what services saw in images in `labels`, what one may
-ask in `views`, which proofs count today in `proofs`, and SQLite is behind `file`.
+The folder is the truth: whatever is lost here is found again by the sweep and by asking the destinations. Each part
+has the queries of one subject; what follows from what for an image is in `states`, and SQLite is behind `connection`.
 """
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
-from trapsync.catalog import integrity
-from trapsync.catalog.connection import Transaction
+from trapsync.catalog.connection import Connection
+from trapsync.catalog.counts import Counts
+from trapsync.catalog.deliveries import Deliveries
+from trapsync.catalog.facts import FactTable
+from trapsync.catalog.images import Images
 from trapsync.catalog.labels import Labels
 from trapsync.catalog.notes import Notes
-from trapsync.catalog.rows import IMAGE, STATE, sealed_values
+from trapsync.catalog.places import Places
+from trapsync.catalog.proofs import Proofs
+from trapsync.catalog.quarantine import Quarantine
 from trapsync.catalog.times import Times
-from trapsync.catalog.views import Views
-from trapsync.image import Found, Image, parse_name
+from trapsync.clock import Clock
 
 
-class Catalog(Times, Labels, Notes, Views):
-    """The catalog, open. Safe to use from several threads; one process writes."""
+class Catalog:
+    """The catalog, open. Safe to use from several threads; one process writes.
 
-    # Ingest
+    - `images`: images and their files, as they are taken in and as they leave the card
+    - `deliveries`: what is pending at each destination, and what came of sending it
+    - `proofs`: what destinations confirmed, and what may leave the card for it
+    - `places`: the destinations of the settings, and the places that they are
+    - `times`: boots, and the images whose time they hold up
+    - `quarantine`, `labels`, `notes` (of destinations), `facts` (for `status`), `counts`
+    """
 
-    def known_in(self, folder: str) -> dict[str, tuple[int, int]]:
-        """The files of one folder that were examined: name -> (size, mtime_ns)."""
-        rows = self._query("SELECT name, size, mtime_ns FROM files WHERE folder = :folder", folder=folder)
-        return {row["name"]: (row["size"], row["mtime_ns"]) for row in rows}
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.images = Images(connection)
+        self.deliveries = Deliveries(connection)
+        self.proofs = Proofs(connection)
+        self.places = Places(connection)
+        self.times = Times(connection)
+        self.quarantine = Quarantine(connection)
+        self.labels = Labels(connection)
+        self.notes = Notes(connection)
+        self.facts = FactTable(connection)
+        self.counts = Counts(connection)
 
-    def folders(self) -> list[str]:
-        """Every folder that holds a known file."""
-        return [row["folder"] for row in self._query("SELECT DISTINCT folder FROM files")]
+    @classmethod
+    def open(cls, path: Path, clock: Clock, *, beside: bool = False) -> Self:
+        """Open the catalog for writing; make or migrate it. `beside` a daemon: see `Connection.open`.
 
-    def is_known(self, found: Found) -> bool:
-        """Whether just this file, unchanged, was examined before, or is a corrected one in the making."""
-        return bool(
-            self._query(
-                """SELECT 1 FROM files WHERE folder = :folder AND name = :name
-                   AND size = :size AND mtime_ns = :mtime
-                   UNION ALL SELECT 1 FROM corrections WHERE path = :path""",
-                path=found.path,
-                folder=found.folder,
-                name=found.name,
-                size=found.size,
-                mtime=found.mtime_ns,
-            )
-        )
-
-    def add(self, examined: Iterable[tuple[Found, Image]], moved: Iterable[str] = ()) -> int:
-        """Record examined files in one commit, pending for every destination; the number of new images.
-
-        The same identity with the same bytes is the same image (a copy, or moved, or back again). The
-        same identity with other bytes is a conflict: kept as an image of its own, and shown. `moved` are paths
-        under which some of them lay until now.
+        Raises CatalogDamaged and CatalogError.
         """
-        with self._transaction("add") as db:
-            for path in moved:
-                self._forget_file(db, Found(path, 0, 0), "moved")
-            return sum(self._add(db, found, image) for found, image in examined)
+        return cls(Connection.open(path, clock, beside=beside))
 
-    def _add(self, db: Transaction, found: Found, image: Image) -> bool:
-        row = db.execute(
-            "SELECT id FROM images WHERE key = ? AND sha256 = ?", [image.key, image.sha256]
-        ).fetchone() or self._moved(db, image)
-        image_id = row[0] if row else self._insert(db, found, image)
-        previous = db.execute(
-            "SELECT image_id FROM files WHERE folder = ? AND name = ?", [found.folder, found.name]
-        ).fetchone()
-        db.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, 0)",
-            [found.folder, found.name, found.size, found.mtime_ns, image_id],
-        )
-        if previous and previous[0] != image_id:  # other bytes were written over it
-            self._lost_a_file(db, previous[0])
-        self._revive(db, image_id)
-        return row is None
+    @classmethod
+    def open_to_read(cls, path: Path, clock: Clock) -> Self:
+        """Open the catalog for reading only, beside a daemon or without one. Close it soon. Raises CatalogError."""
+        return cls(Connection.open_to_read(path, clock))
 
-    def _insert(self, db: Transaction, found: Found, image: Image) -> int:
-        trap_name, sealed = image.trap_name, sealed_values(image)
-        offset = image.evidence.offset if image.evidence and image.timing == "corrected" else None
-        db.execute(
-            f"""INSERT INTO images ({integrity.SEALED}, seal, path, timing, picture, clock_offset, rank, conflict,
-                    state, ingested_at)
-                VALUES ({"?, " * len(sealed)} ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM images WHERE key = ?),
-                    'pending', ?)""",
-            [
-                *(*sealed, integrity.seal(*sealed), image.path, image.timing, image.picture or None, offset),
-                trap_name.taken.timestamp() if trap_name else found.mtime_ns / 1e9,
-                *(image.key, self._clock.wall()),
-            ],
-        )
-        image_id = int(db.execute("SELECT last_insert_rowid()").fetchone()[0])
-        self._make_pending(db, "images.id = ?", image_id)
-        return image_id
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Put several writes, of any part, into one commit, since a card is slow at flushes."""
+        with self.connection.together():
+            yield
 
-    def _moved(self, db: Transaction, image: Image) -> tuple[int] | None:
-        """The row of a foreign image whose folder or file was renamed, given its new path; None: there is none.
-
-        The same bytes under another path, and nothing under the old one: taken away from there, or pruned and
-        put back under the same name elsewhere. Where it was delivered, it lies under the old path.
-        """
-        if image.trap_name:
-            return None
-        row = db.execute(
-            """SELECT id, key FROM images WHERE sha256 = ? AND gone_at IS NOT NULL AND boot_id IS NULL
-               AND NOT EXISTS (SELECT 1 FROM files WHERE image_id = images.id)
-               AND (gone_why IN ('vanished', 'moved') OR key = ? OR substr(key, -length(?)) = ?)
-               ORDER BY gone_at DESC LIMIT 1""",
-            [image.sha256, image.name, f"/{image.name}", f"/{image.name}"],
-        ).fetchone()
-        if row is None or parse_name(row[1]):
-            return None
-        sealed = sealed_values(image)
-        db.execute(
-            f"""UPDATE images SET ({integrity.SEALED}, seal) = ({"?, " * len(sealed)} ?), path = ?,
-                    conflict = EXISTS (SELECT 1 FROM images WHERE key = ?) WHERE id = ?""",
-            [*sealed, integrity.seal(*sealed), image.path, image.key, row[0]],
-        )
-        # Other bytes that had come under its old path share it with nobody any more.
-        db.execute(
-            """UPDATE images SET conflict = 0 WHERE conflict = 1 AND key = :key
-               AND (SELECT count(*) FROM images WHERE key = :key) = 1""",
-            {"key": row[1]},
-        )
-        # Where it was delivered before that was noted, it lies under its old path.
-        db.execute(
-            "UPDATE deliveries SET lies_at = ? WHERE image_id = ? AND state = 'delivered' AND lies_at IS NULL",
-            [row[1], row[0]],
-        )
-        return (row[0],)
-
-    def files_of(self, image: Image) -> list[Found]:
-        """The files of this image on the card, for all that is known; of a foreign one, of its bytes."""
-        rows = self._query(
-            """SELECT iif(folder = '', name, folder || '/' || name) AS path, size, mtime_ns FROM files
-               WHERE leaving != 2 AND image_id IN
-                   (SELECT id FROM images WHERE key = :key AND sha256 = :sha256
-                    UNION SELECT id FROM images WHERE sha256 = :sha256 AND boot_id IS NULL AND :is_foreign)""",
-            key=image.key,
-            sha256=image.sha256,
-            is_foreign=image.trap_name is None,
-        )
-        return [Found(row["path"], row["size"], row["mtime_ns"]) for row in rows]
-
-    def forget_files(self, paths: Iterable[str], why: str = "vanished") -> int:
-        """Somebody took these files from the spool; how many images that leaves without one.
-
-        One that is still pending stays so until its destinations were asked for it (`let_go`): the catalog may be
-        older than the card.
-        """
-        with self._transaction("forget_files") as db:
-            return sum(self._forget_file(db, Found(path, 0, 0), why) for path in paths)
-
-    def _forget_file(self, db: Transaction, found: Found, why: str) -> bool:
-        row = db.execute(
-            "DELETE FROM files WHERE folder = ? AND name = ? RETURNING image_id", [found.folder, found.name]
-        ).fetchone()
-        return row is not None and self._lost_a_file(db, row[0], why)
-
-    def _lost_a_file(self, db: Transaction, image_id: int, why: str = "vanished") -> bool:
-        (left,) = db.execute(
-            "SELECT count(*) FROM files WHERE image_id = ? AND leaving != 2", [image_id]
-        ).fetchone()
-        if left:
-            self._revive(db, image_id)
-            return False
-        gone = db.execute(
-            "UPDATE images SET gone_at = ?, gone_why = ? WHERE id = ? AND gone_at IS NULL",
-            [self._clock.wall(), why, image_id],
-        ).rowcount
-        db.execute(
-            """DELETE FROM deliveries WHERE image_id = ? AND state = 'pending'
-               AND destination NOT IN (SELECT key FROM destinations WHERE active)""",
-            [image_id],
-        )
-        db.execute(
-            "UPDATE deliveries SET wait_for = NULL WHERE image_id = ? AND state = 'pending'", [image_id]
-        )
-        self._drop_missing(db, image_id)
-        self._lose(db, image_id)  # pruned, and its proof was withdrawn meanwhile
-        return bool(gone)  # if it was pruned, a crash came before that was written down
-
-    # Thumbnails
-
-    def without_thumbnails(self, limit: int) -> list[Image]:
-        """Images on the card whose small copies were not made yet, newest first."""
-        return self._images(
-            f"""SELECT {IMAGE} FROM images WHERE thumbnails IS NULL AND gone_at IS NULL
-                ORDER BY rank DESC LIMIT :limit""",
-            limit=limit,
-        )
-
-    def mark_thumbnails(self, made: Mapping[int, bool]) -> None:
-        """The small copies of these images, by id, are made, or cannot be.
-
-        They are not flushed, and so this is not: they can be made again.
-        """
-        with self._unflushed(), self._transaction("mark_thumbnails") as db:
-            for image_id, is_made in made.items():
-                db.execute("UPDATE images SET thumbnails = ? WHERE id = ?", [int(is_made), image_id])
-
-    def copy_again(self, image_id: int) -> bool:
-        """Have small copies made that are missing; False: that was tried, and they cannot be."""
-        rows = self._query("SELECT thumbnails FROM images WHERE id = :id", id=image_id)
-        stands = rows[0]["thumbnails"] if rows else 0
-        if stands == 1:
-            with self._transaction("copy_again") as db:
-                db.execute("UPDATE images SET thumbnails = NULL WHERE id = ?", [image_id])
-        return bool(stands != 0)
-
-    # Prune: what may go is said in `proofs`
-
-    def leaving_files(self, *, only_corrected: bool = False) -> list[Found]:
-        """Files that may still lie on the card though their image is pruned, or has a corrected one."""
-        leaving = (
-            "leaving = 2" if only_corrected else f"(leaving = 2 OR (leaving = 1 AND {STATE} = 'delivered'))"
-        )
-        rows = self._query(
-            f"""SELECT iif(folder = '', name, folder || '/' || name) AS file, files.size AS bytes, mtime_ns, images.*,
-                    {integrity.WRONG_PROOF} OR (leaving = 1 AND gone_why IS NOT 'pruned')
-                    OR (leaving = 1 AND (files.size != images.size OR key NOT IN (name, {integrity.FILE_PATH})))
-                    OR (leaving = 2 AND (timing IS NOT 'corrected' OR path = {integrity.FILE_PATH})) AS is_wrong
-                FROM files JOIN images ON images.id = image_id WHERE {leaving}"""
-        )
-        self._require_sound(rows)
-        return [Found(row["file"], row["bytes"], row["mtime_ns"]) for row in rows]
-
-    def forget_pruned(self, paths: Iterable[str]) -> None:
-        """These files of pruned or corrected images are off the card."""
-        with self._transaction("forget_pruned") as db:
-            for found in (Found(path, 0, 0) for path in paths):
-                rows = db.execute(
-                    "DELETE FROM files WHERE folder = ? AND name = ? RETURNING image_id",
-                    [found.folder, found.name],
-                ).fetchall()
-                for (image_id,) in rows:
-                    self._lose(db, image_id)  # should its proof have been withdrawn meanwhile
-
-    # Quarantine
-
-    def add_quarantined(self, path: str, kept_as: str, reason: str, size: int) -> None:
-        """Record a damaged file before it is moved; saying it twice is saying it once."""
-        self.correct_quarantine(add=[(path, kept_as, reason, size)])
-
-    def correct_quarantine(
-        self, *, add: Iterable[tuple[str, str, str, int]] = (), remove: Iterable[int] = ()
-    ) -> None:
-        """Record files that are in quarantine (path, kept_as, reason, size), and forget rows by their ids."""
-        with self._transaction("correct_quarantine") as db:
-            for row in add:
-                db.execute(
-                    """INSERT INTO quarantine (path, kept_as, reason, size, found_at) VALUES (?, ?, ?, ?, ?)
-                       ON CONFLICT DO UPDATE SET reason = excluded.reason""",
-                    [*row, self._clock.wall()],
-                )
-            for row_id in remove:
-                db.execute("DELETE FROM quarantine WHERE id = ?", [row_id])
-
-    def quarantined(self) -> list[dict[str, Any]]:
-        """What is in quarantine, oldest first."""
-        return self._query("SELECT * FROM quarantine ORDER BY id")
-
-    def release_quarantined(self, quarantine_id: int) -> None:
-        """Forget a quarantined file: it is back in the spool, or gone."""
-        self.correct_quarantine(remove=[quarantine_id])
-
-    # Facts
-
-    def set_fact(self, name: str, value: Any) -> None:
-        """Tell `status` something, if it is news; what is not, waits for nobody who writes."""
-        text = json.dumps(value)
-        if self._query("SELECT 1 FROM facts WHERE name = :name AND value = :text", name=name, text=text):
-            return
-        with self._transaction("set_fact") as db:
-            db.execute(
-                """INSERT INTO facts VALUES (?, ?, ?)
-                   ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at""",
-                [name, text, self._clock.wall()],
-            )
-
-    def facts(self) -> dict[str, Any]:
-        """Everything that was told, by name."""
-        with self._refusing("read"):
-            return {
-                row["name"]: json.loads(row["value"]) for row in self._query("SELECT name, value FROM facts")
-            }
+    def close(self) -> None:
+        """Close it, in order if it was open for writing."""
+        self.connection.close()

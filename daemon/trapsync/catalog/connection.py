@@ -35,7 +35,7 @@ _CHECK_EVERY = 7 * 86400  # seconds between two full checks of a catalog that is
 _MIGRATIONS = {migration.name for migration in migrations._migrations}
 
 
-class CatalogFile:
+class Connection:
     """The catalog's file, open. Safe to use from several threads; one process writes."""
 
     def __init__(
@@ -47,7 +47,7 @@ class CatalogFile:
         self._db = Database(connection, execute_plugins=False)
         self._path = Path(self._db.execute("PRAGMA database_list").fetchone()[2])
         self._in_use: list[tuple[int, int] | None] = []
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.RLock()
         # When a full check last found nothing wrong; None: the last stop was not clean, and it was not checked since.
         self._checked_at: float | None = None
@@ -131,11 +131,11 @@ class CatalogFile:
         if self._is_beside:
             return False
         at = self._checked_at
-        return at is None or not 0 <= self._clock.wall() - at < _CHECK_EVERY
+        return at is None or not 0 <= self.clock.wall() - at < _CHECK_EVERY
 
     def note_checked(self) -> None:
         """A full check found nothing wrong."""
-        self._checked_at = self._clock.wall()
+        self._checked_at = self.clock.wall()
 
     def found_damaged(self, problem: str) -> CatalogDamaged:
         """Mark the catalog as damaged, so that the next start rebuilds it; the error to raise."""
@@ -153,6 +153,9 @@ class CatalogFile:
 
     def close(self) -> None:
         """Move the write-ahead log into the file and close it; only then it is marked as closed in order."""
+        if not self._may_write:
+            self._db.close()
+            return
         with self._lock:
             is_whole = False
             with suppress(CatalogError):
@@ -161,15 +164,11 @@ class CatalogFile:
             if is_whole and self._checked_at is not None:
                 stop_marks.mark_closed(self._path, self._checked_at)
 
-    def close_reader(self) -> None:
-        """Close what `open_to_read` opened."""
-        self._db.close()
-
     def checkpoint(self) -> bool:
         """Move the whole write-ahead log into the file; False if a reader, or the daemon beside us, keeps some of it."""
         if self._is_beside:
             return False
-        with self._refusing("write"):
+        with self.refusing("write"):
             # Without the timeout of a write: a reader that stays would hold up everything, and the end.
             self._db.execute("PRAGMA busy_timeout=0").fetchall()
             try:
@@ -179,12 +178,12 @@ class CatalogFile:
             return not is_busy
 
     @contextmanager
-    def _transaction(self, what: str) -> Iterator[Transaction]:
+    def transaction(self, what: str) -> Iterator[Transaction]:
         """Begin a transaction, here and nowhere else; what happens inside happens whole or not at all.
 
         `what` names it for the failpoints before and after its commit.
         """
-        with self._refusing("write"):
+        with self.refusing("write"):
             if self._db.conn.in_transaction:  # ours, as we have the lock: part of `together`
                 failpoint.hit(f"catalog: before {what}")
                 yield self._db
@@ -201,12 +200,12 @@ class CatalogFile:
                 raise
 
     @contextmanager
-    def _unflushed(self) -> Iterator[None]:
+    def unflushed(self) -> Iterator[None]:
         """Commit without a flush: a power cut may undo it until the next commit, which flushes this one too.
 
         Not within a transaction.
         """
-        with self._refusing("write"):
+        with self.refusing("write"):
             self._db.execute("PRAGMA synchronous=NORMAL").fetchall()
             try:
                 yield
@@ -216,18 +215,20 @@ class CatalogFile:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Put several writes into one commit, since a card is slow at flushes."""
-        with self._transaction("together"):
+        with self.transaction("together"):
             yield
 
-    def _query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        with self._refusing("read"):
+    def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        """The rows that a query finds, as dicts."""
+        with self.refusing("read"):
             return list(self._db.query(sql, parameters))
 
-    def _images(self, sql: str, **parameters: Any) -> list[Image]:
-        with self._refusing("read"):
-            return [image_of(row) for row in self._query(sql, **parameters)]
+    def query_images(self, sql: str, **parameters: Any) -> list[Image]:
+        """The images that a query finds, which selects the columns of `rows.IMAGE`."""
+        with self.refusing("read"):
+            return [image_of(row) for row in self.query(sql, **parameters)]
 
-    def _require_sound(self, rows: list[dict[str, Any]]) -> None:
+    def require_sound(self, rows: list[dict[str, Any]]) -> None:
         """Trust these images enough to delete them, or mark the catalog as damaged: see `integrity.require_sound`."""
         try:
             integrity.require_sound(rows)
@@ -235,7 +236,7 @@ class CatalogFile:
             raise self.found_damaged(str(error)) from None
 
     @contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
+    def refusing(self, what: str) -> Iterator[None]:
         """Hold the lock; raise SQLite's errors as errors of the program, and mark damage."""
         with self._lock:
             try:
@@ -252,8 +253,16 @@ class CatalogFile:
             except (UnicodeEncodeError, OverflowError) as error:  # of a parameter, before SQLite saw it
                 raise Unstorable(f"the catalog cannot hold a value: {error}") from error
 
-    def _now(self) -> dict[str, Any]:
-        return {"boot": self._clock.boot_id(), "monotonic": self._clock.monotonic()}
+    def now(self) -> dict[str, Any]:
+        """What a time to wait for is compared with: this boot, and the seconds of its monotonic clock."""
+        return {"boot": self.clock.boot_id(), "monotonic": self.clock.monotonic()}
+
+
+class Part:
+    """A part of the catalog: the queries of one subject, over the connection that all parts share."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
 
 def _require_migrated(connection: sqlite3.Connection, path: Path) -> None:

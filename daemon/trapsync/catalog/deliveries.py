@@ -4,8 +4,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from trapsync.catalog.places import Places
+from trapsync.catalog import states
+from trapsync.catalog.connection import Part
+from trapsync.catalog.places import key_of, row_of
 from trapsync.catalog.rows import HELD, IMAGE, KEY, STATE, Proof
+from trapsync.clock import Clock
 from trapsync.image import Image
 
 # May it go now? Waits are counted on the monotonic clock of the boot they were set in; after a reboot
@@ -21,7 +24,7 @@ _HAS_COME = """(:after = '' OR EXISTS (SELECT 1 FROM deliveries AS before WHERE 
 _BOOT_MARK = slice(-12, None)  # of a boot's id: enough to tell it from another
 
 
-class Deliveries(Places):
+class Deliveries(Part):
     """The catalog, as far as deliveries go."""
 
     # Whether a destination may be reached
@@ -29,28 +32,28 @@ class Deliveries(Places):
     def may_go(self, destination: str) -> bool:
         """Whether the destination's back-off is over."""
         return bool(
-            self._query(
+            self._connection.query(
                 f"SELECT 1 FROM destinations WHERE name = :name AND current = 1 AND {_MAY_GO}",
                 name=destination,
-                **self._now(),
+                **self._connection.now(),
             )
         )
 
     def attempts(self, destination: str) -> int:
         """How many attempts to reach it failed in a row."""
-        row = self._destination(destination)
+        row = row_of(self._connection, destination)
         return int(row["attempts"]) if row else 0
 
     def is_barred(self, destination: str) -> bool:
         """Whether it answered at the last attempt that failed, and did not let us in."""
-        row = self._destination(destination)
+        row = row_of(self._connection, destination)
         return bool(row and row["barred"])
 
     def destination_failed(
         self, destination: str, error: str, wait: float, *, is_barred: bool = False
     ) -> None:
         """Remember a failed attempt to reach a destination, and leave it alone for `wait` seconds."""
-        with self._transaction("destination_failed") as db:
+        with self._connection.transaction("destination_failed") as db:
             db.execute(
                 """UPDATE destinations SET attempts = attempts + 1, error = :error, error_at = :wall, barred = :barred,
                    wait_boot = :boot, wait_until = :monotonic + :wait, wait_for = :wait
@@ -60,14 +63,14 @@ class Deliveries(Places):
                     "error": error,
                     "wait": wait,
                     "barred": is_barred,
-                    "wall": self._clock.wall(),
-                    **self._now(),
+                    "wall": self._connection.clock.wall(),
+                    **self._connection.now(),
                 },
             )
 
     def destination_answered(self, destination: str) -> None:
         """Forget earlier failures: it answers."""
-        with self._transaction("destination_answered") as db:
+        with self._connection.transaction("destination_answered") as db:
             db.execute(
                 """UPDATE destinations SET attempts = 0, error = NULL, wait_for = NULL
                    WHERE name = ? AND current = 1 AND (attempts > 0 OR wait_for IS NOT NULL OR error IS NOT NULL)""",
@@ -86,7 +89,7 @@ class Deliveries(Places):
         direction = "DESC" if order == "newest" else "ASC"
         images: list[Image] = []
         for attempts, first in (("= 0", ""), ("> 0", "attempts, ")):
-            images += self._images(
+            images += self._connection.query_images(
                 f"""SELECT {IMAGE} FROM deliveries INDEXED BY deliveries_pending
                     JOIN images ON images.id = image_id
                     WHERE destination = {KEY} AND deliveries.state = 'pending'
@@ -95,13 +98,13 @@ class Deliveries(Places):
                 destination=destination,
                 limit=limit - len(images),
                 after=after,
-                **self._now(),
+                **self._connection.now(),
             )
         return images
 
     def off_card(self, image_ids: Iterable[int]) -> set[int]:
         """Which of these images have no file on the card."""
-        rows = self._query(
+        rows = self._connection.query(
             "SELECT id FROM images WHERE gone_at IS NOT NULL AND id IN (SELECT value FROM json_each(:ids))",
             ids=json.dumps(list(image_ids)),
         )
@@ -110,13 +113,13 @@ class Deliveries(Places):
     def has_due(self, destination: str, since: float) -> bool:
         """Whether anything may go there now that has not failed since a moment of this boot's monotonic clock."""
         return bool(
-            self._query(
+            self._connection.query(
                 f"""SELECT 1 FROM deliveries INDEXED BY deliveries_pending
                     WHERE destination = {KEY} AND state = 'pending' AND {_MAY_GO}
                     AND (wait_for IS NULL OR wait_boot != :boot OR wait_until - wait_for < :since) LIMIT 1""",
                 destination=destination,
                 since=since,
-                **self._now(),
+                **self._connection.now(),
             )
         )
 
@@ -124,8 +127,8 @@ class Deliveries(Places):
         """Record confirmed deliveries in one commit: see `Proof`."""
         if not proofs:
             return
-        now, key = self._clock.wall(), self._key(destination)
-        with self._transaction("mark_delivered") as db:
+        now, key = self._connection.clock.wall(), key_of(self._connection, destination)
+        with self._connection.transaction("mark_delivered") as db:
             for proof in (Proof(*some) for some in proofs):
                 # An image whose file vanished while it was sent was pending nowhere any more.
                 db.execute(
@@ -136,50 +139,33 @@ class Deliveries(Places):
                        detail = excluded.detail, lies_at = excluded.lies_at, confirmed_at = excluded.confirmed_at,
                        confirmed_boot = excluded.confirmed_boot, confirmed_mono = excluded.confirmed_mono,
                        delivered_at = excluded.delivered_at, error = NULL, wait_for = NULL""",
-                    [key, *self._proven(proof), now, proof.image_id],
+                    [key, *proven(self._connection.clock, proof), now, proof.image_id],
                 )
                 db.execute(
                     f"""UPDATE images SET state = 'delivered', gone_why = iif(gone_why = 'lost', 'pruned', gone_why)
                         WHERE id = ? AND state != 'delivered' AND {STATE} = 'delivered'""",
                     [proof.image_id],
                 )
-                self._drop_missing(db, proof.image_id)
+                states.drop_missing(db, proof.image_id)
             db.execute(
                 """UPDATE destinations SET delivered_at = ?, attempts = 0, error = NULL, wait_for = NULL
                    WHERE key = ?""",
                 [now, key],
             )
 
-    def _proven(self, proof: Proof) -> list[Any]:
-        """digest, detail, lies_at and when it was confirmed; a note beside the copy confirms nothing."""
-        detail = json.dumps(dict(proof.detail), allow_nan=False) if proof.detail else None
-        when = [None] * 3 if proof.noted else self._confirmed_now()
-        return [proof.digest, detail, proof.at or None, *when]
-
-    def _confirmed_now(self) -> list[Any]:
-        """confirmed_at, confirmed_boot, confirmed_mono."""
-        clock = self._clock
-        return [clock.wall(), clock.boot_id()[_BOOT_MARK] or None, clock.monotonic()]
-
-    def _boot_now(self) -> dict[str, Any]:
-        return {
-            "boot_mark": self._clock.boot_id()[_BOOT_MARK],
-            "monotonic": self._clock.monotonic(),
-        }
-
     def mark_refused(self, destination: str, image_id: int, reason: str) -> None:
         """The destination will never take it as it is: final until the owner says retry."""
-        with self._transaction("mark_refused") as db:
+        with self._connection.transaction("mark_refused") as db:
             db.execute(
                 """UPDATE deliveries SET state = 'refused', error = ?, wait_for = NULL
                    WHERE destination = ? AND image_id = ? AND state = 'pending'""",
-                [reason, self._key(destination), image_id],
+                [reason, key_of(self._connection, destination), image_id],
             )
-            self._drop_missing(db, image_id)
+            states.drop_missing(db, image_id)
 
     def postpone(self, destination: str, image_id: int, reason: str, wait: float) -> None:
         """Leave one delivery pending for `wait` seconds."""
-        with self._transaction("postpone") as db:
+        with self._connection.transaction("postpone") as db:
             db.execute(
                 f"""UPDATE deliveries SET error = :reason, wait_boot = :boot,
                    wait_until = :monotonic + :wait, wait_for = :wait
@@ -189,13 +175,13 @@ class Deliveries(Places):
                     "wait": wait,
                     "destination": destination,
                     "id": image_id,
-                    **self._now(),
+                    **self._connection.now(),
                 },
             )
 
     def count_attempt(self, destination: str, image_id: int) -> tuple[int, int]:
         """One more attempt failed; how many that makes, and before how many of them another image passed."""
-        with self._transaction("count_attempt") as db:
+        with self._connection.transaction("count_attempt") as db:
             row = db.execute(
                 f"""UPDATE deliveries SET attempts = min(attempts + 1, 9999), blamed = blamed + (n > others), others = n
                    FROM (SELECT coalesce(max(n), 0) AS n FROM tallies
@@ -212,13 +198,13 @@ class Deliveries(Places):
         None: it is on the card, for all that is known. Else it is no longer pending there; whether it is dropped
         with that.
         """
-        with self._transaction("let_go") as db:
+        with self._connection.transaction("let_go") as db:
             gone = db.execute(
                 """DELETE FROM deliveries WHERE destination = ? AND image_id = ? AND state = 'pending'
                    AND EXISTS (SELECT 1 FROM images WHERE id = image_id AND gone_at IS NOT NULL)""",
-                [self._key(destination), image_id],
+                [key_of(self._connection, destination), image_id],
             ).rowcount
-            return bool(self._drop_missing(db, image_id)) if gone else None
+            return bool(states.drop_missing(db, image_id)) if gone else None
 
     def retry(self, destination: str | None = None, image_key: str | None = None) -> int:
         """The owner says retry: refused deliveries are pending again, waits are over. How many were refused.
@@ -228,7 +214,7 @@ class Deliveries(Places):
         which = f"""(:destination IS NULL OR destination = {KEY})
                    AND destination IN (SELECT d.key FROM destinations AS d WHERE d.active)
                    AND (:key IS NULL OR EXISTS (SELECT 1 FROM images WHERE id = image_id AND key = :key))"""
-        with self._transaction("retry") as db:
+        with self._connection.transaction("retry") as db:
             parameters = {"destination": destination, "key": image_key}
             # What left the card as delivered is delivered, whatever another destination refused.
             db.execute(
@@ -249,8 +235,8 @@ class Deliveries(Places):
 
         It stays counted, and does not make the verdict worse any more.
         """
-        now = self._clock.wall()
-        with self._transaction("acknowledge") as db:
+        now = self._connection.clock.wall()
+        with self._connection.transaction("acknowledge") as db:
             images = db.execute(
                 """UPDATE images SET acknowledged_at = ? WHERE acknowledged_at IS NULL AND gone_at IS NOT NULL
                    AND (state = 'dropped' OR conflict = 1)""",
@@ -265,7 +251,7 @@ class Deliveries(Places):
 
     def end_waits(self, destination: str | None = None) -> None:
         """Whatever waits after failures may go at once, to one destination or to all."""
-        with self._transaction("end_waits") as db:
+        with self._connection.transaction("end_waits") as db:
             for table, column in (("deliveries", "destination"), ("destinations", "key")):
                 db.execute(
                     f"""UPDATE {table} SET wait_for = NULL
@@ -275,7 +261,7 @@ class Deliveries(Places):
 
     def receipt(self, destination: str, image_id: int) -> dict[str, Any] | None:
         """The detail that a destination wanted remembered with its receipt; None: it has not confirmed it."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT detail FROM deliveries
                WHERE destination = {KEY} AND image_id = :id AND state = 'delivered'""",
             destination=destination,
@@ -286,7 +272,7 @@ class Deliveries(Places):
     def pending_between(self, destination: str, since: float, until: float) -> int:
         """How many images of a time (unix seconds, the end not included) are pending there, or held."""
         return int(
-            self._query(
+            self._connection.query(
                 f"""SELECT (SELECT count(*) FROM deliveries WHERE destination = {KEY} AND state = 'pending'
                             AND rank >= :since AND rank < :until)
                     + (SELECT count(*) FROM images WHERE {HELD} AND gone_at IS NULL
@@ -296,3 +282,22 @@ class Deliveries(Places):
                 until=until,
             )[0]["n"]
         )
+
+
+def proven(clock: Clock, proof: Proof) -> list[Any]:
+    """digest, detail, lies_at and when it was confirmed; a note beside the copy confirms nothing."""
+    detail = json.dumps(dict(proof.detail), allow_nan=False) if proof.detail else None
+    when = [None] * 3 if proof.noted else _confirmed_now(clock)
+    return [proof.digest, detail, proof.at or None, *when]
+
+
+def _confirmed_now(clock: Clock) -> list[Any]:
+    """confirmed_at, confirmed_boot, confirmed_mono."""
+    return [clock.wall(), clock.boot_id()[_BOOT_MARK] or None, clock.monotonic()]
+
+
+def boot_now(clock: Clock) -> dict[str, Any]:
+    return {
+        "boot_mark": clock.boot_id()[_BOOT_MARK],
+        "monotonic": clock.monotonic(),
+    }

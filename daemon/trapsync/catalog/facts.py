@@ -1,15 +1,16 @@
 """The facts that the daemon's threads leave in the catalog for `status` and for the next start.
 
-Each is one row of the table `facts`, set by its name with `Catalog.set_fact`; a field of `Facts` has its name and type.
+Each is one row of the table `facts`, set by its name; a field of `Facts` has its name and type.
 """
 
+import json
 import logging
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from trapsync.catalog import Catalog
+from trapsync.catalog.connection import Part
 
 log = logging.getLogger(__name__)
 
@@ -53,19 +54,32 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     told: list[Any] | None = None  # what the hub was told last
 
 
-def note(catalog: Catalog, name: Name, value: object) -> None:
-    """Set a fact; None where there is nothing to say any more."""
-    catalog.set_fact(name, msgspec.to_builtins(value))
+class FactTable(Part):
+    """The table of facts."""
 
+    def set(self, name: Name, value: object) -> None:
+        """Set a fact, None where there is nothing to say any more; what is no news waits for nobody who writes."""
+        text = json.dumps(msgspec.to_builtins(value))
+        known = "SELECT 1 FROM facts WHERE name = :name AND value = :text"
+        if self._connection.query(known, name=name, text=text):
+            return
+        with self._connection.transaction("set_fact") as db:
+            db.execute(
+                """INSERT INTO facts VALUES (?, ?, ?)
+                   ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at""",
+                [name, text, self._connection.clock.wall()],
+            )
 
-def read(catalog: Catalog) -> Facts:
-    """The facts of a catalog. One of another shape, by another version, say, counts as not there."""
-    known: dict[str, Any] = {}
-    stored = catalog.facts()
-    for field in msgspec.structs.fields(Facts):
-        if stored.get(field.name) is not None:
-            try:
-                known[field.name] = msgspec.convert(stored[field.name], field.type)
-            except msgspec.ValidationError as error:
-                log.warning("the fact %r in the catalog cannot be used: %s", field.name, error)
-    return Facts(**known)
+    def read(self) -> Facts:
+        """Every fact. One of another shape, by another version, say, counts as not there."""
+        with self._connection.refusing("read"):
+            rows = self._connection.query("SELECT name, value FROM facts")
+            stored = {row["name"]: json.loads(row["value"]) for row in rows}
+        known: dict[str, Any] = {}
+        for field in msgspec.structs.fields(Facts):
+            if stored.get(field.name) is not None:
+                try:
+                    known[field.name] = msgspec.convert(stored[field.name], field.type)
+                except msgspec.ValidationError as error:
+                    log.warning("the fact %r in the catalog cannot be used: %s", field.name, error)
+        return Facts(**known)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from trapsync.catalog import integrity
+from trapsync.catalog.connection import Part
 from trapsync.catalog.label_export import Labelled
-from trapsync.catalog.places import Places
+from trapsync.catalog.places import key_of
 from trapsync.catalog.rows import KEY
 from trapsync.image import Label
 
@@ -17,24 +18,24 @@ _OPEN = """deliveries.state = 'delivered' AND json_extract(detail, '$.task') IS 
                            AND labels.task = json_extract(detail, '$.task'))"""
 
 
-class Labels(Places):
+class Labels(Part):
     """The catalog, as far as labels go."""
 
     def unlabelled(self, destination: str) -> dict[str, int]:
         """The tasks of a destination that have not been answered yet: the task's id -> the image's."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT image_id, json_extract(detail, '$.task') AS task FROM deliveries
                 WHERE destination = {KEY} AND {_OPEN}""",
             destination=destination,
         )
         return {row["task"]: row["image_id"] for row in rows}
 
-    def put_labels(self, destination: str, labels: Mapping[int, Label]) -> None:
+    def put(self, destination: str, labels: Mapping[int, Label]) -> None:
         """Record what was answered, in one commit; by image id."""
         if not labels:
             return
-        key = self._key(destination)
-        with self._transaction("put_labels") as db:
+        key = key_of(self._connection, destination)
+        with self._connection.transaction("put_labels") as db:
             for image_id, label in labels.items():
                 row = (
                     *(key, image_id, label.state, label.task, label.reason),
@@ -42,12 +43,12 @@ class Labels(Places):
                 )
                 db.execute(
                     "INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    [*row, self._clock.wall(), integrity.seal(*row)],
+                    [*row, self._connection.clock.wall(), integrity.seal(*row)],
                 )
 
-    def labelled(self, destination: str | None = None) -> list[Labelled]:
+    def answered(self, destination: str | None = None) -> list[Labelled]:
         """Every image that was answered about, by one destination or by any, in the order of their times."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT images.id AS image_id, images.key, sha256, width, height, destination, labels.state, task,
                    reason, annotations
                FROM labels JOIN images ON images.id = image_id
@@ -56,9 +57,9 @@ class Labels(Places):
         )
         return [_labelled(row) for row in rows]
 
-    def label_counts(self) -> list[dict[str, Any]]:
+    def counts(self) -> list[dict[str, Any]]:
         """For each destination that was given a task: how many are `open`, `done` and in `error`."""
-        return self._query(
+        return self._connection.query(
             f"""SELECT destination, count(*) FILTER (WHERE {_OPEN}) AS open,
                     (SELECT count(*) FROM labels WHERE labels.destination = deliveries.destination
                      AND labels.state = 'done') AS done,

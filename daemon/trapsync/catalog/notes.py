@@ -4,36 +4,40 @@ import json
 from typing import Any
 
 from trapsync.catalog import integrity
-from trapsync.catalog.places import Places
+from trapsync.catalog.connection import Part
+from trapsync.catalog.places import key_of
 from trapsync.catalog.rows import KEY
 
 
-class Notes(Places):
+class Notes(Part):
     """The catalog, as far as destinations note something in it."""
 
-    def note(self, destination: str, key: str) -> Any:
+    def get(self, destination: str, key: str) -> Any:
         """What a destination noted under this key; None if nothing."""
-        rows = self._query(
+        rows = self._connection.query(
             f"SELECT note FROM notes WHERE destination = {KEY} AND key = :key",
             destination=destination,
             key=key,
         )
         return json.loads(rows[0]["note"]) if rows else None
 
-    def put_note(self, destination: str, key: str, note: Any) -> None:
+    def put(self, destination: str, key: str, note: Any) -> None:
         """Write a destination's note, in the place of an older one."""
-        row = (self._key(destination), key, json.dumps(note, allow_nan=False))
-        with self._transaction("put_note") as db:
+        row = (key_of(self._connection, destination), key, json.dumps(note, allow_nan=False))
+        with self._connection.transaction("put_note") as db:
             db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", [*row, integrity.seal(*row)])
 
-    def forget_note(self, destination: str, key: str) -> None:
+    def forget(self, destination: str, key: str) -> None:
         """Remove a destination's note."""
-        with self._transaction("forget_note") as db:
-            db.execute("DELETE FROM notes WHERE destination = ? AND key = ?", [self._key(destination), key])
+        with self._connection.transaction("forget_note") as db:
+            db.execute(
+                "DELETE FROM notes WHERE destination = ? AND key = ?",
+                [key_of(self._connection, destination), key],
+            )
 
-    def note_keys(self, destination: str, prefix: str = "") -> list[str]:
+    def keys(self, destination: str, prefix: str = "") -> list[str]:
         """The keys of a destination's notes that begin so, in order."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT key FROM notes WHERE destination = {KEY} AND key >= :prefix
                AND substr(key, 1, length(:prefix)) = :prefix ORDER BY key""",
             destination=destination,

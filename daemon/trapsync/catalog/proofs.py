@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from trapsync.catalog import integrity
-from trapsync.catalog.connection import Transaction
-from trapsync.catalog.deliveries import Deliveries
-from trapsync.catalog.rows import HELD_SOMEWHERE, IMAGE, KEY, STATE, UNASKED, Proof, image_of
+from trapsync.catalog import integrity, states
+from trapsync.catalog.connection import Part, Transaction
+from trapsync.catalog.deliveries import boot_now, proven
+from trapsync.catalog.places import key_of
+from trapsync.catalog.rows import IMAGE, KEY, STATE, UNASKED, Proof, image_of
 from trapsync.image import Found, Image
 
 # Confirmed within the last day, by the monotonic clock of this boot: what was said before a reboot is asked again.
@@ -20,7 +21,7 @@ _NO_PROOF = """digest = NULL, detail = NULL, lies_at = NULL, delivered_at = NULL
                confirmed_at = NULL, confirmed_boot = NULL, confirmed_mono = NULL"""
 
 
-class Proofs(Deliveries):
+class Proofs(Part):
     """The catalog, as far as proofs are held against what destinations say today."""
 
     def delivered_to(
@@ -30,7 +31,7 @@ class Proofs(Deliveries):
 
         Only those of a time, if it is given (unix seconds, the end not included).
         """
-        return self._images(
+        return self._connection.query_images(
             f"""SELECT {IMAGE} FROM deliveries JOIN images ON images.id = image_id
                 WHERE destination = {KEY} AND deliveries.state = 'delivered' AND image_id > :after
                 AND images.rank >= :since AND images.rank < :until
@@ -44,7 +45,7 @@ class Proofs(Deliveries):
 
     def lies_at(self, destination: str, image_ids: Iterable[int]) -> dict[int, str]:
         """Under which key or path images lie at a destination, by id, where their receipts said."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT image_id, lies_at FROM deliveries WHERE destination = {KEY} AND lies_at IS NOT NULL
                 AND image_id IN (SELECT value FROM json_each(:ids))""",
             destination=destination,
@@ -67,8 +68,8 @@ class Proofs(Deliveries):
         it was asked less than `rest` seconds ago. `but` are left out, by id. By the wall clock: it
         only says who is asked sooner.
         """
-        now = self._clock.wall()
-        return self._images(
+        now = self._connection.clock.wall()
+        return self._connection.query_images(
             f"""SELECT {IMAGE} FROM images CROSS JOIN deliveries ON image_id = images.id AND destination = {KEY}
                 WHERE images.id IN (SELECT image_id FROM files WHERE leaving = 0
                                     UNION ALL SELECT id FROM images WHERE unasked = 1)
@@ -88,22 +89,22 @@ class Proofs(Deliveries):
 
     def note_asked(self, destination: str) -> None:
         """A slice of what a destination confirmed was asked about just now."""
-        with self._transaction("note_asked") as db:
+        with self._connection.transaction("note_asked") as db:
             db.execute(
                 "UPDATE destinations SET asked_at = ? WHERE name = ? AND current = 1",
-                [self._clock.wall(), destination],
+                [self._connection.clock.wall(), destination],
             )
 
     def confirm(self, destination: str, proofs: Iterable[Proof | tuple[Any, ...]]) -> None:
         """A destination confirmed anew what it holds, in one commit."""
-        key = self._key(destination)
-        with self._transaction("confirm") as db:
+        key = key_of(self._connection, destination)
+        with self._connection.transaction("confirm") as db:
             for proof in (Proof(*some) for some in proofs):
                 db.execute(
                     """UPDATE deliveries SET digest = ?, detail = coalesce(?, detail), lies_at = coalesce(?, lies_at),
                            confirmed_at = ?, confirmed_boot = ?, confirmed_mono = ?
                        WHERE destination = ? AND image_id = ? AND state = 'delivered'""",
-                    [*self._proven(proof), key, proof.image_id],
+                    [*proven(self._connection.clock, proof), key, proof.image_id],
                 )
                 db.execute(
                     f"UPDATE images SET unasked = 0 WHERE id = ? AND unasked = 1 AND NOT {UNASKED}",
@@ -122,8 +123,8 @@ class Proofs(Deliveries):
         card. `refused` are others under their names, by id, with the reason. What left the card and is now nowhere
         is lost, and counted so.
         """
-        key = self._key(destination)
-        with self._transaction("withdraw_proofs") as db:
+        key = key_of(self._connection, destination)
+        with self._connection.transaction("withdraw_proofs") as db:
             why = absent if isinstance(absent, Mapping) else dict.fromkeys(absent, "it is not there any more")
             for image_id, reason in why.items():
                 self._withdraw(db, key, image_id, "pending", reason)
@@ -146,19 +147,11 @@ class Proofs(Deliveries):
             [state, reason, key, image_id],
         )
         if is_gone:
-            self._lose(db, image_id)
+            states.lose(db, image_id)
             return
         # One that is marked to leave may have left: that is looked at next (`withdrawn_marks`).
         db.execute(
             f"UPDATE images SET state = {STATE} WHERE id = ? AND state != 'dropped' AND gone_at IS NULL",
-            [image_id],
-        )
-
-    def _lose(self, db: Transaction, image_id: int) -> None:
-        """An image that left the card is lost when no destination that must have it holds it any more."""
-        db.execute(
-            f"""UPDATE images SET state = 'dropped', gone_why = 'lost', unasked = 0, acknowledged_at = NULL
-                WHERE id = ? AND gone_at IS NOT NULL AND state = 'delivered' AND NOT {HELD_SOMEWHERE}""",
             [image_id],
         )
 
@@ -171,7 +164,7 @@ class Proofs(Deliveries):
 
         `but` are left out, by id.
         """
-        return self._images(
+        return self._connection.query_images(
             f"""SELECT {IMAGE} FROM images CROSS JOIN deliveries ON image_id = images.id AND destination = {KEY}
                 WHERE images.state = 'delivered' AND gone_at IS NULL
                 AND images.rank <= :older AND ingested_at <= :older
@@ -182,7 +175,7 @@ class Proofs(Deliveries):
             older=older_than,
             limit=limit,
             but=json.dumps(list(but)),
-            **self._boot_now(),
+            **boot_now(self._connection.clock),
         )
 
     def prunable(
@@ -198,7 +191,7 @@ class Proofs(Deliveries):
         Every destination that must have them confirmed them within the last day, by a digest that is theirs. Of
         those `excused` the last confirmation counts, of those `trusted` the receipt. `but` are left out, by id.
         """
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT *, {integrity.WRONG_PROOF} AS is_wrong
                 FROM images WHERE state = 'delivered' AND gone_at IS NULL
                 AND rank <= :older AND ingested_at <= :older
@@ -215,9 +208,9 @@ class Proofs(Deliveries):
             excused=json.dumps(list(excused)),
             trusted=json.dumps(list(trusted)),
             but=json.dumps(list(but)),
-            **self._boot_now(),
+            **boot_now(self._connection.clock),
         )
-        self._require_sound(rows)
+        self._connection.require_sound(rows)
         return [image_of(row) for row in rows]
 
     def mark_pruned(self, image_ids: Iterable[int], unasked: Iterable[str] = ()) -> None:
@@ -226,7 +219,7 @@ class Proofs(Deliveries):
         `unasked` are the names of servers whose last word counted because they could not be asked.
         """
         names = json.dumps(list(unasked))
-        with self._transaction("mark_pruned") as db:
+        with self._connection.transaction("mark_pruned") as db:
             for image_id in image_ids:
                 marked = db.execute(
                     f"""UPDATE images SET gone_at = :now, gone_why = 'pruned', unasked = EXISTS
@@ -234,7 +227,12 @@ class Proofs(Deliveries):
                              WHERE d.active AND d.required AND image_id = images.id AND NOT {_IS_FRESH}
                              AND d.name IN (SELECT value FROM json_each(:names)))
                         WHERE id = :id AND state = 'delivered' AND {STATE} = 'delivered'""",
-                    {"now": self._clock.wall(), "id": image_id, "names": names, **self._boot_now()},
+                    {
+                        "now": self._connection.clock.wall(),
+                        "id": image_id,
+                        "names": names,
+                        **boot_now(self._connection.clock),
+                    },
                 ).rowcount
                 if not marked:  # it became pending again meanwhile
                     continue
@@ -243,7 +241,7 @@ class Proofs(Deliveries):
                         AND NOT {_IS_FRESH} AND destination IN
                             (SELECT d.key FROM destinations AS d WHERE d.active AND d.required
                              AND d.name IN (SELECT value FROM json_each(:names)))""",
-                    {"id": image_id, "names": names, **self._boot_now()},
+                    {"id": image_id, "names": names, **boot_now(self._connection.clock)},
                 )
                 db.execute("UPDATE files SET leaving = 1 WHERE image_id = ? AND leaving = 0", [image_id])
                 # A best-effort destination that never took it will not get it any more.
@@ -251,7 +249,7 @@ class Proofs(Deliveries):
 
     def withdrawn_marks(self) -> list[Found]:
         """Files that were marked as pruned by proofs which do not count any more, if they are still there."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT iif(folder = '', name, folder || '/' || name) AS path, files.size AS size, mtime_ns
                 FROM files JOIN images ON images.id = image_id WHERE leaving = 1 AND {STATE} != 'delivered'"""
         )
@@ -259,11 +257,11 @@ class Proofs(Deliveries):
 
     def unmark_pruned(self, paths: Iterable[str]) -> None:
         """These files are not to be removed, or cannot be: their images are on the card, and stand as they do today."""
-        with self._transaction("unmark_pruned") as db:
+        with self._connection.transaction("unmark_pruned") as db:
             for found in (Found(path, 0, 0) for path in paths):
                 rows = db.execute(
                     "SELECT image_id FROM files WHERE folder = ? AND name = ? AND leaving = 1",
                     [found.folder, found.name],
                 ).fetchall()
                 for (image_id,) in rows:
-                    self._unmark(db, image_id)
+                    states.unmark(db, image_id)

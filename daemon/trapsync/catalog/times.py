@@ -3,16 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
-from trapsync.catalog import integrity
-from trapsync.catalog.connection import Transaction
-from trapsync.catalog.proofs import Proofs
+from trapsync.catalog import integrity, states
+from trapsync.catalog.connection import Part, Transaction
 from trapsync.catalog.rows import HELD, IMAGE, STATE, TIMINGS, image_of, sealed_values
 from trapsync.image import Correction, Found, Image, TrapName, parse_name
 
 _TWIN_STATE = STATE.replace("images.", "twin.")
 
 
-class Times(Proofs):
+class Times(Part):
     """The catalog, as far as times are put right; what is held no longer is pending."""
 
     # Boots
@@ -20,14 +19,16 @@ class Times(Proofs):
     def note_boot(self) -> None:
         """Remember this boot, and what its monotonic clock lacks to the wall as soon as that can be trusted."""
         # As in `clock.evidence`: first the trust.
-        trusted, boot = self._clock.trusted(), self._clock.boot_id()
-        wall, monotonic = self._clock.wall(), self._clock.monotonic()
-        known = self._query("SELECT number, clock_offset FROM boots WHERE boot_id = :boot", boot=boot)
+        trusted, boot = self._connection.clock.trusted(), self._connection.clock.boot_id()
+        wall, monotonic = self._connection.clock.wall(), self._connection.clock.monotonic()
+        known = self._connection.query(
+            "SELECT number, clock_offset FROM boots WHERE boot_id = :boot", boot=boot
+        )
         if not boot or (
             known and known[0]["number"] and (known[0]["clock_offset"] is not None or not trusted)
         ):
             return
-        with self._transaction("note_boot") as db:
+        with self._connection.transaction("note_boot") as db:
             db.execute(
                 """INSERT INTO boots SELECT ?, coalesce(max(number), 0) + 1, NULL, NULL FROM boots
                    WHERE true ON CONFLICT (boot_id) DO UPDATE SET number = coalesce(number, excluded.number)""",
@@ -46,7 +47,7 @@ class Times(Proofs):
 
     def learn_offsets(self) -> None:
         """Find out from other images of a boot what its clock lacked, where this catalog was not there."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT DISTINCT boot_id, others.offset, others.wall FROM images JOIN (
                     SELECT boot_id AS boot, clock_trusted, wall, min(monotonic),
                         iif(clock_trusted, wall - monotonic, clock_offset) AS offset
@@ -57,7 +58,7 @@ class Times(Proofs):
                     (SELECT boot_id FROM boots WHERE clock_offset IS NOT NULL)"""
         )
         if rows:
-            with self._transaction("learn_offsets") as db:
+            with self._connection.transaction("learn_offsets") as db:
                 for row in rows:
                     self._know_offset(db, row["boot_id"], row["offset"], row["wall"])
 
@@ -68,7 +69,7 @@ class Times(Proofs):
         are `held`, `confirmed`, `corrected`, `unsure`, `released`.
         """
         counts = "".join(f", count(*) FILTER (WHERE timing = '{one}') AS {one}" for one in TIMINGS)
-        return self._query(
+        return self._connection.query(
             f"""SELECT boot_id, number, boots.clock_offset, trusted_at, coalesce(last, 0) AS last,
                     {", ".join(f"coalesce({one}, 0) AS {one}" for one in TIMINGS)}
                 FROM (SELECT boot_id FROM boots
@@ -85,7 +86,7 @@ class Times(Proofs):
 
     def correctable(self, limit: int) -> list[tuple[Image, float, float]]:
         """Held images of boots whose clock was set: (image, offset, when that was). The announced come first."""
-        rows = self._query(
+        rows = self._connection.query(
             f"""SELECT {IMAGE}, boots.clock_offset AS found, trusted_at
                 FROM images JOIN boots USING (boot_id)
                 WHERE {HELD} AND boots.clock_offset IS NOT NULL AND gone_at IS NULL
@@ -102,7 +103,7 @@ class Times(Proofs):
         the old file is to be deleted, but where a destination of today does not have what left the card. An edited
         one, which has kept the EXIF, is another picture.
         """
-        twins = self._query(
+        twins = self._connection.query(
             f"""SELECT images.id, twin.id AS twin, images.state FROM images
                 JOIN images AS twin USING (boot_id, monotonic, picture)
                 WHERE {HELD} AND images.gone_at IS NULL AND twin.timing = 'corrected'
@@ -110,7 +111,7 @@ class Times(Proofs):
         )
         if not twins:
             return 0
-        with self._transaction("drop_twins") as db:
+        with self._connection.transaction("drop_twins") as db:
             for row in twins:
                 db.execute(
                     "UPDATE files SET image_id = ?, leaving = 2 WHERE image_id = ?", [row["twin"], row["id"]]
@@ -125,7 +126,7 @@ class Times(Proofs):
     def is_taken(self, key: str) -> bool:
         """Whether an image has this name, had it, or is to have it."""
         return bool(
-            self._query(
+            self._connection.query(
                 "SELECT 1 FROM images WHERE key = :key UNION ALL SELECT 1 FROM corrections WHERE key = :key",
                 key=key,
             )
@@ -133,12 +134,12 @@ class Times(Proofs):
 
     def announced(self) -> dict[int, TrapName]:
         """The corrected files that are being written: image id -> the new name."""
-        rows = self._query("SELECT image_id, key FROM corrections")
+        rows = self._connection.query("SELECT image_id, key FROM corrections")
         return {row["image_id"]: name for row in rows if (name := parse_name(row["key"]))}
 
     def announce(self, corrections: Iterable[Correction]) -> None:
         """Durable before any of these files is written: what appears under their names is no new image."""
-        with self._transaction("announce") as db:
+        with self._connection.transaction("announce") as db:
             for one in corrections:
                 db.execute(
                     "INSERT OR REPLACE INTO corrections VALUES (?, ?, ?)",
@@ -147,12 +148,12 @@ class Times(Proofs):
 
     def withdraw(self, image_id: int) -> None:
         """The corrected file is not to be: what lies under its name is looked at by the next sweep."""
-        with self._transaction("withdraw") as db:
+        with self._connection.transaction("withdraw") as db:
             db.execute("DELETE FROM corrections WHERE image_id = ?", [image_id])
 
     def correct(self, corrected: Iterable[tuple[Correction, Found, Image]]) -> None:
         """The new files are the images from here on, and pending; the old ones are to be deleted."""
-        with self._transaction("correct") as db:
+        with self._connection.transaction("correct") as db:
             for one, found, image in corrected:
                 db.execute("UPDATE files SET leaving = 2 WHERE image_id = ?", [one.image.id])
                 self._reseal(db, one, image)
@@ -162,7 +163,7 @@ class Times(Proofs):
                 )
                 db.execute("DELETE FROM corrections WHERE image_id = ?", [one.image.id])
                 self._let_go(db, "corrected", "id = ?", one.image.id)
-                self._revive(db, one.image.id)  # the old file may have vanished meanwhile
+                states.revive(db, one.image.id)  # the old file may have vanished meanwhile
 
     def _reseal(self, db: Transaction, correction: Correction, image: Image) -> None:
         sealed = sealed_values(image)
@@ -177,7 +178,7 @@ class Times(Proofs):
 
     def confirm_times(self, image_ids: Iterable[int] | None = None) -> int:
         """The times of these held images are right as they are, or those of all; how many those were."""
-        with self._transaction("confirm") as db:
+        with self._connection.transaction("confirm") as db:
             if image_ids is None:
                 return self._let_go(db, "confirmed", HELD)
             return sum(self._let_go(db, "confirmed", f"id = ? AND {HELD}", one) for one in image_ids)
@@ -186,19 +187,19 @@ class Times(Proofs):
         """Held images of boots that ended before the clock was set will never be put right; how many."""
         which = """timing = 'held' AND boot_id IS NOT :boot AND gone_at IS NULL AND boot_id NOT IN
                     (SELECT boot_id FROM boots WHERE clock_offset IS NOT NULL)"""
-        boot = self._clock.boot_id() or None
-        if not self._query(f"SELECT 1 FROM images WHERE {which} LIMIT 1", boot=boot):
+        boot = self._connection.clock.boot_id() or None
+        if not self._connection.query(f"SELECT 1 FROM images WHERE {which} LIMIT 1", boot=boot):
             return 0
-        with self._transaction("give_up") as db:
+        with self._connection.transaction("give_up") as db:
             return int(
                 db.execute(f"UPDATE images SET timing = 'unsure' WHERE {which}", {"boot": boot}).rowcount
             )
 
     def release_unsure(self) -> int:
         """The owner says that images which cannot be put right are to be delivered; how many those were."""
-        if not self._query("SELECT 1 FROM images WHERE timing = 'unsure' LIMIT 1"):
+        if not self._connection.query("SELECT 1 FROM images WHERE timing = 'unsure' LIMIT 1"):
             return 0
-        with self._transaction("release_unsure") as db:
+        with self._connection.transaction("release_unsure") as db:
             return self._let_go(db, "released", "timing = 'unsure'")
 
     def _let_go(self, db: Transaction, timing: str, which: str, *parameters: Any) -> int:
@@ -207,14 +208,14 @@ class Times(Proofs):
         for image_id in ids:
             db.execute(
                 "UPDATE images SET timing = ?, ingested_at = ? WHERE id = ?",
-                [timing, self._clock.wall(), image_id],
+                [timing, self._connection.clock.wall(), image_id],
             )
-            self._make_pending(db, "images.id = ? AND images.gone_at IS NULL", image_id)
+            states.make_pending(db, "images.id = ? AND images.gone_at IS NULL", image_id)
         return len(ids)
 
     def timings(self) -> dict[str, int]:
         """How many images are held on the card for their time: 'held' and 'unsure'."""
-        rows = self._query(
+        rows = self._connection.query(
             f"SELECT timing, count(*) AS n FROM images WHERE {HELD} AND gone_at IS NULL GROUP BY timing"
         )
         return {"held": 0, "unsure": 0} | {row["timing"]: row["n"] for row in rows}

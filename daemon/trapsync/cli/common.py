@@ -15,6 +15,7 @@ from trapsync.errors import SettingsError, TrapsyncError
 from trapsync.settings import config_file
 
 if TYPE_CHECKING:
+    from trapsync.catalog import Catalog
     from trapsync.remote.in_force import InForce
     from trapsync.runtime.local_actions import Bench
 
@@ -94,14 +95,15 @@ def destination_names(context: click.Context, _parameter: click.Parameter, typed
 
 
 @contextmanager
-def reading(trap: Trap) -> Iterator[Any]:
+def reading(trap: Trap) -> Iterator["Catalog"]:
+    """The catalog, for a command that only reads it."""
     from trapsync.trap import open_to_read
 
     catalog = open_to_read(trap.settings, trap.clock)
     try:
         yield catalog
     finally:
-        catalog.close_reader()
+        catalog.close()
 
 
 def start_logging(verbose: bool = False) -> None:

@@ -67,8 +67,8 @@ def _follow_daemon(trap: Trap, destination: str | None, since: float, began: flo
         time.sleep(2)  # it takes up a signal within one tick
         while True:
             with reading(trap) as catalog:
-                rows = [row for row in catalog.destinations() if destination in (None, row["name"])]
-                is_due = any(catalog.has_due(row["name"], began) for row in rows)
+                rows = [row for row in catalog.counts.destinations() if destination in (None, row["name"])]
+                is_due = any(catalog.deliveries.has_due(row["name"], began) for row in rows)
             pending = sum(row["pending"] for row in rows)
             progress(pending)
             trouble = [f"{row['name']}: {row['error']}" for row in rows if _failed(row, since)]
@@ -100,7 +100,7 @@ def retry(trap: Trap, destination: str | None, image: str | None) -> None:
     from trapsync.trap import holder
 
     with trap.opened(destination) as bench:
-        count = bench.catalog.retry(destination, image)
+        count = bench.catalog.deliveries.retry(destination, image)
     click.echo(f"re-queued {count} refused {'delivery' if count == 1 else 'deliveries'}")
     if process := holder(trap.settings.storage.state):
         local_actions.wake_daemon(process)
@@ -115,7 +115,7 @@ def acknowledge(trap: Trap) -> None:
     """
 
     with trap.opened() as bench:
-        count = bench.catalog.acknowledge()
+        count = bench.catalog.deliveries.acknowledge()
     click.echo(f"{count} acknowledged")
 
 
@@ -129,7 +129,6 @@ def prune(trap: Trap, yes: bool) -> None:
     prune.min_age, and only until prune.keep_free bytes are free. Works also when prune.enabled is false.
     """
     from trapsync import pipeline
-    from trapsync.catalog import facts
     from trapsync.files.space import free_bytes
     from trapsync.runtime.destination_context import registered
 
@@ -143,11 +142,11 @@ def prune(trap: Trap, yes: bool) -> None:
         return
     with trap.opened() as bench:
         # The config file may name others than the daemon knows yet: those must have the images too.
-        bench.catalog.register(registered(bench.destinations))
+        bench.catalog.places.register(registered(bench.destinations))
         removed = pipeline.prune(
             bench.catalog, settings.storage, settings.prune, trap.clock, bench.destinations
         )
-        troubles = facts.read(bench.catalog).unpruned or {}
+        troubles = bench.catalog.facts.read().unpruned or {}
     for name, trouble in troubles.items():
         click.echo(f"{name} cannot be asked, so the images that it must have stay: {trouble}")
     click.echo(f"{removed} images removed; {free_bytes(settings.storage.spool) / 1e9:.1f} GB are free")
@@ -174,7 +173,7 @@ def verify(trap: Trap, by_bytes: bool, resend: bool) -> int:
         for destination in bench.destinations:
             code |= _verify_destination(bench, destination, by_bytes)
         if resend:
-            bench.catalog.end_waits()
+            bench.catalog.deliveries.end_waits()
     if resend and (process := holder(trap.settings.storage.state)):
         local_actions.wake_daemon(process)
     return code

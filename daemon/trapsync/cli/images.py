@@ -40,8 +40,8 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
     from trapsync.runtime import clock_correction
 
     with reading(trap) as catalog:
-        rows = catalog.listing(state, limit)
-        boots = catalog.boots() if any(row["timing"] in {"unsure", "released"} for row in rows) else []
+        rows = catalog.images.listing(state, limit)
+        boots = catalog.times.boots() if any(row["timing"] in {"unsure", "released"} for row in rows) else []
     for row in rows:
         if row["timing"] in {"unsure", "released"}:
             earliest, latest = clock_correction.bounds(boots, row["boot_id"], row["monotonic"])
@@ -89,7 +89,7 @@ def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> 
     if gone:  # the answers showed that these are not there any more
         with trap.opened() as bench:
             for name, image_ids in gone.items():
-                bench.catalog.withdraw_proofs(name, image_ids)
+                bench.catalog.proofs.withdraw_proofs(name, image_ids)
 
 
 def _show_addresses(rows: list[dict[str, Any]]) -> None:
@@ -138,7 +138,7 @@ def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
         click.echo(f"{path} is back in the spool; the next scan examines it again")
         return
     with reading(trap) as catalog:
-        rows = catalog.quarantined()
+        rows = catalog.quarantine.listing()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

@@ -25,8 +25,8 @@ def labels_group(context: click.Context, as_json: bool) -> None:
 
 def _show(trap: Trap, as_json: bool) -> None:
     with reading(trap) as catalog:
-        counts = catalog.label_counts()
-        failed = [one for one in catalog.labelled() if one.label.state == "error"]
+        counts = catalog.labels.counts()
+        failed = [one for one in catalog.labels.answered() if one.label.state == "error"]
     errors = [
         {"destination": one.destination, "image": one.key, "task": one.label.task, "reason": one.label.reason}
         for one in failed
@@ -65,7 +65,7 @@ def export(trap: Trap, form: str, destination: str | None, out: Path | None) -> 
 
     destination_context.require(trap.settings, trap.source, destination)
     with reading(trap) as catalog:
-        labelled = catalog.labelled(destination)
+        labelled = catalog.labels.answered(destination)
     left_out = 0
     dataset: Any = plain(labelled)
     if form == "coco":

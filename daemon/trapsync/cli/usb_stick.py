@@ -87,14 +87,14 @@ def _left(trap: Trap, name: str) -> tuple[int, str | None]:
     """How many are pending, and what stops them: "" where they are under way, None where no more can be copied."""
     table = trap.settings.destinations[name]
     with reading(trap) as catalog:
-        row = next((row for row in catalog.destinations() if row["name"] == name), None)
+        row = next((row for row in catalog.counts.destinations() if row["name"] == name), None)
         if row is None:
             return 0, "the daemon does not know it yet; reload it: systemctl reload trapsync"
         pending: int = row["pending"]
-        if row["waits"] or catalog.due(name, "newest", 1, after=table.get("depends_on", "")):
+        if row["waits"] or catalog.deliveries.due(name, "newest", 1, after=table.get("depends_on", "")):
             return pending, row["error"] or ""
         # Held images can go nowhere yet, nor what is to reach another destination first.
-        stuck = 0 if table.get("depends_on") else pending - sum(catalog.timings().values())
+        stuck = 0 if table.get("depends_on") else pending - sum(catalog.times.timings().values())
     return pending, f"{stuck} could not be copied; see: trapsync images --pending" if stuck > 0 else None
 
 

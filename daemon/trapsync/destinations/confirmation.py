@@ -31,7 +31,7 @@ _MAX_UNSURE = 8  # questions in a row to which it could say nothing, until the n
 def record_place(catalog: Catalog, destination: Destination) -> str:
     """Record in the catalog which place a destination is now, and return it. Raises Unreachable if it must be asked."""
     place = destination.place()
-    if catalog.settle_place(destination.name, place):
+    if catalog.places.settle_place(destination.name, place):
         log.warning(
             "%s is another place than before (%s): what is on the card is pending there, unless it has it",
             destination.name,
@@ -45,7 +45,7 @@ def require_place(catalog: Catalog, destination: Destination, place: str) -> Non
 
     A stick may have been changed, or a command run with another address in the config file.
     """
-    if not catalog.is_place(destination.name, place):
+    if not catalog.places.is_place(destination.name, place):
         raise Unreachable(f"it was found to be another place than {place} meanwhile: it is asked again")
 
 
@@ -59,12 +59,12 @@ def record_places(catalog: Catalog, destinations: Sequence[Destination]) -> None
 def back_off(catalog: Catalog, destination: Destination, trouble: Unreachable) -> None:
     """Record that a destination could not be reached, and leave it alone for a while."""
     settings = destination.settings
-    attempts = catalog.attempts(destination.name) + 1
+    attempts = catalog.deliveries.attempts(destination.name) + 1
     wait = backoff.wait(
         attempts, first=settings.retry_initial, longest=settings.retry_max, least=trouble.wait
     )
     is_barred = isinstance(trouble, Unauthorised)
-    catalog.destination_failed(destination.name, str(trouble), wait, is_barred=is_barred)
+    catalog.deliveries.destination_failed(destination.name, str(trouble), wait, is_barred=is_barred)
     log.warning("%s: %s; next attempt in %.0f s", destination.name, trouble, wait)
 
 
@@ -121,9 +121,9 @@ def ask_again(
     another place than before has said nothing about them.
     """
     place = destination.place()
-    if catalog.settle_place(destination.name, place):
+    if catalog.places.settle_place(destination.name, place):
         return Asked()
-    at = catalog.lies_at(destination.name, [image.id for image in images])
+    at = catalog.proofs.lies_at(destination.name, [image.id for image in images])
     answers = ask_for_each(lambda some: destination.confirm(some, at, by_bytes=by_bytes), images)
     asked, proofs = Asked(), []
     for image in images:
@@ -142,8 +142,8 @@ def ask_again(
     asked.confirmed = len(proofs)
     with catalog.together():
         require_place(catalog, destination, place)
-        catalog.confirm(destination.name, proofs)
-        catalog.withdraw_proofs(
+        catalog.proofs.confirm(destination.name, proofs)
+        catalog.proofs.withdraw_proofs(
             destination.name,
             {image.id: reason for image, reason in asked.absent},
             {image.id: reason for image, reason in asked.refused},
@@ -169,12 +169,12 @@ def ask_about_some(
     if not destination.keeps:
         return 0
     name, limit = destination.name, destination.confirm_batch
-    images = catalog.to_ask_again(name, limit, older_than=_STALE_AFTER, rest=_INTERVAL)
+    images = catalog.proofs.to_ask_again(name, limit, older_than=_STALE_AFTER, rest=_INTERVAL)
     began, withdrawn, unsure_answers = clock.wall(), 0, 0
     unsure: set[int] = set()
     while images:
         progress()
-        catalog.note_asked(name)
+        catalog.proofs.note_asked(name)
         asked = ask_again(catalog, destination, images)
         withdrawn += asked.withdrawn
         unsure |= {image.id for image in asked.unsure}
@@ -184,5 +184,5 @@ def ask_about_some(
         if not asked.withdrawn and not (is_unsure and unsure_answers < _MAX_UNSURE):
             break
         older_than = clock.wall() - began if withdrawn else _STALE_AFTER
-        images = catalog.to_ask_again(name, limit, older_than=older_than, but=unsure)
+        images = catalog.proofs.to_ask_again(name, limit, older_than=older_than, but=unsure)
     return withdrawn

@@ -65,7 +65,7 @@ def record(
     proofs = [confirmation.proof(image, one) for image, one in outcomes if isinstance(one, Receipt)]
     with catalog.together():
         confirmation.require_place(catalog, destination, turn.place)
-        catalog.mark_delivered(destination.name, proofs)
+        catalog.deliveries.mark_delivered(destination.name, proofs)
         for image, outcome in outcomes:
             match outcome:
                 case Receipt() | Unreachable():  # the latter says nothing about the image
@@ -84,7 +84,7 @@ def record(
 
 def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
     log.warning("%s refused %s: %s", destination.name, image.name, reason)
-    catalog.mark_refused(destination.name, image.id, reason)
+    catalog.deliveries.mark_refused(destination.name, image.id, reason)
     turn.refused += 1
 
 
@@ -95,7 +95,7 @@ def _hold(
 
     One whose file left the card does not wait: its destination was asked, and does not have it.
     """
-    is_dropped = catalog.let_go(destination.name, image.id)
+    is_dropped = catalog.deliveries.let_go(destination.name, image.id)
     if is_dropped is not None:
         if is_dropped:
             log.warning("%s left the card before it was delivered: who removed it?", image.path)
@@ -103,17 +103,17 @@ def _hold(
     reason = str(cause) if isinstance(cause, Held) else "its file is not on the card"
     longest = destination.settings.retry_max
     wait = cause.wait if isinstance(cause, Held) and cause.wait else longest
-    catalog.postpone(destination.name, image.id, reason, min(wait, longest))
+    catalog.deliveries.postpone(destination.name, image.id, reason, min(wait, longest))
     turn.postponed += 1
 
 
 def _try_again(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:
     """Let an image that failed at the destination wait, or refuse it once it is clear that it is to blame."""
-    attempts, while_others_passed = catalog.count_attempt(destination.name, image.id)
+    attempts, while_others_passed = catalog.deliveries.count_attempt(destination.name, image.id)
     if while_others_passed >= _ATTEMPTS_WHILE_OTHERS_PASS:
         _refuse(catalog, destination, turn, image, f"{reason} ({attempts} attempts)")
         return
     settings = destination.settings
     wait = backoff.wait(attempts, first=settings.retry_initial, longest=settings.retry_max)
-    catalog.postpone(destination.name, image.id, reason, wait)
+    catalog.deliveries.postpone(destination.name, image.id, reason, wait)
     turn.postponed += 1

@@ -84,8 +84,8 @@ def _schedule(settings: Settings) -> Finding:
 def _catalog(settings: Settings, clock: Clock) -> Finding:
     try:
         catalog = open_to_read(settings, clock)
-        images = catalog.ledger().captured
-        catalog.close_reader()
+        images = catalog.counts.ledger().captured
+        catalog.close()
     except CatalogError as error:
         return Finding(
             "failing" if os.access(settings.storage.catalog, os.F_OK) else "warning", "catalog", str(error)

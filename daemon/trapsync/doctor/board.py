@@ -87,8 +87,8 @@ def _clock(settings: Settings, clock: Clock) -> Finding:
         )
     with suppress(CatalogError):  # which has a finding of its own
         catalog = open_to_read(settings, clock)
-        unsure = catalog.timings()["unsure"]
-        catalog.close_reader()
+        unsure = catalog.times.timings()["unsure"]
+        catalog.close()
         if unsure:
             held = f"synchronised; but the times of {unsure} images from before can never be corrected, and they are held"
             return Finding("warning", "clock", f"{held}: {UNSURE_ADVICE}")

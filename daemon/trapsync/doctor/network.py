@@ -108,9 +108,9 @@ def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:
     try:
         catalog = open_to_read(settings, clock)
         try:
-            return facts.read(catalog).hub
+            return catalog.facts.read().hub
         finally:
-            catalog.close_reader()
+            catalog.close()
     except CatalogError:  # which has a finding of its own
         return {}
 
@@ -158,7 +158,7 @@ def destinations(
         findings += [Finding(found.verdict, name, found.text) for found in destination.check()]
         destination.close()
     if catalog:
-        catalog.close_reader()
+        catalog.close()
     return [*findings, *_folders(settings, checked, source)]
 
 

@@ -41,16 +41,16 @@ def answer(
         name = destination.name
         if not destination.keeps or asked.destination not in (None, name):
             continue
-        if not catalog.may_go(name):
+        if not catalog.deliveries.may_go(name):
             is_done = False
             continue
         last, again, gone = asked.progress.get(name, (0, 0, 0))
         span = asked.since, asked.until
         try:
-            while images := catalog.delivered_to(name, last, destination.confirm_batch, *span):
+            while images := catalog.proofs.delivered_to(name, last, destination.confirm_batch, *span):
                 progress()
                 found = ask_again(catalog, destination, images)
-                lost = catalog.off_card(image.id for image, _ in (*found.absent, *found.refused))
+                lost = catalog.deliveries.off_card(image.id for image, _ in (*found.absent, *found.refused))
                 last = images[-1].id
                 again += sum(image.id not in lost for image, _ in found.absent)
                 gone += len(lost)

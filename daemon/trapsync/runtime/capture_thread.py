@@ -123,7 +123,7 @@ class CaptureThread:
     def _taken_names(self) -> set[str]:
         """Return names of images of this second and the next that have left the card, and must not be used again."""
         try:
-            return self._context.catalog.names_from(self._context.device, self._clock.wall())
+            return self._context.catalog.images.names_from(self._context.device, self._clock.wall())
         except CatalogError as error:
             log.error("%s", error)
             return set()
@@ -150,7 +150,7 @@ class CaptureThread:
     def _failures_before(self) -> int:
         """Return the number of failures in a row at the end of the last run: a broken camera stays broken."""
         try:
-            capture = facts.read(self._context.catalog).capture
+            capture = self._context.catalog.facts.read().capture
             return capture.failures if capture else 0
         except CatalogError as error:
             log.error("%s", error)

@@ -51,10 +51,13 @@ def _heed(catalog: Catalog, path: Path, finding: str | sqlite3.Error | None) -> 
     if isinstance(finding, sqlite3.Error):
         log.warning("the catalog was not checked: %s", finding)
     elif finding is None:
-        catalog.note_checked()
+        catalog.connection.note_checked()
     else:
         log.error(
-            "%s", catalog.found_damaged(f"{path}: it is damaged ({finding}); the next start rebuilds it")
+            "%s",
+            catalog.connection.found_damaged(
+                f"{path}: it is damaged ({finding}); the next start rebuilds it"
+            ),
         )
 
 

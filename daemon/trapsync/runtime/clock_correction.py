@@ -80,38 +80,38 @@ def correct_times(
     """
     # The first moment of this boot that can be trusted says what its clock lacked before. Another boot's
     # may be found in its images, if the catalog was lost since.
-    catalog.note_boot()
-    catalog.learn_offsets()
+    catalog.times.note_boot()
+    catalog.times.learn_offsets()
 
     # A file that was corrected before, and is there again as it was, is the same image.
-    if twins := catalog.drop_twins():
+    if twins := catalog.times.drop_twins():
         log.warning("%d images were here again as they were before their times were corrected", twins)
 
     # With a clock that is always to be trusted, what it showed is right.
     if trap.clock == "trusted":
         pruning.remove_marked(catalog, storage, only_corrected=True)
-        return catalog.confirm_times()
+        return catalog.times.confirm_times()
 
     # Killed in the middle, the announcement stands: the same images come first, with the same names.
     pruning.remove_marked(catalog, storage, only_corrected=True)
     images = _next_images(catalog, failures)
     right, wrong = _sort(catalog, storage.spool, images)
     _withdraw_others(catalog, wrong)
-    done = catalog.confirm_times(right)
+    done = catalog.times.confirm_times(right)
     if wrong:
-        catalog.announce(wrong)
+        catalog.times.announce(wrong)
         failpoint.hit("correction: announced")
         done += _correct(catalog, storage, rewrite, wrong, failures)
 
-    facts.note(catalog, "times", failures.told())
+    catalog.facts.set("times", failures.told())
 
     # A boot that ended before its clock was set will not be known any better.
-    if given_up := catalog.give_up():
+    if given_up := catalog.times.give_up():
         log.warning(
             "%d images of a boot that ended before the clock was set: their times are unsure", given_up
         )
     if trap.uncertain_times == "deliver":
-        done += catalog.release_unsure()
+        done += catalog.times.release_unsure()
     return done
 
 
@@ -119,7 +119,7 @@ def _next_images(catalog: Catalog, failures: Failures) -> list[tuple[Image, floa
     """Return a batch of held images whose times can be known now: each with its offset, and when that was known."""
     waiting = failures.waiting()
     limit = _BATCH + len(waiting)
-    images = catalog.correctable(limit)
+    images = catalog.times.correctable(limit)
     if len(images) < limit:
         failures.keep_only({image.id for image, _, _ in images})
     return [one for one in images if one[0].id not in waiting and int(_taken(*one[:2])) in _THINKABLE]
@@ -134,7 +134,7 @@ def _sort(
     catalog: Catalog, spool: Path, images: list[tuple[Image, float, float]]
 ) -> tuple[list[int], list[Correction]]:
     """Return the ids of those whose time is right, and the corrections of the others, with their new names."""
-    announced = catalog.announced()
+    announced = catalog.times.announced()
     right: list[int] = []
     wrong: list[Correction] = []
     chosen = {str(name) for name in announced.values()}
@@ -152,15 +152,15 @@ def _sort(
 
 def _withdraw_others(catalog: Catalog, wrong: list[Correction]) -> None:
     """Withdraw what was announced for images that are not corrected now: their files were taken from the card."""
-    for image_id in catalog.announced().keys() - {one.image.id for one in wrong}:
-        catalog.withdraw(image_id)
+    for image_id in catalog.times.announced().keys() - {one.image.id for one in wrong}:
+        catalog.times.withdraw(image_id)
 
 
 def _free_name(catalog: Catalog, spool: Path, device: str, taken: float, chosen: set[str]) -> TrapName:
     """Return the name for that moment, or for the nearest second that no other image has."""
     for shift in chain.from_iterable((n, -n) for n in count()):
         name = TrapName(device, utc(int(taken) + shift))
-        is_used = str(name) in chosen or catalog.is_taken(str(name))
+        is_used = str(name) in chosen or catalog.times.is_taken(str(name))
         if not is_used and not os.path.lexists(spool / name.folder / str(name)):
             return name
     raise AssertionError("there are more seconds than images")
@@ -179,13 +179,13 @@ def _correct(
                 written.append((one, found, outcome))
                 continue
             # Another file may have the name by now: next time the image gets another.
-            catalog.withdraw(one.image.id)
+            catalog.times.withdraw(one.image.id)
             if isinstance(outcome, DamagedImage):
                 failures.note(one.image, str(outcome))
     except StorageError as error:  # what was written until now counts, and makes room
         full = error
     failpoint.hit("correction: written")
-    catalog.correct(written)
+    catalog.times.correct(written)
     failpoint.hit("correction: recorded")
     pruning.remove_marked(catalog, storage, only_corrected=True)
     for one, _, image in written:
@@ -201,7 +201,7 @@ def _correct(
 def bounds(boots: list[dict[str, Any]], boot_id: str, monotonic: float) -> tuple[float | None, float | None]:
     """Return between which moments an image of a boot was taken, from its neighbours; None where none is known.
 
-    `boots` is `Catalog.boots()`. An earlier boot whose clock was set bounds it from below, a later one from
+    `boots` is `catalog.times.boots()`. An earlier boot whose clock was set bounds it from below, a later one from
     above; that a boot ran for some time before its last image counts too.
     """
     ordered = [boot for boot in boots if boot["number"] or boot["boot_id"] == boot_id]
@@ -225,7 +225,7 @@ def bounds(boots: list[dict[str, Any]], boot_id: str, monotonic: float) -> tuple
 
 def snapshot(catalog: Catalog, clock: Clock, trusted_by: str) -> dict[str, Any]:
     """Return what is known of the clock and of the times of images, for `trapsync clock`. Moments are UTC text."""
-    boots = catalog.boots()
+    boots = catalog.times.boots()
     return {
         "now": iso(utc(clock.wall())),
         "trusted": bool(trusted_by),

@@ -29,6 +29,6 @@ class Context:
     def tell(self, fact: facts.Name, value: object) -> None:
         """Note a fact for `status`. A catalog that refuses must not cost a picture or a delivery."""
         try:
-            facts.note(self.catalog, fact, value)
+            self.catalog.facts.set(fact, value)
         except CatalogError as error:
             log.error("%s", error)

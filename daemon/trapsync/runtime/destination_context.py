@@ -58,35 +58,35 @@ class TrapContext:
 
     def note(self, key: str) -> Any:
         """The note under this key; None if there is none."""
-        return self._catalog.note(self._name, key)
+        return self._catalog.notes.get(self._name, key)
 
     def put_note(self, key: str, note: Any) -> None:
         """Write a note; durable when this returns."""
-        self._catalog.put_note(self._name, key, note)
+        self._catalog.notes.put(self._name, key, note)
 
     def forget_note(self, key: str) -> None:
         """Remove a note, if there is one."""
-        self._catalog.forget_note(self._name, key)
+        self._catalog.notes.forget(self._name, key)
 
     def note_keys(self, prefix: str = "") -> list[str]:
         """The keys that begin so, in order."""
-        return self._catalog.note_keys(self._name, prefix)
+        return self._catalog.notes.keys(self._name, prefix)
 
     def pending_between(self, since: float, until: float) -> int:
         """How many images of that time (unix seconds) are still to come."""
-        return self._catalog.pending_between(self._name, since, until)
+        return self._catalog.deliveries.pending_between(self._name, since, until)
 
     def unanswered(self) -> Mapping[str, int]:
         """What is not answered yet: task -> image id."""
-        return self._catalog.unlabelled(self._name)
+        return self._catalog.labels.unlabelled(self._name)
 
     def has_task(self, image_id: int, task: str) -> bool:
         """Whether this task of an image is recorded."""
-        return (self._catalog.receipt(self._name, image_id) or {}).get("task") == task
+        return (self._catalog.deliveries.receipt(self._name, image_id) or {}).get("task") == task
 
     def put_answers(self, labels: Mapping[int, Label]) -> None:
         """Write answers, by image id; durable when this returns."""
-        self._catalog.put_labels(self._name, labels)
+        self._catalog.labels.put(self._name, labels)
 
     def address_of(self, image: Image) -> str | None:
         """Where an image can be fetched at the destination before; None if that has not confirmed it.
@@ -94,12 +94,12 @@ class TrapContext:
         Should that say that it does not have it any more, its proof is withdrawn.
         """
         previous = self._after
-        detail = self._catalog.receipt(previous, image.id) if previous else None
+        detail = self._catalog.deliveries.receipt(previous, image.id) if previous else None
         try:
             return None if detail is None else self._others[previous].address(image, detail)
         except NotThere as error:
             log.error("%s no longer has %s: %s; its proof is withdrawn", previous, image.name, error)
-            self._catalog.withdraw_proofs(previous, [image.id])
+            self._catalog.proofs.withdraw_proofs(previous, [image.id])
             return None
 
     def thumbnail_of(self, image: Image) -> Path:
@@ -108,7 +108,7 @@ class TrapContext:
 
     def make_thumbnail(self, image: Image) -> bool:
         """Have the image's small copies made; False: that was tried, and failed."""
-        return self._catalog.copy_again(image.id)
+        return self._catalog.images.copy_again(image.id)
 
     def room(self) -> int:
         """How many bytes may still be written beside the catalog before capture would have to stop."""
@@ -155,7 +155,7 @@ def addresses(
     plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height", "metadata")}
     image, found = Image(**plain), {}
     for destination in destinations:
-        detail = catalog.receipt(destination.name, image.id)
+        detail = catalog.deliveries.receipt(destination.name, image.id)
         try:
             some = {} if detail is None else dict(destination.addresses(image, detail))
         except DeliveryError as error:

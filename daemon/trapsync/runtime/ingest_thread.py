@@ -160,7 +160,7 @@ class IngestThread:
         self._context.tell("thumbnails", reason)
         made: dict[int, bool] = {}
         while not reason:
-            waiting = self._catalog.without_thumbnails(len(made) + 1) if self._has_room() else []
+            waiting = self._catalog.images.without_thumbnails(len(made) + 1) if self._has_room() else []
             image = next((one for one in waiting if one.id not in made), None)
             if image:
                 try:
@@ -176,7 +176,7 @@ class IngestThread:
                 if not self._stop.is_set():
                     made[image.id] = is_made
             if made and (image is None or len(made) >= BATCH):
-                self._catalog.mark_thumbnails(made)
+                self._catalog.images.mark_thumbnails(made)
                 made = {}
             yield image is not None
         while True:

@@ -60,12 +60,12 @@ class Jobs:
         """Return how many bytes of pictures the next hour will bring, at the present rate."""
         if self._settings.camera.kind == "none":
             return 0
-        return int(3600 / self._settings.capture.every * self._catalog.mean_size())
+        return int(3600 / self._settings.capture.every * self._catalog.images.mean_size())
 
     def ask_again(self) -> None:
         """Ask each destination about a slice of what it confirmed long ago."""
         for destination in self._destinations:
-            if not self._catalog.may_go(destination.name):
+            if not self._catalog.deliveries.may_go(destination.name):
                 continue
             try:
                 progress = partial(self._go_on, ASK_AGAIN, 0.0)
@@ -75,7 +75,7 @@ class Jobs:
 
     def deliver(self, destination: Destination) -> None:
         """Deliver what is due to one destination, unless it is to be left alone for now."""
-        if not self._catalog.may_go(destination.name):
+        if not self._catalog.deliveries.may_go(destination.name):
             return
         progress = partial(self._go_on, f"{DELIVER}{destination.name}")
         spool = self._settings.storage.spool

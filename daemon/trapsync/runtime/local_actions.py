@@ -61,7 +61,7 @@ def deliver(bench: Bench, progress: Callable[[int], None], only: str | None = No
 
     The caller holds the trap's lock. `progress` gets the number of images still pending for all of them.
     """
-    bench.catalog.register(registered(bench.destinations))
+    bench.catalog.places.register(registered(bench.destinations))
     ingest(bench)
     return {
         destination.name: take_turn(
@@ -101,7 +101,7 @@ def ingest(bench: Bench) -> None:
 
 def pending(catalog: Catalog) -> int:
     """How many deliveries are pending, to all destinations together."""
-    return sum(int(row["pending"]) for row in catalog.destinations())
+    return sum(int(row["pending"]) for row in catalog.counts.destinations())
 
 
 def wake_daemon(process: int) -> None:

@@ -198,7 +198,7 @@ class Service:
 
     def _end_waits(self) -> None:
         try:
-            self._catalog.end_waits()
+            self._catalog.deliveries.end_waits()
         except CatalogError as error:
             log.error("%s", error)
 
@@ -225,9 +225,9 @@ class Service:
         return now  # not the old one: drift of weeks would add up to a step
 
     def _check_parts(self) -> None:
-        if self._catalog.damage:  # the next start puts it aside and rebuilds it
-            raise self._catalog.damage
-        if not self._catalog.is_there():
+        if self._catalog.connection.damage:  # the next start puts it aside and rebuilds it
+            raise self._catalog.connection.damage
+        if not self._catalog.connection.is_there():
             raise CatalogError(
                 f"{self.settings.storage.catalog}: somebody took the catalog away or replaced it under the "
                 f"running daemon; the next start rebuilds it from the spool, or takes the other one"
@@ -328,7 +328,7 @@ class Service:
             self._scheduler.add(PRUNE, every, self._on_spool(self._jobs.prune))
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
         if self.settings.hub.is_set:
-            self._uplink.recall(facts.read(self._catalog))
+            self._uplink.recall(self._catalog.facts.read())
             self._scheduler.add("uplink", self._uplink.tick_every, self._uplink.tick)
         for destination in self._destinations:
             work = self._on_spool(partial(self._jobs.deliver, destination))
@@ -362,7 +362,7 @@ class Service:
         self._jobs.ask_again()
 
     def _check_catalog(self) -> None:
-        if self._catalog.is_check_due():
+        if self._catalog.connection.is_check_due():
             self._pause(catalog_check.AFTER_START)
             progress = partial(self._scheduler.go_on, "check catalog", 0.0)
             catalog_check.check(self._catalog, self.settings.storage.catalog, progress)

@@ -112,7 +112,7 @@ class SingleRun:
             is_single_run=True,
         )
         self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)
-        self._uplink.recall(facts.read(self._catalog))
+        self._uplink.recall(self._catalog.facts.read())
         self._context = Context(
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
             *(Liveness(self._clock), self._stop),
@@ -139,8 +139,8 @@ class SingleRun:
                 if self._judge:
                     self._judge.interrupted()
                 return
-            if self._catalog.damage:  # the next start puts it aside and rebuilds it
-                raise self._catalog.damage
+            if self._catalog.connection.damage:  # the next start puts it aside and rebuilds it
+                raise self._catalog.connection.damage
             self._reserve.tend()
             systemd.notify("WATCHDOG=1")
         if self._failure:
@@ -151,8 +151,8 @@ class SingleRun:
     def _judged(self) -> int:
         if not self._has_picture:
             return NO_PICTURE
-        is_catalogued = self._took_none or self._catalog.pictures_since(self._began)[0] > 0
-        is_all = is_catalogued and self._spool.is_right() and not self._catalog.ledger().pending
+        is_catalogued = self._took_none or self._catalog.images.pictures_since(self._began)[0] > 0
+        is_all = is_catalogued and self._spool.is_right() and not self._catalog.counts.ledger().pending
         return DELIVERED if is_all else PENDING
 
     def _end(self, steps: threading.Thread) -> None:
@@ -229,8 +229,8 @@ class SingleRun:
 
     def _has_something_for(self, destination: Destination) -> bool:
         name, settings = destination.name, destination.settings
-        return self._catalog.may_go(name) and bool(
-            self._catalog.due(name, settings.order, 1, after=settings.depends_on)
+        return self._catalog.deliveries.may_go(name) and bool(
+            self._catalog.deliveries.due(name, settings.order, 1, after=settings.depends_on)
         )
 
     def _deliver(self, destination: Destination) -> None:
@@ -276,7 +276,7 @@ class SingleRun:
 
     def _check_catalog(self) -> None:
         """Last, in the time that is left; cut short, it is due again the next time."""
-        if self._catalog.is_check_due():
+        if self._catalog.connection.is_check_due():
             catalog_check.check(self._catalog, self._settings.storage.catalog, self._go_on)
 
     def _go_on(self, _job: str = "", _silence: float = 0.0) -> None:
@@ -304,7 +304,8 @@ def due_destinations(catalog: Catalog, destinations: list[Destination], clock: C
     By the wall clock, for each boot is short. A clock that went back is no reason to wait for it to catch up.
     """
     tried = {
-        row["name"]: max(row["delivered_at"] or 0.0, row["error_at"] or 0.0) for row in catalog.destinations()
+        row["name"]: max(row["delivered_at"] or 0.0, row["error_at"] or 0.0)
+        for row in catalog.counts.destinations()
     }
     return {
         one.name

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from trapsync.catalog import Catalog, facts
+from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Checked, Destination
 from trapsync.errors import StorageError
@@ -68,9 +68,9 @@ def open_trap(
     """Make the folders, open the catalog, connect the destinations, and clear up after captures that were killed."""
     prepare_folders(settings.storage, has_spool=has_spool)
     catalog = open_catalog(settings, clock)
-    facts.note(catalog, "bug", None)
-    facts.note(catalog, "single_runs", is_single_run or None)
+    catalog.facts.set("bug", None)
+    catalog.facts.set("single_runs", is_single_run or None)
     destinations = connect_all(settings, checked, catalog, clock, pause)
-    catalog.register(registered(destinations))
+    catalog.places.register(registered(destinations))
     new_files.remove_unfinished(settings.storage.spool, device)
     return catalog, destinations

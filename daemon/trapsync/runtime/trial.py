@@ -69,13 +69,13 @@ class Before:
     @classmethod
     def of(cls, settings: Settings, catalog: Catalog, clock: Clock) -> "Before":
         """Look at a trap that ran with these settings until now."""
-        known = facts.read(catalog)
-        size = catalog.mean_size()
+        known = catalog.facts.read()
+        size = catalog.images.mean_size()
         return cls(
             pictures=bool(size)
             and settings.camera.kind != "none"
             and not (known.capture and known.capture.failures),
-            open=_open(settings, catalog.destinations()),
+            open=_open(settings, catalog.counts.destinations()),
             hub=settings.hub.is_set and _hub_reached(known.hub) is not None,
             bytes_a_day=bytes_per_day(settings, clock, size),
         )
@@ -103,7 +103,7 @@ def before_now(settings: Settings, clock: Clock) -> dict[str, Any] | None:
     try:
         return Before.of(settings, catalog, clock).plain()
     finally:
-        catalog.close_reader()
+        catalog.close()
 
 
 def receive(
@@ -180,7 +180,7 @@ class Trial:
         """What went wrong in a single run that is over: one picture, and a try of each destination of `tried`."""
         if worse := self._worse(overdue):
             return worse
-        count, _ = self._catalog.pictures_since(self._began)
+        count, _ = self._catalog.images.pictures_since(self._began)
         if self.before.pictures and not count and self._is_time():
             return Failure("captures", "no picture")
         return _unreachable(name for name in self._closed() if name in tried or name == _HUB)
@@ -193,7 +193,7 @@ class Trial:
         """What need not be waited for."""
         if overdue:
             return Failure("hung", f"no sign of life from: {', '.join(overdue)}")
-        capture = facts.read(self._catalog).capture
+        capture = self._catalog.facts.read().capture
         if self.before.pictures and capture and capture.failures >= _FAILURES:
             return Failure("camera", f"no pictures, {capture.failures} failures in a row: {capture.error}")
         return self._too_much_memory() or self._too_many_bytes()
@@ -208,7 +208,7 @@ class Trial:
 
     def _too_many_bytes(self) -> Failure | None:
         """Whether the card would fill up soon, and more quickly than before."""
-        count, total = self._catalog.pictures_since(self._began)
+        count, total = self._catalog.images.pictures_since(self._began)
         if count < 2 or (self.settings.prune.enabled and self.before.open):
             return None
         storage, least = self.settings.storage, self.settings.remote.limits.min_days
@@ -222,7 +222,7 @@ class Trial:
 
     def _missing(self) -> Failure | None:
         """What is not OK yet, and may become so."""
-        count, _ = self._catalog.pictures_since(self._began)
+        count, _ = self._catalog.images.pictures_since(self._began)
         expected = self._awake / self.settings.capture.every
         if self.before.pictures and count < max(2.0, _OF_EXPECTED * expected):
             return Failure("captures", f"{count} pictures in {self._awake:.0f} s, not {expected:.0f}")
@@ -231,7 +231,7 @@ class Trial:
     def _closed(self) -> list[str]:
         """What was reached before the trial and was not since; a destination for which nothing is pending may be silent."""
         (heard, hub), before = self._heard(), self._heard_before
-        pending = {row["name"] for row in self._catalog.destinations() if row["pending"]}
+        pending = {row["name"] for row in self._catalog.counts.destinations() if row["pending"]}
         closed = [
             name for name in self.before.open if name in pending and heard.get(name) == before.get(name)
         ]
@@ -241,8 +241,8 @@ class Trial:
 
     def _heard(self) -> tuple[dict[str, float | None], float | None]:
         """When each destination last confirmed an image, and when the hub was last reached."""
-        last = {row["name"]: row["delivered_at"] for row in self._catalog.destinations()}
-        return last, _hub_reached(facts.read(self._catalog).hub)
+        last = {row["name"]: row["delivered_at"] for row in self._catalog.counts.destinations()}
+        return last, _hub_reached(self._catalog.facts.read().hub)
 
 
 class Judge:

@@ -25,7 +25,7 @@ class Verified:
 def verify_card(catalog: Catalog, spool: Path, progress: Callable[[int], None]) -> Verified:
     """Read every image on the card once and compare its SHA-256 with the catalog's."""
     result = Verified()
-    for image in _pages(lambda after: catalog.on_card(after, _BATCH)):
+    for image in _pages(lambda after: catalog.images.on_card(after, _BATCH)):
         problem = _compare(spool / image.path, image)
         result.compared += 1
         if problem:
@@ -43,7 +43,7 @@ def verify_destination(
     """
     result = Verified()
     after = 0
-    while images := catalog.delivered_to(destination.name, after, destination.confirm_batch):
+    while images := catalog.proofs.delivered_to(destination.name, after, destination.confirm_batch):
         asked = ask_again(catalog, destination, images, by_bytes=by_bytes)
         result.wrong += [(image.name, reason) for image, reason in (*asked.absent, *asked.refused)]
         result.wrong += [(image.name, "cannot be told") for image in asked.unsure]

@@ -29,7 +29,7 @@ def forget(catalog: Catalog, storage: Storage, folder: str, names: Iterable[str]
     if not paths:
         return
     spool_mark.check(storage)  # that they were looked for in the spool, and it was not unmounted meanwhile
-    if gone := catalog.forget_files(paths):
+    if gone := catalog.images.forget_files(paths):
         log.warning("%d images are not on the card any more: somebody or something removed their files", gone)
 
 
@@ -46,7 +46,7 @@ def moved_from(catalog: Catalog, spool: Path, found: Found, image: Image) -> lis
 
     Another file may have the old path by then.
     """
-    others = [other for other in catalog.files_of(image) if other.path != found.path]
+    others = [other for other in catalog.images.files_of(image) if other.path != found.path]
     return [other.path for other in others if not _is_as_it_was(spool, other)]
 
 

@@ -67,7 +67,7 @@ class Candidates:
         return images
 
     def _prunable(self) -> list[Image]:
-        return self._catalog.prunable(
+        return self._catalog.proofs.prunable(
             self._older_than, _BATCH, self._excused | self.unasked, self._trusted, self.stuck
         )
 
@@ -75,7 +75,7 @@ class Candidates:
         """Ask each destination about the oldest images that it has not confirmed today; False if there is nothing to ask."""
         has_asked = False
         for destination in list(self._to_ask):
-            images = self._catalog.unconfirmed(
+            images = self._catalog.proofs.unconfirmed(
                 destination.name, self._older_than, destination.confirm_batch, self._unsure
             )
             if not images:
@@ -96,7 +96,9 @@ class Candidates:
     def _may_ask(self, destination: Destination) -> bool:
         """Whether a destination may be asked now: before capture would stop also one that waits, unless it bars us."""
         name = destination.name
-        return self._catalog.may_go(name) or (self._is_urgent and not self._catalog.is_barred(name))
+        return self._catalog.deliveries.may_go(name) or (
+            self._is_urgent and not self._catalog.deliveries.is_barred(name)
+        )
 
     def _counts_unasked(self, destination: Destination, trouble: Unreachable) -> bool:
         """Whether the last confirmation of a destination that cannot be asked now counts all the same."""
@@ -116,13 +118,12 @@ class Candidates:
 
 def report_unasked(catalog: Catalog, troubles: Mapping[str, str]) -> None:
     """Report to `status`, and to the log once, why delivered images stay on a card that should have more room."""
-    from trapsync.catalog import facts
 
-    before = facts.read(catalog).unpruned
+    before = catalog.facts.read().unpruned
     for name, trouble in troubles.items():
         if not before or name not in before:
             log.warning("nothing is pruned, because %s cannot be asked: %s", name, trouble)
-    facts.note(catalog, "unpruned", dict(troubles) or None)
+    catalog.facts.set("unpruned", dict(troubles) or None)
 
 
 @dataclass(slots=True)
@@ -142,12 +143,12 @@ def unmark_withdrawn(catalog: Catalog, spool: Path) -> None:
     """
     there: list[str] = []
     gone: list[str] = []
-    for found in catalog.withdrawn_marks():
+    for found in catalog.proofs.withdrawn_marks():
         (there if stat_file(spool, found.path) == found else gone).append(found.path)
     if there:
-        catalog.unmark_pruned(there)
+        catalog.proofs.unmark_pruned(there)
     if gone:
-        catalog.forget_pruned(gone)
+        catalog.images.forget_pruned(gone)
 
 
 def remove_marked(catalog: Catalog, storage: Storage, *, only_corrected: bool = False) -> Removed:
@@ -159,7 +160,7 @@ def remove_marked(catalog: Catalog, storage: Storage, *, only_corrected: bool = 
     """
     unmark_withdrawn(catalog, storage.spool)
     result, gone, reason = Removed(), [], ""
-    for found in catalog.leaving_files(only_corrected=only_corrected):
+    for found in catalog.images.leaving_files(only_corrected=only_corrected):
         try:
             result.freed += _remove(storage, found)
         except (OSError, StorageError) as error:
@@ -168,9 +169,9 @@ def remove_marked(catalog: Catalog, storage: Storage, *, only_corrected: bool = 
         else:
             gone.append(found.path)
     if gone:
-        catalog.forget_pruned(gone)
+        catalog.images.forget_pruned(gone)
     if result.stuck:
-        catalog.unmark_pruned(result.stuck)
+        catalog.proofs.unmark_pruned(result.stuck)
     result.removed = len(gone)
     if result.stuck or gone:
         _report_stuck(catalog, len(result.stuck), reason)
@@ -196,7 +197,7 @@ def _report_stuck(catalog: Catalog, count: int, reason: str) -> None:
     """Report files that cannot be removed to `status`, and to the log once."""
     from trapsync.catalog import facts
 
-    before = facts.read(catalog).stuck
+    before = catalog.facts.read().stuck
     if count and (before is None or before.error != reason):
         log.error("%d delivered images cannot be removed from the card: %s", count, reason)
-    facts.note(catalog, "stuck", facts.Stopped(count, reason) if count else None)
+    catalog.facts.set("stuck", facts.Stopped(count, reason) if count else None)

@@ -48,7 +48,7 @@ def quarantine(catalog: Catalog, storage: Storage, found: Found, reason: str) ->
         durable.write(storage.quarantine / f"{kept_as}{_REASON}", [f"{path}\n{reason}\n".encode()])
     except StorageError as error:  # then it stands in the catalog only
         log.error("its reason cannot be kept beside it: %s", error)
-    catalog.add_quarantined(path, kept_as, reason, found.size)
+    catalog.quarantine.add(path, kept_as, reason, found.size)
     try:
         (storage.spool / found.path).rename(storage.quarantine / kept_as)
         failpoint.hit("quarantine: moved")
@@ -72,7 +72,7 @@ class Quarantined:
 
 def inspect(catalog: Catalog, storage: Storage) -> list[Quarantined]:
     """List the files in quarantine as they are now."""
-    return [_inspected(storage, row) for row in catalog.quarantined()]
+    return [_inspected(storage, row) for row in catalog.quarantine.listing()]
 
 
 def _inspected(storage: Storage, row: dict[str, Any]) -> Quarantined:
@@ -126,9 +126,9 @@ def reconcile(catalog: Catalog, storage: Storage) -> None:
     except OSError as error:
         log.error("%s", durable.explain(error, storage.quarantine))
         return
-    known = {row["kept_as"]: row["id"] for row in catalog.quarantined()}
+    known = {row["kept_as"]: row["id"] for row in catalog.quarantine.listing()}
     unknown = sorted(names - known.keys())
-    catalog.correct_quarantine(
+    catalog.quarantine.correct(
         add=[_row_of(storage.quarantine / name) for name in unknown],
         remove=[row_id for kept_as, row_id in known.items() if kept_as not in names],
     )
@@ -181,7 +181,7 @@ def _put_back(catalog: Catalog, storage: Storage, one: Quarantined) -> None:
         (storage.quarantine / f"{one.kept_as}{_REASON}").unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(durable.explain(error, target)) from error
-    catalog.release_quarantined(one.id)
+    catalog.quarantine.release(one.id)
 
 
 def _is_images_path(path: str) -> bool:

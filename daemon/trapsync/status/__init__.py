@@ -16,7 +16,7 @@ import msgspec
 
 from trapsync import __version__
 from trapsync.catalog import Catalog, facts
-from trapsync.catalog.views import Ledger
+from trapsync.catalog.counts import Ledger
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
 from trapsync.files.space import free_bytes
@@ -73,7 +73,7 @@ def snapshot(
         try:
             links = _read(catalog, status, settings, clock)
         finally:
-            catalog.close_reader()
+            catalog.close()
     except (CatalogError, sqlite3.Error) as error:
         reasons = [Reason("failing", str(error))]
     else:
@@ -91,24 +91,25 @@ def snapshot(
 
 def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) -> dict[str, facts.Link]:
     """Add what the catalog knows; return the links to the hub, as they are remembered."""
-    status.ledger = catalog.ledger()
-    timings = catalog.timings()
+    status.ledger = catalog.counts.ledger()
+    timings = catalog.times.timings()
     status.clock.held, status.clock.unsure = timings["held"], timings["unsure"]
-    status.conflicts = catalog.conflicts()
-    status.vanished = catalog.vanished()
-    status.lost = catalog.lost()
-    status.missing = catalog.missing()
-    status.unasked = catalog.unasked()
-    status.old_places = msgspec.convert(catalog.old_places(), list[OldPlace])
-    newest = catalog.newest()
+    status.conflicts = catalog.counts.conflicts()
+    status.vanished = catalog.counts.vanished()
+    status.lost = catalog.counts.lost()
+    status.missing = catalog.counts.missing()
+    status.unasked = catalog.counts.unasked()
+    status.old_places = msgspec.convert(catalog.counts.old_places(), list[OldPlace])
+    newest = catalog.images.newest()
     status.newest_image = _newest(newest, clock)
     status.battery = _battery(newest)
     status.disk.days_left = _days_left(status.disk.free_bytes, catalog, settings, clock)
     tables = settings.destinations
     status.destinations = {
-        row["name"]: _destination(row, tables.get(row["name"], {}), clock) for row in catalog.destinations()
+        row["name"]: _destination(row, tables.get(row["name"], {}), clock)
+        for row in catalog.counts.destinations()
     }
-    known = facts.read(catalog)
+    known = catalog.facts.read()
     for name in ("bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck"):
         if (value := getattr(known, name)) is not None:
             setattr(status, name, value)
@@ -137,7 +138,7 @@ def _newest(image: Image | None, clock: Clock) -> NewestImage | None:
 
 def _days_left(free: int, catalog: Catalog, settings: Settings, clock: Clock) -> float | None:
     """Days until the card is full at the present rate, if nothing leaves it; None if unknown."""
-    size = catalog.mean_size()
+    size = catalog.images.mean_size()
     if not size or settings.camera.kind == "none":
         return None
     a_day = bytes_per_day(settings, clock, size)

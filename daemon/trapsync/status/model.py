@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from trapsync.catalog.counts import Ledger
 from trapsync.catalog.facts import Capture, Stopped
-from trapsync.catalog.views import Ledger
 
 VERDICTS = ("ok", "warning", "failing")
 
