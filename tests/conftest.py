@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from trap_bench import Trap
 
 # Many a machine that tests is root, and so would be the daemons of the tests.
 os.environ["TRAPSYNC_AS_ROOT"] = "1"
+
+# Some machines keep Python from writing bytecode: each of a thousand daemons would compile the whole program anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long one generated case takes says more of the machine than of the program; each test has its own limit.
 hypothesis.settings.register_profile("suite", deadline=None)
