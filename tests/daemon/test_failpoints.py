@@ -54,7 +54,7 @@ def test_a_side_effect_without_a_failpoint_is_seen() -> None:
 
 
 def test_there_are_as_many_names_as_we_think() -> None:
-    assert len(declared()) >= 60
+    assert len(declared()) >= 120
 
 
 # ── The device itself ────────────────────────────────────────────────────────────────────────────────

@@ -62,7 +62,7 @@ def declared() -> list[str]:
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             if hits(call) and isinstance(call.args[0], ast.Constant):
                 names.add(str(call.args[0].value))
-            elif ast.unparse(call.func) == "self._transaction":
+            elif isinstance(call.func, ast.Attribute) and call.func.attr == "transaction":
                 (what,) = call.args
                 assert isinstance(what, ast.Constant)
                 assert isinstance(what.value, str)
