@@ -92,6 +92,10 @@ class RunningHub:
 class _Stop(wasyncore.dispatcher):  # type: ignore[misc]
     """Raises SystemExit in the server's loop, as a signal does in the program."""
 
+    def writable(self) -> bool:
+        """Never: the loop would turn without a pause to say that it could write."""
+        return False
+
     def handle_read(self) -> None:
         raise SystemExit
 
