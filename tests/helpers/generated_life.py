@@ -371,6 +371,16 @@ class Life(RuleBasedStateMachine):
             content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
         path.write_bytes(content)
         self.start()
+        self.check_the_catalog()
+
+    def check_the_catalog(self) -> None:
+        """Check it in full, as the daemon does a minute after such a start; what is damaged is rebuilt by the next."""
+        connection = self.trap.catalog.connection
+        assert connection.is_check_due()
+        if finding := integrity.check_file(self.trap.storage.catalog):
+            connection.found_damaged(finding)
+            self.die()
+            self.start()
 
     @rule(
         step=st.sampled_from(["ingest", "deliver", "prune", "capture", "register", "settle"]),
