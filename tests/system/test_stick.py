@@ -172,7 +172,7 @@ def config(stick: Stick, **more: str) -> str:
     return CONFIG.format(folder=stick.folder) + "".join(f'{key} = "{value}"\n' for key, value in more.items())
 
 
-def test_what_is_owed_is_on_the_stick_when_it_is_said_to_be_safe_to_pull(
+def test_what_was_pending_is_on_the_stick_when_it_is_said_to_be_safe_to_pull(
     stick: Stick, tmp_path: Path
 ) -> None:
     with daemon_process.running(tmp_path / "trap", config(stick)) as trap:

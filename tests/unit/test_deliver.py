@@ -28,7 +28,7 @@ def pool(trap: Trap, home: Memory, threads: int) -> UploadPool:
     return UploadPool(structs.replace(home.settings, transfers=threads), trap.time)
 
 
-def test_everything_owed_is_asked_for_once_and_sent_once(trap: Trap) -> None:
+def test_everything_pending_is_asked_for_once_and_sent_once(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 5, home)
     assert trap.deliver(home).delivered == 5
@@ -166,7 +166,7 @@ def test_a_refused_image_is_final_and_keeps_nobody_back(trap: Trap) -> None:
     assert trap.ledger() == (3, 2, 1, 0, 0)
 
 
-def test_the_owner_says_retry_and_a_refused_image_is_owed_again(trap: Trap) -> None:
+def test_the_owner_says_retry_and_a_refused_image_is_pending_again(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 1, home)
     home.trouble[keys[0]] = Refused("no")
@@ -230,7 +230,7 @@ def test_images_that_fail_keep_the_others_back_for_a_turn_at_most(trap: Trap) ->
     assert set(home.stored) == set(keys[:3])
 
 
-def test_a_held_image_stays_owed_without_counting_as_a_failure(trap: Trap) -> None:
+def test_a_held_image_stays_pending_without_counting_as_a_failure(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 1, home)
     home.trouble[keys[0]] = Held("the clock was not set")
@@ -324,7 +324,7 @@ def test_without_a_required_destination_nothing_counts_as_delivered(trap: Trap) 
     assert trap.ledger() == (1, 0, 1, 0, 0)
 
 
-def test_a_new_destination_is_owed_everything_that_is_on_the_card(trap: Trap) -> None:
+def test_everything_on_the_card_is_pending_at_a_new_destination(trap: Trap) -> None:
     home, stick = Memory("home"), Memory("stick")
     fill(trap, 3, home)
     trap.deliver(home)
@@ -334,7 +334,7 @@ def test_a_new_destination_is_owed_everything_that_is_on_the_card(trap: Trap) ->
     assert trap.ledger() == (3, 3, 0, 0, 0)
 
 
-def test_a_destination_taken_from_the_settings_is_owed_nothing_any_more(trap: Trap) -> None:
+def test_at_a_destination_taken_from_the_settings_nothing_is_pending_any_more(trap: Trap) -> None:
     home, stick = Memory("home"), Memory("stick")
     fill(trap, 2, home, stick)
     trap.deliver(home)

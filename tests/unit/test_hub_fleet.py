@@ -266,9 +266,9 @@ def test_a_password_that_was_right_is_known_again_until_it_is_changed(tmp_path: 
     accounts.add("trap", "the old one")
     assert accounts.recognise("trap", "the old one")
 
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert all(accounts.recognise("trap", "the old one") for _ in range(100))
-    assert time.perf_counter() - begun < 2  # hashed anew each time: five seconds and more
+    assert time.thread_time() - begun < 2  # hashed anew each time: five seconds and more
     assert accounts.recognise("trap", "another") is None
     accounts.add("trap", "the new one")
     assert accounts.recognise("trap", "the old one") is None

@@ -16,7 +16,7 @@ from trapsync.spool import new_files, quarantine
 from trapsync.spool.scan import stat_file
 
 
-def test_a_good_file_becomes_an_image_owed_to_every_destination(trap: Trap) -> None:
+def test_a_good_file_becomes_an_image_pending_at_every_destination(trap: Trap) -> None:
     trap.register(Memory("home"), Memory("stick"))
     path = trap.put()
     assert trap.ingest().new == 1
@@ -92,7 +92,7 @@ def test_a_file_written_over_with_another_picture_is_a_new_image_and_the_old_one
     assert trap.catalog.counts.vanished() == 1
 
 
-def test_an_image_taken_from_the_card_is_dropped_and_owed_again_when_it_comes_back(trap: Trap) -> None:
+def test_an_image_taken_from_the_card_is_dropped_and_pending_again_when_it_comes_back(trap: Trap) -> None:
     home = Memory()
     trap.register(home)
     path = trap.storage.spool / trap.put()

@@ -93,7 +93,7 @@ def test_an_echo_of_another_kind_is_no_delivery_of_this_one(trap: Trap) -> None:
     assert len(trap.catalog.deliveries.due("home", "newest", 9)) == 1
 
 
-def test_the_old_place_again_is_owed_only_what_it_never_had(trap: Trap) -> None:
+def test_at_the_old_place_again_only_what_it_never_had_is_pending(trap: Trap) -> None:
     old, new = at("memory old"), at("memory new")
     delivered(trap, old)
     trap.register(new)

@@ -13,6 +13,7 @@ from trapsync.image import place_of
 from trapsync.jpeg.examination import thumbnail_paths
 from trapsync.settings.schema import Prune
 from trapsync.settings.units import Duration, Size
+from trapsync.spool import pruning
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> None:
@@ -32,7 +33,7 @@ def test_confirmed_images_are_removed_oldest_first_and_stay_in_the_catalog(trap:
     assert trap.ledger() == (3, 3, 0, 0, 0)
 
 
-def test_an_owed_image_is_never_removed_however_full_the_card_is(trap: Trap) -> None:
+def test_a_pending_image_is_never_removed_however_full_the_card_is(trap: Trap) -> None:
     fill(trap, 3, Memory())
     assert trap.prune() == 0
     assert len(trap.on_card()) == 3
@@ -102,6 +103,24 @@ def test_killed_between_the_mark_and_the_file_the_next_run_finishes(trap: Trap) 
     assert trap.ledger() == (2, 2, 0, 0, 0)
 
 
+def test_what_a_kill_left_marked_is_an_image_like_any_other_once_pruning_is_switched_off(trap: Trap) -> None:
+    home = Memory()
+    fill(trap, 3, home)
+    trap.deliver(home)
+    trap.catalog.proofs.mark_pruned([image.id for image in trap.catalog.proofs.prunable(2e9, 9)])
+    first, *others = sorted(trap.on_card())
+    (trap.storage.spool / first).unlink()  # the kill came right after this
+    trap.restart()
+    pruning.unmark_all(trap.catalog, trap.storage.spool)
+    assert trap.on_card() == set(others)
+    assert {image.path for image in trap.catalog.images.on_card(0, 9)} == set(others)
+    assert trap.catalog.images.leaving_files() == []
+    assert trap.ledger() == (3, 3, 0, 0, 0)
+    gallery = Memory("gallery")
+    trap.register(home, gallery)
+    assert trap.deliver(gallery).delivered == 2
+
+
 def test_a_file_changed_after_its_proof_is_not_removed(trap: Trap) -> None:
     home = Memory()
     fill(trap, 1, home)
@@ -142,7 +161,7 @@ def test_what_was_delivered_and_pruned_stays_so_when_a_destination_is_added(trap
     assert trap.ledger() == (2, 2, 0, 0, 0)
 
 
-def test_an_image_that_its_destination_lost_is_owed_and_kept_when_it_is_put_back(trap: Trap) -> None:
+def test_an_image_that_its_destination_lost_is_pending_and_kept_when_it_is_put_back(trap: Trap) -> None:
     home = Memory()
     fill(trap, 1, home)
     trap.deliver(home)
@@ -160,7 +179,7 @@ def test_an_image_that_its_destination_lost_is_owed_and_kept_when_it_is_put_back
     assert trap.deliver(home).delivered == 1
 
 
-def test_an_image_owed_again_between_the_choice_and_the_mark_is_not_pruned(trap: Trap) -> None:
+def test_an_image_pending_again_between_the_choice_and_the_mark_is_not_pruned(trap: Trap) -> None:
     home = Memory()
     fill(trap, 1, home)
     trap.deliver(home)
@@ -172,7 +191,7 @@ def test_an_image_owed_again_between_the_choice_and_the_mark_is_not_pruned(trap:
     assert trap.deliver(home).delivered == 1
 
 
-def test_an_image_that_was_marked_and_not_removed_stays_when_it_is_owed_again(trap: Trap) -> None:
+def test_an_image_that_was_marked_and_not_removed_stays_when_it_is_pending_again(trap: Trap) -> None:
     home = Memory()
     fill(trap, 1, home)
     trap.deliver(home)

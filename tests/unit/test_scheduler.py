@@ -30,7 +30,7 @@ def test_a_step_forward_makes_up_for_nothing(step: timedelta) -> None:
     scheduler.shutdown()
 
 
-def test_a_job_that_fails_by_a_bug_is_told_of_and_owes_no_sign_of_life() -> None:
+def test_a_job_that_fails_by_a_bug_is_told_of_and_need_give_no_sign_of_life() -> None:
     liveness, told, tells = Liveness(FakeTime()), threading.Event(), []
 
     def tell(fact: str, value: object) -> None:

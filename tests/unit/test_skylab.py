@@ -748,7 +748,7 @@ def test_a_job_that_was_removed_there_is_asked_for_no_more(site: Studio, card: C
 # --- With a real catalog ------------------------------------------------------------------------------------
 
 
-def test_a_night_is_complete_when_the_catalog_owes_none_of_it(site: Studio, tmp_path: Path) -> None:
+def test_a_night_is_complete_when_none_of_it_is_pending_in_the_catalog(site: Studio, tmp_path: Path) -> None:
     trap = Trap(tmp_path / "trap", site.time)
     site.context = trap.context("studio")
     destination: Any = site.connect()

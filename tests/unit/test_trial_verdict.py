@@ -201,7 +201,7 @@ def test_a_destination_that_is_reached_in_the_end_is_well(tmp_path: Path) -> Non
     assert court.pass_by(60) == OK
 
 
-def test_a_destination_that_is_owed_nothing_may_be_silent(tmp_path: Path) -> None:
+def test_a_destination_at_which_nothing_is_pending_may_be_silent(tmp_path: Path) -> None:
     court = Court(tmp_path, before(open=("home",), pictures=False))
     assert court.pass_by(62, every=0) == OK
 

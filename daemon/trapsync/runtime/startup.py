@@ -13,7 +13,7 @@ from trapsync.errors import StorageError
 from trapsync.files import durable
 from trapsync.runtime.destination_context import connect_all, registered
 from trapsync.settings.schema import Settings, Storage
-from trapsync.spool import new_files, spool_mark
+from trapsync.spool import new_files, pruning, spool_mark
 from trapsync.trap import Occupied, lock, open_catalog
 
 log = logging.getLogger(__name__)
@@ -72,5 +72,7 @@ def open_trap(
     catalog.facts.set("single_runs", is_single_run or None)
     destinations = connect_all(settings, checked, catalog, clock, pause)
     catalog.places.register(registered(destinations))
+    if has_spool and not settings.prune.enabled:
+        pruning.unmark_all(catalog, settings.storage.spool)
     new_files.remove_unfinished(settings.storage.spool, device)
     return catalog, destinations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,9 +141,20 @@ def unmark_withdrawn(catalog: Catalog, spool: Path) -> None:
     After a kill the file may be gone already: then it was removed by the proofs of that time, and its image
     stays delivered, or is lost.
     """
+    _take_back(catalog, spool, catalog.proofs.withdrawn_marks())
+
+
+def unmark_all(catalog: Catalog, spool: Path) -> None:
+    """Take back every mark that a kill has left: pruning is switched off now, and who finished it would never come."""
+    corrected = set(catalog.images.leaving_files(only_corrected=True))
+    marked = [found for found in catalog.images.leaving_files() if found not in corrected]
+    _take_back(catalog, spool, marked)
+
+
+def _take_back(catalog: Catalog, spool: Path, marked: Iterable[Found]) -> None:
     there: list[str] = []
     gone: list[str] = []
-    for found in catalog.proofs.withdrawn_marks():
+    for found in marked:
         (there if stat_file(spool, found.path) == found else gone).append(found.path)
     if there:
         catalog.proofs.unmark_pruned(there)
