@@ -9,7 +9,6 @@
 """
 
 import ast
-import hashlib
 import json
 import multiprocessing
 import signal
@@ -19,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 import every_step
+import promises
 import trapsync
 from trapsync.destinations.kinds import BUILT_IN
 from trapsync.hub.database import Database
@@ -135,21 +135,17 @@ class Victim:
         """At the hub and on the stick: each image once, whole, under its name; and what the rows say is true."""
         folder = self.folder
         store = Store(folder / "hub", Database(folder / "hub" / "hub.sqlite"))
-        rows = [row for row in store.series("%", "0000", "9999") if row["device"] != every_step.STRANGER]
-        at_hub = {store.path(row).name: row["md5"] for row in rows}
-        assert len(at_hub) == len(rows)
-        assert at_hub.items() >= expected.items()
-        assert {store.path(row).name: digest(store.path(row)) for row in rows} == at_hub
-        on_stick = {path.name: digest(path) for path in (folder / "stick").rglob("*.jpg")}
-        assert on_stick == at_hub
+        at_hub = promises.hub_holds(store, expected, but=[every_step.STRANGER])
+        assert promises.copies_are_whole(folder / "stick", at_hub) == at_hub
         if CONFLICT not in self._names:
             assert not list((folder / "hub" / "conflicts").rglob("*.jpg"))
         return at_hub
 
     def _check_account(self, at_hub: dict[str, str]) -> None:
         """Nothing pending, nothing dropped; quarantine's rows and files are the same ones."""
-        with closing(sqlite3.connect(self.folder / "state" / "catalog.sqlite")) as catalog:
-            assert catalog.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        path = self.folder / "state" / "catalog.sqlite"
+        promises.catalog_is_sound(path)
+        with closing(sqlite3.connect(path)) as catalog:
             states = dict(catalog.execute("SELECT state, count(*) FROM images GROUP BY 1"))
             kept_as = {row[0] for row in catalog.execute("SELECT kept_as FROM quarantine")}
             left = catalog.execute(
@@ -165,13 +161,7 @@ class Victim:
 
     def _check_card(self) -> None:
         """Nothing is left but what is in quarantine, and there is no litter anywhere."""
-        for place in ("spool", "stick", "hub"):
-            assert not list((self.folder / place).rglob(".*.part")), place
+        promises.nothing_is_left_over(*(self.folder / place for place in ("spool", "stick", "hub")))
         spool = self.folder / "spool"
-        assert not [path for path in spool.rglob("*.jpg") if ".quarantine" not in path.parts]
+        assert promises.images_in(spool) == set()
         assert not list((self.folder / "hub" / "images" / ".incoming").iterdir())
-
-
-def digest(path: Path) -> str:
-    """Its md5, read from where it lies."""
-    return hashlib.md5(path.read_bytes()).hexdigest()

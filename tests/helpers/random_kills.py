@@ -32,6 +32,7 @@ from typing import Any
 
 import daemon_process
 import drawings
+import promises
 from fault_server import FaultServer
 from hub_server import RunningHub
 
@@ -336,7 +337,7 @@ class Torment:
     def _look_what_is_left(self) -> None:
         new = self._new_log()
         logged = [line.split()[-1] for line in new.splitlines() if " captured " in line]
-        for path in self._files(self.spool) - self._seen:
+        for path in promises.images_in(self.spool) - self._seen:
             self._seen.add(path)
             if not path.name.startswith("bad-"):
                 md5 = hashlib.md5(path.read_bytes()).hexdigest()
@@ -352,14 +353,14 @@ class Torment:
 
         What is marked when it is killed may go in the next life, though its owner changed the places meanwhile.
         """
-        on_card = {path.name for path in self._files(self.spool)} - self._marked()
+        on_card = {path.name for path in promises.images_in(self.spool)} - self._marked()
         self._left -= on_card  # whose marks were taken back
         places = {"the hub": self.hub.store.images}
         if self._is_required:
             places[f"stick {self._stick}"] = self.stick
         left = self.acknowledged.keys() - on_card - self._left
         for name, folder in places.items():
-            there = {path.name: path for path in self._files(folder)} if left else {}
+            there = {path.name: path for path in promises.images_in(folder)} if left else {}
             missing = sorted(left - there.keys())
             assert not missing, (
                 f"they left the card and are not at {name}: {missing}\n{self.trap.text()[-6000:]}"
@@ -388,11 +389,6 @@ class Torment:
         self._read += len(text)
         return text
 
-    def _files(self, folder: Path) -> set[Path]:
-        """Images under their final names."""
-        paths = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
-        return {path for path in paths if path.suffix == ".jpg" and not _is_hidden(path.relative_to(folder))}
-
     def _phases(self, log: str) -> set[str]:
         """What was half done when it was killed. The catalog is looked at as the next start will find it."""
         phases = set() if "watching over" in log else {"starting"}
@@ -418,13 +414,16 @@ class Torment:
                JOIN images ON id = image_id WHERE deliveries.state = 'pending'"""
         ):
             pending[destination].add(Path(path).name)
-        there = {"hub": set(self.hub.stored()), "stick": {path.name for path in self._files(self.stick)}}
+        there = {
+            "hub": set(self.hub.stored()),
+            "stick": {path.name for path in promises.images_in(self.stick)},
+        }
         (unmoved,) = catalog.execute("SELECT count(*) FROM quarantine").fetchone()
         (pruned,) = catalog.execute(
             "SELECT count(*) FROM images JOIN files ON image_id = images.id WHERE gone_why = 'pruned'"
         ).fetchone()
         claims = {
-            "a file without its row": bool(self._files(self.spool) - known),
+            "a file without its row": bool(promises.images_in(self.spool) - known),
             "pending, not sent": any(pending[name] - there[name] for name in pending),
             "at the hub, not marked": bool(pending["hub"] & there["hub"]),
             "on the stick, not marked": bool(pending["stick"] & there["stick"]),
@@ -447,7 +446,7 @@ class Torment:
         if self._prune:  # which it does first thing after a start
             self.trap.kill()
             self.trap.start(TORMENT=str(self.state))
-            self.trap.until(lambda _: not self._files(self.spool))
+            self.trap.until(lambda _: not promises.images_in(self.spool))
 
     def _until_delivered(self) -> None:
         wanted = (len(self.acknowledged), self._bad)
@@ -475,20 +474,18 @@ class Torment:
         assert self.trap.stop() == 0
         self._account_for_what_left()
         # 0 lost, 0 damaged: at the hub, byte for byte; what is on the card is on the stick, too.
-        rows = {Path(self.hub.store.path(row)): row["md5"] for row in self.hub.rows()}
-        assert {path.name: md5 for path, md5 in rows.items()} == expected
-        assert _digests(self._files(self.hub.store.images)) == expected
+        assert promises.hub_holds(self.hub.store, expected) == expected
+        assert promises.digests_in(self.hub.store.images) == expected
         for folder in (self.stick, *self._drawer.iterdir()):
-            assert _digests(self._files(folder)).items() <= expected.items(), folder
+            promises.copies_are_whole(folder, expected)
         # 0 twice: nothing was stored a second time, and nothing else under the same name.
         assert set(self._stores.stored) == set(expected)
         assert max(self._stores.stored.values()) == 1
-        assert not self._files(self.hub.store.conflicts)
+        assert not promises.images_in(self.hub.store.conflicts)
         # The card: every image is there with the same bytes, unless it was pruned.
-        on_card = _digests(self._files(self.spool))
-        assert on_card.items() <= expected.items()
+        on_card = promises.copies_are_whole(self.spool, expected)
         assert on_card.keys() == expected.keys() - self._left
-        assert on_card.items() <= _digests(self._files(self.stick)).items()
+        assert on_card.items() <= promises.digests_in(self.stick).items()
         assert not (self._prune and on_card)
         assert len(self._kept()) == self._bad
         # However its address was written, the hub is one place; and the sticks are as many as there were.
@@ -499,6 +496,7 @@ class Torment:
         # Every start found its catalog sound, none was put aside.
         assert not list(self.state.glob("*damaged*"))
         assert "kept as" not in self.trap.text()
+        promises.catalog_is_sound(self.state / "catalog.sqlite")
         assert not any((self.spool / drawings.DEVICE).rglob(".*"))
         # No error that we did not foresee; a child whose parent was shot while it was born may say so.
         text = self.trap.text()
@@ -521,17 +519,6 @@ class Torment:
             if f"TORMENT={self.state}".encode() in environment.split(b"\0"):
                 found.append(int(path.name))
         return found
-
-
-def _is_hidden(path: Path) -> bool:
-    """A temporary file, or in a hidden folder such as the quarantine."""
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _digests(paths: set[Path]) -> dict[str, str]:
-    found = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in paths}
-    assert len(found) == len(paths), "two files of one name"
-    return found
 
 
 def _children(pid: int) -> dict[int, str]:

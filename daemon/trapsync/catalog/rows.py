@@ -16,7 +16,7 @@ TIMINGS = ("held", "confirmed", "corrected", "unsure", "released")
 HELD = "images.timing IN ('held', 'unsure')"
 
 # An image is delivered when there is a required destination and all of them confirmed its digest, where they
-# are now.
+# are now: a receipt of an earlier place has another key. A digest that only echoes what was sent proves nothing.
 STATE = """CASE WHEN EXISTS (SELECT 1 FROM destinations WHERE active AND required)
                   AND NOT EXISTS (SELECT 1 FROM destinations AS d WHERE d.active AND d.required
                       AND NOT EXISTS (SELECT 1 FROM deliveries WHERE image_id = images.id

@@ -43,6 +43,7 @@ def revive(db: Transaction, image_id: int) -> None:
 
     One that was pruned and is put back is judged by the destinations of today.
     """
+    # Any file of it that is not an uncorrected one (leaving = 2), which goes; the path stays if it is one of them.
     here = """SELECT iif(folder = '', name, folder || '/' || name) FROM files
               WHERE image_id = images.id AND leaving != 2"""
     db.execute(f"UPDATE images SET path = ({here} LIMIT 1) WHERE id = ? AND path NOT IN ({here})", [image_id])
@@ -54,6 +55,7 @@ def revive(db: Transaction, image_id: int) -> None:
            AND EXISTS (SELECT 1 FROM files WHERE image_id = :id AND leaving = 0)""",
         {"id": image_id},
     )
+    # Only a file that is not marked to leave brings an image back: the marked one is what pruning is about to remove.
     changed = db.execute(
         """UPDATE images SET gone_at = NULL, gone_why = NULL, unasked = 0, acknowledged_at = NULL
            WHERE id = ? AND gone_at IS NOT NULL AND EXISTS

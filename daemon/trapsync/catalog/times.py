@@ -47,6 +47,8 @@ class Times(Part):
 
     def learn_offsets(self) -> None:
         """Find out from other images of a boot what its clock lacked, where this catalog was not there."""
+        # Of each boot with held images: its first image that knows the offset, because its clock was set by then, or
+        # because it was corrected. Not of a boot whose offset is known: the boot's own word is the better one.
         rows = self._connection.query(
             f"""SELECT DISTINCT boot_id, others.offset, others.wall FROM images JOIN (
                     SELECT boot_id AS boot, clock_trusted, wall, min(monotonic),

@@ -22,7 +22,7 @@ _NICE = 19
 _LOOK = 1.0  # seconds between two signs of life
 
 
-def check(catalog: Catalog, path: Path, progress: Callable[[], None]) -> None:
+def check(catalog: Catalog, path: Path, progress: Callable[[], object]) -> None:
     """Check the catalog; what is found marks it as damaged, and the next start rebuilds it.
 
     `progress` is called about every second, and may raise to end the check.

@@ -1,4 +1,4 @@
-"""The work that is repeated: find files, deliver, prune, ask destinations again. Each is safe to end at any point."""
+"""The work that is repeated: find files, deliver, prune, ask again, check the catalog. Each is safe to end at any point."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,12 +11,16 @@ from trapsync.clock import Clock
 from trapsync.destinations import Destination, confirmation
 from trapsync.destinations.outcomes import Turn
 from trapsync.errors import Unreachable
+from trapsync.remote import resend
+from trapsync.remote.remote_settings import RemoteSettings
+from trapsync.runtime import catalog_check
 from trapsync.runtime.context import Context
 from trapsync.runtime.upload_pool import UploadPool
 
 log = logging.getLogger(__name__)
 
-DELIVER, PRUNE, ASK_AGAIN = "deliver:", "prune", "ask again"  # the names under which they report
+# The names under which they report.
+DELIVER, PRUNE, ASK_AGAIN, CHECK = "deliver:", "prune", "ask again", "check catalog"
 
 
 class Jobs:
@@ -62,16 +66,28 @@ class Jobs:
             return 0
         return int(3600 / self._settings.capture.every * self._catalog.images.mean_size())
 
-    def ask_again(self) -> None:
-        """Ask each destination about a slice of what it confirmed long ago."""
+    def ask_again(self, remote: RemoteSettings) -> bool:
+        """Ask destinations about what the operator asked for, and about a slice of what they confirmed long ago.
+
+        Returns whether the operator's request has made images pending.
+        """
+        progress, is_more = partial(self._go_on, ASK_AGAIN, 0.0), False
+        if self._settings.remote.enabled:
+            remote.note_time()
+            is_more = resend.answer_request(remote, self._catalog, self._destinations, progress)
         for destination in self._destinations:
             if not self._catalog.deliveries.may_go(destination.name):
                 continue
             try:
-                progress = partial(self._go_on, ASK_AGAIN, 0.0)
                 confirmation.ask_about_some(self._catalog, destination, self._clock, progress)
             except Unreachable as trouble:  # the next turn of deliveries says so
                 log.info("%s cannot be asked again now: %s", destination.name, trouble)
+        return is_more
+
+    def check_catalog(self) -> None:
+        """Check the catalog in full, which takes a while; cut short, it is due again the next time."""
+        progress = partial(self._go_on, CHECK, 0.0)
+        catalog_check.check(self._catalog, self._settings.storage.catalog, progress)
 
     def deliver(self, destination: Destination) -> None:
         """Deliver what is due to one destination, unless it is to be left alone for now."""

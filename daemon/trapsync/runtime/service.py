@@ -31,7 +31,6 @@ from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, LedState
 from trapsync.hardware.sensors import Sensors
-from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, load, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Callbacks, Uplink
@@ -42,7 +41,7 @@ from trapsync.runtime.context import Context
 from trapsync.runtime.destination_context import check_all
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import IngestThread
-from trapsync.runtime.jobs import ASK_AGAIN, DELIVER, PRUNE, Jobs
+from trapsync.runtime.jobs import ASK_AGAIN, CHECK, DELIVER, PRUNE, Jobs
 from trapsync.runtime.liveness import Liveness
 from trapsync.runtime.scheduler import Scheduler, Stopping
 from trapsync.runtime.trial import Judge
@@ -323,7 +322,7 @@ class Service:
     def _add_jobs(self) -> None:
         ingest, every = self.settings.ingest, 60.0
         self._scheduler.add("sweep", ingest.rescan_every, self._on_spool(self._jobs.sweep))
-        self._scheduler.add("check catalog", catalog_check.EVERY, self._check_catalog)
+        self._scheduler.add(CHECK, catalog_check.EVERY, self._check_catalog)
         if self.settings.prune.enabled:
             self._scheduler.add(PRUNE, every, self._on_spool(self._jobs.prune))
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
@@ -353,19 +352,13 @@ class Service:
         self._scheduler.run_now("sweep")
 
     def _ask_again(self) -> None:
-        """Ask destinations about what the operator asked for, and about a slice of what they confirmed long ago."""
-        if self.settings.remote.enabled:
-            progress = partial(self._scheduler.go_on, ASK_AGAIN, 0.0)
-            self._remote.note_time()
-            if resend.answer_request(self._remote, self._catalog, self._destinations, progress):
-                self._scheduler.run_now(DELIVER)
-        self._jobs.ask_again()
+        if self._jobs.ask_again(self._remote):
+            self._scheduler.run_now(DELIVER)
 
     def _check_catalog(self) -> None:
         if self._catalog.connection.is_check_due():
             self._pause(catalog_check.AFTER_START)
-            progress = partial(self._scheduler.go_on, "check catalog", 0.0)
-            catalog_check.check(self._catalog, self.settings.storage.catalog, progress)
+            self._jobs.check_catalog()
 
 
 def check(found: InForce) -> None:

@@ -20,11 +20,10 @@ from trapsync.destinations import Destination
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, LedState
 from trapsync.hardware.sensors import Sensors
-from trapsync.remote import resend
 from trapsync.remote.in_force import InForce, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Callbacks, Uplink
-from trapsync.runtime import catalog_check, signals, startup, systemd, trial
+from trapsync.runtime import signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
@@ -251,11 +250,7 @@ class SingleRun:
             self._pause(_FOR_A_BROKER)
 
     def _ask_again(self) -> None:
-        """Ask destinations what they hold; what they turn out to lack is delivered the next time."""
-        if self._settings.remote.enabled:
-            self._remote.note_time()
-            resend.answer_request(self._remote, self._catalog, self._destinations, self._go_on)
-        self._jobs.ask_again()
+        self._jobs.ask_again(self._remote)  # what turns out to be missing is delivered the next time
 
     def _prune(self) -> None:
         if self._settings.prune.enabled:
@@ -275,9 +270,8 @@ class SingleRun:
         self._context.tell(fact, value)
 
     def _check_catalog(self) -> None:
-        """Last, in the time that is left; cut short, it is due again the next time."""
         if self._catalog.connection.is_check_due():
-            catalog_check.check(self._catalog, self._settings.storage.catalog, self._go_on)
+            self._jobs.check_catalog()
 
     def _go_on(self, _job: str = "", _silence: float = 0.0) -> None:
         self._pause(0.0)
