@@ -219,6 +219,49 @@ MUTANTS = (
         "there.append(found.path)",
         ("test_places.py",),
     ),
+    # Of the invariants of DESIGN 4 that have none above: 4, 6, 7, 8, 9 and 10.
+    Mutant(
+        "a damaged catalog is used on",
+        "trap.py",
+        "        aside = _keep_aside(path)\n",
+        "        aside = path\n",
+        ("test_catalog_damage.py",),
+    ),
+    Mutant(
+        "a file that cannot be examined keeps those beside it out",
+        "runtime/ingest_thread.py",
+        "            self._ingest_singly(paths)\n",
+        "",
+        ("test_service.py", "test_ingest_thread.py"),
+    ),
+    Mutant(
+        "an image that left the card before it was delivered is not told of",
+        "status/reasons.py",
+        "    if status.vanished:\n",
+        "    if False:\n",
+        ("test_cli.py",),
+    ),
+    Mutant(
+        "an image taken under a clock that is not set is pending at once",
+        "catalog/states.py",
+        "AND {HELD} IS NOT TRUE ON CONFLICT",
+        "ON CONFLICT",
+        ("test_clock.py::test_images_taken_before_the_clock_is_set_are_held_and_count_as_pending",),
+    ),
+    Mutant(
+        "other bytes of the same size and name are taken for the image",
+        "destinations/directory/__init__.py",
+        "            if _digest(copy) != image.sha256:\n                return False\n",
+        "",
+        ("test_directory.py",),
+    ),
+    Mutant(
+        "settings that are wrong end the daemon that is told to read them",
+        "runtime/service.py",
+        "                check(load(self._found.source))\n",
+        "                pass\n",
+        ("test_daemon.py::test_sighup_with_wrong_settings_keeps_the_old_ones_and_says_so",),
+    ),
 )
 
 
@@ -249,15 +292,16 @@ def file_of(test: str, tree: Path = ROOT) -> str:
 def failing(tree: Path, tests: Iterable[str]) -> str | None:
     """The first test of these files that fails in this tree; None when all pass."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    environment = os.environ | {"PYTHONPATH": str(tree / "daemon"), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*command, *(str(file_of(name, tree)) for name in tests)],
-        cwd=tree,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(prefix="trapsync-bytecode-") as bytecode:  # none of an earlier fault
+        environment = os.environ | {"PYTHONPATH": str(tree / "daemon"), "PYTHONPYCACHEPREFIX": bytecode}
+        done = subprocess.run(
+            [*command, *(str(file_of(name, tree)) for name in tests)],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode not in (0, 1):  # no tests, a mistake on the command line, an error of pytest's own
         raise RuntimeError(done.stdout + done.stderr)
     if done.returncode == 0:

@@ -35,7 +35,7 @@ def spool(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def examiners(spool: Path) -> Iterator[Examiners]:
-    settings = Ingest(timeout=Duration(1), memory=Size(600 * 10**6))
+    settings = Ingest(timeout=Duration(1))
     some = Examiners(settings, Storage(spool=spool, state=spool / "state"), child_faults.look)
     yield some
     some.close()

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 alone takes five to load
 _MIN_REST = 10.0  # seconds: a camera whose next picture is further away than this rests until then
+_RESTART_EVERY = 86400.0  # seconds: the camera software leaks a little
 _ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
 
 
@@ -59,7 +60,7 @@ class CameraProcess:
         measured, which goes into its EXIF.
         """
         camera = self._settings.camera
-        if self._process and self._clock.monotonic() - self._started > camera.restart_every:
+        if self._process and self._clock.monotonic() - self._started > _RESTART_EVERY:
             self.close()  # what leaks in libcamera goes with the process
         self._replace_ended()
         deadline = cameras.timeout(camera) + (0.0 if self._pipe else _TO_START)

@@ -21,6 +21,8 @@ from trapsync.settings.schema import Ingest, Storage
 
 log = logging.getLogger(__name__)
 
+# Bytes of address space that one file may take; an image of 12 megapixels was seen to take 51 MB of memory.
+_MAX_MEMORY = 512 * 10**6
 _TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
 # What befalls an examiner; the last when it was killed in between two files, or at its very start.
 _MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
@@ -52,7 +54,7 @@ class Examiners:
             max_workers=self._settings.workers,
             max_tasks=_TASKS_PER_EXAMINER,
             initializer=_become_examiner,
-            initargs=(int(self._settings.memory),),
+            initargs=(_MAX_MEMORY,),
             context=spawn,
         )
 
@@ -190,5 +192,5 @@ def _describe_failure(error: Exception, settings: Ingest) -> str:
     if isinstance(error, DeadlinePassed):
         return f"examining it took longer than {settings.timeout:.0f} s, twice"
     if isinstance(error, MemoryError):
-        return f"examining it took more than {settings.memory / 1e6:.0f} MB of memory"
+        return f"examining it took more than {_MAX_MEMORY / 1e6:.0f} MB of memory"
     return "examining it crashed the examiner, twice"

@@ -132,7 +132,6 @@ class Camera(Table, frozen=True):
     rotation: Literal[0, 180] = 0
     warm_up: Duration = Duration(2)
     timeout: Duration = Duration(10)
-    restart_every: Duration = Duration(86400)
     reboot: bool = True
     flash: Flash = Flash()
     simulated: SimulatedCamera = SimulatedCamera()
@@ -145,7 +144,6 @@ class Camera(Table, frozen=True):
             exposure=(0, 240),
             warm_up=(0, 60),
             timeout=(1, 300),
-            restart_every=(600, 30 * 86400),
         )
         for key, most in (("gain", 100.0), ("lens_position", 100.0)):
             if getattr(self, key) != "auto":
@@ -222,13 +220,11 @@ class Ingest(Table, frozen=True):
     stable_after: Duration = Duration(120)
     workers: int = 1
     timeout: Duration = Duration(60)
-    memory: Size = Size(512 * 10**6)
     thumbnails: bool = True
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         within(self, rescan_every=(1, 86400), stable_after=(0, 86400), workers=(1, 8), timeout=(1, 600))
-        within(self, memory=(128 * 10**6, 8 * 10**9))
 
 
 class Prune(Table, frozen=True):
