@@ -5,10 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from msgspec import structs
 
 from fake_time import FakeTime
+from trapsync.catalog import facts as kept
 from trapsync.errors import CameraError, StorageError
 from trapsync.hardware.sensors import Sensors
 from trapsync.runtime.capture_thread import CaptureThread
@@ -63,14 +65,22 @@ class Facts:
     def __init__(self, failures: int = 0) -> None:
         self.capture: dict[str, Any] = {"failures": failures}
 
-    def facts(self) -> dict[str, Any]:
-        return {"capture": self.capture}
+    @property
+    def facts(self) -> "Facts":
+        return self
 
-    def set_fact(self, _name: str, value: dict[str, Any]) -> None:
-        self.capture = value
+    @property
+    def images(self) -> "Facts":
+        return self
+
+    def read(self) -> kept.Facts:
+        return kept.Facts(capture=msgspec.convert(self.capture, kept.Capture))
 
     def names_from(self, _device: str, _wall: float) -> set[str]:
         return set()
+
+    def set(self, _name: str, value: object) -> None:
+        self.capture = msgspec.to_builtins(value)
 
 
 SETTINGS = Settings(capture=Capture(every=Duration(1)), camera=Camera(kind="simulated"))

@@ -66,7 +66,7 @@ def test_a_mistake_of_our_own_costs_the_file_that_causes_it_and_neither_the_thre
     assert done == [["a.jpg"], ["b.jpg"]]
     assert context.inbox.is_empty()  # the next sweep offers it again
     assert "'bad.jpg' cannot be ingested" in caplog.text
-    catalog.set_fact.assert_called_with("bug", "ingesting files failed; see the log")
+    catalog.facts.set.assert_called_with("bug", "ingesting files failed; see the log")
 
 
 def test_a_file_on_which_our_own_program_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_a_file_on_which_our_own_program_fails_is_told(monkeypatch: pytest.Monke
     ingesting, _ = make(catalog)
     monkeypatch.setattr(pipeline, "ingest", lambda *_: Ingested(failed=1))
     ingesting._ingest(["a.jpg"])
-    catalog.set_fact.assert_called_with("bug", "a file cannot be ingested; see the log")
+    catalog.facts.set.assert_called_with("bug", "a file cannot be ingested; see the log")
 
 
 def test_more_files_than_the_inbox_holds_that_cannot_be_done_with_are_no_busy_loop(
@@ -110,7 +110,11 @@ def test_small_copies_wait_for_room_instead_of_being_given_up(monkeypatch: pytes
     asked: list[int] = []
 
     class Wanting:
-        def set_fact(self, _name: str, _value: object) -> None: ...
+        facts = Mock()
+
+        @property
+        def images(self) -> "Wanting":
+            return self
 
         def without_thumbnails(self, limit: int) -> list[Image]:
             asked.append(limit)
@@ -132,7 +136,11 @@ def test_small_copies_whose_maker_was_killed_are_tried_again_after_a_pause_so_ma
     marks: dict[int, bool] = {}
 
     class Wanting:
-        def set_fact(self, _name: str, _value: object) -> None: ...
+        facts = Mock()
+
+        @property
+        def images(self) -> "Wanting":
+            return self
 
         def without_thumbnails(self, limit: int) -> list[Image]:
             return [Image("a.jpg", 1, "", "", 1, 1, id=7)] if 7 not in marks else []

@@ -188,7 +188,7 @@ NEVER: dict[str, dict[str, Any]] = {
     "storage": {"min_free": "1 MB"},
     "remote": {"enabled": False},
     "camera": {"kind": "none", "simulated": {"seed": 2}, "timeout": "5 s"},
-    "ingest": {"memory": "1 GB", "workers": 2},
+    "ingest": {"timeout": "10 min", "workers": 2},
     "prune": {"enabled": True},
 }
 ENTRIES = [(table, key, value) for table, entries in NEVER.items() for key, value in entries.items()]
