@@ -25,22 +25,42 @@
 The destination decides which of the last six it is. Any other exception is a bug, and is reported loudly.
 """
 
+import re
+
 _LONGEST_REASON = 1000
+_LONGEST_REFUSAL = 500  # of a document
+_MOST_SPACES = 4  # how many times as long as its line a text from outside is looked at
+
+# What a terminal obeys and what turns the order of letters round: C0, DEL, C1 (ANSI sequences begin with one of these),
+# separators of lines, marks of direction, and what is invisible; halves of surrogates, which SQLite does not take. It is a
+# list, and not what Python calls printable: that depends on the Unicode version of Python.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """The same text without what a terminal obeys and a log takes for another line: a question mark for each."""
+    return _CONTROL.sub("?", text)
 
 
 def one_line(text: object, most: int = 200) -> str:
-    """Make a text from outside fit for a log, a terminal and the catalog: one line of printable characters.
+    """Make a text from outside fit for a log, a terminal, a page and the catalog: one printable line of `most` characters.
 
-    Control characters, which a terminal would obey and a log would take for another line, become question
-    marks, and so do lone surrogates, which SQLite does not take. Longer than `most`, it is cut.
+    The one cleaner of such texts: wherever a word of a server, a document or a heartbeat is shown or kept, it went
+    through here. A longer one is cut.
     """
-    line = " ".join(str(text).split())
-    line = "".join(one if one.isprintable() else "?" for one in line[: most + 1])
+    line = printable(" ".join(str(text)[: _MOST_SPACES * most].split()))
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 class TrapsyncError(Exception):
     """An error meant for a person: its text is one line that says what is wrong and what to do."""
+
+    def __str__(self) -> str:
+        """The line, printable whatever went into it: a path, say, or a word of another program."""
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class SettingsError(TrapsyncError):
@@ -75,7 +95,7 @@ class RefusedDocument(TrapsyncError):
     """
 
     def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
+        super().__init__(one_line(text, _LONGEST_REFUSAL))
         self.code = code
 
 

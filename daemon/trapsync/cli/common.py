@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trapsync.errors import SettingsError, TrapsyncError
+from trapsync.errors import SettingsError, TrapsyncError, printable
 from trapsync.settings import config_file
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trapsync.runtime.local_actions import Bench
 
 COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
+_LONGEST_RECORD = 10_000  # characters of at most four bytes; journald cuts a line at 48 kB
 _SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
 
@@ -109,21 +110,39 @@ def reading(trap: Trap) -> Iterator["Catalog"]:
 def start_logging(verbose: bool = False) -> None:
     """Log to standard error: with levels for the journal, with the time of day for a terminal."""
     handler = logging.StreamHandler()
-    if os.environ.get("JOURNAL_STREAM"):
-        handler.setFormatter(_JournalFormatter("%(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_for_the_journal() if os.environ.get("JOURNAL_STREAM") else _for_a_terminal())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("trapsync").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # it reports each job that is still running
 
 
-class _JournalFormatter(logging.Formatter):
-    """Prefix each line with its syslog level, as journald reads it (sd-daemon(3))."""
+class _OneLine(logging.Formatter):
+    """One record is one line of printable characters, whatever is in it; a traceback's lines stand behind one another.
+
+    The last net: who logs a text from outside cleans it (`errors.one_line`), but a library does not.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        level = _SYSLOG.get(record.levelno, 6)
-        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+        """The line, cut where it is longer than journald takes one."""
+        lines = (line.strip() for line in super().format(record).splitlines())
+        text = printable(" | ".join(line for line in lines if line))
+        return text if len(text) <= _LONGEST_RECORD else f"{text[:_LONGEST_RECORD]}…"
+
+
+class _JournalFormatter(_OneLine):
+    """Begin the line with its syslog level, as journald reads it (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line and its level."""
+        return f"<{_SYSLOG.get(record.levelno, 6)}>{super().format(record)}"
+
+
+def _for_the_journal() -> logging.Formatter:
+    return _JournalFormatter("%(message)s")
+
+
+def _for_a_terminal() -> logging.Formatter:
+    return _OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
 
 def show_lines(lines: list[tuple[str, str]]) -> None:
@@ -131,7 +150,7 @@ def show_lines(lines: list[tuple[str, str]]) -> None:
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         column = click.style(f"{label:<{width}}", fg=COLOURS.get(label), bold=label in COLOURS)
-        click.echo(f"{column}  {text}")
+        click.echo(f"{column}  {printable(text)}")
 
 
 def show_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
@@ -146,7 +165,7 @@ def show_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: 
     for title in header:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     width = None if sys.stdout.isatty() else 400
     console = Console(highlight=False, markup=False, width=width)
     console.print(table)

@@ -24,7 +24,7 @@ from trapsync.cli.common import (
     start_logging,
     with_trap,
 )
-from trapsync.errors import StorageError, TrapsyncError
+from trapsync.errors import StorageError, TrapsyncError, printable
 from trapsync.settings.units import Duration
 
 if TYPE_CHECKING:
@@ -249,7 +249,8 @@ def _show_findings(findings: "list[Finding]") -> None:
         verdict = click.style(
             f"{finding.verdict:<8}", fg=COLOURS[finding.verdict], bold=finding.verdict != "ok"
         )
-        lines = textwrap.wrap(finding.text, room, break_on_hyphens=False) if room else [finding.text]
+        text = printable(finding.text)
+        lines = textwrap.wrap(text, room, break_on_hyphens=False) if room else [text]
         click.echo(f"{verdict} {finding.subject:<{width}}  " + f"\n{'':<{indent}}".join(lines))
 
 
