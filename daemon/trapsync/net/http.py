@@ -5,6 +5,8 @@ whole answer comes back, and it is for the destination to judge. Nothing here ev
 a POST that is redirected becomes a GET, and a captive portal's page then looks like success.
 """
 
+import http.client
+import io
 import logging
 import socket
 import ssl
@@ -34,7 +36,8 @@ _CHUNK = 16 * 1024
 # Sessions idle for longer are dropped rather than used again: carriers forget a silent connection
 # without telling either end, and the next request would then wait out its whole timeout.
 _IDLE = 45.0
-_LARGEST_ANSWER = 32 * 2**20
+# Bytes of an answer, unpacked. Of JSON it takes up to thirty times as much memory: see `foreign_json`.
+LARGEST_ANSWER = 2**20
 _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
 
 
@@ -49,6 +52,72 @@ class _WithoutQueries(logging.Filter):
 
 
 logging.getLogger("urllib3.connectionpool").addFilter(_WithoutQueries())
+
+
+class _Deadline(threading.local):
+    """Until when the request of this thread may take; called at each read of its connection."""
+
+    def __init__(self) -> None:
+        self.check: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def during(self, check: Callable[[], None]) -> Iterator[None]:
+        """Check this at each read, until the block ends."""
+        before, self.check = self.check, check
+        try:
+            yield
+        finally:
+            self.check = before
+
+
+_deadline = _Deadline()
+
+
+class _Watched(io.RawIOBase):
+    """What a connection sends, with the deadline checked at each read.
+
+    http.client reads a status line and headers in one go, and a socket's timeout limits each silence only: a server that
+    sends a byte of a header now and then would hold a turn for hours.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read once, if there is time left."""
+        _deadline.check()
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Close it, and what it reads."""
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.fp = io.BufferedReader(_Watched(self.fp.detach()))
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
 
 
 class _BasicAuth(requests.auth.AuthBase):
@@ -107,6 +176,7 @@ class HttpClient:
         self._timeout = timeout
         self._asked_to_wait = asked_to_wait or retry_after
         self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=transfers, max_retries=0)
+        self._adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._session = _session(self._adapter, agent, authorities)
         self._lock = threading.Lock()
         self._busy = 0
@@ -126,7 +196,7 @@ class HttpClient:
         auth: tuple[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         deadline: float | None = None,
-        largest: int = _LARGEST_ANSWER,
+        largest: int = LARGEST_ANSWER,
     ) -> Answer:
         """Send a body of content type `kind` and read the whole answer, of at most `largest` bytes.
 
@@ -143,10 +213,12 @@ class HttpClient:
         with (
             self._connections(),
             self._explained(),
+            _deadline.during(lambda: self._within(ends)),
             self._request(method, path, paced, more, auth) as response,
         ):
             raw = b"".join(self._chunks(response.raw, ends, largest))
             content = unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
+            self._require_short(len(content), largest)
             answer = Answer(self.host, response.status_code, response.headers, content)
         return require_final(answer, self._asked_to_wait)
 
@@ -161,7 +233,12 @@ class HttpClient:
         """
         ends = self._clock.monotonic() + deadline
         more = {**(headers or {}), "Accept-Encoding": "identity"}
-        with self._connections(), self._explained(), self._request("GET", path, None, more, None) as response:
+        with (
+            self._connections(),
+            self._explained(),
+            _deadline.during(lambda: self._within(ends)),
+            self._request("GET", path, None, more, None) as response,
+        ):
             answer = Answer(self.host, response.status_code, response.headers, b"")
             yield require_final(answer, self._asked_to_wait), self._pieces(response.raw, ends, largest)
 
@@ -202,15 +279,17 @@ class HttpClient:
 
         `read1` returns after one read of the socket, so a server that sends a byte now and then
         stretches the deadline by one silence at most.
-        NOTE: http.client reads the headers in one go; there, only each silence is limited.
         """
         received = 0
         while chunk := raw.read1(_CHUNK, decode_content=False):
             received += len(chunk)
-            if received > largest:
-                raise Unreachable(f"{self.host}: the answer is longer than {largest} bytes")
+            self._require_short(received, largest)
             self._within(ends)
             yield chunk
+
+    def _require_short(self, received: int, largest: int) -> None:
+        if received > largest:
+            raise Unreachable(f"{self.host}: the answer is longer than {largest} bytes")
 
     def _within(self, ends: float) -> None:
         if self._clock.monotonic() > ends:

@@ -1,9 +1,6 @@
 """The answers of servers: whole, exact, unpacked within limits, and JSON that can be stored."""
 
 import email.utils
-import json
-import math
-import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,11 +9,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from trapsync.errors import Unreachable, one_line
+from trapsync.net import foreign_json
 
 _LONGEST_WAIT = 86400.0
-_LONGEST_NUMBER = 20  # digits with a sign
-_MOST = 2**63
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 T = TypeVar("T", list[Any], dict[str, Any])
 
@@ -43,46 +38,25 @@ class Answer:
     def __str__(self) -> str:
         return f"{self.host} answered {self.status} with {one_line(self.kind, 60) or 'no content type'}"
 
-    def json(self, shape: type[T], *, status: int = 200) -> T:
+    def json(self, shape: type[T], *, status: int = 200, most_values: int = foreign_json.MOST_VALUES) -> T:
         """The decoded body of an exact answer: of this status, JSON by its type, and of this shape.
 
         Everything else is Unreachable, whatever the status says: a portal's page comes with 200 too. What
-        it holds can be stored: see `_content`.
+        it holds can be stored: see `foreign_json`.
         """
         if self.status != status or self.kind != "application/json":
             portal = ": a captive portal?" if self.status == 200 and "html" in self.kind else ""
             raise Unreachable(f"{self}{portal}")
         try:
-            content = _content(self.body)
-        except (ValueError, RecursionError):
-            raise Unreachable(f"{self.host} answered {status} with JSON that is cut off or broken") from None
+            content = foreign_json.decode(  # whose length `largest` bounded as it came
+                self.body, len(self.body), most_values=most_values
+            )
+        except ValueError as error:
+            raise Unreachable(f"{self.host} answered {status} with JSON that is {error}") from None
         if not isinstance(content, shape):
             found = type(content).__name__
             raise Unreachable(f"{self.host} answered {status} with JSON of another shape: a {found}")
         return content
-
-
-def _content(body: bytes) -> Any:
-    """JSON, without what SQLite, a log or a strict reader of JSON would not take; ValueError if it is none.
-
-    A number that is none or has no room in 64 bits is null, a character that is none is a question mark: of a
-    list of images, one odd value must not cost all the others.
-    """
-    content = json.loads(
-        body.decode("utf-8-sig", "replace"),
-        parse_constant=lambda _: None,
-        parse_float=lambda text: number if math.isfinite(number := float(text)) else None,
-        parse_int=_integer,
-    )
-    if _HALF.search(body):  # perhaps of a surrogate that lacks its other half: two halves are joined by now
-        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
-    return content
-
-
-def _integer(text: str) -> int | None:
-    """A number of 64 bits; Python itself refuses those of thousands of digits."""
-    number = int(text) if len(text) <= _LONGEST_NUMBER else _MOST
-    return number if -_MOST <= number < _MOST else None
 
 
 def require_final(answer: Answer, asked_to_wait: Callable[[Answer], float]) -> Answer:
@@ -128,14 +102,14 @@ def _moment(text: str) -> float | None:
 
 
 def unpacked(raw: bytes, encoding: str, largest: int) -> bytes:
-    """Undo gzip within a limit, so that a small answer cannot fill the memory. ConnectionError if it is not whole."""
+    """Undo gzip, as far as a byte beyond the limit: a small answer may not fill the memory. ConnectionError if it is cut."""
     if encoding.lower() not in {"gzip", "x-gzip"}:
         return raw
     unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        content = unpacker.decompress(raw, largest)
+        content = unpacker.decompress(raw, largest + 1)
     except zlib.error:
         raise ConnectionError("broken gzip") from None
-    if not unpacker.eof:
-        raise ConnectionError("cut or oversized gzip")
+    if not unpacker.eof and len(content) <= largest:
+        raise ConnectionError("cut gzip")
     return content

@@ -38,7 +38,7 @@ from trapsync.net.http_body import FilePiece, multipart, opened
 
 __all__ = ["ImageKit", "Settings", "connect"]
 
-_PAGE = 1000  # the most that one listing gives
+_PAGE = 250  # of up to 4 kB each; one listing gives 1,000 at the most, and they would be more than an answer may have
 # Up to so many images of a folder are asked for one by one: an answer of nothing is shorter than a list.
 _FEW = 2
 _TAG = "sha256-"
@@ -157,8 +157,7 @@ class ImageKit(SimpleDestination):
         )
 
     def _receipt(self, image: Image, path: PurePosixPath, row: dict[str, Any]) -> Receipt:
-        number = row.get("fileId")
-        detail = {"id": number if isinstance(number, str) else None, "path": str(path)}
+        detail = {"id": http_service.identifier(row.get("fileId")), "path": str(path)}
         return Receipt(f"echo:{image.sha256}", detail, at=str(path))
 
     def _too_long(self, path: PurePosixPath) -> Refused:

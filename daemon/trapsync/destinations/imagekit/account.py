@@ -20,6 +20,7 @@ _USAGE = "/v1/accounts/usage"
 # The largest image by plan. The service does not say whether its megabytes are binary; this is the larger one.
 LARGEST = {"free": 25 << 20, "lite": 40 << 20, "pro": 50 << 20}
 # What all tags of a file may have together, and what of it we need for our own.
+_MOST_BYTES = 1e18  # of an account's figures; what is more is none
 _LONGEST_TAGS, _OUR_TAGS = 500, 100
 
 
@@ -132,8 +133,10 @@ class Account:
         query = f"startDate={today:%Y-%m}-01&endDate={today:%Y-%m-%d}"
         try:
             usage = self.ask("GET", f"{_USAGE}?{query}").json(dict)
-            stored, sent = int(usage["mediaLibraryStorageBytes"]), int(usage["bandwidthBytes"])
+            stored, sent = (float(usage[key]) for key in ("mediaLibraryStorageBytes", "bandwidthBytes"))
         except (TrapsyncError, KeyError, ValueError, TypeError):
+            return ""
+        if not max(stored, sent) < _MOST_BYTES:
             return ""
         return f"; it holds {stored / 1e9:.1f} GB, and sent {sent / 1e9:.1f} GB this month"
 

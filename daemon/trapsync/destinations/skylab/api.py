@@ -15,9 +15,11 @@ from trapsync import __version__
 from trapsync.destinations import http_service
 from trapsync.destinations.object_storage import in_base64
 from trapsync.errors import DeliveryError, Failed, Unauthorised, Unreachable, one_line
-from trapsync.net.http import HttpClient
+from trapsync.net.http import LARGEST_ANSWER, HttpClient
 from trapsync.net.http_answer import Answer
 
+# Bytes of the list of a job's photos, a thousand at the most, each with signed addresses: no list of it has pages.
+_LARGEST_LIST = 3 * 2**20
 _UNKNOWN = {404, 422}  # how it says that there is no such thing is not written anywhere
 
 
@@ -50,7 +52,8 @@ class Api:
 
     def photos(self, job: int) -> list[dict[str, Any]]:
         """All photos of a job; a row that has no number of its own is none of ours."""
-        answer = self._send("GET", f"photos/list_for_job?{urlencode({'job_id': job})}")
+        question = f"photos/list_for_job?{urlencode({'job_id': job})}"
+        answer = self._send("GET", question, largest=_LARGEST_LIST)
         self._minded(answer, Unreachable)
         rows: list[Any] = answer.json(list)
         photos = [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), int)]
@@ -98,11 +101,15 @@ class Api:
         status = answer.status if answer.status in {200, 201} else 200
         return _numbered(answer.json(dict, status=status), self._client.host)
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def _send(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, largest: int = LARGEST_ANSWER
+    ) -> Answer:
         key = self._key()
         headers = {"X-SLT-API-KEY": key, "X-SLT-API-CLIENT": f"trapsync-{__version__}"}
         content = b"" if body is None else json.dumps(body).encode()
-        answer = self._client.send(method, f"/{path}", content, kind="application/json", headers=headers)
+        answer = self._client.send(
+            method, f"/{path}", content, kind="application/json", headers=headers, largest=largest
+        )
         return http_service.admitted(answer, "look at key_file, and at the account's credits", hide=key)
 
     def _key(self) -> str:

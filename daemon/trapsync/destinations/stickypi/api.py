@@ -21,6 +21,7 @@ from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
 
 _TOKEN_LIFE = 86400.0 - 1800.0
+_LARGEST_TOKEN = 64 * 1024  # bytes of the answer that holds one
 # Dates as servers of branch main write them; those of branch develop read them too.
 _DATE_FORM = "%Y-%m-%d_%H-%M-%S"
 # As servers of branch develop write them, and prefer them; then as its database does.
@@ -195,7 +196,8 @@ class _Tokens:
     def _fetch(self) -> Answer:
         password = http_service.secret(self._settings.password_file, "password_file")
         received = self._clock.monotonic()
-        answer = self._client.send("POST", "/get_token", auth=(self._settings.username, password))
+        account = (self._settings.username, password)
+        answer = self._client.send("POST", "/get_token", auth=account, largest=_LARGEST_TOKEN)
         advice = f"look at username ({self._settings.username!r}) and {self._settings.password_file}"
         http_service.admitted(answer, advice)
         text = answer.json(dict).get("token")

@@ -7,7 +7,8 @@
     <prefix>/traps/<id>/online              retained: true, and false as the last will
 
 One thread calls `run` and nobody else touches the connection. MQTT 5, for it lets a trap say how large a
-message it takes: a broker's mistake must not fill the memory of a Pi.
+message it takes. A broker that sends a larger one all the same is left before any of it is read: its mistake must not
+fill the memory of a Pi.
 """
 
 import logging
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from trapsync.errors import SettingsError, TrapsyncError, Unreachable
+from trapsync.errors import SettingsError, TrapsyncError, Unreachable, one_line
 from trapsync.net import backoff
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Receive
 from trapsync.settings.config_file import read_secret
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _MAGIC = b"trapsync-signed-"
 _LARGEST_PACKET = LARGEST_DOCUMENT + 4096
+_KIND_AND_QOS, _PUBLISH_QOS_2 = 0xF6, 0x34  # of the first byte of a packet
 _TURN = 1.0  # seconds in which a heartbeat that is offered goes out, and a stop is heeded
 _CONNECT = 30.0  # seconds for the broker to answer
 _KEEP_ALIVE = 240  # seconds; shorter than the memory of most carriers, and 25 kB a day
@@ -170,7 +172,7 @@ class MqttLink:
         if not data:  # an owner's way to clear a topic
             return
         if len(data) > LARGEST_DOCUMENT or not data.startswith(_MAGIC):
-            self._told(f"{self._mqtt.host}: {message.topic} holds no signed document")
+            self._told(f"{self._mqtt.host}: {one_line(topic_of(message), 100)} holds no signed document")
             return
         try:
             self._receive(data)
@@ -193,7 +195,7 @@ def connection(
     `secret` is what errors call the password. Raises Unreachable, or SettingsError.
     """
     paho = _paho()
-    client = paho.Client(
+    client = _bounded(paho.Client)(
         paho.CallbackAPIVersion.VERSION2, client_id=who and f"trapsync-{who}", protocol=paho.MQTTv5
     )
     client.connect_timeout = _CONNECT
@@ -205,6 +207,34 @@ def connection(
             client.tls_set_context(ssl.create_default_context(cafile=mqtt.ca_file))
         client.connect(mqtt.host, mqtt.port, keepalive=_KEEP_ALIVE, properties=_largest_packet())
     return client
+
+
+def topic_of(message: Any) -> str:
+    """The topic of a message; a broker may send one that is no text."""
+    try:
+        return str(message.topic)
+    except UnicodeDecodeError:
+        return ""
+
+
+def _bounded(client: Any) -> Any:
+    """The class of a client that leaves a broker which would fill its memory.
+
+    paho-mqtt asks the socket at once for as much as a packet announces, and keeps what comes with QoS 2, which is never
+    asked for, until the broker releases it.
+    NOTE: `_sock_recv` and `_in_packet` are not of its public interface: `test_uplink_mqtt.py` holds them.
+    """
+
+    class Bounded(client):  # type: ignore[misc]
+        def _sock_recv(self, bufsize: int) -> bytes:
+            if bufsize > _LARGEST_PACKET:
+                raise Unreachable(f"it sends a packet of {bufsize} bytes; {_LARGEST_PACKET} are the most")
+            if self._in_packet["command"] & _KIND_AND_QOS == _PUBLISH_QOS_2:
+                raise Unreachable("it sends a message with QoS 2, which nobody asked for")
+            data: bytes = super()._sock_recv(bufsize)
+            return data
+
+    return Bounded
 
 
 def _largest_packet() -> Any:
@@ -234,6 +264,8 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
+    except TrapsyncError:
+        raise
     except ssl.SSLCertVerificationError as error:
         raise Unreachable(f"its certificate cannot be trusted: {error.verify_message}") from None
     except ssl.SSLError:
