@@ -21,9 +21,11 @@ from trapsync.errors import TrapsyncError
 from trapsync.fleet import push as pushes
 from trapsync.fleet.connection import FolderConnection, Overtaken
 from trapsync.fleet.mqtt import BrokerConnection
-from trapsync.fleet.table import Trap, ago, summary, traps
+from trapsync.fleet.table import Trap, ago, complaints, summary, traps
+from trapsync.net.heartbeat import read
 from trapsync.remote import document as envelope
 from trapsync.remote import heartbeat
+from trapsync.settings.schema import HubMqtt
 
 DEVICE = "0a5bb6f4"
 ONE = '[capture]\nevery = "5 min"\n[destinations.home]\nbandwidth = "20 kB"\n'
@@ -316,13 +318,13 @@ def test_the_fleet_for_programs_keeps_the_two_hashes_apart(say: Say, desk: Path,
 
 
 def test_a_trap_that_is_silent_for_more_than_three_heartbeats_is_failing() -> None:
-    facts = json.loads(beat())
-    assert Trap(DEVICE, facts, 2699).verdict == "ok"
-    assert Trap(DEVICE, facts, 2701).verdict == "failing"
-    assert Trap(DEVICE, facts, 86400 * 3).reasons == ["silent for 3 d"]
-    assert Trap(DEVICE, facts | {"every_s": 86400}, 86400 * 2).verdict == "ok"
-    assert Trap(DEVICE, facts, None, online=False).reasons == ["not connected to the broker"]
-    assert Trap(DEVICE, facts, None, online=True).verdict == "ok"
+    said, daily = (read(json.loads(beat()) | more) for more in ({}, {"every_s": 86400}))
+    assert Trap(DEVICE, said, 2699).verdict == "ok"
+    assert Trap(DEVICE, said, 2701).verdict == "failing"
+    assert Trap(DEVICE, said, 86400 * 3).reasons == ["silent for 3 d"]
+    assert Trap(DEVICE, daily, 86400 * 2).verdict == "ok"
+    assert Trap(DEVICE, said, None, online=False).reasons == ["not connected to the broker"]
+    assert Trap(DEVICE, said, None, online=True).verdict == "ok"
 
 
 @pytest.mark.parametrize(
@@ -340,11 +342,129 @@ def test_a_trap_that_is_silent_for_more_than_three_heartbeats_is_failing() -> No
     ],
 )
 def test_a_heartbeat_of_another_program_makes_a_row_all_the_same(facts: dict[str, Any]) -> None:
-    (trap,) = traps({"traps": [{"device": DEVICE, "age_s": 3, "heartbeat": facts}, 7, {"heartbeat": 3}]})
+    (trap,) = traps({"traps": [{"device": DEVICE, "age_s": 3, "heartbeat": facts}, 7]})
     assert len(trap.cells()) == 10
     assert all(isinstance(cell, str) for cell in trap.cells())
-    assert trap.verdict == facts.get("verdict", "") or trap.verdict == "failing"
-    assert summary([trap]).startswith("1 traps: 1 ")
+    assert trap.verdict == "failing"
+    assert summary([trap]) == "1 traps: 1 failing"
+
+
+def test_what_a_trap_composes_is_read_whole() -> None:
+    report = report_of(state="trial", epoch=0, version=7) | {"resend": {"hash": "a", "again": 1, "gone": 0}}
+    for data in (beat(), beat(remote=report, battery=81, reasons=["x"] * 9), beat(newest_image=None)):
+        said = json.loads(data)
+        assert _without(said, read(said).plain()) == {}
+
+
+def _without(said: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """What is said and not known."""
+    lost = {
+        key: _without(value, known.get(key) or {}) if isinstance(value, dict) else value
+        for key, value in said.items()
+        if isinstance(value, dict) or known.get(key) != value
+    }
+    return {key: value for key, value in lost.items() if value != {}}
+
+
+ODD = [
+    {"battery": 10**400},
+    {"battery": float("inf")},
+    {"newest_image": {"age_s": 10**400}},
+    {"disk": {"days_left": "x"}},
+    {"name": "9" * 60_000},
+    {"name": ["north"]},
+    {"reasons": ["x"] * 1000},
+    {"reasons": "x"},
+    {"remote": [1]},
+    {"remote": {"epoch": 2**70, "version": 1}},
+    {"ledger": {"pending": -1}},
+    {"verdict": "fine"},
+    {"clock": {"trusted": 10**30}},
+    {"every_s": True},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(odd)[:30])
+def test_an_odd_heartbeat_costs_the_row_of_its_trap_only(
+    say: Say, desk: Path, odd: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    south = json.loads(beat("00000001", name="south"))
+    answer = {
+        "traps": [
+            {"device": DEVICE, "age_s": 3, "heartbeat": {"device": DEVICE, "verdict": "ok"} | odd},
+            {"device": "00000001", "age_s": 3, "heartbeat": south},
+        ],
+        "slots": {},
+    }
+    monkeypatch.setattr(FolderConnection, "fleet", lambda _: answer)
+
+    code, out, err = say("fleet", "--folder", desk / "www")
+
+    rows = out.splitlines()
+    assert (code, err) == (2, "")
+    assert rows[1].split()[:3] == [DEVICE, "failing", "3"]
+    assert rows[2].split()[:3] == ["south", "ok", "3"]
+    assert rows[3].startswith(f"{DEVICE}: its heartbeat makes no sense: ")
+    assert f"$.{next(iter(odd))}" in rows[3]
+    assert rows[4] == "2 traps: 1 failing, 1 ok"
+    assert json.loads(say("fleet", "--folder", desk / "www", "--json")[1])["verdict"] == "failing"
+    # Nor does it keep the operator from publishing for another.
+    assert pushes.addressee("south", FolderConnection(desk / "www")) == "device:00000001"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"{", "cut off or broken"),
+        (b"[" * 4000, "too deep"),
+        (b'{"a": ' + b"[" * 20 + b"]" * 20 + b"}", "too deep"),
+        (b'{"battery": NaN}', "cut off or broken"),
+        (b'{"name": "\\ud800"}', "cut off or broken"),
+        (b'{"name": "' + b"x" * 5000 + b'"}', "longer than 4096 bytes"),
+        (b"7", "no object"),
+        (b'{"battery": ' + b"9" * 4000 + b"}", "cut off or broken"),
+        (b'{"battery": []}', "$.battery"),
+        (b'{"clock": {"trusted": true}, "at": "0001-01-01T00:00:00"}', ""),
+        (b'{"clock": {"trusted": true}, "at": "9999-12-31T23:59:59+00:00"}', ""),
+        (b'{"clock": {"trusted": true}, "at": "' + b"9" * 900 + b'"}', ""),
+    ],
+)
+def test_what_lies_on_a_broker_for_a_heartbeat_is_one_row(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, says: str
+) -> None:
+    connection = BrokerConnection(HubMqtt(host="127.0.0.1", port=9, tls=False), FakeTime())
+    lying = {f"traps/{DEVICE}/heartbeat": data, "traps/00000001/heartbeat": beat("00000001")}
+    monkeypatch.setattr(connection, "_retained", lambda topics: lying if topics == "traps/#" else {})
+
+    rows = {trap.device: trap for trap in traps(connection.fleet())}
+
+    assert rows["00000001"].verdict == "ok"
+    assert rows[DEVICE].verdict == "failing"
+    assert says in "".join(rows[DEVICE].reasons)
+    assert len(rows[DEVICE].cells()) == 10
+
+
+@pytest.mark.parametrize("age", ["x", True, [], 2**70, 10**400, float("nan")])
+def test_an_odd_age_is_unknown_and_an_odd_device_a_name(age: object) -> None:
+    said = json.loads(beat(name=""))
+    (trap,) = traps({"traps": [{"device": ["\x1b]0;x\x07"], "age_s": age, "heartbeat": said}]})
+    assert trap.cells()[2] == "?"
+    assert trap.name.isprintable()
+
+
+def test_no_control_character_of_a_heartbeat_reaches_the_terminal(
+    say: Say, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b]52;c;aGk=\x07\x9b2J\u202e\nnorth: all is ok" + "x" * 900
+    said = {"device": DEVICE, "verdict": "warning", "name": evil[:50], "reasons": [evil, evil]}
+    answer = {"traps": [{"device": DEVICE, "age_s": 3, "heartbeat": said}], "slots": {}}
+    monkeypatch.setattr(FolderConnection, "fleet", lambda _: answer)
+
+    out = say("fleet", "--folder", desk / "www")[1]
+
+    assert all(line.isprintable() and len(line) < 300 for line in out.splitlines())
+    assert len(out.splitlines()) == 1 + 1 + 2 + 1
+    assert all("\x1b" not in reason for _, _, reason in complaints(traps(answer)))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ DOORS = {
     "msgspec": {
         "settings.config_file",
         "settings.schema",
+        "net.heartbeat",
         "catalog.facts",
         "status",
         "status.model",

@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import piexif
 import pytest
@@ -690,6 +691,81 @@ def test_a_version_of_a_detector_speaks_once_on_an_image(hub: RunningHub) -> Non
     assert hub.ask("put_uid_annotations", [annotation()]).status_code == 200
     assert hub.ask("put_uid_annotations", [annotation()]).status_code == 500
     assert hub.ask("put_uid_annotations", [annotation(algo_version="2-b")]).status_code == 200
+
+
+# --- What makes no sense -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("get_images/metadata", b'[{"device": ' + b"[" * 5000 + b"]" * 5000 + b"}]", 400),
+        ("get_images/metadata", b'[{"device": ' + b"[" * 40 + b"]" * 40 + b', "datetime": 1}]', 400),
+        ("get_images/metadata", b'[{"device": "\\ud800", "datetime": "x"}]', 400),
+        ("get_images/metadata", b'[{"device": NaN, "datetime": "x"}]', 400),
+        ("get_images/metadata", b'[{"device": 1e999, "datetime": ' + b"9" * 5000 + b"}]", 400),
+        ("get_images/metadata", b'[{"device": "x", "datetime": "%s"}]' % (b"1" * 60_000), 500),
+        ("get_images/metadata", b"[" + b'{"device": "x", "datetime": "y"},' * 60_000 + b"{}]", 413),
+        (
+            "get_image_series/metadata",
+            b'[{"device": "%s", "start_datetime": "", "end_datetime": "z"}]' % (b"%a" * 30_000),
+            500,
+        ),
+        ("put_uid_annotations", b'[{"annotations": 5, "metadata": {}}]', 500),
+        ("put_uid_annotations", b'[{"annotations": [], "metadata": 5}]', 500),
+        ("put_uid_annotations", b'[{"annotations": [], "metadata": {"device": "a"}}]', 500),
+        ("get_images/%0a%3C2%3Eforged%1b%5B2J", b"[%s]" % json.dumps(KEY).encode(), 500),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused_in_one_line_without_a_traceback(
+    library: RunningHub, caplog: pytest.LogCaptureFixture, path: str, body: bytes, status: int
+) -> None:
+    answer = requests.post(
+        f"{library.url}/{path}",
+        data=body,
+        headers={"Content-Type": "application/json"},
+        auth=library.auth(),
+        timeout=10,
+    )
+
+    assert answer.status_code == status
+    assert not [record for record in caplog.records if record.exc_info]
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert all(len(record.getMessage()) < 1000 for record in caplog.records)
+
+
+def test_two_files_of_one_name_in_one_request_are_refused_and_none_is_stored(empty_hub: RunningHub) -> None:
+    files = [(NAME, ("a.jpg", GOOD)), (NAME, ("b.jpg", OTHER))]
+
+    answer = requests.post(f"{empty_hub.url}/_put_new_images", files=files, auth=empty_hub.auth(), timeout=10)
+
+    assert answer.status_code == 500
+    assert "two files in the request have the same name" in answer.text
+    assert empty_hub.ask("get_images/metadata", [KEY]).json() == []
+
+
+def test_the_name_of_a_part_makes_no_line_of_its_own_in_the_log(
+    hub: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    part = f"x\n<2>forged\x1b[2J/{NAME}"
+    for _ in range(2):
+        requests.post(
+            f"{hub.url}/_put_new_images",
+            data=(
+                b"--b\r\nContent-Disposition: form-data; name*=UTF-8''"
+                + quote(part, safe="").encode()
+                + b"; filename=a.jpg\r\n\r\n"
+                + GOOD
+                + b"\r\n--b--\r\n"
+            ),
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+            auth=hub.auth(),
+            timeout=10,
+        )
+
+    assert [record.getMessage().isprintable() for record in caplog.records].count(False) == 0
+    assert "stored already, sent again by" in caplog.text
 
 
 # --- Who may ------------------------------------------------------------------------------------------------

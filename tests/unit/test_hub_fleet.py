@@ -18,8 +18,10 @@ import hub_server
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
 from trapsync.errors import TrapsyncError
+from trapsync.fleet.table import traps
 from trapsync.hub.app import Hub
-from trapsync.hub.fleet import KEPT, LARGEST_DOCUMENT, LARGEST_HEARTBEAT, NotTaken
+from trapsync.hub.fleet import KEPT, LARGEST_DOCUMENT, NotTaken
+from trapsync.net import heartbeat
 from trapsync.remote import document
 
 DEVICE = "0a5bb6f4"
@@ -240,7 +242,7 @@ def test_the_history_of_a_trap_is_bounded_and_that_of_others_untouched(tmp_path:
             (DEVICE, b"[" * 3000),
         ),
         (DEVICE, f'{{"device": "{DEVICE}", "bat": NaN}}'.encode()),
-        (DEVICE, {"device": DEVICE, "more": "x" * LARGEST_HEARTBEAT}),
+        (DEVICE, {"device": DEVICE, "more": "x" * heartbeat.LARGEST}),
     ],
 )
 def test_what_is_no_small_heartbeat_of_that_trap_is_refused(
@@ -252,6 +254,35 @@ def test_what_is_no_small_heartbeat_of_that_trap_is_refused(
 
     assert (answer.status_code, answer.text.count("\n")) == (400, 1)
     assert get(hub, "fleet").json()["traps"] == before
+
+
+@pytest.mark.parametrize(
+    "odd", [{"battery": "full"}, {"disk": {"days_left": []}}, {"name": "x" * 1001}, {"verdict": "fine"}]
+)
+def test_a_heartbeat_that_makes_no_sense_is_refused_and_shown(tmp_path: Path, odd: dict[str, Any]) -> None:
+    fleet = Hub.open(tmp_path, FakeTime()).fleet
+    fleet.take("00000001", b'{"device": "00000001", "verdict": "ok"}')
+    fleet.take(DEVICE, json.dumps({"device": DEVICE, "verdict": "ok"}).encode())
+
+    with pytest.raises(NotTaken, match=rf"makes no sense: .*\$\.{next(iter(odd))}"):
+        fleet.take(DEVICE, json.dumps({"device": DEVICE, **odd}).encode())
+
+    well, shown = traps(fleet.snapshot())[::-1]
+    assert (well.device, well.verdict, well.reasons) == ("00000001", "ok", [])
+    assert (shown.device, shown.verdict) == (DEVICE, "failing")
+    assert [reason.startswith("its heartbeat makes no sense: ") for reason in shown.reasons] == [True]
+
+
+@pytest.mark.parametrize("body", ["{", '{"battery": 1e999}', "[" * 4000, '{"battery": ' + "9" * 4000 + "}"])
+def test_what_an_earlier_hub_took_is_an_answer_all_the_same(tmp_path: Path, body: str) -> None:
+    hub = Hub.open(tmp_path, FakeTime())
+    with hub.database.writing() as connection:
+        connection.execute("INSERT INTO heartbeats (device, received, body) VALUES (?, 0, ?)", (DEVICE, body))
+
+    answer = hub.fleet.snapshot()
+
+    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+    assert [trap.verdict for trap in traps(answer)] == ["failing"]
 
 
 def test_a_reader_cannot_speak_for_a_trap(hub: RunningHub) -> None:

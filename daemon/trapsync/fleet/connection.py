@@ -1,7 +1,9 @@
 """The connection to where documents are published and heartbeats are read: a hub, or a folder of any web server."""
 
 import hashlib
+import math
 import re
+import stat
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -9,14 +11,16 @@ from typing import Any, Protocol
 
 from trapsync import __version__
 from trapsync.clock import Clock
-from trapsync.errors import SettingsError, StorageError, TrapsyncError
+from trapsync.errors import SettingsError, StorageError, TrapsyncError, one_line
 from trapsync.files import durable
 from trapsync.fleet.operator_settings import Operator
-from trapsync.net.http import HttpClient
+from trapsync.net.http import LARGEST_ANSWER, HttpClient
 from trapsync.net.http_answer import Answer
 from trapsync.remote.document import LARGEST
 from trapsync.settings.config_file import read_secret
 
+# Of an answer about all traps: two thousand of them, each with a heartbeat of 4 kB.
+_LARGEST_FLEET, _MOST_VALUES = 8 * 2**20, 500_000
 _SLOT = re.compile(r"(?:device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(?:settings|resend)")
 
 
@@ -74,15 +78,21 @@ class HubConnection:
 
     def fleet(self) -> dict[str, Any]:
         """As the hub says."""
-        fleet = self._ask("GET", "/fleet").json(dict)
+        fleet = self._ask("GET", "/fleet", largest=_LARGEST_FLEET).json(dict, most_values=_MOST_VALUES)
         if not isinstance(fleet.get("traps"), list) or not isinstance(fleet.get("slots"), dict):
             raise TrapsyncError(f"{self.name}: this is no hub")
         return fleet
 
     def _ask(
-        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        largest: int = LARGEST_ANSWER,
     ) -> Answer:
-        answer = self._door.send(method, path, body, auth=self._auth, headers=headers)
+        answer = self._door.send(method, path, body, auth=self._auth, headers=headers, largest=largest)
         if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise SettingsError(
                 f"{self.name}: login rejected ({answer.status}); check the user and the password file"
@@ -104,7 +114,7 @@ class FolderConnection:
     def documents(self) -> dict[str, bytes]:
         """Each file that has the name of a slot."""
         files = self._slots.iterdir() if self._slots.is_dir() else ()
-        found = [file for file in files if _SLOT.fullmatch(file.name) and file.stat().st_size <= LARGEST]
+        found = [file for file in files if _SLOT.fullmatch(file.name) and _size(file) <= LARGEST]
         return {file.name: file.read_bytes() for file in found}
 
     def put(self, slot: str, data: bytes, before: bytes | None) -> None:
@@ -122,9 +132,15 @@ class FolderConnection:
         }
 
 
+def _size(file: Path) -> float:
+    """Its size; endless for what is no file, such as a pipe."""
+    status = file.stat()
+    return status.st_size if stat.S_ISREG(status.st_mode) else math.inf
+
+
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 def _line(answer: Answer) -> str:
-    return answer.body.decode(errors="replace").strip()[:200] or str(answer)
+    return one_line(answer.body[:1000].decode(errors="replace")) or str(answer)

@@ -1,21 +1,22 @@
 """The connection to an MQTT broker: documents and heartbeats are retained on its topics (see `remote.uplink.mqtt`)."""
 
-import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from trapsync.clock import Clock
 from trapsync.errors import TrapsyncError, Unreachable
+from trapsync.net import heartbeat
+from trapsync.net.heartbeat import Heartbeat
 from trapsync.remote.document import document_hash
-from trapsync.remote.uplink.mqtt import connection, translated
+from trapsync.remote.uplink.mqtt import connection, topic_of, translated
 from trapsync.settings.schema import HubMqtt
 
 _PATIENCE = 20.0  # seconds for the broker to answer
 _SILENCE = 1.0  # seconds after which what lies retained has all come
 _TURN = 0.1
+_MOST_TOPICS, _MOST_BYTES = 10_000, 32 * 2**20
 _TOPIC = re.compile(r"pushed/(?:(device|group)/([^/]+)|all)/(settings|resend)")
 _TRAP = re.compile(r"traps/([0-9a-f]{8})/(heartbeat|online)")
 
@@ -57,7 +58,7 @@ class BrokerConnection:
 
     def fleet(self) -> dict[str, Any]:
         """What the traps left. Their ages are by their own clocks, and unknown where those cannot be trusted."""
-        beats: dict[str, dict[str, Any]] = {}
+        traps: dict[str, dict[str, Any]] = {}
         online: dict[str, bool] = {}
         for topic, data in self._retained("traps/#").items():
             if not (match := _TRAP.fullmatch(topic)):
@@ -65,23 +66,25 @@ class BrokerConnection:
             if match[2] == "online":
                 online[match[1]] = data == b"true"
             else:
-                with suppress(ValueError):
-                    beats[match[1]] = json.loads(data)
+                traps[match[1]] = {"device": match[1], "age_s": None, **self._entry(data)}
         slots = {name: {"hash": document_hash(data)} for name, data in self.documents().items()}
-        traps = [
-            {"device": device, "age_s": self._age(beat), "online": online.get(device), "heartbeat": beat}
-            for device, beat in sorted(beats.items())
-            if isinstance(beat, dict)
-        ]
-        return {"traps": traps, "slots": slots}
+        found = [{**trap, "online": online.get(device)} for device, trap in sorted(traps.items())]
+        return {"traps": found, "slots": slots}
 
-    def _age(self, beat: dict[str, Any]) -> int | None:
-        clock, at = beat.get("clock"), beat.get("at")
-        if not isinstance(clock, dict) or not clock.get("trusted") or not isinstance(at, str):
+    def _entry(self, data: bytes) -> dict[str, Any]:
+        """What a hub would say of this heartbeat: itself and its age, or why it is none."""
+        try:
+            content = heartbeat.decode(data)
+            return {"heartbeat": content, "age_s": self._age(heartbeat.read(content))}
+        except ValueError as error:
+            return {"odd": str(error)}
+
+    def _age(self, beat: Heartbeat) -> int | None:
+        if not beat.clock.trusted or beat.at is None:
             return None
         try:
-            return max(0, round(self._clock.wall() - datetime.fromisoformat(at).timestamp()))
-        except ValueError:
+            return max(0, round(self._clock.wall() - datetime.fromisoformat(beat.at).timestamp()))
+        except (ValueError, OverflowError):  # no moment, or one that only a calendar has
             return None
 
     def _retained(self, topics: str) -> dict[str, bytes]:
@@ -95,15 +98,25 @@ class BrokerConnection:
             def take(_client: object, _data: object, message: Any) -> None:
                 nonlocal heard
                 heard = self._clock.monotonic()
-                found[message.topic.removeprefix(prefix)] = bytes(message.payload)
+                found[topic_of(message).removeprefix(prefix)] = bytes(message.payload)
 
             client.on_message = take
             client.subscribe(prefix + topics, 1)
             heard = self._clock.monotonic()
-            return lambda: self._clock.monotonic() - heard > _SILENCE
+            return self._all_of(found, lambda: self._clock.monotonic() - heard > _SILENCE)
 
         self._serve(subscribe)
         return found
+
+    def _all_of(self, found: dict[str, bytes], is_over: Callable[[], bool]) -> Callable[[], bool]:
+        """Whether all has come; Unreachable for a broker that has more than any fleet."""
+
+        def claim() -> bool:
+            if len(found) > _MOST_TOPICS or sum(map(len, found.values())) > _MOST_BYTES:
+                raise Unreachable(f"more than {_MOST_TOPICS} topics, or {_MOST_BYTES} bytes, lie on it")
+            return is_over()
+
+        return claim
 
     def _serve(self, begin: Callable[[Any], Callable[[], object]]) -> None:
         """Connect, begin, and let the connection work until what `begin` returned is true."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from trapsync.clock import Clock, utc
-from trapsync.errors import RefusedDocument, SettingsError, TrapsyncError
+from trapsync.errors import RefusedDocument, SettingsError, TrapsyncError, one_line
 from trapsync.fleet.connection import Connection, slot_of
+from trapsync.fleet.table import traps
 from trapsync.remote import document as envelope
 from trapsync.remote import policy
 from trapsync.remote.document import Document, PrivateKey, Resend
@@ -96,8 +97,7 @@ def addressee(text: str, connection: Connection) -> str:
     """What was typed after --to as an addressee: `device:0123abcd`, `group:valley`, `all`; or a trap's name."""
     if text == "all" or text.startswith(("device:", "group:")):
         return text
-    traps = connection.fleet()["traps"]
-    named = [trap["device"] for trap in traps if text in (trap["device"], trap["heartbeat"].get("name"))]
+    named = [trap.device for trap in traps(connection.fleet()) if text in (trap.device, trap.name)]
     if len(named) != 1:
         found = "no trap is" if not named else f"{len(named)} traps are"
         raise SettingsError(
@@ -121,11 +121,10 @@ def _numbers(documents: Mapping[str, bytes], kind: str) -> Iterator[tuple[int, i
 
 def _numbers_heard(connection: Connection, kind: str) -> Iterator[tuple[int, int]]:
     """The highest that each trap says it has had; of requests to send again it says nothing."""
-    for trap in connection.fleet()["traps"] if kind == "settings" else ():
-        report = trap["heartbeat"].get("remote")
-        number = (report.get("epoch"), report.get("version")) if isinstance(report, dict) else (None, None)
-        if isinstance(number[0], int) and isinstance(number[1], int):
-            yield number[0], number[1]
+    for trap in traps(connection.fleet()) if kind == "settings" else ():
+        report = trap.beat.remote
+        if report.epoch is not None and report.version is not None:
+            yield report.epoch, report.version
 
 
 def _opened(data: bytes | None) -> Document | None:
@@ -146,7 +145,7 @@ def _values(tables: dict[str, Any]) -> Iterator[tuple[str, str]]:
         value: Any = tables
         for part in key:
             value = value[part]
-        yield ".".join(key), str(value)
+        yield one_line(".".join(key)), one_line(value)  # of a document that nobody may have signed
 
 
 def publish(connection: Connection, push: Push) -> None:

@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from trapsync.errors import one_line
+from trapsync.net import heartbeat
+from trapsync.net.heartbeat import Heartbeat
+
 VERDICTS = ("ok", "warning", "failing")
 _SILENT = 3  # heartbeats that stay away
 _EVERY = 900.0  # seconds, of a heartbeat that does not say
+_LONGEST_NAME, _LONGEST_REASON = 60, 200  # characters
+_LONGEST_SPAN = 1e10  # seconds
 _STATES = {
     "trial": " trial",
     "validated": " pending restart",
@@ -19,36 +25,37 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """One trap as it is known at home. `facts` is its heartbeat, which an older or newer program may have sent."""
+    """One trap as it is known at home: its last heartbeat, and how long ago that came. Texts for people are clean."""
 
     device: str
-    facts: dict[str, Any]
+    beat: Heartbeat
     age: float | None  # seconds since it was heard, if anybody knows
     online: bool | None = None  # what a broker says
+    odd: str = ""  # why what came last is no heartbeat
 
     @property
     def name(self) -> str:
         """What people call it."""
-        return str(self.facts.get("name") or self.device)
+        return one_line(self.beat.name or "", _LONGEST_NAME) or self.device
 
     @property
     def silent(self) -> float | None:
         """Seconds for which it has been silent, if those are too many."""
-        every = self._number("every_s") or _EVERY
+        every = self.beat.every_s or _EVERY
         return self.age if self.age is not None and self.age > _SILENT * every else None
 
     @property
     def verdict(self) -> str:
-        """The trap's own verdict; failing for one that is silent, or whose word makes no sense."""
-        said = self.facts.get("verdict")
+        """The trap's own verdict; failing for one that is silent, or whose heartbeat makes no sense."""
         is_gone = self.silent is not None or (self.age is None and self.online is False)
-        return said if said in VERDICTS and not is_gone else "failing"
+        return "failing" if is_gone or self.odd else self.beat.verdict or "failing"
 
     @property
     def reasons(self) -> list[str]:
         """Why it is not ok; of a silent one first that, and then what it last said."""
-        said = self.facts.get("reasons")
-        reasons = [str(reason) for reason in said] if isinstance(said, list) else []
+        reasons = [one_line(reason, _LONGEST_REASON) for reason in self.beat.reasons]
+        if self.odd:
+            reasons = [f"its heartbeat makes no sense: {self.odd}", *reasons]
         if self.silent is not None:
             return [f"silent for {ago(self.silent)}", *reasons]
         if self.age is None and self.online is False:
@@ -57,32 +64,31 @@ class Trap:
 
     def cells(self) -> tuple[str, ...]:
         """Its row of the table: see HEADER."""
-        disk, clock = self._table("disk"), self._table("clock")
-        days, battery = disk.get("days_left"), self._number("battery")
-        image, delivery = self._table("newest_image").get("age_s"), self._number("newest_delivery_age_s")
+        beat = self.beat
+        image = beat.newest_image.age_s if beat.newest_image else None
         return (
             self.name,
             self.verdict,
             ago(self.age),
             self._since(image),
-            self._since(delivery),
-            str(self._table("ledger").get("pending", "-")),
-            f"{days:.0f} d" if isinstance(days, int | float) else "-",
+            self._since(beat.newest_delivery_age_s),
+            _or_dash(beat.ledger.pending, "{}"),
+            _or_dash(beat.disk.days_left, "{:.0f} d"),
             self.settings,
-            "-" if battery is None else f"{battery:.0f}%",
-            "ok" if clock.get("trusted") else "unset",
+            _or_dash(beat.battery, "{:.0f}%"),
+            "ok" if beat.clock.trusted else "unset",
         )
 
     @property
     def settings(self) -> str:
         """Which pushed settings it had last, and what became of them."""
-        report = self._table("remote")
-        if report.get("version") is None:
-            return "refused" if report.get("code") else "-"
-        state = _STATES.get(str(report.get("state")), "")
-        if not state and report.get("code"):
+        report = self.beat.remote
+        if report.version is None:
+            return "refused" if report.code else "-"
+        state = _STATES.get(report.state or "", "")
+        if not state and report.code:
             state = " refused"
-        return f"{report.get('epoch')}.{report['version']}{state}"
+        return f"{_or_dash(report.epoch, '{}')}.{report.version}{state}"
 
     def plain(self) -> dict[str, Any]:
         """For programs."""
@@ -93,20 +99,16 @@ class Trap:
             "reasons": self.reasons,
             "heard_s": self.age,
             "online": self.online,
-            "heartbeat": self.facts,
+            "heartbeat": self.beat.plain(),
         }
 
-    def _since(self, age: object) -> str:
+    def _since(self, age: float | None) -> str:
         """An age that was true when the heartbeat was sent, grown since."""
-        return ago(age + (self.age or 0.0)) if isinstance(age, int | float) else "-"
+        return "-" if age is None else ago(age + (self.age or 0.0))
 
-    def _table(self, key: str) -> dict[str, Any]:
-        value = self.facts.get(key)
-        return value if isinstance(value, dict) else {}
 
-    def _number(self, key: str) -> float | None:
-        value = self.facts.get(key)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 HEADER = ("trap", "verdict", "heard", "image", "sent", "pending", "disk", "settings", "bat", "clock")
@@ -114,12 +116,32 @@ HEADER = ("trap", "verdict", "heard", "image", "sent", "pending", "disk", "setti
 
 def traps(fleet: dict[str, Any]) -> list[Trap]:
     """The traps of a place's answer, the worst first, then by name."""
-    found = [
-        Trap(str(one.get("device")), one["heartbeat"], one.get("age_s"), one.get("online"))
-        for one in fleet["traps"]
-        if isinstance(one, dict) and isinstance(one.get("heartbeat"), dict)
-    ]
+    found = [_trap(one) for one in fleet["traps"] if isinstance(one, dict)]
     return sorted(found, key=lambda trap: (-VERDICTS.index(trap.verdict), _natural(trap.name)))
+
+
+def _trap(entry: dict[str, Any]) -> Trap:
+    """One entry of the answer. What is odd in it costs this row only, and stands in it."""
+    device, online, age = (entry.get(key) for key in ("device", "online", "age_s"))
+    try:
+        beat = heartbeat.read(entry.get("heartbeat"))
+        odd = beat.odd or ""
+    except ValueError as error:
+        beat, odd = Heartbeat(), str(error)
+    return Trap(
+        device=one_line(device, _LONGEST_NAME),
+        beat=beat,
+        age=_span(age),
+        online=online if isinstance(online, bool) else None,
+        odd=one_line(entry.get("odd") or odd),
+    )
+
+
+def _span(value: object) -> float | None:
+    """Seconds that a row can show; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LONGEST_SPAN:
+        return None
+    return float(value)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -9,7 +9,7 @@ from trapsync import __version__
 from trapsync.clock import Clock, iso, utc
 from trapsync.hub.database import Database
 from trapsync.hub.store import KEYED, RANGED, Row
-from trapsync.hub.wire import BadRequest, moment, questions
+from trapsync.hub.wire import BadRequest, moment, questions, short
 
 _INSERT = """
     INSERT INTO uid_annotations (parent_image_id, algo_name, algo_version, n_objects, json,
@@ -58,6 +58,8 @@ class Annotations:
         return rows
 
     def _put_one(self, connection: sqlite3.Connection, entry: dict[str, Any], user_id: int) -> Row:
+        if not isinstance(entry["annotations"], list):
+            raise BadRequest("'annotations' must be a list")
         (about,) = questions([entry["metadata"]], "algo_name", "algo_version", "device", "datetime", "md5")
         values = {
             "parent_image_id": _parent(connection, about),
@@ -77,7 +79,7 @@ class Annotations:
 
 def _parent(connection: sqlite3.Connection, about: dict[str, Any]) -> int:
     sql = "SELECT id, md5 FROM images WHERE device = ? AND datetime = ?"
-    key = (str(about["device"]), moment(about["datetime"]))
+    key = (short(about["device"]), moment(about["datetime"]))
     image = connection.execute(sql, key).fetchone()
     if image is None:
         raise BadRequest(f"there is no image {key[0]} {key[1]} to annotate")

@@ -17,7 +17,7 @@ from flask import Flask, Response, g, jsonify, request, send_file
 from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauthorized
 
 from trapsync.clock import Clock, SystemClock
-from trapsync.errors import TrapsyncError
+from trapsync.errors import TrapsyncError, one_line
 from trapsync.files import failpoint
 from trapsync.hub import fleet_app
 from trapsync.hub.accounts import Accounts, Role, User
@@ -28,7 +28,15 @@ from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Examine, Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.store import Row, Store
-from trapsync.hub.wire import BadRequest, moment, questions
+from trapsync.hub.wire import (
+    LARGEST_BODIES,
+    LARGEST_QUESTION,
+    BadRequest,
+    ForeignJson,
+    moment,
+    questions,
+    short,
+)
 from trapsync.jpeg import examination, thumbnail
 
 log = logging.getLogger(__name__)
@@ -87,7 +95,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     """The hub as a WSGI application."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = largest_body
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = ForeignJson(app)
     for method, rule, roles, view in _rules(_Endpoints(hub), FleetEndpoints(hub.fleet)):
         guarded = _guarded(hub.accounts, roles, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
@@ -145,11 +153,14 @@ class _Endpoints:
 
     def put_new_images(self) -> Any:
         """Store the files one after another; the first that fails ends it, those before it stay stored."""
-        if not request.files:
+        files = list(request.files.items(multi=True))
+        if not files:
             raise BadRequest("there is no file in the request")
+        if len(files) > len(request.files):  # the original stores the first alone, and says nothing
+            raise BadRequest("two files in the request have the same name")
         return [
             self._hub.intake.take(name, file.stream, request.form.get(f"{name}.md5", ""), g.user)
-            for name, file in request.files.items()
+            for name, file in files
         ]
 
     def delete_images(self) -> Any:
@@ -181,7 +192,7 @@ class _Endpoints:
         if what == "metadata":
             return [{**row, "url": ""} for row in rows]
         if what not in get_args(What):
-            raise BadRequest(f"{what!r} is not one of: metadata, {', '.join(get_args(What))}")
+            raise BadRequest(f"{one_line(what, 40)!r} is not one of: metadata, {', '.join(get_args(What))}")
         return [{**row, "url": self._address(row, what)} for row in rows]
 
     def _address(self, row: Row, what: Any) -> str:
@@ -242,6 +253,8 @@ def _small_copies(hub: Hub, path: Path) -> tuple[Path, Path]:
 def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
     """Check login and role before the view; send what it returns as JSON."""
 
+    largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
+
     def guard(**parts: str) -> Response:
         given = request.authorization
         user: User | None = None
@@ -252,6 +265,8 @@ def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]
         if user.role not in roles:
             raise Forbidden
         g.user = user
+        if largest is not None:
+            request.max_content_length = largest  # the rest of a longer body is not read
         found = view(**parts)
         return found if isinstance(found, Response) else jsonify(found)
 
@@ -260,21 +275,22 @@ def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]
 
 def _keys() -> list[tuple[str, str]]:
     asked = questions(request.get_json(), "device", "datetime")
-    return [(str(entry["device"]), moment(entry["datetime"])) for entry in asked]
+    return [(short(entry["device"]), moment(entry["datetime"])) for entry in asked]
 
 
 def _ranges() -> list[tuple[str, str, str]]:
     asked = questions(request.get_json(), *_RANGE)
     return [
-        (str(entry["device"]), moment(entry["start_datetime"]), moment(entry["end_datetime"]))
+        (short(entry["device"]), moment(entry["start_datetime"]), moment(entry["end_datetime"]))
         for entry in asked
     ]
 
 
 def _explain(error: Exception) -> Any:
     """Answer 500 with the one line of an expected error; Flask answers and logs the others."""
-    log.warning("%s: %s", request.path, error)
-    return InternalServerError(str(error)).get_response()
+    text = one_line(error, 500)
+    log.warning("%s: %s", one_line(request.path), text)
+    return InternalServerError(text).get_response()
 
 
 def _unauthorised(error: Exception) -> Response:

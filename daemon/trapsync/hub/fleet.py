@@ -15,9 +15,9 @@ from typing import Any
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import TrapsyncError
 from trapsync.hub.database import Database
+from trapsync.net import foreign_json, heartbeat
 
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as every trap has it
-LARGEST_HEARTBEAT = 4 * 1024  # twice what a trap of ours sends
 KEPT = 100  # heartbeats of one trap: a day's at one in a quarter of an hour
 _SLOT = re.compile(r"(device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(settings|resend)", re.ASCII)
 _DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
@@ -89,13 +89,21 @@ class Fleet:
     def take(self, device: str, data: bytes) -> str:
         """Store a trap's heartbeat, and delete its oldest; return when it was received, as UTC text.
 
-        Raises NotTaken for anything but a small JSON object of that device.
+        Raises NotTaken for anything but a small JSON object of that device. One in which a known key holds what it
+        cannot hold is not taken either; that it came is stored in its place, for the operator to see.
         """
         if not _DEVICE.fullmatch(device):
             raise NotTaken(f"{device[:40]!r} is not a device: 8 hexadecimal digits in lower case")
-        if len(data) > LARGEST_HEARTBEAT:
-            raise NotTaken(f"the heartbeat has {len(data)} bytes; {LARGEST_HEARTBEAT} are the most")
-        text, now = _text_of(device, data), self._clock.wall()
+        content = _content(device, data)
+        try:
+            heartbeat.read(content)
+        except ValueError as error:
+            self._keep(device, {"device": device, "odd": str(error)})
+            raise NotTaken(f"the heartbeat makes no sense: {error}") from None
+        return self._keep(device, content)
+
+    def _keep(self, device: str, content: dict[str, Any]) -> str:
+        text, now = json.dumps(content, ensure_ascii=False), self._clock.wall()
         with self._database.writing() as connection:
             connection.execute(
                 "INSERT INTO heartbeats (device, received, body) VALUES (?, ?, ?)", (device, now, text)
@@ -143,7 +151,7 @@ class Fleet:
             "device": row["device"],
             "received": iso(utc(row["received"])),
             "age_s": age,
-            "heartbeat": json.loads(row["body"]),
+            "heartbeat": _stored(row["body"]),
         }
 
 
@@ -152,16 +160,22 @@ def _check_slot(name: str) -> None:
         raise NoSuchSlot(f"{name[:80]!r} is not a slot: device-0123abcd.settings, group-valley.settings, …")
 
 
-def _text_of(device: str, data: bytes) -> str:
+def _content(device: str, data: bytes) -> dict[str, Any]:
+    """The object in a heartbeat, with whatever keys it has."""
+    if len(data) > heartbeat.LARGEST:
+        raise NotTaken(f"the heartbeat has {len(data)} bytes; {heartbeat.LARGEST} are the most")
     try:
-        body = json.loads(data.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        raise NotTaken("the heartbeat is not JSON") from None
-    if not isinstance(body, dict) or body.get("device") != device:
+        content = heartbeat.decode(data)
+    except ValueError as error:
+        raise NotTaken(f"the heartbeat is not JSON, or {error}") from None
+    if content.get("device") != device:
         raise NotTaken(f"the heartbeat is not from {device}")
-    return data.decode()
+    return content
 
 
-def _no_number(word: str) -> None:
-    """Refuse NaN and Infinity, which only Python takes for JSON."""
-    raise ValueError(word)
+def _stored(text: str) -> Any:
+    """A heartbeat as it lies in the database; an earlier hub took what is none."""
+    try:
+        return foreign_json.decode(text.encode(errors="replace"), 2 * heartbeat.LARGEST)
+    except ValueError as error:
+        return {"odd": f"JSON that is {error}"}

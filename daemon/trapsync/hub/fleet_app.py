@@ -16,8 +16,9 @@ from typing import Any
 
 from flask import Response, g, request
 
-from trapsync.errors import TrapsyncError
-from trapsync.hub.fleet import LARGEST_DOCUMENT, LARGEST_HEARTBEAT, Fleet, NoSuchSlot, NotTaken, Overtaken
+from trapsync.errors import TrapsyncError, one_line
+from trapsync.hub.fleet import LARGEST_DOCUMENT, Fleet, NoSuchSlot, NotTaken, Overtaken
+from trapsync.net import heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class FleetEndpoints:
 
     def put_heartbeat(self, device: str) -> Any:
         """Store a heartbeat; the answer names the trap, so that a captive portal's page is no answer."""
-        received = self._fleet.take(device, request.stream.read(LARGEST_HEARTBEAT + 1))
+        received = self._fleet.take(device, request.stream.read(heartbeat.LARGEST + 1))
         return {"device": device, "received": received}
 
     def get_heartbeats(self, device: str) -> Any:
@@ -65,8 +66,9 @@ class FleetEndpoints:
 
 def explain(error: Exception) -> Response:
     """Answer with one line of plain text, and the status code of the error."""
-    log.warning("%s %s: %s", request.method, request.path, error)
-    return Response(f"{error}\n", STATUSES[type(error)], content_type="text/plain; charset=utf-8")  # type: ignore[index]
+    text = one_line(error, 500)
+    log.warning("%s %s: %s", request.method, one_line(request.path), text)
+    return Response(f"{text}\n", STATUSES[type(error)], content_type="text/plain; charset=utf-8")  # type: ignore[index]
 
 
 def _expected() -> str | None:

@@ -14,6 +14,7 @@ from typing import IO
 
 from trapsync import __version__
 from trapsync.clock import Clock, iso, utc
+from trapsync.errors import one_line
 from trapsync.hub.accounts import User
 from trapsync.hub.store import AlreadyHere, Row, Store
 from trapsync.hub.wire import BadRequest
@@ -54,7 +55,7 @@ class Intake:
             try:
                 self.store.keep(row, arrival.path)
             except AlreadyHere:
-                log.info("%s is stored already, sent again by %s", name, user.name)
+                log.info("%s is stored already, sent again by %s", one_line(name), user.name)
                 raise
         log.info("stored %s: %d bytes from %s", self.store.path(row).name, arrival.size, user.name)
         return {"id": None, **row, "but": None if row["but"] is None else bool(row["but"])}
@@ -83,7 +84,7 @@ def read_name(name: str) -> tuple[str, datetime]:
     try:
         taken = datetime.strptime(match[2], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC)
     except ValueError:
-        raise BadRequest(f"wrong file name {name!r}: there is no such date") from None
+        raise BadRequest(f"wrong file name {name[:100]!r}: there is no such date") from None
     if taken < FIRST_DAY:
-        raise BadRequest(f"wrong file name {name!r}: dates begin on 2019-11-01")
+        raise BadRequest(f"wrong file name {name[:100]!r}: dates begin on 2019-11-01")
     return match[1], taken

@@ -1,7 +1,9 @@
 """What goes over the network: requests with deadlines, streamed bodies, limits and waits.
 
 http            a client of one server: timeouts, deadlines, bandwidth, one error
-http_answer     its answers: exact, unpacked within limits, JSON that can be stored
+http_answer     its answers: exact, unpacked within limits
+foreign_json    JSON from outside: decoded within bounds, what cannot be stored taken out
+heartbeat       what a heartbeat may hold
 http_body       bodies that are streamed from a file, multipart forms
 throttle        a bandwidth limit that several uploads share
 backoff         how long to wait before the next attempt
