@@ -3,13 +3,16 @@
 import os
 import sqlite3
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import drawings
 from trap_bench import Memory, Trap
+from trapsync.catalog import integrity
 from trapsync.errors import CatalogDamaged, CatalogError, Unstorable
-from trapsync.image import Found
+from trapsync.image import Found, Label
 from trapsync.runtime import clock_correction
 from trapsync.settings.schema import Trap as TrapSettings
 
@@ -38,6 +41,31 @@ def test_a_value_that_sqlite_cannot_hold_is_told_apart_from_a_catalog_that_refus
         trap.catalog.quarantine.add("a.jpg", None, "none", 1)  # type: ignore[arg-type]
     assert trap.catalog.connection.damage is None
     assert trap.ingest(trap.put()).new == 1
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), "a\ud800", {"deep": {"\udfff": 1}}, {"n": float("nan")}]
+)
+def test_what_no_column_holds_as_it_is_never_comes_into_the_catalog(trap: Trap, value: Any) -> None:
+    trap.register(Memory("home"))
+    trap.put()
+    trap.ingest()
+    (image,) = trap.catalog.images.listing(None, 9)
+    writes: list[Callable[[], object]] = [
+        lambda: trap.catalog.facts.set("bug", value),
+        lambda: trap.catalog.notes.put("home", "key", value),
+        lambda: trap.catalog.deliveries.mark_delivered("home", [(image["id"], "md5:x", {"id": value})]),
+        lambda: trap.catalog.labels.put("home", {image["id"]: Label("t", "done", [{"shape": value}])}),
+    ]
+    if not isinstance(value, dict):
+        writes.append(lambda: trap.catalog.deliveries.postpone("home", image["id"], value, value))
+    for write in writes:
+        with pytest.raises(Unstorable):
+            write()
+
+    assert trap.catalog.connection.damage is None
+    assert integrity.problem(trap.catalog.connection._db.conn) is None
+    assert trap.ledger()[:3] == (1, 0, 1)
 
 
 def test_no_other_process_writes_between_what_a_transaction_reads_and_what_it_writes(trap: Trap) -> None:

@@ -14,6 +14,7 @@ import drawings
 from trapsync.errors import DamagedImage, IncompleteImage
 from trapsync.image import Evidence
 from trapsync.jpeg import exif, structure
+from trapsync.jpeg.exif import blocks
 
 
 def metadata_of(picture: bytes) -> dict[str, Any]:
@@ -359,3 +360,19 @@ def test_a_header_cut_anywhere_is_incomplete(cut: int) -> None:
 
     with pytest.raises(IncompleteImage, match="cut off"):
         structure.header(picture[: cut % end])
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"monotonic": 1e14, "wall": 1.7e9},
+        {"monotonic": 5.0, "wall": 9e14},
+        {"monotonic": 5.0, "wall": -9e14},
+        {"monotonic": 5.0, "wall": 1.7e9, "offset": 9e14},
+    ],
+)
+def test_evidence_of_a_moment_beyond_the_calendar_is_none(times: dict[str, float]) -> None:
+    note = blocks.evidence_text(Evidence("boot-1", trusted=False, **times))
+    assert blocks.evidence_in(note) is None
+    well = Evidence("boot-1", 3e8, 4.1e9, trusted=False, offset=1.7e9)
+    assert blocks.evidence_in(blocks.evidence_text(well)) == well

@@ -6,9 +6,10 @@ open and close it beside SQLite drops SQLite's locks (sqlite.org/howtocorrupt.ht
 """
 
 import json
+import math
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -23,16 +24,46 @@ from trapsync.errors import CatalogDamaged, CatalogError, Unstorable
 from trapsync.files import failpoint
 from trapsync.image import Image
 
-# What a transaction hands to those who write in it.
-Transaction = Database
-
 # Bytes. An image that comes by itself touches a dozen pages, and half as many when it goes, each written whole.
 _PAGE = 1024
 # Only the value that was to be written is at fault: a number, a text or a row that may not be.
 _FAULT_OF_VALUE = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+_LARGEST_NUMBER = 2**63
 _BUSY_TIMEOUT = 5  # seconds for another process that writes; less than the ten in which a daemon must end
 _CHECK_EVERY = 7 * 86400  # seconds between two full checks of a catalog that is always closed in order
 _MIGRATIONS = {migration.name for migration in migrations._migrations}
+
+
+class Transaction:
+    """What a transaction hands to those who write in it. Each value that is bound is checked here."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
+        """Run one statement. Raises Unstorable for a value that a column cannot hold as it is."""
+        require_storable(parameters.values() if isinstance(parameters, dict) else parameters)
+        cursor: sqlite3.Cursor = self._database.execute(sql, parameters)
+        return cursor
+
+
+def require_storable(values: Iterable[Any]) -> None:
+    """Unstorable for a text that does not encode, a number beyond 64 bits, and one that is none.
+
+    SQLite refuses the first two by itself, with other errors; of NaN it makes NULL without a word, and of what is
+    infinite something that no JSON has.
+    """
+    for value in values:
+        match value:
+            case float() if not math.isfinite(value):
+                raise Unstorable(f"the catalog cannot hold a value: {value} is no number")
+            case int() if not -_LARGEST_NUMBER <= value < _LARGEST_NUMBER:
+                raise Unstorable("the catalog cannot hold a value: a number beyond 64 bits")
+            case str() if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    raise Unstorable("the catalog cannot hold a value: a text that does not encode") from None
 
 
 class Connection:
@@ -186,12 +217,12 @@ class Connection:
         with self.refusing("write"):
             if self._db.conn.in_transaction:  # ours, as we have the lock: part of `together`
                 failpoint.hit(f"catalog: before {what}")
-                yield self._db
+                yield Transaction(self._db)
                 failpoint.hit(f"catalog: after {what}")
                 return
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield self._db
+                yield Transaction(self._db)
                 failpoint.hit(f"catalog: before {what}")
                 self._db.execute("COMMIT")
                 failpoint.hit(f"catalog: after {what}")
@@ -250,7 +281,7 @@ class Connection:
                 raise CatalogError(refusal) from error
             except json.JSONDecodeError as error:  # of a column: the program writes JSON only
                 raise self.found_damaged(f"the catalog refuses a {what}: {error}") from error
-            except (UnicodeEncodeError, OverflowError) as error:  # of a parameter, before SQLite saw it
+            except (UnicodeEncodeError, OverflowError) as error:  # of a value on its way here
                 raise Unstorable(f"the catalog cannot hold a value: {error}") from error
 
     def now(self) -> dict[str, Any]:

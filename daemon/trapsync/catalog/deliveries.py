@@ -7,7 +7,7 @@ from typing import Any, Literal
 from trapsync.catalog import states
 from trapsync.catalog.connection import Part
 from trapsync.catalog.places import key_of, row_of
-from trapsync.catalog.rows import HELD, IMAGE, KEY, STATE, Proof
+from trapsync.catalog.rows import HELD, IMAGE, KEY, STATE, Proof, to_json
 from trapsync.clock import Clock
 from trapsync.image import Image
 
@@ -286,7 +286,7 @@ class Deliveries(Part):
 
 def proven(clock: Clock, proof: Proof) -> list[Any]:
     """digest, detail, lies_at and when it was confirmed; a note beside the copy confirms nothing."""
-    detail = json.dumps(dict(proof.detail), allow_nan=False) if proof.detail else None
+    detail = to_json(dict(proof.detail)) if proof.detail else None
     when = [None] * 3 if proof.noted else _confirmed_now(clock)
     return [proof.digest, detail, proof.at or None, *when]
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from trapsync.catalog.connection import Part
+from trapsync.catalog.rows import to_json
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class FactTable(Part):
 
     def set(self, name: Name, value: object) -> None:
         """Set a fact, None where there is nothing to say any more; what is no news waits for nobody who writes."""
-        text = json.dumps(msgspec.to_builtins(value))
+        text = to_json(msgspec.to_builtins(value))
         known = "SELECT 1 FROM facts WHERE name = :name AND value = :text"
         if self._connection.query(known, name=name, text=text):
             return

@@ -8,7 +8,7 @@ from trapsync.catalog import integrity
 from trapsync.catalog.connection import Part
 from trapsync.catalog.label_export import Labelled
 from trapsync.catalog.places import key_of
-from trapsync.catalog.rows import KEY
+from trapsync.catalog.rows import KEY, to_json
 from trapsync.image import Label
 
 # What was delivered with a task, and has no answer of that task yet.
@@ -39,7 +39,7 @@ class Labels(Part):
             for image_id, label in labels.items():
                 row = (
                     *(key, image_id, label.state, label.task, label.reason),
-                    json.dumps([dict(shape) for shape in label.annotations]),
+                    to_json([dict(shape) for shape in label.annotations]),
                 )
                 db.execute(
                     "INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

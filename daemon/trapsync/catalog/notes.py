@@ -6,7 +6,7 @@ from typing import Any
 from trapsync.catalog import integrity
 from trapsync.catalog.connection import Part
 from trapsync.catalog.places import key_of
-from trapsync.catalog.rows import KEY
+from trapsync.catalog.rows import KEY, to_json
 
 
 class Notes(Part):
@@ -23,7 +23,7 @@ class Notes(Part):
 
     def put(self, destination: str, key: str, note: Any) -> None:
         """Write a destination's note, in the place of an older one."""
-        row = (key_of(self._connection, destination), key, json.dumps(note, allow_nan=False))
+        row = (key_of(self._connection, destination), key, to_json(note))
         with self._connection.transaction("put_note") as db:
             db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", [*row, integrity.seal(*row)])
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from trapsync.errors import Unstorable
 from trapsync.image import Evidence, Image
 
 # The columns that make an `Image`; its deliveries may be joined to it.
@@ -73,11 +74,22 @@ def image_of(row: dict[str, Any]) -> Image:
     return Image(metadata=json.loads(row["metadata"]), evidence=evidence, **plain)
 
 
+def to_json(value: Any) -> str:
+    """JSON for a column. Unstorable for what no reader of JSON takes: NaN, half a surrogate, depth without end."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+        if "\\ud" in text:  # perhaps of a surrogate that lacks its other half
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError, TypeError) as error:
+        raise Unstorable(f"the catalog cannot hold a value: {type(error).__name__} in JSON") from error
+    return text
+
+
 def sealed_values(image: Image) -> list[Any]:
     """The values of `soundness.SEALED`, in their order."""
     seen = image.evidence
     return [
         *(image.key, image.size, image.md5, image.sha256, image.width, image.height),
-        json.dumps(image.metadata),
+        to_json(image.metadata),
         *((seen.boot_id, seen.monotonic, seen.wall, int(seen.trusted)) if seen else (None,) * 4),
     ]

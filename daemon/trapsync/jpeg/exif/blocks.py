@@ -80,6 +80,8 @@ _EVIDENCE = re.compile(
     rb"trapsync 1 boot=([0-9A-Za-z-]*) mono=(\d{1,15}\.\d{3}) wall=(-?\d{1,15}\.\d{3}) trusted=([01])"
     rb"(?: offset=(-?\d{1,15}\.\d{3}))?"
 )
+# Seconds: what `evidence_text` can have noted, so that each sum of them is a date.
+_LONGEST_BOOT, _LAST_MOMENT = 1e10, 4e10
 
 
 def evidence_text(evidence: Evidence) -> bytes:
@@ -97,4 +99,6 @@ def evidence_in(note: object) -> Evidence | None:
         return None
     boot_id, monotonic, wall, trusted, offset = match.groups()
     times = float(monotonic), float(wall)
+    if times[0] > _LONGEST_BOOT or not all(abs(at) < _LAST_MOMENT for at in (times[1], float(offset or 0))):
+        return None  # beyond the calendar: this program never noted it
     return Evidence(boot_id.decode(), *times, trusted == b"1", float(offset) if offset else None)
