@@ -1,5 +1,6 @@
 """Labels in the catalog, and as COCO JSON."""
 
+import json
 from typing import Any
 
 import pytest
@@ -143,3 +144,21 @@ def test_a_label_that_a_byte_turned_over_in_is_not_believed(trap: Trap) -> None:
         "UPDATE labels SET annotations = replace(annotations, '30.5', '31.5')"
     )
     assert integrity.problem(trap.catalog.connection._db.conn) == "a label whose seal is broken"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"left": "nan"}, {"width": "inf"}, {"width": 1e308, "height": 1e308}, {"left": None}, {"top": [1]}),
+        *({"type": 5}, {"type": "polygon"}, {"type": "polygon", "vertices": 5}, {"left": 10**400}),
+        *({"type": "polygon", "vertices": "abc"}, {"type": "polygon", "vertices": [1, 2, 3]}),
+        *({"attributes": 5}, {"attributes": "x"}, {"attributes": [1]}, {"label": ["moth"]}, {"label": None}),
+    ],
+    ids=lambda odd: str(odd)[:30],
+)
+def test_an_odd_shape_costs_itself_and_the_others_are_exported(odd: dict[str, Any]) -> None:
+    label = Label("task", "done", [{**BOX, **odd}, BOX])
+    dataset, _ = coco([image(label=label)])
+
+    assert json.loads(json.dumps(dataset, allow_nan=False)) == dataset
+    assert [10, 20, 30.5, 40] in [one["bbox"] for one in dataset["annotations"]]

@@ -290,6 +290,11 @@ def test_a_secret_that_everybody_can_read_is_refused_with_the_cure(secret: Path)
     with pytest.raises(SettingsError, match=f"everybody can read .*; run: chmod o-r {secret}") as caught:
         config_file.read_secret(secret, "a.key")
     assert "hush" not in str(caught.value)
+    secret.chmod(0o602)  # the key of somebody else could be put there
+    with pytest.raises(SettingsError, match=f"everybody can change .*; run: chmod o-w {secret}"):
+        config_file.read_secret(secret, "a.key")
+    secret.chmod(0o640)  # as the service has it
+    assert config_file.read_secret(secret, "a.key") == "hush"
 
 
 def test_a_systemd_credential_of_the_same_name_goes_first(

@@ -133,6 +133,13 @@ def test_news_does_not_hurry_a_trap_that_cannot_reach_home() -> None:
     assert timer.due - time.monotonic() > 3999
 
 
+def test_a_hub_cannot_silence_a_trap_for_a_day() -> None:
+    time = FakeTime()
+    timer = CallTimer(900, time)
+    timer.failed(wait=86400)
+    assert 6 * 3600 <= timer.due - time.monotonic() <= 6 * 3600 + 3600
+
+
 # ── What is told ─────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -4,6 +4,7 @@ The shapes are kept as the service answered them (`Label.annotations`). COCO JSO
 machine learning read; it knows boxes and areas, not lines and points: those are in the other form only.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,20 +92,21 @@ def _annotation(shape: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[st
     try:
         corners = _corners(shape)
         number = numbers[_name(shape)]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     left, top = (min(point[axis] for point in corners) for axis in (0, 1))
     right, bottom = (max(point[axis] for point in corners) for axis in (0, 1))
     area = _area(corners)
-    if area <= 0:
+    if not 0 < area < math.inf:  # nor one that is no number
         return None
+    attributes = shape.get("attributes")
     return {
         "category_id": number,
         "bbox": [left, top, right - left, bottom - top],
         "area": area,
         "segmentation": [[value for point in corners for value in point]],
         "iscrowd": 0,
-        "attributes": dict(shape.get("attributes") or {}),
+        "attributes": attributes if isinstance(attributes, dict) else {},
     }
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from trapsync import __version__
 from trapsync.clock import Clock
 from trapsync.destinations import DestinationContext
-from trapsync.errors import SettingsError, Unauthorised, Unreachable, one_line
+from trapsync.errors import SettingsError, Unauthorised, Unreachable, one_line, printable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
 from trapsync.settings.config_file import read_secret
@@ -23,6 +23,7 @@ _DENIED = {401: "rejects the login", 402: "asks for payment", 403: "does not per
 _ADDRESS = re.compile(r"\S+://\S+")
 _ABSENCE_LIFE = 3600.0
 _MOST_ABSENCES = 4096
+_LONGEST_ID, _LONGEST_URL = 200, 8000  # characters; a signed address has some 1,500
 
 
 class Settings(Destination, frozen=True, kw_only=True):
@@ -114,6 +115,22 @@ def reason(answer: Answer, *keys: str) -> str:
 def quoted(text: object) -> str:
     """A service's text for our log: one short line without addresses, which may be secrets."""
     return one_line(_ADDRESS.sub("...", str(text)[:1000]))  # the pattern takes the square of its length
+
+
+def identifier(value: object) -> int | str | None:
+    """What a service calls a thing of its own, fit to be kept and asked for: a number or a short text; None for others."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    is_fit = isinstance(value, int) or (len(value) <= _LONGEST_ID and printable(value) == value)
+    return value if is_fit else None
+
+
+def location(value: object) -> str | None:
+    """An address that a service gave, fit to be kept and asked for; None for anything else."""
+    is_fit = (
+        isinstance(value, str) and "://" in value and len(value) <= _LONGEST_URL and printable(value) == value
+    )
+    return str(value) if is_fit else None
 
 
 class Absences:

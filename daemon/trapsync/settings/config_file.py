@@ -162,7 +162,7 @@ def rooted(table: T, folder: Path) -> T:
 def read_secret(name: Path, key: str) -> str:
     """Read a secret from a file, or from the systemd credential of the same name; the last newline goes.
 
-    Raises SettingsError when it is missing, empty, or readable by everybody on the machine.
+    Raises SettingsError when it is missing, empty, or everybody on the machine can read or change it.
     """
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(credentials, name.name) if credentials and Path(credentials, name.name).exists() else name
@@ -173,8 +173,11 @@ def read_secret(name: Path, key: str) -> str:
         raise SettingsError(f"{key}: the secret {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
-    if mode & stat.S_IROTH and os.name == "posix":  # Windows shows no such thing
-        raise SettingsError(f"{key}: everybody can read the secret {path}; run: chmod o-r {path}")
+    for bit, verb, letter in ((stat.S_IROTH, "read", "r"), (stat.S_IWOTH, "change", "w")):
+        if mode & bit and os.name == "posix":  # Windows shows no such thing
+            raise SettingsError(
+                f"{key}: everybody can {verb} the secret {path}; run: chmod o-{letter} {path}"
+            )
     if not secret:
         raise SettingsError(f"{key}: the secret {path} is empty")
     return secret

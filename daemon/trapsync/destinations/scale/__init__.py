@@ -16,7 +16,7 @@ from trapsync.destinations.scale.batches import Batches
 from trapsync.destinations.scale.files import Files
 from trapsync.destinations.scale.results import Results
 from trapsync.destinations.scale.settings import Settings
-from trapsync.destinations.scale.wire import Declined, Wire
+from trapsync.destinations.scale.wire import Declined, Wire, is_task
 from trapsync.errors import DeliveryError, Failed, Refused, TrapsyncError, Unauthorised, Unreachable, one_line
 from trapsync.files import failpoint
 from trapsync.image import Image, TrapName
@@ -144,7 +144,7 @@ class Scale(SimpleDestination):
             task = self._wire.create_task(wanted)
             if task is None:  # and if it is not found either, that is this image's trouble only
                 doubt: DeliveryError = Failed("Scale has a task of its unique id (409), and does not show it")
-            elif task.get("unique_id") == unique_id and isinstance(task.get("task_id"), str):
+            elif task.get("unique_id") == unique_id and is_task(task):
                 return _receipt(image, unique_id, {"batch": batch, **task})
             else:
                 doubt = Unreachable("Scale answered without confirming the task")
@@ -213,5 +213,5 @@ class Scale(SimpleDestination):
 
 def _receipt(image: Image, unique_id: str, task: Mapping[str, Any]) -> Receipt:
     batch = task.get("batch")
-    detail = {"task": task["task_id"], "batch": batch if isinstance(batch, str) else None}
+    detail = {"task": task["task_id"], "batch": http_service.identifier(batch)}
     return Receipt(f"echo:{image.sha256}", detail, at=unique_id)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from trapsync.destinations import DestinationContext
+from trapsync.destinations.http_service import location
 from trapsync.destinations.scale.settings import Settings
 from trapsync.destinations.scale.wire import Declined, Wire
 from trapsync.errors import Held, NotThere, Unreachable, one_line
@@ -76,8 +77,8 @@ class Files:
     def _confirmed(self, file: Mapping[str, Any] | None, image: Image, unique_id: str, number: int) -> str:
         """Its address at Scale. It says no digest, but the size: a portal's page is not that long."""
         failpoint.hit("scale: file made")
-        url = (file or {}).get("attachment_url")
-        if file is None or not isinstance(url, str) or "://" not in url:
+        url = location((file or {}).get("attachment_url"))
+        if file is None or url is None:
             raise Unreachable("Scale answered without confirming the file")
         if file.get("size") != image.size:
             self._note(unique_id, number + 1)

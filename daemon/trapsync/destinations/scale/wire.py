@@ -84,7 +84,7 @@ class Wire:
             docs = page.get("docs")
             if not isinstance(docs, list) or (docs and not any(map(_is_like_a_task, docs))):
                 raise Unreachable(f"{self._client.host} answered with a list that is not one of tasks")
-            yield [doc for doc in docs if _is_task(doc)]
+            yield [doc for doc in docs if is_task(doc)]
             token = page.get("next_token")
             if not docs or not isinstance(token, str) or not token:
                 return
@@ -170,8 +170,9 @@ class Wire:
         return row
 
 
-def _is_task(doc: object) -> bool:
-    return isinstance(doc, dict) and isinstance(doc.get("task_id"), str)
+def is_task(doc: object) -> bool:
+    """Whether it has an id that can be kept and asked for."""
+    return isinstance(doc, dict) and isinstance(http_service.identifier(doc.get("task_id")), str)
 
 
 def _is_like_a_task(doc: object) -> bool:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # A list of the photos in a job is one answer, without pages, and is read whole.
 _MOST_PHOTOS = 1000
+_LONGEST_STATE = 60  # characters
 _MOST_LISTS = 4
 # How long an address in a list is good for; it is not documented, and S3's shortest is a quarter of an hour as a rule.
 _ADDRESS_LIFE = 300.0
@@ -295,7 +296,7 @@ def _in_flight(job: Job, name: str) -> str:
 def state_of(row: Mapping[str, Any]) -> str | None:
     """The state that the service gives a job, if it gives one."""
     state = row.get("state")
-    return state if isinstance(state, str) else None
+    return state if isinstance(state, str) and len(state) <= _LONGEST_STATE else None
 
 
 def _job(name: str, row: Mapping[str, Any], span: Span, stage: Stage) -> Job:

@@ -295,8 +295,8 @@ def _compare(image: Image, key: Key, row: Row) -> Receipt | Refused:
     if md5_of(row) != image.md5:
         return _refused(image, row.get("md5"))
     at = str(TrapName(*key))
-    number = row.get("id")
-    return Receipt(f"md5:{image.md5}", {"id": number} if isinstance(number, int | str) else {}, at=at)
+    number = http_service.identifier(row.get("id"))
+    return Receipt(f"md5:{image.md5}", {} if number is None else {"id": number}, at=at)
 
 
 def _refused(image: Image, md5: object) -> Refused:

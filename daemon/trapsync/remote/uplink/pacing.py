@@ -6,6 +6,7 @@ from trapsync.clock import Clock
 from trapsync.net import backoff
 
 FIRST = 900.0  # seconds within which a trap calls after its start: a valley's traps start together
+_LONGEST_WAIT = 6 * 3600.0  # seconds
 _SOON = 60.0  # seconds within which news is sent
 
 
@@ -39,9 +40,15 @@ class CallTimer:
         self._next(self._every * random.uniform(0.9, 1.1))  # noqa: S311 - spread, not secrecy
 
     def failed(self, wait: float = 0.0) -> None:
-        """Note a call that failed; `wait` is how long the hub asked to stay away, which it asked the others too."""
+        """Note a call that failed; `wait` is how long the hub asked to stay away, which it asked the others too.
+
+        It is heeded for some hours at the most: one that was taken over may not silence its traps.
+        """
         self._failures += 1
-        self._next(wait + backoff.wait(self._failures, first=self._every, longest=4 * self._every))
+        self._next(
+            min(wait, _LONGEST_WAIT)
+            + backoff.wait(self._failures, first=self._every, longest=4 * self._every)
+        )
 
     def hasten(self) -> None:
         """Call within a minute, for there is news; no more than three times in an interval for what changes often.
