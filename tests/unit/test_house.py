@@ -230,6 +230,16 @@ def test_only_its_command_leads_to_the_hub() -> None:
     assert leading == {"cli.hub"}
 
 
+# Where JSON is decoded: what comes from outside in one place, and what the program, or its own child, wrote.
+DECODERS = {"net.foreign_json", "remote.record", "doctor.camera"}
+DECODERS |= {f"catalog.{part}" for part in ("deliveries", "facts", "images", "labels", "notes", "rows")}
+
+
+def test_json_from_outside_is_decoded_in_one_place() -> None:
+    decoding = {module for module, tree in MODULES.items() if mentions(tree) & {"json.loads", "json.load"}}
+    assert decoding == DECODERS, "what comes from outside goes through net.foreign_json"
+
+
 # ── Threads, sleep, the clock ────────────────────────────────────────────────────────────────────────
 
 

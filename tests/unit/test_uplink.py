@@ -295,6 +295,19 @@ def test_who_has_a_document_is_sent_nothing_but_304(script: tuple[type[Scripted]
     assert asked == [None, '"a"']
 
 
+@pytest.mark.parametrize("tag", ['"\x1b[2J"', '"é"', '"' + "x" * 500 + '"'])
+def test_a_tag_that_cannot_be_sent_back_keeps_no_document_away(
+    script: tuple[type[Scripted], str], tag: str
+) -> None:
+    server, url = script
+    server.answers[f"/pushed/{OWN}"] = (200, {"ETag": tag}, ONE)
+    way = web(url)
+    assert pulled(way) == [ONE]
+    server.answers[f"/pushed/{OWN}"] = (200, {"ETag": tag}, TWO)
+    assert pulled(way) == [TWO]
+    assert not any("If-None-Match" in headers for _, headers, _ in server.asked)
+
+
 def test_a_document_that_could_not_be_handed_over_comes_again(script: tuple[type[Scripted], str]) -> None:
     server, url = script
     server.answers[f"/pushed/{OWN}"] = (200, {"ETag": '"a"'}, ONE)

@@ -23,6 +23,7 @@ from trapsync.settings.schema import Hub
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as `document` has it
 _MAGIC = b"trapsync-signed-"
 _LARGEST_ANSWER = 2**20
+_LONGEST_TAG = 200  # characters
 _PATIENCE = 60.0  # seconds of silence
 _TAKEN = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT}
 _NO_PLACE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
@@ -86,7 +87,7 @@ class HttpLink:
         found = hashlib.sha256(answer.body).hexdigest()
         if found != known:
             receive(answer.body)
-        self._seen[slot] = (answer.headers.get("ETag", ""), found)
+        self._seen[slot] = (_tag(answer), found)
         return []
 
     def tell(self, beat: bytes) -> None:
@@ -106,6 +107,12 @@ class HttpLink:
         if hub.password_file is None:
             return None
         return hub.username, read_secret(hub.password_file, "hub.password_file")
+
+
+def _tag(answer: Answer) -> str:
+    """The answer's ETag; "" for one that cannot be sent back as it is, or would cost more than it saves."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag.isascii() and tag.isprintable() and len(tag) <= _LONGEST_TAG else ""
 
 
 def _is_nothing(answer: Answer, auth: object) -> bool:
