@@ -14,6 +14,10 @@ _STAMP = "%Y-%m-%d_%H-%M-%S"
 # Files that may be images. Everything else in the spool (notes, temporary files) is left alone.
 SUFFIXES = frozenset({".jpg", ".jpeg"})
 
+# What cannot be written down: control characters, and bytes that are no UTF-8 (Python reads them as halves of
+# surrogates). Not `isprintable`: that is about display, and depends on which characters this Python has heard of.
+UNWRITABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 @dataclass(frozen=True, slots=True)
 class TrapName:

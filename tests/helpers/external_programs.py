@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-_PACKAGES = {"mosquitto": "mosquitto", "openssl": "openssl", "nft": "nftables", "ip": "iproute2"}
+_PACKAGES = {
+    "mosquitto": "mosquitto",
+    "openssl": "openssl",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "exiftool": "libimage-exiftool-perl",
+}
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 

@@ -48,7 +48,7 @@ DOORS = {
     "gpiozero": {"hardware.gpio"},
     "watchdog": {"spool.observer"},
     "pyvips": {"jpeg.thumbnail"},
-    "piexif": {"jpeg.exif.blocks", "jpeg.exif.writing"},
+    "piexif": {"jpeg.exif.writing"},
     "sqlite_utils": {"catalog.connection", "catalog.migrations"},
     "apscheduler": {"runtime.scheduler"},
     "requests": {"net.http"},

@@ -4,12 +4,13 @@
 
     writing.py   our EXIF into a JPEG, and corrected times
     reading.py   the EXIF of any camera as metadata
-    blocks.py    what both share: the block, parsed safely, and the note of evidence
+    tiff.py      a block read tag by tag, whoever wrote it
+    blocks.py    what they share: texts that can be shown, and the note of evidence
 
 What is written is what the Sticky Pi firmware 3.x writes (the format of 2022: `Make` is `StickyPi`, the
 sensors are two lines of text in `UserComment`) plus the standard tags that any viewer shows. What is read
-is that, the format of 2020 (a dict in `Make`), and the standard tags of anybody's camera. piexif is
-imported inside functions, so that the daemon's own process can import this module without it.
+is that, the format of 2020 (a dict in `Make`), and the standard tags of anybody's camera. piexif,
+which writes, is imported inside functions, so that the daemon's own process can import this module without it.
 """
 
 from trapsync.jpeg.exif.reading import read

@@ -8,7 +8,8 @@ from typing import Any, TypeGuard
 
 from trapsync.errors import DamagedImage
 from trapsync.image import Evidence
-from trapsync.jpeg.exif.blocks import UNREADABLE, clean, evidence_in, evidence_text, load
+from trapsync.jpeg.exif import tiff
+from trapsync.jpeg.exif.blocks import UNREADABLE, clean, evidence_in, evidence_text
 from trapsync.jpeg.structure import header, without_exif
 
 # Sticky Pi firmware 3.x, take_picture.c: header, printf formats and sentinels are its own.
@@ -67,7 +68,7 @@ def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> by
 
     app1 = header(jpeg).exif
     try:
-        blocks = load(app1 or b"", key_is_name=False)
+        blocks = _load(app1 or b"")
         details, gps = blocks["Exif"], blocks["GPS"]
         evidence = evidence_in(details.get(piexif.ExifIFD.MakerNote))
         if evidence is None:
@@ -207,3 +208,38 @@ def _degrees(angle: float) -> tuple[tuple[int, int], tuple[int, int], tuple[int,
     """Degrees, minutes and seconds as rationals; a ten-thousandth of a second is 3 mm."""
     minutes, seconds = divmod(round(abs(angle) * 3600 * 10_000), 60 * 10_000)
     return (minutes // 60, 1), (minutes % 60, 1), (seconds, 10_000)
+
+
+def _load(app1: bytes) -> dict[str, dict[int, Any]]:
+    """The tags of a block of ours by directory (`0th`, `Exif`, `GPS`) and number, as piexif takes them; no broken ones."""
+    import piexif
+
+    block = tiff.read(app1)
+    kept = {
+        "0th": _kept(block.zeroth, piexif.TAGS["Image"]),
+        "Exif": _kept(block.exif, piexif.TAGS["Exif"]),
+        "GPS": _kept(block.gps, piexif.TAGS["GPS"]),
+    }
+    if sum(tag.size for tags in kept.values() for tag in tags.values()) > len(
+        app1
+    ):  # some have the same bytes
+        raise ValueError("the values are larger than the block")
+    return {name: {number: _value(tag) for number, tag in tags.items()} for name, tags in kept.items()}
+
+
+def _kept(directory: tiff.Directory | None, known: dict[int, dict[str, Any]]) -> dict[int, tiff.Tag]:
+    """The tags that piexif can write as they are; it writes the pointers itself."""
+    found = directory.tags if directory else {}
+    return {
+        number: tag
+        for number, tag in found.items()
+        if known.get(number, {}).get("type") == tag.kind and number not in tiff.POINTERS
+    }
+
+
+def _value(tag: tiff.Tag) -> Any:
+    """A tag's value as piexif takes it: bytes, a number or a pair of them, or a tuple of several."""
+    if tag.kind in (tiff.ASCII, tiff.UNDEFINED):
+        return tag.raw.partition(b"\0")[0] if tag.kind == tiff.ASCII else tag.raw
+    values = tuple(one if len(one) > 1 else one[0] for one in tag.unpacked())
+    return values[0] if len(values) == 1 else values
