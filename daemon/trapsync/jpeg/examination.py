@@ -56,7 +56,7 @@ def examine(spool: Path, path: str) -> Image:
         # O_NONBLOCK: to open a fifo would wait for its writer, for ever.
         descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            size = _checked_size(os.fstat(descriptor))
+            size = _checked_size(os.fstat(descriptor), full)
             findings = _Findings()
             while chunk := os.read(descriptor, _CHUNK):
                 findings.feed(chunk)
@@ -114,20 +114,21 @@ def _reading(full: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise DamagedImage("a symbolic link, not a file") from None
-        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
-            raise DamagedImage("not a regular file") from None
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket, or a device without a driver
+            raise _no_file(full) from None
         if error.errno == errno.EACCES:
             raise StorageError(f"{full}: no permission to read it") from None
         raise StorageError(durable.explain(error, full)) from error
 
 
-def _checked_size(status: os.stat_result) -> int:
-    if stat.S_ISDIR(status.st_mode):
-        raise DamagedImage("a folder, not a file")
+def _no_file(full: Path) -> FileNotFoundError:
+    """Something else took the file's place since it was found: that is left alone, as if there were nothing."""
+    return FileNotFoundError(errno.ENOENT, "no regular file", str(full))
+
+
+def _checked_size(status: os.stat_result, full: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedImage("not a regular file")
+        raise _no_file(full)
     if status.st_size == 0:
         raise IncompleteImage("cut off: the file is empty")
     if status.st_size > MAX_FILE:
