@@ -1,6 +1,7 @@
 """A file that was written is on the storage with its name, or its writer is told that it is not."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,26 @@ def test_a_file_its_name_and_the_name_of_each_new_folder_above_it_are_flushed(
     assert flushed.has_content(tmp_path / "a" / "b" / "c.bin")
     for name in ("a/b/c.bin", "a/b", "a"):
         assert flushed.has_name(tmp_path / name), name
+
+
+@pytest.mark.parametrize("name", ["L" * 251 + ".jpg", "\u00e9" * 127, "L" * 138, os.fsdecode(b"\xfc" * 255)])
+def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for content in (b"1", b"2"):
+        durable.write(path, [content])
+    with pytest.raises(FileExistsError):
+        durable.write(path, [b"3"], replace=False, writer=".corrected")
+    assert path.read_bytes() == b"2"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_temporary_name_is_hidden_short_and_of_one_name_and_writer_only() -> None:
+    names = [letter * length for letter in "ab" for length in (1, 137, 138, 200, 255)]
+    temporary = {
+        durable.temporary_name(name, writer) for name in names for writer in ("", ".corrected", ".0a1b2c3d")
+    }
+    assert len(temporary) == 30
+    for name in temporary:
+        assert name.startswith(".")
+        assert name.endswith(".part")
+        assert len(name) <= 143

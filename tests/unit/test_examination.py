@@ -306,6 +306,17 @@ def test_small_copies_lie_under_device_and_date(tmp_path: Path) -> None:
     assert sorted(folder.iterdir()) == sorted(expected)
 
 
+@pytest.mark.parametrize("length", [235, 236, 237, 241, 242, 255])
+def test_small_copies_of_names_of_any_length_can_be_made(tmp_path: Path, length: int) -> None:
+    paths = ["a/" + letter * (length - 4) + ".jpg" for letter in "xy"]
+    for path in paths:
+        drawings.put(tmp_path / "spool", TRAP, path)
+        examination.thumbnails(tmp_path / "spool", path, tmp_path / "small")
+    made = [examination.thumbnail_paths(tmp_path / "small", path) for path in paths]
+    assert {path for pair in made for path in pair} == set((tmp_path / "small" / "a").iterdir())
+    assert len(set((tmp_path / "small" / "a").iterdir())) == 4
+
+
 def test_a_worker_is_limited_nice_and_deaf_to_the_keyboard() -> None:
     code = (
         "import os, resource as r, signal; from trapsync.jpeg import examination; examination.prepare(512_000_000); "

@@ -5,6 +5,7 @@ with a dot and end in `.part`; whoever owns the folder may delete those that a c
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -13,6 +14,21 @@ from pathlib import Path
 
 from trapsync.errors import StorageError
 from trapsync.files import failpoint
+
+# Bytes of a temporary name. Most file systems take 255, some network folders (encrypted ones) fewer: what fails there
+# is the name that the file is to have, and not this one.
+_LONGEST_TEMPORARY = 143
+
+
+def temporary_name(name: str, writer: str = "") -> str:
+    """The name that a file has while it is written, beside the one that it will have; always the same for the same two.
+
+    Where the name is too long to be added to, its digest stands for it.
+    """
+    whole = f".{name}{writer}.part"
+    if len(os.fsencode(whole)) <= _LONGEST_TEMPORARY:
+        return whole
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{writer}.part"
 
 
 def write(
@@ -35,7 +51,7 @@ def write(
     `verify` is given the flushed temporary file before it gets its name. Whatever `content` or `verify`
     raise goes through (an OSError as StorageError), with the temporary file removed.
     """
-    temporary = path.with_name(f".{path.name}{writer}.part")
+    temporary = path.with_name(temporary_name(path.name, writer))
     try:
         make_folder(path.parent)
         temporary.unlink(missing_ok=True)  # what a crash left may be a finished file's other name

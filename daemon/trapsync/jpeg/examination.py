@@ -24,6 +24,8 @@ from trapsync.jpeg import exif, scan, structure, thumbnail
 MAX_FILE = 100 * 10**6  # bytes; also what the Sticky Pi server's nginx accepts
 MAX_PIXELS = 100 * 10**6  # pixels
 _CHUNK = 1 << 20
+_SMALL, _MINI = ".thumbnail.jpg", ".thumbnail-mini.jpg"  # what is added to an image's name
+_LONGEST_NAME = 255  # bytes
 _MAX_HEADER = 16 << 20  # some phones keep megabytes of depth map before the picture data
 
 
@@ -104,7 +106,11 @@ def thumbnails(spool: Path, path: str, folder: Path) -> None:
 
 def thumbnail_paths(folder: Path, place: str) -> tuple[Path, Path]:
     """Where the copies of 512 x 384 and of 128 x 96 belong; `place` is `Image.place`."""
-    return folder / f"{place}.thumbnail.jpg", folder / f"{place}.thumbnail-mini.jpg"
+    image = folder / place
+    stem = image.name
+    if len(os.fsencode(f"{stem}{_MINI}")) > _LONGEST_NAME:
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
+    return image.with_name(f"{stem}{_SMALL}"), image.with_name(f"{stem}{_MINI}")
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """The names that a copy in a folder may have, and the one that it has while it is written."""
 
-import hashlib
 import os
 from pathlib import PurePosixPath
 
+from trapsync.files import durable
 from trapsync.image import Image
 
 _LONGEST_NAME = 255  # bytes, on every file system that a stick has
-# Some network folders (encrypted ones) take shorter names; a temporary name is not what fails there.
-_LONGEST_TEMPORARY = 143
 
 
 def of(image: Image) -> list[str]:
@@ -29,11 +27,7 @@ def _with_digest(own: PurePosixPath, digits: str) -> str:
 
 def temporary(name: str, device: str) -> str:
     """While a copy is written; with the device, for two traps may share a folder."""
-    end = f".{device}.part" if device else ".part"
-    whole = f".{name}{end}"
-    if len(os.fsencode(whole)) <= _LONGEST_TEMPORARY:
-        return whole
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{end}"
+    return durable.temporary_name(name, f".{device}" if device else "")
 
 
 def is_below(place: str) -> bool:
