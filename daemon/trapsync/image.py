@@ -14,9 +14,21 @@ _STAMP = "%Y-%m-%d_%H-%M-%S"
 # Files that may be images. Everything else in the spool (notes, temporary files) is left alone.
 SUFFIXES = frozenset({".jpg", ".jpeg"})
 
-# What cannot be written down: control characters, and bytes that are no UTF-8 (Python reads them as halves of
-# surrogates). Not `isprintable`: that is about display, and depends on which characters this Python has heard of.
-UNWRITABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+# What cannot be written down: control characters, those among them that turn the direction of what follows (a name would
+# show as another one), and bytes that are no UTF-8 (Python reads them as halves of surrogates). Not `isprintable`:
+# that is about display, and depends on which characters this Python has heard of.
+UNWRITABLE = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# Folders in which systems keep deleted files, small copies and what a check found; upper and lower case are the same.
+OTHERS_FOLDERS = frozenset(
+    {
+        *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin"),  # Synology
+        *("@recycle", "@recently-snapshot", "@__thumb"),  # QNAP; its other folders are hidden
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),  # Windows
+        *("__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder"),  # macOS
+        *("lost+found", "lost.dir"),  # Linux, Android
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,11 @@ def parse_name(name: str) -> TrapName | None:
 def is_image_name(name: str) -> bool:
     """Whether a file of this name may be an image: a visible `.jpg` or `.jpeg`."""
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def is_others_folder(name: str) -> bool:
+    """Whether a folder of this name is no folder of images: hidden, or where a system keeps things of its own."""
+    return name.startswith(".") or name.lower() in OTHERS_FOLDERS
 
 
 def place_of(path: str) -> str:

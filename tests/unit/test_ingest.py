@@ -320,6 +320,90 @@ def test_an_image_whose_file_was_replaced_by_a_link_is_off_the_card(trap: Trap) 
     assert trap.ledger() == (1, 0, 0, 0, 1)
 
 
+# Names that are text, whether or not this Python has heard of the characters: a screenshot of macOS, a site with a
+# no-break space, Persian, a family, an ideographic space, a soft hyphen, an emoji and a letter of later years.
+TEXTS = [
+    *(
+        "at 9.41.00\u202fPM.jpg",
+        "site\u00a01/IMG_0001.JPG",
+        "\u06cc\u200c\u062e.jpg",
+        "\U0001f468\u200d\U0001f469.jpg",
+    ),
+    *(
+        "a\u3000b.jpg",
+        "so\u00adft.jpg",
+        "\U0001fae9.jpg",
+        "\U0001fadf\u00a0/\U000323af.jpeg",
+        "\ue000.jpg",
+        "\u2028.jpg",
+    ),
+]
+
+
+def test_a_name_that_is_text_is_an_images_name_whatever_characters_are_in_it(trap: Trap) -> None:
+    """Field case 6."""
+    trap.register(home := Memory())
+    for number, path in enumerate(TEXTS):
+        trap.put(path=path, seed=number)
+    assert trap.ingest() == pipeline.Ingested(new=len(TEXTS))
+    assert trap.deliver(home).delivered == len(TEXTS)
+    assert set(home.stored) == set(TEXTS)
+    assert trap.ingest() == pipeline.Ingested(), "and they are known by that name"
+
+
+def test_a_file_is_put_back_under_the_very_name_that_it_had(trap: Trap) -> None:
+    for path in TEXTS:
+        drawings.put(trap.storage.spool, b"GIF89a", path)
+    assert trap.ingest() == pipeline.Ingested(damaged=len(TEXTS))
+    rows = trap.catalog.quarantine.listing()
+    assert {row["path"] for row in rows} == set(TEXTS)
+    trap.catalog.quarantine.correct(add=[], remove=[row["id"] for row in rows])
+    quarantine.reconcile(trap.catalog, trap.storage)  # from the reasons beside the files
+    for row in trap.catalog.quarantine.listing():
+        quarantine.release(trap.catalog, trap.storage, row["id"])
+    spool = trap.storage.spool
+    found = {
+        str(path.relative_to(spool))
+        for path in spool.rglob("*")
+        if path.is_file() and ".quarantine" not in path.parts
+    }
+    assert found == set(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\tb.jpg", "a\x7f.jpg", "a\x85.jpg", "a\x1b[2J.jpg", os.fsdecode(b"\xed\xa0\x80.jpg")]
+)
+def test_a_name_with_control_characters_or_of_other_bytes_is_no_text(trap: Trap, name: str) -> None:
+    trap.put(path=name)
+    assert trap.ingest() == pipeline.Ingested(damaged=1)
+    (row,) = trap.catalog.quarantine.listing()
+    assert "\\" in row["path"]
+    assert row["path"].isprintable()
+
+
+def test_what_a_nas_keeps_beside_the_pictures_is_left_alone(trap: Trap) -> None:
+    """Field case 27."""
+    trap.put(path="DCIM/a.jpg")
+    for path in (
+        "@eaDir/DCIM/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/old.jpg",
+        "DCIM/$RECYCLE.BIN/S-1/b.jpg",
+    ):
+        trap.put(path=path, seed=2)
+    assert trap.ingest() == pipeline.Ingested(new=1)
+    assert trap.ledger() == (1, 0, 1, 0, 0)
+
+
+def test_nothing_is_put_back_where_no_sweep_would_find_it(trap: Trap) -> None:
+    drawings.put(trap.storage.spool, b"GIF89a", "@eaDir/a.jpg")
+    found = stat_file(trap.storage.spool, "@eaDir/a.jpg")
+    assert found
+    quarantine.quarantine(trap.catalog, trap.storage, found, "of an earlier version")
+    (row,) = trap.catalog.quarantine.listing()
+    with pytest.raises(StorageError, match="no path of an image"):
+        quarantine.release(trap.catalog, trap.storage, row["id"])
+
+
 @pytest.mark.parametrize("year", [1601, 2300, 2400])
 def test_a_file_of_an_impossible_date_is_an_image_like_others(trap: Trap, year: int) -> None:
     """Reliability 6, field case 1: SQLite holds nanoseconds of the years 1678 to 2262."""

@@ -33,6 +33,11 @@ class Hints:
         while self.paths.get(timeout=10) != path:
             pass
 
+    def wait_for_only(self, path: str, *others: str) -> None:
+        """The same, and nothing else is named on the way but these."""
+        while (seen := self.paths.get(timeout=10)) != path:
+            assert seen in others
+
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
@@ -160,6 +165,62 @@ def test_the_walk_skips_hidden_folders_and_links_to_folders(spool: Path, tmp_pat
     (spool / "link").symlink_to(tmp_path / "outside")
     (spool / "loop").symlink_to(spool)
     assert [found.path for _, files in scan(spool) for found in files or ()] == ["a/b/one.jpg"]
+
+
+OTHERS = [
+    *(
+        "@eaDir",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        ".Trashes",
+        ".Trash-1000",
+    ),
+    *(
+        "@Recycle",
+        "RECYCLER",
+        "__MACOSX",
+        "$recycle.bin",
+        "LOST.DIR",
+        "#snapshot",
+        ".stversions",
+        "FOUND.000",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_folder_of_another_system_is_left_alone_wherever_it_lies(spool: Path, name: str) -> None:
+    """Field case 27: a NAS keeps small copies there, and deleted pictures."""
+    for path in (
+        "one.jpg",
+        f"{name}/two.jpg",
+        f"a/{name}/b/three.jpg",
+        f"a/{name}.jpg",
+        f"a/my {name}/four.jpg",
+    ):
+        drawings.put(spool, b"x", path)
+    names = {found.path for _, files in scan(spool) for found in files or ()}
+    hidden = set() if name.startswith(".") else {f"a/{name}.jpg"}
+    assert names == {"one.jpg", f"a/my {name}/four.jpg"} | hidden
+
+
+def test_a_file_in_a_folder_of_another_system_is_no_news(spool: Path, hints: Hints) -> None:
+    for name in OTHERS:
+        drawings.put(spool, b"anything", f"{name}/a.jpg")
+        drawings.put(spool, b"anything", f"a/{name}/b/c.jpg")
+    drawings.put(spool, b"anything", "last.jpg")
+    seen: list[str] = []
+    while not seen or seen[-1] != "last.jpg":
+        seen.append(hints.paths.get(timeout=10))
+    # A folder that is new may be watched only after the file in it was closed: no news is no fault there.
+    assert set(seen) == {"last.jpg"}
+    for name in OTHERS:
+        drawings.put(spool, b"anything", f"{name}/a.jpg")
+        drawings.put(spool, b"anything", f"a/{name}/b/c.jpg")
+    drawings.put(spool, b"anything", "last of all.jpg")
+    hints.wait_for_only("last of all.jpg", "last.jpg")
 
 
 def test_the_walk_leaves_a_folder_alone_that_images_are_delivered_to(

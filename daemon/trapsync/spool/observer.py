@@ -14,7 +14,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from trapsync.errors import StorageError
-from trapsync.image import is_image_name
+from trapsync.image import is_image_name, is_others_folder
 
 
 class Watcher:
@@ -83,6 +83,6 @@ class _Handler(FileSystemEventHandler):
             self._sweep()  # what already lay in it gives no event
         elif event.event_type in {"closed", "created", "moved"}:
             path = os.fsdecode(event.dest_path or event.src_path).removeprefix(self._prefix)
-            hidden = any(part.startswith(".") for part in path.split("/"))
-            if not hidden and is_image_name(path.rpartition("/")[2]):
+            *folders, name = path.split("/")
+            if is_image_name(name) and not any(map(is_others_folder, folders)):
                 self._offer(path)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trapsync.errors import StorageError
 from trapsync.files import durable, failpoint
-from trapsync.image import Found, is_image_name
+from trapsync.image import UNWRITABLE, Found, is_image_name, is_others_folder
 from trapsync.settings.schema import Storage
 from trapsync.spool import spool_mark
 from trapsync.spool.scan import found_as
@@ -185,14 +185,14 @@ def _put_back(catalog: Catalog, storage: Storage, one: Quarantined) -> None:
 
 
 def _is_images_path(path: str) -> bool:
-    """Whether an image of the spool may lie under this path: below the spool, visible, and named as images are."""
-    parts = path.split("/")
-    return is_text(path) and is_image_name(parts[-1]) and not any(p == "" or p.startswith(".") for p in parts)
+    """Whether an image of the spool may lie under this path: in a folder that the sweep enters, named as images are."""
+    *folders, name = path.split("/")
+    return is_text(path) and is_image_name(name) and not any(p == "" or is_others_folder(p) for p in folders)
 
 
 def is_text(path: str) -> bool:
     """Whether a path can be written down: valid UTF-8 without control characters."""
-    return path.isprintable()
+    return UNWRITABLE.search(path) is None
 
 
 def _name_of(found: Found) -> str:
@@ -205,4 +205,4 @@ def _name_of(found: Found) -> str:
 def _printable(path: str) -> str:
     """The path as text: bytes that are no UTF-8 and control characters are written as escapes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return UNWRITABLE.sub(lambda control: control[0].encode("unicode_escape").decode(), text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trapsync.errors import StorageError
 from trapsync.files import destination_mark, durable
-from trapsync.image import Found, is_image_name
+from trapsync.image import Found, is_image_name, is_others_folder
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,11 @@ def found_as(path: str, status: os.stat_result) -> Found:
 def scan(spool: Path) -> Iterator[tuple[str, list[Found] | None]]:
     """List every visible folder of the spool with the files in it that may be images.
 
-    Hidden folders and links to folders are left alone, a folder that vanishes on the way is skipped. A folder
-    that images are delivered to (it has their mark) is not entered: its copies are no new images. One that
-    cannot be listed comes with None: what is in it, and below, is unknown. A file that cannot be looked up is
-    left out, and logged. A spool that cannot be listed itself is a StorageError: it must not look empty.
+    Hidden folders, those of other systems (`@eaDir`, `$RECYCLE.BIN`) and links to folders are left alone, a folder
+    that vanishes on the way is skipped. A folder that images are delivered to (it has their mark) is not entered: its
+    copies are no new images. One that cannot be listed comes with None: what is in it, and below, is unknown. A file
+    that cannot be looked up is left out, and logged. A spool that cannot be listed itself is a StorageError: it must
+    not look empty.
     """
     folders = [""]
     while folders:
@@ -107,7 +108,7 @@ def _list(spool: Path, folder: str) -> tuple[list[str], list[Found]]:
         for entry in entries:
             path = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
+                if not is_others_folder(entry.name):
                     below.append(path)
             elif is_image_name(entry.name):
                 files += _stat_listed(spool, path)
