@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import drawings
 from trapsync.errors import DamagedImage, IncompleteImage, StorageError
 from trapsync.image import Image
-from trapsync.jpeg import examination, scan, structure
+from trapsync.jpeg import examination, scan, structure, thumbnail
 
 TRAP = drawings.trap()
 
@@ -140,7 +140,9 @@ def test_a_header_without_end_is_given_up_before_it_fills_the_memory(tmp_path: P
         (b"\xff\xd8\xff\xd9", "no picture data"),
         (b"\xff\xd8\xff\xe1\x00\x01", "impossible length"),
         (b"\xff\xd8\xff\xe0\x00\x04ab\x00\x00", "zeros from byte 8 on"),
-        (b"\xff\xd8\xff\xe0\x00\x04ab\x01\x00", "no marker at byte 8"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab\x01\x00", "cut off: it ends inside its header"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab\xff\xd8\xff\xd9", "begins once more at byte 8"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab\xff\xe1\x00\x00", "zeros from byte 10 on"),
         (b"\xff\xd8\xff\xda\x00\x02\x11\xff\xd9", "0 x 0"),
     ],
 )
@@ -279,6 +281,87 @@ def test_a_second_picture_or_the_rest_of_an_older_one_behind_the_end_is_no_damag
     tmp_path: Path, behind: bytes
 ) -> None:
     assert examined(tmp_path, saved() + behind).width == 640
+
+
+def header_cuts(content: bytes) -> list[int]:
+    """Where the segments of a header begin."""
+    return [segment.start for segment in structure.segments(content)]
+
+
+STRAYS = {
+    "text": b"?>",
+    "one byte": b"x",
+    "one zero": b"\0",
+    "zeros": b"\0" * 37,
+    "stuffed": b"\xff\x00\xff\x00",
+    "others and fill bytes": b"ab\xff\xff\xff",
+    "a page of text": b"<x:xmpmeta/>" * 400,
+}
+
+
+@pytest.mark.parametrize("strays", STRAYS.values(), ids=STRAYS)
+def test_stray_bytes_between_the_segments_of_a_header_are_passed_over(tmp_path: Path, strays: bytes) -> None:
+    """Field case 25: a camera writes a wrong length, and every decoder reads the picture."""
+    for kind, options in KINDS.items():
+        content = saved(**options)
+        for at in header_cuts(content)[1:]:
+            odd = content[:at] + strays + content[at:]
+            image = examined(tmp_path, odd)
+            assert (image.width, image.sha256) == (640, hashlib.sha256(odd).hexdigest()), (kind, at)
+
+
+def test_metadata_and_evidence_behind_stray_bytes_are_read(tmp_path: Path) -> None:
+    content = TRAP[:2] + b"\xff\xe1\x00\x04ab?>" + TRAP[2:]
+    image = examined(tmp_path, content)
+    assert image.evidence == drawings.EVIDENCE
+    assert image.metadata == examined(tmp_path, TRAP).metadata
+
+
+def test_stray_bytes_where_a_table_should_be_are_damage(tmp_path: Path) -> None:
+    content = saved(optimize_coding=True)  # a decoder knows the usual tables by heart
+    for segment in list(structure.segments(content))[:-1]:
+        if segment.marker in (0xC0, 0xC4, 0xDB):
+            at = segment.start
+            with pytest.raises(DamagedImage, match=r"belong to nothing|0 x 0"):
+                examined(tmp_path, content[:at] + b"ab" + content[at + 2 :])
+
+
+def test_stray_bytes_are_damage_where_no_decoder_can_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnail, "missing", lambda: "libvips is missing: run this")
+    at = header_cuts(TRAP)[1]
+    with pytest.raises(
+        DamagedImage, match="nothing here can tell whether that matters: libvips is missing: run this"
+    ):
+        examined(tmp_path, TRAP[:at] + b"?>" + TRAP[at:])
+
+
+@pytest.mark.parametrize("note", [100, 3000, 4080])
+def test_a_hole_over_the_tables_is_waited_for(tmp_path: Path, note: int) -> None:
+    """A file that is written out of order: zeros where a part of the header belongs, and the rest is there."""
+    content = saved(optimize_coding=True)
+    content = content[:2] + b"\xff\xfe" + (note + 2).to_bytes(2, "big") + b"n" * note + content[2:]
+    for segment in list(structure.segments(content))[2:]:
+        begin, end = segment.start // 512 * 512, segment.end // 512 * 512 + 512
+        odd = content[:begin] + b"\0" * (end - begin) + content[end:]
+        with pytest.raises(IncompleteImage):
+            examined(tmp_path, odd)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_header_with_random_bytes_over_it_gives_the_picture_or_a_reason(tmp_path: Path, seed: int) -> None:
+    content, dice = saved(), random.Random(seed)
+    end, reasons = structure.header(content).scan, list[str]()
+    for _ in range(60):
+        at = dice.randrange(end)
+        odd = content[:at] + dice.randbytes(dice.choice((1, 4, 40))) + content[at + 40 :]
+        try:
+            examined(tmp_path, odd)
+        except DamagedImage as reason:
+            reasons.append(str(reason))
+    assert all(re.match("cut off|damaged|not a|too large", reason) for reason in reasons)
+    assert reasons
 
 
 @pytest.mark.parametrize("kind", [DamagedImage, IncompleteImage])

@@ -36,5 +36,6 @@ def test_the_table_has_every_number_that_the_issue_names() -> None:
     wanted = [
         *(f"R{n}" for n in (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 19, 21, 22, 24, 25, 26, 29))
     ]
-    wanted += ["S1", "S8", "V2.1", "V2.3", "F3", "F4", "F5", "F6", "F7", "F8", "F12", "F13", "F15", "F27"]
+    wanted += [f"F{n}" for n in (3, 4, 5, 6, 7, 8, 12, 13, 15, 25, 27)]
+    wanted += ["S1", "S8", "V2.1", "V2.3"]
     assert [one for one in wanted if not re.search(rf"{re.escape(one)}\b", numbers)] == []

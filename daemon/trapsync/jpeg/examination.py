@@ -65,9 +65,26 @@ def examine(spool: Path, path: str) -> Image:
         finally:
             os.close(descriptor)
     image = findings.image(path, size)
-    if findings.has_second_end and not thumbnail.missing() and not thumbnail.is_whole(full):
-        raise DamagedImage("damaged: the picture breaks off before its end")
+    _ask_a_decoder(full, findings)
     return replace(image, picture=_picture(full)) if image.timing else image
+
+
+def _ask_a_decoder(full: Path, findings: "_Findings") -> None:
+    """Raise DamagedImage where the file's structure leaves open whether its picture is whole, and a decoder says it is not.
+
+    Stray bytes in the header are a wrong length in somebody's metadata, or stand in the place of a table, which may
+    still be written: without a decoder nobody knows.
+    """
+    if not (findings.has_second_end or findings.has_strays):
+        return
+    strays = "damaged: bytes that belong to nothing stand in its header"
+    if lacking := thumbnail.missing():
+        if findings.has_strays:
+            raise IncompleteImage(f"{strays}, and nothing here can tell whether that matters: {lacking}")
+    elif not thumbnail.is_whole(full, has_strays=findings.has_strays):
+        if findings.has_strays:
+            raise IncompleteImage(strays)
+        raise DamagedImage("damaged: the picture breaks off before its end")
 
 
 def _picture(full: Path) -> str:
@@ -185,6 +202,11 @@ class _Findings:
         self.data = scan.PictureData(self.header)
         self.data.feed(bytes(self.head[self.header.scan :]))
         self.head.clear()
+
+    @property
+    def has_strays(self) -> bool:
+        """Whether bytes stand in its header that belong to nothing."""
+        return self.header is not None and self.header.has_strays
 
     @property
     def has_second_end(self) -> bool:

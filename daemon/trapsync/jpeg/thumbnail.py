@@ -22,6 +22,7 @@ _QUALITY = 80
 _MOST_PIXELS = 64 * 10**6
 _MOST_PROGRESSIVE_PIXELS = 30 * 10**6
 _LONGEST_HEADER = 16 << 20
+_LARGEST_IN_MEMORY = 32 << 20  # of a file that is read whole: a worker has little memory
 _GRAIN = 512  # pixels: the side of the tile of grain that is repeated; nobody sees that
 
 _ADVICE = "libvips is missing: run `sudo apt install libvips42` or `pipx inject trapsync pyvips-binary`"
@@ -83,9 +84,10 @@ def make(source: Path, small: Path, mini: Path) -> None:
         durable.write(path, [content], flush=False)
 
 
-def is_whole(source: Path) -> bool:
+def is_whole(source: Path, *, has_strays: bool = False) -> bool:
     """Decode a JPEG to its last block, at an eighth of its size: False if the decoder had any complaint.
 
+    `has_strays`: without the stray bytes in its header, which it would pass over, but not without complaint.
     True as well for a picture that is too large to try. Raises like `make`, but never for the picture's sake.
     """
     pyvips = _pyvips()
@@ -93,8 +95,15 @@ def is_whole(source: Path) -> bool:
         _shrink(_header(source))
     except DamagedImage:
         return True
+    if has_strays and source.stat().st_size > _LARGEST_IN_MEMORY:
+        return True
+    options = {"shrink": 8, "fail_on": "warning", "access": "sequential"}
     try:
-        pyvips.Image.jpegload(str(source), shrink=8, fail_on="warning", access="sequential").avg()
+        if has_strays:
+            content = b"".join(structure.without_strays(source.read_bytes()))
+            pyvips.Image.jpegload_buffer(content, **options).avg()
+        else:
+            pyvips.Image.jpegload(str(source), **options).avg()
     except pyvips.Error:
         return False
     return True
