@@ -361,6 +361,34 @@ MUTANTS = (
         "        if self.odd and self.silent:\n",
         ("test_fleet.py::test_an_odd_heartbeat_costs_the_row_of_its_trap_only",),
     ),
+    Mutant(
+        "an unknown hemisphere is north, or east",
+        "jpeg/exif/reading.py",
+        "return first if first and first in letters else None",
+        "return first if first and first in letters else letters[0]",
+        ("test_exif.py::test_an_unknown_hemisphere_is_neither_north_nor_east",),
+    ),
+    Mutant(
+        "a value may lie beyond its EXIF block",
+        "jpeg/exif/tiff.py",
+        "and end <= length",
+        "and end >= 0",
+        ("test_exif.py::test_a_broken_tag_costs_itself_and_not_the_date",),
+    ),
+    Mutant(
+        "no decoder is asked about stray bytes in a header",
+        "jpeg/examination.py",
+        "    _ask_a_decoder(full, findings)\n",
+        "",
+        ("test_examination.py::test_stray_bytes_where_a_table_should_be_are_damage",),
+    ),
+    Mutant(
+        "the folders of other systems are entered",
+        "image.py",
+        'name.startswith(".") or name.lower() in OTHERS_FOLDERS',
+        'name.startswith(".")',
+        ("test_spool_scan.py::test_a_folder_of_another_system_is_left_alone_wherever_it_lies",),
+    ),
 )
 
 
