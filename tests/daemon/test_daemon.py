@@ -14,6 +14,7 @@ import pytest
 import daemon_process
 import drawings
 import hub_server
+import tiff_blocks
 from fault_server import FaultServer, Forwarding
 from processes import children
 from trapsync.errors import StorageError
@@ -335,6 +336,55 @@ def test_odd_names_and_dates_stop_neither_the_daemon_nor_a_delivery_by_hand(tmp_
         assert trap.stop() == 0
         assert "Traceback" not in trap.text()
     assert "Traceback" not in trap.run("deliver").stderr
+
+
+def test_what_cameras_and_people_really_write_arrives_and_what_is_nobodys_picture_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    """Field cases 3 to 8, 25 and 27, all in one spool."""
+    spool, stick = tmp_path / "trap" / "spool", tmp_path / "stick"
+    odd = tiff_blocks.Block(
+        ">",
+        exif=[tiff_blocks.text(0x9003, b"2026:01:15 05:47:23"), tiff_blocks.Tag(0x927C, 14, 4, b"abcd")],
+        gps=[
+            tiff_blocks.text(1, b"South\0"),
+            tiff_blocks.rationals(">", 2, [(23, 1), (15, 1), (36, 1)]),
+            tiff_blocks.rationals(">", 4, [(47, 1), (15, 1), (0, 1)]),
+        ],
+    )
+    plain = drawings.plain()
+    strays = plain.index(b"\xff\xc4")  # before a table
+    good = {
+        "odd EXIF.jpg": tiff_blocks.inserted(odd.app1(), plain),
+        "stray bytes.jpg": plain[:strays] + b"?>" + plain[strays:],
+        "L" * 251 + ".jpg": drawings.trap(seed=1),
+        "at 9.41.00\u202fPM.jpg": drawings.trap(seed=2),
+        "site\u00a01/\u06cc\u200c\u062e.jpg": drawings.trap(seed=3),
+        "\U0001fae9.jpg": drawings.trap(seed=4),
+    }
+    for path, content in good.items():
+        drawings.put(spool, content, path)
+    for path in ("@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/old.jpg", "$RECYCLE.BIN/S-1/b.jpg"):
+        drawings.put(spool, drawings.trap(seed=5), path)
+    (spool / "lastsnap.jpg").symlink_to("odd EXIF.jpg")
+    os.mkfifo(spool / "pipe.jpg")
+    stick.mkdir()
+    (stick / ".trapsync-destination").touch()
+    more = f'[destinations.stick]\nkind = "directory"\npath = "{stick}"\nevery = "1 s"\n'
+    with daemon_process.running(tmp_path / "trap", more) as trap:
+        facts = trap.until(lambda f: f["ledger"]["delivered"] == len(good))
+        assert facts["ledger"]["captured"] == len(good)
+        rows = json.loads(trap.run("images", "--json").stdout)
+        log = trap.text()
+        assert trap.stop() == 0
+    assert {path: (stick / path).read_bytes() for path in good} == good
+    (metadata,) = (row["metadata"] for row in rows if row["path"] == "odd EXIF.jpg")
+    assert metadata == {"exif": True, "DateTimeOriginal": "2026:01:15 05:47:23", "lat": -23.26}
+    assert log.count("is a link: it is left alone") == log.count("is a named pipe: it is left alone") == 1
+    assert (spool / "lastsnap.jpg").is_symlink()
+    assert "Traceback" not in log
+    small = (tmp_path / "trap" / "state" / "thumbnails").rglob("*.thumbnail.jpg")
+    assert len(list(small)) == len(good)
 
 
 def test_a_damaged_catalog_is_kept_aside_and_rebuilt_and_nothing_is_sent_twice(tmp_path: Path) -> None:
