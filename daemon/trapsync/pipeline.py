@@ -12,7 +12,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -29,9 +29,7 @@ from trapsync.errors import (
     ExaminerKilled,
     IncompleteImage,
     StorageError,
-    TrapsyncError,
     Unreachable,
-    Unstorable,
 )
 from trapsync.files import durable, failpoint
 from trapsync.files.space import free_bytes
@@ -39,8 +37,9 @@ from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading
 from trapsync.jpeg import exif
 from trapsync.settings.schema import Prune, Settings, Storage, Trap
 from trapsync.spool import missing, new_files, pruning, spool_mark
+from trapsync.spool.not_taken_in import Seen, is_refusal, skip_on_bug, unexpected
 from trapsync.spool.quarantine import NO_TEXT, inspect, is_text, put_back_changed, quarantine, stuck
-from trapsync.spool.scan import scan, stat_file
+from trapsync.spool.scan import scan, stat_file, why_unreadable
 from trapsync.spool.undecided import UndecidedFiles
 
 if TYPE_CHECKING:  # the camera's process runs `capture` and need not load SQLite for it
@@ -48,8 +47,9 @@ if TYPE_CHECKING:  # the camera's process runs `capture` and need not load SQLit
 
 log = logging.getLogger(__name__)
 
-# Examines files one by one: `runtime.examiners` does so in worker processes, whatever a file does to them.
-Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | DamagedImage]]]
+# Examines files one by one: `runtime.examiners` does so in worker processes, whatever a file does to them. An error that is
+# no DamagedImage says nothing about the file: the card does not show it, or our own program failed.
+Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | Exception]]]
 
 # A folder that is never there: an image that is off the card has its path below this one.
 _NOWHERE = ".off-the-card"
@@ -136,7 +136,7 @@ def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence, reading: R
 class Ingested:
     """What became of some files: how many were new images or damaged, and the paths to try again `later`.
 
-    `failed` are those on which our own program failed: they stay in the spool, for the next sweep.
+    `failed` are those on which our own program failed: they stay in the spool, for a later sweep.
     """
 
     new: int = 0
@@ -145,8 +145,8 @@ class Ingested:
     later: list[str] = field(default_factory=list)
 
 
-def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> int:
-    """Scan the spool, offer every file that the catalog does not know as it is, and return how many those were.
+def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> Seen:
+    """Scan the spool, offer every file that the catalog does not know as it is, and return what was seen.
 
     This, not the observer, is what finds every file. Files that somebody removed are forgotten. Damaged
     ones that were finished in quarantine are put back first; those that could not be moved there are
@@ -157,15 +157,15 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
     kept = inspect(catalog, storage)
     put_back_changed(catalog, storage, kept)
     is_stuck = stuck(kept)
-    spool, seen, closed = storage.spool, set(), []
+    spool, seen, listed, closed = storage.spool, Seen(), set(), []
     new: list[tuple[int, int]] = []
     unseen: list[tuple[str, dict[str, tuple[int, int]]]] = []
-    for folder, files in scan(spool):
+    for folder, files in scan(spool, seen):
         if files is None:
             closed.append(f"{folder}/")
             continue
-        seen.add(folder)
-        with _skip_on_bug(folder):
+        listed.add(folder)
+        with skip_on_bug(folder, partial(seen.failed.add, folder)):
             # A folder's name that is no text is not in the catalog: what lies there goes to quarantine.
             known = catalog.images.known_in(folder) if is_text(folder) else {}
             for found in files:
@@ -176,15 +176,18 @@ def sweep(catalog: Catalog, storage: Storage, offer: Callable[[str], None]) -> i
                 unseen.append((folder, known))
     gone = [
         folder
-        for folder in set(catalog.images.folders()) - seen
+        for folder in set(catalog.images.folders()) - listed
         if not f"{folder}/".startswith(tuple(closed))
     ]
     unseen += [(folder, catalog.images.known_in(folder)) for folder in gone]
     # What may only have moved, because its folder was renamed, is forgotten once the new file was examined.
     moved = set(new)
     for folder, known in unseen:
-        missing.forget(catalog, storage, folder, [name for name, what in known.items() if what not in moved])
-    return len(new)
+        with skip_on_bug(folder, partial(seen.failed.add, folder)):
+            names = [name for name, what in known.items() if what not in moved]
+            missing.forget(catalog, storage, folder, names)
+    seen.offered += len(new)
+    return seen
 
 
 def ingest(
@@ -197,13 +200,18 @@ def ingest(
 ) -> Ingested:
     """Examine files of the spool and record them: images in the catalog, damaged ones in quarantine.
 
-    A file that changed while it was read, or is not finished, comes back in `later`. One whose examiner was
-    killed stays in the spool, and is examined again when a sweep offers it after a pause.
+    A file that changed while it was read, or is not finished, comes back in `later`. One that cannot be read, examined or
+    recorded, or whose examiner was killed, stays in the spool, and is tried again when a sweep offers it after a pause.
     """
     result, whole = Ingested(), []
-    unknown = _unknown(catalog, storage, paths, undecided, clock, result)
+
+    def failed(found: Found, reason: str) -> None:
+        result.failed += 1
+        undecided.failed(found, reason, clock.monotonic())
+
+    unknown = _unknown(catalog, storage, paths, undecided, clock, result, failed)
     for found, outcome in _examined(examiner, unknown, undecided):
-        with _skip_on_bug(found.path, result):
+        with skip_on_bug(found.path, partial(failed, found)):
             now = clock.monotonic()
             # Somebody is still writing to it, or has removed it.
             if _stat(storage.spool, found.path) != found:
@@ -216,13 +224,16 @@ def ingest(
             # Who killed its examiner? If that happens again, to this file alone: the file.
             elif isinstance(outcome, ExaminerKilled) and not undecided.is_killed_too_often(found, now):
                 log.warning("%s; %r stays in the spool for now", outcome, found.path)
-            else:
+            elif isinstance(outcome, DamagedImage):
                 quarantine(catalog, storage, found, str(outcome))
                 undecided.forget(found.path)
                 result.damaged += 1
-    _add(catalog, storage.spool, whole, result)
-    for found, _ in whole:
-        undecided.forget(found.path)
+            # The card does not let it be read: then it may be read later, and the others can be.
+            elif isinstance(outcome, StorageError):
+                undecided.failed(found, str(outcome), now)
+            else:
+                failed(found, unexpected(outcome))
+    _add(catalog, storage.spool, whole, result, undecided, failed)
     return result
 
 
@@ -233,25 +244,32 @@ def _unknown(
     undecided: UndecidedFiles,
     clock: Clock,
     result: Ingested,
+    failed: Callable[[Found, str], object],
 ) -> list[Found]:
     """Choose the files that are to be examined now; one whose name is no text goes to quarantine unread."""
     unknown = []
     for path in paths:
-        with _skip_on_bug(path, result):
-            found = _stat(storage.spool, path)
-            if found and not is_text(path):  # neither the catalog nor a server could ever name it
+        found = _stat(storage.spool, path)
+        if found is None:
+            undecided.forget(path)
+            continue
+        with skip_on_bug(path, partial(failed, found)):
+            now = clock.monotonic()
+            if not is_text(path):  # neither the catalog nor a server could ever name it
                 quarantine(catalog, storage, found, NO_TEXT)
                 result.damaged += 1
-            elif found is None or catalog.images.is_known(found):
+            elif catalog.images.is_known(found):
                 undecided.forget(path)
-            elif not undecided.is_paused(found, clock.monotonic()):
+            elif reason := why_unreadable(storage.spool, path):
+                undecided.unreadable(found, reason, now)
+            elif not undecided.is_paused(found, now):
                 unknown.append(found)
     return unknown
 
 
 def _examined(
     examiner: Examiner, files: list[Found], undecided: UndecidedFiles
-) -> Iterator[tuple[Found, Image | DamagedImage]]:
+) -> Iterator[tuple[Found, Image | Exception]]:
     """Examine these files together; those at which an examiner was killed before last, and each alone."""
     suspects = [found for found in files if undecided.is_suspect(found)]
     yield from examiner(found for found in files if found not in suspects)
@@ -259,39 +277,34 @@ def _examined(
         yield from examiner([found])
 
 
-def _add(catalog: Catalog, spool: Path, whole: list[tuple[Found, Image]], result: Ingested) -> None:
+def _add(
+    catalog: Catalog,
+    spool: Path,
+    whole: list[tuple[Found, Image]],
+    result: Ingested,
+    undecided: UndecidedFiles,
+    failed: Callable[[Found, str], object],
+) -> None:
     """Add these images in one commit, since a card is slow at flushes; one by one if that fails for one of them."""
     fit, moved = [], []
     for found, image in whole:
-        with _skip_on_bug(found.path, result):
+        with skip_on_bug(found.path, partial(failed, found)):
             moved += missing.moved_from(catalog, spool, found, image)
             fit.append((found, image))
     try:
         result.new = catalog.images.add(fit, moved) if fit else 0
+        added = fit
     except Exception as error:
-        if _is_refusal(error):
+        if is_refusal(error):
             raise
-        for one in fit:
-            with _skip_on_bug(one[0].path, result):
-                result.new += catalog.images.add([one], missing.moved_from(catalog, spool, *one))
-
-
-@contextmanager
-def _skip_on_bug(path: str, result: Ingested | None = None) -> Iterator[None]:
-    """Log an unexpected error about one file or folder, and go on: it stays, for the next sweep."""
-    try:
-        yield
-    except Exception as error:
-        if _is_refusal(error):
-            raise
-        log.exception("%r cannot be ingested; it stays in the spool", path)
-        if result is not None:
-            result.failed += 1
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether the card or the catalog refuses, which is about no file in particular."""
-    return isinstance(error, TrapsyncError | OSError) and not isinstance(error, Unstorable)
+        added = []
+        for found, image in fit:
+            with skip_on_bug(found.path, partial(failed, found)):
+                moved = missing.moved_from(catalog, spool, found, image)
+                result.new += catalog.images.add([(found, image)], moved)
+                added.append((found, image))
+    for found, _ in added:
+        undecided.forget(found.path)
 
 
 def _stat(spool: Path, path: str) -> Found | None:

@@ -41,7 +41,7 @@ def _lay(spool: Path, count: int) -> None:
 
 def _looked(trap: Trap, home: Memory, count: int, rounds: int) -> Iterator[Row]:
     def ours() -> None:
-        assert pipeline.sweep(trap.catalog, trap.storage, found.append) == 0
+        assert pipeline.sweep(trap.catalog, trap.storage, found.append).offered == 0
         assert trap.deliver(home).delivered == 0
 
     found: list[str] = []

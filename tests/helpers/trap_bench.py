@@ -163,7 +163,7 @@ class Trap:
             pipeline.sweep(self.catalog, self.storage, found.append)
         return pipeline.ingest(self.catalog, self.storage, found, self._examiner, self.undecided, self.time)
 
-    def _examiner(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+    def _examiner(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | Exception]]:
         return examiner(self.storage.spool, self.examined)(files)
 
     def deliver(self, destination: Destination, uploads: pipeline.Uploads | None = None) -> Turn:

@@ -315,6 +315,7 @@ def test_status_as_json_has_these_keys_in_this_order(
         "bug": "a job failed; see the log",
         "thumbnails": "libvips is missing",
         "capture": {"failures": 0, "error": None, "oddity": "the pictures are dark"},
+        "not_taken_in": [],
         "times": {"images": 2, "error": "no room"},
         "unpruned": {"stick": "no answer"},
         "stuck": {"images": 1, "error": "read-only"},

@@ -10,7 +10,7 @@ import pytest
 import drawings
 from trap_bench import Memory, Trap
 from trapsync import pipeline
-from trapsync.errors import CatalogError, DamagedImage, ExaminerKilled, StorageError
+from trapsync.errors import CatalogError, ExaminerKilled, StorageError
 from trapsync.image import Found, Image
 from trapsync.spool import new_files, quarantine
 from trapsync.spool.scan import stat_file
@@ -476,13 +476,15 @@ def test_an_image_that_cannot_be_recorded_costs_itself_and_not_its_handful(
 ) -> None:
     paths = [trap.put(0, seed=1), trap.put(1, seed=2, path="bad.jpg"), trap.put(2, seed=3)]
 
-    def examiner(files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+    def examiner(files: Iterable[Found]) -> Iterator[tuple[Found, Image | Exception]]:
         for found, outcome in trap._examiner(files):
             yield found, make(found) if found.path == "bad.jpg" else outcome  # type: ignore[operator]
 
-    for new in (2, 0):
+    for new, failed in ((2, 1), (0, 0), (0, 1)):
         result = pipeline.ingest(trap.catalog, trap.storage, paths, examiner, trap.undecided, trap.time)
-        assert result == pipeline.Ingested(new=new, failed=1)
+        assert result == pipeline.Ingested(new=new, failed=failed)
+        trap.time.sleep(35)  # it is tried again after a minute, and not before
+    assert trap.undecided.tallies()["failed"].example == "bad.jpg"
     assert "'bad.jpg' cannot be ingested" in caplog.text
     assert trap.on_card() == set(paths)
     assert trap.ledger() == (2, 0, 2, 0, 0)
@@ -540,7 +542,7 @@ class Killer:
         self.trap, self.path, self.kills = trap, path, 0
         self.rounds: list[list[str]] = []
 
-    def __call__(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+    def __call__(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | Exception]]:
         files = list(files)
         if files:
             self.rounds.append([found.path for found in files])

@@ -17,6 +17,7 @@ from trapsync.runtime.ingest_thread import IngestThread
 from trapsync.runtime.liveness import Liveness
 from trapsync.settings.schema import Settings
 from trapsync.spool.inbox import Inbox
+from trapsync.spool.not_taken_in import Seen
 
 
 def make(catalog: object = None, most: int = 10) -> tuple[IngestThread, Context]:
@@ -66,15 +67,7 @@ def test_a_mistake_of_our_own_costs_the_file_that_causes_it_and_neither_the_thre
     assert done == [["a.jpg"], ["b.jpg"]]
     assert context.inbox.is_empty()  # the next sweep offers it again
     assert "'bad.jpg' cannot be ingested" in caplog.text
-    catalog.facts.set.assert_called_with("bug", "ingesting files failed; see the log")
-
-
-def test_a_file_on_which_our_own_program_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = Mock()
-    ingesting, _ = make(catalog)
-    monkeypatch.setattr(pipeline, "ingest", lambda *_: Ingested(failed=1))
-    ingesting._ingest(["a.jpg"])
-    catalog.facts.set.assert_called_with("bug", "a file cannot be ingested; see the log")
+    catalog.facts.set.assert_any_call("bug", "ingesting files failed; see the log")
 
 
 def test_more_files_than_the_inbox_holds_that_cannot_be_done_with_are_no_busy_loop(
@@ -84,11 +77,12 @@ def test_more_files_than_the_inbox_holds_that_cannot_be_done_with_are_no_busy_lo
     ingesting, context = make(most=4)
     sweeps, breaths = 0, []
 
-    def sweep(*_: object) -> None:
+    def sweep(*_: object) -> Seen:
         nonlocal sweeps
         sweeps += 1
         for number in range(6):
             context.inbox.put(f"{number}.jpg")
+        return Seen()
 
     def breathe(seconds: float) -> bool:
         breaths.append(seconds)
@@ -110,11 +104,8 @@ def test_small_copies_wait_for_room_instead_of_being_given_up(monkeypatch: pytes
     asked: list[int] = []
 
     class Wanting:
-        facts = Mock()
-
-        @property
-        def images(self) -> "Wanting":
-            return self
+        def __init__(self) -> None:
+            self.facts, self.images = Mock(), self
 
         def without_thumbnails(self, limit: int) -> list[Image]:
             asked.append(limit)
@@ -136,11 +127,8 @@ def test_small_copies_whose_maker_was_killed_are_tried_again_after_a_pause_so_ma
     marks: dict[int, bool] = {}
 
     class Wanting:
-        facts = Mock()
-
-        @property
-        def images(self) -> "Wanting":
-            return self
+        def __init__(self) -> None:
+            self.facts, self.images = Mock(), self
 
         def without_thumbnails(self, limit: int) -> list[Image]:
             return [Image("a.jpg", 1, "", "", 1, 1, id=7)] if 7 not in marks else []

@@ -268,7 +268,7 @@ def test_links_and_special_files_are_left_alone_and_reported_once(
         "card' is a link: it is left alone",
         "pipe.jpg' is a named pipe: it is left alone",
         "socket.jpg' is a socket: it is left alone",
-        "further links and special files in the spool are left alone without being named",
+        "further entries of the spool that are not taken in are not named in the log",
     ]
 
 

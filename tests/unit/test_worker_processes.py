@@ -16,11 +16,12 @@ from pebble import ProcessExpired
 import child_faults
 import drawings
 from trapsync.errors import CameraError, DamagedImage, ExaminerKilled, StorageError
+from trapsync.files import mounts
 from trapsync.image import UNKNOWN, Found, Image
 from trapsync.jpeg.examination import examine
 from trapsync.runtime import camera_process
 from trapsync.runtime.camera_process import CameraProcess
-from trapsync.runtime.examiners import Examiners
+from trapsync.runtime.examiners import Examiners, NoExaminer
 from trapsync.settings.schema import Camera, Capture, Flash, Ingest, Settings, Storage
 from trapsync.settings.units import Duration, Size
 from trapsync.spool.scan import stat_file
@@ -51,7 +52,7 @@ def put(spool: Path, *names: str) -> list[Found]:
     return found
 
 
-def outcomes(examiners: Examiners, files: list[Found]) -> dict[str, Image | DamagedImage]:
+def outcomes(examiners: Examiners, files: list[Found]) -> dict[str, Image | Exception]:
     return {found.path: outcome for found, outcome in examiners.examine(files)}
 
 
@@ -103,7 +104,8 @@ def test_a_file_on_which_our_own_program_fails_is_not_called_damaged(
     examiners: Examiners, spool: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = outcomes(examiners, put(spool, "bug.jpg", "a.jpg"))
-    assert set(result) == {"a.jpg"}
+    assert isinstance(result["a.jpg"], Image)
+    assert not isinstance(result["bug.jpg"], Image | DamagedImage)
     assert "a mistake of our own" in caplog.text
 
 
@@ -254,6 +256,66 @@ def test_a_camera_that_is_stuck_does_not_outlive_its_daemon(tmp_path: Path) -> N
             os.kill(child, signal.SIGKILL)
     daemon.stdout.close()
     assert is_over
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The machine has no process left for us, until the patch is undone."""
+
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", refuse)
+        yield patch
+
+
+def test_a_camera_process_that_cannot_be_started_is_a_failed_picture(
+    camera: CameraProcess, tmp_path: Path, no_process: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path, "ok")
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for _ in range(3):
+        with pytest.raises(CameraError, match=r"cannot be started: .*Resource temporarily unavailable"):
+            camera.capture()
+    assert len([*Path("/proc/self/fd").iterdir()]) <= before
+    no_process.undo()
+    camera.capture()
+
+
+def test_a_flash_that_no_process_can_switch_off_is_told_and_costs_no_daemon(
+    tmp_path: Path, no_process: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(camera=Camera(flash=Flash(pin=17)), storage=Storage(spool=tmp_path, state=tmp_path))
+    CameraProcess(settings, drawings.DEVICE, child_faults.StillClock(), child_faults.make).switch_off_flash()
+    assert "the flash may be on: no process can be started" in caplog.text
+
+
+def test_examiners_that_cannot_be_started_say_so_and_no_file_is_to_blame(
+    examiners: Examiners, spool: Path, no_process: pytest.MonkeyPatch
+) -> None:
+    files = put(spool, "a.jpg")
+    for _ in range(4):
+        with pytest.raises(
+            NoExaminer, match=r"no process can be started for it .*Resource temporarily unavailable"
+        ):
+            outcomes(examiners, files)
+    no_process.undo()
+    assert isinstance(outcomes(examiners, files)["a.jpg"], Image)
+
+
+def test_without_shared_memory_it_is_named(
+    examiners: Examiners, spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:  # as the C library does where /dev/shm is read-only
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    monkeypatch.setattr(mounts, "SHARED_MEMORY", tmp_path / "shm")
+    with pytest.raises(
+        NoExaminer, match=rf"no file can be examined: {tmp_path}/shm is missing .* sudo mount"
+    ):
+        outcomes(examiners, put(spool, "a.jpg"))
 
 
 def test_a_camera_that_fails_is_opened_anew_in_the_same_process(

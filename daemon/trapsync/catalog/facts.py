@@ -1,10 +1,14 @@
 """The facts that the daemon's threads leave in the catalog for `status` and for the next start.
 
-Each is one row of the table `facts`, set by its name; a field of `Facts` has its name and type.
+Each is one row of the table `facts`, set by its name; a field of `Facts` has its name and type. Those of the daemon that
+runs are kept in its memory as well (`LiveFacts`), where `status` finds them when the card cannot be written any more.
 """
 
 import json
 import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -12,10 +16,27 @@ from msgspec import UNSET, UnsetType
 
 from trapsync.catalog.connection import Part
 from trapsync.catalog.rows import to_json
+from trapsync.files import process_note
 
 log = logging.getLogger(__name__)
 
-Name = Literal["bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck", "hub", "told"]
+_TRIES = 3  # to read what another process may be writing
+
+Name = Literal[
+    "bug",
+    "single_runs",
+    "thumbnails",
+    "capture",
+    "not_taken_in",
+    "times",
+    "unpruned",
+    "stuck",
+    "hub",
+    "told",
+]
+# Why files or folders of the spool are not taken in: they cannot be read, or listed; our program or the card fails at them;
+# nothing can be taken in at all; they are left alone on purpose.
+Kind = Literal["unreadable", "failed", "stopped", "left_alone"]
 
 
 class Capture(msgspec.Struct, frozen=True):
@@ -33,6 +54,16 @@ class Stopped(msgspec.Struct, frozen=True):
     error: str
 
 
+class NotTakenIn(msgspec.Struct, frozen=True):
+    """Files or folders of the spool that are not taken in: how many, one of them, since when (unix seconds), and why."""
+
+    kind: Kind
+    count: int
+    example: str
+    since: float
+    reason: str
+
+
 class Link(msgspec.Struct, frozen=True):
     """One link to the hub: when it was last reached, since when it fails (unix seconds), and why."""
 
@@ -48,6 +79,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     single_runs: bool | None = None  # the trap runs on a timer: trapsync once
     thumbnails: str | None = None  # why none are made
     capture: Capture | None = None
+    not_taken_in: list[NotTakenIn] = []  # what lies in the spool and is no image of the catalog, by kind
     times: Stopped | None = None  # images whose time cannot be corrected
     unpruned: dict[str, str] | None = None  # by destination, why it cannot be asked before images are pruned
     stuck: Stopped | None = None  # delivered images that cannot be removed
@@ -72,15 +104,53 @@ class FactTable(Part):
             )
 
     def read(self) -> Facts:
-        """Every fact. One of another shape, by another version, say, counts as not there."""
+        """Every fact, as far as it can be used."""
+        return usable(self.stored())
+
+    def stored(self) -> dict[str, Any]:
+        """Every fact by its name, as it is stored."""
         with self._connection.refusing("read"):
             rows = self._connection.query("SELECT name, value FROM facts")
-            stored = {row["name"]: json.loads(row["value"]) for row in rows}
-        known: dict[str, Any] = {}
-        for field in msgspec.structs.fields(Facts):
-            if stored.get(field.name) is not None:
-                try:
-                    known[field.name] = msgspec.convert(stored[field.name], field.type)
-                except msgspec.ValidationError as error:
-                    log.warning("the fact %r in the catalog cannot be used: %s", field.name, error)
-        return Facts(**known)
+            return {row["name"]: json.loads(row["value"]) for row in rows}
+
+
+def usable(stored: Mapping[str, Any]) -> Facts:
+    """Facts as they were stored, with their types. One of another shape, by another version, say, counts as not there."""
+    known: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Facts):
+        if stored.get(field.name) is not None:
+            try:
+                known[field.name] = msgspec.convert(stored[field.name], field.type)
+            except msgspec.ValidationError as error:
+                log.warning("the fact %r in the catalog cannot be used: %s", field.name, error)
+    return Facts(**known)
+
+
+class LiveFacts:
+    """What this daemon has told since its start, in a note in memory. Any thread may tell."""
+
+    def __init__(self, state: Path) -> None:
+        self._told: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._note = process_note.ProcessNote(state)
+
+    def set(self, name: Name, value: object) -> None:
+        """Tell a fact, None where there is nothing to say any more."""
+        with self._lock:
+            self._told[name] = msgspec.to_builtins(value)
+            self._note.write(json.dumps(self._told).encode())
+
+    def close(self) -> None:
+        """The daemon ends."""
+        self._note.close()
+
+
+def live(process: int | None, state: Path) -> dict[str, Any]:
+    """What the daemon that runs has told, by name; empty where none runs, or it cannot be read."""
+    for _ in range(_TRIES if process else 0):
+        try:
+            told = json.loads(process_note.read(process or 0, state) or b"{}")
+        except ValueError:  # it is being written just now
+            continue
+        return told if isinstance(told, dict) else {}
+    return {}

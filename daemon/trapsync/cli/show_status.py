@@ -7,6 +7,7 @@ from trapsync.status.model import (
     DiskStatus,
     LinkStatus,
     NewestImage,
+    NotTakenIn,
     OldPlace,
     Status,
 )
@@ -23,6 +24,11 @@ def lines(status: Status) -> list[tuple[str, str]]:
         *(("", f"- {reason}") for reason in status.reasons),
         ("newest image", _newest(status.newest_image)),
         ("images", _ledger(status)),
+        *(
+            ("", f"left alone in the spool: {_left_alone(one)}")
+            for one in status.not_taken_in
+            if one.kind == "left_alone"
+        ),
         *((name, _destination(one)) for name, one in status.destinations.items()),
         *(("", _old_place(place)) for place in status.old_places or ()),
         *((("stick", usb_stick.described(status.stick)),) if status.stick else ()),
@@ -45,6 +51,10 @@ def _ledger(status: Status) -> str:
         f"{ledger.captured} captured = {ledger.delivered} delivered + {ledger.pending} pending + "
         f"{ledger.quarantined} quarantined + {ledger.dropped} dropped + {ledger.lost} lost"
     )
+
+
+def _left_alone(one: NotTakenIn) -> str:
+    return f"{one.reason} ({one.example})" if one.count == 1 else f"{one.reason} ({one.example}, for example)"
 
 
 def _destination(one: DestinationStatus) -> str:

@@ -10,11 +10,12 @@ from trapsync.clock import Clock
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import TrapsyncError
-from trapsync.files import durable
+from trapsync.files import durable, mounts
 from trapsync.files.space import free_bytes
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.status import snapshot
+from trapsync.status.reasons import count
 
 _PROBE = os.urandom(64 * 1024)  # random, for a card that compresses
 _PROBES = 8
@@ -32,7 +33,32 @@ def card(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
     found = [_folder(subject, folder) for subject, folder in folders]
     if text := spool_mark.problem(storage):
         found[0] = Finding("failing", "spool", text)
-    return [*found, _space(settings, clock), *_wear(storage.state, machine), *_speed(storage.state, clock)]
+    return [
+        *found,
+        *_not_taken_in(settings, clock),
+        _space(settings, clock),
+        *_wear(storage.state, machine),
+        *_speed(storage.state, clock),
+    ]
+
+
+def _not_taken_in(settings: Settings, clock: Clock) -> list[Finding]:
+    """What lies in the spool and is not taken in, as the daemon found it; and whether it could be at all."""
+    subject = "not taken in"
+    if text := mounts.no_shared_memory():
+        return [Finding("failing", subject, text)]
+    try:
+        known = snapshot(settings, clock, "").not_taken_in
+    except (TrapsyncError, OSError):  # which has a finding of its own
+        return []
+    found = []
+    for one in known:
+        verdict = {"left_alone": "ok", "stopped": "failing"}.get(one.kind, "warning")
+        what = f"left alone: {one.reason}" if one.kind == "left_alone" else one.reason
+        found.append(
+            Finding(verdict, subject, f"{count(one.count, 'file')} since {one.since}, {one.example}: {what}")
+        )
+    return found
 
 
 def _folder(subject: str, folder: Path) -> Finding:
@@ -42,12 +68,8 @@ def _folder(subject: str, folder: Path) -> Finding:
         return _forbidden(subject, error)
     if not is_there:
         return Finding("warning", subject, f"{folder} is not there yet; the daemon makes it when it starts")
-    if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        return Finding(
-            "failing",
-            subject,
-            f"{folder}: the card is read-only: it is failing, or damaged; copy what is on it, and replace it",
-        )
+    if text := mounts.read_only_card(folder):
+        return Finding("failing", subject, text)
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(
             "failing", subject, f"{folder}: no permission to write; run the doctor as the daemon's user"

@@ -40,6 +40,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "ledger": plain["ledger"],
         "refused": sum(d.refused for d in destinations),
         "disk": plain["disk"],
+        "not_taken_in": sum(one.count for one in status.not_taken_in if one.kind != "left_alone"),
         "capture_failures": status.capture.failures if status.capture else 0,
         "clock": plain["clock"],
         "battery": status.battery,

@@ -64,7 +64,10 @@ class CameraProcess:
             self.close()  # what leaks in libcamera goes with the process
         self._replace_ended()
         deadline = cameras.timeout(camera) + (0.0 if self._pipe else _TO_START)
-        pipe = self._pipe or self._start()
+        try:
+            pipe = self._pipe or self._start()
+        except OSError as error:  # no process, memory or descriptor is left
+            raise CameraError(f"the camera's process cannot be started: {error}") from error
         try:
             pipe.send((taken, reading))
             if not pipe.poll(deadline):
@@ -109,8 +112,13 @@ class CameraProcess:
             name="camera",
             daemon=True,
         )
-        process.start()
-        theirs.close()
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._process, self._pipe, self._started = process, ours, self._clock.monotonic()
         return ours
 
@@ -134,7 +142,11 @@ class CameraProcess:
         flash = self._settings.camera.flash
         if flash.pin is not None:
             process = spawn.Process(target=_switch_off_flash, args=(flash,), daemon=True)
-            process.start()
+            try:
+                process.start()
+            except OSError as error:
+                log.error("the flash may be on: no process can be started to switch it off: %s", error)
+                return
             process.join(6)  # for the next process wants the same pin
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
@@ -10,6 +11,7 @@ from trapsync.errors import CatalogError
 from trapsync.runtime.liveness import Liveness
 from trapsync.settings.schema import Settings
 from trapsync.spool.inbox import Inbox
+from trapsync.spool.not_taken_in import NotTakenIn, Tally
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +27,19 @@ class Context:
     inbox: Inbox
     liveness: Liveness
     stop: threading.Event
+    live: facts.LiveFacts = field(init=False)
+    not_taken_in: NotTakenIn = field(init=False, default_factory=NotTakenIn)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "live", facts.LiveFacts(self.settings.storage.state))
+
+    def tell_not_taken_in(self, source: str, tallies: Mapping[facts.Kind, Tally]) -> None:
+        """Note for `status` what a source (a sweep, the ingest thread) finds that is not taken in, all of it."""
+        self.tell("not_taken_in", self.not_taken_in.told(source, tallies, self.clock.wall()) or None)
 
     def tell(self, fact: facts.Name, value: object) -> None:
         """Note a fact for `status`. A catalog that refuses must not cost a picture or a delivery."""
+        self.live.set(fact, value)
         try:
             self.catalog.facts.set(fact, value)
         except CatalogError as error:

@@ -14,6 +14,7 @@ from typing import Any
 from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from trapsync.errors import DamagedImage, ExaminerKilled, StorageError, TrapsyncError
+from trapsync.files import mounts
 from trapsync.image import Correction, Found, Image
 from trapsync.jpeg import examination
 from trapsync.runtime.child_process import become_child, spawn
@@ -31,6 +32,10 @@ _KILLED = {-signal.SIGKILL, -signal.SIGTERM, int(signal.SIGTERM)}
 # Seconds between two looks of the pool's threads at their workers: at work, and with nothing to do.
 _AT_WORK, _AT_REST = 0.1, 10.0
 _TO_END = 2.0  # seconds for them to end
+
+
+class NoExaminer(StorageError):
+    """No worker can be started, which is about no file."""
 
 
 class Examiners:
@@ -58,12 +63,12 @@ class Examiners:
             context=spawn,
         )
 
-    def examine(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | DamagedImage]]:
+    def examine(self, files: Iterable[Found]) -> Iterator[tuple[Found, Image | Exception]]:
         """Examine files, as many at a time as there are workers; each comes back as an image or damaged.
 
         A file that hangs or crashes its examiner twice is damaged; ExaminerKilled says that somebody else
-        killed it. One that the card does not let us read, or on which our own program fails, is left out,
-        loudly; the next sweep offers it again.
+        killed it. One that the card does not let us read comes back with its StorageError, one on which our own program
+        fails with that error, loudly.
         """
         waiting = iter(files)
         flying = [(found, self._examine(found)) for found in islice(waiting, 2 * self._settings.workers)]
@@ -78,14 +83,20 @@ class Examiners:
         return self._schedule(self._look, self._storage.spool, found.path)
 
     def _schedule(self, work: Callable[..., Any], *arguments: Any) -> ProcessFuture[Any]:
-        """Hand out one piece of work. A pool that broke down (a worker killed at a bad moment) is replaced."""
+        """Hand out one piece of work. A pool that broke down (a worker killed at a bad moment) is replaced.
+
+        Raises NoExaminer.
+        """
         CONSTS.sleep_unit = _AT_WORK
         try:
             return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
-        except RuntimeError:
+        except (RuntimeError, OSError):
             log.warning("the examiners broke down; others take their place")
+        try:
             self._renew()
             return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+        except (RuntimeError, OSError) as error:
+            raise NoExaminer(_why_none(error)) from error
 
     def _renew(self) -> None:
         self.close()
@@ -102,7 +113,7 @@ class Examiners:
 
     def _outcome(
         self, found: Found, future: ProcessFuture[Any], before: Exception | None = None
-    ) -> Image | DamagedImage | None:
+    ) -> Image | Exception | None:
         try:
             image: Image = self._result(future)
             return image
@@ -118,10 +129,10 @@ class Examiners:
             return DamagedImage(_describe_failure(error, self._settings))
         except StorageError as error:  # the card does not let it be read
             log.error("%s", error)
-            return None
-        except Exception:
+            return error
+        except Exception as error:
             log.exception("examining %r failed; it stays in the spool", found.path)
-            return None
+            return error
 
     def rewrite(
         self, corrections: Iterable[Correction]
@@ -179,6 +190,16 @@ class Examiners:
 def _become_examiner(memory: int) -> None:
     become_child()
     examination.prepare(memory)
+
+
+def _why_none(error: BaseException) -> str:
+    """Why no worker can be started, and what to do."""
+    if text := mounts.no_shared_memory():
+        return text
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return f"no file can be examined: no process can be started for it ({str(cause) or repr(cause)})"
 
 
 def _was_killed(error: Exception) -> bool:

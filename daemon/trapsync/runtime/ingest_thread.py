@@ -3,16 +3,20 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 from trapsync import pipeline
 from trapsync.errors import CatalogError, ExaminerKilled, StorageError
 from trapsync.files.space import free_bytes
+from trapsync.image import Found
 from trapsync.jpeg import thumbnail
 from trapsync.runtime import clock_correction
 from trapsync.runtime.context import Context
 from trapsync.runtime.examiners import Examiners
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import BATCH
+from trapsync.spool.not_taken_in import Tally, unexpected
+from trapsync.spool.scan import stat_file
 from trapsync.spool.undecided import UndecidedFiles
 
 log = logging.getLogger(__name__)
@@ -23,6 +27,7 @@ _UNTIL_IDLE = 60.0  # seconds
 _PAUSE = 10.0  # seconds to wait when the catalog or the card refuses
 _LOOK_AT_CLOCK = 10.0  # seconds between two looks whether it is set, and held images can go
 _LOOK_LATER = 300.0  # and after something went wrong with them
+_TELL_AGAIN = 10.0  # seconds between two reports of what is not taken in
 _ROOM_FOR_COPIES = 10**6  # bytes
 _MOST_KILLS = 3  # of the maker of an image's small copies, until the image is to blame
 
@@ -42,6 +47,8 @@ class IngestThread:
         self._kills: Counter[str] = Counter()  # of those who made small copies of these files
         self._got_on = True
         self._undecided = UndecidedFiles(self._settings.ingest.stable_after)
+        self._refusal: Tally | None = None  # while nothing can be taken in
+        self._tell_at = self._clock.monotonic()
         self._busy = self._clock.monotonic()
         self._begin_again()
 
@@ -54,8 +61,12 @@ class IngestThread:
             self._context.liveness.report("ingest", self._limit())
             if spool_mark.problem(self._settings.storage):  # which the main thread says
                 self._stop.wait(_PAUSE)
-            elif not self.step():
-                self._wait_for_files()
+            else:
+                has_worked = self.step()
+                if self._clock.monotonic() >= self._tell_at:
+                    self.tell_not_taken_in()
+                if not has_worked:
+                    self._wait_for_files()
 
     def step(self) -> bool:
         """Do one piece of work; return False when there was none."""
@@ -71,6 +82,7 @@ class IngestThread:
             log.error("%s; trying again in %.0f s", error, _PAUSE)
             for path in paths:
                 self._inbox.put_later(path, _PAUSE)
+            self._refuse(paths, error)
             self._begin_again()
             self._stop.wait(_PAUSE)
         except Exception:  # a bug, loud: but not the end of the thread
@@ -81,6 +93,28 @@ class IngestThread:
             self._stop.wait(_PAUSE)
         self._busy = self._clock.monotonic()
         return True
+
+    def _refuse(self, paths: list[str], error: Exception) -> None:
+        """Note that the card, the catalog or the machine lets no file be taken in."""
+        if not paths:
+            return
+        self._refusal = Tally()
+        for path in paths:
+            self._refusal.add(path, str(error))
+        self.tell_not_taken_in()
+
+    def tell_not_taken_in(self) -> None:
+        """Tell what is not taken in because it cannot be read, examined or recorded, as long as it is there."""
+        self._tell_at = self._clock.monotonic() + _TELL_AGAIN
+        self._undecided.forget_gone(self._is_there)
+        found = self._undecided.tallies() | {"stopped": self._refusal or Tally()}
+        self._context.tell_not_taken_in("ingest", found)
+
+    def _is_there(self, found: Found) -> bool:
+        try:
+            return stat_file(self._settings.storage.spool, found.path) == found
+        except StorageError:
+            return True
 
     def _wait_for_files(self) -> None:
         """Wait while there is nothing to do; a new file ends that at once."""
@@ -99,26 +133,34 @@ class IngestThread:
             *(self._examiners.examine, self._undecided, self._clock),
         )
         self._got_on |= bool(result.new or result.damaged)
-        if result.failed:
-            self._context.tell("bug", "a file cannot be ingested; see the log")
+        if self._refusal:
+            self._refusal = None
+            self.tell_not_taken_in()
         for path in result.later:
             self._inbox.put_later(path, min(2.0, self._settings.ingest.stable_after))
 
     def _ingest_singly(self, paths: list[str]) -> None:
-        """Ingest these files one by one, since one made all of them fail; that one is left to the next sweep."""
-        for path in paths if len(paths) > 1 else ():
+        """Ingest these files one by one, since one made all of them fail; that one is tried again after a pause."""
+        for path in paths:
             try:
                 self._ingest([path])
             except (CatalogError, StorageError, OSError) as error:
                 log.error("%s; the next sweep offers it again", error)
-            except Exception:
+            except Exception as error:
                 log.exception("%r cannot be ingested; it stays in the spool", path)
+                self._note_failed(path, error)
+
+    def _note_failed(self, path: str, error: Exception) -> None:
+        with suppress(StorageError):
+            if found := stat_file(self._settings.storage.spool, path):
+                self._undecided.failed(found, unexpected(error), self._clock.monotonic())
 
     def _sweep(self) -> None:
         if not self._got_on:  # what is found again and again may not be all that is done
             self._stop.wait(_PAUSE)
         self._got_on = False
-        pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
+        seen = pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
+        self._context.tell_not_taken_in("sweep", seen.tallies())
 
     def _correct_times(self) -> Iterator[bool]:
         """Correct the times of a batch of images per step; each step yields whether there was anything to do."""

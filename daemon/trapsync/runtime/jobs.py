@@ -37,6 +37,7 @@ class Jobs:
         go_on: Callable[[str, float], object],
         pause: Callable[[float], object],
     ) -> None:
+        self._context = context
         self._settings = context.settings
         self._catalog = context.catalog
         self._clock = context.clock
@@ -47,7 +48,8 @@ class Jobs:
 
     def sweep(self) -> None:
         """Offer every file of the spool that the catalog does not know to the inbox."""
-        pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
+        seen = pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
+        self._context.tell_not_taken_in("sweep", seen.tallies())
 
     def prune(self) -> None:
         """Free space on the card."""

@@ -18,6 +18,7 @@ from trapsync.runtime.jobs import take_turn
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import Inbox
+from trapsync.spool.not_taken_in import NotTakenIn, Seen
 from trapsync.spool.undecided import UndecidedFiles
 
 
@@ -84,19 +85,29 @@ def ingest(bench: Bench) -> None:
         clock_correction.Failures(bench.clock),
     )
     try:
-        found = pipeline.sweep(bench.catalog, storage, inbox.put)
+        seen = pipeline.sweep(bench.catalog, storage, inbox.put)
+        found = seen.offered
         while paths := inbox.take():
             pipeline.ingest(bench.catalog, storage, paths, examiners.examine, undecided, bench.clock)
             if inbox.is_empty() and inbox.overflowed():  # the rest of a long backlog, as long as it shrinks
-                before, found = found, pipeline.sweep(bench.catalog, storage, inbox.put)
+                before, found = found, pipeline.sweep(bench.catalog, storage, inbox.put).offered
                 if found >= before:
                     break
         while clock_correction.correct_times(
             bench.catalog, storage, bench.settings.trap, examiners.rewrite, failures
         ):
             pass
+        _tell_not_taken_in(bench, seen, undecided)
     finally:
         examiners.close()
+
+
+def _tell_not_taken_in(bench: Bench, seen: Seen, undecided: UndecidedFiles) -> None:
+    """Note for `status` what was found in the spool and is not taken in."""
+    found, now = NotTakenIn(), bench.clock.wall()
+    found.remember(bench.catalog.facts.read().not_taken_in)
+    found.told("sweep", seen.tallies(), now)
+    bench.catalog.facts.set("not_taken_in", found.told("ingest", undecided.tallies(), now) or None)
 
 
 def pending(catalog: Catalog) -> int:

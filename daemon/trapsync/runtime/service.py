@@ -134,6 +134,7 @@ class Service:
         context = self._context = Context(
             self.settings, self._device, self._clock, self._catalog, self._inbox, self._liveness, self._stop
         )
+        context.not_taken_in.remember(self._catalog.facts.read().not_taken_in)
         self._capture_thread = CaptureThread(
             context, self._place, self._camera, self._sensors, self.captures_left
         )
@@ -278,6 +279,7 @@ class Service:
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
+        self._context.live.close()
         self._led.close()
         last.cancel()
         log.info("stopped")

@@ -116,6 +116,7 @@ class SingleRun:
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
             *(Liveness(self._clock), self._stop),
         )
+        self._context.not_taken_in.remember(self._catalog.facts.read().not_taken_in)
         self._sensors = Sensors(self._settings.sensors)
         self._camera = CameraProcess(self._settings, self._device, self._clock)
         self._examiners = Examiners(self._settings.ingest, self._settings.storage)
@@ -170,6 +171,7 @@ class SingleRun:
         for destination in self._destinations:
             destination.close()
         self._catalog.close()
+        self._context.live.close()
         self._led.close()
         last.cancel()
 
@@ -213,6 +215,7 @@ class SingleRun:
                     break
                 inbox.wait(_TICK)  # for a file that may still be written to
             more += is_empty
+        self._ingest_thread.tell_not_taken_in()
 
     def _deliver_due(self) -> None:
         """Deliver to all destinations at the same time: one that stalls costs the others nothing.

@@ -5,7 +5,8 @@
     model.py     what a status consists of: the keys of its JSON, with their types
     reasons.py   what keeps the verdict from being ok, and what to do about it
 
-It is taken from the catalog, the file system and the daemon's lock, so it is also true when the daemon is dead.
+It is taken from the catalog, the file system and the daemon's lock, so it is also true when the daemon is dead. Of a
+daemon that runs, what it told last is taken from its memory: a card that turned read-only keeps nothing new.
 `cli.show_status` shows it to people; `remote.heartbeat` cuts it to what goes to the hub.
 """
 
@@ -19,6 +20,7 @@ from trapsync.catalog import Catalog, facts
 from trapsync.catalog.counts import Ledger
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
+from trapsync.files.mounts import read_only_card
 from trapsync.files.space import free_bytes
 from trapsync.hardware import usb_stick
 from trapsync.image import Image
@@ -32,11 +34,12 @@ from trapsync.status.model import (
     DiskStatus,
     LinkStatus,
     NewestImage,
+    NotTakenIn,
     OldPlace,
     RemoteSettings,
     Status,
 )
-from trapsync.status.reasons import Reason, of_remote_settings, of_silence, of_the_trap
+from trapsync.status.reasons import Reason, of_remote_settings, of_silence, of_the_trap, of_what_is_known
 from trapsync.trap import bytes_per_day, holder, open_to_read
 
 
@@ -54,30 +57,36 @@ def snapshot(
     reads a heartbeat has just heard from the trap.
     """
     storage = settings.storage
+    daemon = holder(storage.state)
     status = Status(
         device=device,
         name=settings.trap.name,
         version=__version__,
         at=iso(utc(clock.wall())),
         clock=ClockStatus(trusted=clock.trusted()),
-        daemon=DaemonStatus(running=holder(storage.state) is not None),
+        daemon=DaemonStatus(running=daemon is not None),
         disk=DiskStatus(free_bytes=free_bytes(storage.spool)),
         ledger=Ledger(0, 0, 0, 0, 0, 0),
         stick=usb_stick.word(),
     )
     if pushed is not None:
         status.remote = msgspec.convert(pushed, RemoteSettings)
-    links: dict[str, facts.Link] = {}
+    told, problem = facts.live(daemon, storage.state), None
     try:
         catalog = open_to_read(settings, clock)
         try:
-            links = _read(catalog, status, settings, clock)
+            told = _read(catalog, status, settings, clock) | told
         finally:
             catalog.close()
     except (CatalogError, sqlite3.Error) as error:
-        reasons = [Reason("failing", str(error))]
+        problem = str(error)
+    links = _add_facts(status, facts.usable(told), settings)
+    if problem:
+        reasons = [Reason("failing", problem), *of_what_is_known(status, settings)]
     else:
         reasons = of_the_trap(status, settings, clock)
+    if text := read_only_card(storage.spool, storage.state):
+        reasons.insert(0, Reason("failing", text))
     if text := spool_mark.problem(storage):
         reasons = [Reason("failing", text), *(one for one in reasons if text not in one.text)]
     if with_hub and (text := of_silence(links, settings.hub.every, clock.wall())):
@@ -89,8 +98,8 @@ def snapshot(
     return status
 
 
-def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) -> dict[str, facts.Link]:
-    """Add what the catalog knows; return the links to the hub, as they are remembered."""
+def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) -> dict[str, Any]:
+    """Add what the catalog counts; return the facts in it, as they are stored."""
     status.ledger = catalog.counts.ledger()
     timings = catalog.times.timings()
     status.clock.held, status.clock.unsure = timings["held"], timings["unsure"]
@@ -109,7 +118,17 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
         row["name"]: _destination(row, tables.get(row["name"], {}), clock)
         for row in catalog.counts.destinations()
     }
-    known = catalog.facts.read()
+    return catalog.facts.stored()
+
+
+def _add_facts(status: Status, known: facts.Facts, settings: Settings) -> dict[str, facts.Link]:
+    """Add what the daemon told; return the links to the hub, as they are remembered."""
+    status.not_taken_in = [
+        NotTakenIn(
+            kind=one.kind, count=one.count, example=one.example, since=_moment(one.since), reason=one.reason
+        )
+        for one in known.not_taken_in
+    ]
     for name in ("bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck"):
         if (value := getattr(known, name)) is not None:
             setattr(status, name, value)

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from trapsync.catalog.counts import Ledger
-from trapsync.catalog.facts import Capture, Stopped
+from trapsync.catalog.facts import Capture, Kind, Stopped
 
 VERDICTS = ("ok", "warning", "failing")
 
@@ -41,6 +41,16 @@ class NewestImage(_Part):
 
     name: str
     age_s: float | None
+
+
+class NotTakenIn(_Part):
+    """What lies in the spool and is not taken in, of one kind (see `catalog.facts.Kind`): how many, one of them, and why."""
+
+    kind: Kind
+    count: int
+    example: str
+    since: str | None
+    reason: str
 
 
 class DestinationStatus(_Part):
@@ -118,6 +128,7 @@ class Status(_Part):
     single_runs: bool | UnsetType = UNSET
     thumbnails: str | UnsetType = UNSET
     capture: Capture | UnsetType = UNSET
+    not_taken_in: list[NotTakenIn] = []
     times: Stopped | UnsetType = UNSET
     unpruned: dict[str, str] | UnsetType = UNSET
     stuck: Stopped | UnsetType = UNSET

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from trapsync.catalog.facts import Capture, Link
 from trapsync.clock import Clock
+from trapsync.files.mounts import read_only_card
 from trapsync.hardware import usb_stick
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
@@ -36,13 +37,20 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
     """What is to be said of a trap whose catalog can be read."""
     return [
         *_daemon(status),
-        *_capture(status, settings, clock),
+        *_capture(status, settings),
+        *_old_image(status, settings, clock),
+        *_not_taken_in(status),
         *_disk(status, settings),
         *_clock(status),
         *_losses(status),
         *_pruning(status),
         *_destinations(status),
     ]
+
+
+def of_what_is_known(status: Status, settings: Settings) -> list[Reason]:
+    """What is to be said of a trap whose catalog cannot be read: what its daemon told."""
+    return [*_capture(status, settings), *_not_taken_in(status)]
 
 
 def of_remote_settings(status: Status) -> list[Reason]:
@@ -97,24 +105,49 @@ def _daemon(status: Status) -> Iterator[Reason]:
         yield Reason("failing", text)
 
 
-def _capture(status: Status, settings: Settings, clock: Clock) -> Iterator[Reason]:
-    if settings.camera.kind == "none" or not (status.daemon.running or status.single_runs):
+def _takes_pictures(status: Status, settings: Settings) -> bool:
+    return settings.camera.kind != "none" and bool(status.daemon.running or status.single_runs)
+
+
+def _capture(status: Status, settings: Settings) -> Iterator[Reason]:
+    if not _takes_pictures(status, settings):
         return
-    capture, newest = status.capture or Capture(), status.newest_image
+    capture = status.capture or Capture()
     if capture.failures >= 3:
         yield Reason("failing", f"no pictures, {capture.failures} failures in a row: {capture.error}")
     elif capture.failures:
         yield Reason("warning", f"the last picture failed: {capture.error}")
     elif capture.oddity:
         yield Reason("warning", capture.oddity)
-    elif (
+
+
+def _old_image(status: Status, settings: Settings, clock: Clock) -> Iterator[Reason]:
+    """The newest image is too old, and nothing else says why."""
+    newest = status.newest_image
+    has_reason = any(_capture(status, settings)) or read_only_card(settings.storage.spool)
+    if (
         newest
         and newest.age_s is not None
+        and _takes_pictures(status, settings)
+        and not has_reason
         and newest.age_s > 3 * settings.capture.every + 60
         and schedule.is_open(settings.capture.schedule, place(settings), local_time(clock))
     ):
         text = f"the newest image is {age(newest.age_s)} old: does the camera work? see: trapsync doctor"
         yield Reason("failing", text)
+
+
+def _not_taken_in(status: Status) -> Iterator[Reason]:
+    for one in status.not_taken_in:
+        match one.kind:
+            case "unreadable":
+                what = "1 file or folder" if one.count == 1 else f"{one.count} files or folders"
+                yield Reason("warning", f"{what} cannot be read: {one.reason}")
+            case "failed":
+                what = f"{count(one.count, 'file')} cannot be taken in yet"
+                yield Reason("warning", f"{what}: {one.example}: {one.reason}")
+            case "stopped":
+                yield Reason("failing", f"new files cannot be taken in: {one.reason}")
 
 
 def _disk(status: Status, settings: Settings) -> Iterator[Reason]:
