@@ -55,6 +55,16 @@ def one_line(text: object, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether the card, the catalog or the other side refuses, which is about no item in particular."""
+    return isinstance(error, TrapsyncError | OSError) and not isinstance(error, Unstorable)
+
+
+def unexpected(error: Exception) -> str:
+    """An error at which our own program failed, as a reason for people."""
+    return str(error) if isinstance(error, TrapsyncError) else f"failed unexpectedly ({error!r}): see the log"
+
+
 class TrapsyncError(Exception):
     """An error meant for a person: its text is one line that says what is wrong and what to do."""
 

@@ -30,6 +30,8 @@ from trapsync.errors import (
     IncompleteImage,
     StorageError,
     Unreachable,
+    is_refusal,
+    unexpected,
 )
 from trapsync.files import durable, failpoint
 from trapsync.files.space import free_bytes
@@ -37,7 +39,7 @@ from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading
 from trapsync.jpeg import exif
 from trapsync.settings.schema import Prune, Settings, Storage, Trap
 from trapsync.spool import missing, new_files, pruning, spool_mark
-from trapsync.spool.not_taken_in import Seen, is_refusal, skip_on_bug, unexpected
+from trapsync.spool.not_taken_in import Seen, skip_on_bug
 from trapsync.spool.quarantine import NO_TEXT, inspect, is_text, put_back_changed, quarantine, stuck
 from trapsync.spool.scan import scan, stat_file, why_unreadable
 from trapsync.spool.undecided import UndecidedFiles

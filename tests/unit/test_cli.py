@@ -295,7 +295,7 @@ def test_status_as_json_holds_every_key_that_was_promised(
     (stick,) = facts["destinations"].values()
     assert set(stick) - {"required", "depends_on", "hotplug", "delivery_age_s"} == {
         *("kind", "place", "pending", "delivered", "refused", "refused_unseen", "last_delivery"),
-        *("next_attempt", "last_error"),
+        *("next_attempt", "last_error", "failing", "failing_error"),
     }
     assert (stick["kind"], stick["pending"], stick["delivered"], stick["refused"]) == ("directory", 0, 1, 0)
     assert stick["last_delivery"] == facts["at"]
@@ -354,6 +354,8 @@ def test_status_as_json_has_these_keys_in_this_order(
                 "delivery_age_s": round(now - row["delivered_at"]),
                 "next_attempt": said.json["destinations"]["stick"]["next_attempt"],
                 "last_error": row["error"],
+                "failing": 0,
+                "failing_error": None,
             }
         },
         "stick": None,

@@ -14,8 +14,8 @@ from memory_context import context
 from trap_bench import Memory, Trap
 from trapsync import pipeline
 from trapsync.destinations import Receipt, confirmation, directory
-from trapsync.errors import Failed, Refused, Unauthorised, Unreachable
-from trapsync.image import Image
+from trapsync.errors import Failed, Refused, StorageError, Unauthorised, Unreachable
+from trapsync.image import Found, Image
 from trapsync.runtime import verification
 from trapsync.settings.schema import Prune
 from trapsync.settings.units import Duration, Size
@@ -610,17 +610,77 @@ def test_a_clock_of_the_future_does_not_end_the_asking(trap: Trap) -> None:
 # ── Names that meet ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_strange_image_in_a_batch_costs_itself(trap: Trap) -> None:
+def test_a_strange_image_in_a_batch_costs_itself(trap: Trap, caplog: pytest.LogCaptureFixture) -> None:
     home = Server()
     trap.register(home)
     for second in range(5):
         trap.put(second, seed=second + 1)
     trap.ingest()
     home.odd = {trap.catalog.images.listing(None, 9)[2]["key"]}
-    with pytest.raises(ValueError, match="what is this"):
-        trap.deliver(home)
-    trap.deliver(home)
+    turn = trap.deliver(home)
+    assert (turn.delivered, turn.postponed, turn.bugs, turn.trouble) == (4, 1, 1, None)
     assert len(home.stored) == 4
+    assert "what is this?" in caplog.text
+
+
+def test_a_marked_file_that_the_card_does_not_show_keeps_no_image_from_being_delivered(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Server()
+    fill(trap, 2, home)
+    odd = trap.catalog.images.listing(None, 9)[0]["path"]
+    image = trap.catalog.proofs.delivered_to("home", 0, 9)[0]
+    trap.catalog.proofs.mark_pruned([image.id])
+    trap.catalog.proofs.withdraw_proofs("home", {image.id: "lost"}, {})
+
+    def unreadable(_spool: Path, path: str) -> Found | None:
+        raise StorageError(f"{path}: input/output error")
+
+    monkeypatch.setattr(pruning, "stat_file", unreadable)
+    new = trap.put(9, seed=9)
+    trap.ingest()
+    turn = trap.deliver(home)
+    assert turn.trouble is None
+    assert home.stored[new.rpartition("/")[2]]
+    assert odd in trap.on_card()
+
+
+def test_where_asking_fails_for_every_image_none_is_to_blame(trap: Trap) -> None:
+    home = Server()
+    trap.register(home)
+    for second in range(5):
+        trap.put(second, seed=second + 1)
+    trap.ingest()
+    home.odd = {image["key"] for image in trap.catalog.images.listing(None, 9)}
+    for _ in range(10):
+        turn = trap.deliver(home)
+        assert (turn.refused, turn.postponed) == (0, 0)
+        assert "it cannot be asked: failed unexpectedly (ValueError('what is this?'))" in str(turn.trouble)
+        trap.time.sleep(2000)
+    home.odd = set()
+    assert trap.deliver(home).delivered == 5
+
+
+def test_an_answer_that_cannot_be_recorded_costs_its_own_image(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Server()
+    fill(trap, 4, home)
+    odd = trap.catalog.images.listing(None, 9)[1]["key"]
+    held = home._held
+
+    def strange(images: Sequence[Image], at: Mapping[int, str]) -> dict[int, Receipt | Exception]:
+        found = held(images, at)
+        for image in images:
+            if image.key == odd:
+                found[image.id] = Receipt(f"sha256:{image.sha256}", {"id": "\ud800"}, at="\ud800")
+        return found
+
+    monkeypatch.setattr(home, "_held", strange)
+    images = trap.catalog.proofs.delivered_to("home", 0, 9)
+    asked = confirmation.ask_again(trap.catalog, home, images)
+    assert (asked.confirmed, [image.key for image in asked.unsure], asked.withdrawn) == (3, [odd], 0)
+    assert "cannot be recorded" in caplog.text
 
 
 # ── What is missing on the card ──────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -296,16 +297,61 @@ def test_a_lost_mark_is_found_again_by_asking(trap: Trap) -> None:
     assert home.sent == []
 
 
-def test_a_bug_in_a_destination_is_loud_and_costs_one_image_its_turn(trap: Trap) -> None:
+def test_a_bug_in_a_destination_is_loud_and_costs_one_image_its_turn(
+    trap: Trap, caplog: pytest.LogCaptureFixture
+) -> None:
     home = Memory()
-    keys = fill(trap, 2, home)
-    home.trouble[keys[1]] = ZeroDivisionError()
-    with pytest.raises(ZeroDivisionError):
-        trap.deliver(home)
-    assert trap.ledger() == (2, 1, 1, 0, 0)
+    keys = fill(trap, 5, home)
+    home.trouble[keys[2]] = ZeroDivisionError("a mistake of our own")
+    turn = trap.deliver(home)
+    assert (turn.delivered, turn.postponed, turn.bugs, turn.trouble) == (4, 1, 1, None)
+    assert "ZeroDivisionError: a mistake of our own" in caplog.text
+    assert trap.ledger() == (5, 4, 1, 0, 0)
     home.sent.clear()
     assert trap.deliver(home).trouble is None  # it waits, and is in nobody's way
     assert home.sent == []
+    trap.time.sleep(30)
+    trap.deliver(home)
+    assert home.sent == [keys[2]]
+
+
+def test_a_destination_that_fails_at_each_image_is_left_alone_and_no_image_is_blamed(trap: Trap) -> None:
+    home = Memory()
+    for key in fill(trap, 20, home):
+        home.trouble[key] = ZeroDivisionError()
+    turn = trap.deliver(home)
+    assert (turn.postponed, turn.refused) == (3, 0)
+    assert "it takes no image: ZeroDivisionError()" in str(turn.trouble)
+
+
+def test_a_receipt_that_cannot_be_recorded_costs_its_own_image(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Memory()
+    keys = fill(trap, 5, home)
+    deliver = home.deliver
+
+    def strange(image: Image, path: Path) -> Receipt:
+        receipt = deliver(image, path)
+        return replace(receipt, at="\ud800") if image.key == keys[2] else receipt
+
+    monkeypatch.setattr(home, "deliver", strange)
+    turn = trap.deliver(home)
+    assert (turn.delivered, turn.postponed, turn.bugs, turn.trouble) == (4, 1, 1, None)
+    assert trap.ledger() == (5, 4, 1, 0, 0)
+    (row,) = [one for one in trap.catalog.counts.destinations() if one["name"] == "home"]
+    assert row["failing"] == 0  # once is not told yet
+    for _ in range(2):  # it arrived, and that cannot be recorded either, where it lies
+        monkeypatch.setattr(
+            home, "find_existing", lambda images: {i.id: Receipt("x", at="\ud800") for i in images}
+        )
+        trap.time.sleep(2000)
+        assert trap.deliver(home).bugs == 1
+    (row,) = trap.catalog.counts.destinations()
+    assert (row["failing"], row["failing_key"]) == (1, keys[2])
+    assert row["failing_error"].startswith(
+        "what became of it cannot be recorded: the catalog cannot hold a value"
+    )
 
 
 def test_an_image_is_delivered_only_when_every_required_destination_has_confirmed_it(trap: Trap) -> None:

@@ -648,6 +648,19 @@ def test_a_picture_that_is_finished_in_quarantine_is_examined_again_and_delivere
     assert list(kept.parent.iterdir()) == []
 
 
+def test_a_link_to_itself_in_the_way_of_a_finished_picture_costs_no_sweep(
+    trap: Trap, caplog: pytest.LogCaptureFixture
+) -> None:
+    (trap.storage.spool / "slow").mkdir()
+    finished_late(trap, "slow/slow.jpg")
+    (trap.storage.spool / "slow").rename(trap.storage.spool / "other")
+    (trap.storage.spool / "slow").symlink_to("slow")
+    trap.put()
+    assert trap.ingest().new == 1
+    assert "slow/slow.jpg has changed in quarantine, and stays there" in caplog.text
+    assert "a link is in the way; remove it" in caplog.text
+
+
 def test_a_picture_that_is_finished_in_quarantine_while_the_daemon_is_stopped_is_found(trap: Trap) -> None:
     finished_late(trap)
     trap.restart()

@@ -19,7 +19,7 @@ from trapsync.catalog import facts
 from trapsync.cli.show_status import lines
 from trapsync.doctor.card import card
 from trapsync.doctor.machine import Machine
-from trapsync.errors import StorageError
+from trapsync.errors import Failed, StorageError
 from trapsync.files import destination_mark, mounts, process_note
 from trapsync.image import Found, Image
 from trapsync.remote import heartbeat
@@ -267,6 +267,38 @@ def test_while_nothing_can_be_examined_the_status_is_failing_and_says_why(life: 
     life.examine = life.trap._examiner
     now = life.look()
     assert (now.verdict, now.not_taken_in, now.ledger.captured) == ("ok", [], 1)
+
+
+def test_jobs_that_the_card_refuses_are_a_warning_with_those_of_one_error_together(life: Life) -> None:
+    refused = {"sweep": "the filesystem is read-only", "prune": "the filesystem is read-only"}
+    life.context.tell("jobs", refused)
+    now = life.status()
+    assert now.verdict == "warning"
+    assert (
+        "jobs of the daemon fail, and are tried again (sweep, prune): the filesystem is read-only"
+        in now.reasons
+    )
+    life.context.tell("jobs", None)
+    assert life.status().verdict == "ok"
+
+
+def test_an_image_that_a_destination_does_not_take_is_a_warning_with_its_reason(life: Life) -> None:
+    home = bench.Memory()
+    life.trap.register(home)
+    key = life.trap.put(path="odd.jpg")
+    life.trap.put(1, path="good.jpg")
+    life.look()
+    home.trouble[key] = Failed("it declines this one")
+    for _ in range(2):
+        life.trap.deliver(home)
+        life.trap.time.sleep(2000)
+    now = life.status()
+    assert now.verdict == "warning"
+    text = "home did not take 1 image, tried again less and less often: odd.jpg: it declines this one"
+    assert now.reasons == [text]
+    home.trouble.clear()
+    life.trap.deliver(home)
+    assert life.status().verdict == "ok"
 
 
 # ── What is left alone on purpose ────────────────────────────────────────────────────────────────────

@@ -8,8 +8,9 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from fake_time import FakeTime
+from trapsync.errors import CatalogError, StorageError
 from trapsync.runtime.liveness import Liveness
-from trapsync.runtime.scheduler import Every, Scheduler
+from trapsync.runtime.scheduler import Every, Scheduler, run_job
 
 
 def test_a_job_runs_soon_at_first_and_then_after_its_interval_give_or_take_a_tenth() -> None:
@@ -46,6 +47,26 @@ def test_a_job_that_fails_by_a_bug_is_told_of_and_need_give_no_sign_of_life() ->
     scheduler.end()
     assert tells == [("bug", "sweep failed; see the log", True)]
     assert list(liveness._due) == ["scheduler"]
+
+
+def test_a_job_that_the_card_refuses_is_told_of_until_it_is_done() -> None:
+    tells: list[tuple[str, object]] = []
+    outcomes: list[Exception | None] = [
+        StorageError("read-only"),
+        StorageError("read-only"),
+        CatalogError("full"),
+        None,
+    ]
+    scheduler = Scheduler(1, Liveness(FakeTime()), threading.Event(), lambda *told: tells.append(told))
+
+    def work() -> None:
+        if error := outcomes.pop(0):
+            raise error
+
+    while outcomes:
+        scheduler._note("sweep", run_job("sweep", work, threading.Event(), lambda *_: None))
+    scheduler._note("prune", None)
+    assert tells == [("jobs", {"sweep": "read-only"}), ("jobs", {"sweep": "full"}), ("jobs", None)]
 
 
 def test_a_scheduler_that_never_begins_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ class Counts(Part):
     def destinations(self) -> list[dict[str, Any]]:
         """The active destinations: their row, `pending`, `delivered`, `refused`, and `waits` in seconds.
 
-        `unseen` are the refusals that the owner has not acknowledged.
+        `unseen` are the refusals that the owner has not acknowledged, `failing` the pending deliveries that failed more
+        than once, with `failing_key` and `failing_error` of one of them.
         """
         rows = self._connection.query("SELECT * FROM destinations WHERE active ORDER BY name")
         tallies = self._tallies()
@@ -57,7 +58,16 @@ class Counts(Part):
                 row[state] = tallies.get((row["key"], state), 0)
             row["unseen"] = self._unseen_refusals(row["key"]) if row["refused"] else 0
             row["waits"] = self._waits(row)
+            row |= self._failing(row["key"]) if row["pending"] else {"failing": 0}
         return rows
+
+    def _failing(self, key: str) -> dict[str, Any]:
+        return self._connection.query(
+            """SELECT count(*) AS failing, max(deliveries.rank), images.key AS failing_key, error AS failing_error
+               FROM deliveries INDEXED BY deliveries_pending JOIN images ON images.id = image_id
+               WHERE destination = :key AND deliveries.state = 'pending' AND attempts > 1""",
+            key=key,
+        )[0]
 
     def _waits(self, row: dict[str, Any]) -> float:
         if row["wait_for"] is None:

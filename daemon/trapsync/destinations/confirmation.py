@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Receipt
-from trapsync.errors import NotThere, Refused, Unauthorised, Unreachable
+from trapsync.errors import (
+    DeliveryError,
+    NotThere,
+    Refused,
+    Unauthorised,
+    Unreachable,
+    is_refusal,
+    unexpected,
+)
 from trapsync.image import Image
 from trapsync.net import backoff
 
@@ -25,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _STALE_AFTER = 7 * 86400.0  # seconds after which a destination is asked again about what is on the card
 _INTERVAL = 3600.0  # seconds between two such questions
+_ALL_FAIL = 3  # images: if asking fails for so many, and for each, none of them is to blame
 _MAX_UNSURE = 8  # questions in a row to which it could say nothing, until the next interval
 
 
@@ -73,7 +82,7 @@ def ask_for_each(
 ) -> dict[int, Receipt | Exception]:
     """Ask about all images at once; where that fails, about each, so that the error is the answer for that image alone.
 
-    Raises Unreachable.
+    Raises Unreachable, also where our own program fails at each of them.
     """
     try:
         return dict(ask(images))
@@ -86,6 +95,13 @@ def ask_for_each(
     answers: dict[int, Receipt | Exception] = {}
     for image in images:
         answers |= ask_for_each(ask, [image])
+    # If it fails for every one, it is no image's fault: none is to be given up for it.
+    failed = [
+        one for one in answers.values() if isinstance(one, Exception) and not isinstance(one, DeliveryError)
+    ]
+    if len(failed) == len(images) >= _ALL_FAIL:
+        log.error("asking about %d images failed for each", len(images), exc_info=failed[0])
+        raise Unreachable(f"it cannot be asked: {unexpected(failed[0])}")
     return answers
 
 
@@ -125,6 +141,30 @@ def ask_again(
         return Asked()
     at = catalog.proofs.lies_at(destination.name, [image.id for image in images])
     answers = ask_for_each(lambda some: destination.confirm(some, at, by_bytes=by_bytes), images)
+    try:
+        asked = _record(catalog, destination, place, images, answers)
+    except Exception as error:
+        if is_refusal(error):
+            raise
+        asked = _record_singly(catalog, destination, place, images, answers)
+    if asked.withdrawn:
+        log.error(
+            "%s no longer has %d images that it had confirmed, %s among them: their proof is withdrawn",
+            destination.name,
+            asked.withdrawn,
+            [*asked.absent, *asked.refused][0][0].name,
+        )
+    return asked
+
+
+def _record(
+    catalog: Catalog,
+    destination: Destination,
+    place: str,
+    images: Sequence[Image],
+    answers: Mapping[int, Receipt | Exception],
+) -> Asked:
+    """Record the answers about these images in one commit."""
     asked, proofs = Asked(), []
     for image in images:
         match answers.get(image.id):
@@ -148,14 +188,31 @@ def ask_again(
             {image.id: reason for image, reason in asked.absent},
             {image.id: reason for image, reason in asked.refused},
         )
-    if asked.withdrawn:
-        log.error(
-            "%s no longer has %d images that it had confirmed, %s among them: their proof is withdrawn",
-            destination.name,
-            asked.withdrawn,
-            [*asked.absent, *asked.refused][0][0].name,
-        )
     return asked
+
+
+def _record_singly(
+    catalog: Catalog,
+    destination: Destination,
+    place: str,
+    images: Sequence[Image],
+    answers: Mapping[int, Receipt | Exception],
+) -> Asked:
+    """Record each answer in a commit of its own; one that cannot be recorded proves nothing, and is asked for again."""
+    all_asked = Asked()
+    for image in images:
+        try:
+            asked = _record(catalog, destination, place, [image], answers)
+        except Exception as error:
+            if is_refusal(error):
+                raise
+            log.exception("%s: the answer about %r cannot be recorded", destination.name, image.path)
+            asked = Asked(unsure=[image])
+        all_asked.confirmed += asked.confirmed
+        all_asked.unsure += asked.unsure
+        all_asked.absent += asked.absent
+        all_asked.refused += asked.refused
+    return all_asked
 
 
 def ask_about_some(

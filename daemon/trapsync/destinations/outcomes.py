@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from trapsync.destinations import Destination, Receipt, confirmation
-from trapsync.errors import Failed, Held, Refused, Unreachable
+from trapsync.errors import DeliveryError, Failed, Held, Refused, Unreachable, is_refusal, unexpected
 from trapsync.image import Image
 from trapsync.net import backoff
 
@@ -26,11 +26,15 @@ _ATTEMPTS_WHILE_OTHERS_PASS = 5
 
 @dataclass(slots=True)
 class Turn:
-    """What one turn of deliveries to one destination did, at which `place`; `trouble` is why it ended early."""
+    """What one turn of deliveries to one destination did, at which `place`; `trouble` is why it ended early.
+
+    `bugs` counts the images at which our own program failed: they are postponed.
+    """
 
     delivered: int = 0
     refused: int = 0
     postponed: int = 0
+    bugs: int = 0
     failed_in_a_row: int = 0
     place: str = ""
     trouble: Unreachable | None = None
@@ -42,10 +46,15 @@ def note_trouble(turn: Turn, outcome: Outcome) -> None:
         turn.trouble = turn.trouble or outcome
     elif isinstance(outcome, Receipt):
         turn.failed_in_a_row = 0
-    elif isinstance(outcome, Failed):
+    elif isinstance(outcome, Failed) or _is_bug(outcome):
         turn.failed_in_a_row += 1
         if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
-            turn.trouble = turn.trouble or Unreachable(f"it takes no image: {outcome}")
+            turn.trouble = turn.trouble or Unreachable(f"it takes no image: {str(outcome) or repr(outcome)}")
+
+
+def _is_bug(outcome: Outcome) -> bool:
+    """Whether this is no answer and no error of the destination's: our own program failed."""
+    return not isinstance(outcome, Receipt | DeliveryError | FileNotFoundError)
 
 
 def record(
@@ -56,12 +65,54 @@ def record(
 ) -> None:
     """Record in one commit what became of some deliveries: proofs first, then each failure by its kind.
 
-    What is no error of the destination's is a bug. It is loud, but costs this one image: the next turn
-    begins with the others.
+    What is no error of the destination's is a bug. It is loud, but costs this one image: it is tried again later. So it is
+    where one of them cannot be recorded: then each is, in a commit of its own.
     """
+    for image, outcome in outcomes:
+        if _is_bug(outcome):
+            log.error("%s: delivering %r failed", destination.name, image.path, exc_info=_of(outcome))
+    try:
+        _add(turn, _record(catalog, destination, turn, outcomes))
+    except Exception as error:
+        if is_refusal(error):
+            raise
+        for one in outcomes:
+            _record_singly(catalog, destination, turn, one)
+
+
+def _of(outcome: Outcome) -> Exception | None:
+    return outcome if isinstance(outcome, Exception) else None
+
+
+def _add(turn: Turn, done: Turn) -> None:
+    turn.delivered += done.delivered
+    turn.refused += done.refused
+    turn.postponed += done.postponed
+    turn.bugs += done.bugs
+
+
+def _record_singly(
+    catalog: Catalog, destination: Destination, turn: Turn, one: tuple[Image, Outcome]
+) -> None:
+    """Record what became of one delivery; if that cannot be, it failed, and is tried again later."""
+    try:
+        _add(turn, _record(catalog, destination, turn, [one]))
+    except Exception as error:
+        if is_refusal(error):
+            raise
+        log.exception("%s: what became of %r cannot be recorded", destination.name, one[0].path)
+        failed = Failed(f"what became of it cannot be recorded: {unexpected(error)}")
+        _add(turn, _record(catalog, destination, turn, [(one[0], failed)]))
+        turn.bugs += 1
+
+
+def _record(
+    catalog: Catalog, destination: Destination, turn: Turn, outcomes: Sequence[tuple[Image, Outcome]]
+) -> Turn:
+    """Record these in one commit; what that did."""
+    done = Turn()
     if not outcomes:
-        return
-    bugs = []
+        return done
     proofs = [confirmation.proof(image, one) for image, one in outcomes if isinstance(one, Receipt)]
     with catalog.together():
         confirmation.require_place(catalog, destination, turn.place)
@@ -71,15 +122,16 @@ def record(
                 case Receipt() | Unreachable():  # the latter says nothing about the image
                     pass
                 case Refused():
-                    _refuse(catalog, destination, turn, image, str(outcome))
+                    _refuse(catalog, destination, done, image, str(outcome))
                 case Held() | FileNotFoundError():
-                    _hold(catalog, destination, turn, image, outcome)
-                case _:
-                    _try_again(catalog, destination, turn, image, str(outcome) or repr(outcome))
-                    bugs += [] if isinstance(outcome, Failed) else [outcome]
-    turn.delivered += len(proofs)
-    for bug in bugs:
-        raise bug
+                    _hold(catalog, destination, done, image, outcome)
+                case Failed():
+                    _try_again(catalog, destination, done, image, str(outcome))
+                case bug:
+                    _try_again(catalog, destination, done, image, str(Failed(unexpected(bug))))
+                    done.bugs += 1
+    done.delivered = len(proofs)
+    return done
 
 
 def _refuse(catalog: Catalog, destination: Destination, turn: Turn, image: Image, reason: str) -> None:

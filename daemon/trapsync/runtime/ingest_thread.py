@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from trapsync import pipeline
-from trapsync.errors import CatalogError, ExaminerKilled, StorageError
+from trapsync.errors import CatalogError, ExaminerKilled, StorageError, unexpected
 from trapsync.files.space import free_bytes
 from trapsync.image import Found
 from trapsync.jpeg import thumbnail
@@ -15,7 +15,7 @@ from trapsync.runtime.context import Context
 from trapsync.runtime.examiners import Examiners
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import BATCH
-from trapsync.spool.not_taken_in import Tally, unexpected
+from trapsync.spool.not_taken_in import Tally
 from trapsync.spool.scan import stat_file
 from trapsync.spool.undecided import UndecidedFiles
 

@@ -10,7 +10,7 @@ from trapsync.catalog import Catalog
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, confirmation
 from trapsync.destinations.outcomes import Turn
-from trapsync.errors import Unreachable
+from trapsync.errors import Unreachable, is_refusal
 from trapsync.remote import resend
 from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.runtime import catalog_check
@@ -84,6 +84,11 @@ class Jobs:
                 confirmation.ask_about_some(self._catalog, destination, self._clock, progress)
             except Unreachable as trouble:  # the next turn of deliveries says so
                 log.info("%s cannot be asked again now: %s", destination.name, trouble)
+            except Exception as error:  # a bug, loud; but the other destinations need not wait for it
+                if is_refusal(error):
+                    raise
+                log.exception("asking %s again failed", destination.name)
+                self._context.tell("bug", f"asking {destination.name} again failed; see the log")
         return is_more
 
     def check_catalog(self) -> None:
@@ -98,6 +103,8 @@ class Jobs:
         progress = partial(self._go_on, f"{DELIVER}{destination.name}")
         spool = self._settings.storage.spool
         turn = take_turn(self._catalog, destination, spool, self._clock, progress, self._pause)
+        if turn.bugs:
+            self._context.tell("bug", f"delivering to {destination.name} failed unexpectedly; see the log")
         if turn.delivered:
             log.info("delivered to %s: %d", destination.name, turn.delivered)
 

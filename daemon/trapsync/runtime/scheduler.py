@@ -32,18 +32,20 @@ class Stopping(BaseException):
 
 def run_job(
     name: str, work: Callable[[], object], stop: threading.Event, tell: Callable[[Name, object], None]
-) -> None:
-    """Run a job once. An error ends it; a bug is logged and noted."""
+) -> str | None:
+    """Run a job once; return why the card or the catalog refused it, if so. An error ends it; a bug is logged and noted."""
     try:
         work()
     except Stopping:
         pass
     except (CatalogError, StorageError) as error:
         log.error("%s", error)
+        return str(error)
     except Exception:
         if not stop.is_set():
             log.exception("%s failed", name)
             tell("bug", f"{name} failed; see the log")
+    return None
 
 
 class Scheduler:
@@ -60,6 +62,8 @@ class Scheduler:
         self._liveness = liveness
         self._stop = stop
         self._tell = tell
+        self._refused: dict[str, str] = {}
+        self._lock = threading.Lock()
         self._background = BackgroundScheduler(
             timezone="UTC",
             executors={"default": SchedulerThreads(threads)},
@@ -76,10 +80,20 @@ class Scheduler:
 
         def job() -> None:
             self._liveness.report(name, _TIMEOUT)
-            run_job(name, work, self._stop, self._tell)
+            self._note(name, run_job(name, work, self._stop, self._tell))
             self._liveness.finish(name)
 
         self._background.add_job(job, Every(every), id=name, name=name)
+
+    def _note(self, name: str, refusal: str | None) -> None:
+        """Tell which jobs are refused, whenever that changes."""
+        with self._lock:
+            before = dict(self._refused)
+            self._refused.pop(name, None)
+            if refusal:
+                self._refused[name] = refusal
+            if self._refused != before:
+                self._tell("jobs", dict(self._refused) or None)
 
     def go_on(self, name: str, silence: float) -> None:
         """Report for a job that may now be silent for so much longer than usual; raises Stopping at the end."""

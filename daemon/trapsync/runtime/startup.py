@@ -69,6 +69,7 @@ def open_trap(
     prepare_folders(settings.storage, has_spool=has_spool)
     catalog = open_catalog(settings, clock)
     catalog.facts.set("bug", None)
+    catalog.facts.set("jobs", None)
     catalog.facts.set("single_runs", is_single_run or None)
     destinations = connect_all(settings, checked, catalog, clock, pause)
     catalog.places.register(registered(destinations))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trapsync.errors import TrapsyncError, Unstorable, one_line
+from trapsync.errors import is_refusal, one_line, unexpected
 
 if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
     from trapsync.catalog.facts import Kind
@@ -72,16 +72,6 @@ def skip_on_bug(path: str, note: Callable[[str], object]) -> Iterator[None]:
             raise
         log.exception("%r cannot be ingested; it stays in the spool", path)
         note(unexpected(error))
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether the card or the catalog refuses, which is about no file in particular."""
-    return isinstance(error, TrapsyncError | OSError) and not isinstance(error, Unstorable)
-
-
-def unexpected(error: Exception) -> str:
-    """An error at which our own program failed, as a reason for people."""
-    return str(error) if isinstance(error, TrapsyncError) else f"failed unexpectedly ({error!r}): see the log"
 
 
 class NotTakenIn:

@@ -155,7 +155,10 @@ def _take_back(catalog: Catalog, spool: Path, marked: Iterable[Found]) -> None:
     there: list[str] = []
     gone: list[str] = []
     for found in marked:
-        (there if stat_file(spool, found.path) == found else gone).append(found.path)
+        try:
+            (there if stat_file(spool, found.path) == found else gone).append(found.path)
+        except StorageError as error:  # whether it is there, the card does not tell now: its mark waits
+            log.error("%s", error)
     if there:
         catalog.proofs.unmark_pruned(there)
     if gone:

@@ -22,6 +22,7 @@ from trapsync.files import durable, failpoint
 from trapsync.image import UNWRITABLE, Found, is_image_name, is_others_folder
 from trapsync.settings.schema import Storage
 from trapsync.spool import spool_mark
+from trapsync.spool.not_taken_in import skip_on_bug
 from trapsync.spool.scan import found_as
 
 if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
@@ -97,12 +98,13 @@ def put_back_changed(catalog: Catalog, storage: Storage, kept: Iterable[Quaranti
     """
     changed = [one for one in kept if one.has_changed]
     for one in changed[:_MAX_PER_SWEEP]:
-        try:
-            _put_back(catalog, storage, one)
-        except StorageError as error:
-            log.warning("%s has changed in quarantine, and stays there: %s", one.path, error)
-        else:
-            log.info("%s has changed in quarantine: it is examined again", one.path)
+        with skip_on_bug(one.path, lambda _reason: None):
+            try:
+                _put_back(catalog, storage, one)
+            except StorageError as error:
+                log.warning("%s has changed in quarantine, and stays there: %s", one.path, error)
+            else:
+                log.info("%s has changed in quarantine: it is examined again", one.path)
 
 
 def stuck(kept: Iterable[Quarantined]) -> Callable[[Found], bool]:
@@ -181,6 +183,8 @@ def _put_back(catalog: Catalog, storage: Storage, one: Quarantined) -> None:
         (storage.quarantine / f"{one.kept_as}{_REASON}").unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(durable.explain(error, target)) from error
+    except RuntimeError as error:  # Path.resolve, of a link that leads to itself
+        raise StorageError(f"{target.parent}: a link is in the way; remove it") from error
     catalog.quarantine.release(one.id)
 
 

@@ -14,6 +14,7 @@ import sqlite3
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from trapsync import __version__
 from trapsync.catalog import Catalog, facts
@@ -129,6 +130,7 @@ def _add_facts(status: Status, known: facts.Facts, settings: Settings) -> dict[s
         )
         for one in known.not_taken_in
     ]
+    status.jobs = known.jobs or UNSET
     for name in ("bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck"):
         if (value := getattr(known, name)) is not None:
             setattr(status, name, value)
@@ -180,6 +182,8 @@ def _destination(row: dict[str, Any], table: dict[str, Any], clock: Clock) -> De
         delivery_age_s=round(max(0.0, clock.wall() - at)) if at else None,
         next_attempt=_moment(clock.wall() + row["waits"] if row["waits"] else None),
         last_error=row["error"],
+        failing=row["failing"],
+        failing_error=f"{row['failing_key']}: {row['failing_error']}" if row["failing"] else None,
     )
 
 

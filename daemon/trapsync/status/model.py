@@ -54,7 +54,10 @@ class NotTakenIn(_Part):
 
 
 class DestinationStatus(_Part):
-    """One destination: its settings, how many deliveries are in which state, and how the last one went."""
+    """One destination: its settings, how many deliveries are in which state, and how the last one went.
+
+    `failing` are pending deliveries that failed more than once by themselves, with the name of one and why.
+    """
 
     kind: str
     required: bool
@@ -69,6 +72,8 @@ class DestinationStatus(_Part):
     delivery_age_s: int | None
     next_attempt: str | None
     last_error: str | None
+    failing: int = 0
+    failing_error: str | None = None
 
 
 class LinkStatus(_Part):
@@ -125,6 +130,7 @@ class Status(_Part):
     unasked: int | UnsetType = UNSET
     old_places: list[OldPlace] | UnsetType = UNSET
     bug: Any = UNSET
+    jobs: dict[str, str] | UnsetType = UNSET
     single_runs: bool | UnsetType = UNSET
     thumbnails: str | UnsetType = UNSET
     capture: Capture | UnsetType = UNSET

@@ -37,6 +37,7 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
     """What is to be said of a trap whose catalog can be read."""
     return [
         *_daemon(status),
+        *_jobs(status),
         *_capture(status, settings),
         *_old_image(status, settings, clock),
         *_not_taken_in(status),
@@ -50,7 +51,7 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
 
 def of_what_is_known(status: Status, settings: Settings) -> list[Reason]:
     """What is to be said of a trap whose catalog cannot be read: what its daemon told."""
-    return [*_capture(status, settings), *_not_taken_in(status)]
+    return [*_capture(status, settings), *_not_taken_in(status), *_jobs(status)]
 
 
 def of_remote_settings(status: Status) -> list[Reason]:
@@ -103,6 +104,15 @@ def _daemon(status: Status) -> Iterator[Reason]:
     if not status.daemon.running and not status.single_runs:  # on a timer there need not be one
         text = "the daemon is not running; start it: systemctl start trapsync, or trapsync run"
         yield Reason("failing", text)
+
+
+def _jobs(status: Status) -> Iterator[Reason]:
+    """Jobs that the card or the catalog refuses, those of one error together."""
+    by_error: dict[str, list[str]] = {}
+    for name, error in (status.jobs or {}).items() if status.daemon.running else ():
+        by_error.setdefault(error, []).append(name)
+    for error, names in by_error.items():
+        yield Reason("warning", f"jobs of the daemon fail, and are tried again ({', '.join(names)}): {error}")
 
 
 def _takes_pictures(status: Status, settings: Settings) -> bool:
@@ -213,6 +223,9 @@ def _destinations(status: Status) -> Iterator[Reason]:
         if one.refused_unseen:
             text = f"{name} refused {count(one.refused_unseen, 'image')}; see: trapsync images --refused"
             yield Reason("warning", text)
+        if one.failing:
+            text = f"{name} did not take {count(one.failing, 'image')}, tried again less and less often"
+            yield Reason("warning", f"{text}: {one.failing_error}")
         if one.pending and one.last_error and not one.hotplug:
             yield Reason("warning", f"{name} is unreachable: {one.last_error}")
     if status.stick == "failed":
