@@ -10,6 +10,8 @@ it must hold; where it confirms no digest, the subclass sets `echoes`.
 
 import gzip
 import json
+import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +115,20 @@ STRANGE_PATHS = (
 )
 
 
+# And such as a file system does hold, and the catalog takes.
+STRANGE_ON_A_CARD = (
+    *STRANGE_PATHS[:2],
+    f"{'x' * 250}.jpg",
+    "/".join(["f" * 200] * 10 + ["IMG_0001.JPG"]),
+    "Flügel/\U0001f98b night.jpg",
+    "Flu\u0308gel/\U0001f98b night.jpg",
+    'a "quoted" & <b>%00#?\\.jpg',
+    " leading and trailing .jpg",
+    "-rf.jpg",
+    "COM1.jpg",
+)
+
+
 # What can become of a file between its examination and its delivery.
 CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "emptied": lambda _: b"",
@@ -120,6 +136,35 @@ CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "another": lambda content: content[::-1],
     "one bit": lambda content: content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
 }
+
+
+def entries_in_the_way(place: Path) -> Iterator[str]:
+    """One strange thing after another at this path of a folder; in the end what lay there before."""
+    before = place.read_bytes()
+    elsewhere = place.with_name("elsewhere")
+    elsewhere.write_bytes(before)
+    makers: dict[str, Callable[[], object]] = {
+        "a folder": place.mkdir,
+        "a link to nothing": lambda: place.symlink_to("nowhere"),
+        "a link to the same bytes": lambda: place.symlink_to(elsewhere),
+        "a link to itself": lambda: place.symlink_to(place.name),
+        "a pipe": lambda: os.mkfifo(place),
+        "a device": lambda: (
+            os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5)) if os.geteuid() == 0 else place.mkdir()
+        ),
+        "an empty file": place.touch,
+        "other bytes": lambda: place.write_bytes(before[::-1]),
+    }
+    for what, make in makers.items():
+        place.unlink()
+        make()
+        yield what
+        if place.is_dir() and not place.is_symlink():
+            place.rmdir()
+        else:
+            place.unlink()
+        place.write_bytes(before)
+    elsewhere.unlink()
 
 
 def attempt(destination: Destination, card: Card, image: Image) -> Receipt | Exception:
@@ -264,6 +309,59 @@ class Conformance:
             assert isinstance(outcome, Receipt | DeliveryError), repr(outcome)
         destination.follow_up()
         destination.deliver(absent, card.path(absent))
+
+    def test_strange_images_on_a_card_are_delivered_or_cost_themselves(
+        self, destination: Destination, site: Site, tmp_path: Path
+    ) -> None:
+        if destination.settings.depends_on:
+            pytest.skip("it is given what another destination has confirmed")
+        trap = bench.Trap(tmp_path / "trap-with-strange-images")
+        trap.register(destination)
+        good = [trap.put(second, seed=second + 1) for second in range(2)]
+        for number, path in enumerate(STRANGE_ON_A_CARD):
+            trap.put(1000 + number, seed=10 + number, path=path)
+        count = len(good) + len(STRANGE_ON_A_CARD)
+        while trap.ingest().new:
+            pass
+        assert trap.ledger() == (count, 0, count, 0, 0)
+        turn = trap.deliver(destination)
+        assert (turn.trouble, turn.bugs) == (None, 0)
+        assert turn.delivered + turn.refused + turn.postponed == count
+        delivered = {image.path for image in trap.catalog.proofs.delivered_to(destination.name, 0, 99)}
+        assert set(good) <= delivered
+
+    def strange_entries(self, site: Any, card: Card, image: Image) -> Iterator[str]:
+        """Put one strange thing after another where this image lies at the other end, and say what it is."""
+        raise NotImplementedError
+
+    @pytest.mark.timeout(300)
+    def test_a_strange_entry_at_the_other_end_costs_its_own_image_only(
+        self, destination: Destination, site: Site, tmp_path: Path
+    ) -> None:
+        """Three images are there, and one is new: what lies in the place of one is in nobody else's way."""
+        if destination.settings.depends_on:
+            pytest.skip("it is given what another destination has confirmed")
+        trap = bench.Trap(tmp_path / "trap-with-oddity")
+        trap.register(destination)
+        for second in range(3):
+            trap.put(second, seed=second + 1)
+        trap.ingest()
+        assert trap.deliver(destination).delivered == 3
+        odd = trap.catalog.images.on_card(0, 9)[1]
+        seen = 0
+        for seen, what in enumerate(self.strange_entries(site, Card(trap.storage.spool), odd), 1):
+            again = site.connect()
+            again.name = f"again-{seen}"  # of which the catalog knows nothing
+            trap.register(again)
+            trap.put(100 + seen, seed=100 + seen)
+            trap.ingest()
+            turn = trap.deliver(again)
+            assert (turn.trouble, turn.bugs) == (None, 0), what
+            delivered = {image.key for image in trap.catalog.proofs.delivered_to(again.name, 0, 99)}
+            assert {image.key for image in trap.catalog.images.on_card(0, 99)} - delivered <= {odd.key}, what
+            assert len(delivered) >= 3
+            again.close()
+        assert seen >= 3
 
     def test_two_images_of_one_name_in_one_turn_overwrite_nothing_however_many_are_sent_at_once(
         self, destination: Destination, site: Site, tmp_path: Path
@@ -422,15 +520,25 @@ class Mangled:
                 and "docs" not in row
             ):
                 self.fields |= row.keys()
-                if self.field in row:
-                    row[self.field] = _MARK
+                for field in row if self.field == EVERY_FIELD else {self.field} & row.keys():
+                    row[field] = _MARK
         return status, plain, json.dumps(told).replace(f'"{_MARK}"', self.value).encode()
 
     def _sends(self, headers: Mapping[str, str]) -> bool:
         return headers.get("Content-Type", "").startswith("multipart/")
 
 
+def strange_rows(front: FaultServer, image: Image) -> Iterator[str]:
+    """Let the row of this image hold one strange value after another, in every field."""
+    front.backend = mangled = Mangled(front.backend, image)
+    mangled.field = EVERY_FIELD
+    for mangled.value in STRANGE_VALUES:
+        yield mangled.value
+    assert mangled.fields, "no answer has a row of it"
+
+
 _MARK = "the value that is mangled"
+EVERY_FIELD = "*"
 
 
 class OverHttp(Conformance):
@@ -553,6 +661,10 @@ class OverHttp(Conformance):
             assert not receipt.noted
             assert gone.id not in confirmed
             assert isinstance(confirmed[other.id], Refused)
+
+    def strange_entries(self, site: HttpSite, card: Card, image: Image) -> Iterator[str]:
+        """Its row holds the same strange value in every field."""
+        yield from strange_rows(site.front, image)
 
     @pytest.mark.timeout(300)
     def test_a_strange_row_in_an_answer_costs_its_own_image_only(self, site: HttpSite, card: Card) -> None:

@@ -6,12 +6,13 @@ It keeps images in one folder, each under its name. A package adds it by an entr
     shelf = "example_destination"
 """
 
+import errno
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination
-from trapsync.errors import Refused, TrapsyncError, Unreachable
+from trapsync.errors import Failed, Refused, StorageError, TrapsyncError, Unreachable
 from trapsync.files import durable, failpoint
 from trapsync.image import Image
 from trapsync.net.http_body import FilePiece, opened
@@ -67,15 +68,23 @@ class Shelf(SimpleDestination):
                 durable.write(self.settings.path / image.name, content, replace=False, writer=image.sha256)
             except FileExistsError:  # by another delivery at this moment
                 pass
+            except (
+                StorageError
+            ) as error:  # it may be about this name only; where no image goes, the others wait too
+                raise Failed(str(error)) from error
             failpoint.hit("shelf: stored")
         return self.resolve(image, Unreachable(f"{image.name} is not there after it was written"))
 
-    def _stored(self, image: Image) -> Receipt | Refused | None:
-        """The proof that this image is there, by its bytes; Refused where another has its name."""
+    def _stored(self, image: Image) -> Receipt | Refused | Failed | None:
+        """The proof that this image is there, by its bytes; Refused where another has its name, Failed where no file has."""
         try:
-            content = (self.settings.path / image.name).read_bytes()
-        except OSError:
+            content = durable.read_plain(self.settings.path / image.name, image.size)
+        except FileNotFoundError:
             return None
+        except OSError as error:  # it is larger; or a folder, a link, a pipe is in the way
+            if error.errno != errno.EFBIG:
+                return Failed(f"{image.name}: what is there cannot be read: {error.strerror}")
+            content = b""
         digest = hashlib.sha256(content).hexdigest()
         if digest != image.sha256:
             return Refused(f"another image is there under the name {image.name}: both are kept")

@@ -20,7 +20,7 @@ import pytest
 
 import drawings
 import trap_bench as bench
-from conformance import Card, Conformance
+from conformance import Card, Conformance, entries_in_the_way
 from fake_time import FakeTime
 from flushes import Flushes
 from memory_context import context
@@ -86,6 +86,12 @@ class TestDirectory(Conformance):
     """The promises that all destinations make."""
 
     stores_beside = True
+
+    def strange_entries(self, site: Stick, card: Card, image: Image) -> Iterator[str]:
+        """Where its copy lies, and where the manifest does."""
+        yield from entries_in_the_way(site.path / image.place)
+        for what in entries_in_the_way((site.path / image.place).with_name(manifest.NAME)):
+            yield f"manifest: {what}"
 
 
 def test_copies_are_laid_out_by_device_and_day_and_coreutils_confirm_them(site: Stick, card: Card) -> None:

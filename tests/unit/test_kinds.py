@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from conformance import Conformance
+from conformance import Card, Conformance, entries_in_the_way
 from fake_time import FakeTime
 from memory_context import SOURCE, connected
 from trapsync import destinations
 from trapsync.destinations import Destination, kinds
 from trapsync.doctor.network import destinations as look
 from trapsync.errors import SettingsError
+from trapsync.image import Image
 from trapsync.settings.schema import Settings
 
 Install = Callable[..., Path]
@@ -77,6 +78,10 @@ class TestAdded(Conformance):
         code = (HELPERS / "example_destination.py").read_text()
         install("shelf", code=code)
         return Shelf(tmp_path / "shelf")
+
+    def strange_entries(self, site: Shelf, card: Card, image: Image) -> Iterator[str]:
+        """Where its copy lies."""
+        yield from entries_in_the_way(site.folder / image.name)
 
 
 def test_listing_the_kinds_imports_none(install: Install) -> None:

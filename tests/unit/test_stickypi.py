@@ -20,7 +20,7 @@ import hub_server
 import killed_trap
 import leak_check
 import trap_bench as bench
-from conformance import Card, Conformance, OverHttp
+from conformance import Card, Conformance, OverHttp, strange_rows
 from fake_time import FakeTime
 from fault_server import JSON, FaultServer, Forwarding, Original
 from memory_context import SOURCE, connected, context
@@ -129,6 +129,10 @@ class TestOldOriginal(Conformance):
         """An older one."""
         return Original(is_old=True)
 
+    def strange_entries(self, site: Server, card: Card, image: Image) -> Iterator[str]:
+        """In its row."""
+        yield from strange_rows(site.front, image)
+
 
 class Hub(Server):
     """A site: the real hub, behind the same front."""
@@ -163,6 +167,10 @@ class TestHub(Conformance):
             assert hub.ask("delete_images", keys, "owner").status_code == 200
         with FaultServer(Forwarding(hub.url)) as front:
             yield Hub(front, hub, tmp_path)
+
+    def strange_entries(self, site: Server, card: Card, image: Image) -> Iterator[str]:
+        """In its row."""
+        yield from strange_rows(site.front, image)
 
 
 # --- Faults -------------------------------------------------------------------------------------------------
