@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec import structs
@@ -14,7 +16,7 @@ import trap_bench as bench
 from trapsync.clock import utc
 from trapsync.image import Evidence
 from trapsync.runtime import trial
-from trapsync.runtime.trial import Before, Failure, Trial
+from trapsync.runtime.trial import Before, Failure, Judge, Trial
 from trapsync.settings.schema import Capture, Hub, Prune, Remote, RemoteLimits, Settings
 from trapsync.settings.units import Duration
 
@@ -114,6 +116,38 @@ def test_only_the_hours_awake_count(tmp_path: Path) -> None:
     assert court.pass_by(45, every=0) is None
     assert court.pass_by(45) is None
     assert court.pass_by(20) == OK
+
+
+@pytest.mark.parametrize(("works", "verdict", "days"), [(True, "committed", 2), (False, "rolled back", 6)])
+def test_a_trap_that_is_shut_down_after_half_an_hour_each_day_comes_to_a_verdict(
+    tmp_path: Path, works: bool, verdict: str, days: int
+) -> None:
+    court, remote = Court(tmp_path, before(open=("home",))), Mock()
+    judged: list[str | None] = []
+    for _ in range(30):
+        court.trial = Trial(court.settings, court.trial.before, court.trap.catalog, court.time, {})
+        judge = Judge(court.trial, remote, court.trap.catalog, "the hash")
+        judge_now = partial(judge.judge, ())
+        for minute in range(30):
+            if minute % 10 == 0:
+                court.picture()
+                if works:
+                    court.delivers("home")
+            court.time.sleep(MINUTE)
+            judged.append(judge_now())
+            if judged[-1]:
+                break
+        if judged[-1]:
+            break
+        judge.interrupted()
+        court.time.sleep(23.5 * 3600)
+        court.time.reboot()
+    assert judged[-1] == verdict
+    assert remote.uncount_start.call_count == days - 1
+    # Another document begins anew.
+    other = Trial(court.settings, court.trial.before, court.trap.catalog, court.time, {})
+    Judge(other, remote, court.trap.catalog, "another hash")
+    assert other.awake == 0.0
 
 
 def test_a_camera_that_fails_three_times_in_a_row_is_enough(tmp_path: Path) -> None:

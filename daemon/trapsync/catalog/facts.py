@@ -32,6 +32,7 @@ Name = Literal[
     "times",
     "unpruned",
     "stuck",
+    "trial",
     "hub",
     "told",
 ]
@@ -53,6 +54,13 @@ class Stopped(msgspec.Struct, frozen=True):
 
     images: int
     error: str
+
+
+class TrialTime(msgspec.Struct, frozen=True):
+    """How many seconds the remote settings with this hash were on trial in starts that somebody ended."""
+
+    hash: str
+    awake: float
 
 
 class NotTakenIn(msgspec.Struct, frozen=True):
@@ -85,6 +93,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     times: Stopped | None = None  # images whose time cannot be corrected
     unpruned: dict[str, str] | None = None  # by destination, why it cannot be asked before images are pruned
     stuck: Stopped | None = None  # delivered images that cannot be removed
+    trial: TrialTime | None = None  # of remote settings: a trap that runs for minutes a day adds them up
     hub: dict[str, Link] = {}  # the links to the hub, by name
     told: list[Any] | None = None  # what the hub was told last
 

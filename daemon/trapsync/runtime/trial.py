@@ -147,11 +147,20 @@ class Trial:
         self._clock = clock
         self._intervals = intervals
         self._began = self._looked = clock.monotonic()
-        self._awake = 0.0
+        self._awake = self._awake_before = 0.0
         self._over_memory = 0
         self._heard_before, self._hub_before = self._heard()
         self.is_passed = False
         """Whether all was OK for long enough."""
+
+    @property
+    def awake(self) -> float:
+        """Seconds awake with these settings, in all starts."""
+        return self._awake
+
+    def resume(self, awake: float) -> None:
+        """Begin with the seconds of starts that somebody ended: a trap may never run for as long as a trial takes."""
+        self._awake = self._awake_before = awake
 
     @property
     def length(self) -> float:
@@ -223,9 +232,10 @@ class Trial:
     def _missing(self) -> Failure | None:
         """What is not OK yet, and may become so."""
         count, _ = self._catalog.images.pictures_since(self._began)
-        expected = self._awake / self.settings.capture.every
+        awake = self._awake - self._awake_before  # the pictures of this start are counted
+        expected = awake / self.settings.capture.every
         if self.before.pictures and count < max(2.0, _OF_EXPECTED * expected):
-            return Failure("captures", f"{count} pictures in {self._awake:.0f} s, not {expected:.0f}")
+            return Failure("captures", f"{count} pictures in {awake:.0f} s, not {expected:.0f}")
         return _unreachable(self._closed())
 
     def _closed(self) -> list[str]:
@@ -248,9 +258,14 @@ class Trial:
 class Judge:
     """Commits settings on trial, or rolls them back."""
 
-    def __init__(self, trial: Trial, remote: RemoteSettings) -> None:
+    def __init__(self, trial: Trial, remote: RemoteSettings, catalog: Catalog, document_hash: str) -> None:
         self._trial = trial
         self._remote = remote
+        self._catalog = catalog
+        self._hash = document_hash
+        known = catalog.facts.read().trial
+        if known and known.hash == document_hash:
+            trial.resume(known.awake)
 
     @classmethod
     def of(
@@ -269,7 +284,9 @@ class Judge:
         )
         known = found.record.before
         before = Before.recalled(known) if known else Before.of(remote.previous(), catalog, clock)
-        return cls(Trial(found.settings, before, catalog, clock, intervals), remote)
+        candidate = found.record.candidate
+        trial = Trial(found.settings, before, catalog, clock, intervals)
+        return cls(trial, remote, catalog, candidate.hash if candidate else "")
 
     def judge(self, overdue: Sequence[str]) -> str | None:
         """Return "committed" or "rolled back" once the trial is over. `overdue`: the parts of the daemon that are silent."""
@@ -304,10 +321,11 @@ class Judge:
         return None
 
     def interrupted(self) -> None:
-        """Somebody ends the daemon during the trial: that says nothing about the settings."""
+        """Somebody ends the daemon during the trial: that says nothing about the settings, but its time counts."""
         try:
             self._remote.uncount_start()
-        except TrapsyncError as error:  # then this start of the trial counts
+            self._catalog.facts.set("trial", facts.TrialTime(self._hash, round(self._trial.awake, 1)))
+        except TrapsyncError as error:  # then this start of the trial counts, or its time does not
             log.error("%s", error)
 
 
