@@ -800,6 +800,29 @@ def closed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(os, "open", deny)
 
 
+@pytest.mark.parametrize("name", [".trapsync-trial.part", ".trapsync-trial-done.part"])
+def test_what_has_the_name_of_a_trial_keeps_no_image_away(site: Stick, card: Card, name: str) -> None:
+    (site.path / name).mkdir()
+    stick, image = site.connect(), card.image()
+    stick.place()
+    stick.deliver(image, card.path(image))
+    assert site.stored() == {image.name: card.bytes(image)}
+    assert (site.path / name).is_dir()
+
+
+def test_what_has_the_temporary_name_of_a_manifest_keeps_no_image_away(
+    site: Stick, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [card.image(second) for second in range(2)]
+    day = (site.path / images[0].place).parent
+    (day / f".{manifest.NAME}.part").mkdir(parents=True)
+    stick = site.connect()
+    for image in images:
+        assert isinstance(stick.deliver(image, card.path(image)), Receipt)
+    assert set(site.stored()) == {image.name for image in images}
+    assert "is no file; the copies there are told by their bytes" in caplog.text
+
+
 def test_a_path_beyond_what_the_file_system_takes_costs_itself_only(site: Stick, card: Card) -> None:
     stick, good = site.connect(), card.image()
     long = replace(good, path=f"{'d' * 300}/IMG_1.JPG", id=99)

@@ -237,6 +237,22 @@ def test_the_names_of_pruned_images_stay_taken(trap: Trap) -> None:
     assert trap.catalog.images.names_from(drawings.DEVICE, drawings.TAKEN.timestamp() + 9) == set()
 
 
+def test_a_small_copy_that_cannot_be_removed_is_not_taken_for_its_image(
+    trap: Trap, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Memory()
+    trap.register(home)
+    path = trap.put()
+    trap.ingest()
+    trap.deliver(home)
+    for copy in thumbnail_paths(trap.storage.thumbnails, place_of(path)):
+        copy.mkdir(parents=True)
+    assert trap.prune() == 1
+    assert trap.catalog.facts.read().stuck is None
+    assert trap.catalog.images.listing(None, 1)[0]["gone_why"] == "pruned"
+    assert "a small copy stays on the card" in caplog.text
+
+
 def test_its_thumbnails_go_with_the_image(trap: Trap) -> None:
     home = Memory()
     fill(trap, 1, home)

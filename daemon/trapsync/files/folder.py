@@ -140,6 +140,14 @@ class Folder:
             return False
         return True
 
+    def is_file(self, name: str) -> bool:
+        """Whether a regular file has this name."""
+        try:
+            self.status(name)
+        except (FileNotFoundError, NotRegular):
+            return False
+        return True
+
     def flush(self) -> None:
         """Flush its own entries: without this a new name may not survive a power cut."""
         try:

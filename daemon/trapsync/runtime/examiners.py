@@ -52,6 +52,7 @@ class Examiners:
         self._settings = settings
         self._storage = storage
         self._look = look
+        self._has_none = False  # none could be started the last time
         self._pool = self._make_pool()
 
     def _make_pool(self) -> ProcessPool:
@@ -91,12 +92,16 @@ class Examiners:
         try:
             return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
         except (RuntimeError, OSError):
-            log.warning("the examiners broke down; others take their place")
+            level = logging.DEBUG if self._has_none else logging.WARNING
+            log.log(level, "the examiners broke down; others take their place")
         try:
             self._renew()
-            return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+            future = self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
         except (RuntimeError, OSError) as error:
+            self._has_none = True
             raise NoExaminer(_why_none(error)) from error
+        self._has_none = False
+        return future
 
     def _renew(self) -> None:
         self.close()

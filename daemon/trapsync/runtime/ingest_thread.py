@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from trapsync import pipeline
-from trapsync.errors import CatalogError, ExaminerKilled, StorageError, unexpected
+from trapsync.errors import CatalogError, ExaminerKilled, StorageError, one_line, unexpected
 from trapsync.files.space import free_bytes
 from trapsync.image import Found
 from trapsync.jpeg import thumbnail
@@ -15,7 +15,7 @@ from trapsync.runtime.context import Context
 from trapsync.runtime.examiners import Examiners
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import BATCH
-from trapsync.spool.not_taken_in import Tally
+from trapsync.spool.not_taken_in import LONGEST, Tally
 from trapsync.spool.scan import stat_file
 from trapsync.spool.undecided import UndecidedFiles
 
@@ -79,7 +79,9 @@ class IngestThread:
             elif not next(self._times) and not next(self._thumbnails):
                 return False
         except (CatalogError, StorageError, OSError) as error:
-            log.error("%s; trying again in %.0f s", error, _PAUSE)
+            is_news = self._refusal is None or self._refusal.reason != one_line(error, LONGEST)
+            level = logging.ERROR if is_news or not paths else logging.DEBUG
+            log.log(level, "%s; trying again in %.0f s", error, _PAUSE)
             for path in paths:
                 self._inbox.put_later(path, _PAUSE)
             self._refuse(paths, error)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
 
 log = logging.getLogger(__name__)
 
-_LONGEST = 300  # characters of an example or a reason
+LONGEST = 300  # characters of an example or a reason
 _MAX_WHATS = 8  # kinds of things that are counted apart
 
 
@@ -34,7 +34,7 @@ class Tally:
     def add(self, path: str, reason: str) -> None:
         """Count one."""
         if not self.count:
-            self.example, self.reason = one_line(path, _LONGEST), one_line(reason, _LONGEST)
+            self.example, self.reason = one_line(path, LONGEST), one_line(reason, LONGEST)
         self.count += 1
 
     def add_what(self, path: str, what: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from trapsync.destinations import Destination
 from trapsync.destinations.confirmation import ask_again, back_off, record_place
 from trapsync.errors import StorageError, Unauthorised, Unreachable
-from trapsync.files import failpoint
+from trapsync.files import durable, failpoint
 from trapsync.image import Found, Image, place_of
 from trapsync.jpeg.examination import thumbnail_paths
 from trapsync.settings.schema import Storage
@@ -202,9 +203,19 @@ def _remove(storage: Storage, found: Found) -> int:
         freed = found.size if status.st_nlink == 1 else 0
         log.debug("removed %s, which is delivered", found.path)
         for thumbnail in thumbnail_paths(storage.thumbnails, place_of(found.path)):
-            thumbnail.unlink(missing_ok=True)
+            with _staying(thumbnail):
+                thumbnail.unlink(missing_ok=True)
             failpoint.hit("prune: small copy removed")
     return freed
+
+
+@contextmanager
+def _staying(thumbnail: Path) -> Iterator[None]:
+    """Log that a small copy cannot be removed: it stays, but its image is gone, and counts as that."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("a small copy stays on the card: %s", durable.explain(error, thumbnail))
 
 
 def _report_stuck(catalog: Catalog, count: int, reason: str) -> None:

@@ -70,7 +70,9 @@ def _of_image(error: OSError, copy: Path) -> DeliveryError:
         return Failed(f"{copy}: {error.filename} is a link, and links are not followed; remove it")
     if error.errno == errno.ENOENT:
         return Failed(f"{copy}: the file system does not take this name, or the folder was just removed")
-    return Failed(durable.explain(OSError(error.errno, error.strerror), copy))
+    name = str(error.filename or "")
+    in_the_way = "" if name in {"", copy.name, str(copy)} else f" ({name})"
+    return Failed(f"{durable.explain(OSError(error.errno, error.strerror), copy)}{in_the_way}")
 
 
 def _trial(root: Folder) -> OSError | None:
@@ -92,6 +94,7 @@ def _trial(root: Folder) -> OSError | None:
 
 
 def clear(root: Folder) -> None:
-    """Remove what a trial leaves, or left when it was cut short."""
+    """Remove what a trial leaves, or left when it was cut short; what is no file is not ours."""
     for name in (_TRIAL, _TRIED):
-        root.remove(name)
+        if root.is_file(name):
+            root.remove(name)

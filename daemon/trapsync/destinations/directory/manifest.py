@@ -159,6 +159,8 @@ def _append(file: FileIO, content: bytes, lines: bytes) -> None:
 
 def _write(folder: Folder, content: bytes) -> None:
     """Write it whole, in the place of the one that is there."""
+    if folder.has(_TEMPORARY) and not folder.is_file(_TEMPORARY):
+        raise NotOurs(f"what is called {_TEMPORARY} there is no file")
     folder.remove(_TEMPORARY)
     try:
         with folder.new(_TEMPORARY) as file:
