@@ -138,11 +138,11 @@ def test_what_root_copied_in_is_told_until_it_can_be_read(tmp_path: Path) -> Non
     assert now["ledger"]["captured"] == 1
     (reason,) = [one for one in now["reasons"] if "read" in one]
     assert reason.startswith("2 files or folders cannot be read: ")
-    assert reason.endswith(f"no permission to read it; run: sudo chown -R --reference={spool} {spool}")
+    advice = reason.partition("no permission to read it; run: ")[2].replace("sudo ", "")
+    assert advice == f"chown -R --reference={spool} {spool} && chmod -R u+rwX {spool}"
     assert "not taken in" in run("doctor").stdout
 
-    (spool / "r.jpg").chmod(0o600)
-    (spool / "card2").chmod(0o700)
+    subprocess.run(["sh", "-c", advice], check=True)
     assert run("deliver").returncode == 0
     now = json.loads(run("status", "--json").stdout)
     assert (now["not_taken_in"], now["ledger"]["delivered"]) == ([], 3)
@@ -326,7 +326,7 @@ def test_a_tally_is_bounded_whatever_the_names(life: Life) -> None:
     for number in range(1000):
         tally.add_what(f"{number}\n\udcff{'x' * 5000}", f".{number}{'y' * 1000}")
     assert tally.count == 1000
-    assert len(tally.example) <= 300
+    assert len(tally.example) <= 600
     assert tally.reason.isprintable()
     assert len(tally.whats) == 9
     assert len(tally.reason) < 500

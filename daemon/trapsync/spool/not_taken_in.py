@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
 
 log = logging.getLogger(__name__)
 
-LONGEST = 300  # characters of an example or a reason
+LONGEST = 600  # characters of an example or a reason
 _MAX_WHATS = 8  # kinds of things that are counted apart
 
 

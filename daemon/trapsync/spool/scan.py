@@ -126,7 +126,8 @@ def why_unreadable(spool: Path, path: str) -> str | None:
 
 def _no_permission(spool: Path, path: str) -> str:
     """What to say of what the daemon may not read: another account, root say, copied it there."""
-    return f"{spool / path}: no permission to read it; run: sudo chown -R --reference={spool} {spool}"
+    right = f"sudo chown -R --reference={spool} {spool} && sudo chmod -R u+rwX {spool}"
+    return f"{spool / path}: no permission to read it; run: {right}"
 
 
 def _list(spool: Path, folder: str, seen: Seen) -> tuple[list[str], list[Found]]:
