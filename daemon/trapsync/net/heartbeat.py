@@ -97,6 +97,7 @@ class Heartbeat(_Part, frozen=True):
     refused: _Count | None = None
     disk: Disk = Disk()
     capture_failures: _Count | None = None
+    not_taken_in: _Count | None = None
     clock: Clock = Clock()
     battery: _Number | None = None
     remote: Remote = Remote()
