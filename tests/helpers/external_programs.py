@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,18 @@ _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 @functools.cache
 def require(*programs: str, shows: str) -> None:
     """Skip the test if one of them is missing and cannot be installed; `shows` is what is then not shown."""
-    with (Path(tempfile.gettempdir()) / "trapsync-tests.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two workers of pytest-xdist would fight for apt's own
-        missing = [program for program in programs if find(program) is None]
-        if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-            _install(sorted({_PACKAGES[program] for program in missing}))
-    missing = [program for program in programs if find(program) is None]
+    missing = _missing(programs)
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        with (Path(tempfile.gettempdir()) / "trapsync-tests.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two workers of pytest-xdist would fight for apt's own
+            _install(sorted({_PACKAGES[program] for program in _missing(programs)}))
+    missing = _missing(programs)
     if missing:
         pytest.skip(f"NOT SHOWN HERE: {shows}; {', '.join(missing)} is missing: apt install it")
+
+
+def _missing(programs: Iterable[str]) -> list[str]:
+    return [program for program in programs if find(program) is None]
 
 
 def find(program: str) -> str | None:
@@ -40,6 +45,8 @@ def find(program: str) -> str | None:
 
 def _install(packages: list[str]) -> None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # start no service
+    if not packages:  # another worker has done it
+        return
     for command in (
         ["apt-get", "update"],
         ["apt-get", "install", "-y", "--no-install-recommends", *packages],

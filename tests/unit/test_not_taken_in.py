@@ -142,6 +142,8 @@ def test_what_root_copied_in_is_told_until_it_can_be_read(tmp_path: Path) -> Non
     assert advice == f"chown -R --reference={spool} {spool} && chmod -R u+rwX {spool}"
     assert "not taken in" in run("doctor").stdout
 
+    if os.geteuid() != 0:  # who has no sudo can only do the second half
+        advice = advice.partition("&& ")[2]
     subprocess.run(["sh", "-c", advice], check=True)
     assert run("deliver").returncode == 0
     now = json.loads(run("status", "--json").stdout)
