@@ -231,6 +231,15 @@ def test_a_value_that_rots_at_rest_lets_no_image_leave_the_card(trap: Trap, chan
     assert_rebuilt_by_the_next_start(trap)
 
 
+def test_an_image_whose_row_rots_at_rest_is_not_even_marked_to_leave(trap: Trap) -> None:
+    work(trap)
+    rot(trap, sql("UPDATE images SET wall = wall + 1"))
+    with pytest.raises(CatalogDamaged):
+        trap.prune()
+    marked = trap.catalog.connection._db.execute("SELECT count(*) FROM files WHERE leaving = 1")
+    assert marked.fetchone() == (0,)
+
+
 def test_metadata_that_rots_at_rest_is_found_when_it_is_read(trap: Trap) -> None:
     work(trap)
     rot(trap, sql("UPDATE images SET metadata = replace(metadata, '{', '[') WHERE id = 3"))
