@@ -23,7 +23,11 @@ def block() -> None:
 def wait(seconds: float) -> int | None:
     """Wait for one of them at most so long; None when none came, or only `wake`."""
     found = signal.sigtimedwait(_ALL, max(0.0, seconds))
-    return found.si_signo if found and found.si_signo != _WAKE else None
+    # Python returns a siginfo that nobody has filled in when the wait was interrupted, by a SIGCONT say, and its time
+    # was over by then: the number in it is none that was waited for.
+    if found is None or found.si_signo not in _ALL - {_WAKE} or found.si_errno:
+        return None
+    return found.si_signo
 
 
 def wake() -> None:
