@@ -434,13 +434,15 @@ def beats(server: type[Scripted]) -> list[dict[str, Any]]:
 
 
 def test_a_turn_asks_before_it_tells_so_that_what_came_is_confirmed_at_once(
-    script: tuple[type[Scripted], str],
+    script: tuple[type[Scripted], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # One turn, in the middle of the 900 s.
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
     server, url = script
     server.answers = {f"/pushed/{ALL}": (200, {}, ONE), f"/heartbeats/{DEVICE}": (200, {}, b"{}")}
     bench = Bench(url)
 
-    bench.live(800)  # in which it tells once: the second time comes nine tenths of 900 s after the first
+    bench.live(900)
 
     assert bench.got == [ONE]
     assert [beat["remote"]["last_received_hash"] for beat in beats(server)] == [
