@@ -7,10 +7,11 @@ one (met by pruning, by a verification, by the regular question) withdraws it he
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trapsync.clock import Clock
 from trapsync.destinations import Destination, Receipt
@@ -30,6 +31,9 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
     from trapsync.catalog import Catalog
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 _STALE_AFTER = 7 * 86400.0  # seconds after which a destination is asked again about what is on the card
 _INTERVAL = 3600.0  # seconds between two such questions
@@ -141,12 +145,19 @@ def ask_again(
         return Asked()
     at = catalog.proofs.lies_at(destination.name, [image.id for image in images])
     answers = ask_for_each(lambda some: destination.confirm(some, at, by_bytes=by_bytes), images)
-    try:
-        asked = _record(catalog, destination, place, images, answers)
-    except Exception as error:
-        if is_refusal(error):
-            raise
-        asked = _record_singly(catalog, destination, place, images, answers)
+
+    def unrecorded(image: Image, error: Exception) -> Asked:
+        """An answer that cannot be recorded proves nothing: the image is asked for again."""
+        log.error("%s: the answer about %r cannot be recorded", destination.name, image.path, exc_info=error)
+        return Asked(unsure=[image])
+
+    asked = Asked()
+    record = partial(_record, catalog, destination, place, answers)
+    for some in all_or_each(record, images, unrecorded):
+        asked.confirmed += some.confirmed
+        asked.unsure += some.unsure
+        asked.absent += some.absent
+        asked.refused += some.refused
     if asked.withdrawn:
         log.error(
             "%s no longer has %d images that it had confirmed, %s among them: their proof is withdrawn",
@@ -157,12 +168,38 @@ def ask_again(
     return asked
 
 
+def all_or_each(
+    record: Callable[[Sequence[Item]], Done], items: Sequence[Item], failed: Callable[[Item, Exception], Done]
+) -> Iterator[Done]:
+    """Record all of these at once; where one of them cannot be recorded, each by itself. What each recording did.
+
+    What `failed` returns stands for an item that cannot be recorded. What the card, the catalog or
+    the other side refuses is about no item in particular, and is raised.
+    """
+    try:
+        done = record(items)
+    except Exception as error:
+        if is_refusal(error):
+            raise
+    else:
+        yield done
+        return
+    for item in items:
+        try:
+            done = record([item])
+        except Exception as error:
+            if is_refusal(error):
+                raise
+            done = failed(item, error)
+        yield done
+
+
 def _record(
     catalog: Catalog,
     destination: Destination,
     place: str,
-    images: Sequence[Image],
     answers: Mapping[int, Receipt | Exception],
+    images: Sequence[Image],
 ) -> Asked:
     """Record the answers about these images in one commit."""
     asked, proofs = Asked(), []
@@ -189,30 +226,6 @@ def _record(
             {image.id: reason for image, reason in asked.refused},
         )
     return asked
-
-
-def _record_singly(
-    catalog: Catalog,
-    destination: Destination,
-    place: str,
-    images: Sequence[Image],
-    answers: Mapping[int, Receipt | Exception],
-) -> Asked:
-    """Record each answer in a commit of its own; one that cannot be recorded proves nothing, and is asked for again."""
-    all_asked = Asked()
-    for image in images:
-        try:
-            asked = _record(catalog, destination, place, [image], answers)
-        except Exception as error:
-            if is_refusal(error):
-                raise
-            log.exception("%s: the answer about %r cannot be recorded", destination.name, image.path)
-            asked = Asked(unsure=[image])
-        all_asked.confirmed += asked.confirmed
-        all_asked.unsure += asked.unsure
-        all_asked.absent += asked.absent
-        all_asked.refused += asked.refused
-    return all_asked
 
 
 def ask_about_some(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from trapsync.destinations import Destination, Receipt, confirmation
-from trapsync.errors import DeliveryError, Failed, Held, Refused, Unreachable, is_refusal, unexpected
+from trapsync.errors import DeliveryError, Failed, Held, Refused, Unreachable, unexpected
 from trapsync.image import Image
 from trapsync.net import backoff
 
@@ -71,43 +72,30 @@ def record(
     for image, outcome in outcomes:
         if _is_bug(outcome):
             log.error("%s: delivering %r failed", destination.name, image.path, exc_info=_of(outcome))
-    try:
-        _add(turn, _record(catalog, destination, turn, outcomes))
-    except Exception as error:
-        if is_refusal(error):
-            raise
-        for one in outcomes:
-            _record_singly(catalog, destination, turn, one)
+
+    def unrecorded(one: tuple[Image, Outcome], error: Exception) -> Turn:
+        """What cannot be recorded failed, and is tried again later."""
+        text = "%s: what became of %r cannot be recorded"
+        log.error(text, destination.name, one[0].path, exc_info=error)
+        failed = Failed(f"what became of it cannot be recorded: {unexpected(error)}")
+        done = _record(catalog, destination, turn.place, [(one[0], failed)])
+        done.bugs += 1
+        return done
+
+    recorder = partial(_record, catalog, destination, turn.place)
+    for done in confirmation.all_or_each(recorder, outcomes, unrecorded):
+        turn.delivered += done.delivered
+        turn.refused += done.refused
+        turn.postponed += done.postponed
+        turn.bugs += done.bugs
 
 
 def _of(outcome: Outcome) -> Exception | None:
     return outcome if isinstance(outcome, Exception) else None
 
 
-def _add(turn: Turn, done: Turn) -> None:
-    turn.delivered += done.delivered
-    turn.refused += done.refused
-    turn.postponed += done.postponed
-    turn.bugs += done.bugs
-
-
-def _record_singly(
-    catalog: Catalog, destination: Destination, turn: Turn, one: tuple[Image, Outcome]
-) -> None:
-    """Record what became of one delivery; if that cannot be, it failed, and is tried again later."""
-    try:
-        _add(turn, _record(catalog, destination, turn, [one]))
-    except Exception as error:
-        if is_refusal(error):
-            raise
-        log.exception("%s: what became of %r cannot be recorded", destination.name, one[0].path)
-        failed = Failed(f"what became of it cannot be recorded: {unexpected(error)}")
-        _add(turn, _record(catalog, destination, turn, [(one[0], failed)]))
-        turn.bugs += 1
-
-
 def _record(
-    catalog: Catalog, destination: Destination, turn: Turn, outcomes: Sequence[tuple[Image, Outcome]]
+    catalog: Catalog, destination: Destination, place: str, outcomes: Sequence[tuple[Image, Outcome]]
 ) -> Turn:
     """Record these in one commit; what that did."""
     done = Turn()
@@ -115,7 +103,7 @@ def _record(
         return done
     proofs = [confirmation.proof(image, one) for image, one in outcomes if isinstance(one, Receipt)]
     with catalog.together():
-        confirmation.require_place(catalog, destination, turn.place)
+        confirmation.require_place(catalog, destination, place)
         catalog.deliveries.mark_delivered(destination.name, proofs)
         for image, outcome in outcomes:
             match outcome:
