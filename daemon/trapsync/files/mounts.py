@@ -1,14 +1,29 @@
 """Whether the file systems that the program needs are there, and take writes."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the C library keeps the semaphores of the examiners' pool
 
 _MOUNTS = Path("/proc/self/mountinfo")
 # What ext4 is after an error, from Linux 6.15 on: the mount itself does not turn read-only any more.
 _TAKES_NO_WRITES = {"ro", "emergency_ro", "shutdown"}
+
+
+class Mount(NamedTuple):
+    """A line of proc_pid_mountinfo(5).
+
+    The device as major:minor, the folder in that file system, where it is mounted, and the options of the file system
+    itself, which all its mounts share.
+    """
+
+    device: str
+    root: str
+    point: str
+    options: frozenset[str]
 
 
 def is_read_only(folder: Path) -> bool:
@@ -19,18 +34,23 @@ def is_read_only(folder: Path) -> bool:
         device = folder.stat().st_dev
     except OSError:
         return False
-    return bool(_options(f"{os.major(device)}:{os.minor(device)}") & _TAKES_NO_WRITES)
+    number = f"{os.major(device)}:{os.minor(device)}"
+    return any(one.options & _TAKES_NO_WRITES for one in mounted() if one.device == number)
 
 
-def _options(device: str) -> set[str]:
-    """The options of a mounted file system itself, which all its mounts share (proc_pid_mountinfo(5))."""
-    options: set[str] = set()
-    with suppress(OSError), _MOUNTS.open(encoding="utf-8", errors="replace") as lines:
+def mounted() -> Iterator[Mount]:
+    """Every mount that this process sees, in their order; none where the kernel does not tell them."""
+    with suppress(OSError), _MOUNTS.open("rb") as lines:
         for line in lines:
-            mount, _, system = line.rpartition(" - ")
-            if mount.split(" ")[2:3] == [device]:
-                options |= set(system.split()[-1].split(","))
-    return options
+            mount, _, system = line.rpartition(b" - ")
+            device, root, point = (os.fsdecode(_unescaped(word)) for word in mount.split(b" ")[2:5])
+            yield Mount(device, root, point, frozenset(os.fsdecode(system).split()[-1].split(",")))
+
+
+def _unescaped(word: bytes) -> bytes:
+    for escaped, plain in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        word = word.replace(escaped, plain)
+    return word
 
 
 def read_only_card(*folders: Path) -> str | None:

@@ -5,7 +5,6 @@ leads where is told by paths without links, by device and inode, and by what the
 mount is the same folder under another path). A folder that is not there yet is judged by those above it.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from trapsync.errors import SettingsError, StorageError
-from trapsync.files import destination_mark
+from trapsync.files import destination_mark, mounts
 from trapsync.files.folder import Folder
 from trapsync.settings.schema import Storage
 from trapsync.spool import spool_mark
@@ -29,7 +28,6 @@ _TRAP_SIGNS = {
 }
 # Settings by which two destinations of one account keep different things there.
 _APART = ("folder", "content", "profile", "deployment")
-_MOUNTS = Path("/proc/self/mountinfo")
 
 
 class Destination(Protocol):
@@ -172,17 +170,8 @@ def _ids_above(folder: Path) -> Iterator[tuple[int, int]]:
 def _location(folder: Path) -> tuple[str, PurePosixPath]:
     """On which file system a folder lies, and where in it; '' where the kernel does not tell it."""
     disk, place, deepest = "", PurePosixPath(), -1
-    with suppress(OSError), _MOUNTS.open("rb") as lines:
-        for line in lines:
-            # man 5 proc_pid_mountinfo: id, parent, major:minor, the folder in that file system, where it is mounted
-            number, root, point = (os.fsdecode(_unescaped(word)) for word in line.split(b" ")[2:5])
-            depth = len(Path(point).parts)
-            if folder.is_relative_to(point) and depth >= deepest:  # of two on one point the later lies on top
-                disk, place, deepest = number, PurePosixPath(root) / folder.relative_to(point), depth
+    for one in mounts.mounted():
+        depth = len(Path(one.point).parts)
+        if folder.is_relative_to(one.point) and depth >= deepest:  # of two on one point the later lies on top
+            disk, place, deepest = one.device, PurePosixPath(one.root) / folder.relative_to(one.point), depth
     return disk, place
-
-
-def _unescaped(word: bytes) -> bytes:
-    for escaped, plain in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
-        word = word.replace(escaped, plain)
-    return word
