@@ -111,12 +111,13 @@ class SingleRun:
             is_single_run=True,
         )
         self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)
-        self._uplink.recall(self._catalog.facts.read())
+        known = self._catalog.facts.read()
+        self._uplink.recall(known)
         self._context = Context(
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
             *(Liveness(self._clock), self._stop),
         )
-        self._context.not_taken_in.remember(self._catalog.facts.read().not_taken_in)
+        self._context.not_taken_in.remember(known.not_taken_in)
         self._sensors = Sensors(self._settings.sensors)
         self._camera = CameraProcess(self._settings, self._device, self._clock)
         self._examiners = Examiners(self._settings.ingest, self._settings.storage)

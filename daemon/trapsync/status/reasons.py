@@ -134,14 +134,14 @@ def _capture(status: Status, settings: Settings) -> Iterator[Reason]:
 def _old_image(status: Status, settings: Settings, clock: Clock) -> Iterator[Reason]:
     """The newest image is too old, and nothing else says why."""
     newest = status.newest_image
-    has_reason = any(_capture(status, settings)) or read_only_card(settings.storage.spool)
     if (
         newest
         and newest.age_s is not None
         and _takes_pictures(status, settings)
-        and not has_reason
         and newest.age_s > 3 * settings.capture.every + 60
         and schedule.is_open(settings.capture.schedule, place(settings), local_time(clock))
+        and not any(_capture(status, settings))
+        and not read_only_card(settings.storage.spool)
     ):
         text = f"the newest image is {age(newest.age_s)} old: does the camera work? see: trapsync doctor"
         yield Reason("failing", text)
