@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,17 +222,15 @@ def test_settings_that_come_during_a_single_run_do_not_cut_it_short(tmp_path: Pa
         username = "{hub.user}"
         password_file = "password"
         """
-        trap = daemon_process.Daemon(
-            tmp_path,
-            daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password) + home + signed.TRUSTING,
-            camera="simulated",
-        )
+        deliver = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        trap = daemon_process.Daemon(tmp_path, deliver + home + signed.TRUSTING, camera="simulated")
         url = f"{hub.url}/pushed/device-{drawings.DEVICE}.settings"
         document = signed.settings(1, {"camera": {"quality": 80}})
         assert requests.put(url, document, auth=hub.auth("owner"), timeout=30).status_code == 200
         done = once(trap)
         assert done.returncode == 0, done.stderr
         assert trap.status()["remote"]["state"] == "validated"
+        time.sleep(1.0)  # the destination's `every`: else it is not due
         done = once(trap)
         assert (done.returncode, len(hub.stored())) == (0, 2)
         assert trap.status()["remote"]["state"] == "committed"
