@@ -2,9 +2,11 @@
 
 import os
 import queue
+import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,28 @@ def test_other_files_are_no_news(spool: Path, hints: Hints, name: str) -> None:
     drawings.put(spool, b"anything", name)
     drawings.put(spool, b"anything", "last.jpg")
     assert hints.paths.get(timeout=10) == "last.jpg"
+
+
+def _inotify_watches() -> list[str]:
+    """What the kernel says of each inotify descriptor of this process."""
+    found = []
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of this very listing
+            if "inotify" in str(file.readlink()):
+                found.append(Path("/proc/self/fdinfo", file.name).read_text())
+    return found
+
+
+def test_the_kernel_tells_nothing_of_a_file_that_is_read_or_written_on(spool: Path, hints: Hints) -> None:
+    (spool / "later").mkdir()
+    drawings.put(spool, b"anything", "later/a.jpg")
+    hints.wait_for("later/a.jpg")
+    of_spool = f"ino:{spool.stat().st_ino:x} "
+    watched = next(text for text in _inotify_watches() if of_spool in text)
+    masks = [int(found, 16) for found in re.findall(r"^inotify .* mask:(\w+)", watched, re.MULTILINE)]
+    assert len(masks) == 2  # the folder that came later, too
+    read_or_written_on = 0x2 | 0x4 | 0x10 | 0x20  # inotify(7): MODIFY, ATTRIB, CLOSE_NOWRITE, OPEN
+    assert not any(mask & read_or_written_on for mask in masks)
 
 
 def test_a_watcher_tells_whether_it_lives_and_can_start_again(spool: Path) -> None:

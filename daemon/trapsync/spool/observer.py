@@ -9,12 +9,30 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from watchdog.events import DirCreatedEvent, DirMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from trapsync.errors import StorageError
 from trapsync.image import is_image_name, is_others_folder
+
+# The kernel tells no more than these: each reading of a file would wake three threads, and a picture that is written
+# in many pieces would fill its queue.
+_EVENTS: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+]
 
 
 class Watcher:
@@ -35,7 +53,7 @@ class Watcher:
         observer = Observer()
         try:
             self._watched = self._identity()
-            observer.schedule(self._handler, str(self._spool), recursive=True)
+            observer.schedule(self._handler, str(self._spool), recursive=True, event_filter=_EVENTS)
             observer.start()
         except OSError as error:
             raise StorageError(f"{self._spool}: cannot be watched: {error.strerror or error}") from error
@@ -81,7 +99,7 @@ class _Handler(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if isinstance(event, DirCreatedEvent | DirMovedEvent):
             self._sweep()  # what already lay in it gives no event
-        elif event.event_type in {"closed", "created", "moved"}:
+        else:
             path = os.fsdecode(event.dest_path or event.src_path).removeprefix(self._prefix)
             *folders, name = path.split("/")
             if is_image_name(name) and not any(map(is_others_folder, folders)):
