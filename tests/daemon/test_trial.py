@@ -19,6 +19,7 @@ from trapsync.remote import record
 from trapsync.remote.in_force import InForce, load, report
 from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.runtime.service import Service
+from trapsync.runtime.trial import begin
 from trapsync.settings.layers import Files
 from trapsync.trap import lock, open_catalog
 
@@ -140,7 +141,7 @@ def test_what_the_limits_foresee_is_not_even_tried(tmp_path: Path) -> None:
 
 
 def test_what_comes_from_afar_begins_with_a_start_and_what_is_refused_does_not(tmp_path: Path) -> None:
-    service = Service.begin(load(Trap(tmp_path / "trap").daemon.config))
+    service = begin(load(Trap(tmp_path / "trap").daemon.config), Service)
     service._catalog = open_catalog(service.settings, FakeTime())
     assert service._receive(signed.settings(1, {}, signed.STRANGER)).code == "key"
     assert service.reload is False
@@ -165,7 +166,7 @@ def test_settings_with_which_the_daemon_cannot_be_made_are_undone_at_once(
         made(service, found, *rest)
 
     monkeypatch.setattr(Service, "__init__", refuse)
-    assert Service.begin(load(source)).settings.camera.quality == 90
+    assert begin(load(source), Service).settings.camera.quality == 90
     facts = report(load(source))
     assert (facts["state"], facts["code"], facts["reason"]) == (
         "rolled_back",
@@ -179,7 +180,7 @@ def test_a_second_daemon_that_finds_the_lock_taken_counts_no_start(tmp_path: Pat
     state = source.parent / "state"
     accept(Files(source), signed.settings(1, {"camera": {"quality": 80}}))
     with lock(state):
-        Service.begin(load(source))
+        begin(load(source), Service)
     assert record.read(state).starts == 0
-    Service.begin(load(source))
+    begin(load(source), Service)
     assert record.read(state).starts == 1

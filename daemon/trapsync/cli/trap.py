@@ -71,12 +71,12 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     SIGTERM and Ctrl-C end it within ten seconds, SIGHUP reads the config file again, SIGUSR1 delivers now.
     Called by root, it runs as the user that the state folder belongs to; see scripts/README.md.
     """
-    from trapsync.runtime import service, signals
+    from trapsync.runtime import service, signals, trial
 
     start_logging(verbose)
     _require_no_root(trap, as_root)
     signals.block()
-    daemon = service.Service.begin(trap.found, captures)
+    daemon = trial.begin(trap.found, lambda found: service.Service(found, captures))
     with _leaving(1):
         daemon.run()
     if daemon.reload:
@@ -119,7 +119,7 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     Exit code 0: all is delivered. 1: the picture is safe on the card, but something is pending. 2: there is no
     picture. 3: it could not run at all. After each of them the power may be cut.
     """
-    from trapsync.runtime import service, signals
+    from trapsync.runtime import service, signals, trial
     from trapsync.runtime.single_run import SingleRun
 
     start_logging(verbose)
@@ -130,7 +130,7 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     with _leaving(3):
         _require_no_root(trap, as_root)
         signals.block()
-        outcome = SingleRun.begin(trap.found, seconds).run()
+        outcome = trial.begin(trap.found, lambda found: SingleRun(found, seconds)).run()
     service.leave(outcome)
 
 

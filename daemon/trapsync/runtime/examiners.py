@@ -30,7 +30,7 @@ _MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
 # How an examiner ends that was killed from outside: by the kernel for want of memory, or as pebble ends at SIGTERM.
 _KILLED = {-signal.SIGKILL, -signal.SIGTERM, int(signal.SIGTERM)}
 # Seconds between two looks of the pool's threads at their workers: at work, and with nothing to do.
-_AT_WORK, _AT_REST = 0.1, 10.0
+_AT_WORK, _AT_REST = 0.1, 30.0
 _TO_END = 2.0  # seconds for them to end
 
 
@@ -72,31 +72,32 @@ class Examiners:
         fails with that error, loudly.
         """
         waiting = iter(files)
-        flying = [(found, self._examine(found)) for found in islice(waiting, 2 * self._settings.workers)]
+        flying = [
+            (found, self._start(self._look, found.path))
+            for found in islice(waiting, 2 * self._settings.workers)
+        ]
         while flying:
             found, future = flying.pop(0)
-            flying += [(more, self._examine(more)) for more in islice(waiting, 1)]
+            flying += [(more, self._start(self._look, more.path)) for more in islice(waiting, 1)]
             outcome = self._outcome(found, future)
             if outcome is not None:
                 yield found, outcome
 
-    def _examine(self, found: Found) -> ProcessFuture[Any]:
-        return self._schedule(self._look, self._storage.spool, found.path)
-
-    def _schedule(self, work: Callable[..., Any], *arguments: Any) -> ProcessFuture[Any]:
-        """Hand out one piece of work. A pool that broke down (a worker killed at a bad moment) is replaced.
+    def _start(self, work: Callable[..., Any], *more: Any) -> ProcessFuture[Any]:
+        """Hand out one piece of work in the spool. A pool that broke down (a worker killed at a bad moment) is replaced.
 
         Raises NoExaminer.
         """
         CONSTS.sleep_unit = _AT_WORK
+        arguments, timeout = (self._storage.spool, *more), float(self._settings.timeout)
         try:
-            return self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+            return self._pool.schedule(work, args=arguments, timeout=timeout)
         except (RuntimeError, OSError):
             level = logging.DEBUG if self._has_none else logging.WARNING
             log.log(level, "the examiners broke down; others take their place")
         try:
             self._renew()
-            future = self._pool.schedule(work, args=arguments, timeout=float(self._settings.timeout))
+            future = self._pool.schedule(work, args=arguments, timeout=timeout)
         except (RuntimeError, OSError) as error:
             self._has_none = True
             raise NoExaminer(_why_none(error)) from error
@@ -128,7 +129,7 @@ class Examiners:
             return None
         except (*_MISFORTUNES, MemoryError) as error:
             if before is None:  # it may have been the machine's fault: once more, in a fresh process
-                return self._outcome(found, self._examine(found), before=error)
+                return self._outcome(found, self._start(self._look, found.path), before=error)
             if _was_killed(before) or _was_killed(error):
                 return ExaminerKilled("its examiner was killed each time: too little memory?")
             return DamagedImage(_describe_failure(error, self._settings))
@@ -149,9 +150,9 @@ class Examiners:
         for one in corrections:
             try:
                 try:
-                    yield one, self._result(self._schedule(examination.rewrite, self._storage.spool, one))
+                    yield one, self._result(self._start(examination.rewrite, one))
                 except _MISFORTUNES:  # which may have been the machine's fault
-                    yield one, self._result(self._schedule(examination.rewrite, self._storage.spool, one))
+                    yield one, self._result(self._start(examination.rewrite, one))
             except (DamagedImage, FileExistsError) as error:
                 yield one, error
             except FileNotFoundError:
@@ -161,12 +162,11 @@ class Examiners:
 
     def make_thumbnails(self, image: Image, path: str) -> bool:
         """Make the small copies of one image; False if they cannot be made, ExaminerKilled if nobody knows."""
-        arguments = (self._storage.spool, path, self._storage.thumbnails)
         try:
             try:
-                self._result(self._schedule(examination.thumbnails, *arguments))
+                self._result(self._start(examination.thumbnails, path, self._storage.thumbnails))
             except _MISFORTUNES:  # which may have been the machine's fault
-                self._result(self._schedule(examination.thumbnails, *arguments))
+                self._result(self._start(examination.thumbnails, path, self._storage.thumbnails))
         except (TrapsyncError, *_MISFORTUNES, MemoryError, OSError) as error:
             if _was_killed(error):
                 raise ExaminerKilled(

@@ -75,12 +75,17 @@ class Scheduler:
         self._add_pulse()
         self._background.start()
 
-    def add(self, name: str, every: float, work: Callable[[], object]) -> None:
-        """Add a job for every so many seconds. An error ends this run of it; a bug is noted."""
+    def add(
+        self, name: str, every: float, work: Callable[[], object], when: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Add a job for every so many seconds, which does nothing while it is not the time for it.
+
+        An error ends this run of it; a bug is noted.
+        """
 
         def job() -> None:
             self._liveness.report(name, _TIMEOUT)
-            self._note(name, run_job(name, work, self._stop, self._tell))
+            self._note(name, run_job(name, lambda: when() and work(), self._stop, self._tell))
             self._liveness.finish(name)
 
         self._background.add_job(job, Every(every), id=name, name=name)

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from trapsync.catalog import facts
 from trapsync.catalog.card_reserve import Reserve
@@ -95,14 +95,6 @@ class Service:
             settings.hub, self._device, settings.remote.groups, self._callbacks(), self._clock, self._pause
         )
         self._threads: list[threading.Thread] = []
-
-    @classmethod
-    def begin(cls, found: InForce, captures: int | None = None) -> Self:
-        """Make the daemon with the settings in force. If some are on trial, this start counts.
-
-        Settings on trial with which it cannot even be made are rolled back at once.
-        """
-        return trial.begin(found, lambda begun: cls(begun, captures))
 
     # Start, run, stop
 
@@ -205,7 +197,7 @@ class Service:
     def _watch_over(self) -> None:
         """Run the main thread: feed the watchdog while every part reports, and guard the schedule."""
         offset = self._clock.wall() - self._clock.monotonic()
-        longest = (systemd.watchdog_seconds() or 60.0) / 4
+        longest = (systemd.watchdog_seconds() or 4 * _IDLE_TICK) / 4
         idle_at = self._clock.monotonic() + _UNTIL_IDLE
         while not self._stop.is_set():
             is_idle = self._clock.monotonic() >= idle_at and not self._judge
@@ -246,15 +238,10 @@ class Service:
         elif overdue != self._overdue:
             log.error("no report from: %s", ", ".join(overdue))
         self._overdue = overdue
-        if not self._stop.is_set():
-            self._look_at_trial(overdue)
-
-    def _look_at_trial(self, overdue: list[str]) -> None:
-        end = self._judge.judge(overdue) if self._judge else None
-        if end == "rolled back":
-            self._begin_again()
-        if end:
+        if self._judge and not self._stop.is_set() and (end := self._judge.judge(overdue)):
             self._judge = None
+            if end == "rolled back":
+                self._begin_again()
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay pending."""
@@ -322,27 +309,19 @@ class Service:
     # Jobs
 
     def _add_jobs(self) -> None:
-        ingest, every = self.settings.ingest, 60.0
-        self._scheduler.add("sweep", ingest.rescan_every, self._on_spool(self._jobs.sweep))
+        # While the spool is another one than last time there is nothing to do in it.
+        add_for_spool = partial(self._scheduler.add, when=self._spool.is_right)
+        add_for_spool("sweep", self.settings.ingest.rescan_every, self._jobs.sweep)
         self._scheduler.add(CHECK, catalog_check.EVERY, self._check_catalog)
         if self.settings.prune.enabled:
-            self._scheduler.add(PRUNE, every, self._on_spool(self._jobs.prune))
+            add_for_spool(PRUNE, 60.0, self._jobs.prune)
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
         if self.settings.hub.is_set:
             self._uplink.recall(self._catalog.facts.read())
             self._scheduler.add("uplink", self._uplink.tick_every, self._uplink.tick)
         for destination in self._destinations:
-            work = self._on_spool(partial(self._jobs.deliver, destination))
-            self._scheduler.add(f"{DELIVER}{destination.name}", destination.settings.every, work)
-
-    def _on_spool(self, work: Callable[[], object]) -> Callable[[], None]:
-        """Return this job with a condition: it does nothing while the spool is another one than last time."""
-
-        def job() -> None:
-            if self._spool.is_right():
-                work()
-
-        return job
+            work = partial(self._jobs.deliver, destination)
+            add_for_spool(f"{DELIVER}{destination.name}", destination.settings.every, work)
 
     def _spool_is_back(self) -> None:
         """Deliver at once what was to be sent meanwhile and waits for its file, which is there again."""

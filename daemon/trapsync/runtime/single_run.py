@@ -83,11 +83,6 @@ class SingleRun:
         self._outcome = NOT_RUN
         self._turns: list[Future[None]] = []
 
-    @classmethod
-    def begin(cls, found: InForce, deadline: float) -> "SingleRun":
-        """Make it with the settings in force. If some are on trial, this start counts."""
-        return trial.begin(found, lambda begun: cls(begun, deadline))
-
     def run(self) -> int:
         """Run until all is done, or the deadline, or SIGTERM. Raises TrapsyncError when it cannot start or go on."""
         with ExitStack() as stack:

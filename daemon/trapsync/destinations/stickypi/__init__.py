@@ -215,7 +215,7 @@ class StickyPi(SimpleDestination):
                 digest = image.md5.encode()
                 return multipart((name, name, "image/jpeg", content), (f"{name}.md5", "", "", digest))
 
-            return self._api.upload(form)
+            return self._api.post("/_put_new_images", form)
 
     def _read_answer(self, image: Image, answer: Answer) -> Receipt:
         if answer.status == 413:

@@ -99,9 +99,16 @@ class Api:
         """Fetch a new token, whatever there is, and give the server's answer."""
         return self._tokens.fetch()
 
-    def upload(self, make_form: MakeBody) -> Answer:
-        """Send an image's form."""
-        return self._authorised("/_put_new_images", make_form)
+    def post(self, path: str, make_body: MakeBody) -> Answer:
+        """POST with a token, and once more with a new one if the server no longer takes it."""
+        for attempt in (1, 2):
+            token = self._tokens.get()
+            body, kind = make_body()
+            answer = self._client.send("POST", path, body, kind=kind, auth=(token, ""))
+            if answer.status != 401 or attempt == 2:
+                break
+            self._tokens.drop(token)
+        return http_service.admitted(answer, f"look at the account {self._username!r}: is it read-only?")
 
     def rows(self, keys: Sequence[Key], what: str = "metadata") -> Rows:
         """The server's rows of these keys; `what` = "image" with addresses."""
@@ -130,18 +137,7 @@ class Api:
         """Ask for the rows of these keys, with dates in this form."""
         asked = [{"device": device, "datetime": taken.strftime(form)} for device, taken in keys]
         body = json.dumps(asked).encode()
-        return self._authorised(f"/get_images/{what}", lambda: (Pieces(body), "application/json"))
-
-    def _authorised(self, path: str, make_body: MakeBody) -> Answer:
-        """POST with a token, and once more with a new one if the server no longer takes it."""
-        for attempt in (1, 2):
-            token = self._tokens.get()
-            body, kind = make_body()
-            answer = self._client.send("POST", path, body, kind=kind, auth=(token, ""))
-            if answer.status != 401 or attempt == 2:
-                break
-            self._tokens.drop(token)
-        return http_service.admitted(answer, f"look at the account {self._username!r}: is it read-only?")
+        return self.post(f"/get_images/{what}", lambda: (Pieces(body), "application/json"))
 
 
 def open_client(url: str, settings: Settings, context: DestinationContext) -> HttpClient:
