@@ -80,6 +80,17 @@ EXAMPLES_OF_FAILURES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("put_another_stick_in", {"is_back": False}),
         ("prune", {}),
     ],
+    # The model's own mistake: the copy is dropped, and the picture is not.
+    "a person takes away the copy of a picture whose time was corrected": [
+        ("begin", {"gallery": False, "stick": None}),
+        ("a_morning_without_a_clock", {}),
+        ("copy", {"folder": "copies", "number": 0}),
+        ("settle", {}),
+        ("a_good_day", {}),
+        ("take_away", {"number": 62}),
+        ("a_day_offline", {}),
+        ("prune", {}),
+    ],
 }
 
 

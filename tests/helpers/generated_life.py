@@ -177,7 +177,8 @@ class Life(RuleBasedStateMachine):
         self.connect_the_stick()
         self.camera = Camera()
         self.safe: set[str] = set()  # whatever was whole on the card once
-        self.taken_away: set[str] = set()  # by people
+        self.taken_away: set[str] = set()  # by people, all copies of them
+        self.files_taken: set[str] = set()  # digests of the files that they removed, as they were
         self.pruned: set[str] = set()
         self.proven: set[str] = set()  # these may go at any time
         self.pocket: list[tuple[str, bytes]] = []  # files that were taken away, and where they lay
@@ -249,6 +250,7 @@ class Life(RuleBasedStateMachine):
         """Some program or person leaves a file there; no two within one tick of the clock of files."""
         self.files += 1
         (self.spool / path).parent.mkdir(parents=True, exist_ok=True)
+        self.note_file_taken(path)
         (self.spool / path).write_bytes(content)
         moment = int(self.trap.time.wall() * 1e9) + self.files
         os.utime(self.spool / path, ns=(moment, moment))
@@ -271,6 +273,11 @@ class Life(RuleBasedStateMachine):
     def note_what_was_taken(self, before: dict[str, str]) -> None:
         """People removed something: what has no copy left is not the program's fault."""
         self.taken_away |= set(before.values()) - set(self.on_card().values())
+
+    def note_file_taken(self, path: str) -> None:
+        """The file that people are about to remove: perhaps a copy with the time from before its correction."""
+        if (self.spool / path).is_file():
+            self.files_taken.add(digest(self.spool / path))
 
     def picture(self) -> bytes:
         return drawings.plain(seed=self.files % 5) + b"of others %d" % self.files
@@ -307,9 +314,11 @@ class Life(RuleBasedStateMachine):
 
     def start(self) -> None:
         opening = Catalog.open
+        self.was_rebuilt = False
 
         def remembered(path: Path, clock: Clock, **how: bool) -> Catalog:
             """Killed before it is told, it must be closed all the same: SQLite minds others of its process."""
+            self.was_rebuilt = not path.exists()
             self.trap.catalog = opening(path, clock, **how)
             return self.trap.catalog
 
@@ -376,7 +385,9 @@ class Life(RuleBasedStateMachine):
     def check_the_catalog(self) -> None:
         """Check it in full, as the daemon does a minute after such a start; what is damaged is rebuilt by the next."""
         connection = self.trap.catalog.connection
-        assert connection.is_check_due()
+        if not connection.is_check_due():
+            assert self.was_rebuilt  # by the start itself
+            return
         if finding := integrity.check_file(self.trap.storage.catalog):
             connection.found_damaged(finding)
             self.die()
@@ -640,6 +651,7 @@ class Life(RuleBasedStateMachine):
             if path in before:
                 self.pocket.append((path, (self.spool / path).read_bytes()))
             self.unfinished.pop(path, None)
+            self.note_file_taken(path)
             (self.spool / path).unlink()
             self.note_what_was_taken(before)
 
@@ -992,7 +1004,7 @@ class Life(RuleBasedStateMachine):
         rows = self.rows("SELECT sha256 FROM images WHERE state = 'dropped' AND gone_why != 'lost'")
         robbed = {self.origin(one) for s in (self.home, self.gallery, *self.former) for one in s.robbed}
         robbed |= {self.origin(one) for one in self.stick_robbed}
-        dropped = {self.origin(one) for (one,) in rows}
+        dropped = {self.origin(one) for (one,) in rows if one not in self.files_taken}
         back = set(self.on_card().values())  # and not ingested again yet
         assert self.is_older or dropped <= self.taken_away | robbed | back
 
