@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 from hypothesis.stateful import run_state_machine_as_test
 
 from generated_life import Life
@@ -29,7 +31,15 @@ HOW = settings(
 )
 
 
+@pytest.fixture
+def same_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hypothesis mixes constants of whatever modules are loaded into what it draws; here a seed means the same lives."""
+    providers.CONSTANTS_CACHE.cache.clear()
+    monkeypatch.setattr(providers, "_get_local_constants", Constants)
+
+
 @pytest.mark.timeout(0)
+@pytest.mark.usefixtures("same_lives")
 @pytest.mark.parametrize("number", SEEDS)
 def test_whatever_befalls_a_trap_no_picture_is_lost_doubled_or_broken(number: int) -> None:
     run_state_machine_as_test(seed(number)(Life), settings=HOW)
