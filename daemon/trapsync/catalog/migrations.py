@@ -7,7 +7,14 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
+from trapsync.catalog.statements import statements
+
 migrations = Migrations("trapsync")
+
+
+def _run(db: Database, script: str) -> None:
+    for statement in statements(script):
+        db.execute(statement)
 
 
 def empty_catalog() -> sqlite3.Connection:
@@ -20,7 +27,8 @@ def empty_catalog() -> sqlite3.Connection:
 @migrations()
 def m001_the_way_of_an_image(db: Database) -> None:
     """The tables of the first release."""
-    db.executescript(
+    _run(
+        db,
         """
 -- A row is an image that was examined and found whole: these bytes under this identity. The same
 -- identity with other bytes is another row with `conflict` 1. Rows stay when the file leaves the card.
@@ -149,14 +157,15 @@ END;
 CREATE TRIGGER deliveries_uncounted AFTER DELETE ON deliveries BEGIN
     UPDATE tallies SET n = n - 1 WHERE destination = old.destination AND state = old.state;
 END;
-"""
+""",
     )
 
 
 @migrations()
 def m002_times_put_right(db: Database) -> None:
     """What is known of the clock, and of the times of images that were taken before it was set."""
-    db.executescript(
+    _run(
+        db,
         """
 -- How the time of an image of our own stands whose clock was not synchronised when it was taken; NULL: it
 -- was, or it is another program's file. 'held': it may yet be put right. 'confirmed': it was right.
@@ -186,14 +195,15 @@ CREATE TABLE corrections (
 
 -- The files that corrected ones replace: `leaving` is 2 until they are deleted.
 CREATE INDEX files_replaced ON files (leaving) WHERE leaving = 2;
-"""
+""",
     )
 
 
 @migrations()
 def m003_notes_of_destinations(db: Database) -> None:
     """What destinations write down beyond single images, and which of them wait for another."""
-    db.executescript(
+    _run(
+        db,
         """
 -- A row is a note of one destination's: the id of a job or a task, say. Whatever stands here can be asked
 -- for at its other end.
@@ -204,14 +214,15 @@ CREATE TABLE notes (
     seal INTEGER NOT NULL,          -- of the others: see `soundness`
     PRIMARY KEY (destination, key)
 ) STRICT, WITHOUT ROWID;
-"""
+""",
     )
 
 
 @migrations()
 def m004_labels(db: Database) -> None:
     """What annotation services saw in the images."""
-    db.executescript(
+    _run(
+        db,
         """
 -- A row is what a destination answered about an image. One that was delivered there with a task and has no
 -- row of that task is still worked on.
@@ -226,14 +237,15 @@ CREATE TABLE labels (
     seal INTEGER NOT NULL,          -- of those before `at`: see `soundness`
     PRIMARY KEY (destination, image_id)
 ) STRICT;
-"""
+""",
     )
 
 
 @migrations()
 def m005_places(db: Database) -> None:
     """Proofs belong to places; when they were last confirmed; what became of images that a place lost."""
-    db.executescript(
+    _run(
+        db,
         """
 -- A row is a place that the table [destinations.NAME] of the config file stands for, or stood for once: another
 -- server, account or folder under the old name is another row. Deliveries, notes and labels have its `key`.
@@ -284,7 +296,7 @@ CREATE INDEX images_unasked ON images (id) WHERE unasked = 1;
 -- Off the card though pending: their destinations are asked for them before they are dropped.
 CREATE INDEX images_missing ON images (id) WHERE state = 'owed' AND gone_at IS NOT NULL;
 CREATE INDEX images_of_bytes ON images (sha256) WHERE boot_id IS NULL; -- of other programs, whose files are renamed
-"""
+""",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from trapsync.catalog.statements import statements
 from trapsync.errors import StorageError
 from trapsync.files import failpoint
 from trapsync.files.durable import make_folder
@@ -153,16 +154,6 @@ class Database:
         with self.writing() as connection:
             (done,) = connection.execute("PRAGMA user_version").fetchone()
             for number, migration in enumerate(_MIGRATIONS[done:], start=done + 1):
-                for statement in _statements(migration):
+                for statement in statements(migration):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Cut a script at its semicolons: `executescript` would commit the transaction around it."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
