@@ -83,7 +83,7 @@ def test_an_armed_failpoint_kills_at_the_hit_that_was_ordered() -> None:
 # ── Killed at every one of them ──────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("names", together(TOGETHER), ids=", ".join)
 def test_killed_there_again_and_again_nothing_is_lost_and_nothing_is_there_twice(
     folder_in_memory: Path, names: list[str]

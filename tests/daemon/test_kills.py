@@ -12,7 +12,7 @@ from random_kills import Torment
 KILLS = 75  # in each of four tests; `scripts/torture` kills a thousand times
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("seed", "prune"), [(1, False), (2, True), (3, False), (4, True)])
 def test_killed_at_random_moments_with_other_settings_each_time_it_loses_nothing_and_sends_nothing_twice(
     tmp_path: Path, seed: int, prune: bool

@@ -120,7 +120,7 @@ def test_an_examiner_that_is_shot_between_two_files_costs_no_file(
 ) -> None:
     files = put(spool, "a.jpg", "b.jpg", "c.jpg")
     expected = {found.path: examine(spool, found.path) for found in files}
-    for _ in range(8):
+    for _ in range(4):
         for child in multiprocessing.active_children():
             child.kill()
         assert outcomes(examiners, files) == expected
