@@ -427,7 +427,7 @@ def test_what_the_sensors_say_is_in_the_images_and_one_that_hangs_costs_nothing(
     os.mkfifo(tmp_path / "hangs")
     more = f"""
         [sensors]
-        read_before = "300 ms"
+        read_before = "500 ms"
         temperature = "{tmp_path / "celsius"}"
         humidity = "{tmp_path / "hangs"}"
         battery_command = ["echo", "81"]"""

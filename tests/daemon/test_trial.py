@@ -43,7 +43,7 @@ class Trap:
         self.daemon.program = (child_faults.__file__, "bad")
         config = self.daemon.config.read_text()
         self.daemon.config.write_text(
-            config.replace("[camera]", '[camera]\ntimeout = "1 s"').replace(
+            config.replace("[camera]", '[camera]\ntimeout = "3 s"').replace(
                 'every = "1 s"', f'every = "{every}"', 1
             )
         )
