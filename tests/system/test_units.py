@@ -78,3 +78,26 @@ def test_the_installer_says_what_it_would_do_and_does_nothing() -> None:
     assert done.returncode == 0, done.stderr
     assert "Nothing was done" in done.stdout
     assert [path.stat().st_mtime_ns for path in places] == before
+
+
+def test_no_core_dump_of_the_daemon_is_written() -> None:
+    assert "\nLimitCORE=0\n" in (ROOT / "systemd" / "trapsync.service").read_text()
+
+
+def test_no_command_of_the_documents_leaves_a_secret_in_the_shells_history() -> None:
+    """Finding S22: a secret comes by standard input, never as a word of a command."""
+    documents = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("*/*.md"),
+        *ROOT.glob("daemon/**/*.md"),
+        *ROOT.glob("config/*"),
+    ]
+    words = re.compile(r"(echo|printf)\b.*(password|secret|\bkey\b)|<<<.*(password|secret)", re.IGNORECASE)
+    told = [
+        (path.name, line)
+        for path in documents
+        if path.is_file() and path != ROOT / "CHANGELOG.md"
+        for line in path.read_text().splitlines()
+        if words.search(line)
+    ]
+    assert told == []

@@ -1,5 +1,10 @@
 """The settings: units, defaults, secrets, and one clear line for whatever is wrong."""
 
+import os
+import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import without_root
+from trap_bench import Trap as BenchTrap
 from trapsync import destinations
+from trapsync.destinations import http_service
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
 from trapsync.settings.schema import Camera, Capture, Ingest, Prune, Settings, Storage, Table, Trap
@@ -297,7 +304,92 @@ def test_a_secret_that_everybody_can_read_is_refused_with_the_cure(secret: Path)
     assert config_file.read_secret(secret, "a.key") == "hush"
 
 
-def test_a_systemd_credential_of_the_same_name_goes_first(
+@pytest.mark.parametrize(
+    ("mode", "says", "change"),
+    [
+        (0o660, "its group can change", "g-w"),
+        (0o620, "its group can change", "g-w"),
+        (0o606, "everybody can read", "o-rw"),
+        (0o666, "everybody can read", "g-w,o-rw"),
+        (0o622, "everybody can change", "g-w,o-w"),
+    ],
+)
+def test_a_secret_that_others_can_change_is_refused_and_the_command_that_is_told_fixes_it(
+    secret: Path, mode: int, says: str, change: str
+) -> None:
+    secret.write_text("hush")
+    secret.chmod(mode)
+    with pytest.raises(SettingsError, match=f"a.key: {says} the secret .*; run: chmod {change} {secret}$"):
+        config_file.read_secret(secret, "a.key")
+    subprocess.run(["chmod", change, secret], check=True)
+    assert config_file.read_secret(secret, "a.key") == "hush"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away, and become another user")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "says"),
+    [
+        (0, 4300, 0o640, "hush"),  # as scripts/install leaves what root wrote
+        (4242, 4300, 0o400, "hush"),
+        (4242, 4300, 0o660, "its group can change"),
+        (4242, 4301, 0o600, "hush"),
+        (4242, 4301, 0o640, "a group that is not ours can read .*; run: chmod g-r "),
+        (4243, 4300, 0o640, "belongs to another user, who can change it; run: sudo chown 4242 "),
+    ],
+)
+def test_a_secret_is_ours_or_roots_and_only_a_group_of_ours_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, owner: int, group: int, mode: int, says: str
+) -> None:
+    read = """if True:
+        import os, sys
+        from pathlib import Path
+        from trapsync.errors import SettingsError
+        from trapsync.settings.config_file import read_secret
+        os.setgroups([]), os.setgid(4300), os.setuid(4242)
+        try:
+            print(read_secret(Path(sys.argv[1]), "a.key"))
+        except SettingsError as error:
+            print(error)
+        """
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        secret = Path(folder, "password")
+        secret.write_text("hush")
+        secret.chmod(mode)
+        os.chown(secret, owner, group)
+        said = subprocess.run(
+            [sys.executable, "-c", read, secret], capture_output=True, text=True, check=True
+        )
+    assert re.search(says, said.stdout), said.stdout
+    assert said.stdout.count("\n") == 1
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("what", ["folder", "FIFO", "device", "large", "dangling"])
+def test_what_is_no_file_with_a_secret_is_one_line_and_is_not_waited_for(secret: Path, what: str) -> None:
+    secret.unlink(missing_ok=True)
+    if what == "folder":
+        secret.mkdir()
+    elif what == "FIFO":
+        os.mkfifo(secret)
+    elif what == "large":
+        secret.write_text("x" * 100_000)
+        secret.chmod(0o600)
+    else:
+        secret.symlink_to("/dev/zero" if what == "device" else "nowhere")
+    with pytest.raises(SettingsError, match=r"^a.key: "):
+        config_file.read_secret(secret, "a.key")
+
+
+def test_a_secret_may_be_a_link(secret: Path) -> None:
+    secret.with_name("kept").write_text("hush")
+    secret.with_name("kept").chmod(0o600)
+    secret.unlink(missing_ok=True)
+    secret.symlink_to("kept")
+    assert config_file.read_secret(secret, "a.key") == "hush"
+
+
+def test_a_systemd_credential_with_the_name_of_the_setting_goes_first(
     secret: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret.write_text("from the file")
@@ -305,10 +397,50 @@ def test_a_systemd_credential_of_the_same_name_goes_first(
     credentials.mkdir()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     assert config_file.read_secret(secret, "a.key") == "from the file"
-    (credentials / "password").touch(mode=0o400)
-    (credentials / "password").chmod(0o600)
-    (credentials / "password").write_text("from systemd\n")
+    (credentials / "a.key").write_text("from systemd\n")
+    (credentials / "a.key").chmod(0o440)  # as systemd makes it: root's, with an access list for the account
     assert config_file.read_secret(secret, "a.key") == "from systemd"
+    assert config_file.read_secret(secret, "another.key") == "from the file"
+
+
+def test_two_destinations_whose_files_have_one_name_do_not_share_a_credential(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding S22: one got the other's secret, and sent it to the other's server."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    asked: list[tuple[Path, str]] = []
+
+    def read(path: Path, key: str) -> str:
+        asked.append((path, key))
+        return "hush"
+
+    monkeypatch.setattr(http_service, "read_secret", read)
+    nowhere = 'url = "http://127.0.0.1:9"'
+    kinds = {
+        "stickypi": f'{nowhere}\nusername = "trap"\npassword_file',
+        "imagekit": f'api_{nowhere}\nurl_endpoint = "https://example.org/moths"\nprivate_key_file',
+        "skylab": f"{nowhere}\nprofile = 1\nkey_file",
+        "scale": f'{nowhere}\nproject = "moths"\napi_key_file',
+    }
+    tables = "".join(
+        f'[destinations.{kind}-{number}]\nkind = "{kind}"\n{keys} = "{number}/key"\n'
+        for kind, keys in kinds.items()
+        for number in (1, 2)
+    )
+    trap = BenchTrap(tmp_path / "trap")
+    config = tmp_path / "trapsync.toml"
+    config.write_text(tables)
+    settings = config_file.load(config)
+    for one in destinations.check_all(settings, config):
+        connected = one.connect(trap.context(one.name))
+        connected.check()
+        connected.close()
+        assert {path.parent.name for path, _ in asked} == {one.name[-1]}
+        assert {key.rpartition(".")[0] for _, key in asked} == {f"destinations.{one.name}"}, asked
+        asked.clear()
+    trap.catalog.close()
 
 
 # ── Written and read back ────────────────────────────────────────────────────────────────────────────

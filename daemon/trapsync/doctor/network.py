@@ -1,5 +1,6 @@
 """The hub, the destinations, and the secrets to log in there."""
 
+import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -42,8 +43,8 @@ def secrets(settings: Settings, source: Path) -> list[Finding]:
         try:
             read_secret(path, key)
         except SettingsError as error:
-            hint = "; if systemd passes it (LoadCredential=), only the daemon can read it"
-            return [Finding("failing", "secrets", f"{error}{'' if path.exists() else hint}")]
+            hint = f"; if systemd hands it over (LoadCredential={key}:...), only the daemon can read it"
+            return [Finding("failing", "secrets", f"{error}{'' if os.access(path, os.R_OK) else hint}")]
     return [Finding("ok", "secrets", f"{len(files)}, which only the daemon can read")] if files else []
 
 

@@ -159,8 +159,8 @@ def explain(error: OSError, path: Path) -> str:
     advice = {
         errno.ENOSPC: "the card is full; free some space",
         errno.EDQUOT: "the disk quota is used up; free some space",
-        errno.EACCES: f"no permission; let the user {_user()} write there",
-        errno.EPERM: f"no permission; let the user {_user()} write there",
+        errno.EACCES: f"no permission; let the user {user()} write there",
+        errno.EPERM: f"no permission; let the user {user()} write there",
         errno.EROFS: "the filesystem is read-only; the card may be failing",
         errno.EIO: "input/output error; the card or the stick may be failing",
         errno.EEXIST: "something that is not a folder is in the way",
@@ -171,7 +171,8 @@ def explain(error: OSError, path: Path) -> str:
     return f"{error.filename or path}: {reason}"
 
 
-def _user() -> str:
+def user() -> str:
+    """The account that runs this, by its name."""
     try:
         import pwd
     except ModuleNotFoundError:  # Windows

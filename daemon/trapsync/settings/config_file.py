@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from trapsync.errors import SettingsError
+from trapsync.files import durable
 from trapsync.settings.messages import dotted, explain
 from trapsync.settings.schema import Settings, Table
 from trapsync.settings.units import Duration, Exposure, Size, exactly
 
 DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")
+_LONGEST_SECRET = 65536  # characters
 ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
 
 T = TypeVar("T", bound=Table)
@@ -160,24 +162,56 @@ def rooted(table: T, folder: Path) -> T:
 
 
 def read_secret(name: Path, key: str) -> str:
-    """Read a secret from a file, or from the systemd credential of the same name; the last newline goes.
+    """Read a secret from its file, or from the systemd credential that is called as its key; the last newline goes.
 
-    Raises SettingsError when it is missing, empty, or everybody on the machine can read or change it.
+    Raises SettingsError when it is missing, empty or no text, or when others can read or change it.
     """
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(credentials, name.name) if credentials and Path(credentials, name.name).exists() else name
+    path = _credential(key) or name
     try:
-        mode = path.stat().st_mode
-        secret = path.read_text(encoding="utf-8").rstrip("\n")
+        descriptor = durable.open_plain(path.resolve(), os.O_RDONLY)  # a FIFO would be waited for, for ever
+        with os.fdopen(descriptor, encoding="utf-8") as file:
+            status, secret = os.fstat(descriptor), file.read(_LONGEST_SECRET + 1)
     except OSError as error:
         raise SettingsError(f"{key}: the secret {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
-    for bit, verb, letter in ((stat.S_IROTH, "read", "r"), (stat.S_IWOTH, "change", "w")):
-        if mode & bit and os.name == "posix":  # Windows shows no such thing
-            raise SettingsError(
-                f"{key}: everybody can {verb} the secret {path}; run: chmod o-{letter} {path}"
-            )
-    if not secret:
+    if len(secret) > _LONGEST_SECRET:
+        raise SettingsError(f"{key}: {path} holds more than a secret")
+    if path == name and os.name == "posix":  # systemd closes a credential itself; Windows shows no such thing
+        _require_closed(status, path, key)
+    if not secret.rstrip("\n"):
         raise SettingsError(f"{key}: the secret {path} is empty")
-    return secret
+    return secret.rstrip("\n")
+
+
+def _credential(key: str) -> Path | None:
+    """The systemd credential of this key, if there is one: two files of one name must not be one secret."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, key) if folder and "/" not in key else None
+    return path if path and path.exists() else None
+
+
+def _require_closed(status: os.stat_result, path: Path, key: str) -> None:
+    """SettingsError where others than root and we can read or change a secret's file, with the command that fixes it.
+
+    As OpenSSH has it: the file is ours or root's, and nobody else may change it. A group of ours may read it: so
+    the daemon's account reads what root has put into /etc/trapsync.
+    """
+    us, mode = os.geteuid(), status.st_mode
+    is_foreign = us != 0 and status.st_gid not in {os.getegid(), *os.getgroups()}
+    if us != 0 and status.st_uid not in {us, 0}:
+        fix = f"sudo chown {durable.user()} {path}"
+        raise SettingsError(
+            f"{key}: the secret {path} belongs to another user, who can change it; run: {fix}"
+        )
+    who_can = [
+        (mode & stat.S_IROTH, "o", "r", "everybody can read"),
+        (mode & stat.S_IWOTH, "o", "w", "everybody can change"),
+        (mode & stat.S_IWGRP, "g", "w", "its group can change"),
+        (mode & stat.S_IRGRP and is_foreign, "g", "r", "a group that is not ours can read"),
+    ]
+    wrong = [one for one in who_can if one[0]]
+    if wrong:
+        taken = {whose: "".join(bit for _, of, bit, _ in wrong if of == whose) for whose in "go"}
+        change = ",".join(f"{whose}-{bits}" for whose, bits in taken.items() if bits)
+        raise SettingsError(f"{key}: {wrong[0][3]} the secret {path}; run: chmod {change} {path}")

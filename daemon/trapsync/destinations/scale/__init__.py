@@ -43,7 +43,7 @@ class Scale(SimpleDestination):
         self.settings = settings
         self.identity = settings.identity
         self._context = context
-        self._wire = Wire(settings, context)
+        self._wire = Wire(name, settings, context)
         self._prefix = settings.prefix or settings.project
         self._batches = Batches(self._wire, self._prefix, context)
         self._files = Files(self._wire, settings, context)

@@ -30,9 +30,10 @@ class Declined(Failed):
 class Wire:
     """One account of Scale AI and one project in it. Every call is one request, and one exact answer."""
 
-    def __init__(self, settings: Settings, context: DestinationContext) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self.project = settings.project
         self._key_file = settings.api_key_file
+        self._key_name = f"destinations.{name}.api_key_file"
         self._client = http_service.client(settings.url, settings, context)
 
     def close(self) -> None:
@@ -41,7 +42,7 @@ class Wire:
 
     def key(self) -> str:
         """The account's key."""
-        return http_service.secret(self._key_file, "api_key_file")
+        return http_service.secret(self._key_file, self._key_name)
 
     # --- Files ------------------------------------------------------------------------------------------
 

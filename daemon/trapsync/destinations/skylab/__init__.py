@@ -86,7 +86,7 @@ class Skylab(SimpleDestination):
         self._context = context
         self._client = self._open(settings.url)
         self._storage = Storage(self._open, must_be_safe=settings.url.lower().startswith("https:"))
-        self._api = Api(self._client, settings.key_file)
+        self._api = Api(self._client, settings.key_file, f"destinations.{name}.key_file")
         self._jobs = Jobs(self._api, settings.profile, settings.deployment, context)
         self._results = Results(self._api, self._storage, context)
         # When each job is looked at again, in monotonic seconds.

@@ -26,9 +26,10 @@ _UNKNOWN = {404, 422}  # how it says that there is no such thing is not written 
 class Api:
     """The JSON half. Every method asks once, and raises Unreachable, or Failed where it is told no with a message."""
 
-    def __init__(self, client: HttpClient, key_file: Path) -> None:
+    def __init__(self, client: HttpClient, key_file: Path, key_name: str) -> None:
         self._client = client
         self._key_file = key_file
+        self._key_name = key_name
 
     def profile(self, number: int) -> dict[str, Any]:
         """The recipe; Failed if there is none of this number."""
@@ -113,7 +114,7 @@ class Api:
         return http_service.admitted(answer, "look at key_file, and at the account's credits", hide=key)
 
     def _key(self) -> str:
-        key = http_service.secret(self._key_file, "key_file")
+        key = http_service.secret(self._key_file, self._key_name)
         if not (key.isascii() and key.isprintable()):
             raise Unauthorised("key_file: what it holds is no key: a key is one line of plain characters")
         return key

@@ -58,7 +58,7 @@ class StickyPi(SimpleDestination):
         self._clock = context.clock
         self._context = context
         self.identity = settings.identity
-        self._api = Api(settings, context)
+        self._api = Api(name, settings, context)
         self._storage = Storage(
             partial(open_client, settings=settings, context=context),
             must_be_safe=settings.url.lower().startswith("https:"),

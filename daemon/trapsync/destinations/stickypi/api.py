@@ -81,10 +81,10 @@ class Rows:
 class Api:
     """One account on one server. Raises Unreachable, and Unauthorised where it is not let in."""
 
-    def __init__(self, settings: Settings, context: DestinationContext) -> None:
+    def __init__(self, name: str, settings: Settings, context: DestinationContext) -> None:
         self._username = settings.username
         self._client = open_client(settings.url, settings, context)
-        self._tokens = _Tokens(self._client, settings, context.clock)
+        self._tokens = _Tokens(self._client, settings, f"destinations.{name}.password_file", context.clock)
 
     @property
     def host(self) -> str:
@@ -163,9 +163,10 @@ class _Tokens:
     The answer also says when it expires, but on the server's clock, and ours may be years off.
     """
 
-    def __init__(self, client: HttpClient, settings: Settings, clock: Clock) -> None:
+    def __init__(self, client: HttpClient, settings: Settings, secret: str, clock: Clock) -> None:
         self._client = client
         self._settings = settings
+        self._secret = secret
         self._clock = clock
         self._lock = threading.Lock()
         self._token: _Token | None = None
@@ -190,7 +191,7 @@ class _Tokens:
             return self._fetch()
 
     def _fetch(self) -> Answer:
-        password = http_service.secret(self._settings.password_file, "password_file")
+        password = http_service.secret(self._settings.password_file, self._secret)
         received = self._clock.monotonic()
         account = (self._settings.username, password)
         answer = self._client.send("POST", "/get_token", auth=account, largest=_LARGEST_TOKEN)
