@@ -169,6 +169,8 @@ class _Life:
         """The steps, in the order in which the daemon would take them."""
         with trap.lock(self.storage.state):
             spool_mark.prepare(self.storage)
+            if "mark of doubt" in os.environ[failpoint.VARIABLE]:
+                stop_marks.mark_doubt(self.storage.catalog)
             catalog = trap.open_catalog(self.settings, self.time)
             if catalog.connection.is_check_due():
                 assert integrity.check_file(self.storage.catalog) is None

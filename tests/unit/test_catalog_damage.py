@@ -9,12 +9,14 @@ from pathlib import Path
 from subprocess import check_output
 
 import pytest
+from sqlite_utils import Database
 
 from trap_bench import Memory, Trap
-from trapsync.catalog import Catalog
-from trapsync.catalog.stop_marks import damage_mark
-from trapsync.errors import CatalogDamaged, CatalogError
-from trapsync.runtime import catalog_check
+from trapsync.catalog import Catalog, integrity
+from trapsync.catalog.migrations import migrations
+from trapsync.catalog.stop_marks import damage_mark, doubt_mark
+from trapsync.errors import CatalogDamaged, CatalogError, Unstorable
+from trapsync.runtime import catalog_check, startup
 from trapsync.settings.schema import Settings
 from trapsync.trap import open_catalog
 
@@ -296,3 +298,162 @@ def test_where_not_even_the_mark_can_be_written_the_next_start_checks_again(
     assert trap.catalog.connection.is_check_due()
     catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
     assert_rebuilt_by_the_next_start(trap)
+
+
+def test_the_checksum_of_the_schema_is_that_of_the_migrations() -> None:
+    db = Database(memory=True, execute_plugins=False)
+    migrations.apply(db)
+    assert hex(integrity.schema_checksum(db.conn)) == hex(integrity.SCHEMA)
+    db.conn.close()
+
+
+def schema(change: str) -> Callable[[Path], object]:
+    """What a flipped bit in the page of the schema may come to."""
+
+    def damage(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA writable_schema = ON")
+            db.execute(f"UPDATE sqlite_schema SET sql = {change}")
+            db.commit()
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "replace(sql, 'clock_trusted', 'clock_trustee') WHERE name = 'images'",
+        "replace(sql, 'INTO tallies', 'INTO dallies') WHERE type = 'trigger'",
+        "replace(sql, 'n + 1', 'n + 3') WHERE type = 'trigger'",
+        "replace(sql, 'folder', 'golder') WHERE name = 'files'",
+    ],
+)
+def test_a_schema_that_rots_at_rest_is_found_by_the_start(trap: Trap, change: str) -> None:
+    """It was no damage to SQLite: deliveries, or ingest, failed until the check of the week."""
+    work(trap)
+    trap.catalog.close()
+    catalog = trap.storage.catalog
+    before = catalog.stat()
+    schema(change)(catalog)
+    os.utime(catalog, ns=(before.st_atime_ns, before.st_mtime_ns))
+    start(trap)
+    assert catalog.with_suffix(".damaged-1").exists()
+    trap.register(home := Memory("home"))
+    trap.ingest()
+    assert trap.deliver(home).delivered == 8
+
+
+@pytest.mark.timeout(20)
+def test_a_delivery_that_only_an_index_holds_for_pending_is_not_asked_about_without_end(trap: Trap) -> None:
+    """One byte of its state: it was found, asked about and recorded again and again, in one turn that never ended."""
+    trap.register(home := Memory("home"))
+    trap.put(1)
+    trap.ingest()
+    trap.catalog.close()
+    catalog = trap.storage.catalog
+    content = catalog.read_bytes()
+    with closing(sqlite3.connect(catalog)) as db:
+        query = "SELECT pageno FROM dbstat WHERE name = 'deliveries' AND pagetype = 'leaf'"
+        page = (db.execute(query).fetchone()[0] - 1) * 1024
+    at = content.index(b"pending", page, page + 1024)
+    before = catalog.stat()
+    catalog.write_bytes(content[:at] + b"qending" + content[at + 7 :])
+    os.utime(catalog, ns=(before.st_atime_ns, before.st_mtime_ns))
+    start(trap)
+    trap.destinations = [home]
+    with pytest.raises(CatalogDamaged, match="an index contradicts it"):
+        trap.deliver(home)
+    trap.catalog.close()
+    start(trap)
+    trap.register(home)
+    trap.ingest()
+    assert trap.deliver(home).delivered == 1
+
+
+@pytest.mark.timeout(20)
+def test_a_picture_that_only_an_index_holds_for_lacking_is_not_copied_without_end(trap: Trap) -> None:
+    work(trap)
+    values = "UPDATE images SET thumbnails = 1 WHERE id = 3"
+    rot(trap, lambda path: without_indexes(path, values))
+    with pytest.raises(CatalogDamaged, match="an index contradicts it"):
+        trap.catalog.images.without_thumbnails(9)
+    assert_rebuilt_by_the_next_start(trap)
+
+
+def without_indexes(path: Path, statement: str) -> None:
+    """Change a value of a table behind the back of its indexes: their pages stay as they were."""
+    pages = {}
+    with closing(sqlite3.connect(path)) as db:
+        indexes = "SELECT pageno FROM dbstat JOIN sqlite_schema USING (name) WHERE type = 'index'"
+        for (page,) in db.execute(indexes).fetchall():
+            pages[page] = path.read_bytes()[(page - 1) * 1024 : page * 1024]
+    sql(statement)(path)
+    with path.open("r+b") as file:
+        for page, content in pages.items():
+            file.seek((page - 1) * 1024)
+            file.write(content)
+
+
+def test_a_row_of_which_no_image_can_be_made_is_damage(trap: Trap) -> None:
+    work(trap)
+    trap.catalog.connection._db.execute("UPDATE images SET metadata = '[' || metadata WHERE id = 3")
+    with pytest.raises(CatalogDamaged):
+        trap.catalog.images.on_card(0, 9)
+    assert_rebuilt_by_the_next_start(trap)
+
+
+# ── Doubt: what fails for no reason that is known may be damage ──────────────────────────────────────
+
+
+def test_a_start_that_ends_by_a_bug_has_the_next_one_check_the_catalog_before_it_uses_it(trap: Trap) -> None:
+    """Else it could end at the same row each time, long before the check in the background is due."""
+    work(trap)
+    rot(trap, sql("UPDATE images SET md5 = replace(md5, 'a', 'b')"))
+    with pytest.raises(ZeroDivisionError), startup.doubting(trap.storage.catalog):
+        raise ZeroDivisionError("in the middle of a start")
+    trap.catalog.connection._db.close()
+    start(trap)
+    assert not doubt_mark(trap.storage.catalog).exists()
+    assert trap.storage.catalog.with_suffix(".damaged-1").exists()
+
+
+def test_a_sound_catalog_that_was_doubted_is_kept_and_not_checked_again(trap: Trap) -> None:
+    work(trap)
+    kill(trap)
+    with pytest.raises(ZeroDivisionError), startup.doubting(trap.storage.catalog):
+        raise ZeroDivisionError("a mistake of our own")
+    start(trap)
+    assert not doubt_mark(trap.storage.catalog).exists()
+    assert not trap.catalog.connection.is_check_due()
+    assert trap.ledger() == (8, 8, 0, 0, 0)
+    with pytest.raises(CatalogError), startup.doubting(trap.storage.catalog):
+        raise CatalogError("the card is full")  # an error that is known
+    assert not doubt_mark(trap.storage.catalog).exists()
+
+
+def test_after_a_bug_or_a_refusal_that_damage_would_explain_the_check_is_due_once(trap: Trap) -> None:
+    work(trap)
+    trap.catalog.connection.note_checked()
+    connection, insert = trap.catalog.connection, "INSERT INTO facts VALUES ('bug', NULL, 0)"
+    for is_first in (True, False):
+        with pytest.raises(Unstorable), connection.transaction("test") as db:
+            db.execute(insert)
+        assert connection.is_check_due() is is_first
+        assert connection.has_news_of_doubt() is is_first
+        assert doubt_mark(trap.storage.catalog).exists() is is_first
+        assert not connection.has_news_of_doubt()
+        catalog_check.check(trap.catalog, trap.storage.catalog, lambda: None)
+        assert not connection.is_check_due()
+        assert not doubt_mark(trap.storage.catalog).exists()
+
+
+def test_a_command_beside_the_daemon_leaves_doubt_to_it(trap: Trap) -> None:
+    work(trap)
+    command = Catalog.open(trap.storage.catalog, trap.time, beside=True)
+    command.connection.doubt()
+    assert not doubt_mark(trap.storage.catalog).exists()
+    stop = doubt_mark(trap.storage.catalog)
+    stop.touch()
+    Catalog.open(trap.storage.catalog, trap.time, beside=True).close()
+    assert stop.exists()
+    command.close()

@@ -26,7 +26,7 @@ from trapsync.image import Image
 
 # Bytes. An image that comes by itself touches a dozen pages, and half as many when it goes, each written whole.
 _PAGE = 1024
-# Only the value that was to be written is at fault: a number, a text or a row that may not be.
+# Only the value that was to be written is at fault: a number, a text or a row that may not be. Or damage.
 _FAULT_OF_VALUE = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 _LARGEST_NUMBER = 2**63
 _BUSY_TIMEOUT = 5  # seconds for another process that writes; less than the ten in which a daemon must end
@@ -84,14 +84,15 @@ class Connection:
         self._checked_at: float | None = None
         # What was found damaged while it was in use: only the next start helps, which rebuilds it.
         self.damage: CatalogDamaged | None = None
+        self._doubted = self._is_doubt_news = False
 
     @classmethod
     def open(cls, path: Path, clock: Clock, *, beside: bool = False) -> Self:
         """Open the catalog for writing; make or migrate it.
 
         `beside` a daemon that is running: the mark of a clean stop is the daemon's.
-        Raises CatalogDamaged when the file is no catalog, was found damaged, or is newer than this program, and
-        CatalogError when it cannot be opened for another reason.
+        One that is doubted is checked in full before. Raises CatalogDamaged when the file is no catalog, was found
+        damaged, or is newer than this program, and CatalogError when it cannot be opened for another reason.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,13 +110,15 @@ class Connection:
         catalog = cls(connection, clock, is_beside=beside)
         try:
             catalog._prepare()
+            if is_doubted := not beside and stop_marks.doubt_mark(path).exists():
+                catalog._require_sound_file()
         # Damage also shows as an error message that is no text, or as a missing column.
         except (sqlite3.DatabaseError, CatalogDamaged, ValueError, LookupError, TypeError) as error:
             catalog._db.close()
             if integrity.is_not_its_fault(error, path):
                 raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
             raise CatalogDamaged(f"{path}: the catalog cannot be used: {error}") from error
-        catalog._checked_at = clock.wall() if is_new else checked_at
+        catalog._checked_at = clock.wall() if is_new or is_doubted else checked_at
         catalog._in_use = catalog._files()
         return catalog
 
@@ -154,8 +157,32 @@ class Connection:
         if unknown:
             raise CatalogDamaged(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
         migrations.apply(self._db)
+        if not integrity.has_our_schema(
+            self._db.conn
+        ):  # every query goes by it, and by SQLite's own errors it is a bug
+            raise CatalogDamaged("its schema is not as it was made")
 
     # The full check
+
+    def _require_sound_file(self) -> None:
+        if problem := integrity.problem(self._db.conn):
+            raise CatalogDamaged(problem)
+        stop_marks.end_doubt(self._path)
+
+    def doubt(self) -> None:
+        """Have every row checked soon, for something failed that damage would explain; once in the life of a process.
+
+        Whoever has a daemon runs the check beside it (`is_check_due`). If the daemon ends before, the next start does.
+        """
+        if self._may_write and not self._is_beside and not self._doubted:
+            self._doubted = self._is_doubt_news = True
+            self._checked_at = None
+            stop_marks.mark_doubt(self._path)
+
+    def has_news_of_doubt(self) -> bool:
+        """Whether a doubt came up since this was asked last: then a check should begin."""
+        is_news, self._is_doubt_news = self._is_doubt_news, False
+        return is_news
 
     def is_check_due(self) -> bool:
         """Whether every row should be checked: the last stop was not clean, or the last check is a week ago."""
@@ -167,6 +194,7 @@ class Connection:
     def note_checked(self) -> None:
         """A full check found nothing wrong."""
         self._checked_at = self.clock.wall()
+        stop_marks.end_doubt(self._path)
 
     def found_damaged(self, problem: str) -> CatalogDamaged:
         """Mark the catalog as damaged, so that the next start rebuilds it; the error to raise."""
@@ -255,9 +283,20 @@ class Connection:
             return list(self._db.query(sql, parameters))
 
     def query_images(self, sql: str, **parameters: Any) -> list[Image]:
-        """The images that a query finds, which selects the columns of `rows.IMAGE`."""
+        """The images that a query finds, which selects the columns of `rows.IMAGE`.
+
+        And `is_wrong`, where what an index says could contradict the row: it would be found again and again.
+        """
         with self.refusing("read"):
-            return [image_of(row) for row in self.query(sql, **parameters)]
+            rows = self.query(sql, **parameters)
+            try:
+                if any(row.get("is_wrong") for row in rows):
+                    raise ValueError("an index contradicts it")
+                return [image_of(row) for row in rows]
+            except (LookupError, TypeError, ValueError) as error:  # no row of ours is like that
+                raise self.found_damaged(
+                    f"the catalog is damaged: a row is not as it was written: {error!r}"
+                ) from error
 
     def require_sound(self, rows: list[dict[str, Any]]) -> None:
         """Trust these images enough to delete them, or mark the catalog as damaged: see `integrity.require_sound`."""
@@ -276,7 +315,10 @@ class Connection:
                 refusal = f"the catalog refuses a {what}: {_reason(error)}"
                 if integrity.is_damage(error):
                     raise self.found_damaged(refusal) from error
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULT_OF_VALUE:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in _FAULT_OF_VALUE | {sqlite3.SQLITE_ERROR}:
+                    self.doubt()
+                if code in _FAULT_OF_VALUE:
                     raise Unstorable(refusal) from error
                 raise CatalogError(refusal) from error
             except json.JSONDecodeError as error:  # of a column: the program writes JSON only

@@ -90,8 +90,8 @@ class Deliveries(Part):
         images: list[Image] = []
         for attempts, first in (("= 0", ""), ("> 0", "attempts, ")):
             images += self._connection.query_images(
-                f"""SELECT {IMAGE} FROM deliveries INDEXED BY deliveries_pending
-                    JOIN images ON images.id = image_id
+                f"""SELECT {IMAGE}, +deliveries.state != 'pending' AS is_wrong
+                    FROM deliveries INDEXED BY deliveries_pending JOIN images ON images.id = image_id
                     WHERE destination = {KEY} AND deliveries.state = 'pending'
                     AND attempts {attempts} AND {_MAY_GO} AND {_HAS_COME}
                     ORDER BY {first}deliveries.rank {direction} LIMIT :limit""",

@@ -182,7 +182,8 @@ class Images(Part):
     def without_thumbnails(self, limit: int) -> list[Image]:
         """Images on the card whose small copies were not made yet, newest first."""
         return self._connection.query_images(
-            f"""SELECT {IMAGE} FROM images WHERE thumbnails IS NULL AND gone_at IS NULL
+            f"""SELECT {IMAGE}, +thumbnails IS NOT NULL OR +gone_at IS NOT NULL AS is_wrong
+                FROM images WHERE thumbnails IS NULL AND gone_at IS NULL
                 ORDER BY rank DESC LIMIT :limit""",
             limit=limit,
         )

@@ -3,8 +3,6 @@
 Times are unix seconds of the wall clock, right or wrong as it was. JSON columns hold objects.
 """
 
-import sqlite3
-
 from sqlite_utils import Database, Migrations
 
 from trapsync.catalog.statements import statements
@@ -15,13 +13,6 @@ migrations = Migrations("trapsync")
 def _run(db: Database, script: str) -> None:
     for statement in statements(script):
         db.execute(statement)
-
-
-def empty_catalog() -> sqlite3.Connection:
-    """An empty catalog in memory, with the schema of this version."""
-    db = Database(memory=True, execute_plugins=False)
-    migrations.apply(db)
-    return db.conn
 
 
 @migrations()

@@ -1,7 +1,8 @@
-"""The two marks beside the catalog: that it was found damaged, and that it was closed in order.
+"""The marks beside the catalog: that it was found damaged, that it is doubted, and that it was closed in order.
 
 A catalog with the mark of damage is kept aside and rebuilt by the next start. One without the mark of a clean stop
-(the process was killed, or the power was cut) is checked in full after the start, in the background.
+(the process was killed, or the power was cut) is checked in full after the start, in the background. One with the
+mark of doubt is checked before it is used: something failed that damage would explain, and may fail again at once.
 """
 
 import os
@@ -17,12 +18,34 @@ def damage_mark(catalog: Path) -> Path:
     return catalog.with_suffix(".damaged")
 
 
+def doubt_mark(catalog: Path) -> Path:
+    """The file that says that a catalog is to be checked before it is used."""
+    return catalog.with_suffix(".doubted")
+
+
 def mark_damage(catalog: Path) -> None:
-    """Say durably that the catalog is damaged. Empty, for on a full card there is room for a name, not for a block."""
+    """Say durably that the catalog is damaged."""
+    _mark(damage_mark(catalog))
+
+
+def mark_doubt(catalog: Path) -> None:
+    """Say durably that the next start is to check the catalog before it uses it."""
+    _mark(doubt_mark(catalog))
+
+
+def end_doubt(catalog: Path) -> None:
+    """A full check found nothing wrong."""
+    with suppress(OSError):  # then it is checked once more
+        doubt_mark(catalog).unlink(missing_ok=True)
+        failpoint.hit("catalog: mark of doubt removed")
+
+
+def _mark(path: Path) -> None:
+    """Make an empty file, for on a full card there is room for a name, not for a block."""
     with suppress(OSError):  # on a card that takes not even that, the next start checks it again
-        os.close(durable.open_plain(damage_mark(catalog), os.O_WRONLY | os.O_CREAT))
+        os.close(durable.open_plain(path, os.O_WRONLY | os.O_CREAT))
         failpoint.hit("catalog: marked as damaged")
-        durable.flush_folder(catalog.parent)
+        durable.flush_folder(path.parent)
 
 
 def mark_closed(catalog: Path, checked_at: float) -> None:

@@ -104,6 +104,7 @@ class Service:
         _reap()
         with ExitStack() as stack:
             startup.take_lock(stack, storage.state, self._clock, self._stop.wait)
+            stack.enter_context(startup.doubting(storage.catalog))
             self._led.steady()
             self._catalog, self._destinations = startup.open_trap(
                 *(self.settings, self._checked, self._device, self._clock, self._pause),
@@ -219,6 +220,8 @@ class Service:
     def _check_parts(self) -> None:
         if self._catalog.connection.damage:  # the next start puts it aside and rebuilds it
             raise self._catalog.connection.damage
+        if self._catalog.connection.has_news_of_doubt():
+            self._scheduler.run_now(CHECK)
         if not self._catalog.connection.is_there():
             raise CatalogError(
                 f"{self.settings.storage.catalog}: somebody took the catalog away or replaced it under the "

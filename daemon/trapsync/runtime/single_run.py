@@ -87,6 +87,7 @@ class SingleRun:
         """Run until all is done, or the deadline, or SIGTERM. Raises TrapsyncError when it cannot start or go on."""
         with ExitStack() as stack:
             startup.take_lock(stack, self._settings.storage.state, self._clock, self._stop.wait)
+            stack.enter_context(startup.doubting(self._settings.storage.catalog))
             self._led.steady()
             self._open()
             steps = self._start("steps", self._take_steps)

@@ -2,14 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from trapsync.catalog import Catalog
+from trapsync.catalog import Catalog, stop_marks
 from trapsync.clock import Clock
 from trapsync.destinations import Checked, Destination
-from trapsync.errors import StorageError
+from trapsync.errors import StorageError, TrapsyncError
 from trapsync.files import durable
 from trapsync.runtime.destination_context import connect_all, registered
 from trapsync.settings.schema import Settings, Storage
@@ -39,6 +39,18 @@ def take_lock(stack: ExitStack, state: Path, clock: Clock, wait: Callable[[float
                 log.warning("%s; waiting a moment for it", error)
                 is_said = True
         wait(_POLL)
+
+
+@contextmanager
+def doubting(catalog: Path) -> Iterator[None]:
+    """Have the next start check the catalog first if this one ends by a bug: damage may be behind it, at each start anew."""
+    try:
+        yield
+    except TrapsyncError:
+        raise
+    except Exception:
+        stop_marks.mark_doubt(catalog)
+        raise
 
 
 def prepare_folders(storage: Storage, *, has_spool: bool) -> None:
