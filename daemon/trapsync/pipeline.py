@@ -29,7 +29,6 @@ from trapsync.errors import (
     ExaminerKilled,
     IncompleteImage,
     StorageError,
-    Unreachable,
     is_refusal,
     unexpected,
 )
@@ -375,11 +374,11 @@ def deliver(
             if turn.trouble:
                 raise turn.trouble
             catalog.deliveries.destination_answered(destination.name)
-        if destination.follow_up():
+        if outcomes.follow_up(catalog, destination, turn):
             catalog.deliveries.destination_answered(destination.name)
-    except Unreachable as trouble:
-        turn.trouble = trouble
-        confirmation.back_off(catalog, destination, trouble)
+    except Exception as error:
+        turn.trouble = outcomes.trouble(catalog, destination, turn, error)
+        confirmation.back_off(catalog, destination, turn.trouble)
     return turn
 
 

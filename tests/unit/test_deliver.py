@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+import drawings
 from trap_bench import Memory, OneByOne, Trap
 from trapsync.catalog.rows import Proof
 from trapsync.destinations import Receipt
-from trapsync.errors import Failed, Held, Refused, Unauthorised, Unreachable
+from trapsync.errors import (
+    CatalogError,
+    Failed,
+    Held,
+    Refused,
+    StorageError,
+    Unauthorised,
+    Unreachable,
+)
 from trapsync.image import Image
 from trapsync.runtime.upload_pool import UploadPool
+from trapsync.settings.schema import Settings
+from trapsync.status import snapshot
 
 
 def fill(trap: Trap, count: int, *destinations: Memory) -> list[str]:
@@ -322,6 +333,84 @@ def test_a_destination_that_fails_at_each_image_is_left_alone_and_no_image_is_bl
     turn = trap.deliver(home)
     assert (turn.postponed, turn.refused) == (3, 0)
     assert "it takes no image: ZeroDivisionError()" in str(turn.trouble)
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a mistake"), OSError(5, "Input/output error"), Refused("odd")], ids=repr
+)
+def test_what_follows_the_deliveries_is_tried_again_by_itself_when_it_fails_and_the_images_go_on(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    home, tried = Memory(), []
+
+    def fails() -> bool:
+        tried.append(trap.time.monotonic())
+        raise error
+
+    monkeypatch.setattr(home, "follow_up", fails)
+    trap.register(home)
+    for second in range(30):  # a picture and a turn every five minutes
+        trap.put(second, seed=second)
+        trap.ingest()
+        turn = trap.deliver(home)
+        assert (turn.delivered, turn.trouble) == (1, None)
+        trap.time.sleep(300)
+    assert 8 < len(tried) < 29  # the longest wait is 1,000 s here
+    assert caplog.text.count("Traceback") == 1
+    status = snapshot(settings_of(trap, home), trap.time, drawings.DEVICE)
+    assert [reason for reason in status.reasons if f"({len(tried)} in a row)" in reason] != []
+    assert status.verdict == "failing"  # there is no daemon here
+    trap.restart(reboot=True)
+    monkeypatch.undo()
+    assert trap.deliver(home).trouble is None
+    assert trap.catalog.facts.read().follow_ups == {}
+
+
+def test_a_bug_about_its_place_leaves_a_destination_alone_longer_and_longer(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, other, asked = Memory(), Memory("other"), []
+
+    def fails() -> str:
+        asked.append(trap.time.monotonic())
+        raise ZeroDivisionError("a mistake of our own")
+
+    monkeypatch.setattr(home, "place", fails)
+    fill(trap, 2, home, other)
+    for _ in range(30):
+        if trap.catalog.deliveries.may_go("home"):
+            turn = trap.deliver(home)
+            assert (turn.bugs, turn.delivered) == (1, 0)
+        trap.deliver(other)
+        trap.time.sleep(300)
+    assert 8 < len(asked) < 29
+    assert caplog.text.count("Traceback") == 1
+    assert len(other.stored) == 2
+    (row,) = [one for one in trap.catalog.counts.destinations() if one["name"] == "home"]
+    assert "failed unexpectedly (ZeroDivisionError('a mistake of our own')): see the log" in row["error"]
+    monkeypatch.undo()
+    assert trap.deliver(home).delivered == 2
+
+
+def settings_of(trap: Trap, *destinations: Memory) -> Settings:
+    return Settings(storage=trap.storage, destinations={one.name: {"kind": "memory"} for one in destinations})
+
+
+@pytest.mark.parametrize("error", [CatalogError("it is busy"), StorageError("the card is full")], ids=repr)
+def test_what_the_card_or_the_catalog_refuses_is_not_laid_to_a_destination(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    home = Memory()
+    fill(trap, 1, home)
+
+    def fails() -> bool:
+        raise error
+
+    monkeypatch.setattr(home, "follow_up", fails)
+    with pytest.raises(type(error)):
+        trap.deliver(home)
+    assert trap.catalog.facts.read().follow_ups == {}
+    assert trap.catalog.deliveries.attempts("home") == 0
 
 
 def test_a_receipt_that_cannot_be_recorded_costs_its_own_image(

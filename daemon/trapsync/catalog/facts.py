@@ -32,6 +32,7 @@ Name = Literal[
     "times",
     "unpruned",
     "stuck",
+    "follow_ups",
     "trial",
     "hub",
     "told",
@@ -54,6 +55,15 @@ class Stopped(msgspec.Struct, frozen=True):
 
     images: int
     error: str
+
+
+class FollowUp(msgspec.Struct, frozen=True):
+    """How often in a row what follows a destination's deliveries failed, why, and until when of a boot it is left alone."""
+
+    attempts: int
+    error: str
+    boot: str
+    until: float
 
 
 class TrialTime(msgspec.Struct, frozen=True):
@@ -93,6 +103,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     times: Stopped | None = None  # images whose time cannot be corrected
     unpruned: dict[str, str] | None = None  # by destination, why it cannot be asked before images are pruned
     stuck: Stopped | None = None  # delivered images that cannot be removed
+    follow_ups: dict[str, FollowUp] = {}  # by destination, where what follows its deliveries fails
     trial: TrialTime | None = None  # of remote settings: a trap that runs for minutes a day adds them up
     hub: dict[str, Link] = {}  # the links to the hub, by name
     told: list[Any] | None = None  # what the hub was told last
@@ -117,6 +128,25 @@ class FactTable(Part):
     def read(self) -> Facts:
         """Every fact, as far as it can be used."""
         return usable(self.stored())
+
+    def failed_follow_ups(self, destination: str) -> int | None:
+        """How often in a row what follows the deliveries there failed; None: it is left alone for now."""
+        one, now = self.read().follow_ups.get(destination), self._connection.now()
+        is_early = one is not None and one.boot == now["boot"] and now["monotonic"] < one.until
+        return None if is_early else one.attempts if one else 0
+
+    def note_failed_follow_up(self, destination: str, error: str, wait: float) -> None:
+        """It failed once more, and is left alone for so many seconds of this boot."""
+        failed, now = self.read().follow_ups, self._connection.now()
+        attempts = failed[destination].attempts + 1 if destination in failed else 1
+        failed[destination] = FollowUp(attempts, error, now["boot"], now["monotonic"] + wait)
+        self.set("follow_ups", failed)
+
+    def forget_failed_follow_ups(self, destination: str) -> None:
+        """It went well."""
+        failed = self.read().follow_ups
+        failed.pop(destination, None)
+        self.set("follow_ups", failed or None)
 
     def stored(self) -> dict[str, Any]:
         """Every fact by its name, as it is stored."""

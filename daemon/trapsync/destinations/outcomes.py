@@ -9,7 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from trapsync.destinations import Destination, Receipt, confirmation
-from trapsync.errors import DeliveryError, Failed, Held, Refused, Unreachable, unexpected
+from trapsync.errors import (
+    DeliveryError,
+    Failed,
+    Held,
+    Refused,
+    TrapsyncError,
+    Unreachable,
+    Unstorable,
+    one_line,
+    unexpected,
+)
 from trapsync.image import Image
 from trapsync.net import backoff
 
@@ -51,6 +61,51 @@ def note_trouble(turn: Turn, outcome: Outcome) -> None:
         turn.failed_in_a_row += 1
         if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
             turn.trouble = turn.trouble or Unreachable(f"it takes no image: {str(outcome) or repr(outcome)}")
+
+
+def trouble(catalog: Catalog, destination: Destination, turn: Turn, error: Exception) -> Unreachable:
+    """Why a turn ended, where it ended by this error. Raises it where the card, the catalog or a setting is to blame.
+
+    A bug beyond single images (`place`, say) leaves its destination alone for a while, as if that were unreachable.
+    """
+    if isinstance(error, Unreachable):
+        return error
+    if _is_not_its_own(error):
+        raise error
+    turn.bugs += 1
+    if not catalog.deliveries.attempts(destination.name):  # loud once; then the warnings of the back-off
+        log.error("a turn of %s failed", destination.name, exc_info=error)
+    return Unreachable(unexpected(error))
+
+
+def follow_up(catalog: Catalog, destination: Destination, turn: Turn) -> bool:
+    """Do what follows beyond single images, as `Destination.follow_up`; where it fails, it alone is left for a while.
+
+    Raises Unreachable, and what is no error of the destination's own.
+    """
+    attempts = catalog.facts.failed_follow_ups(destination.name)
+    if attempts is None:
+        return False
+    try:
+        has_asked = destination.follow_up()
+    except Exception as error:
+        if isinstance(error, Unreachable) or _is_not_its_own(error):
+            raise
+        settings, reason = destination.settings, one_line(unexpected(error))
+        wait = backoff.wait(attempts + 1, first=settings.retry_initial, longest=settings.retry_max)
+        text = "%s: what follows its deliveries failed: %s; next attempt in %.0f s"
+        log.error(text, destination.name, reason, wait, exc_info=None if attempts else error)  # loud once
+        catalog.facts.note_failed_follow_up(destination.name, reason, wait)
+        turn.bugs += 1
+        return False
+    if attempts:
+        catalog.facts.forget_failed_follow_ups(destination.name)
+    return has_asked
+
+
+def _is_not_its_own(error: Exception) -> bool:
+    """Whether the card, the catalog or a setting is to blame, and not the program of one destination."""
+    return isinstance(error, TrapsyncError) and not isinstance(error, DeliveryError | Unstorable)
 
 
 def _is_bug(outcome: Outcome) -> bool:

@@ -131,6 +131,8 @@ def _add_facts(status: Status, known: facts.Facts, settings: Settings) -> dict[s
         for one in known.not_taken_in
     ]
     status.jobs = known.jobs or UNSET
+    ours = {name: one for name, one in known.follow_ups.items() if name in settings.destinations}
+    status.follow_ups = ours or UNSET
     for name in ("bug", "single_runs", "thumbnails", "capture", "times", "unpruned", "stuck"):
         if (value := getattr(known, name)) is not None:
             setattr(status, name, value)

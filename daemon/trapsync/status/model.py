@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from trapsync.catalog.counts import Ledger
-from trapsync.catalog.facts import Capture, Kind, Stopped
+from trapsync.catalog.facts import Capture, FollowUp, Kind, Stopped
 
 VERDICTS = ("ok", "warning", "failing")
 
@@ -138,6 +138,7 @@ class Status(_Part):
     times: Stopped | UnsetType = UNSET
     unpruned: dict[str, str] | UnsetType = UNSET
     stuck: Stopped | UnsetType = UNSET
+    follow_ups: dict[str, FollowUp] | UnsetType = UNSET
     remote: RemoteSettings | UnsetType = UNSET
     verdict: str = "ok"
     reasons: list[str] = []

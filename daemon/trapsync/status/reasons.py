@@ -228,5 +228,10 @@ def _destinations(status: Status) -> Iterator[Reason]:
             yield Reason("warning", f"{text}: {one.failing_error}")
         if one.pending and one.last_error and not one.hotplug:
             yield Reason("warning", f"{name} is unreachable: {one.last_error}")
+    for name, failed in (status.follow_ups or {}).items():
+        text = (
+            f"what follows the deliveries to {name} failed ({failed.attempts} in a row), and is tried again"
+        )
+        yield Reason("warning", f"{text}: {failed.error}")
     if status.stick == "failed":
         yield Reason("warning", f"the stick {usb_stick.described('failed')}")
