@@ -20,6 +20,10 @@ from trapsync.settings.config_file import decode, rooted
 from trapsync.settings.schema import Destination as DestinationSettings
 from trapsync.settings.schema import Settings
 
+# Each destination is a thread of the scheduler's, each transfer one of its own: TasksMax of the service holds them.
+MOST_DESTINATIONS = 16
+MOST_TRANSFERS = 64
+
 WhileAway = Literal["last re-reading", "last confirmation", "nothing"]
 
 
@@ -288,9 +292,22 @@ def check_all(settings: Settings, source: Path) -> list[Checked]:
     """Check every table, their order, and what only the rest of the settings or the card can tell."""
     checked = [check(name, table, source) for name, table in settings.destinations.items()]
     check_order(settings.destinations, source)
+    _require_few(checked, source)
     for one in checked:
         one.require(settings, source)
     return checked
+
+
+def _require_few(checked: Sequence[Checked], source: Path) -> None:
+    """SettingsError for more destinations, or more uploads at once, than the service may have threads."""
+    if len(checked) > MOST_DESTINATIONS:
+        raise SettingsError(
+            f"{source}: destinations: {len(checked)} are too many; at most {MOST_DESTINATIONS} can be"
+        )
+    transfers = sum(one.settings.transfers for one in checked)
+    if transfers > MOST_TRANSFERS:
+        text = f"transfers: {transfers} of all destinations together are too many; at most {MOST_TRANSFERS} can be"
+        raise SettingsError(f"{source}: destinations.{checked[-1].name}.{text}")
 
 
 def check_order(tables: Mapping[str, Any], source: Path) -> None:
