@@ -107,7 +107,7 @@ def running(
     port: int = 0,
     host: str = "127.0.0.1",
     clock: Clock | None = None,
-    examiner: Examine = examination.examine,
+    examiner: Examine = examination.examine_delivered,
     largest_body: int = LARGEST_BODY,
 ) -> Iterator[RunningHub]:
     """A hub that listens until the block ends.

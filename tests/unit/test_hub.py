@@ -37,7 +37,7 @@ from trapsync.hub.server import is_loopback, listen, prepare_accounts, serve
 from trapsync.hub.store import Store
 from trapsync.hub.wire import moment
 from trapsync.image import Image
-from trapsync.jpeg import examination, exif, thumbnail
+from trapsync.jpeg import examination, exif, structure, thumbnail
 
 DEVICE = "0a5bb6f4"
 NAME = f"{DEVICE}.2026-06-20_20-19-15.jpg"
@@ -249,6 +249,20 @@ def test_the_name_of_the_part_counts_and_not_that_of_the_file(hub: RunningHub) -
 
     assert upload("file", NAME) == 500
     assert upload(NAME, "zzz") == 200
+
+
+@pytest.mark.parametrize("has_libvips", [True, False])
+def test_a_picture_with_stray_bytes_that_a_trap_delivers_is_taken(
+    hub: RunningHub, monkeypatch: pytest.MonkeyPatch, has_libvips: bool
+) -> None:
+    """A hub without libvips refused it, at each attempt; the trap's decoder had found it whole."""
+    if not has_libvips:
+        monkeypatch.setattr(thumbnail, "missing", lambda: "libvips is missing: run this")
+    first = next(structure.segments(GOOD)).end
+    odd = GOOD[:first] + b"?>" + GOOD[first:]
+    assert hub.upload(NAME, odd, md5_of(odd)).status_code == 200
+    assert hub.stored() == {NAME: md5_of(odd)}
+    assert hub.upload("0a5bb6f4.2026-06-20_20-37-59.jpg", odd[:-400]).status_code == 500
 
 
 def test_a_request_without_a_file_is_refused(empty_hub: RunningHub) -> None:

@@ -68,7 +68,7 @@ class Hub:
         cls,
         folder: Path,
         clock: Clock | None = None,
-        examiner: Examine = examination.examine,
+        examiner: Examine = examination.examine_delivered,
         verify: Verify | None = None,
     ) -> "Hub":
         """Open the hub in this folder, or make a new one there. Raises StorageError.
