@@ -6,6 +6,7 @@
     ├── SettingsError             the operator must change a setting
     ├── CatalogError              the catalog cannot be opened or written
     │   ├── CatalogDamaged        … because its file is damaged: keep it aside, make a new one
+    │   │   └── CatalogOfNewer    … for this program: a newer one wrote it
     │   └── Unstorable            … because it cannot hold this value: only the item with the value fails
     ├── StorageError              the card or a folder cannot be used: full, read-only, no permission
     ├── CameraError               no picture: the camera failed, hung or is missing
@@ -83,6 +84,10 @@ class CatalogError(TrapsyncError):
 
 class CatalogDamaged(CatalogError):
     """The catalog's file is damaged, or written by a newer program."""
+
+
+class CatalogOfNewer(CatalogDamaged):
+    """A newer program wrote the catalog; that one can still read it."""
 
 
 class Unstorable(CatalogError):

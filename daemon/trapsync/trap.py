@@ -15,7 +15,7 @@ from trapsync.catalog import Catalog
 from trapsync.catalog.card_reserve import Reserve
 from trapsync.catalog.stop_marks import damage_mark
 from trapsync.clock import Clock, SystemClock
-from trapsync.errors import CatalogDamaged, CatalogError, SettingsError, StorageError
+from trapsync.errors import CatalogDamaged, CatalogError, CatalogOfNewer, SettingsError, StorageError
 from trapsync.files import durable, failpoint
 from trapsync.files.locks import locked
 from trapsync.settings import schedule
@@ -174,8 +174,19 @@ def _open_sound(path: Path, clock: Clock) -> Catalog:
         return Catalog.open(path, clock)
     except CatalogDamaged as error:
         aside = _keep_aside(path)
-        log.error("%s; kept as %s, and rebuilt from the spool: nothing is lost", _line(error), aside.name)
+        text = "%s; kept as %s, and rebuilt from the spool: %s"
+        log.error(text, _line(error), aside.name, _cost(error, aside, path))
         return Catalog.open(path, clock)
+
+
+def _cost(error: CatalogDamaged, aside: Path, path: Path) -> str:
+    """What a catalog that is put aside costs: nothing that a trap holds."""
+    if not isinstance(error, CatalogOfNewer):
+        return "nothing is lost"
+    return (
+        "no picture is lost, but what had left the card is not counted any more; to have that back: stop the daemon, "
+        f"install the newer trapsync again, and run: mv {aside} {path}"
+    )
 
 
 def _open_beside(path: Path, clock: Clock) -> Catalog:

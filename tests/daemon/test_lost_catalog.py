@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -146,6 +147,22 @@ def test_a_damaged_catalog_is_rebuilt_and_nothing_is_lost_or_sent_twice(
     well.prune()
     assert well.on_card() == set()
     assert well.home.stored.keys() >= card.keys()
+
+
+def test_what_the_catalog_of_a_newer_version_costs_is_said_and_the_newer_one_reads_it_again(
+    well: Well, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was said that nothing is lost, and what had left the card was counted no more."""
+    before = well.ledger()
+    well.begin_again(newer)
+    (line,) = [one.getMessage() for one in caplog.records if "kept as" in one.getMessage()]
+    assert "what had left the card is not counted any more; to have that back: stop the daemon" in line
+    assert well.ledger()[0] == before[0] - 4  # those that were pruned
+    well.catalog.close()
+    subprocess.run(line.partition("and run: ")[2].split(), check=True)
+    sql("DELETE FROM _sqlite_migrations WHERE name = 'm999'")(well.storage.catalog)  # which it knows
+    well.start()
+    assert well.ledger()[0] == before[0]
 
 
 def test_what_was_put_aside_is_kept_for_two_generations(well: Well) -> None:

@@ -1023,6 +1023,62 @@ def test_a_cameras_names_that_come_again_lie_beside_the_first(site: Stick, tmp_p
     site.check_sums()
 
 
+def test_names_that_differ_in_case_only_are_both_there_on_a_stick_that_takes_them_for_one(
+    site: Stick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stick with FAT or exFAT; a kernel that could mount one, or fold the case of ext4, is not everywhere."""
+
+    def folding(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Folder, *arguments: Any, **more: Any) -> Any:
+            there = {name.casefold(): name for name in os.listdir(self.descriptor)}  # noqa: PTH208 - of a descriptor
+            known = [there.get(a.casefold(), a) if isinstance(a, str) else a for a in arguments]
+            return method(self, *known, **more)
+
+        return call
+
+    for name in ("file", "new", "remove", "replace", "claim", "has", "is_file", "status"):
+        monkeypatch.setattr(Folder, name, folding(getattr(Folder, name)))
+    trap, stick = bench.Trap(tmp_path / "trap"), site.connect()
+    trap.catalog.places.register([("stick", "directory", True)])
+    pictures = {"DCIM/IMG_0001.JPG": drawings.plain(seed=1), "DCIM/img_0001.jpg": drawings.plain(seed=2)}
+    for path, content in pictures.items():
+        drawings.put(trap.storage.spool, content, path)
+    trap.ingest()
+    turn = turn_to(stick, trap)
+    turn_to(stick, trap)
+    assert turn.refused == 0
+    assert trap.ledger() == (2, 2, 0, 0, 0)
+    copies = [path for path in (site.path / "DCIM").iterdir() if path.suffix.casefold() == ".jpg"]
+    assert sorted(path.read_bytes() for path in copies) == sorted(pictures.values())
+    assert len({path.name.casefold() for path in copies}) == 2
+    trap.catalog.close()
+
+
+def test_two_traps_that_share_the_manifest_of_a_folder_lose_no_copy(site: Stick, tmp_path: Path) -> None:
+    """Foreign files of two traps lie in one folder. A line that one of them lost costs one more reading."""
+    traps = [bench.Trap(tmp_path / f"trap{number}") for number in range(2)]
+    sticks = [site.connect() for _ in traps]
+    for number, trap in enumerate(traps):
+        trap.catalog.places.register([("stick", "directory", True)])
+        for picture in range(12):
+            name = f"DCIM/{number}-{picture}.jpg"
+            drawings.put(trap.storage.spool, drawings.plain(seed=picture), name)
+        trap.ingest()
+    threads = [threading.Thread(target=turn_to, args=pair) for pair in zip(sticks, traps, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (site.path / "DCIM" / manifest.NAME).write_text("torn")
+    for trap, stick in zip(traps, sticks, strict=True):
+        trap.time.sleep(2000)  # one may have removed what the other was writing: then its turn was over
+        turn_to(stick, trap)
+        assert trap.ledger() == (12, 12, 0, 0, 0)
+        images = trap.catalog.images.on_card(0, 99)
+        assert all(isinstance(one, Receipt) for one in stick.confirm(images, {}).values())
+        trap.catalog.close()
+
+
 def test_two_images_of_one_name_at_once_are_both_there(site: Stick, card: Card) -> None:
     first, second, stick = card.image(), replace(card.image(seed=2), id=2), site.connect()
     paths = [card.folder / f"{number}.jpg" for number in range(2)]

@@ -20,7 +20,7 @@ from trapsync.catalog import integrity, stop_marks
 from trapsync.catalog.migrations import migrations
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
-from trapsync.errors import CatalogDamaged, CatalogError, Unstorable
+from trapsync.errors import CatalogDamaged, CatalogError, CatalogOfNewer, Unstorable
 from trapsync.files import failpoint
 from trapsync.image import Image
 
@@ -117,7 +117,8 @@ class Connection:
             catalog._db.close()
             if integrity.is_not_its_fault(error, path):
                 raise CatalogError(f"{path}: the catalog cannot be opened: {error}") from error
-            raise CatalogDamaged(f"{path}: the catalog cannot be used: {error}") from error
+            kind = CatalogOfNewer if isinstance(error, CatalogOfNewer) else CatalogDamaged
+            raise kind(f"{path}: the catalog cannot be used: {error}") from error
         catalog._checked_at = clock.wall() if is_new or is_doubted else checked_at
         catalog._in_use = catalog._files()
         return catalog
@@ -155,7 +156,7 @@ class Connection:
         integrity.accept_any_text(self._db.conn)
         unknown = {done.name for done in migrations.applied(self._db)} - _MIGRATIONS
         if unknown:
-            raise CatalogDamaged(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
+            raise CatalogOfNewer(f"a newer trapsync wrote it ({', '.join(sorted(unknown))})")
         migrations.apply(self._db)
         if not integrity.has_our_schema(
             self._db.conn
