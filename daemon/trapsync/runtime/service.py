@@ -217,7 +217,7 @@ class Service:
             self._scheduler.run_now("")
         return now  # not the old one: drift of weeks would add up to a step
 
-    def _check_parts(self) -> None:
+    def _look_at_catalog(self) -> None:
         if self._catalog.connection.damage:  # the next start puts it aside and rebuilds it
             raise self._catalog.connection.damage
         if self._catalog.connection.has_news_of_doubt():
@@ -227,6 +227,9 @@ class Service:
                 f"{self.settings.storage.catalog}: somebody took the catalog away or replaced it under the "
                 f"running daemon; the next start rebuilds it from the spool, or takes the other one"
             )
+
+    def _check_parts(self) -> None:
+        self._look_at_catalog()
         for thread in self._threads:
             if not thread.is_alive() and not self._stop.is_set():
                 raise RuntimeError(f"the {thread.name} thread died; see the log above")
