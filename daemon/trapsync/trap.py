@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -24,6 +25,8 @@ from trapsync.spool import quarantine
 
 log = logging.getLogger(__name__)
 
+_ZONE_FILE = re.compile(r"^.*/zoneinfo/((posix|right)/)?")
+_UTC = ZoneInfo("UTC")
 _NO_ROOM = 100_000  # bytes: SQLite needs 32 kB beside the catalog even to read it
 
 
@@ -128,28 +131,57 @@ def local_time(clock: Clock) -> datetime:
 
 def bytes_per_day(settings: Settings, clock: Clock, size: float) -> float:
     """Bytes of pictures that a day brings with these settings, if each picture has `size` bytes."""
-    awake = schedule.open_fraction(settings.capture.schedule, place(settings), local_time(clock))
-    return awake * 86400 / settings.capture.every * size
+    capture = settings.capture
+    return schedule.pictures_a_day(capture.schedule, place(settings), clock.wall(), capture.every) * size
 
 
 def place(settings: Settings) -> schedule.Place:
-    """Where the trap hangs; SettingsError for an unknown time zone, or if the sun needs a place."""
-    trap = settings.trap
+    """Where the trap hangs; SettingsError for an unknown time zone, or if the sun needs a place or opens a window never."""
+    trap, windows = settings.trap, settings.capture.schedule
     timezone = zone(settings)
-    if schedule.needs_place(settings.capture.schedule) and not trap.has_place:
+    if schedule.needs_place(windows) and not trap.has_place:
         raise SettingsError("capture.schedule: the sun needs a place; set trap.latitude and trap.longitude")
-    return schedule.Place(trap.latitude, trap.longitude, timezone)
+    at = schedule.Place(trap.latitude, trap.longitude, timezone)
+    if never := schedule.never_open(windows, at):
+        raise SettingsError(
+            f"capture.schedule: {never!r} opens on no day of the year at this trap's place, so no picture is ever "
+            f"taken in it; write smaller offsets"
+        )
+    return at
 
 
 def zone(settings: Settings) -> ZoneInfo:
     """The time zone of its place; SettingsError for one that there is not."""
     name = settings.trap.timezone
+    if name == "system":
+        return system_zone()
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise SettingsError(
-            f'trap.timezone = {name!r}: there is no such time zone; write "Europe/Zurich" or "UTC"'
+            f'trap.timezone = {name!r}: there is no such time zone; write "Europe/Zurich", "UTC" or "system"'
         ) from None
+
+
+def system_zone(root: Path = Path("/etc")) -> ZoneInfo:
+    """The time zone of the machine: what the variable TZ says, else /etc/localtime; UTC where nothing does."""
+    names = [os.environ.get("TZ", "").removeprefix(":")]
+    with suppress(OSError):
+        names.append(str((root / "localtime").readlink()))
+    with suppress(OSError, UnicodeError):  # where localtime is a copy
+        names.append((root / "timezone").read_text(encoding="ascii").strip())
+    for name in names:
+        with suppress(ZoneInfoNotFoundError, ValueError, OSError):
+            return ZoneInfo(_ZONE_FILE.sub("", name))
+    with suppress(OSError, ValueError):  # of a zone that has no name here
+        return _zone_of_file(root / "localtime", (root / "localtime").stat().st_mtime_ns)
+    return _UTC
+
+
+@lru_cache(maxsize=1)
+def _zone_of_file(path: Path, _mtime_ns: int) -> ZoneInfo:
+    with path.open("rb") as file:
+        return ZoneInfo.from_file(file, key="localtime")
 
 
 def open_catalog(settings: Settings, clock: Clock) -> Catalog:

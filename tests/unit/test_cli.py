@@ -233,6 +233,8 @@ def test_settings_are_shown_so_that_they_can_be_used_again(call: Call, folder: P
         ("path =", "pth =", "trap.toml: destinations.stick.pth: there is no such setting; did you mean 'path'?"),
         ("[trap]", '[trap]\ntimezone = "Mars"', "trap.timezone = 'Mars': there is no such time zone"),
         ("[trap]", '[capture]\nschedule = ["sunset - sunrise"]\n[trap]', "capture.schedule: the sun needs a place"),
+        ("[trap]", '[capture]\nschedule = ["21:00 - 21:00"]\n[trap]', "'21:00 - 21:00' ends when it begins, so no picture"),
+        ("[trap]", '[capture]\nschedule = ["sunset+7h - sunrise-7h"]\n[trap]\nlatitude = 1.0', "opens on no day"),
     ],
 )  # fmt: skip
 def test_settings_that_are_wrong_are_one_line(

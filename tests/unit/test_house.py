@@ -65,7 +65,7 @@ DOORS = {
     },
     "tomli_w": {"settings.config_file", "remote.document"},
     "nacl": {"remote.document"},
-    "astral": {"settings.schedule"},
+    "astral": {"settings.sun"},
     "paho": {"remote.uplink.mqtt"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -158,6 +158,8 @@ REFUSALS: dict[str, Refusal] = {
     "forbidden": ("forbidden", lambda: signed.settings(2, {"storage": {"min_free": "1 MB"}})),
     "no interval": ("limits", lambda: signed.settings(2, {"capture": {"every": "1 s"}})),
     "rare": ("limits", lambda: signed.settings(2, {"capture": {"every": "12 h"}})),
+    "ends as it begins": ("settings", lambda: signed.settings(2, {"capture": {"schedule": ["21:00 - 21:00"]}})),
+    "a minute": ("limits", lambda: signed.settings(2, {"capture": {"schedule": ["22:00 - 22:01"]}})),
     "never awake": ("limits", lambda: signed.settings(2, {"capture": {"schedule": ["12:01 - 12:02"]}})),
     "deletes earlier": ("limits", lambda: signed.settings(2, {"prune": {"min_age": "1 h"}})),
     "deletes more": ("limits", lambda: signed.settings(2, {"prune": {"keep_free": "9 GB"}})),

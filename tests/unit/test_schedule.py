@@ -1,10 +1,13 @@
 """When the trap is awake: by the clock on the wall and by the sun, wherever it hangs."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from trapsync.settings import schedule, sun
 from trapsync.settings.schedule import Place, is_open, needs_place, open_fraction, parse_window
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -44,8 +47,10 @@ def test_a_window_may_run_over_midnight() -> None:
     assert hours_open(["21:00 - 05:00"], ZURICH, "2026-06-21") == [0, 1, 2, 3, 4, 21, 22, 23]
 
 
-def test_a_window_that_ends_when_it_begins_is_the_whole_day() -> None:
-    assert hours_open(["06:00 - 06:00"], ZURICH, "2026-06-21") == list(range(24))
+@pytest.mark.parametrize("text", ["06:00 - 06:00", "sunset - sunset", "sunrise+60min - sunrise+1h"])
+def test_a_window_that_ends_when_it_begins_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"{re.escape(repr(text))} ends when it begins"):
+        parse_window(text)
 
 
 def test_several_windows_add_up() -> None:
@@ -164,6 +169,47 @@ def test_a_window_by_the_clock_holds_in_the_polar_night_too() -> None:
     assert hours_open(["09:00 - 11:00"], TROMSO, "2026-12-21") == [9, 10]
 
 
+@pytest.mark.parametrize(
+    ("place", "moment", "is_night"),
+    [
+        # The zone of the settings has two sunsets on the first of these dates, and none on the second.
+        (Place(39.0, -98.0, UTC_ZONE), "2026-10-11T06:00", True),
+        (Place(39.0, -98.0, UTC_ZONE), "2026-02-06T18:30", False),
+        # So have the zones of these places themselves.
+        (Place(64.84, -147.72, ZoneInfo("America/Anchorage")), "2026-07-15T08:45", True),
+        (Place(64.1, -21.9, ZoneInfo("Atlantic/Reykjavik")), "2026-06-17T12:00", False),
+    ],
+)
+def test_a_date_with_two_sunsets_or_none_costs_no_night_and_no_day(
+    place: Place, moment: str, is_night: bool
+) -> None:
+    now = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    assert is_open(["sunset - sunrise"], place, now) is is_night
+    assert is_open(["sunrise - sunset"], place, now) is not is_night
+
+
+def test_from_the_last_sunset_before_the_polar_day_to_the_first_one_after_it_nothing_is_closed() -> None:
+    moments = [datetime(2026, 5, 1, tzinfo=UTC) + timedelta(minutes=30 * n) for n in range(48 * 120)]
+    seen = [is_open(["sunset - sunrise"], TROMSO, moment) for moment in moments]
+    changes = [moment for moment, was, now in zip(moments[1:], seen, seen[1:], strict=False) if was != now]
+    long = max(pairwise(changes), key=lambda two: two[1] - two[0])
+    # The almanac: the sun does not set from 18 May to 25 July.
+    assert [f"{moment:%m-%d}" for moment in long] == ["05-17", "07-25"]
+
+
+def test_a_night_that_is_shorter_than_its_offsets_is_left_out_and_no_day_is_taken_for_it() -> None:
+    window = ["sunset+3h - sunrise-3h"]
+    assert hours_open(window, ZURICH, "2026-12-21") == [0, 1, 2, 3, 4, 20, 21, 22, 23]
+    oslo = Place(59.9, 10.75, ZoneInfo("Europe/Oslo"))
+    assert hours_open(window, oslo, "2026-06-21") == []
+
+
+def test_a_window_around_one_sunset_lasts_as_long_as_its_offsets_say() -> None:
+    assert hours_open(["sunset-1h - sunset+2h"], ZURICH, "2026-12-21") == [16, 17, 18]
+    rest = [*range(13), 19, 20, 21, 22, 23]
+    assert hours_open(["sunset+2h - sunset-4h"], ZURICH, "2026-12-21") == rest
+
+
 def test_around_the_first_and_last_white_night_no_moment_is_left_out() -> None:
     # In Oulu the sun of 1 June 2026 rises, by the almanac's reckoning, on no date at all.
     oulu = Place(65.01, 25.47, ZoneInfo("Europe/Helsinki"))
@@ -223,3 +269,60 @@ def test_what_is_no_window_is_quoted_in_the_error_with_an_example(text: str) -> 
 def test_an_offset_of_more_than_half_a_day_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="12 h"):
         parse_window(text)
+
+
+# ── When it opens next, when it was open last ────────────────────────────────────────────────────────
+
+
+def unix(place: Place, text: str) -> float:
+    return at(place, text).timestamp()
+
+
+def test_the_next_opening_and_the_last_open_time_are_told() -> None:
+    window, noon = ["21:00 - 05:30"], unix(ZURICH, "2026-06-21T12:00")
+    assert schedule.next_opening(window, ZURICH, noon) == unix(ZURICH, "2026-06-21T21:00")
+    night = (unix(ZURICH, "2026-06-20T21:00"), unix(ZURICH, "2026-06-21T05:30"))
+    assert schedule.last_opened(window, ZURICH, noon) == night
+    assert schedule.last_opened(window, ZURICH, night[0] + 60) == (night[0], night[0] + 60)
+    assert schedule.closes(window, ZURICH, night[0]) == night[1]
+
+
+def test_windows_that_overlap_are_one_time_that_was_open() -> None:
+    windows, noon = ["20:00 - 23:00", "21:00 - 22:00", "22:30 - 01:00"], unix(ZURICH, "2026-06-21T12:00")
+    evening = (unix(ZURICH, "2026-06-20T20:00"), unix(ZURICH, "2026-06-21T01:00"))
+    assert schedule.last_opened(windows, ZURICH, noon) == evening
+    assert schedule.closes(windows, ZURICH, evening[0] + 60) == evening[1]
+    assert schedule.seconds_open(windows, ZURICH, noon) == 5 * 3600
+    assert schedule.pictures_a_day(windows, ZURICH, noon, 24 * 3600) == 3
+
+
+def test_an_opening_that_is_months_away_is_found() -> None:
+    window, now = ["sunset+7h - sunrise-7h"], unix(ZURICH, "2026-05-01T12:00")
+    opening = schedule.next_opening(window, ZURICH, now)
+    assert opening is not None
+    assert f"{datetime.fromtimestamp(opening, UTC):%B}" in {"October", "November"}
+    last = schedule.last_opened(window, ZURICH, now)
+    assert last is not None
+    assert f"{datetime.fromtimestamp(last.end, UTC):%B}" in {"January", "February"}
+
+
+def test_a_window_that_opens_on_no_day_of_the_year_is_known() -> None:
+    quito = Place(-0.2, -78.5, ZoneInfo("America/Guayaquil"))
+    assert schedule.never_open(["21:00 - 05:00", "sunset+7h - sunrise-7h"], quito) == "sunset+7h - sunrise-7h"
+    assert schedule.never_open(["sunset+7h - sunrise-7h"], ZURICH) == ""
+    assert schedule.never_open(["sunrise+7h - sunset-7h"], SYDNEY) == ""
+
+
+def test_what_is_open_is_known_without_looking_at_the_sun_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    real = sun._above
+
+    def look(latitude: float, longitude: float, at: float) -> float:
+        looks.append(at)
+        return real(latitude, longitude, at)
+
+    monkeypatch.setattr(sun, "_above", look)
+    place = Place(12.34, 56.78, UTC_ZONE)
+    for minute in range(3 * 1440):
+        is_open(["sunset - sunrise"], place, datetime(2026, 6, 21, tzinfo=UTC) + timedelta(minutes=minute))
+    assert len(looks) < 3 * 40

@@ -30,6 +30,7 @@ PUSHABLE = frozenset(
 # A destination must go on being tried often enough, and with room to send: no setting could bring it back otherwise.
 _MAX_WAIT = 86400.0  # seconds
 _MIN_BANDWIDTH = 2000  # bytes per second
+_MIN_OPEN = 900  # seconds of the coming day
 
 _NAME = "the remote settings"
 
@@ -100,7 +101,7 @@ def _require_open(name: str, new: Destination) -> None:
 def require_awake(new: Settings, now: datetime) -> None:
     """RefusedDocument if the trap would hardly ever be awake."""
     _require(
-        schedule.open_fraction(new.capture.schedule, place(new), now) > 0,
+        round(schedule.seconds_open(new.capture.schedule, place(new), now.timestamp())) >= _MIN_OPEN,
         "capture.schedule: open for less than a quarter of an hour in the coming day",
     )
 

@@ -5,5 +5,7 @@ config_file  read a config file, decode a table, write settings as text, read a 
 layers    the config file, remote settings and the local override, one over the other
 units     durations and sizes with their units
 messages  what is wrong with a value, in words for somebody who knows no types
-schedule  windows of time and of the sun
+schedule  what is open when, and when next
+windows   the windows of a schedule, by the clock on the wall and by the sun
+sun       when the sun rises and sets
 """

@@ -1,39 +1,30 @@
 """When to take a picture: daily windows, by the clock on the wall or by the sun.
 
 A window is written `"21:00 - 05:30"`, `"sunset - sunrise"` or `"sunset-30min - sunrise+1h"`; it may
-run over midnight. No window at all means day and night. The cadence inside a window belongs to the
-service's monotonic clock; this module only says whether the trap is awake.
+run over midnight. No window at all means day and night. What is asked here is answered from the windows of a day, which
+are found once and kept (`windows.between`). Moments are unix seconds by the wall clock; the interval inside a window
+belongs to the capture thread.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import datetime, time, timedelta
+from functools import lru_cache
+
+from trapsync.settings.windows import Edge, Place, Window, between
+
+__all__ = ["Edge", "Place", "Window", "is_open", "parse_window"]
 
 _EDGE = re.compile(
     r"(?:(?P<clock>([01]\d|2[0-3]):[0-5]\d)|(?P<sun>sunrise|sunset)((?P<sign>[+-])(?P<shift>\d+)(?P<unit>min|h))?)"
 )
 
 _LONGEST_SHIFT = 12 * 60  # minutes: beyond, it is another day's sunrise that is meant
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """One end of a window: a local time of day, or an offset from sunrise or sunset."""
-
-    clock: time | None = None
-    sun: str = ""
-    shift: timedelta = timedelta()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the trap hangs (degrees WGS84), and its civil time zone."""
-
-    latitude: float
-    longitude: float
-    timezone: ZoneInfo
+_DAY = 86400
+_YEAR = 370  # days: what does not open within them never does
+_LONGEST_NIGHTS = (20625, 20808)  # days since 1970: the solstices of June and December 2026
+ALWAYS = Window(-math.inf, math.inf)
 
 
 def parse_window(text: str) -> tuple[Edge, Edge]:
@@ -41,7 +32,13 @@ def parse_window(text: str) -> tuple[Edge, Edge]:
     begin, separator, end = text.partition(" - ")
     if not separator:
         raise ValueError(f'{text!r} is not a window; write "21:00 - 05:30" or "sunset-30min - sunrise"')
-    return _parse_edge(begin.strip(), text), _parse_edge(end.strip(), text)
+    edges = _parse_edge(begin.strip(), text), _parse_edge(end.strip(), text)
+    if edges[0] == edges[1]:
+        raise ValueError(
+            f'{text!r} ends when it begins, so no picture is taken in it; write "21:00 - 05:30", '
+            "or no window at all for day and night"
+        )
+    return edges
 
 
 def _parse_edge(edge: str, text: str) -> Edge:
@@ -63,38 +60,97 @@ def needs_place(windows: Iterable[str]) -> bool:
 
 def is_open(windows: Sequence[str], place: Place, now: datetime) -> bool:
     """Whether `now` (with a time zone) lies in one of the windows."""
-    return not windows or any(_holds(*parse_window(window), place, now) for window in windows)
+    return bool(open_at(windows, place, now.timestamp()))
+
+
+def open_at(windows: Sequence[str], place: Place, at: float) -> list[Window]:
+    """The windows that are open at that moment."""
+    if not windows:
+        return [ALWAYS]
+    return [one for one in _of_day(tuple(windows), place, int(at // _DAY)) if one.begin <= at < one.end]
+
+
+def next_opening(windows: Sequence[str], place: Place, at: float, days: int = _YEAR) -> float | None:
+    """When a window opens next after that moment, be others open or not; None if none does in so many days."""
+    if not windows:
+        return None
+    today = int(at // _DAY)
+    for day in range(today, today + days + 1):
+        later = [one.begin for one in _of_day(tuple(windows), place, day) if one.begin > at]
+        if later:
+            return min(later)
+    return None
+
+
+def last_opened(windows: Sequence[str], place: Place, at: float, days: int = _YEAR) -> Window | None:
+    """The latest time that was open by that moment, up to that moment; windows that overlap are put together.
+
+    None if there was none in so many days.
+    """
+    if not windows:
+        return Window(-math.inf, at)
+    today = int(at // _DAY)
+    begun: list[Window] = []
+    for day in range(today, today - days - 1, -1):
+        begun = [one for one in _of_day(tuple(windows), place, day) if one.begin <= at]
+        if begun:
+            break
+    if not begun:
+        return None
+    end = max(one.end for one in begun)
+    begin = max(begun, key=lambda one: one.end).begin
+    for one in sorted(begun, reverse=True):
+        if one.end >= begin:
+            begin = min(begin, one.begin)
+    return Window(begin, min(end, at))
+
+
+def closes(windows: Sequence[str], place: Place, at: float) -> float:
+    """When what is open at that moment is closed; inf where that is days away."""
+    end = at
+    while (now := open_at(windows, place, end)) and end < at + 2 * _DAY:
+        end = max(one.end for one in now)
+    return end if end < at + 2 * _DAY else math.inf
+
+
+def seconds_open(windows: Sequence[str], place: Place, at: float) -> float:
+    """How many seconds of the coming 24 hours are open."""
+    if not windows:
+        return float(_DAY)
+    day = int(at // _DAY)
+    found = {one for n in (day, day + 1) for one in _of_day(tuple(windows), place, n)}
+    seconds, until = 0.0, at
+    for one in sorted(found):
+        begin, end = max(one.begin, until), min(one.end, at + _DAY)
+        seconds += max(0.0, end - begin)
+        until = max(until, end)
+    return seconds
 
 
 def open_fraction(windows: Sequence[str], place: Place, now: datetime) -> float:
-    """Which part of the coming 24 hours is open, to a quarter of an hour: for days of disk left."""
-    quarters = [now + timedelta(minutes=15 * n) for n in range(96)]
-    return sum(is_open(windows, place, quarter) for quarter in quarters) / len(quarters)
+    """Which part of the coming 24 hours is open."""
+    return seconds_open(windows, place, now.timestamp()) / _DAY
 
 
-def _holds(begin: Edge, end: Edge, place: Place, now: datetime) -> bool:
-    """Look at the window that began today, yesterday or (east of Greenwich, by the sun) tomorrow."""
-    today = now.astimezone(place.timezone).date()
-    days = [today + timedelta(days=n) for n in (-1, 0, 1, 2)]
-    opening = [at for day in days if (at := _moment(begin, day, place))]
-    closing = [at for day in days if (at := _moment(end, day, place))]
-    # The sun that neither rises nor sets leaves no edge to go by: rather a picture too many.
-    if len(opening) + len(closing) < 2 * len(days):
-        return True
-    windows = zip(opening, closing, closing[1:], strict=False)
-    return any(opened <= now < (closed if closed > opened else over) for opened, closed, over in windows)
+def pictures_a_day(windows: Sequence[str], place: Place, at: float, every: float) -> float:
+    """How many pictures the coming 24 hours bring: one as a window opens, and one per interval from there."""
+    by_interval = seconds_open(windows, place, at) / every
+    day = int(at // _DAY)
+    found = {one for n in (day, day + 1) for one in _of_day(tuple(windows), place, n)}
+    opening = (min(one.end - one.begin, _DAY) for one in found if at <= one.begin < at + _DAY)
+    return max(by_interval, sum(math.ceil(length / every) for length in opening))
 
 
-def _moment(edge: Edge, day: date, place: Place) -> datetime | None:
-    """The edge's moment on that day; None on a day when the sun does not do that."""
-    if edge.clock is not None:
-        return datetime.combine(day, edge.clock, place.timezone)
-    from astral import Observer
-    from astral.sun import sunrise, sunset
+def never_open(windows: Sequence[str], place: Place) -> str:
+    """The first window that opens on no day of the year at that place, as the sun is never that long up or down; or ""."""
+    nights = ((window, _of_day((window,), place, day)) for window in windows for day in _LONGEST_NIGHTS)
+    ever = {window for window, found in nights if found}
+    return next((window for window in windows if window not in ever), "")
 
-    event = sunrise if edge.sun == "sunrise" else sunset
-    try:
-        at: datetime = event(Observer(place.latitude, place.longitude), day, tzinfo=place.timezone)
-    except ValueError:  # polar day or night
-        return None
-    return at + edge.shift
+
+@lru_cache(maxsize=64)
+def _of_day(windows: tuple[str, ...], place: Place, day: int) -> tuple[Window, ...]:
+    """The windows that are open at any moment of that day (of UTC), or of the day before or after, by their begin."""
+    since, until = (day - 1) * _DAY, (day + 2) * _DAY
+    found = {one for text in windows for one in between(*parse_window(text), place, since, until)}
+    return tuple(sorted(found))

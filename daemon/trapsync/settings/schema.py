@@ -53,7 +53,7 @@ class Trap(Table, frozen=True):
     latitude: float = 0.0
     longitude: float = 0.0
     altitude: float = 0.0
-    timezone: str = "UTC"
+    timezone: str = "system"
     clock: Literal["auto", "trusted"] = "auto"
     uncertain_times: Literal["hold", "deliver"] = "hold"
 
