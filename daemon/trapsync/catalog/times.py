@@ -45,6 +45,12 @@ class Times(Part):
             [boot, offset, trusted_at],
         )
 
+    def is_known(self) -> bool:
+        """Whether the clock was trusted at any moment of this boot."""
+        which = "SELECT 1 FROM boots WHERE boot_id = :boot AND boot_id != '' AND clock_offset IS NOT NULL"
+        with self._connection.refusing("read"):
+            return bool(self._connection.query(which, boot=self._connection.clock.boot_id()))
+
     def learn_offsets(self) -> None:
         """Find out from other images of a boot what its clock lacked, where this catalog was not there."""
         # Of each boot with held images: its first image that knows the offset, because its clock was set by then, or

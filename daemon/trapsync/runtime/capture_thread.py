@@ -1,6 +1,13 @@
-"""The capture thread: one picture per interval, and what is done while the camera gives none."""
+"""The capture thread: one picture as a window opens, one per interval from there, and what is done without any.
+
+Windows go by the wall clock, which may be stepped at any moment; waiting goes by the monotonic one. So no moment of a window
+is remembered: each look asks anew what is open, and whether there was a picture since it opened, as the clock stands now.
+"""
 
 import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 from trapsync import cameras
 from trapsync.catalog import facts
@@ -10,9 +17,9 @@ from trapsync.runtime import systemd
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.context import Context
 from trapsync.settings import schedule
-from trapsync.settings.schedule import Place
+from trapsync.settings.schedule import Place, Window
 from trapsync.spool import spool_mark
-from trapsync.trap import local_time
+from trapsync.trap import system_zone
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +29,16 @@ _MAX_PAUSE = 300.0  # seconds between two tries of a camera that fails, if the i
 _CARD_PAUSE = 10.0  # seconds to wait at most when the card refuses
 _UNTIL_REBOOT = 1800.0  # seconds of failures until only a reboot may bring the camera back
 _ASK_AGAIN = 3600.0  # and until it is asked for again: the guard grants one in six hours
+_LOOK = 60.0  # seconds between two looks at the wall clock: so soon a step is noticed
+_SHORTEST = 0.001  # seconds to wait at least: what is left to an opening may be less than a clock can tell
+_LATE = 1.0  # seconds behind its moment from which on a picture counts as taken later
+_DRIFT = 60.0  # seconds by which a clock may be put back without opening the same window again
+_TRY_AGAIN = 10.0  # seconds until another try, twice as many each time, in a window without a picture
+_DAYS_AHEAD = 2  # in which the next opening is looked for: until then there is another look
 
 
 class CaptureThread:
-    """Takes one picture per interval, on the monotonic clock."""
+    """Takes a picture as a window opens and one per interval from there, on the monotonic clock."""
 
     def __init__(
         self,
@@ -49,28 +62,40 @@ class CaptureThread:
         self._pause = 0.0
         self._reboot_due: float | None = None
         self._oddity: str | None = None
+        # Moments of the monotonic clock: the next picture by the interval, the earliest try, the last picture.
+        self._due = self._earliest = self._pictured = -math.inf
+        self._window = -math.inf  # when the last window opened that had a picture, by the wall clock of then
+        self._tries = 0  # in a row without a picture, in whatever window
+        self._knows_time: bool | None = None
 
     def is_time(self) -> bool:
         """Return whether pictures are taken at this time of day."""
-        return schedule.is_open(self._settings.capture.schedule, self._place, local_time(self._clock))
+        return bool(schedule.open_at(self._windows(), self._place, self._clock.wall()))
 
     def run(self) -> None:
-        """Take a picture per interval, until the end. A missed one is not made up for."""
+        """Take the pictures, until the end. A missed one is not made up for."""
         every, clock = self._settings.capture.every, self._clock
-        due = clock.monotonic() + self._sensors.lead
+        self._due = self._earliest = clock.monotonic() + self._sensors.lead
         self._report()
         self._prepare()
-        while self.left != 0 and not self._wait_for_picture(due):
-            due = max(due + every, clock.monotonic())
-            self._pause = 0.0
-            if self.is_time():
-                self._take_picture()
-            else:
-                self._report()
-            while due < clock.monotonic() + self._pause - every:
-                due += every
+        while self.left != 0 and (turn := self._wait_for_turn()) is not None:
+            self._due, self._pause = max(turn + every, clock.monotonic()), 0.0
+            self._take_turn()
+            while self._due < clock.monotonic() + self._pause - every:
+                self._due += every
         self._context.liveness.finish("capture")
         self._stop.wait()
+
+    def _take_turn(self) -> None:
+        """Take a picture, and remember for which window; without one, there is another try soon if that has none yet."""
+        began, wall = self._clock.monotonic(), self._clock.wall()
+        opened = _opened(schedule.open_at(self._windows(), self._place, wall))
+        if self._take_picture():
+            self._pictured, self._window, self._tries = began, opened, 0
+            return
+        pause = max(self._pause, min(_MAX_PAUSE, _TRY_AGAIN * 2.0 ** min(self._tries, 30)))
+        self._earliest = self._clock.monotonic() + pause
+        self._tries += 1
 
     def capture_one(self, tries: int, pause: float) -> bool:
         """Take one picture now, with so many tries and seconds between them; return whether there is one."""
@@ -94,13 +119,71 @@ class CaptureThread:
         patience = 3 * self._settings.capture.every + cameras.timeout(self._settings.camera) + _GRACE
         self._context.liveness.report("capture", patience)
 
-    def _wait_for_picture(self, due: float) -> bool:
-        """Wait until a moment of the monotonic clock, and start the sensors a little before; True: stop."""
-        lead = min(self._sensors.lead, self._settings.capture.every / 2)
-        if self._stop.wait(max(0.0, due - lead - self._clock.monotonic())):
-            return True
-        self._sensors.begin()
-        return self._stop.wait(max(0.0, due - self._clock.monotonic()))
+    # When the next picture is due
+
+    def _wait_for_turn(self) -> float | None:
+        """Wait until a picture is due, and start the sensors a little before; return since when it is. None: stop."""
+        lead, are_read = min(self._sensors.lead, self._settings.capture.every / 2), False
+        while True:
+            now, wall = self._clock.monotonic(), self._clock.wall()
+            now_open = schedule.open_at(self._windows(), self._place, wall)
+            turn = self._next_turn(now, wall, now_open)
+            if turn <= now:
+                return turn if now - turn < _LATE else now
+            left = turn - now
+            if left > lead:
+                left, are_read = left - lead, False
+            elif not are_read:
+                self._sensors.begin()
+                are_read = True
+            if not now_open:
+                self._report()  # the trap waits on purpose
+            if self._stop.wait(max(_SHORTEST, min(left, _LOOK))):
+                return None
+
+    def _next_turn(self, now: float, wall: float, now_open: Sequence[Window]) -> float:
+        """Return when the next picture is due, by the monotonic clock and by the wall clock as it is; inf: none in sight."""
+        ahead, windows, turns = wall - now, self._windows(), [math.inf]
+        opened = _opened(now_open)
+        if opened > self._pictured + ahead + (_DRIFT if opened == self._window else 0.0):
+            turns.append(max(opened - ahead, self._earliest))
+        due = max(self._due, now)
+        if schedule.open_at(windows, self._place, due + ahead):
+            turns.append(due)
+        opening = schedule.next_opening(windows, self._place, wall, _DAYS_AHEAD)
+        if opening is not None:
+            turns.append(opening - ahead)
+        return min(turns)
+
+    def _windows(self) -> tuple[str, ...]:
+        """Return the schedule; none, which is day and night, while the clock was never trusted in this boot.
+
+        It may be days wrong then: rather a picture too many than a night too few.
+        """
+        windows = self._settings.capture.schedule
+        if not windows:
+            return ()
+        if self._settings.trap.timezone == "system":  # which may be changed while the daemon runs
+            self._place = replace(self._place, timezone=system_zone())
+        if not self._knows_time and (self._clock.trusted() or (self._knows_time is None and self._was_set())):
+            if self._knows_time is False:
+                log.warning("the clock is set: pictures are taken in the windows of capture.schedule only")
+            self._knows_time = True
+        if self._knows_time is None:
+            self._knows_time = False
+            log.warning(
+                "the clock is not set: pictures are taken day and night, whatever capture.schedule says"
+            )
+        return windows if self._knows_time else ()
+
+    def _was_set(self) -> bool:
+        try:
+            return self._context.catalog.times.is_known()
+        except CatalogError as error:
+            log.error("%s", error)
+            return False
+
+    # One picture
 
     def _take_picture(self) -> bool:
         """Take one picture; return whether there is one. Only a new image counts for liveness."""
@@ -186,3 +269,8 @@ class CaptureThread:
         self._reboot_due = now + _ASK_AGAIN
         if systemd.ask_for_reboot(f"{self._failures} times in a row the camera gave no picture: {error}"):
             log.error("asked for a reboot, as nothing else brings the camera back: %s", error)
+
+
+def _opened(now_open: Sequence[Window]) -> float:
+    """When the latest of them opened; -inf for none, and for one that is always open."""
+    return max((window.begin for window in now_open), default=-math.inf)
