@@ -77,6 +77,14 @@ def holder(state: Path) -> int | None:
     return None
 
 
+def began(state: Path, now: float) -> float:
+    """When the daemon began that runs, or the last single run, as the wall clock was then; now if there is no telling."""
+    try:
+        return (state / "daemon.lock").stat().st_mtime
+    except OSError:
+        return now
+
+
 def tell_daemon(process: int, number: signal.Signals) -> None:
     """Send a signal to the daemon that stands in the lock's file; StorageError if it is not to be sent.
 

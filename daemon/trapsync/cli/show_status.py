@@ -1,5 +1,8 @@
 """A status as lines for people: a label and a text each."""
 
+from datetime import datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
 from trapsync.hardware import usb_stick
 from trapsync.status.model import (
     ClockStatus,
@@ -13,6 +16,7 @@ from trapsync.status.model import (
 )
 from trapsync.status.reasons import age, count
 
+_TODAY = 20 * 3600  # seconds ahead in which a time of day says which day it is
 _LINKS = {"web": "HTTPS", "mqtt": "MQTT"}
 
 
@@ -23,6 +27,7 @@ def lines(status: Status) -> list[tuple[str, str]]:
         (status.verdict, f"trap {status.device}{name}"),
         *(("", f"- {reason}") for reason in status.reasons),
         ("newest image", _newest(status.newest_image)),
+        *((("next picture", text),) if (text := _next_picture(status)) else ()),
         ("images", _ledger(status)),
         *(
             ("", f"left alone in the spool: {_left_alone(one)}")
@@ -43,6 +48,30 @@ def _newest(newest: NewestImage | None) -> str:
     if newest is None:
         return "none yet"
     return newest.name if newest.age_s is None else f"{newest.name}, {age(newest.age_s)} ago"
+
+
+def _next_picture(status: Status) -> str:
+    """When it is due, in the trap's time zone; empty where nothing takes pictures."""
+    plan = status.schedule
+    if not plan or not (status.daemon.running or status.single_runs):
+        return ""
+    if plan.next_picture is None:
+        return f"as the trap is started next, {plan.timezone}" if plan.open else ""
+    due, now = (datetime.fromisoformat(text) for text in (plan.next_picture, status.at))
+    left = (due - now).total_seconds()
+    if left < 1:
+        return f"due now, {plan.timezone}"
+    form = "%H:%M" if left < _TODAY else "%a %d %b %H:%M"
+    text = f"{due.astimezone(_zone(plan.timezone)):{form}} (in {age(left)}), {plan.timezone}"
+    return text if plan.open else f"{text}; none until then"
+
+
+def _zone(name: str) -> tzinfo | None:
+    """Return that zone; None, which is the machine's, for one that has no name here."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 def _ledger(status: Status) -> str:

@@ -16,6 +16,7 @@ It may run beside the daemon: it sends no image, does not use the camera then, a
 import os
 import sys
 from collections.abc import Callable
+from datetime import datetime
 
 from trapsync.clock import Clock
 from trapsync.destinations import Finding
@@ -30,8 +31,9 @@ from trapsync.hardware.device_id import device_id
 from trapsync.hardware.sensors import sources
 from trapsync.jpeg import thumbnail
 from trapsync.remote.in_force import InForce
+from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
-from trapsync.status.reasons import count
+from trapsync.status.reasons import age, count
 from trapsync.trap import open_to_read, place
 
 _LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"
@@ -47,7 +49,7 @@ def examine_trap(
         _device(settings),
         *camera(settings, machine),
         _sensors(settings, machine),
-        _schedule(settings),
+        _schedule(settings, clock),
         *card(settings, clock, machine),
         _catalog(settings, clock),
         _thumbnails(machine),
@@ -73,12 +75,20 @@ def _sensors(settings: Settings, machine: Machine) -> Finding:
     return Finding("ok", "sensors", known or "none: images are stored without temperature and humidity")
 
 
-def _schedule(settings: Settings) -> Finding:
+def _schedule(settings: Settings, clock: Clock) -> Finding:
     try:
-        place(settings)
+        at = place(settings)
     except TrapsyncError as error:
         return Finding("failing", "schedule", str(error))
-    return Finding("ok", "schedule", ", ".join(settings.capture.schedule) or "day and night")
+    windows, now = settings.capture.schedule, clock.wall()
+    if not windows:
+        return Finding("ok", "schedule", "day and night")
+    text, opening = f"{', '.join(windows)}, {at.timezone}", schedule.next_opening(windows, at, now)
+    if schedule.open_at(windows, at, now):
+        text += "; open now"
+    elif opening is not None:
+        text += f"; opens at {datetime.fromtimestamp(opening, at.timezone):%H:%M} (in {age(opening - now)})"
+    return Finding("ok", "schedule", text)
 
 
 def _catalog(settings: Settings, clock: Clock) -> Finding:

@@ -65,12 +65,11 @@ class Trap:
     def cells(self) -> tuple[str, ...]:
         """Its row of the table: see HEADER."""
         beat = self.beat
-        image = beat.newest_image.age_s if beat.newest_image else None
         return (
             self.name,
             self.verdict,
             ago(self.age),
-            self._since(image),
+            self._image(),
             self._since(beat.newest_delivery_age_s),
             _or_dash(beat.ledger.pending, "{}"),
             _or_dash(beat.disk.days_left, "{:.0f} d"),
@@ -101,6 +100,14 @@ class Trap:
             "online": self.online,
             "heartbeat": self.beat.plain(),
         }
+
+    def _image(self) -> str:
+        """The age of the newest image; while the schedule is closed also when the next one is due."""
+        beat = self.beat
+        age = self._since(beat.newest_image.age_s if beat.newest_image else None)
+        if beat.schedule_open is not False or beat.next_picture_s is None:
+            return age
+        return f"{age}, next in {ago(max(0.0, beat.next_picture_s - (self.age or 0.0)))}"
 
     def _since(self, age: float | None) -> str:
         """An age that was true when the heartbeat was sent, grown since."""

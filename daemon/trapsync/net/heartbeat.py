@@ -91,6 +91,8 @@ class Heartbeat(_Part, frozen=True):
     verdict: Literal["ok", "warning", "failing"] | None = None
     reasons: Annotated[list[_Text], Meta(max_length=50)] = []
     newest_image: NewestImage | None = None
+    schedule_open: bool | None = None
+    next_picture_s: _Number | None = None
     newest_delivery: _Text | None = None
     newest_delivery_age_s: _Number | None = None
     ledger: Ledger = Ledger()

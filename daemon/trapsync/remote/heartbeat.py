@@ -1,6 +1,7 @@
 """The heartbeat: the status, cut to what a metered link can afford."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 from trapsync.status.model import Status
@@ -33,6 +34,8 @@ def _plain(status: Status) -> dict[str, Any]:
         "at": status.at,
         "verdict": status.verdict,
         "newest_image": plain["newest_image"],
+        "schedule_open": status.schedule.open if status.schedule else None,
+        "next_picture_s": _next_picture(status),
         "newest_delivery": max((d.last_delivery for d in destinations if d.last_delivery), default=None),
         "newest_delivery_age_s": min(
             (d.delivery_age_s for d in destinations if d.delivery_age_s is not None), default=None
@@ -46,6 +49,14 @@ def _plain(status: Status) -> dict[str, Any]:
         "battery": status.battery,
     }
     return {key: value for key, value in beat.items() if value is not None}
+
+
+def _next_picture(status: Status) -> int | None:
+    """Seconds from `at` until the next picture is due."""
+    if not status.schedule or status.schedule.next_picture is None:
+        return None
+    due, now = (datetime.fromisoformat(text) for text in (status.schedule.next_picture, status.at))
+    return round((due - now).total_seconds())
 
 
 def _small(beat: dict[str, Any]) -> bytes:

@@ -4,6 +4,7 @@
 
     model.py     what a status consists of: the keys of its JSON, with their types
     reasons.py   what keeps the verdict from being ok, and what to do about it
+    due_pictures.py  when the next picture is due, and which one is missing
 
 It is taken from the catalog, the file system and the daemon's lock, so it is also true when the daemon is dead. Of a
 daemon that runs, what it told last is taken from its memory: a card that turned read-only keeps nothing new.
@@ -27,6 +28,7 @@ from trapsync.hardware import usb_stick
 from trapsync.image import Image
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
+from trapsync.status.due_pictures import schedule_status
 from trapsync.status.model import (
     VERDICTS,
     ClockStatus,
@@ -72,16 +74,18 @@ def snapshot(
     )
     if pushed is not None:
         status.remote = msgspec.convert(pushed, RemoteSettings)
-    told, problem = facts.live(daemon, storage.state), None
+    told, problem, is_clock_set = facts.live(daemon, storage.state), None, status.clock.trusted
     try:
         catalog = open_to_read(settings, clock)
         try:
             told = _read(catalog, status, settings, clock) | told
+            is_clock_set = is_clock_set or catalog.times.is_known()
         finally:
             catalog.close()
     except (CatalogError, sqlite3.Error) as error:
         problem = str(error)
     links = _add_facts(status, facts.usable(told), settings)
+    status.schedule = schedule_status(status, settings, clock, is_clock_set=is_clock_set) or UNSET
     if problem:
         reasons = [Reason("failing", problem), *of_what_is_known(status, settings)]
     else:

@@ -43,6 +43,19 @@ class NewestImage(_Part):
     age_s: float | None
 
 
+class ScheduleStatus(_Part):
+    """When pictures are taken: whether that is now, until when, and when the next one is due, if that is known.
+
+    `ignored`: the clock has not been set since the trap started, so pictures are taken day and night.
+    """
+
+    timezone: str
+    open: bool
+    open_until: str | None
+    next_picture: str | None
+    ignored: bool
+
+
 class NotTakenIn(_Part):
     """What lies in the spool and is not taken in, of one kind (see `catalog.facts.Kind`): how many, one of them, and why."""
 
@@ -119,6 +132,7 @@ class Status(_Part):
     disk: DiskStatus
     ledger: Ledger
     newest_image: NewestImage | None = None
+    schedule: ScheduleStatus | UnsetType = UNSET
     battery: float | None = None
     destinations: dict[str, DestinationStatus] = {}
     stick: str | None = None

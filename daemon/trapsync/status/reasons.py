@@ -12,10 +12,10 @@ from trapsync.catalog.facts import Capture, Link
 from trapsync.clock import Clock
 from trapsync.files.mounts import read_only_card
 from trapsync.hardware import usb_stick
-from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
+from trapsync.status import due_pictures
 from trapsync.status.model import Status
-from trapsync.trap import local_time, place
+from trapsync.trap import began
 
 UNSURE_ADVICE = (
     'to deliver them as they are, set trap.uncertain_times = "deliver"; if the trap has a real-time clock, '
@@ -43,6 +43,7 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
         *_not_taken_in(status),
         *_disk(status, settings),
         *_clock(status),
+        *_schedule(status),
         *_losses(status),
         *_pruning(status),
         *_destinations(status),
@@ -132,19 +133,26 @@ def _capture(status: Status, settings: Settings) -> Iterator[Reason]:
 
 
 def _old_image(status: Status, settings: Settings, clock: Clock) -> Iterator[Reason]:
-    """The newest image is too old, and nothing else says why."""
-    newest = status.newest_image
+    """The newest image is older than the last time for pictures, and nothing else says why."""
+    newest, now = status.newest_image, clock.wall()
     if (
-        newest
-        and newest.age_s is not None
-        and _takes_pictures(status, settings)
-        and newest.age_s > 3 * settings.capture.every + 60
-        and schedule.is_open(settings.capture.schedule, place(settings), local_time(clock))
-        and not any(_capture(status, settings))
-        and not read_only_card(settings.storage.spool)
+        not newest
+        or newest.age_s is None
+        or not _takes_pictures(status, settings)
+        or any(_capture(status, settings))
+        or read_only_card(settings.storage.spool)
     ):
-        text = f"the newest image is {age(newest.age_s)} old: does the camera work? see: trapsync doctor"
-        yield Reason("failing", text)
+        return
+    missing = due_pictures.missing(status, settings, now)
+    if missing is None:
+        return
+    text = f"the newest image is {age(newest.age_s)} old"
+    if missing.window.end < now:
+        text += f", and there is none of the last time for pictures, {due_pictures.local_span(missing.window, settings)}"
+    if missing.window.end < now and not (began(settings.storage.state, now) <= missing.since):
+        yield Reason("warning", f"{text}: was the trap off then, or did it have other settings?")
+    else:
+        yield Reason("failing", f"{text}: does the camera work? see: trapsync doctor")
 
 
 def _not_taken_in(status: Status) -> Iterator[Reason]:
@@ -182,6 +190,12 @@ def _clock(status: Status) -> Iterator[Reason]:
     if times := status.times:
         text = f"the time of {count(times.images, 'image')} cannot be corrected yet, and is tried again"
         yield Reason("warning", f"{text}: {times.error}; see: trapsync images --held")
+
+
+def _schedule(status: Status) -> Iterator[Reason]:
+    if status.schedule and status.schedule.ignored:
+        text = "pictures are taken day and night, whatever capture.schedule says"
+        yield Reason("warning", f"{text}: the clock has not been set since the trap started")
 
 
 def _losses(status: Status) -> Iterator[Reason]:
