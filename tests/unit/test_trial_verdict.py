@@ -150,6 +150,117 @@ def test_a_trap_that_is_shut_down_after_half_an_hour_each_day_comes_to_a_verdict
     assert other.awake == 0.0
 
 
+DAILY = Capture(every=Duration(360 * MINUTE), schedule=("21:00 - 21:15",))
+
+
+def days_pass(court: Court, days: float, *, pictures: bool, restart_at: float = -1.0) -> tuple[float, Any]:
+    """Days pass from 20:19 on, with a picture at 21:00 each or none; after how many hours there is which verdict."""
+    began, remote, due = court.time.wall(), Mock(), court.time.wall() + 41 * MINUTE
+    judge = Judge(court.trial, remote, court.trap.catalog, "the hash")
+    while court.time.wall() - began < days * 86400:
+        if pictures and court.time.wall() >= due:
+            court.picture()
+            due += 86400
+        court.time.sleep(5 * MINUTE)
+        if end := judge.judge(()):
+            return (court.time.wall() - began) / 3600, (end, *(remote.roll_back.call_args or ((),))[0])
+        if 0 <= restart_at * 3600 <= court.time.wall() - began:
+            restart_at = -1.0
+            judge.interrupted()
+            court.time.reboot()
+            court.trial = Trial(court.settings, court.trial.before, court.trap.catalog, court.time, {})
+            judge = Judge(court.trial, remote, court.trap.catalog, "the hash")
+    return days * 24, None
+
+
+def test_a_schedule_that_is_open_for_minutes_a_day_comes_to_a_verdict_in_days(tmp_path: Path) -> None:
+    hours, said = days_pass(Court(tmp_path / "a", capture=DAILY), 10, pictures=True)
+    assert (said, 48 <= hours < 49) == (("committed",), True)
+    hours, said = days_pass(Court(tmp_path / "b", capture=DAILY), 10, pictures=False)
+    assert (said[:2], 48 <= hours < 49) == (("rolled back", "captures"), True)
+
+
+def test_the_pictures_of_the_starts_before_count_where_the_calendar_ends_the_trial(tmp_path: Path) -> None:
+    # Started again an hour before the end: no picture was due since.
+    hours, said = days_pass(Court(tmp_path, capture=DAILY), 10, pictures=True, restart_at=47)
+    assert (said, 48 <= hours < 49) == (("committed",), True)
+
+
+def test_a_link_that_is_down_is_given_longer_than_a_camera_without_pictures(tmp_path: Path) -> None:
+    hours, said = days_pass(Court(tmp_path, before(open=("home",)), capture=DAILY), 10, pictures=True)
+    assert (said[:2], 144 <= hours < 145) == (("rolled back", "link_lost"), True)
+
+
+def test_a_clock_that_is_put_right_by_years_ends_no_trial(tmp_path: Path) -> None:
+    court = Court(tmp_path)
+    court.time.is_trusted = False
+    assert court.pass_by(10) is None
+    court.time.step_wall(1000 * 86400)
+    court.time.is_trusted = True
+    assert court.pass_by(30) is None
+
+
+def test_a_trial_whose_time_an_older_version_noted_goes_on(tmp_path: Path) -> None:
+    court = Court(tmp_path)
+    court.trap.catalog.facts.set("trial", {"hash": "the hash", "awake": 3500.0})
+    Judge(court.trial, Mock(), court.trap.catalog, "the hash")
+    assert court.trial.awake == 3500.0
+
+
+def test_pictures_that_show_next_to_nothing_end_a_trial_if_they_did_not_before(tmp_path: Path) -> None:
+    dark = {"failures": 0, "error": None, "oddity": "the pictures show next to nothing"}
+    court = Court(tmp_path / "new")
+    Judge(court.trial, Mock(), court.trap.catalog, "the hash")
+    court.trap.catalog.facts.set("capture", dark)
+    assert court.pass_by(170) is None
+    assert court.pass_by(20) == Failure("picture", "the pictures show next to nothing")
+    # One that was followed by a good one is no reason.
+    court = Court(tmp_path / "once")
+    Judge(court.trial, Mock(), court.trap.catalog, "the hash")
+    court.trap.catalog.facts.set("capture", dark)
+    assert court.pass_by(90) is None
+    court.trap.catalog.facts.set("capture", {"failures": 0, "error": None, "oddity": None})
+    assert court.pass_by(10) == OK
+    # And where it was so before, these settings are not to blame, in no start of the trial.
+    court = Court(tmp_path / "before")
+    court.trap.catalog.facts.set("capture", dark)
+    Judge(court.trial, Mock(), court.trap.catalog, "the hash")
+    again = Trial(court.settings, court.trial.before, court.trap.catalog, court.time, {})
+    Judge(again, Mock(), court.trap.catalog, "the hash")
+    court.trial = again
+    assert court.pass_by(62) == OK
+
+
+def test_pictures_that_show_next_to_nothing_in_a_single_run_are_a_failure(tmp_path: Path) -> None:
+    court = Court(tmp_path)
+    Judge(court.trial, Mock(), court.trap.catalog, "the hash")
+    court.picture()
+    assert court.trial.look_at_single_run((), ()) is None
+    court.trap.catalog.facts.set("capture", {"failures": 0, "error": None, "oddity": "black"})
+    assert court.trial.look_at_single_run((), ()) == Failure("picture", "black")
+
+
+@pytest.mark.parametrize(("delivers", "verdict"), [(True, OK), (False, "disk")])
+def test_a_card_that_fills_up_although_pruning_is_on_ends_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delivers: bool, verdict: str
+) -> None:
+    court = Court(
+        tmp_path, before(open=("home",), bytes_a_day=1000.0), prune=Prune(enabled=True), remote=Remote()
+    )
+    images, least = court.trap.catalog.images, court.settings.storage.min_free
+    # Room for 25 pictures, and 144 are taken a day.
+    monkeypatch.setattr(trial, "free_bytes", lambda _folder: int(least + 25 * images.mean_size()))
+    outcome: Failure | str | None = None
+    for _ in range(20):
+        outcome = outcome or court.pass_by(10)
+        court.trap.deliver(bench.Memory("stick"))
+        if delivers or not court.trap.catalog.counts.ledger().delivered:
+            court.delivers("home")
+    assert (outcome if isinstance(outcome, str) else outcome and outcome.code) == verdict
+    if isinstance(outcome, Failure):
+        assert "are not delivered: the card has room for" in outcome.reason
+
+
 def test_a_camera_that_fails_three_times_in_a_row_is_enough(tmp_path: Path) -> None:
     court = Court(tmp_path)
     court.trap.catalog.facts.set("capture", {"failures": 2, "error": "dark"})

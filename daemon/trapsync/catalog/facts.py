@@ -67,10 +67,18 @@ class FollowUp(msgspec.Struct, frozen=True):
 
 
 class TrialTime(msgspec.Struct, frozen=True):
-    """How many seconds the remote settings with this hash were on trial in starts that somebody ended."""
+    """What the starts before this one brought, of a trial of the remote settings with this hash.
+
+    `awake`: seconds in which pictures were due; `ran`: all seconds; `pictures`: how many were taken; `began`: when the
+    trial did, by a wall clock that was trusted; `oddity`: what looked wrong about the pictures before the trial.
+    """
 
     hash: str
     awake: float
+    ran: float = 0.0
+    pictures: int = 0
+    began: float | None = None
+    oddity: str | None = None
 
 
 class NotTakenIn(msgspec.Struct, frozen=True):

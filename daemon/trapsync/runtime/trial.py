@@ -1,7 +1,7 @@
 """New settings on trial: whether the trap works as well with them as before, judged by what it does.
 
-All must be OK: images in the catalog at the new interval, a camera that does not fail, every part alive, disk and
-memory within bounds, and what could be reached before is reached. What was not so before is not asked for: a trap
+All must be OK: images in the catalog at the new interval that show something, a camera that does not fail, every part alive,
+disk and memory within bounds, and what could be reached before is reached. What was not so before is not asked for: a trap
 that was offline, or whose camera was broken, is not worse for still being so.
 """
 
@@ -22,7 +22,7 @@ from trapsync.remote.in_force import InForce, lay
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
-from trapsync.trap import bytes_per_day, holder, local_time, open_to_read, place, system_clock
+from trapsync.trap import bytes_per_day, holder, open_to_read, place, system_clock
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ _LONGEST = 3  # times its length, until all is OK: links come and go, and a star
 _MAX_MEMORY = 350 * 10**6  # bytes of the daemon and its children: a Pi has 512 MB
 _HUB = "the hub"
 _LATE = 1.2  # jobs come give or take a tenth
+_DAYS = 2 * 86400.0  # by the calendar: a trap whose schedule is open for minutes a day comes to a verdict too
 _DENSER = 1.1  # times the bytes of before that are no more than chance
 
 
@@ -147,7 +148,9 @@ class Trial:
         self._clock = clock
         self._intervals = intervals
         self._began = self._looked = clock.monotonic()
-        self._awake = self._awake_before = 0.0
+        self._delivered_before = catalog.counts.ledger().delivered
+        self._awake = 0.0
+        self._earlier = facts.TrialTime("", 0.0)
         self._over_memory = 0
         self._heard_before, self._hub_before = self._heard()
         self.is_passed = False
@@ -158,9 +161,20 @@ class Trial:
         """Seconds awake with these settings, in all starts."""
         return self._awake
 
-    def resume(self, awake: float) -> None:
-        """Begin with the seconds of starts that somebody ended: a trap may never run for as long as a trial takes."""
-        self._awake = self._awake_before = awake
+    def resume(self, earlier: facts.TrialTime) -> None:
+        """Begin with what starts that somebody ended brought: a trap may never run for as long as a trial takes."""
+        self._earlier = earlier
+        self._awake = earlier.awake
+
+    def so_far(self) -> facts.TrialTime:
+        """What this start and those before it brought."""
+        count, _ = self._catalog.images.pictures_since(self._began)
+        earlier, ran = self._earlier, self._clock.monotonic() - self._began
+        began = earlier.began
+        if began is None and self._clock.trusted():
+            began = self._clock.wall() - ran
+        awake, ran = round(self._awake, 1), round(earlier.ran + ran, 1)
+        return facts.TrialTime(earlier.hash, awake, ran, earlier.pictures + count, began, earlier.oddity)
 
     @property
     def length(self) -> float:
@@ -169,6 +183,18 @@ class Trial:
         words += [self.settings.hub.every] if self.before.hub else []
         pictures = _INTERVALS * self.settings.capture.every
         return max(self.settings.remote.trial, pictures, *(_LATE * seconds for seconds in words))
+
+    @property
+    def longest(self) -> float:
+        """Seconds by the calendar after which it ends if all is OK, though pictures were due for minutes a day only."""
+        turns = (_LATE * self._intervals.get(name, 0.0) for name in self.before.open)
+        return max(_DAYS, _INTERVALS * self.settings.capture.every, *turns)
+
+    def _lasts(self) -> float:
+        """For how long it lasts by the calendar: by this trap's running time, or by a clock that is trusted."""
+        so_far = self.so_far()
+        by_wall = self._clock.wall() - so_far.began if so_far.began and self._clock.trusted() else 0.0
+        return max(so_far.ran, by_wall)
 
     def look(self, overdue: Sequence[str]) -> Failure | None:
         """What is worse than before, if that is certain. `overdue`: the parts of the daemon that are silent."""
@@ -181,9 +207,12 @@ class Trial:
             self._awake += since
         if worse := self._worse(overdue):
             return worse
-        missing = self._missing()
-        self.is_passed = self._awake >= self.length and missing is None
-        return missing if self._awake >= _LONGEST * self.length else None
+        days = self._lasts() / self.longest
+        none, missing = self._no_pictures(is_over=days >= 1), self._missing()
+        self.is_passed = (days >= 1 or self._awake >= self.length) and not (none or missing)
+        if none and days >= 1:  # pictures need nothing that comes and goes
+            return none
+        return none or missing if days >= _LONGEST or self._awake >= _LONGEST * self.length else None
 
     def look_at_single_run(self, overdue: Sequence[str], tried: Container[str]) -> Failure | None:
         """What went wrong in a single run that is over: one picture, and a try of each destination of `tried`."""
@@ -192,11 +221,15 @@ class Trial:
         count, _ = self._catalog.images.pictures_since(self._began)
         if self.before.pictures and not count and self._is_time():
             return Failure("captures", "no picture")
-        return _unreachable(name for name in self._closed() if name in tried or name == _HUB)
+        return self._odd_pictures() or _unreachable(
+            name for name in self._closed() if name in tried or name == _HUB
+        )
 
     def _is_time(self) -> bool:
-        """Whether this is a time for pictures."""
-        return schedule.is_open(self.settings.capture.schedule, place(self.settings), local_time(self._clock))
+        """Whether this is a time for pictures; it is while the clock was never trusted in this boot."""
+        is_set = self._clock.trusted() or self._catalog.times.is_known()
+        windows = self.settings.capture.schedule if is_set else ()
+        return bool(schedule.open_at(windows, place(self.settings), self._clock.wall()))
 
     def _worse(self, overdue: Sequence[str]) -> Failure | None:
         """What need not be waited for."""
@@ -217,26 +250,51 @@ class Trial:
 
     def _too_many_bytes(self) -> Failure | None:
         """Whether the card would fill up soon, and more quickly than before."""
+        return None if self._makes_room() else self._full_card(1.0)
+
+    def _makes_room(self) -> bool:
+        """Whether images that are delivered leave the card."""
+        return self.settings.prune.enabled and bool(self.before.open)
+
+    def _full_card(self, stays: float) -> Failure | None:
+        """Whether the card would fill up soon, if this part of the pictures stays on it, and there are more than before."""
         count, total = self._catalog.images.pictures_since(self._began)
-        if count < 2 or (self.settings.prune.enabled and self.before.open):
+        if count < 2:
             return None
         storage, least = self.settings.storage, self.settings.remote.limits.min_days
         a_day = bytes_per_day(self.settings, self._clock, total / count)
-        days = max(0, free_bytes(storage.spool) - storage.min_free) / a_day if a_day else least
+        free, stay = max(0, free_bytes(storage.spool) - storage.min_free), stays * a_day
+        days = free / stay if stay else least
         if days >= least or a_day <= _DENSER * self.before.bytes_a_day:
             return None
-        return Failure(
-            "disk", f"{a_day / 1e9:.3g} GB of pictures a day: the card has room for {days:.2g} days"
-        )
+        text = f"{stay / 1e9:.3g} GB of pictures a day" + (" are not delivered" if stays < 1 else "")
+        return Failure("disk", f"{text}: the card has room for {days:.2g} days")
+
+    def _no_pictures(self, *, is_over: bool) -> Failure | None:
+        """Too few pictures for the time that they were due. Where the calendar ends the trial, those of all starts count."""
+        so_far, earlier = self.so_far(), facts.TrialTime("", 0.0) if is_over else self._earlier
+        count, awake = so_far.pictures - earlier.pictures, so_far.awake - earlier.awake
+        expected = awake / self.settings.capture.every
+        if not self.before.pictures or count >= max(1.0 if is_over else 2.0, _OF_EXPECTED * expected):
+            return None
+        return Failure("captures", f"{count} pictures in {awake:.0f} s, not {max(1.0, expected):.0f}")
+
+    def _odd_pictures(self) -> Failure | None:
+        """Pictures that look wrong, where those before the trial did not."""
+        capture = self._catalog.facts.read().capture
+        if not self.before.pictures or self._earlier.oddity or not (capture and capture.oddity):
+            return None
+        return Failure("picture", capture.oddity)
 
     def _missing(self) -> Failure | None:
         """What is not OK yet, and may become so."""
+        return self._odd_pictures() or self._too_few_deliveries() or _unreachable(self._closed())
+
+    def _too_few_deliveries(self) -> Failure | None:
+        """Whether the card would fill up although images leave it: what is taken is more than what is delivered."""
         count, _ = self._catalog.images.pictures_since(self._began)
-        awake = self._awake - self._awake_before  # the pictures of this start are counted
-        expected = awake / self.settings.capture.every
-        if self.before.pictures and count < max(2.0, _OF_EXPECTED * expected):
-            return Failure("captures", f"{count} pictures in {awake:.0f} s, not {expected:.0f}")
-        return _unreachable(self._closed())
+        delivered = self._catalog.counts.ledger().delivered - self._delivered_before
+        return self._full_card(max(0.0, 1 - delivered / count)) if count and self._makes_room() else None
 
     def _closed(self) -> list[str]:
         """What was reached before the trial and was not since; a destination for which nothing is pending may be silent."""
@@ -262,10 +320,13 @@ class Judge:
         self._trial = trial
         self._remote = remote
         self._catalog = catalog
-        self._hash = document_hash
-        known = catalog.facts.read().trial
-        if known and known.hash == document_hash:
-            trial.resume(known.awake)
+        known = catalog.facts.read()
+        earlier = known.trial
+        if earlier is None or earlier.hash != document_hash:  # the trial begins
+            oddity = known.capture.oddity if known.capture else None
+            earlier = facts.TrialTime(document_hash, 0.0, oddity=oddity or None)
+            self._note(earlier)
+        trial.resume(earlier)
 
     @classmethod
     def of(
@@ -324,8 +385,14 @@ class Judge:
         """Somebody ends the daemon during the trial: that says nothing about the settings, but its time counts."""
         try:
             self._remote.uncount_start()
-            self._catalog.facts.set("trial", facts.TrialTime(self._hash, round(self._trial.awake, 1)))
-        except TrapsyncError as error:  # then this start of the trial counts, or its time does not
+        except TrapsyncError as error:  # then this start of the trial counts
+            log.error("%s", error)
+        self._note(self._trial.so_far())
+
+    def _note(self, time: facts.TrialTime) -> None:
+        try:
+            self._catalog.facts.set("trial", time)
+        except TrapsyncError as error:  # then its time does not count
             log.error("%s", error)
 
 
