@@ -13,6 +13,7 @@ import pytest
 import drawings
 import statuses
 import trap_bench as bench
+from trapsync import doctor
 from trapsync.cli import show_status
 from trapsync.clock import utc
 from trapsync.fleet import table
@@ -201,6 +202,17 @@ def test_while_the_clock_is_not_set_the_schedule_does_not_count_and_status_says_
     trap.bench.catalog.times.note_boot()
     trap.time.is_trusted = False
     assert trap.next_picture().startswith("21:00 ")
+
+
+def test_the_doctor_says_which_schedule_is_in_force_in_which_zone_and_when_it_opens(folder: Path) -> None:
+    trap = Trap(folder, "21:00 - 05:30", "sunset - 23:00").at("18:00", 22)
+    finding = doctor._schedule(trap.settings, trap.time)
+    assert (finding.verdict, finding.text) == (
+        "ok",
+        "21:00 - 05:30, sunset - 23:00, Europe/Zurich; opens at 21:00 (in 3 h)",
+    )
+    trap.at("21:30", 22)
+    assert doctor._schedule(trap.settings, trap.time).text.endswith("Europe/Zurich; open now")
 
 
 # ── At home ──────────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,8 @@ from random import Random
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from sun_position import LIMIT, height
 from trapsync.settings import schedule
 from trapsync.settings.schedule import Place
@@ -119,6 +121,7 @@ def faults(year: Year, place: Place) -> Counter[str]:
     return found
 
 
+@pytest.mark.timeout(60 + 10 * PLACES)
 def test_windows_by_the_sun_are_open_by_night_and_closed_by_day_all_over_the_globe() -> None:
     total: Counter[str] = Counter()
     for number in range(PLACES):

@@ -118,6 +118,12 @@ def test_only_the_hours_awake_count(tmp_path: Path) -> None:
     assert court.pass_by(20) == OK
 
 
+def test_while_the_clock_is_not_set_every_hour_counts_as_pictures_are_taken_in_all(tmp_path: Path) -> None:
+    court = Court(tmp_path, capture=Capture(every=Duration(10 * MINUTE), schedule=("23:00 - 05:00",)))
+    court.time.is_trusted = False
+    assert court.pass_by(62) == OK
+
+
 @pytest.mark.parametrize(("works", "verdict", "days"), [(True, "committed", 2), (False, "rolled back", 6)])
 def test_a_trap_that_is_shut_down_after_half_an_hour_each_day_comes_to_a_verdict(
     tmp_path: Path, works: bool, verdict: str, days: int
