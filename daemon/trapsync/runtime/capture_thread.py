@@ -152,7 +152,7 @@ class CaptureThread:
             turns.append(due)
         opening = schedule.next_opening(windows, self._place, wall, _DAYS_AHEAD)
         if opening is not None:
-            turns.append(opening - ahead)
+            turns.append(max(opening - ahead, now + _SHORTEST))  # not before it is open by the wall clock
         return min(turns)
 
     def _windows(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """When to take a picture: daily windows, by the clock on the wall or by the sun.
 
 A window is written `"21:00 - 05:30"`, `"sunset - sunrise"` or `"sunset-30min - sunrise+1h"`; it may
-run over midnight. No window at all means day and night. What is asked here is answered from the windows of a day, which
+run over midnight. No window at all means day and night. What is asked here is answered from the windows of a week, which
 are found once and kept (`windows.between`). Moments are unix seconds by the wall clock; the interval inside a window
 belongs to the capture thread.
 """
@@ -22,8 +22,9 @@ _EDGE = re.compile(
 
 _LONGEST_SHIFT = 12 * 60  # minutes: beyond, it is another day's sunrise that is meant
 _DAY = 86400
+_WEEK = 7 * _DAY
 _YEAR = 370  # days: what does not open within them never does
-_LONGEST_NIGHTS = (20625, 20808)  # days since 1970: the solstices of June and December 2026
+_LONGEST_NIGHTS = (1_782_000_000, 1_797_800_000)  # unix seconds: the solstices of June and December 2026
 ALWAYS = Window(-math.inf, math.inf)
 
 
@@ -67,16 +68,15 @@ def open_at(windows: Sequence[str], place: Place, at: float) -> list[Window]:
     """The windows that are open at that moment."""
     if not windows:
         return [ALWAYS]
-    return [one for one in _of_day(tuple(windows), place, int(at // _DAY)) if one.begin <= at < one.end]
+    return [one for one in _around(windows, place, at) if one.begin <= at < one.end]
 
 
 def next_opening(windows: Sequence[str], place: Place, at: float, days: int = _YEAR) -> float | None:
     """When a window opens next after that moment, be others open or not; None if none does in so many days."""
     if not windows:
         return None
-    today = int(at // _DAY)
-    for day in range(today, today + days + 1):
-        later = [one.begin for one in _of_day(tuple(windows), place, day) if one.begin > at]
+    for week in range(days // 7 + 2):
+        later = [one.begin for one in _around(windows, place, at + week * _WEEK) if one.begin > at]
         if later:
             return min(later)
     return None
@@ -89,10 +89,9 @@ def last_opened(windows: Sequence[str], place: Place, at: float, days: int = _YE
     """
     if not windows:
         return Window(-math.inf, at)
-    today = int(at // _DAY)
     begun: list[Window] = []
-    for day in range(today, today - days - 1, -1):
-        begun = [one for one in _of_day(tuple(windows), place, day) if one.begin <= at]
+    for week in range(days // 7 + 2):
+        begun = [one for one in _around(windows, place, at - week * _WEEK) if one.begin <= at]
         if begun:
             break
     if not begun:
@@ -117,8 +116,7 @@ def seconds_open(windows: Sequence[str], place: Place, at: float) -> float:
     """How many seconds of the coming 24 hours are open."""
     if not windows:
         return float(_DAY)
-    day = int(at // _DAY)
-    found = {one for n in (day, day + 1) for one in _of_day(tuple(windows), place, n)}
+    found = {one for moment in (at, at + _DAY) for one in _around(windows, place, moment)}
     seconds, until = 0.0, at
     for one in sorted(found):
         begin, end = max(one.begin, until), min(one.end, at + _DAY)
@@ -135,22 +133,25 @@ def open_fraction(windows: Sequence[str], place: Place, now: datetime) -> float:
 def pictures_a_day(windows: Sequence[str], place: Place, at: float, every: float) -> float:
     """How many pictures the coming 24 hours bring: one as a window opens, and one per interval from there."""
     by_interval = seconds_open(windows, place, at) / every
-    day = int(at // _DAY)
-    found = {one for n in (day, day + 1) for one in _of_day(tuple(windows), place, n)}
+    found = {one for moment in (at, at + _DAY) for one in _around(windows, place, moment)}
     opening = (min(one.end - one.begin, _DAY) for one in found if at <= one.begin < at + _DAY)
     return max(by_interval, sum(math.ceil(length / every) for length in opening))
 
 
 def never_open(windows: Sequence[str], place: Place) -> str:
     """The first window that opens on no day of the year at that place, as the sun is never that long up or down; or ""."""
-    nights = ((window, _of_day((window,), place, day)) for window in windows for day in _LONGEST_NIGHTS)
+    nights = ((window, _around((window,), place, at)) for window in windows for at in _LONGEST_NIGHTS)
     ever = {window for window, found in nights if found}
     return next((window for window in windows if window not in ever), "")
 
 
-@lru_cache(maxsize=64)
-def _of_day(windows: tuple[str, ...], place: Place, day: int) -> tuple[Window, ...]:
-    """The windows that are open at any moment of that day (of UTC), or of the day before or after, by their begin."""
-    since, until = (day - 1) * _DAY, (day + 2) * _DAY
+def _around(windows: Sequence[str], place: Place, at: float) -> tuple[Window, ...]:
+    """The windows that are open at any moment of that week, of the day before it or the day after, by their begin."""
+    return _of_week(tuple(windows), place, int(at // _WEEK))
+
+
+@lru_cache(maxsize=32)
+def _of_week(windows: tuple[str, ...], place: Place, week: int) -> tuple[Window, ...]:
+    since, until = week * _WEEK - _DAY, (week + 1) * _WEEK + _DAY
     found = {one for text in windows for one in between(*parse_window(text), place, since, until)}
     return tuple(sorted(found))
