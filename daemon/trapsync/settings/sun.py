@@ -10,9 +10,8 @@ from functools import lru_cache
 from math import acos, pi, radians, sin
 from typing import NamedTuple
 
-_LIMIT = (
-    -0.833
-)  # degrees, as in almanacs: the upper edge of the sun at the horizon, 34' of refraction and 16' of radius
+# Degrees of the sun's middle, as in almanacs: its upper edge is at the horizon, with 34' of refraction and 16' of radius.
+_LIMIT = -0.833
 _SINE = sin(radians(_LIMIT))
 _HALF_TURN = 43200.0  # seconds
 _PER_DEGREE = 240.0  # seconds by which noon is earlier, a degree further east

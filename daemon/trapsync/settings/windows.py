@@ -14,12 +14,10 @@ from zoneinfo import ZoneInfo
 from trapsync.settings import sun
 
 _DAY = 86400.0
-_MARGIN = (
-    2.5 * _DAY
-)  # looked at before and after: a window of two events, each moved by half a day, lies within it
-_NO_SUNSET = (
-    _DAY  # from a sunrise to a sunset: longer is polar day; and from a sunset to a sunrise, polar night
-)
+# What is looked at before and after: a window of two events, each moved by half a day, lies within it.
+_MARGIN = 2.5 * _DAY
+# From a sunrise to a sunset: longer is polar day; and from a sunset to a sunrise, polar night.
+_NO_SUNSET = _DAY
 _LEFT_OUT = 1.5 * _DAY  # from a sunset to the next: longer, and there was a day without one
 _CHANGES = 3 * 3600  # seconds between two looks at the zone's offset
 
