@@ -18,6 +18,9 @@ from trap_bench import Trap
 # Many a machine that tests is root, and so would be the daemons of the tests.
 os.environ["TRAPSYNC_AS_ROOT"] = "1"
 
+# A trap's time zone is the machine's by default; what the tests expect is in this one.
+os.environ["TZ"] = "UTC"
+
 # Some machines keep Python from writing bytecode: each of a thousand daemons would compile the whole program anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
