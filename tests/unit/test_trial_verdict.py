@@ -200,9 +200,14 @@ def test_a_link_that_is_down_is_given_longer_than_a_camera_without_pictures(tmp_
 def test_a_clock_that_is_put_right_by_years_ends_no_trial(tmp_path: Path) -> None:
     court = Court(tmp_path)
     court.time.is_trusted = False
+    judge = Judge(court.trial, Mock(), court.trap.catalog, "the hash")
     assert court.pass_by(10) is None
+    judge.interrupted()
+    court.time.reboot()
     court.time.step_wall(1000 * 86400)
     court.time.is_trusted = True
+    court.trial = Trial(court.settings, court.trial.before, court.trap.catalog, court.time, {})
+    Judge(court.trial, Mock(), court.trap.catalog, "the hash")
     assert court.pass_by(30) is None
 
 
