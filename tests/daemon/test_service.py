@@ -104,6 +104,9 @@ class Refusing:
     def is_there(self) -> bool:
         return True
 
+    def has_news_of_doubt(self) -> bool:
+        return False
+
     def may_go(self, _destination: str) -> bool:
         return True
 

@@ -966,7 +966,7 @@ def test_a_hub_that_others_can_reach_needs_a_password(call: Call, folder: Path) 
     assert said.code == 1
     assert "write a password into a file and name it with --password-file" in said.complaint
     said = call("hub", "--folder", "hub", "--password-file", str(folder))
-    assert "cannot be read: Is a directory" in said.complaint
+    assert "cannot be read: is no plain file" in said.complaint
 
 
 def test_without_libvips_images_are_delivered_and_the_doctor_says_what_to_install(
