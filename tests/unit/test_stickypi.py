@@ -670,9 +670,43 @@ def test_one_row_with_half_a_surrogate_costs_its_image_and_no_turn(site: Server,
     device, stamp = key.removesuffix(".jpg").split(".")
     site.original.rows[device, stamp] = {"id": None, "device": device, "datetime": stamp, "md5": "\ud800"}
     turn = send(trap, site.connect())
-    assert (turn.delivered, turn.refused, turn.trouble) == (4, 1, None)
+    assert (turn.delivered, turn.refused, turn.postponed, turn.trouble) == (4, 0, 1, None)
     assert len(site.original.files) == 4
     assert site.original.overwritten == 0
+
+
+@pytest.mark.parametrize("odd", [None, 5, "", "not computed", [], "\ud800", "9" * 31])
+def test_a_row_without_a_digest_contradicts_nothing_and_is_asked_for_again(
+    site: Server, server: StickyPi, card: Card, odd: Any
+) -> None:
+    (there,) = delivered(site, card, 1)
+    (row,) = site.original.rows.values()
+    row["md5"], md5 = odd, row["md5"]
+    with pytest.raises(Failed, match="has no digest"):
+        server.deliver(there, card.path(there))
+    confirmed = server.confirm([there], {})
+    assert isinstance(confirmed[there.id], Failed)
+    assert server.address(there, {}) is None
+    assert site.original.overwritten == 0
+    row["md5"] = md5
+    assert isinstance(server.deliver(there, card.path(there)), Receipt)
+
+
+@pytest.mark.parametrize(
+    "token", ["\u2603", "a\r\nX: 1", "\0", "a b", "a:b", "x" * 5000, "", None, 5, [], {}]
+)
+def test_a_token_that_cannot_be_sent_is_none_and_costs_no_quarter_of_an_hour(
+    site: Server, server: StickyPi, card: Card, token: Any
+) -> None:
+    image = card.image()
+    backend, text = site.front.backend, json.dumps({"token": token}).encode()
+    site.front.backend = lambda path, *more: (200, JSON, text) if path == TOKEN else backend(path, *more)
+    with pytest.raises(Unreachable, match="without a token") as caught:
+        server.deliver(image, card.path(image))
+    assert not isinstance(caught.value, Unauthorised)
+    site.front.backend = backend
+    server.deliver(image, card.path(image))
+    assert site.stored() == {image.name: card.bytes(image)}
 
 
 def test_an_echo_with_half_a_surrogate_is_trouble_that_is_remembered(site: Server, tmp_path: Path) -> None:

@@ -175,10 +175,11 @@ class StickyPi(SimpleDestination):
                 raise NotThere(f"{self._api.host} does not hold {image.name}")
             return None
         row = there.row(key, image.md5)
-        if isinstance(conflict := _compare(image, key, row), Refused):
-            raise NotThere(str(conflict))
+        answer = _compare(image, key, row)
+        if isinstance(answer, Refused):
+            raise NotThere(str(answer))
         url = self._address_in(row)
-        return None if self._storage.fault(url) else str(url)
+        return str(url) if isinstance(answer, Receipt) and not self._storage.fault(url) else None
 
     def _unreadable(self) -> Failed:
         return Failed(f"{self._api.host} has a row of it that cannot be read")
@@ -291,12 +292,14 @@ def _by_key(images: Sequence[Image], at: Mapping[int, str]) -> dict[Key, list[Im
     return by_key
 
 
-def _compare(image: Image, key: Key, row: Row) -> Receipt | Refused:
-    if md5_of(row) != image.md5:
-        return _refused(image, row.get("md5"))
-    at = str(TrapName(*key))
+def _compare(image: Image, key: Key, row: Row) -> Receipt | Failed | Refused:
+    """What a row says of this image. Without a digest in it, nothing: then the image is asked about again."""
+    if not (md5 := md5_of(row)):
+        return Failed("the server's row of it has no digest that can be read")
+    if md5 != image.md5:
+        return _refused(image, md5)
     number = http_service.identifier(row.get("id"))
-    return Receipt(f"md5:{image.md5}", {} if number is None else {"id": number}, at=at)
+    return Receipt(f"md5:{image.md5}", {} if number is None else {"id": number}, at=str(TrapName(*key)))
 
 
 def _refused(image: Image, md5: object) -> Refused:

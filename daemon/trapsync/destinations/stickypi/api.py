@@ -4,6 +4,7 @@ A row that cannot be read costs the image that it is of, and not the others: see
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from trapsync.settings.units import Duration
 
 _TOKEN_LIFE = 86400.0 - 1800.0
 _LARGEST_TOKEN = 64 * 1024  # bytes of the answer that holds one
+# What a token may be: it goes into the head of each request, of which servers take some thousand bytes.
+_TOKEN = re.compile(r"[!-9;-~]{1,4096}")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 # Dates as servers of branch main write them; those of branch develop read them too.
 _DATE_FORM = "%Y-%m-%d_%H-%M-%S"
 # As servers of branch develop write them, and prefer them; then as its database does.
@@ -147,8 +151,9 @@ def open_client(url: str, settings: Settings, context: DestinationContext) -> Ht
 
 
 def md5_of(row: Row) -> str:
-    """The digest in a row, as far as it is one."""
-    return str(row.get("md5")).lower()
+    """The digest in a row; '' where that is none: then it says nothing about any bytes."""
+    text = str(row.get("md5")).lower()
+    return text if _DIGEST.fullmatch(text) else ""
 
 
 @dataclass(slots=True)
@@ -198,7 +203,7 @@ class _Tokens:
         advice = f"look at username ({self._settings.username!r}) and {self._settings.password_file}"
         http_service.admitted(answer, advice)
         text = answer.json(dict).get("token")
-        if not isinstance(text, str) or not text:
+        if not isinstance(text, str) or not _TOKEN.fullmatch(text):
             raise Unreachable(f"{self._client.host} answered /get_token without a token")
         self._token = _Token(text, received + _TOKEN_LIFE)
         return answer
