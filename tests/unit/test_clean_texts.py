@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,6 +59,17 @@ def _log(environment: pytest.MonkeyPatch, *, journal: bool) -> Iterator[io.Strin
     finally:
         root.handlers[:], root.level = before[:2]
         ours.setLevel(before[2])
+
+
+def test_a_warning_of_a_library_is_one_line_too() -> None:
+    code = (
+        "import warnings; from trapsync.cli import common; common.start_logging();"
+        "warnings.warn('a bug of a library!\\nTraceback\\n  line')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert "WARNING" in line
+    assert "a bug of a library! | Traceback | line" in line
 
 
 @pytest.mark.parametrize("journal", [False, True])

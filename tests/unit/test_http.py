@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import socket
 import sqlite3
 import ssl
@@ -103,6 +104,18 @@ def test_cookies_are_not_kept(front: FaultServer, echo: Echo, client: HttpClient
     for _ in range(2):
         client.send("POST", "/")
     assert "Cookie" not in front.headers[1]
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    ["a=b; Expires=Mon, 01 Jan 0000 00:00:00 GMT", "a=b; Max-Age=1e400", "=;;;", "a=b; Version=x", '"'],
+)
+def test_an_odd_cookie_is_no_bug_of_anybodys(
+    echo: Echo, client: HttpClient, cookie: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    echo.answer = (200, {**JSON, "Set-Cookie": cookie, "Set-Cookie2": f"{cookie}; Version=x"}, b"{}")
+    assert client.send("POST", "/").json(dict) == {}
+    assert [str(one.message) for one in recwarn] == []
 
 
 def test_connections_are_kept_but_not_after_a_long_silence(
@@ -214,8 +227,23 @@ def test_opening_tells_a_missing_file_from_one_that_changed(tmp_path: Path) -> N
     path.write_bytes(b"four")
     with pytest.raises(Failed, match="has 4 bytes now; it had 3"), opened(_image(3), path):
         pass
-    with pytest.raises(Failed, match="reading it failed"), opened(_image(3), tmp_path):
+    with pytest.raises(Failed, match="reading it failed"), opened(_image(3), tmp_path / ("x" * 300)):
         pass
+
+
+@pytest.mark.timeout(20)
+def test_what_took_the_place_of_a_file_is_no_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"abc")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+    for name in ("folder", "link", "pipe", "socket", "elsewhere/below"):
+        with pytest.raises(FileNotFoundError), opened(_image(3), tmp_path / name):
+            pass
+    with opened(_image(3), tmp_path / "elsewhere") as file:
+        assert file.read() == b"abc"
 
 
 def _image(size: int) -> Image:

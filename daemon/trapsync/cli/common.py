@@ -112,6 +112,7 @@ def start_logging(verbose: bool = False) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_for_the_journal() if os.environ.get("JOURNAL_STREAM") else _for_a_terminal())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)  # which libraries print, several lines at a time
     logging.getLogger("trapsync").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # it reports each job that is still running
 

@@ -134,6 +134,18 @@ class _BasicAuth(requests.auth.AuthBase):
         return request
 
 
+class _Adapter(HTTPAdapter):
+    """One that knows no cookies: Python's reader of them takes an odd one for a bug of its own, and prints a traceback."""
+
+    def build_response(
+        self, req: requests.PreparedRequest, resp: urllib3.BaseHTTPResponse
+    ) -> requests.Response:
+        """The answer, without those that came with it."""
+        if original := getattr(resp, "_original_response", None):
+            del original.msg["Set-Cookie"], original.msg["Set-Cookie2"]
+        return super().build_response(req, resp)
+
+
 class _Session(requests.Session):
     """A session for which there are no redirects, so that not even their bodies are read ahead."""
 
@@ -175,7 +187,7 @@ class HttpClient:
         self._slowest = min(min_rate, bandwidth / transfers / 2) if bandwidth else min_rate
         self._timeout = timeout
         self._asked_to_wait = asked_to_wait or retry_after
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=transfers, max_retries=0)
+        self._adapter = _Adapter(pool_connections=1, pool_maxsize=transfers, max_retries=0)
         self._adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._session = _session(self._adapter, agent, authorities)
         self._lock = threading.Lock()

@@ -4,9 +4,11 @@ A request of known length needs no chunked encoding, which WSGI servers treat ba
 server's sees an empty body).
 """
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,21 +18,28 @@ from trapsync.errors import Failed
 from trapsync.files.durable import explain
 from trapsync.image import Image
 
+# What opening it says of a missing file; a file in the place of its folder; a link; a socket, or a device without a driver.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+
 
 @contextmanager
 def opened(image: Image, path: Path) -> Iterator[BinaryIO]:
-    """Open an image's file for sending. Raises FileNotFoundError when it is gone, Failed when it cannot
-    be read or is not of the size that was examined."""
+    """Open an image's file for sending. Raises FileNotFoundError when it is gone, or something else took its place,
+    Failed when it cannot be read or is not of the size that was examined."""
     try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise
+        # O_NONBLOCK: to open a pipe would wait for its writer, for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno in _NO_FILE:
+            raise FileNotFoundError(errno.ENOENT, "no regular file", str(path)) from None
         raise Failed(f"reading it failed: {explain(error, path)}") from error
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        if size != image.size:
-            raise Failed(f"the file has {size} bytes now; it had {image.size} when it was examined")
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        if status.st_size != image.size:
+            raise Failed(f"the file has {status.st_size} bytes now; it had {image.size} when it was examined")
         yield file
 
 
