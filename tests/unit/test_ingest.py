@@ -220,6 +220,21 @@ def test_a_damaged_file_that_cannot_be_moved_keeps_nobody_back(
         assert trap.ledger() == (2, 0, 1, 1, 0)
 
 
+def test_while_a_link_is_in_the_place_of_the_quarantine_nothing_is_examined_again(
+    trap: Trap, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        drawings.put(trap.storage.spool, b"rubbish %d" % number, f"{number}.jpg")
+    trap.put()
+    trap.storage.quarantine.symlink_to(trap.storage.quarantine.name)
+    assert trap.ingest().damaged == 3
+    caplog.clear()
+    for _ in range(2):
+        assert trap.ingest().damaged == 0
+        assert trap.ledger() == (4, 0, 1, 3, 0)
+    assert len(caplog.records) == 2  # one for each sweep
+
+
 def test_a_file_that_the_card_does_not_show_keeps_nobody_back(
     trap: Trap, monkeypatch: pytest.MonkeyPatch
 ) -> None:

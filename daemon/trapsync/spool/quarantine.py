@@ -72,18 +72,23 @@ class Quarantined:
 
 
 def inspect(catalog: Catalog, storage: Storage) -> list[Quarantined]:
-    """List the files in quarantine as they are now."""
-    return [_inspected(storage, row) for row in catalog.quarantine.listing()]
+    """List the files in quarantine as they are now. One that cannot be looked up counts as not there."""
+    unknown: list[OSError] = []
+    found = [_inspected(storage, row, unknown.append) for row in catalog.quarantine.listing()]
+    for error in unknown[:1]:  # it is most likely about the folder, and so about each file
+        log.error("%s", durable.explain(error, storage.quarantine))
+    return found
 
 
-def _inspected(storage: Storage, row: dict[str, Any]) -> Quarantined:
+def _inspected(storage: Storage, row: dict[str, Any], note: Callable[[OSError], object]) -> Quarantined:
     path, kept_as, is_there, has_changed = row["path"], row["kept_as"], True, False
     try:
         status = (storage.quarantine / kept_as).lstat()
     except (FileNotFoundError, NotADirectoryError):
         is_there = False
     except OSError as error:
-        log.error("%s", durable.explain(error, storage.quarantine / kept_as))
+        is_there = False
+        note(error)
     else:
         # Its name says what it was like. Not if its path was written out, or is not known any more.
         is_readable = row["reason"] != NO_TEXT and path != kept_as and stat.S_ISREG(status.st_mode)
