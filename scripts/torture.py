@@ -2,7 +2,9 @@
 
 With --failpoints also kill the program five times at each durable step, each on a trap of its own. With --steps also
 let Hypothesis make up lives of a trap (`tests/helpers/generated_life.py`), so many steps, from a random seed. With --mutants
-instead: put faults into a copy of the program, one at a time, and see that a test fails for each.
+instead: put faults into a copy of the program, one at a time, and see that a test fails for each. With --world instead: let
+traps live in a hostile world (`tests/helpers/hostile_world.py`), so many worlds of fifty oddities. With --world-checks
+instead: take one check at a door to the outside after the other out of a copy, and see that the worlds notice it.
 """
 
 import argparse
@@ -16,9 +18,11 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import failpoints
+import hostile_world
 import hub_server
 import long_run
 import mutants
+import world_checks
 from fault_server import FaultServer, Forwarding
 from generated_life import Life
 from random_kills import Torment
@@ -26,6 +30,7 @@ from random_kills import Torment
 _KILLS = 100  # on one trap; then another
 _STEPS_OF_A_LIFE = 50
 _LIVES = 200  # from one seed
+_WORLDS = 10  # of one trap; then another
 
 
 def main() -> None:
@@ -47,10 +52,23 @@ def main() -> None:
         "--mutants", action="store_true", help="put faults into the program, and nothing else"
     )
     parser.add_argument("--steps", type=int, default=0, metavar="N", help="of made-up lives (100000, say)")
+    parser.add_argument(
+        "--world", type=int, default=0, metavar="N", help="worlds of oddities, and nothing else"
+    )
+    parser.add_argument("--world-checks", action="store_true", help="take checks out, one at a time")
     asked = parser.parse_args()
     if asked.mutants:
         look_for_survivors()
-        return
+    elif asked.world:
+        live_in_worlds(asked.world, asked.seed)
+    elif asked.world_checks:
+        take_checks_out(asked.seed)
+    else:
+        torture(asked)
+
+
+def torture(asked: argparse.Namespace) -> None:
+    """Kill, and take pictures, as often as was asked for."""
     print(
         f"scripts/torture --kills {asked.kills} --hours {asked.hours:g} --steps {asked.steps} --seed {asked.seed}",
         flush=True,
@@ -97,6 +115,30 @@ def live(steps: int, number: int) -> None:
         print(f"{lives} lives, {Life.steps} steps, in {time.monotonic() - began:.0f} s", flush=True)
     logging.disable(logging.NOTSET)
     print("0 violations", flush=True)
+
+
+def live_in_worlds(worlds: int, seed: int) -> None:
+    """So many worlds of fifty oddities each, some on one trap, then on another from the next seed."""
+    logging.disable(logging.CRITICAL)  # of what the hub refuses
+    began = time.monotonic()
+    for done in range(0, worlds, _WORLDS):
+        with (
+            tempfile.TemporaryDirectory(prefix="trapsync-world-", dir=hostile_world.MEMORY) as name,
+            hostile_world.running(Path(name), seed + done // _WORLDS) as world,
+        ):
+            world.alone()
+            world.run(min(_WORLDS, worlds - done))
+        print(f"{world}; {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{worlds} worlds: 0 deaths, 0 good pictures lost, never ok while one was kept", flush=True)
+
+
+def take_checks_out(seed: int) -> None:
+    """Take each check of `tests/helpers/world_checks.py` out; ends with 1 where the worlds do not notice it."""
+    try:
+        unnoticed = world_checks.run(world_checks.CHECKS, seed, lambda line: print(line, flush=True))
+    except mutants.Stale as error:
+        sys.exit(f"tests/helpers/world_checks.py: {error}")
+    sys.exit(bool(unnoticed))
 
 
 def look_for_survivors() -> None:

@@ -72,8 +72,9 @@ _TURNS = "one after another"
 
 # The files whose tests take longest come first, so that nobody waits for one of them at the end.
 LONGEST = (
-    *("test_kills.py", "test_single_run.py", "test_watchdog.py", "test_long_run.py", "test_lost_catalog.py"),
+    *("test_kills.py", "test_hostile_world.py", "test_single_run.py", "test_watchdog.py", "test_long_run.py"),
     *(
+        "test_lost_catalog.py",
         "test_failpoints.py",
         "test_model.py",
         "test_trial.py",

@@ -17,14 +17,16 @@ for capability in (1, 2):
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
+# What stands before the arguments of Python.
+PREFIX = ("-S", "-c", _DROP) if os.geteuid() == 0 else ()
+
 
 def run(
     arguments: list[str], environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments as somebody for whom permissions count."""
-    drop = ["-S", "-c", _DROP] if os.geteuid() == 0 else []
     return subprocess.run(
-        [sys.executable, *drop, *arguments],
+        [sys.executable, *PREFIX, *arguments],
         env=None if environment is None else dict(environment),
         cwd=Path(__file__).parent,
         capture_output=True,
