@@ -42,6 +42,24 @@ def test_a_whole_image_is_described_with_digests_size_metadata_and_evidence(tmp_
     assert (image.metadata["format"], image.metadata["bat"]) == ("2022", 72)
 
 
+def test_a_worker_prints_no_warning_about_the_literals_in_somebodys_exif(tmp_path: Path) -> None:
+    path = drawings.put(tmp_path, drawings.sticky_pi_2020("{'lat': '\\d', 'lng': 0, 'alt': 0}"))
+    code = (
+        "import sys; from pathlib import Path; from trapsync.jpeg import examination; examination.prepare(10**9);"
+        "examination.examine(Path(sys.argv[1]), sys.argv[2])"
+    )
+    command = [
+        sys.executable,
+        "-W",
+        "always",
+        "-c",
+        code,
+        str(tmp_path),
+        path,
+    ]  # as Python 3.12 does by itself
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
+
+
 def test_an_image_without_metadata_is_as_good_as_any(tmp_path: Path) -> None:
     image = examined(tmp_path, drawings.plain(), "stick/IMG_0001.JPG")
 

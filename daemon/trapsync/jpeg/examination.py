@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,6 +37,9 @@ def prepare(memory: int) -> None:
     An interrupt from the keyboard is left to the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter(
+        "ignore"
+    )  # Python has some about the literals in a picture's EXIF, and prints them as they are
     import resource  # Windows, where operators check settings, has none
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
