@@ -71,9 +71,8 @@ class Account:
         # Beyond what was put there: whatever lies in the spool as a picture is delivered, or there is a word of it.
         there = set(self._digests_in(self.stick).values())
         kept = {digest(one) for made in self.kept for one in made.kept}
-        if any(made.shown is is_not_ok for made in self.kept):
-            there |= set(self.good)  # nothing is delivered for now
-        lying = self._digests_in(self.daemon.spool)
+        is_stopped = any(made.shown is is_not_ok for made in self.kept)  # nothing is delivered for now
+        lying = {} if is_stopped else self._digests_in(self.daemon.spool)
         left += [f"nothing is said of {path!r}" for path, one in lying.items() if one not in there | kept]
         if self.kept and not left:
             assert facts["verdict"] != "ok", (

@@ -92,7 +92,7 @@ class World(Account):
         self.chance = random.Random(seed)
         self.entries = Oddities(self.chance, daemon.spool, self.stick, self.outside)
         self.world = 0
-        self.settled: list[str] = []  # names of pictures that were delivered before this world
+        self.settled: list[str] = []  # names of pictures that were delivered in an earlier world
         self.oddities: list[str] = []
         self.counted = Counter[str]()
         self._pictures = 0
@@ -109,7 +109,6 @@ class World(Account):
         for _ in range(worlds):
             self.world += 1
             self.oddities = []
-            self.settled = [*self.at_hub.values()]
             self.between.clear()
             try:
                 self.live()
@@ -141,6 +140,7 @@ class World(Account):
             make()
             self.alive()
         self.until(self.missing, LIMIT, "does not arrive")
+        self.settled = [*self.at_hub.values()]
         self.until(self.untold, _TELLING, "is not told")
         self.until(self.unmoved, LIMIT, "is not in quarantine")
         for made in self.kept:
@@ -384,7 +384,7 @@ def running(folder: Path, seed: int) -> Iterator[World]:
             world = World(folder / "trap", hub, front, between, seed)
             world.daemon.start()
             try:
-                world.daemon.until_log("watching over")
+                world.daemon.until_log("watching over", LIMIT)
                 yield world
                 world.end()
             finally:

@@ -20,7 +20,7 @@ from mutants import Mutant
 _TRAPS = 2  # each from a seed of its own
 _WORLDS = 5  # of one trap, at most
 _LIMIT = 600  # seconds for one trap: worlds that hang have noticed something too
-_PATIENCE = "60"  # seconds in which a good picture must arrive
+_PATIENCE = "40"  # seconds in which a good picture must arrive
 
 
 def _check(fault: str, file: str, before: str, after: str) -> Mutant:
