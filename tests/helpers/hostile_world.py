@@ -36,7 +36,7 @@ import signed
 import without_root
 from daemon_process import Daemon
 from fault_server import FaultServer
-from hostile_account import Account, digest, is_not_ok, seen
+from hostile_account import LIMIT, Account, digest, is_not_ok, seen
 from hub_server import RunningHub
 from odd_answers import Between
 from odd_copies import Oddities
@@ -46,8 +46,6 @@ from trapsync import cli
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None  # where flushes cost nothing
 ODDITIES = 50  # of one world
 GOOD = 8  # good pictures of the trap in one world, besides
-# Seconds until all that is good is where it belongs, and all else is told: on a machine with much other work, too.
-LIMIT = float(os.environ.get("HOSTILE_LIMIT", "120"))
 _TELLING = LIMIT / 2
 
 _MORE = """

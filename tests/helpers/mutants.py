@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path("daemon") / "trapsync"
-_WITHOUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+WITHOUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
 
 
 @dataclass(frozen=True)
@@ -445,7 +445,7 @@ def run(mutants: Sequence[Mutant], tell: Callable[[str], None], root: Path = ROO
     """
     with tempfile.TemporaryDirectory(prefix="trapsync-mutants-") as name:
         tree = Path(name) / "tree"
-        shutil.copytree(root, tree, ignore=_WITHOUT, symlinks=True)
+        shutil.copytree(root, tree, ignore=WITHOUT, symlinks=True)
         for mutant in mutants:  # a stale pattern is told before an hour has passed
             (tree / PROGRAM / mutant.file).write_text(mutate(mutant, tree), encoding="utf-8")
         if test := failing(tree, sorted({test for mutant in mutants for test in mutant.tests})):

@@ -237,9 +237,12 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="trapsync-checks-") as name:
         tree = Path(name) / "tree"
-        shutil.copytree(root, tree, ignore=mutants._WITHOUT, symlinks=True)
-        for check in checks:
+        shutil.copytree(root, tree, ignore=mutants.WITHOUT, symlinks=True)
+        for check in checks:  # a stale pattern is told before an hour has passed
             (tree / mutants.PROGRAM / check.file).write_text(mutants.mutate(check, tree), encoding="utf-8")
+        # By its content and not by its date: a file is changed and changed back within seconds.
+        compiling = ["-m", "compileall", "-q", "--invalidation-mode", "checked-hash"]
+        subprocess.run([sys.executable, *compiling, "daemon", "tests", "scripts"], cwd=tree, check=True)
         if how := _noticed(tree, seed):
             raise RuntimeError(f"the worlds notice something without any fault: {how}")
         unnoticed = [check for check in checks if not _is_noticed(check, tree, seed, tell)]
@@ -262,25 +265,23 @@ def _is_noticed(check: Mutant, tree: Path, seed: int, tell: Callable[[str], None
 def _noticed(tree: Path, seed: int) -> str | None:
     """In which world of one trap something was wrong, and what; None if nothing was."""
     command = [sys.executable, "scripts/torture.py", "--world", str(_WORLDS), "--seed", str(seed)]
-    with tempfile.TemporaryDirectory(prefix="trapsync-bytecode-") as bytecode:
-        path = f"{tree / 'daemon'}:{tree / 'tests'}:{tree / 'tests' / 'helpers'}"
-        environment = os.environ | {
-            "PYTHONPATH": path,
-            "PYTHONPYCACHEPREFIX": bytecode,
-            "HOSTILE_LIMIT": _PATIENCE,
-        }
-        try:
-            done = subprocess.run(
-                command,
-                cwd=tree,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_LIMIT,
-            )
-        except subprocess.TimeoutExpired:
-            return "it hangs"
+    environment = os.environ | {
+        "PYTHONPATH": f"{tree / 'daemon'}:{tree / 'tests'}:{tree / 'tests' / 'helpers'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOSTILE_LIMIT": _PATIENCE,
+    }
+    try:
+        done = subprocess.run(
+            command,
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_LIMIT,
+        )
+    except subprocess.TimeoutExpired:
+        return "it hangs"
     if done.returncode == 0:
         return None
     where = re.search(r"seed \d+, world \d+", done.stderr)
