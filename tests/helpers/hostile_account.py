@@ -41,6 +41,7 @@ class Account:
         self.kept: list[Made] = []  # what keeps something good from being taken in or delivered, now
         self.aside: dict[Path, tuple[int, str]] = {}  # what is of others, and how it was
         self._digests: dict[tuple[str, str, int, int, int], str] = {}
+        self.left_alone = 0  # entries of the spool that are to be counted as left alone
         self._since: dict[str, float] = {}  # when a picture was first seen undelivered
         self._read = 0
 
@@ -80,6 +81,14 @@ class Account:
         for path, one in lying.items():
             if one not in there | kept and self._is_late(path):
                 left.append(f"nothing is said of {path!r}")
+        told = {one["kind"]: one["count"] for one in facts["not_taken_in"]}
+        if not is_stopped and told.get("left_alone", 0) < self.left_alone:
+            left.append(
+                f"{told.get('left_alone', 0)} entries are told to be left alone, and not {self.left_alone}"
+            )
+        left += [
+            f"told as {kind}, which nothing here is" for kind in told.keys() - {"unreadable", "left_alone"}
+        ]
         if self.kept and not left:
             assert facts["verdict"] != "ok", (
                 f"the verdict is ok, and this is kept: {[m.what for m in self.kept]}"

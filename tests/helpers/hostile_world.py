@@ -285,6 +285,7 @@ class World(Account):
         self.oddities.append(made.what)
         self.good |= {digest(one): made.what for one in made.good}
         self.broken |= {digest(one): made.what for one in made.broken}
+        self.left_alone += made.left_alone
         for path in made.aside:
             self.aside[path] = seen(path)
         if made.shown:

@@ -36,6 +36,7 @@ class Made:
     shown: Shown | None = None
     undo: Callable[[], object] | None = None
     later: Callable[[], object] | None = None
+    left_alone: int = 0  # entries of the spool that are counted as left alone
 
 
 def not_taken_in(kind: str) -> Shown:
@@ -164,7 +165,8 @@ class Entries:
             makers["a device"] = lambda: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
         what = chance.choice(sorted(makers))
         makers[what]()
-        return Made(f"{what}: {str(path)!r}", aside=[path, elsewhere])
+        counted = int(what != "an empty folder")
+        return Made(f"{what}: {str(path)!r}", aside=[path, elsewhere], left_alone=counted)
 
     def folder_like_an_image(self) -> Made:
         """A folder with the name of an image, and a picture in it."""
@@ -247,7 +249,7 @@ class Entries:
             )
         )
         path = write(self.spool / f"{self.number()}{suffix}", chance.choice((b"", self.plain())))
-        return Made(f"no image by its name: {str(path)!r}", aside=[path])
+        return Made(f"no image by its name: {str(path)!r}", aside=[path], left_alone=1)
 
     def reserved(self) -> Made:
         """A file, a folder or a link under a name that the program gives."""
