@@ -41,6 +41,7 @@ class Account:
         self.kept: list[Made] = []  # what keeps something good from being taken in or delivered, now
         self.aside: dict[Path, tuple[int, str]] = {}  # what is of others, and how it was
         self._digests: dict[tuple[str, str, int, int, int], str] = {}
+        self.nobodys: dict[str, str] = {}  # what must not be delivered
         self.left_alone = 0  # entries of the spool that are to be counted as left alone
         self._since: dict[str, float] = {}  # when a picture was first seen undelivered
         self._read = 0
@@ -129,6 +130,10 @@ class Account:
         lying = set(self._digests_in(self.daemon.spool).values())
         gone = [where for digest, where in self.good.items() if digest not in lying]
         assert not gone, f"removed from the spool: {gone}"
+        copies = [path for path in self.stick.rglob("x.jpg") if stat.S_ISREG(path.lstat().st_mode)]
+        there = {digest(path.read_bytes()) for path in copies}
+        sent = [where for one, where in self.nobodys.items() if one in there]
+        assert not sent, f"delivered, and to be left alone: {sent}"
         changed = [str(path) for path, before in self.aside.items() if seen(path) != before]
         assert not changed, f"changed, and of others: {changed}"
 

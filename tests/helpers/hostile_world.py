@@ -286,6 +286,7 @@ class World(Account):
         self.good |= {digest(one): made.what for one in made.good}
         self.broken |= {digest(one): made.what for one in made.broken}
         self.left_alone += made.left_alone
+        self.nobodys |= {digest(one): made.what for one in made.nobodys}
         for path in made.aside:
             self.aside[path] = seen(path)
         if made.shown:

@@ -36,6 +36,7 @@ class Made:
     shown: Shown | None = None
     undo: Callable[[], object] | None = None
     later: Callable[[], object] | None = None
+    nobodys: list[bytes] = field(default_factory=list)  # contents that must not arrive anywhere
     left_alone: int = 0  # entries of the spool that are counted as left alone
 
 
@@ -227,8 +228,9 @@ class Entries:
             "__MACOSX",
         )
         place = self.folder() / chance.choice((*names, ".hidden", "@EADIR")) / "x.jpg"
-        path = write(place if chance.random() < 0.8 else self.spool / f".{self.number()}.jpg", self.plain())
-        return Made(f"a picture that is left alone: {str(path)!r}", aside=[path])
+        _, content = self.any_whole()
+        path = write(place if chance.random() < 0.8 else self.spool / f".{self.number()}.jpg", content)
+        return Made(f"a picture that is left alone: {str(path)!r}", aside=[path], nobodys=[content])
 
     def of_no_image(self) -> Made:
         """What is no image by its name."""
