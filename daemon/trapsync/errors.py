@@ -141,12 +141,13 @@ class Unreachable(DeliveryError):
     """No answer that counts; whether the image arrived is unknown, so ask before sending again.
 
     `wait` is the least number of seconds until the next attempt that the destination asked for
-    (a Retry-After, say), or zero.
+    (a Retry-After, say), or zero. `was_cut`: the server was there, and the connection ended before its answer.
     """
 
-    def __init__(self, message: str, *, wait: float = 0.0) -> None:
+    def __init__(self, message: str, *, wait: float = 0.0, was_cut: bool = False) -> None:
         super().__init__(message)
         self.wait = wait
+        self.was_cut = was_cut
 
 
 class Unauthorised(Unreachable):

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,25 @@ def test_through_every_fault_of_the_server_each_image_arrives_once_byte_for_byte
             drawings.put(trap.spool, b"", "empty.jpg")
             trap.until(lambda f: f["ledger"]["quarantined"] == 1)
             assert list(front.requests) == []
+
+
+def test_what_a_start_finds_goes_at_once_and_a_short_wait_is_not_prolonged_to_the_interval(
+    tmp_path: Path,
+) -> None:
+    with hub_server.running(tmp_path / "hub") as hub, FaultServer(Forwarding(hub.url)) as front:
+        more = daemon_process.deliver_to(tmp_path, front.url, hub.user, hub.password)
+        more = more.replace('every = "1 s"', 'every = "5 min"')
+        for minute in range(4):
+            taken = drawings.TAKEN + timedelta(minutes=minute)
+            name = f"{drawings.DEVICE}.{taken:%Y-%m-%d_%H-%M-%S}.jpg"
+            drawings.put(tmp_path / "spool", drawings.trap(taken=taken), name)
+        front.plan(TOKEN, "500")
+        front.plan(ASK, "502", "cut before body")
+        front.plan(PUT, "500", "500", "500")  # three in a row: the server is left alone for a while
+        with daemon_process.running(tmp_path, more) as trap:
+            trap.until(lambda f: f["ledger"]["delivered"] == 4, seconds=60)  # in five minutes, it was
+            front.assert_injected()
+            assert hub.stored() == digests(trap.spool)
 
 
 def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path: Path) -> None:

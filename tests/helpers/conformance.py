@@ -538,6 +538,7 @@ def strange_rows(front: FaultServer, image: Image) -> Iterator[str]:
 
 
 _MARK = "the value that is mangled"
+ATTEMPTS = 6  # until a question that a server fails to answer is given up
 EVERY_FIELD = "*"
 
 
@@ -552,6 +553,8 @@ class OverHttp(Conformance):
     resends: ClassVar[bool] = False
     # The answer by which it declines one image without a reason that is final.
     poison: ClassVar[str] = "400"
+    # Whether it asks again within seconds where the server fails to answer a question.
+    asks_again: ClassVar[bool] = False
 
     def turn(self, destination: Destination, card: Card, *images: Image) -> None:
         """Deliver as the pipeline does: ask, then send what is not there; whatever fails waits for the next turn."""
@@ -608,7 +611,8 @@ class OverHttp(Conformance):
         asking = site.front.requests[asked:]
         if not asking:
             pytest.skip("it asks its own notes")
-        site.front.plan(asking[0], fault)
+        is_asked_again = self.asks_again and fault in {"cut before body", "502"}
+        site.front.plan(asking[0], *[fault] * (ATTEMPTS if is_asked_again else 1))
         with pytest.raises(Unreachable):
             destination.find_existing([image])
         site.front.assert_injected()

@@ -28,7 +28,7 @@ from trapsync.catalog.facts import Name
 from trapsync.clock import iso, utc
 from trapsync.destinations import directory
 from trapsync.destinations.directory import MARK
-from trapsync.errors import Failed, Unreachable
+from trapsync.errors import Failed, Unauthorised, Unreachable
 from trapsync.image import Evidence
 
 CONFIG = f"""\
@@ -297,7 +297,7 @@ def test_status_as_json_holds_every_key_that_was_promised(
     (stick,) = facts["destinations"].values()
     assert set(stick) - {"required", "depends_on", "hotplug", "delivery_age_s"} == {
         *("kind", "place", "pending", "delivered", "refused", "refused_unseen", "last_delivery"),
-        *("next_attempt", "last_error", "failing", "failing_error"),
+        *("next_attempt", "last_error", "failing", "failing_error", "denied"),
     }
     assert (stick["kind"], stick["pending"], stick["delivered"], stick["refused"]) == ("directory", 0, 1, 0)
     assert stick["last_delivery"] == facts["at"]
@@ -358,6 +358,7 @@ def test_status_as_json_has_these_keys_in_this_order(
                 "last_error": row["error"],
                 "failing": 0,
                 "failing_error": None,
+                "denied": False,
             }
         },
         "stick": None,
@@ -403,6 +404,26 @@ def test_status_warns_of_a_destination_out_of_reach_and_says_when_it_tries_again
     assert stick["last_error"] == "the stick is not there"
     assert said.json["at"] <= stick["next_attempt"]
     assert "1 pending; nothing delivered yet; next attempt 20" in call("status").out
+
+
+def test_a_destination_that_does_not_let_the_trap_in_is_a_failure_from_the_second_time_on(
+    call: Call, trap: bench.Trap, running: None
+) -> None:
+    memory = bench.Memory("stick")
+    memory.deaf = Unauthorised("the server rejects the login (401); look at username")
+    trap.put()
+    trap.ingest()
+    trap.deliver(memory)
+    assert call("status", "--json").json["verdict"] == "warning"  # it may be the server's mistake
+    trap.deliver(memory)
+    said = call("status", "--json")
+    assert (said.code, said.json["verdict"]) == (2, "failing")
+    (reason,) = said.json["reasons"]
+    assert reason.startswith("stick does not let this trap in")
+    assert reason.endswith("the server rejects the login (401); look at username")
+    memory.deaf = None
+    trap.deliver(memory)
+    assert call("status", "--json").json["verdict"] == "ok"
 
 
 def test_status_warns_of_a_clock_a_damaged_file_and_an_image_that_somebody_took(

@@ -560,3 +560,26 @@ def test_an_image_that_arrived_is_recorded_while_another_hangs(trap: Trap) -> No
 
     assert trap.deliver(home, Watched(home.settings, trap.time)).delivered == 2
     assert (2, 1, 1, 0, 0) in ledgers
+
+
+def test_the_next_attempt_is_the_end_of_the_destinations_wait_or_of_the_first_images(trap: Trap) -> None:
+    home, deliveries = Memory(), trap.catalog.deliveries
+    first, second = fill(trap, 2, home)
+    assert deliveries.next_attempt("home") is None
+    home.trouble |= {first: Held("not yet", wait=300.0), second: Held("not yet", wait=60.0)}
+    trap.deliver(home)
+    assert deliveries.next_attempt("home") == 60.0
+    trap.time.sleep(20.0)
+    assert deliveries.next_attempt("home") == 40.0
+    trap.time.sleep(50.0)  # it is over, and was not tried
+    assert deliveries.next_attempt("home") == 0.0
+    home.deaf = Unreachable("no answer", wait=600)
+    trap.deliver(home)
+    assert 600.0 <= (deliveries.next_attempt("home") or 0.0) <= 1000.0
+    trap.time.reboot()
+    assert 590.0 <= (deliveries.next_attempt("home") or 0.0) <= 1000.0
+    home.deaf = None
+    home.trouble.clear()
+    trap.time.sleep(1100.0)
+    trap.deliver(home)
+    assert deliveries.next_attempt("home") is None

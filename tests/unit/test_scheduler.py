@@ -77,3 +77,26 @@ def test_a_scheduler_that_never_begins_is_missed(monkeypatch: pytest.MonkeyPatch
     scheduler.start()
     time.sleep(121)
     assert liveness.overdue() == ["scheduler"]
+
+
+def test_a_job_that_wants_to_runs_again_before_its_interval_is_over() -> None:
+    runs: list[float] = []
+    again, over = iter([0.0, 1.5, 7200.0]), threading.Event()
+
+    def work() -> float | None:
+        runs.append(time.monotonic())
+        wanted = next(again)
+        if wanted == 7200.0:
+            over.set()
+        return wanted
+
+    scheduler = Scheduler(1, Liveness(FakeTime()), threading.Event(), lambda *_: None)
+    scheduler.add("deliver", 3600, work)
+    scheduler.start()
+    assert over.wait(30)
+    job = scheduler._background.get_job("deliver")
+    assert job.next_run_time - datetime.now(UTC) < timedelta(seconds=3600 * 1.1)  # and not two hours
+    scheduler.end()
+    first, second, third = runs
+    assert second - first >= 0.9  # a second at least
+    assert third - second >= 1.4

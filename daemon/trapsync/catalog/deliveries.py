@@ -102,6 +102,19 @@ class Deliveries(Part):
             )
         return images
 
+    def next_attempt(self, destination: str) -> float | None:
+        """Seconds until a wait there is over: the destination's own, else the first of its images; None: nothing waits."""
+        left = "min(max(0.0, iif(wait_boot = :boot, wait_until, wait_for) - :monotonic)) AS seconds"
+        for waiting in (
+            "destinations WHERE name = :destination AND current = 1",
+            f"deliveries INDEXED BY deliveries_pending WHERE destination = {KEY} AND state = 'pending'",
+        ):
+            sql = f"SELECT {left} FROM {waiting} AND wait_for IS NOT NULL"
+            (row,) = self._connection.query(sql, destination=destination, **self._connection.now())
+            if row["seconds"] is not None:
+                return float(row["seconds"])
+        return None
+
     def off_card(self, image_ids: Iterable[int]) -> set[int]:
         """Which of these images have no file on the card."""
         rows = self._connection.query(

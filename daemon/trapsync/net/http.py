@@ -38,6 +38,10 @@ _CHUNK = 16 * 1024
 _IDLE = 45.0
 # Bytes of an answer, unpacked. Of JSON it takes up to thirty times as much memory: see `foreign_json`.
 LARGEST_ANSWER = 2**20
+# Seconds to wait before a question is asked again that a server failed to answer: one of many processes behind it may
+# fail by itself (uWSGI: each once after a restart of the database), and the end of a turn costs minutes.
+_ASK_AGAIN = (0.2, 0.5, 1.0, 2.0, 4.0)
+_FAILED = {500, 502, 504}  # 503 says by itself when to come again
 _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
 
 
@@ -183,6 +187,7 @@ class HttpClient:
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(self.base_url).netloc
         self._clock = clock
+        self._sleep = sleep
         self._throttle = Throttle(bandwidth, clock.monotonic, sleep)
         self._slowest = min(min_rate, bandwidth / transfers / 2) if bandwidth else min_rate
         self._timeout = timeout
@@ -234,6 +239,23 @@ class HttpClient:
             answer = Answer(self.host, response.status_code, response.headers, content)
         return require_final(answer, self._asked_to_wait)
 
+    def insist(self, ask: Callable[[int], Answer]) -> Answer:
+        """Ask a question that changes nothing at the server, and again within seconds where it fails to answer.
+
+        `ask` sends it, and is given how often it failed before.
+        """
+        for number, pause in enumerate((*_ASK_AGAIN, None)):
+            try:
+                answer = ask(number)
+                if answer.status not in _FAILED or pause is None:
+                    return answer
+            except Unreachable as error:
+                if not error.was_cut or pause is None:
+                    error.was_cut = False  # a question of which this one was a part need not be asked again
+                    raise
+            self._sleep(pause)
+        raise AssertionError("the last one ends it")
+
     @contextmanager
     def fetch(
         self, path: str, *, headers: Mapping[str, str] | None = None, deadline: float, largest: int
@@ -265,7 +287,8 @@ class HttpClient:
         try:
             yield
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(f"{self.host}: {self._reason(error)}") from None
+            reason = self._reason(error)
+            raise Unreachable(f"{self.host}: {reason}", was_cut=reason == _CUT) from None
 
     def _request(
         self,
@@ -388,12 +411,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             todo += [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
 
 
+_CUT = "the connection was cut"
 # In the order of how much they tell.
 _REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (socket.gaierror, "its name cannot be resolved: no network, or no such server"),
     (ConnectionRefusedError, "connection refused: nothing listens there"),
     ((TimeoutError, urllib3.exceptions.TimeoutError), "no answer in time"),
     (ssl.SSLError, "TLS fails: is it an https server, and nothing in between?"),
-    ((ConnectionError, urllib3.exceptions.ProtocolError), "the connection was cut"),
+    ((ConnectionError, urllib3.exceptions.ProtocolError), _CUT),
     (requests.exceptions.InvalidURL, "this is not the address of a server"),
 )

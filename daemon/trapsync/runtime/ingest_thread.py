@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from trapsync import pipeline
@@ -35,8 +35,12 @@ _MOST_KILLS = 3  # of the maker of an image's small copies, until the image is t
 class IngestThread:
     """Examines what the inbox holds; in between, makes the small copies of one image at a time."""
 
-    def __init__(self, context: Context, examiners: Examiners) -> None:
+    def __init__(
+        self, context: Context, examiners: Examiners, when_through: Callable[[], object] = lambda: None
+    ) -> None:
+        """`when_through` is called once: when all that was there at the start has been taken in."""
         self._context = context
+        self._when_through: Callable[[], object] | None = when_through
         self._settings = context.settings
         self._clock = context.clock
         self._catalog = context.catalog
@@ -135,6 +139,9 @@ class IngestThread:
             *(self._examiners.examine, self._undecided, self._clock),
         )
         self._got_on |= bool(result.new or result.damaged)
+        if result.new and self._when_through and self._inbox.is_empty():
+            when_through, self._when_through = self._when_through, None
+            when_through()
         if self._refusal:
             self._refusal = None
             self.tell_not_taken_in()

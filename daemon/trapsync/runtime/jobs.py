@@ -96,10 +96,13 @@ class Jobs:
         progress = partial(self._go_on, CHECK, 0.0)
         catalog_check.check(self._catalog, self._settings.storage.catalog, progress)
 
-    def deliver(self, destination: Destination) -> None:
-        """Deliver what is due to one destination, unless it is to be left alone for now."""
+    def deliver(self, destination: Destination) -> float | None:
+        """Deliver what is due to one destination, unless it is to be left alone for now.
+
+        Returns the seconds until something that waits may be tried again; None if nothing waits.
+        """
         if not self._catalog.deliveries.may_go(destination.name):
-            return
+            return self._catalog.deliveries.next_attempt(destination.name)
         progress = partial(self._go_on, f"{DELIVER}{destination.name}")
         spool = self._settings.storage.spool
         turn = take_turn(self._catalog, destination, spool, self._clock, progress, self._pause)
@@ -107,6 +110,7 @@ class Jobs:
             self._context.tell("bug", f"delivering to {destination.name} failed unexpectedly; see the log")
         if turn.delivered:
             log.info("delivered to %s: %d", destination.name, turn.delivered)
+        return self._catalog.deliveries.next_attempt(destination.name)
 
 
 def take_turn(

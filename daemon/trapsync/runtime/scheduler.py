@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerThreads
 from apscheduler.jobstores.base import JobLookupError
@@ -24,6 +24,7 @@ logging.getLogger("apscheduler").setLevel(logging.ERROR)
 _SOON = 0.1  # seconds after the start until every job runs for the first time
 _TIMEOUT = 1800.0  # seconds within which a job must report again
 _PULSE = 30.0  # seconds between two reports of the scheduler
+_SOONEST = 1.0  # second until a job runs again at its own wish
 
 
 class Stopping(BaseException):
@@ -76,16 +77,25 @@ class Scheduler:
         self._background.start()
 
     def add(
-        self, name: str, every: float, work: Callable[[], object], when: Callable[[], bool] = lambda: True
+        self,
+        name: str,
+        every: float,
+        work: Callable[[], float | None],
+        when: Callable[[], bool] = lambda: True,
     ) -> None:
         """Add a job for every so many seconds, which does nothing while it is not the time for it.
 
-        An error ends this run of it; a bug is noted.
+        `work` may return the seconds after which it wants to run again, if that is sooner. An error ends this run of
+        it; a bug is noted.
         """
+
+        def run() -> None:
+            if when() and (again := work()) is not None:
+                self._run_in(name, again)
 
         def job() -> None:
             self._liveness.report(name, _TIMEOUT)
-            self._note(name, run_job(name, lambda: when() and work(), self._stop, self._tell))
+            self._note(name, run_job(name, run, self._stop, self._tell))
             self._liveness.finish(name)
 
         self._background.add_job(job, Every(every), id=name, name=name)
@@ -112,6 +122,14 @@ class Scheduler:
             if job.id.startswith(prefix):
                 with suppress(JobLookupError):  # it was just taken from the schedule
                     job.modify(next_run_time=datetime.now(job.next_run_time.tzinfo))
+
+    def _run_in(self, name: str, seconds: float) -> None:
+        """Run a job again after so many seconds, unless its time comes sooner."""
+        job = self._background.get_job(name)
+        wanted = datetime.now(UTC) + timedelta(seconds=max(_SOONEST, seconds))
+        if job and job.next_run_time and wanted < job.next_run_time:
+            with suppress(JobLookupError):
+                job.modify(next_run_time=wanted)
 
     def end(self) -> None:
         """Start no more jobs; those that run are not waited for."""

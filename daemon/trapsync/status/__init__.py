@@ -45,6 +45,8 @@ from trapsync.status.model import (
 from trapsync.status.reasons import Reason, of_remote_settings, of_silence, of_the_trap, of_what_is_known
 from trapsync.trap import bytes_per_day, holder, open_to_read
 
+_DENIED_FOR_GOOD = 2  # times in a row: once may be the server's own mistake
+
 
 def snapshot(
     settings: Settings,
@@ -189,6 +191,7 @@ def _destination(row: dict[str, Any], table: dict[str, Any], clock: Clock) -> De
         next_attempt=_moment(clock.wall() + row["waits"] if row["waits"] else None),
         last_error=row["error"],
         failing=row["failing"],
+        denied=bool(row["barred"]) and row["attempts"] >= _DENIED_FOR_GOOD,
         failing_error=f"{row['failing_key']}: {row['failing_error']}" if row["failing"] else None,
     )
 

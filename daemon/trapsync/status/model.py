@@ -69,7 +69,8 @@ class NotTakenIn(_Part):
 class DestinationStatus(_Part):
     """One destination: its settings, how many deliveries are in which state, and how the last one went.
 
-    `failing` are pending deliveries that failed more than once by themselves, with the name of one and why.
+    `failing` are pending deliveries that failed more than once by themselves, with the name of one and why; `denied`: it
+    answers and does not let this trap in, twice in a row at least.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class DestinationStatus(_Part):
     last_error: str | None
     failing: int = 0
     failing_error: str | None = None
+    denied: bool = False
 
 
 class LinkStatus(_Part):

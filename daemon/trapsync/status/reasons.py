@@ -240,7 +240,12 @@ def _destinations(status: Status) -> Iterator[Reason]:
         if one.failing:
             text = f"{name} did not take {count(one.failing, 'image')}, tried again less and less often"
             yield Reason("warning", f"{text}: {one.failing_error}")
-        if one.pending and one.last_error and not one.hotplug:
+        if one.denied:
+            text = (
+                f"{name} does not let this trap in, and nothing is delivered there until somebody fixes that"
+            )
+            yield Reason("failing", f"{text}: {one.last_error}")
+        elif one.pending and one.last_error and not one.hotplug:
             yield Reason("warning", f"{name} is unreachable: {one.last_error}")
     for name, failed in (status.follow_ups or {}).items():
         text = (

@@ -89,6 +89,7 @@ class Api:
         self._username = settings.username
         self._client = open_client(settings.url, settings, context)
         self._tokens = _Tokens(self._client, settings, f"destinations.{name}.password_file", context.clock)
+        self._date_forms = (_DATE_FORM, _NEWER_FORM)
 
     @property
     def host(self) -> str:
@@ -118,9 +119,9 @@ class Api:
         """The server's rows of these keys; `what` = "image" with addresses."""
         if not keys:  # an empty list would be answered with 500
             return Rows({}, is_all=True)
-        answer = self._ask(keys, what, _DATE_FORM)
-        if answer.status == 500:  # perhaps a server that no longer reads this form of dates
-            answer = self._ask(keys, what, _NEWER_FORM)
+        # A 500 says nothing: perhaps it does not read this form of dates..
+        forms = self._date_forms
+        answer = self._client.insist(lambda failed: self._ask(keys, what, forms[failed % len(forms)]))
         rows: list[Any] = answer.json(list)
         if rows and not any(isinstance(row, dict) and row.keys() >= _FIELDS for row in rows):
             raise Unreachable(f"{self.host} answered with rows that are not a Sticky Pi server's")
@@ -199,7 +200,9 @@ class _Tokens:
         password = http_service.secret(self._settings.password_file, self._secret)
         received = self._clock.monotonic()
         account = (self._settings.username, password)
-        answer = self._client.send("POST", "/get_token", auth=account, largest=_LARGEST_TOKEN)
+        answer = self._client.insist(
+            lambda _: self._client.send("POST", "/get_token", auth=account, largest=_LARGEST_TOKEN)
+        )
         advice = f"look at username ({self._settings.username!r}) and {self._settings.password_file}"
         http_service.admitted(answer, advice)
         text = answer.json(dict).get("token")
