@@ -10,6 +10,7 @@ from msgspec import structs
 
 import drawings
 from trap_bench import Memory, OneByOne, Trap
+from trapsync.catalog.counts import Counts
 from trapsync.catalog.rows import Proof
 from trapsync.destinations import Receipt
 from trapsync.errors import (
@@ -583,3 +584,22 @@ def test_the_next_attempt_is_the_end_of_the_destinations_wait_or_of_the_first_im
     trap.time.sleep(1100.0)
     trap.deliver(home)
     assert deliveries.next_attempt("home") is None
+
+
+def test_the_status_is_of_one_moment_whatever_is_delivered_while_it_is_read(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Memory()
+    fill(trap, 2, home)
+    counted = Counts.conflicts
+
+    def deliver_meanwhile(counts: Counts) -> int:
+        assert trap.deliver(home).delivered == 2
+        return counted(counts)
+
+    monkeypatch.setattr(Counts, "conflicts", deliver_meanwhile)
+    status = snapshot(settings_of(trap, home), trap.time, drawings.DEVICE)
+    assert (status.ledger.delivered, status.destinations["home"].delivered) == (0, 0)
+    monkeypatch.undo()
+    status = snapshot(settings_of(trap, home), trap.time, drawings.DEVICE)
+    assert (status.ledger.delivered, status.destinations["home"].delivered) == (2, 2)

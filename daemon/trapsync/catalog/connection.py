@@ -283,6 +283,17 @@ class Connection:
         with self.refusing("read"):
             return list(self._db.query(sql, parameters))
 
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Let all queries of a reader see the catalog as it is at the first of them, whatever a writer does meanwhile."""
+        with self.refusing("read"):
+            self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):  # an error may have ended it
+                self._db.execute("ROLLBACK")
+
     def query_images(self, sql: str, **parameters: Any) -> list[Image]:
         """The images that a query finds, which selects the columns of `rows.IMAGE`.
 

@@ -80,7 +80,8 @@ def snapshot(
     try:
         catalog = open_to_read(settings, clock)
         try:
-            told = _read(catalog, status, settings, clock) | told
+            with catalog.connection.one_moment():
+                told = _read(catalog, status, settings, clock) | told
             is_clock_set = is_clock_set or catalog.times.is_known()
         finally:
             catalog.close()
