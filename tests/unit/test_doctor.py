@@ -400,6 +400,19 @@ def test_a_secret_that_others_can_read_or_change_is_told(tmp_path: Path) -> None
         assert "correct horse" not in text
 
 
+@pytest.mark.parametrize(
+    ("content", "verdict"), [("horse ", "warning"), (" horse\n", "warning"), ("a horse\n", "ok")]
+)
+def test_a_blank_at_either_end_of_a_secret_is_told(tmp_path: Path, content: str, verdict: str) -> None:
+    settings, secret = made(tmp_path, HOME), tmp_path / "secret"
+    secret.write_text(content)
+    secret.chmod(0o600)
+    told = only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")
+    assert told[0] == verdict
+    assert ("begins or ends with a blank" in told[1]) is (verdict == "warning")
+    assert "horse" not in told[1]
+
+
 def test_settings_that_anybody_can_change_are_told(tmp_path: Path) -> None:
     settings = made(tmp_path)
     assert network.secrets(settings, tmp_path / "trap.toml") == []

@@ -415,6 +415,18 @@ def test_a_redirect_to_what_is_no_address_is_unreachable(echo: Echo, client: Htt
         client.send("POST", "/")
 
 
+@pytest.mark.parametrize("port", ["", ":443", ":8443"])
+def test_a_server_that_wants_tls_is_told_as_what_to_write(
+    echo: Echo, front: FaultServer, client: HttpClient, port: str
+) -> None:
+    echo.answer = (301, {"Location": f"https://127.0.0.1{port}/get_token"}, b"")
+    with pytest.raises(Unreachable, match=rf"^127\.0\.0\.1:{front.port} takes no .* write https:// instead"):
+        client.send("POST", "/get_token")
+    echo.answer = (301, {"Location": "https://127.0.0.1.example/get_token"}, b"")
+    with pytest.raises(Unreachable, match="captive portal"):
+        client.send("POST", "/get_token")
+
+
 def test_a_redirect_is_never_followed_and_names_where_it_leads(
     front: FaultServer, client: HttpClient
 ) -> None:

@@ -267,8 +267,9 @@ def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_secret_is_the_files_text_without_its_last_newline(secret: Path) -> None:
-    secret.write_text(" pass word \n")
+@pytest.mark.parametrize("content", [b" pass word \n", b" pass word \r\n", b"\xef\xbb\xbf pass word \n"])
+def test_a_secret_is_the_files_text_without_what_an_editor_adds(secret: Path, content: bytes) -> None:
+    secret.write_bytes(content)
     assert config_file.read_secret(secret, "key") == " pass word "
 
 

@@ -39,12 +39,18 @@ def secrets(settings: Settings, source: Path) -> list[Finding]:
         if _is_writable_by_all(place):
             text = f"{place}: everybody on this machine can change it; run: sudo chmod o-w {place}"
             return [Finding("failing", "secrets", text)]
+    blanks: list[str] = []
     for key, path in files:
         try:
-            read_secret(path, key)
+            if (secret := read_secret(path, key)) != secret.strip():
+                blanks.append(f"{key}: the secret in {path} begins or ends with a blank, which counts")
         except SettingsError as error:
             hint = f"; if systemd hands it over (LoadCredential={key}:...), only the daemon can read it"
             return [Finding("failing", "secrets", f"{error}{'' if os.access(path, os.R_OK) else hint}")]
+    if blanks:
+        return [
+            Finding("warning", "secrets", f"{text}; if it is none of its own, remove it") for text in blanks
+        ]
     return [Finding("ok", "secrets", f"{len(files)}, which only the daemon can read")] if files else []
 
 

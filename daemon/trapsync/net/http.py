@@ -186,6 +186,7 @@ class HttpClient:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(self.base_url).netloc
+        self._is_plain = self.base_url.lower().startswith("http:")
         self._clock = clock
         self._sleep = sleep
         self._throttle = Throttle(bandwidth, clock.monotonic, sleep)
@@ -237,7 +238,7 @@ class HttpClient:
             content = unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
             self._require_short(len(content), largest)
             answer = Answer(self.host, response.status_code, response.headers, content)
-        return require_final(answer, self._asked_to_wait)
+        return require_final(answer, self._asked_to_wait, is_plain=self._is_plain)
 
     def insist(self, ask: Callable[[int], Answer]) -> Answer:
         """Ask a question that changes nothing at the server, and again within seconds where it fails to answer.
@@ -274,7 +275,8 @@ class HttpClient:
             self._request("GET", path, None, more, None) as response,
         ):
             answer = Answer(self.host, response.status_code, response.headers, b"")
-            yield require_final(answer, self._asked_to_wait), self._pieces(response.raw, ends, largest)
+            final = require_final(answer, self._asked_to_wait, is_plain=self._is_plain)
+            yield final, self._pieces(response.raw, ends, largest)
 
     def _pieces(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
         # Explained here as well: the caller in between may catch an OSError.

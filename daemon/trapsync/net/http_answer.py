@@ -1,6 +1,7 @@
 """The answers of servers: whole, exact, unpacked within limits, and JSON that can be stored."""
 
 import email.utils
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,10 +60,14 @@ class Answer:
         return content
 
 
-def require_final(answer: Answer, asked_to_wait: Callable[[Answer], float]) -> Answer:
-    """The answer, unless it is a redirect or asks to come later: Unreachable."""
+def require_final(answer: Answer, asked_to_wait: Callable[[Answer], float], *, is_plain: bool) -> Answer:
+    """The answer, unless it is a redirect or asks to come later: Unreachable. `is_plain`: it came without TLS."""
     if 300 <= answer.status < 400 and answer.status != 304:  # which says: what you have is still so
-        place = one_line(_host(answer.headers.get("Location", "")), 100) or "another page"
+        scheme, host = _place(answer.headers.get("Location", ""))
+        if is_plain and scheme == "https" and _name(host) == _name(answer.host):
+            text = "takes no connections without TLS; write https:// instead of http:// in its address"
+            raise Unreachable(f"{answer.host} {text}")
+        place = one_line(host, 100) or "another page"
         raise Unreachable(f"{answer.host} redirected to {place}: a captive portal?")
     if answer.status in {429, 503}:
         # A day at most: a server's slip must not silence a trap for ever.
@@ -72,12 +77,17 @@ def require_final(answer: Answer, asked_to_wait: Callable[[Answer], float]) -> A
     return answer
 
 
-def _host(address: str) -> str:
-    """The host in an address; nothing, if it is none."""
+def _place(address: str) -> tuple[str, str]:
+    """Scheme and host in an address; nothing, if it is none."""
     try:
-        return urlsplit(address).netloc
+        return urlsplit(address).scheme, urlsplit(address).netloc
     except ValueError:
-        return ""
+        return "", ""
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    return re.sub(r":\d*$", "", host).lower()
 
 
 def retry_after(answer: Answer) -> float:

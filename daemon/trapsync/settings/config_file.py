@@ -162,7 +162,9 @@ def rooted(table: T, folder: Path) -> T:
 
 
 def read_secret(name: Path, key: str) -> str:
-    """Read a secret from its file, or from the systemd credential that is called as its key; the last newline goes.
+    """Read a secret from its file, or from the systemd credential that is called as its key.
+
+    What editors add goes: the newline at the end, as Unix or Windows write it, and a byte order mark.
 
     Raises SettingsError when it is missing, empty or no text, or when others can read or change it.
     """
@@ -179,9 +181,9 @@ def read_secret(name: Path, key: str) -> str:
         raise SettingsError(f"{key}: {path} holds more than a secret")
     if path == name and os.name == "posix":  # systemd closes a credential itself; Windows shows no such thing
         _require_closed(status, path, key)
-    if not secret.rstrip("\n"):
+    if not (secret := secret.removeprefix("\ufeff").rstrip("\r\n")):
         raise SettingsError(f"{key}: the secret {path} is empty")
-    return secret.rstrip("\n")
+    return secret
 
 
 def _credential(key: str) -> Path | None:
