@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from generated_life import Life
 
-EXAMPLES = int(os.environ.get("TRAPSYNC_EXAMPLES", "520"))
+EXAMPLES = int(os.environ.get("TRAPSYNC_EXAMPLES", "260"))
 STEPS = int(os.environ.get("TRAPSYNC_STEPS", "30"))
 SHRINK = bool(os.environ.get("TRAPSYNC_SHRINK"))
 SEEDS = [int(one) for one in os.environ.get("TRAPSYNC_SEEDS", "1,2,3,4").split(",")]

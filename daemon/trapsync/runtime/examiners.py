@@ -17,7 +17,8 @@ from trapsync.errors import DamagedImage, ExaminerKilled, StorageError, Trapsync
 from trapsync.files import mounts
 from trapsync.image import Correction, Found, Image
 from trapsync.jpeg import examination
-from trapsync.runtime.child_process import become_child, spawn
+from trapsync.runtime.child_process import spawn
+from trapsync.runtime.examiner_process import become_examiner
 from trapsync.settings.schema import Ingest, Storage
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Examiners:
         return ProcessPool(
             max_workers=self._settings.workers,
             max_tasks=_TASKS_PER_EXAMINER,
-            initializer=_become_examiner,
+            initializer=become_examiner,
             initargs=(_MAX_MEMORY,),
             context=spawn,
         )
@@ -190,11 +191,6 @@ class Examiners:
         ending = threading.Thread(target=self._pool.join, daemon=True)
         ending.start()
         ending.join(_TO_END)
-
-
-def _become_examiner(memory: int) -> None:
-    become_child()
-    examination.prepare(memory)
 
 
 def _why_none(error: BaseException) -> str:
