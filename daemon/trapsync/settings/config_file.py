@@ -179,7 +179,8 @@ def read_secret(name: Path, key: str) -> str:
         raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
     if len(secret) > _LONGEST_SECRET:
         raise SettingsError(f"{key}: {path} holds more than a secret")
-    if path == name and os.name == "posix":  # systemd closes a credential itself; Windows shows no such thing
+    # systemd closes a credential itself; Windows shows no such thing.
+    if path == name and hasattr(os, "geteuid"):
         _require_closed(status, path, key)
     if not (secret := secret.removeprefix("\ufeff").rstrip("\r\n")):
         raise SettingsError(f"{key}: the secret {path} is empty")
