@@ -112,7 +112,7 @@ CHECKS = (
     _check(
         "an error of one entry is the medium's",
         "destinations/directory/disk_errors.py",
-        "    if error.errno not in _ONE_FILE:\n",
+        "    if error.errno in _OF_MEDIUM or (error.errno == errno.ENOSPC and not _has_room(root, size)):\n",
         "    if error.errno:\n",
     ),
     _check(

@@ -26,7 +26,7 @@ from flushes import Flushes
 from memory_context import context
 from trapsync import pipeline
 from trapsync.destinations import Destination, Receipt, directory
-from trapsync.destinations.directory import MARK, Directory, Settings, manifest
+from trapsync.destinations.directory import MARK, Directory, Settings, disk_errors, manifest
 from trapsync.destinations.outcomes import Turn
 from trapsync.errors import Failed, NotThere, Refused, Unreachable
 from trapsync.files.folder import Folder
@@ -808,6 +808,180 @@ def test_what_has_the_name_of_a_trial_keeps_no_image_away(site: Stick, card: Car
     stick.deliver(image, card.path(image))
     assert site.stored() == {image.name: card.bytes(image)}
     assert (site.path / name).is_dir()
+
+
+def locked(monkeypatch: pytest.MonkeyPatch, name: str, number: int, *calls: str) -> None:
+    """Let these calls fail for this name: as if a file were immutable, say, which root can make on few file systems."""
+
+    def failing(call: str) -> Callable[..., Any]:
+        real = getattr(os, call)
+
+        def fail(*arguments: Any, **words: Any) -> Any:
+            if name in arguments:
+                raise OSError(number, os.strerror(number), name)
+            return real(*arguments, **words)
+
+        return fail
+
+    for call in calls:
+        monkeypatch.setattr(os, call, failing(call))
+
+
+def _immutable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(b"mine")
+    locked(monkeypatch, path.name, errno.EPERM, "unlink", "rename")
+
+
+_CALLS = ("stat", "open", "unlink", "link", "rename")
+IN_THE_WAY: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
+    "a folder": lambda path, _: path.mkdir(),
+    "a full folder": lambda path, _: (path / "x").mkdir(parents=True),
+    "a link to itself": lambda path, _: path.symlink_to(path.name),
+    "a pipe": lambda path, _: os.mkfifo(path),
+    "immutable": _immutable,
+    "without a status": lambda path, patch: locked(patch, path.name, errno.EIO, *_CALLS),
+}
+NAMES_IN_THE_ROOT = [f"{MARK}.part", ".trapsync-trial.part", ".trapsync-trial-done.part"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("odd", IN_THE_WAY)
+@pytest.mark.parametrize("name", NAMES_IN_THE_ROOT)
+def test_an_odd_entry_in_the_way_costs_one_image_whatever_has_the_names_that_the_stick_needs_itself(
+    site: Stick, card: Card, name: str, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial that tells one entry's error from the stick's fails by nothing that is in its own way."""
+    IN_THE_WAY[odd](site.path / name, monkeypatch)
+    good, stick = card.image(), site.connect()
+    stick.place()
+    for second, number in enumerate([errno.EISDIR, errno.EPERM, errno.EEXIST, errno.ELOOP], 1):
+        bad = card.image(second)
+        with monkeypatch.context() as patch:
+            locked(patch, f".{bad.name}.{drawings.DEVICE}.part", number, "unlink")
+            with pytest.raises(Failed):
+                stick.deliver(bad, card.path(bad))
+    stick.deliver(good, card.path(good))
+    stick.place()
+    assert site.stored() == {good.name: card.bytes(good)}
+    left = {path.name for path in site.path.iterdir()} - {MARK, drawings.DEVICE}
+    assert left <= {name}, "a trial leaves nothing"
+
+
+@pytest.mark.parametrize("odd", ["a folder", "a link to itself", "a pipe", "immutable"])
+def test_what_has_all_names_of_a_trial_is_no_fault_of_the_stick(
+    site: Stick, card: Card, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in disk_errors.TRIALS:
+        IN_THE_WAY[odd](site.path / name, monkeypatch)
+    bad, good, stick = card.image(0), card.image(1), site.connect()
+    locked(monkeypatch, f".{bad.name}.{drawings.DEVICE}.part", errno.EEXIST, "unlink")
+    stick.place()
+    with pytest.raises(Failed):
+        stick.deliver(bad, card.path(bad))
+    stick.deliver(good, card.path(good))
+
+
+@pytest.mark.parametrize("number", [errno.EMLINK, errno.EUCLEAN, errno.EBADMSG, errno.EBUSY, errno.EOVERFLOW])
+def test_whatever_is_wrong_with_one_folder_costs_its_images_as_long_as_the_stick_takes_others(
+    site: Stick, card: Card, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good, stick = card.image(0), card.image(86400), site.connect()
+    locked(monkeypatch, Path(bad.place).parent.name, number, "open", "mkdir")
+    with pytest.raises(Failed, match=os.strerror(number)):
+        stick.deliver(bad, card.path(bad))
+    stick.deliver(good, card.path(good))
+    for answers in (stick.find_existing([bad, good]), stick.confirm([bad, good], {})):
+        assert isinstance(answers[bad.id], Failed)
+        assert isinstance(answers[good.id], Receipt)
+
+
+def test_a_folder_that_takes_no_more_entries_is_not_a_full_stick(
+    site: Stick, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with FAT: some 16,000 images in one folder, however large the stick is."""
+    bad, good, stick = card.image(0), card.image(86400), site.connect()
+    locked(monkeypatch, f".{bad.name}.{drawings.DEVICE}.part", errno.ENOSPC, "open")
+    with pytest.raises(Failed, match="takes no more entries"):
+        stick.deliver(bad, card.path(bad))
+    stick.deliver(good, card.path(good))
+    assert site.stored() == {good.name: card.bytes(good)}
+
+
+def test_a_stick_is_full_where_small_files_still_go_and_one_as_large_as_the_image_does_not(
+    site: Stick, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network folder with a quota, say, which tells of more room than there is."""
+    image = card.image()
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size >= image.size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unreachable, match="is full"):
+        site.connect().deliver(image, card.path(image))
+    assert site.files() == {}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_an_odd_entry_keeps_no_other_copy_from_being_confirmed_where_nothing_can_be_written(
+    site: Stick, card: Card, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full stick, above all: what is on it may leave the card."""
+    bad, good, stick = card.image(0), card.image(86400), site.connect()
+    _deliver_all(stick, [bad, good], card)
+    locked(monkeypatch, Path(bad.place).parent.name, errno.EACCES, "open")
+    for name in disk_errors.TRIALS:
+        locked(monkeypatch, name, number, "open")
+    for answers in (stick.find_existing([bad, good]), stick.confirm([bad, good], {})):
+        assert isinstance(answers[bad.id], Failed)
+        assert isinstance(answers[good.id], Receipt)
+
+
+def test_one_copy_whose_status_cannot_be_read_costs_itself_only(
+    site: Stick, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good, stick = card.image(0), card.image(1), site.connect()
+    _deliver_all(stick, [bad, good], card)
+    locked(monkeypatch, bad.name, errno.EIO, "stat")
+    answers = stick.find_existing([bad, good])
+    assert isinstance(answers[bad.id], Failed)
+    assert isinstance(answers[good.id], Receipt)
+
+
+@pytest.mark.parametrize("name", [manifest.NAME, f".{manifest.NAME}.part"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPERM, errno.EUCLEAN])
+def test_a_manifest_that_cannot_be_read_or_written_keeps_no_image_away(
+    site: Stick, card: Card, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [card.image(second) for second in range(2)]
+    odd = (site.path / images[0].place).with_name(name)
+    odd.parent.mkdir(parents=True)
+    odd.write_bytes(b"")
+    locked(monkeypatch, name, number, "open", "unlink", "rename")
+    stick = site.connect()
+    for image in images:
+        assert stick.find_existing([image]) == {}
+        assert isinstance(stick.deliver(image, card.path(image)), Receipt)
+    assert set(stick.confirm(images, {})) == {image.id for image in images}
+    assert odd.read_bytes() == b""
+
+
+def test_a_torn_manifest_to_which_lines_can_only_be_added_keeps_no_image_away(
+    site: Stick, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, stick = card.image(), site.connect()
+    sums = (site.path / image.place).with_name(manifest.NAME)
+    sums.parent.mkdir(parents=True)
+    sums.write_bytes(b"# 12 by")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(manifest, "_append", refuse)
+    assert isinstance(stick.deliver(image, card.path(image)), Receipt)
 
 
 def test_what_has_the_temporary_name_of_a_manifest_keeps_no_image_away(

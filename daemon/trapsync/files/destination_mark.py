@@ -10,7 +10,6 @@ folder with another id is another place.
 import os
 import re
 import secrets
-from contextlib import suppress
 
 from trapsync.errors import StorageError
 from trapsync.files import failpoint
@@ -18,7 +17,7 @@ from trapsync.files.folder import Folder, NotRegular
 
 NAME = ".trapsync-destination"
 
-_TEMPORARY = f"{NAME}.part"
+_TEMPORARY = [f"{NAME}{number}.part" for number in ("", "-2", "-3", "-4")]  # another where one is taken
 _LARGEST = 4096  # bytes
 _TEXT = re.compile(rb"trapsync destination\s+id\s*=\s*([0-9a-f]{32})\s*")
 
@@ -46,18 +45,17 @@ def read(folder: Folder) -> str:
 
 def write(folder: Folder) -> str:
     """Write an id into a folder's mark, durably, and return the one that it holds then."""
-    folder.remove(_TEMPORARY)
+    temporary, file = folder.new_of(_TEMPORARY)
     try:
-        with folder.new(_TEMPORARY) as file:
+        with file:
             file.write(f"trapsync destination\nid = {secrets.token_hex(16)}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         failpoint.hit("mark: flushed")
-        folder.replace(_TEMPORARY, NAME)
+        folder.replace(temporary, NAME)
         failpoint.hit("mark: renamed")
         folder.flush()
     except BaseException:
-        with suppress(OSError):
-            folder.remove(_TEMPORARY)
+        folder.discard(temporary)
         raise
     return read(folder)  # another trap may have written one at the same moment

@@ -8,7 +8,7 @@ or a device is never read or written. All methods raise OSError.
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -103,6 +103,40 @@ class Folder:
         """Make a new file to write to. Raises FileExistsError if anything has the name."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
         return os.fdopen(os.open(name, flags, 0o666, dir_fd=self.descriptor), "wb")
+
+    def new_of(self, names: Iterable[str]) -> tuple[str, BinaryIO]:
+        """Make a new file under the first of these names that takes one; an older file of that name is removed.
+
+        For temporary names: whatever is odd about one of them, another does. Raises FileExistsError if all are taken.
+        """
+        failed: OSError = FileExistsError(errno.EEXIST, "other entries have all names", str(self.path))
+        for name in names:
+            self.discard(name)
+            try:
+                return name, self.new(name)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                failed = error
+        raise failed
+
+    def claim_of(self, old: str, names: Iterable[str]) -> None:
+        """Rename a file to the first of these names that it can get. Raises FileExistsError if all are taken."""
+        failed: OSError = FileExistsError(errno.EEXIST, "other entries have all names", str(self.path))
+        for name in names:
+            try:
+                return self.claim(old, name)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                failed = error
+        raise failed
+
+    def discard(self, name: str) -> None:
+        """Remove a file, if it is there and lets itself be removed. Raises nothing."""
+        with suppress(OSError):
+            if self.is_file(name):
+                self.remove(name)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -101,34 +101,49 @@ class Directory(SimpleDestination):
             for place, some in by_folder.items():
                 try:
                     with root.below(place.parts) as folder:
-                        found |= self._noted(folder, place, some)
+                        found |= self._noted(root, folder, place, some)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    # What is in the way there costs the images that belong there, and no others.
-                    reason = disk_errors.explained(error, root, str(place))
-                    if isinstance(reason, Unreachable):
-                        raise reason from error
+                    reason = self._of_entry(error, root, str(place))
                     found |= dict.fromkeys((image.id for image in some), reason)
         return found
 
-    def _noted(self, folder: Folder, place: PurePosixPath, images: Sequence[Image]) -> dict[int, Receipt]:
+    def _noted(
+        self, root: Folder, folder: Folder, place: PurePosixPath, images: Sequence[Image]
+    ) -> dict[int, Receipt | Exception]:
         asked = [(image, name) for image in images for name in names.of(image)]
         try:
             entries = manifest.read(folder, {name for _, name in asked})
         except manifest.NotOurs as error:
             self._tell_once(folder, error)
             return {}
-        found: dict[int, Receipt] = {}
+        except OSError as error:
+            self._tell_once(folder, self._of_entry(error, root, str(place / manifest.NAME)))
+            return {}
+        found: dict[int, Receipt | Exception] = {}
         for image, name in asked:
             entry = entries.get(name)
             if image.id in found or entry is None or entry.digest != image.sha256:
                 continue
-            with suppress(FileNotFoundError, NotRegular):
+            try:
                 status = folder.status(name)
-                if status.st_size == entry.size and not self._is_source(image, status):
-                    found[image.id] = Receipt(f"sha256:{image.sha256}", at=str(place / name), noted=True)
+            except (FileNotFoundError, NotRegular):
+                continue
+            except OSError as error:
+                found[image.id] = self._of_entry(error, root, str(place / name))
+                continue
+            if status.st_size == entry.size and not self._is_source(image, status):
+                found[image.id] = Receipt(f"sha256:{image.sha256}", at=str(place / name), noted=True)
         return found
+
+    @staticmethod
+    def _of_entry(error: OSError, root: Folder, place: str) -> DeliveryError:
+        """What cannot be read there costs what belongs there, and nothing else. Raises Unreachable if nothing can be."""
+        reason = disk_errors.explained(error, root, place, is_reading=True)
+        if isinstance(reason, Unreachable):
+            raise reason from error
+        return reason
 
     def confirm(
         self, images: Sequence[Image], at: Mapping[int, str], *, by_bytes: bool = False
@@ -140,9 +155,7 @@ class Directory(SimpleDestination):
                 try:
                     answer = self._read_again(root, image, at.get(image.id, ""))
                 except OSError as error:
-                    answer = disk_errors.explained(error, root, at.get(image.id) or image.place)
-                if isinstance(answer, Unreachable):
-                    raise answer
+                    answer = self._of_entry(error, root, at.get(image.id) or image.place)
                 if isinstance(answer, Refused):
                     answer = NotThere(str(answer))
                 if answer:
@@ -208,7 +221,7 @@ class Directory(SimpleDestination):
             try:
                 return self._bring(root, image, source)
             except OSError as error:
-                raise disk_errors.explained(error, root, image.place) from error
+                raise disk_errors.explained(error, root, image.place, size=image.size) from error
 
     def _bring(self, root: Folder, image: Image, source: BinaryIO) -> Receipt:
         place = PurePosixPath(image.place).parent
@@ -220,11 +233,22 @@ class Directory(SimpleDestination):
                 raise Refused(
                     f"other files have all names for it in {folder.path}: move them away, then retry"
                 )
-            try:
-                manifest.add(folder, name, manifest.Entry(image.sha256, image.size))
-            except manifest.NotOurs as error:
-                self._tell_once(folder, error)
+            self._note(root, folder, place / name, image)
         return Receipt(f"sha256:{image.sha256}", at=str(place / name))
+
+    def _note(self, root: Folder, folder: Folder, place: PurePosixPath, image: Image) -> None:
+        """Write a copy into the manifest. It is there without that too: what is odd about a manifest costs a note."""
+        try:
+            manifest.add(folder, place.name, manifest.Entry(image.sha256, image.size))
+        except manifest.NotOurs as error:
+            self._tell_once(folder, error)
+        except FileNotFoundError:  # the folder was removed, or another trap writes there too
+            raise
+        except OSError as error:
+            reason = disk_errors.explained(error, root, str(place.with_name(manifest.NAME)))
+            if isinstance(reason, Unreachable):
+                raise reason from error
+            self._tell_once(folder, reason)
 
     def _is_there(
         self, root: Folder, folder: Folder, place: PurePosixPath, image: Image, source: BinaryIO
