@@ -7,12 +7,11 @@ import pytest
 
 import hostile_world
 
-# NOTE: seed 6 is red in its third world: the stick counts as unreachable. See: scripts/torture --world 3 --seed 6
 WORLDS = 5  # of each of four seeds, one after another; `scripts/torture --world` lives through more
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [1, 2, 7, 8])
+@pytest.mark.parametrize("seed", [1, 6, 7, 8])
 def test_fifty_oddities_in_each_world_cost_no_good_picture(folder_in_memory: Path, seed: int) -> None:
     with hostile_world.running(folder_in_memory, seed) as world:
         world.alone()
