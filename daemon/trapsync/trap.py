@@ -7,7 +7,6 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -130,11 +129,6 @@ def _command_line(process: int) -> bytes:
 def system_clock(settings: Settings) -> SystemClock:
     """The machine's clock, trusted as the settings say."""
     return SystemClock(always_trusted=settings.trap.clock == "trusted")
-
-
-def local_time(clock: Clock) -> datetime:
-    """Now, with a time zone."""
-    return datetime.fromtimestamp(clock.wall(), ZoneInfo("UTC"))
 
 
 def bytes_per_day(settings: Settings, clock: Clock, size: float) -> float:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from trapsync.settings import schedule, sun
-from trapsync.settings.schedule import Place, is_open, needs_place, open_fraction, parse_window
+from trapsync.settings.schedule import Place, needs_place, parse_window
 
 UTC_ZONE = ZoneInfo("UTC")
 ZURICH = Place(47.3769, 8.5417, ZoneInfo("Europe/Zurich"))
@@ -21,6 +21,16 @@ TROMSO = Place(69.6492, 18.9553, ZoneInfo("Europe/Oslo"))
 def at(place: Place, text: str) -> datetime:
     """That moment by the clock on the wall there."""
     return datetime.fromisoformat(text).replace(tzinfo=place.timezone)
+
+
+def is_open(windows: list[str], place: Place, now: datetime) -> bool:
+    """Whether that moment lies in one of the windows."""
+    return bool(schedule.open_at(windows, place, now.timestamp()))
+
+
+def open_fraction(windows: list[str], place: Place, now: datetime) -> float:
+    """Which part of the coming 24 hours is open."""
+    return schedule.seconds_open(windows, place, now.timestamp()) / 86400
 
 
 def hours_open(windows: list[str], place: Place, day: str) -> list[int]:

@@ -9,12 +9,12 @@ belongs to the capture thread.
 import math
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime, time, timedelta
+from datetime import time, timedelta
 from functools import lru_cache
 
 from trapsync.settings.windows import Edge, Place, Window, between
 
-__all__ = ["Edge", "Place", "Window", "is_open", "parse_window"]
+__all__ = ["Edge", "Place", "Window", "parse_window"]
 
 _EDGE = re.compile(
     r"(?:(?P<clock>([01]\d|2[0-3]):[0-5]\d)|(?P<sun>sunrise|sunset)((?P<sign>[+-])(?P<shift>\d+)(?P<unit>min|h))?)"
@@ -57,11 +57,6 @@ def _parse_edge(edge: str, text: str) -> Edge:
 def needs_place(windows: Iterable[str]) -> bool:
     """Whether any window goes by the sun, so that the trap's place must be known."""
     return any(edge.sun for window in windows for edge in parse_window(window))
-
-
-def is_open(windows: Sequence[str], place: Place, now: datetime) -> bool:
-    """Whether `now` (with a time zone) lies in one of the windows."""
-    return bool(open_at(windows, place, now.timestamp()))
 
 
 def open_at(windows: Sequence[str], place: Place, at: float) -> list[Window]:
@@ -116,24 +111,18 @@ def seconds_open(windows: Sequence[str], place: Place, at: float) -> float:
     """How many seconds of the coming 24 hours are open."""
     if not windows:
         return float(_DAY)
-    found = {one for moment in (at, at + _DAY) for one in _around(windows, place, moment)}
     seconds, until = 0.0, at
-    for one in sorted(found):
+    for one in sorted(_of_coming_day(windows, place, at)):
         begin, end = max(one.begin, until), min(one.end, at + _DAY)
         seconds += max(0.0, end - begin)
         until = max(until, end)
     return seconds
 
 
-def open_fraction(windows: Sequence[str], place: Place, now: datetime) -> float:
-    """Which part of the coming 24 hours is open."""
-    return seconds_open(windows, place, now.timestamp()) / _DAY
-
-
 def pictures_a_day(windows: Sequence[str], place: Place, at: float, every: float) -> float:
     """How many pictures the coming 24 hours bring: one as a window opens, and one per interval from there."""
     by_interval = seconds_open(windows, place, at) / every
-    found = {one for moment in (at, at + _DAY) for one in _around(windows, place, moment)}
+    found = _of_coming_day(windows, place, at)
     opening = (min(one.end - one.begin, _DAY) for one in found if at <= one.begin < at + _DAY)
     return max(by_interval, sum(math.ceil(length / every) for length in opening))
 
@@ -143,6 +132,11 @@ def never_open(windows: Sequence[str], place: Place) -> str:
     nights = ((window, _around((window,), place, at)) for window in windows for at in _LONGEST_NIGHTS)
     ever = {window for window, found in nights if found}
     return next((window for window in windows if window not in ever), "")
+
+
+def _of_coming_day(windows: Sequence[str], place: Place, at: float) -> set[Window]:
+    """The windows that are open at any moment of the coming 24 hours, and some that are not."""
+    return {one for moment in (at, at + _DAY) for one in _around(windows, place, moment)}
 
 
 def _around(windows: Sequence[str], place: Place, at: float) -> tuple[Window, ...]:
