@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trapsync.catalog.connection import Part
-from trapsync.catalog.rows import UNASKED
+from trapsync.catalog.rows import UNASKED, WAIT_LEFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,16 @@ class Counts(Part):
         `unseen` are the refusals that the owner has not acknowledged, `failing` the pending deliveries that failed more
         than once, with `failing_key` and `failing_error` of one of them.
         """
-        rows = self._connection.query("SELECT * FROM destinations WHERE active ORDER BY name")
+        rows = self._connection.query(
+            f"""SELECT *, iif(wait_for IS NULL, 0.0, {WAIT_LEFT}) AS waits
+                FROM destinations WHERE active ORDER BY name""",
+            **self._connection.now(),
+        )
         tallies = self._tallies()
         for row in rows:
             for state in ("pending", "delivered", "refused"):
                 row[state] = tallies.get((row["key"], state), 0)
             row["unseen"] = self._unseen_refusals(row["key"]) if row["refused"] else 0
-            row["waits"] = self._waits(row)
             row |= self._failing(row["key"]) if row["pending"] else {"failing": 0}
         return rows
 
@@ -68,13 +71,6 @@ class Counts(Part):
                WHERE destination = :key AND deliveries.state = 'pending' AND attempts > 1""",
             key=key,
         )[0]
-
-    def _waits(self, row: dict[str, Any]) -> float:
-        if row["wait_for"] is None:
-            return 0.0
-        now = self._connection.now()
-        until = row["wait_until"] if row["wait_boot"] == now["boot"] else row["wait_for"]
-        return max(0.0, float(until) - float(now["monotonic"]))
 
     def _unseen_refusals(self, key: str) -> int:
         return int(

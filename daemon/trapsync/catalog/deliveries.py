@@ -7,7 +7,7 @@ from typing import Any, Literal
 from trapsync.catalog import states
 from trapsync.catalog.connection import Part
 from trapsync.catalog.places import key_of, row_of
-from trapsync.catalog.rows import HELD, IMAGE, KEY, STATE, Proof, to_json
+from trapsync.catalog.rows import HELD, IMAGE, KEY, STATE, WAIT_LEFT, Proof, to_json
 from trapsync.clock import Clock
 from trapsync.image import Image
 
@@ -104,12 +104,11 @@ class Deliveries(Part):
 
     def next_attempt(self, destination: str) -> float | None:
         """Seconds until a wait there is over: the destination's own, else the first of its images; None: nothing waits."""
-        left = "min(max(0.0, iif(wait_boot = :boot, wait_until, wait_for) - :monotonic)) AS seconds"
         for waiting in (
             "destinations WHERE name = :destination AND current = 1",
             f"deliveries INDEXED BY deliveries_pending WHERE destination = {KEY} AND state = 'pending'",
         ):
-            sql = f"SELECT {left} FROM {waiting} AND wait_for IS NOT NULL"
+            sql = f"SELECT min({WAIT_LEFT}) AS seconds FROM {waiting} AND wait_for IS NOT NULL"
             (row,) = self._connection.query(sql, destination=destination, **self._connection.now())
             if row["seconds"] is not None:
                 return float(row["seconds"])

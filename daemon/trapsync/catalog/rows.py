@@ -36,6 +36,10 @@ UNASKED = """EXISTS (SELECT 1 FROM deliveries JOIN destinations ON key = destina
 KEY = """coalesce((SELECT d.key FROM destinations AS d WHERE d.name = :destination AND d.current = 1),
            :destination)"""
 
+# Seconds until a wait of a row is over, which ends on the monotonic clock of the boot that it was set in; after a
+# reboot it is served once more from its start.
+WAIT_LEFT = "max(0.0, iif(wait_boot = :boot, wait_until, wait_for) - :monotonic)"
+
 
 class Registered(NamedTuple):
     """A destination of the config file: what the catalog knows of it.
