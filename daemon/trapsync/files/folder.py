@@ -8,11 +8,12 @@ or a device is never read or written. All methods raise OSError.
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 from trapsync.files import failpoint
 
@@ -20,6 +21,8 @@ from trapsync.files import failpoint
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _FILE = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+Done = TypeVar("Done")
 
 
 class NotRegular(OSError):
@@ -109,23 +112,22 @@ class Folder:
 
         For temporary names: whatever is odd about one of them, another does. Raises FileExistsError if all are taken.
         """
-        failed: OSError = FileExistsError(errno.EEXIST, "other entries have all names", str(self.path))
-        for name in names:
+
+        def make(name: str) -> tuple[str, BinaryIO]:
             self.discard(name)
-            try:
-                return name, self.new(name)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                failed = error
-        raise failed
+            return name, self.new(name)
+
+        return self._first_of(names, make)
 
     def claim_of(self, old: str, names: Iterable[str]) -> None:
         """Rename a file to the first of these names that it can get. Raises FileExistsError if all are taken."""
+        self._first_of(names, partial(self.claim, old))
+
+    def _first_of(self, names: Iterable[str], attempt: Callable[[str], Done]) -> Done:
         failed: OSError = FileExistsError(errno.EEXIST, "other entries have all names", str(self.path))
         for name in names:
             try:
-                return self.claim(old, name)
+                return attempt(name)
             except FileExistsError:
                 continue
             except OSError as error:
