@@ -131,7 +131,10 @@ class Service:
         self._capture_thread = CaptureThread(
             context, self._place, self._camera, self._sensors, self.captures_left
         )
-        self._ingest_thread = IngestThread(context, self._examiners, self._deliver_first)
+        # What a start finds is delivered at once: the first turns came before it was known.
+        self._ingest_thread = IngestThread(
+            context, self._examiners, when_through=partial(self._scheduler.run_now, DELIVER)
+        )
         self._jobs = Jobs(context, self._destinations, self._scheduler.go_on, self._pause)
 
     def _start(self) -> None:
@@ -328,10 +331,6 @@ class Service:
         for destination in self._destinations:
             work = partial(self._jobs.deliver, destination)
             add_for_spool(f"{DELIVER}{destination.name}", destination.settings.every, work)
-
-    def _deliver_first(self) -> None:
-        """Deliver what a start found: the first turns came before it was known."""
-        self._scheduler.run_now(DELIVER)
 
     def _spool_is_back(self) -> None:
         """Deliver at once what was to be sent meanwhile and waits for its file, which is there again."""

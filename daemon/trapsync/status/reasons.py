@@ -149,7 +149,7 @@ def _old_image(status: Status, settings: Settings, clock: Clock) -> Iterator[Rea
     text = f"the newest image is {age(newest.age_s)} old"
     if missing.window.end < now:
         text += f", and there is none of the last time for pictures, {due_pictures.local_span(missing.window, settings)}"
-    if missing.window.end < now and not (began(settings.storage.state, now) <= missing.since):
+    if missing.window.end < now and began(settings.storage.state, now) > missing.since:
         yield Reason("warning", f"{text}: was the trap off then, or did it have other settings?")
     else:
         yield Reason("failing", f"{text}: does the camera work? see: trapsync doctor")

@@ -89,7 +89,6 @@ class Api:
         self._username = settings.username
         self._client = open_client(settings.url, settings, context)
         self._tokens = _Tokens(self._client, settings, f"destinations.{name}.password_file", context.clock)
-        self._date_forms = (_DATE_FORM, _NEWER_FORM)
 
     @property
     def host(self) -> str:
@@ -119,8 +118,8 @@ class Api:
         """The server's rows of these keys; `what` = "image" with addresses."""
         if not keys:  # an empty list would be answered with 500
             return Rows({}, is_all=True)
-        # A 500 says nothing: perhaps it does not read this form of dates..
-        forms = self._date_forms
+        # A 500 gives no reason: perhaps the server does not read this form of dates.
+        forms = (_DATE_FORM, _NEWER_FORM)
         answer = self._client.insist(lambda failed: self._ask(keys, what, forms[failed % len(forms)]))
         rows: list[Any] = answer.json(list)
         if rows and not any(isinstance(row, dict) and row.keys() >= _FIELDS for row in rows):
