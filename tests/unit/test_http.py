@@ -220,6 +220,19 @@ def test_a_card_that_fails_while_it_is_read_is_this_images_failure(client: HttpC
         client.send("POST", "/", Pieces(FilePiece(Broken(), 10)))
 
 
+def test_a_card_that_fails_in_the_middle_of_a_sending_is_told_with_the_files_name(
+    client: HttpClient, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(b"four")
+    with opened(_image(4), path) as file:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        os.dup2(folder, file.fileno())  # of which nothing can be read
+        os.close(folder)
+        with pytest.raises(Failed, match=rf"^reading it failed: {path}: "):
+            client.send("POST", "/", Pieces(FilePiece(file, 4)))
+
+
 def test_opening_tells_a_missing_file_from_one_that_changed(tmp_path: Path) -> None:
     path = tmp_path / "image"
     with pytest.raises(FileNotFoundError), opened(_image(3), path):

@@ -106,15 +106,19 @@ def _claim(path: Path, temporary: Path) -> bool:
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+class NotPlain(OSError):
+    """A folder, a pipe or a device is where a file was expected."""
+
+
 def open_plain(path: Path, flags: int, mode: int = 0o666) -> int:
     """Open a plain file and nothing else, as `os.open`: no link, and no FIFO or device, which might never answer.
 
-    Raises OSError.
+    Raises NotPlain, and OSError as `os.open` does.
     """
     descriptor = os.open(path, flags | _PLAIN, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no plain file", str(path))
+        raise NotPlain(errno.EINVAL, "is no plain file", str(path))
     return descriptor
 
 

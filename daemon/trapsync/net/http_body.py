@@ -8,14 +8,13 @@ import errno
 import hashlib
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from trapsync.errors import Failed
-from trapsync.files.durable import explain
+from trapsync.files import durable
 from trapsync.image import Image
 
 # What opening it says of a missing file; a file in the place of its folder; a link; a socket, or a device without a driver.
@@ -27,19 +26,15 @@ def opened(image: Image, path: Path) -> Iterator[BinaryIO]:
     """Open an image's file for sending. Raises FileNotFoundError when it is gone, or something else took its place,
     Failed when it cannot be read or is not of the size that was examined."""
     try:
-        # O_NONBLOCK: to open a pipe would wait for its writer, for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open(path, "rb", opener=lambda _name, flags: durable.open_plain(path, flags))  # noqa: SIM115 - below
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if isinstance(error, durable.NotPlain) or error.errno in _NO_FILE:
             raise FileNotFoundError(errno.ENOENT, "no regular file", str(path)) from None
-        raise Failed(f"reading it failed: {explain(error, path)}") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError(errno.ENOENT, "no regular file", str(path))
-    with os.fdopen(descriptor, "rb") as file:
-        if status.st_size != image.size:
-            raise Failed(f"the file has {status.st_size} bytes now; it had {image.size} when it was examined")
+        raise Failed(f"reading it failed: {durable.explain(error, path)}") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size != image.size:
+            raise Failed(f"the file has {size} bytes now; it had {image.size} when it was examined")
         yield file
 
 
@@ -109,7 +104,7 @@ class FilePiece:
             self._file.seek(self._offset)
             chunk = self._file.read(min(count, self._size - self._offset))
         except OSError as error:
-            raise Failed(f"reading it failed: {explain(error, Path(self._file.name))}") from error
+            raise Failed(f"reading it failed: {durable.explain(error, Path(self._file.name))}") from error
         if not chunk and self._offset < self._size:
             raise Failed(f"the file shrank while it was sent: {self._offset} of {self._size} bytes")
         self._offset += len(chunk)
