@@ -55,14 +55,14 @@ def _next_picture(status: Status) -> str:
     plan = status.schedule
     if not plan or not (status.daemon.running or status.single_runs):
         return ""
-    if plan.next_picture is None:
+    left = plan.until_next(status.at)
+    if left is None or plan.next_picture is None:
         return f"as the trap is started next, {plan.timezone}" if plan.open else ""
-    due, now = (datetime.fromisoformat(text) for text in (plan.next_picture, status.at))
-    left = (due - now).total_seconds()
     if left < 1:
         return f"due now, {plan.timezone}"
     form = "%H:%M" if left < _TODAY else "%a %d %b %H:%M"
-    text = f"{due.astimezone(_zone(plan.timezone)):{form}} (in {age(left)}), {plan.timezone}"
+    due = datetime.fromisoformat(plan.next_picture).astimezone(_zone(plan.timezone))
+    text = f"{due:{form}} (in {age(left)}), {plan.timezone}"
     return text if plan.open else f"{text}; none until then"
 
 

@@ -1,7 +1,6 @@
 """The heartbeat: the status, cut to what a metered link can afford."""
 
 import json
-from datetime import datetime
 from typing import Any
 
 from trapsync.status.model import Status
@@ -53,10 +52,8 @@ def _plain(status: Status) -> dict[str, Any]:
 
 def _next_picture(status: Status) -> int | None:
     """Seconds from `at` until the next picture is due."""
-    if not status.schedule or status.schedule.next_picture is None:
-        return None
-    due, now = (datetime.fromisoformat(text) for text in (status.schedule.next_picture, status.at))
-    return round((due - now).total_seconds())
+    left = status.schedule.until_next(status.at) if status.schedule else None
+    return None if left is None else round(left)
 
 
 def _small(beat: dict[str, Any]) -> bytes:

@@ -1,5 +1,6 @@
 """What a status consists of: the keys of `trapsync status --json`, with their types and in their order."""
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -54,6 +55,13 @@ class ScheduleStatus(_Part):
     open_until: str | None
     next_picture: str | None
     ignored: bool
+
+    def until_next(self, at: str) -> float | None:
+        """Seconds from the moment `at`, as a status has it, until the next picture is due; None if that is not known."""
+        if self.next_picture is None:
+            return None
+        due, now = (datetime.fromisoformat(text) for text in (self.next_picture, at))
+        return (due - now).total_seconds()
 
 
 class NotTakenIn(_Part):
