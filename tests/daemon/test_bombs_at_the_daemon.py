@@ -5,17 +5,11 @@ from pathlib import Path
 
 import bombs
 import drawings
-from daemon_process import deliver_to, running
+from daemon_process import STICK, deliver_to, running
 
 MOST = 96 * 10**6
 
-STICK = """
-[destinations.stick]
-kind = "directory"
-path = "stick"
-every = "1 s"
-retry_initial = "100 ms"
-retry_max = "500 ms"
+HUB = """
 [hub]
 url = "{url}"
 every = "1 min"
@@ -28,9 +22,8 @@ tls = false
 
 def test_the_daemons_peak_stays_below_96_mb_and_the_stick_gets_its_pictures(tmp_path: Path) -> None:
     with bombs.sending(*bombs.HTTP.values()) as server, bombs.sending(*bombs.MQTT.values()) as broker:
-        more = deliver_to(tmp_path, server.url, "trap", "secret") + STICK.format(
-            url=server.url, port=broker.port
-        )
+        more = deliver_to(tmp_path, server.url, "trap", "secret") + STICK
+        more += HUB.format(url=server.url, port=broker.port)
         names = [f"{drawings.DEVICE}.2026-06-21_20-19-{second:02}.jpg" for second in range(10, 16)]
         (tmp_path / "spool").mkdir(parents=True)
         for name in names:

@@ -25,6 +25,7 @@ import pytest
 
 import drawings
 import killed_trap
+import odd_entries
 import trap_bench as bench
 from fault_server import Backend, FaultServer, Reply
 from trapsync.destinations import Destination, Receipt
@@ -143,18 +144,10 @@ def entries_in_the_way(place: Path) -> Iterator[str]:
     before = place.read_bytes()
     elsewhere = place.with_name("elsewhere")
     elsewhere.write_bytes(before)
-    makers: dict[str, Callable[[], object]] = {
-        "a folder": place.mkdir,
-        "a link to nothing": lambda: place.symlink_to("nowhere"),
-        "a link to the same bytes": lambda: place.symlink_to(elsewhere),
-        "a link to itself": lambda: place.symlink_to(place.name),
-        "a pipe": lambda: os.mkfifo(place),
-        "a device": lambda: (
-            os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5)) if os.geteuid() == 0 else place.mkdir()
-        ),
-        "an empty file": place.touch,
-        "other bytes": lambda: place.write_bytes(before[::-1]),
-    }
+    makers = odd_entries.in_the_way(place, before, elsewhere)
+    makers["a device"] = lambda: (
+        os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5)) if os.geteuid() == 0 else place.mkdir()
+    )
     for what, make in makers.items():
         place.unlink()
         make()

@@ -49,6 +49,15 @@ retry_initial = "100 ms"
 retry_max = "500 ms"
 """
 
+STICK = """
+[destinations.stick]
+kind = "directory"
+path = "stick"
+every = "1 s"
+retry_initial = "100 ms"
+retry_max = "500 ms"
+"""
+
 
 class Daemon:
     """A daemon's folder: its config, and the process once it is started."""

@@ -48,13 +48,7 @@ ODDITIES = 50  # of one world
 GOOD = 8  # good pictures of the trap in one world, besides
 _TELLING = LIMIT / 2
 
-_MORE = """
-[destinations.stick]
-kind = "directory"
-path = "stick"
-every = "1 s"
-retry_initial = "100 ms"
-retry_max = "500 ms"
+_HUB = """
 [hub]
 url = "{url}"
 username = "{user}"
@@ -77,7 +71,7 @@ class World(Account):
         self, folder: Path, hub: RunningHub, front: FaultServer, between: Between, seed: int
     ) -> None:
         more = daemon_process.deliver_to(folder, front.url, hub.user, hub.password)
-        more += _MORE.format(url=front.url, user=hub.user) + signed.TRUSTING
+        more += daemon_process.STICK + _HUB.format(url=front.url, user=hub.user) + signed.TRUSTING
         daemon = _Hostile(folder, more, camera="simulated" if seed % 2 else "none")
         content = daemon.config.read_text().replace('rescan_every = "5 s"', 'rescan_every = "1 s"')
         daemon.config.write_text(content.replace('every = "1 s"\n[ingest]', 'every = "5 s"\n[ingest]'))
@@ -262,8 +256,7 @@ class World(Account):
             "another": lambda: mark.write_bytes(other),
             "a pipe": lambda: os.mkfifo(mark),
         }
-        what = self.chance.choice(sorted(makers))
-        makers[what]()
+        what = odd_entries.one_of(self.chance, makers)
 
         def undo() -> None:
             if mark.is_dir() and not mark.is_symlink():

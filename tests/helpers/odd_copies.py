@@ -7,7 +7,7 @@ from pathlib import Path
 
 import drawings
 import odd_pictures
-from odd_entries import Entries, Made, at, bind, write
+from odd_entries import Entries, Made, at, bind, in_the_way, one_of, write
 
 
 class Oddities(Entries):
@@ -39,31 +39,26 @@ class Oddities(Entries):
             "unreadable": lambda: write(place, b"").chmod(0),
             "its temporary file is a folder": lambda: (folder / ".SHA256SUMS.part").mkdir(),
         }
-        what = chance.choice(sorted(makers))
-        makers[what]()
+        what = one_of(chance, makers)
+        content = self.image_for(folder)
+        return Made(f"a manifest that is none ({what}): {folder.name}", good=[content], aside=[elsewhere])
+
+    def image_for(self, folder: Path) -> bytes:
+        """Another program puts an image into the spool whose copy belongs into this folder of the stick; its content."""
         _, content = self.any_whole()
         write(self.spool / folder.name / "a.jpg", content)
-        return Made(f"a manifest that is none ({what}): {folder.name}", good=[content], aside=[elsewhere])
+        return content
 
     def in_the_way(self) -> Made:
         """Something where the copy of a picture belongs."""
-        chance, folder = self.chance, self.stick / str(self.number())
+        folder = self.stick / str(self.number())
         place = folder / "a.jpg"
         folder.mkdir()
         _, content = self.any_whole()
         elsewhere = write(self.outside / f"{self.number()}.jpg", content)
-        makers: dict[str, Callable[[], object]] = {
-            "a folder": place.mkdir,
-            "a link to nothing": lambda: place.symlink_to("nowhere"),
-            "a link to the same bytes": lambda: place.symlink_to(elsewhere),
-            "a link to itself": lambda: place.symlink_to(place.name),
-            "a pipe": lambda: os.mkfifo(place),
-            "an empty file": place.touch,
-            "other bytes": lambda: place.write_bytes(content[::-1]),
-            "its temporary file": lambda: _temporary(folder).write_bytes(b"x"),
-        }
-        what = chance.choice(sorted(makers))
-        makers[what]()
+        makers = in_the_way(place, content, elsewhere)
+        makers["its temporary file"] = lambda: _temporary(folder).write_bytes(b"x")
+        what = one_of(self.chance, makers)
         write(self.spool / folder.name / "a.jpg", content)
         return Made(f"in the way of a copy ({what}): {folder.name}", good=[content], aside=[elsewhere])
 
@@ -80,10 +75,8 @@ class Oddities(Entries):
             "a pipe": lambda: os.mkfifo(folder),
             "a folder that cannot be read": lambda: folder.mkdir(0),
         }
-        what = chance.choice(sorted(makers))
-        makers[what]()
-        _, content = self.any_whole()
-        write(self.spool / folder.name / "a.jpg", content)
+        what = one_of(chance, makers)
+        content = self.image_for(folder)
         return Made(
             f"no way to the folder of a copy ({what}): {folder.name}",
             kept=[content],
@@ -134,8 +127,7 @@ class Oddities(Entries):
         folder = self.stick / str(self.number())
         part = _temporary(folder)
         part.mkdir(parents=True)
-        _, content = self.any_whole()
-        write(self.spool / folder.name / "a.jpg", content)
+        content = self.image_for(folder)
         return Made(
             f"a folder as temporary file of a copy: {part}",
             kept=[content],

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +59,26 @@ def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def one_of(chance: random.Random, makers: Mapping[str, Callable[[], object]]) -> str:
+    """Make one of these; which one."""
+    what = chance.choice(sorted(makers))
+    makers[what]()
+    return what
+
+
+def in_the_way(place: Path, content: bytes, elsewhere: Path) -> dict[str, Callable[[], object]]:
+    """What may lie where a file with this content belongs, by its name. `elsewhere` has the same content."""
+    return {
+        "a folder": place.mkdir,
+        "a link to nothing": lambda: place.symlink_to("nowhere"),
+        "a link to the same bytes": lambda: place.symlink_to(elsewhere),
+        "a link to itself": lambda: place.symlink_to(place.name),
+        "a pipe": lambda: os.mkfifo(place),
+        "an empty file": place.touch,
+        "other bytes": lambda: place.write_bytes(content[::-1]),
+    }
 
 
 class Entries:
@@ -164,8 +184,7 @@ class Entries:
         }
         if os.geteuid() == 0:
             makers["a device"] = lambda: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
-        what = chance.choice(sorted(makers))
-        makers[what]()
+        what = one_of(chance, makers)
         counted = int(what != "an empty folder")
         return Made(f"{what}: {str(path)!r}", aside=[path, elsewhere], left_alone=counted)
 
@@ -277,8 +296,7 @@ class Entries:
             "NUL bytes": lambda: place.write_bytes(b"\0" * 5000),
             "a long line": lambda: place.write_bytes(b"x" * 200_000),
         }
-        what = chance.choice(sorted(makers))
-        makers[what]()
+        what = one_of(chance, makers)
         return Made(f"{what} at {str(place)!r}")
 
     def large(self) -> Made:

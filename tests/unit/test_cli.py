@@ -389,14 +389,20 @@ def test_status_is_true_when_the_daemon_is_dead(call: Call, trap: bench.Trap) ->
     assert "the daemon is not running; start it" in said.json["reasons"][0]
 
 
-def test_status_warns_of_a_destination_out_of_reach_and_says_when_it_tries_again(
-    call: Call, trap: bench.Trap, running: None
-) -> None:
+def fail_at_the_stick(trap: bench.Trap, trouble: Exception) -> bench.Memory:
+    """An image is pending there, and the first turn ended so."""
     memory = bench.Memory("stick")
-    memory.deaf = Unreachable("the stick is not there")
+    memory.deaf = trouble
     trap.put()
     trap.ingest()
     trap.deliver(memory)
+    return memory
+
+
+def test_status_warns_of_a_destination_out_of_reach_and_says_when_it_tries_again(
+    call: Call, trap: bench.Trap, running: None
+) -> None:
+    fail_at_the_stick(trap, Unreachable("the stick is not there"))
     said = call("status", "--json")
     assert (said.code, said.json["verdict"]) == (1, "warning")
     assert said.json["reasons"] == ["stick is unreachable: the stick is not there"]
@@ -409,11 +415,7 @@ def test_status_warns_of_a_destination_out_of_reach_and_says_when_it_tries_again
 def test_a_destination_that_does_not_let_the_trap_in_is_a_failure_from_the_second_time_on(
     call: Call, trap: bench.Trap, running: None
 ) -> None:
-    memory = bench.Memory("stick")
-    memory.deaf = Unauthorised("the server rejects the login (401); look at username")
-    trap.put()
-    trap.ingest()
-    trap.deliver(memory)
+    memory = fail_at_the_stick(trap, Unauthorised("the server rejects the login (401); look at username"))
     assert call("status", "--json").json["verdict"] == "warning"  # it may be the server's mistake
     trap.deliver(memory)
     said = call("status", "--json")

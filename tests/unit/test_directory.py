@@ -881,6 +881,13 @@ def test_what_has_all_names_of_a_trial_is_no_fault_of_the_stick(
     stick.deliver(good, card.path(good))
 
 
+def expect_that_only_one_fails(stick: Directory, bad: Image, good: Image) -> None:
+    """Asked for both, the stick has the good one, and knows nothing of the bad one."""
+    for answers in (stick.find_existing([bad, good]), stick.confirm([bad, good], {})):
+        assert isinstance(answers[bad.id], Failed)
+        assert isinstance(answers[good.id], Receipt)
+
+
 @pytest.mark.parametrize("number", [errno.EMLINK, errno.EUCLEAN, errno.EBADMSG, errno.EBUSY, errno.EOVERFLOW])
 def test_whatever_is_wrong_with_one_folder_costs_its_images_as_long_as_the_stick_takes_others(
     site: Stick, card: Card, number: int, monkeypatch: pytest.MonkeyPatch
@@ -890,9 +897,7 @@ def test_whatever_is_wrong_with_one_folder_costs_its_images_as_long_as_the_stick
     with pytest.raises(Failed, match=os.strerror(number)):
         stick.deliver(bad, card.path(bad))
     stick.deliver(good, card.path(good))
-    for answers in (stick.find_existing([bad, good]), stick.confirm([bad, good], {})):
-        assert isinstance(answers[bad.id], Failed)
-        assert isinstance(answers[good.id], Receipt)
+    expect_that_only_one_fails(stick, bad, good)
 
 
 def test_a_folder_that_takes_no_more_entries_is_not_a_full_stick(
@@ -935,9 +940,7 @@ def test_an_odd_entry_keeps_no_other_copy_from_being_confirmed_where_nothing_can
     locked(monkeypatch, Path(bad.place).parent.name, errno.EACCES, "open")
     for name in disk_errors.TRIALS:
         locked(monkeypatch, name, number, "open")
-    for answers in (stick.find_existing([bad, good]), stick.confirm([bad, good], {})):
-        assert isinstance(answers[bad.id], Failed)
-        assert isinstance(answers[good.id], Receipt)
+    expect_that_only_one_fails(stick, bad, good)
 
 
 def test_one_copy_whose_status_cannot_be_read_costs_itself_only(
