@@ -171,7 +171,7 @@ def system_zone(root: Path = Path("/etc")) -> ZoneInfo:
     with suppress(OSError):
         names.append(str((root / "localtime").readlink()))
     with suppress(OSError, UnicodeError):  # where localtime is a copy
-        names.append((root / "timezone").read_text(encoding="ascii").strip())
+        names.append((root / "timezone").read_text(encoding="utf-8").strip())
     for name in names:
         with suppress(ZoneInfoNotFoundError, ValueError, OSError):
             return ZoneInfo(_ZONE_FILE.sub("", name))
