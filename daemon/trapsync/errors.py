@@ -19,11 +19,12 @@
         ├── Unreachable           try again later; not the fault of the image
         │   └── Unauthorised      … but rarely: the operator has to fix the credentials
         ├── Failed                the destination works and did not take this image; try it again
+        │   └── Unresolved        … or has it all the same: ask, and send it again, in the same turn
         ├── Held                  not yet: the image waits for something on the trap
         ├── NotThere              the destination lost what it had confirmed: its proof is withdrawn
         └── Refused               never again, until somebody runs: trapsync retry
 
-The destination decides which of the last six it is. Any other exception is a bug, and is reported loudly.
+The destination decides which of the last seven it is. Any other exception is a bug, and is reported loudly.
 """
 
 import re
@@ -159,6 +160,10 @@ class Unauthorised(Unreachable):
 
 class Failed(DeliveryError):
     """The destination works but did not take this one image, and gave no final reason."""
+
+
+class Unresolved(Failed):
+    """The destination failed at this image and gave no reason: it may have it, and may take it at the next attempt."""
 
 
 class Held(DeliveryError):

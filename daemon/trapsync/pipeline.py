@@ -355,7 +355,7 @@ def deliver(
     next attempt is in the catalog, where a restart does not forget it. `progress` is called every few
     seconds, with the seconds for which an upload may still keep this from going on.
     """
-    turn = Turn()
+    turn = Turn(is_patient=not catalog.deliveries.attempts(destination.name))
     try:
         turn.place = confirmation.record_place(catalog, destination)
         pruning.unmark_withdrawn(catalog, spool)
@@ -409,7 +409,7 @@ def _send_all(
         # Trouble is noted at once, before the next one is started.
         if one := uploads.finished(within=_COMMIT_AFTER):
             ended.append(one)
-            outcomes.note_trouble(turn, one[1])
+            outcomes.note_trouble(turn, one[1], clock.monotonic())
 
         # A burst of deliveries is one commit, and a slow one is recorded at once.
         is_time = clock.monotonic() - recorded_at >= _COMMIT_AFTER

@@ -531,7 +531,7 @@ def strange_rows(front: FaultServer, image: Image) -> Iterator[str]:
 
 
 _MARK = "the value that is mangled"
-ATTEMPTS = 6  # until a question that a server fails to answer is given up
+ATTEMPTS = 36  # until a question that a server fails to answer is given up
 EVERY_FIELD = "*"
 
 

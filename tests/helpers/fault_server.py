@@ -20,6 +20,7 @@ import gzip
 import hashlib
 import http.client
 import json
+import random
 import re
 import socket
 import struct
@@ -334,6 +335,32 @@ class _Handler(BaseHTTPRequestHandler):
         "gzip bomb": _bomb,
         "broken gzip": lambda self: self._answer(200, {**JSON, "Content-Encoding": "gzip"}, b"no gzip"),
     }
+
+
+class FailingOnce:
+    """A server of 32 processes, each of which fails at its first request.
+
+    So do uWSGI's that share a connection to the database from before their fork. `seed` draws which of them takes a
+    request; without one they take turns.
+    """
+
+    def __init__(self, backend: Backend, seed: int | None = None) -> None:
+        self.methods = getattr(backend, "methods", ("POST",))
+        self.answered = 0
+        self.failing = set(range(32))
+        self._backend = backend
+        self._random = random.Random(seed) if seed is not None else None
+        self._lock = threading.Lock()
+
+    def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Answer one request."""
+        with self._lock:
+            process = self._random.randrange(32) if self._random else self.answered % 32
+            self.answered += 1
+            if process in self.failing:
+                self.failing.remove(process)
+                return BLANK_500
+        return self._backend(path, headers, body)
 
 
 class Original:

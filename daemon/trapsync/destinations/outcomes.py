@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,6 +17,7 @@ from trapsync.errors import (
     Refused,
     TrapsyncError,
     Unreachable,
+    Unresolved,
     Unstorable,
     one_line,
     unexpected,
@@ -33,13 +35,19 @@ Outcome: TypeAlias = Receipt | Exception
 # then left alone for a while. One that failed so often while others passed: the image, which is then refused.
 _IMAGES_IN_A_ROW = 3
 _ATTEMPTS_WHILE_OTHERS_PASS = 5
+# Where a server says nothing but that it failed, it may be one of its many processes: of uWSGI's, each fails once after
+# its database was restarted. So often an image is sent in one turn, and so many seconds such failures in a row may
+# last, until they are judged as any other: quick ones on a quick link, and over a slow link no more images than ever.
+_TRIES_IN_A_TURN = 4
+_PATIENCE = 20.0
 
 
 @dataclass(slots=True)
 class Turn:
     """What one turn of deliveries to one destination did, at which `place`; `trouble` is why it ended early.
 
-    `bugs` counts the images at which our own program failed: they are postponed.
+    `bugs` counts the images at which our own program failed: they are postponed. `is_patient`: it was well the last
+    time that it was tried. `tries` counts for each image (by its id) how often it was sent and not resolved.
     """
 
     delivered: int = 0
@@ -47,19 +55,26 @@ class Turn:
     postponed: int = 0
     bugs: int = 0
     failed_in_a_row: int = 0
+    failing_since: float = 0.0
+    is_patient: bool = False
+    tries: Counter[int] = field(default_factory=Counter)
     place: str = ""
     trouble: Unreachable | None = None
 
 
-def note_trouble(turn: Turn, outcome: Outcome) -> None:
-    """End the turn early where the destination is unreachable, or takes no image."""
+def note_trouble(turn: Turn, outcome: Outcome, now: float) -> None:
+    """End the turn early where the destination is unreachable, or takes no image. `now` is of the monotonic clock."""
     if isinstance(outcome, Unreachable):
         turn.trouble = turn.trouble or outcome
     elif isinstance(outcome, Receipt):
-        turn.failed_in_a_row = 0
+        turn.failed_in_a_row, turn.is_patient = 0, True
     elif isinstance(outcome, Failed) or _is_bug(outcome):
+        if not turn.failed_in_a_row:
+            turn.failing_since = now
         turn.failed_in_a_row += 1
-        if turn.failed_in_a_row >= _IMAGES_IN_A_ROW:
+        is_patient = turn.is_patient and isinstance(outcome, Unresolved)
+        lasts = now - turn.failing_since
+        if turn.failed_in_a_row >= _IMAGES_IN_A_ROW and not (is_patient and lasts < _PATIENCE):
             turn.trouble = turn.trouble or Unreachable(f"it takes no image: {str(outcome) or repr(outcome)}")
 
 
@@ -121,9 +136,11 @@ def record(
 ) -> None:
     """Record in one commit what became of some deliveries: proofs first, then each failure by its kind.
 
-    What is no error of the destination's is a bug. It is loud, but costs this one image: it is tried again later. So it is
+    One that is not resolved is left as it is, until it was sent often enough. What is no error of the destination's is a
+    bug. It is loud, but costs this one image: it is tried again later. So it is
     where one of them cannot be recorded: then each is, in a commit of its own.
     """
+    outcomes = [one for one in outcomes if not _is_sent_again(turn, *one)]
     for image, outcome in outcomes:
         if _is_bug(outcome):
             log.error("%s: delivering %r failed", destination.name, image.path, exc_info=_of(outcome))
@@ -143,6 +160,14 @@ def record(
         turn.refused += done.refused
         turn.postponed += done.postponed
         turn.bugs += done.bugs
+
+
+def _is_sent_again(turn: Turn, image: Image, outcome: Outcome) -> bool:
+    """Whether an image stays due, so that its destination is asked about it within this turn, and sent it again."""
+    if not isinstance(outcome, Unresolved):
+        return False
+    turn.tries[image.id] += 1
+    return turn.tries[image.id] < _TRIES_IN_A_TURN
 
 
 def _of(outcome: Outcome) -> Exception | None:

@@ -39,8 +39,10 @@ _IDLE = 45.0
 # Bytes of an answer, unpacked. Of JSON it takes up to thirty times as much memory: see `foreign_json`.
 LARGEST_ANSWER = 2**20
 # Seconds to wait before a question is asked again that a server failed to answer: one of many processes behind it may
-# fail by itself (uWSGI: each once after a restart of the database), and the end of a turn costs minutes.
-_ASK_AGAIN = (0.2, 0.5, 1.0, 2.0, 4.0)
+# fail by itself (uWSGI: each of 32 once after a restart of the database), and the end of a turn costs minutes. One that
+# failed at the last question, too, is asked less often.
+_ASK_AGAIN = (0.2, *[0.5] * 34)
+_ASK_LESS = (0.2, 0.5, 1.0, 2.0, 4.0)
 _FAILED = {500, 502, 504}  # 503 says by itself when to come again
 _EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
 
@@ -199,6 +201,7 @@ class HttpClient:
         self._lock = threading.Lock()
         self._busy = 0
         self._last_used = clock.monotonic()
+        self._is_failing = False  # the last question, to which no answer came that counts
 
     def close(self) -> None:
         """Close connections."""
@@ -245,13 +248,17 @@ class HttpClient:
 
         `ask` sends it, and is given how often it failed before.
         """
-        for number, pause in enumerate((*_ASK_AGAIN, None)):
+        pauses = _ASK_LESS if self._is_failing else _ASK_AGAIN
+        for number, pause in enumerate((*pauses, None)):
             try:
                 answer = ask(number)
-                if answer.status not in _FAILED or pause is None:
+                is_answered = answer.status not in _FAILED
+                if is_answered or pause is None:
+                    self._is_failing = not is_answered
                     return answer
             except Unreachable as error:
                 if not error.was_cut or pause is None:
+                    self._is_failing = error.was_cut
                     error.was_cut = False  # a question of which this one was a part need not be asked again
                     raise
             self._sleep(pause)

@@ -4,7 +4,8 @@ The protocol is what the Sticky Pi server does (branch develop of 2023, and main
 shapes this module: every failure is a bare 500 that gives no reason; a second upload under a taken name
 answers 500 *and overwrites the stored file*; the name of the multipart part, not its file name, says
 which image it is. So: look at the image before it is sent, ask before sending, send one at a time, and
-after anything but an exact echo of name and digest ask again.
+after anything but an exact echo of name and digest ask again: about a 500 in the turn's next question,
+which is one for all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from trapsync.errors import (
     TrapsyncError,
     Unauthorised,
     Unreachable,
+    Unresolved,
     one_line,
 )
 from trapsync.files import failpoint
@@ -36,6 +38,7 @@ from trapsync.net.stickypi_rules import FIRST_DAY, problem
 __all__ = ["Settings", "StickyPi", "connect"]
 
 _CLOCK_TOLERANCE = 60.0
+_PAUSE = 0.5  # seconds until the next image is sent to a server that failed at one
 
 # Notes: the images whose stored bytes were found not to be what the server's row says. Their rows are no proof.
 _DOUBT = "doubt:"
@@ -187,7 +190,7 @@ class StickyPi(SimpleDestination):
     # --- Sending ----------------------------------------------------------------------------------------
 
     def deliver(self, image: Image, path: Path) -> Receipt:
-        """Send one image in one request; anything but its exact echo is resolved by asking."""
+        """Send one image in one request; anything but its exact echo is resolved by asking, a 500 by the next question."""
         if reason := problem(image):
             raise Refused(reason)
         key = _key(image)
@@ -225,7 +228,8 @@ class StickyPi(SimpleDestination):
                 f"let its operator raise the limit (nginx: client_max_body_size), then retry"
             )
         if answer.status == 500:
-            return self.resolve(image, Failed(f"{self._api.host} did not take it (500, no reason given)"))
+            self._context.sleep(_PAUSE)
+            raise Unresolved(f"{self._api.host} did not take it (500, no reason given)")
         try:
             rows = answer.json(list)
             if len(rows) == 1 and self._api.key_of(rows[0]) == _key(image):
