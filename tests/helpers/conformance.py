@@ -546,7 +546,7 @@ class OverHttp(Conformance):
     resends: ClassVar[bool] = False
     # The answer by which it declines one image without a reason that is final.
     poison: ClassVar[str] = "400"
-    # Whether it asks again within seconds where the server fails to answer a question.
+    # Whether it asks again within seconds where the server fails to answer a question that is no GET.
     asks_again: ClassVar[bool] = False
 
     def turn(self, destination: Destination, card: Card, *images: Image) -> None:
@@ -604,7 +604,8 @@ class OverHttp(Conformance):
         asking = site.front.requests[asked:]
         if not asking:
             pytest.skip("it asks its own notes")
-        is_asked_again = self.asks_again and fault in {"cut before body", "502"}
+        is_question = self.asks_again or asking[0].startswith("GET ")
+        is_asked_again = is_question and fault in {"cut before body", "502"}
         site.front.plan(asking[0], *[fault] * (ATTEMPTS if is_asked_again else 1))
         with pytest.raises(Unreachable):
             destination.find_existing([image])

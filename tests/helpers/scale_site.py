@@ -88,7 +88,7 @@ class Watched:
     def __call__(self, *request: Any) -> Reply:
         reply = self._service(*request)
         self.sizes.append(len(reply[2]))
-        return (502, {}, b"") if len(self.sizes) == self._broken else reply
+        return (503, {}, b"") if len(self.sizes) == self._broken else reply
 
 
 def deliver(site: Server, card: Card, destination: scale.Scale, *seconds: int) -> list[dict[str, Any]]:

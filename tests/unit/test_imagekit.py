@@ -386,7 +386,7 @@ def test_a_missing_key_stops_the_deliveries_and_not_the_trap(site: Account, card
 def test_no_command_log_or_file_tells_the_key(site: Account, card: Card, tmp_path: Path) -> None:
     program = killed_trap.Program(tmp_path / "trap", site.tables())
     program.lay_in(card.path(card.image(second)) for second in range(3))
-    plans = [[(UPLOAD, "403")], [(FIELD_LIST, "502")], [(UPLOAD, "half JSON")]]
+    plans = [[(UPLOAD, "403")], [(FIELD_LIST, "503")], [(UPLOAD, "half JSON")]]
     texts = leak_check.overheard(program, site.front, plans, ("images", "--url", "gallery", "--json"))
     leak_check.assert_silent(site.stub.key, texts)
     assert b"ik-s=" in texts["images --url gallery --json, plan 3"]

@@ -332,7 +332,7 @@ def test_a_portal_in_front_of_the_storage_is_no_answer(site: Studio, card: Card)
 
 def test_a_photo_that_was_removed_there_is_made_again(site: Studio, card: Card) -> None:
     image = card.image()
-    site.front.plan(URL, "cut before body")
+    site.front.plan(URL, "503")
     destination = site.connect()
     with pytest.raises(Unreachable):
         destination.deliver(image, card.path(image))
@@ -839,7 +839,7 @@ def test_no_command_log_or_file_tells_the_key_or_a_signature(
     program = killed_trap.Program(tmp_path / "trap", site.tables())
     program.lay_in(card.path(card.image(second)) for second in range(3))
     plans = [
-        [(FIND, "502")],
+        [(FIND, "503")],
         [(JOBS, "403")],
         [(PHOTOS, "500")],
         [(URL, "half JSON")],

@@ -243,6 +243,12 @@ class HttpClient:
             answer = Answer(self.host, response.status_code, response.headers, content)
         return require_final(answer, self._asked_to_wait, is_plain=self._is_plain)
 
+    def request(self, method: str, path: str, body: "Body | bytes" = b"", **more: Any) -> Answer:
+        """Send as `send` does, and a GET as `insist` does: of a service that keeps to what the methods mean."""
+        if method == "GET":
+            return self.insist(lambda _: self.send(method, path, body, **more))
+        return self.send(method, path, body, **more)
+
     def insist(self, ask: Callable[[int], Answer]) -> Answer:
         """Ask a question that changes nothing at the server, and again within seconds where it fails to answer.
 

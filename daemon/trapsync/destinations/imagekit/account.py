@@ -105,7 +105,7 @@ class Account:
 
     def _ask(self, client: HttpClient, method: str, path: str, body: Pieces | bytes, kind: str) -> Answer:
         key = self.key()
-        answer = client.send(method, path, body, kind=kind, auth=(key, ""))
+        answer = client.request(method, path, body, kind=kind, auth=(key, ""))
         advice = f"look at {self._settings.private_key_file}, and at the account and its plan"
         return http_service.admitted(answer, advice, hide=key)
 

@@ -134,7 +134,7 @@ class Wire:
         else:
             text = b"" if content is None else json.dumps(content).encode()
             body, kind = Pieces(text), "application/json" if text else ""
-        answer = self._client.send(method, path, body, kind=kind, auth=(key, ""))
+        answer = self._client.request(method, path, body, kind=kind, auth=(key, ""))
         advice = (
             f"look at {self._key_file}, and whether it may create tasks and Scale has enabled image annotation "
             f"for the account; deliveries then resume"

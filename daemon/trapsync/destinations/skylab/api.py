@@ -108,7 +108,7 @@ class Api:
         key = self._key()
         headers = {"X-SLT-API-KEY": key, "X-SLT-API-CLIENT": f"trapsync-{__version__}"}
         content = b"" if body is None else json.dumps(body).encode()
-        answer = self._client.send(
+        answer = self._client.request(
             method, f"/{path}", content, kind="application/json", headers=headers, largest=largest
         )
         return http_service.admitted(answer, "look at key_file, and at the account's credits", hide=key)
