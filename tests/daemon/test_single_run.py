@@ -1,5 +1,6 @@
 """One picture, what is due, and an end by itself: for traps that a timer powers."""
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import daemon_process
 import drawings
 import hub_server
 import signed
+from fault_server import FaultServer, Original
 from trap_bench import Memory, Trap
 from trapsync.runtime.single_run import due_destinations
 from trapsync.settings.schema import Destination
@@ -137,6 +139,65 @@ def test_where_its_settings_are_wrong_it_has_the_same_code(
     done = once(trap)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
     assert reason in done.stderr
+
+
+_BUG = "from trapsync.runtime.single_run import SingleRun; del SingleRun.run; from trapsync.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("-m", "trapsync", "--konfig", "x", "once"), "--konfig"),
+        (("-m", "trapsync", "once", "--dedline", "5 min"), "--dedline"),
+        (("-c", _BUG, "once"), "AttributeError"),
+    ],
+)
+def test_what_keeps_it_from_running_has_that_code_too_be_it_a_typing_mistake_or_a_bug(
+    tmp_path: Path, words: tuple[str, ...], reason: str
+) -> None:
+    config = daemon_process.Daemon(tmp_path).config
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | {"TRAPSYNC_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, reason in done.stderr) == (3, True), done.stderr
+
+
+def test_a_short_wait_after_a_failure_is_waited_for_and_a_long_one_is_not(tmp_path: Path) -> None:
+    drawings.put(tmp_path / "spool", drawings.trap(), f"before/{drawings.NAME}")
+    original = Original()
+    account = original.user, original.password
+    with FaultServer(original) as server:
+        server.plan("/_put_new_images", "500", "500")
+        trap = daemon_process.Daemon(tmp_path, daemon_process.deliver_to(tmp_path, server.url, *account))
+        done = once(trap)
+        assert done.returncode == 0, done.stderr
+        server.assert_injected()
+        drawings.put(
+            tmp_path / "spool", drawings.trap(2), f"before/{drawings.NAME.replace('19-15', '19-16')}"
+        )
+        server.plan("/_put_new_images", "500")
+        text = trap.config.read_text().replace('"100 ms"', '"1 h"').replace('"500 ms"', '"2 h"')
+        trap.config.write_text(text)
+        assert once(trap).returncode == 1
+        assert trap.status()["ledger"]["pending"] == 1
+
+
+def test_a_file_that_is_still_written_to_keeps_no_other_from_being_delivered(tmp_path: Path) -> None:
+    drawings.put(tmp_path / "spool", drawings.trap(), f"before/{drawings.NAME}")
+    (tmp_path / "spool" / "before" / "growing.jpg").write_bytes(drawings.trap()[:-100])
+    with hub_server.running(tmp_path / "hub") as hub:
+        trap = daemon_process.Daemon(
+            tmp_path, daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        )
+        text = trap.config.read_text().replace('stable_after = "1 s"', 'stable_after = "1 h"')
+        trap.config.write_text(text)
+        done = once(trap, deadline="20 s")
+        assert "the time for it is over" in done.stderr
+        assert set(hub.stored()) == {drawings.NAME}
 
 
 class Timed:

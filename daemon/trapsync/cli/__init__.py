@@ -6,6 +6,7 @@ for ok, warning and failing. Costly packages are imported by the commands that n
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
@@ -17,24 +18,33 @@ from trapsync.settings import config_file
 
 
 def main() -> None:
-    """Run a command. What a person did wrong is one line, never a traceback."""
+    """Run a command. What a person did wrong is one line, never a traceback.
+
+    `once` exits with 3 whatever keeps it from running: its 1 and 2 say how the picture is.
+    """
+    not_run = 3 if "once" in sys.argv[1:] else 0
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        code = not_run or error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = 130
+        code = not_run or 130
     except TrapsyncError as error:
         click.echo(f"trapsync: {error}", err=True)
-        code = 1
+        code = not_run or 1
     except PermissionError as error:  # the one system error that a person can always fix
         advice = "no permission; run this as the daemon's user, or with sudo"
         click.echo(f"trapsync: {error.filename or error}: {advice}", err=True)
-        code = 1
+        code = not_run or 1
     except BrokenPipeError:  # `trapsync images | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = not_run
+    except Exception:
+        if not not_run:
+            raise
+        traceback.print_exc()
+        code = not_run
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -9,7 +9,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -87,28 +87,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     service.leave()
 
 
-class _SingleRun(click.Command):
-    """A command that exits with 3 whatever keeps it from running: 1 and 2 say how the picture is."""
-
-    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
-        try:
-            return super().make_context(*arguments, **more)
-        except click.ClickException as error:
-            error.show()
-            raise click.exceptions.Exit(3) from None
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except click.ClickException as error:
-            error.show()
-            raise click.exceptions.Exit(3) from None
-        except (TrapsyncError, OSError) as error:
-            click.echo(f"trapsync: {error}", err=True)
-            return 3
-
-
-@click.command(cls=_SingleRun, short_help="Take one picture, deliver what is pending, and end.")
+@click.command(short_help="Take one picture, deliver what is pending, and end.")
 @_verbose
 @click.option("--deadline", default="5 min", show_default=True, help="End by then, whatever is left.")
 @_as_root

@@ -6,10 +6,12 @@ then stays pending, as after a power cut.
 """
 
 import logging
+import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from functools import partial
 
@@ -49,7 +51,10 @@ _FOR_THE_HUB = (
     20.0  # seconds before the deadline at which the hub is told, though uploads are still under way
 )
 _SMALL_COPIES = 8  # images whose small copies are made before the delivery; others during it
-_FOR_A_BROKER = 5.0  # seconds for a heartbeat to go out
+_SHORT_WAIT, _WAITS = 30.0, 2  # seconds of a back-off that are waited for, and how often for each destination
+_FOR_A_BROKER = 10.0  # seconds for a heartbeat to go out
+_FOR_DOCUMENTS = 1.0  # and then for settings that the broker keeps for this trap
+_POLL = 0.1  # seconds between two looks whether it did
 _TO_END = 2.0  # seconds for the steps to end
 _END = 9.0  # seconds for everything to end; then the process does, as it is
 
@@ -81,7 +86,9 @@ class SingleRun:
         self._has_picture = self._took_none = settings.camera.kind == "none"  # then none is needed
         self._failure: BaseException | None = None
         self._outcome = NOT_RUN
-        self._turns: list[Future[None]] = []
+        self._turns: dict[str, Future[None]] = {}  # of deliveries, by destination
+        self._again_at: dict[str, float] = {}  # the end of a short wait there, by the monotonic clock
+        self._waits: Counter[str] = Counter()
 
     def run(self) -> int:
         """Run until all is done, or the deadline, or SIGTERM. Raises TrapsyncError when it cannot start or go on."""
@@ -121,6 +128,8 @@ class SingleRun:
         self._ingest_thread = IngestThread(self._context, self._examiners)
         self._jobs = Jobs(self._context, self._destinations, self._go_on, self._pause)
         self._due = due_destinations(self._catalog, self._destinations, self._clock)
+        self._open_to_us = set(self._due)  # those where no bug and no card ended a turn
+        self._pool = ThreadPoolExecutor(max(1, len(self._due)), thread_name_prefix="deliver")
 
     # The main thread
 
@@ -180,14 +189,16 @@ class SingleRun:
                 self._start(
                     "uplink", partial(self._try, "uplink", partial(self._uplink.broker.run, self._pause))
                 )
-            for step in (self._capture, self._ingest, self._deliver_due):
-                if self._spool.is_right():
-                    self._try(step.__name__.strip("_"), step)
+            self._try_in_spool("capture", self._capture)
+            self._try_in_spool("sweep", self._jobs.sweep)
+            # With the hub still to be told, uploads may go on meanwhile.
+            half = (self._clock.monotonic() + self._over_at) / 2
+            until = max(half, self._over_at - _FOR_THE_HUB)
+            self._try_in_spool("deliver", partial(self._ingest_and_deliver, until))
             self._try("uplink", self._report)
-            self._wait_for_deliveries(self._over_at)
-            for step in (self._ask_again, self._prune):
-                if self._spool.is_right():
-                    self._try(step.__name__.strip("_"), step)
+            self._try_in_spool("deliver", partial(self._ingest_and_deliver, self._over_at + _TICK))
+            self._try_in_spool("ask again", self._ask_again)
+            self._try_in_spool("prune", self._prune)
             self._try("check catalog", self._check_catalog)
         except Stopping:
             pass
@@ -200,31 +211,47 @@ class SingleRun:
             self._took_none = not self._capture_thread.is_time()
             self._has_picture = self._took_none or self._capture_thread.capture_one(_TRIES, _PAUSE)
 
-    def _ingest(self) -> None:
-        """Ingest what is in the spool, and make small copies of the newest images: some destinations send those."""
-        self._jobs.sweep()
-        inbox, more = self._context.inbox, 0
-        while more < _SMALL_COPIES:
+    def _ingest_and_deliver(self, until: float) -> None:
+        """Ingest what is in the spool, and deliver meanwhile to all destinations at the same time.
+
+        One that stalls costs the others nothing. It ends when nothing is left that can be done soon, or at `until`.
+        """
+        inbox, copies = self._context.inbox, 0
+        while self._clock.monotonic() < until:
             self._pause(0.0)
-            is_empty = inbox.is_empty()
-            if not self._ingest_thread.step():
-                if is_empty:
-                    break
-                inbox.wait(_TICK)  # for a file that may still be written to
-            more += is_empty
+            was_busy = self._busy()
+            has_worked = self._ingest_thread.step()
+            copies += has_worked
+            # Small copies of the newest images come first, since some destinations send those; but nothing waits for a
+            # long backlog, or for a file that may still be written to.
+            if not has_worked or not inbox.is_empty() or copies >= _SMALL_COPIES:
+                self._begin_turns()
+            if has_worked:
+                continue
+            soon = min(list(self._again_at.values()), default=math.inf)
+            if busy := self._busy():
+                wait(busy, _TICK, FIRST_COMPLETED)
+            elif not inbox.is_empty():
+                inbox.wait(_TICK)
+            elif soon < until:
+                self._pause(max(0.0, soon - self._clock.monotonic()))
+            elif not was_busy:  # else another destination may have got something to send meanwhile
+                break
         self._ingest_thread.tell_not_taken_in()
 
-    def _deliver_due(self) -> None:
-        """Deliver to all destinations at the same time: one that stalls costs the others nothing.
+    def _busy(self) -> list[Future[None]]:
+        return [turn for turn in self._turns.values() if not turn.done()]
 
-        One may get something to send only from another. With the hub still to be told, uploads go on meanwhile.
-        """
-        due = [one for one in self._destinations if one.name in self._due]
-        pool = ThreadPoolExecutor(max(1, len(due)), thread_name_prefix="deliver")
-        for _ in due:
-            some = [one for one in due if self._has_something_for(one)]
-            self._turns = [pool.submit(self._try, one.name, partial(self._deliver, one)) for one in some]
-            self._wait_for_deliveries(self._over_at - _FOR_THE_HUB)
+    def _begin_turns(self) -> None:
+        """Begin a turn of each destination that has something to send. One may get that only from another."""
+        for one in self._destinations:
+            name, turn = one.name, self._turns.get(one.name)
+            if name not in self._open_to_us or (turn and not turn.done()):
+                continue
+            if self._again_at.get(name, math.inf) <= self._clock.monotonic():
+                del self._again_at[name]
+            if self._has_something_for(one):
+                self._turns[name] = self._pool.submit(self._try, name, partial(self._deliver, one))
 
     def _has_something_for(self, destination: Destination) -> bool:
         name, settings = destination.name, destination.settings
@@ -233,21 +260,24 @@ class SingleRun:
         )
 
     def _deliver(self, destination: Destination) -> None:
-        self._jobs.deliver(destination)
-
-    def _wait_for_deliveries(self, until: float) -> None:
-        """Wait for those under way, and ingest meanwhile."""
-        while wait(self._turns, 0.0).not_done and self._clock.monotonic() < until:
-            if not self._ingest_thread.step():
-                wait(self._turns, _TICK)
-            self._pause(0.0)
+        """Deliver what is due there; where it is to be tried again in a moment, that is waited for."""
+        name = destination.name
+        self._open_to_us.discard(name)  # what a bug or the card ends is not begun again
+        left = self._jobs.deliver(destination)
+        self._open_to_us.add(name)
+        if left is not None and left <= _SHORT_WAIT and self._waits[name] < _WAITS:
+            self._waits[name] += 1
+            self._again_at[name] = self._clock.monotonic() + left
 
     def _report(self) -> None:
         """Ask the hub for remote settings, and send the heartbeat."""
         self._uplink.call_now()
         self._uplink.tick()
-        if self._uplink.broker:
-            self._pause(_FOR_A_BROKER)
+        if broker := self._uplink.broker:
+            until = self._clock.monotonic() + _FOR_A_BROKER
+            while not broker.is_through and self._clock.monotonic() < until:
+                self._pause(_POLL)
+            self._pause(_FOR_DOCUMENTS)
 
     def _ask_again(self) -> None:
         self._jobs.ask_again(self._remote)  # what turns out to be missing is delivered the next time
@@ -260,6 +290,10 @@ class SingleRun:
 
     def _try(self, name: str, work: Callable[[], object]) -> None:
         run_job(name, work, self._stop, self._tell)
+
+    def _try_in_spool(self, name: str, work: Callable[[], object]) -> None:
+        if self._spool.is_right():
+            self._try(name, work)
 
     def _start(self, name: str, target: Callable[[], object]) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)

@@ -49,6 +49,11 @@ class Waiting:
         beat, self._beat = self._beat, None
         return beat
 
+    @property
+    def is_any(self) -> bool:
+        """Whether one waits."""
+        return self._beat is not None
+
     def give_back(self, beat: bytes) -> None:
         """It could not go. If a newer one waits by now, it is forgotten."""
         if self._beat is None:
@@ -85,9 +90,12 @@ class MqttLink:
         self._failure: BaseException | None = None
         self._is_welcome = False
         self._in_flight: tuple[int, bytes] | None = None
+        self.is_through = True
+        """Whether the broker has answered to the heartbeat that was offered last."""
 
     def offer(self, beat: bytes) -> None:
         """Publish this heartbeat as soon as may be; an older one that still waits is forgotten."""
+        self.is_through = False
         self._waiting.offer(beat)
 
     def run(self, pause: Callable[[float], None]) -> None:
@@ -182,6 +190,7 @@ class MqttLink:
     def _on_publish(self, _client: object, _data: object, mid: int, reason: Any, _properties: object) -> None:
         if self._in_flight and mid == self._in_flight[0]:
             self._in_flight = None
+            self.is_through = not self._waiting.is_any
             self._told(
                 f"{self._mqtt.host}: it refuses our heartbeat: {reason}" if reason.is_failure else None
             )
