@@ -75,6 +75,23 @@ def place_of(path: str) -> str:
     return f"{trap_name.folder}/{trap_name}" if trap_name else path
 
 
+# What the Sticky Pi firmware writes for what it does not know.
+_UNKNOWN = (("temp", -300.0), ("hum", -1.0), ("bat", -1.0))
+
+
+def without_unknown(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata without the numbers that only stand for *unknown*: of sensors, and of a place at 0, 0 in the Atlantic.
+
+    Sticky Pi files hold such numbers, and catalogs that were written before they were left out.
+    """
+    known = {name: value for name, value in metadata.items() if (name, value) not in _UNKNOWN}
+    if known.get("lat") == known.get("lng") == 0:
+        del known["lat"], known["lng"]
+        if known.get("alt") == 0:
+            del known["alt"]
+    return known
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file of the spool as it was when it was examined: path relative to the spool, size, mtime."""

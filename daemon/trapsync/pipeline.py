@@ -36,7 +36,7 @@ from trapsync.files import durable, failpoint
 from trapsync.files.space import free_bytes
 from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading
 from trapsync.jpeg import exif
-from trapsync.settings.schema import Prune, Settings, Storage, Trap
+from trapsync.settings.schema import Prune, Settings, Storage
 from trapsync.spool import missing, new_files, pruning, spool_mark
 from trapsync.spool.not_taken_in import Seen, skip_on_bug
 from trapsync.spool.quarantine import NO_TEXT, inspect, is_text, put_back_changed, quarantine, stuck
@@ -100,7 +100,7 @@ def capture(
     # If an image whose time was corrected has got that name meanwhile, this one takes the next.
     while True:
         name = new_files.free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
-        jpeg = exif.embed_metadata(frame.jpeg, _facts(settings.trap, name.taken, frame, seen, reading))
+        jpeg = exif.embed_metadata(frame.jpeg, _facts(settings, name.taken, frame, seen, reading))
         path = f"{name.folder}/{name}"
         with suppress(FileExistsError):
             durable.write(settings.storage.spool / path, [jpeg], replace=False)
@@ -109,8 +109,10 @@ def capture(
     return path
 
 
-def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence, reading: Reading) -> exif.Facts:
+def _facts(settings: Settings, taken: datetime, frame: Frame, seen: Evidence, reading: Reading) -> exif.Facts:
+    trap = settings.trap
     return exif.Facts(
+        format=settings.capture.format,
         taken=taken,
         model=frame.model,
         software=f"trapsync {__version__}",
@@ -119,8 +121,8 @@ def _facts(trap: Trap, taken: datetime, frame: Frame, seen: Evidence, reading: R
         height=frame.height,
         exposure=frame.exposure,
         gain=frame.gain,
-        latitude=trap.latitude,
-        longitude=trap.longitude,
+        latitude=trap.latitude if trap.has_place else None,
+        longitude=trap.longitude if trap.has_place else None,
         altitude=trap.altitude,
         temperature=reading.temperature,
         humidity=reading.humidity,

@@ -454,7 +454,7 @@ def test_what_the_sensors_say_is_in_the_images_and_one_that_hangs_costs_nothing(
     with daemon_process.running(tmp_path, more, camera="simulated", arguments=("--captures", "3")) as trap:
         trap.until(lambda f: f["ledger"]["captured"] == 3)
         told = [row["metadata"] for row in json.loads(trap.run("images", "--json").stdout)]
-    assert [one["hum"] for one in told] == [-1.0] * 3
-    # On a busy machine a picture may come before a sensor was read: it says then that it does not know.
-    assert {one["temp"] for one in told} - {-300.0} == {17.5}
-    assert {one["bat"] for one in told} - {-1.0} == {81.0}
+    assert not any("hum" in one for one in told)
+    # On a busy machine a picture may come before a sensor was read: it says nothing of that then.
+    assert {one["temp"] for one in told if "temp" in one} == {17.5}
+    assert {one["bat"] for one in told if "bat" in one} == {81.0}

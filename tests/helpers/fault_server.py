@@ -367,6 +367,8 @@ class Original:
     """A Sticky Pi server in memory. `is_old` makes it one of branch main, which reads the older form of dates only;
     `is_new` one that reads the newer form only, which no branch does yet. What is no date is answered with 500.
 
+    `reads_2020_only`: it has tokens as branch main, and fails at images of the format of 2022.
+
     Its storage is an S3: addresses that need no password, one of them for each object, and its MD5 as ETag. `url`
     is where that is reached.
 
@@ -375,8 +377,9 @@ class Original:
 
     methods = ("POST", "GET")
 
-    def __init__(self, *, is_old: bool = False, is_new: bool = False) -> None:
+    def __init__(self, *, is_old: bool = False, is_new: bool = False, reads_2020_only: bool = False) -> None:
         self.is_old = is_old
+        self.reads_2020_only = reads_2020_only
         self.is_new = is_new
         self.user, self.password = "trap", "correct horse: battery"
         self.is_read_only = False
@@ -414,6 +417,9 @@ class Original:
     def _token(self) -> Reply:
         self.logins += 1
         token = f"token-{self.logins}"
+        if self.reads_2020_only:
+            header = base64.urlsafe_b64encode(b'{"alg":"HS512","iat":1600000000,"exp":1600086400}').decode()
+            token = f"{header.rstrip('=')}.{token}.signature"
         self._tokens.add(token)
         return _json({"token": token, "expiration": 1_400_000_000})  # its clock is years behind
 
@@ -465,6 +471,8 @@ class Original:
         digest = hashlib.md5(content).hexdigest()
         sent = parts.get(f"{name}.md5", digest.encode()).decode()
         if not match or not content.startswith(b"\xff\xd8") or (sent != digest and not self.is_old):
+            return BLANK_500
+        if self.reads_2020_only and b"StickyPi\0" in content[:400]:  # a Make that is no dict
             return BLANK_500
         key = (match[1].lower(), match[2])
         is_taken = key in self.rows

@@ -26,6 +26,7 @@ class MemoryContext:
     sleep: Callable[[float], None] = lambda _seconds: None
     device: str = drawings.DEVICE
     zone: tzinfo = UTC
+    format: str = "2022"
     spool: Path = _NOWHERE
     results: Path = _NOWHERE
     thumbnails: Path = _NOWHERE

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -296,6 +297,27 @@ def test_a_server_whose_processes_each_fail_once_has_all_images_within_a_minute(
     assert failing.answered <= (healthy + failures) * 1.1
     assert len(site.stored()) == 40
     server.close()
+
+
+def test_a_server_of_branch_main_is_sent_one_image_of_2022_and_says_what_to_set(
+    site: Server, server: StickyPi, card: Card
+) -> None:
+    site.original.reads_2020_only = True
+    newer = [card.image(second) for second in range(3)]
+    taken = drawings.TAKEN + timedelta(seconds=9)
+    path = f"{drawings.DEVICE}/{drawings.DEVICE}.{taken:%Y-%m-%d_%H-%M-%S}.jpg"
+    older = card.put(drawings.trap(taken=taken, format="2020"), path, 9)
+    for image in newer:
+        with pytest.raises(Refused, match="reads that of 2020 only: set"):
+            server.deliver(image, card.path(image))
+    assert site.front.requests.count(PUT) == 1
+    server.deliver(older, card.path(older))
+    assert list(site.stored()) == [older.name]
+    assert any(
+        'set capture.format = "2020"' in one.text for one in server.check() if one.verdict == "warning"
+    )
+    site.context.format = "2020"
+    assert not any("capture.format" in one.text for one in server.check())
 
 
 @pytest.mark.parametrize("fault", ["answer lost", "half JSON", "wrong digest"])

@@ -9,7 +9,7 @@ from trapsync.catalog import integrity, states
 from trapsync.catalog.connection import Part, Transaction
 from trapsync.catalog.rows import HELD, IMAGE, STATE, sealed_values
 from trapsync.clock import utc
-from trapsync.image import Found, Image, TrapName, parse_name
+from trapsync.image import Found, Image, TrapName, parse_name, without_unknown
 
 
 class Images(Part):
@@ -304,5 +304,6 @@ class Images(Part):
             **({"state": state} if ":state" in where else {}),
         )
         for row in rows:
-            row["deliveries"], row["metadata"] = json.loads(row["deliveries"]), json.loads(row["metadata"])
+            row["deliveries"] = json.loads(row["deliveries"])
+            row["metadata"] = without_unknown(json.loads(row["metadata"]))
         return rows

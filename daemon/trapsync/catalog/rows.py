@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from trapsync.errors import Unstorable
-from trapsync.image import Evidence, Image
+from trapsync.image import Evidence, Image, without_unknown
 
 # The columns that make an `Image`; its deliveries may be joined to it.
 IMAGE = """images.id, path, size, md5, sha256, width, height, metadata,
@@ -75,7 +75,7 @@ def image_of(row: dict[str, Any]) -> Image:
         else Evidence(boot_id, row["monotonic"], row["wall"], bool(row["clock_trusted"]), row["clock_offset"])
     )
     plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height")}
-    return Image(metadata=json.loads(row["metadata"]), evidence=evidence, **plain)
+    return Image(metadata=without_unknown(json.loads(row["metadata"])), evidence=evidence, **plain)
 
 
 def to_json(value: Any) -> str:

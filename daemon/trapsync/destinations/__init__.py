@@ -65,6 +65,8 @@ class DestinationContext(Protocol):
     device: str
     # The time zone of the trap's place.
     zone: tzinfo
+    # The setting capture.format: how new pictures' EXIF is written.
+    format: str
     # Where the images lie.
     spool: Path
     # The folder for files that a service made of images.

@@ -17,7 +17,7 @@ from trapsync.trap import place
 
 PUSHABLE = frozenset(
     {
-        *(("capture", key) for key in ("every", "schedule")),
+        *(("capture", key) for key in ("every", "schedule", "format")),
         *(("camera", key) for key in ("exposure", "gain", "white_balance", "lens_position", "quality")),
         *(("camera", key) for key in ("zoom", "rotation", "resolution")),
         ("ingest", "thumbnails"),

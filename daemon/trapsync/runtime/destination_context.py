@@ -42,6 +42,7 @@ class TrapContext:
         self.sleep = sleep
         self.device = device_id(settings.trap)
         self.zone: tzinfo = zone(settings)
+        self.format: str = settings.capture.format
         self.spool = settings.storage.spool
         self.results = settings.storage.results / destination.name
         self._name = destination.name

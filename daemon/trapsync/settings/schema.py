@@ -23,7 +23,7 @@ def within(table: Table, **bounds: tuple[float, float]) -> None:
     """Refuse a value out of bounds; for `__post_init__`. The text starts with the key."""
     for key, (least, most) in bounds.items():
         value = getattr(table, key)
-        if not least <= value <= most:
+        if value is not None and not least <= value <= most:
             raise ValueError(
                 f"{key}: {shown(value)} is not between {shown(least, value)} and {shown(most, value)}"
             )
@@ -52,7 +52,7 @@ class Trap(Table, frozen=True):
     name: str = ""
     latitude: float = 0.0
     longitude: float = 0.0
-    altitude: float = 0.0
+    altitude: float | None = None
     timezone: str = "system"
     clock: Literal["auto", "trusted"] = "auto"
     uncertain_times: Literal["hold", "deliver"] = "hold"
@@ -202,6 +202,7 @@ class Capture(Table, frozen=True):
 
     every: Duration = Duration(1200)
     schedule: tuple[str, ...] = ()
+    format: Literal["2020", "2022"] = "2022"
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""

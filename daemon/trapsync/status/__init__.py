@@ -147,9 +147,9 @@ def _add_facts(status: Status, known: facts.Facts, settings: Settings) -> dict[s
 
 
 def _battery(newest: Image | None) -> float | None:
-    """Per cent, as the newest image has it; below zero stands for unknown there."""
-    level = newest.metadata.get("bat") if newest else None
-    return level if level is not None and level >= 0 else None
+    """Per cent, as the newest image has it."""
+    level: float | None = newest.metadata.get("bat") if newest else None
+    return level
 
 
 def _newest(image: Image | None, clock: Clock) -> NewestImage | None:

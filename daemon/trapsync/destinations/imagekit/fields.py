@@ -33,10 +33,6 @@ FIELDS: dict[str, tuple[str, str]] = {
     "device_version": ("Text", "Version of the trap"),
 }
 
-# What a sensor that failed is written as; and a trap whose place is not set.
-_UNKNOWN = {"temp": -300.0, "hum": -1.0, "bat": -1.0}
-_NOWHERE = (0.0, 0.0)
-
 
 class Fields:
     """The fields of one account, asked for when first needed; for all threads."""
@@ -91,9 +87,7 @@ class Fields:
 def values(image: Image) -> dict[str, Any]:
     """What is known of an image, under the names of FIELDS and in their types."""
     name = image.trap_name
-    known = {key: value for key, value in image.metadata.items() if value != _UNKNOWN.get(key)}
-    if (known.get("lat"), known.get("lng")) == _NOWHERE:
-        del known["lat"], known["lng"]
+    known = dict(image.metadata)
     if name:
         known |= {"device": name.device, "taken": iso(name.taken)}
     return {key: known[key] for key, (kind, _) in FIELDS.items() if _fits(known.get(key), kind)}

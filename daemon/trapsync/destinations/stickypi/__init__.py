@@ -68,6 +68,8 @@ class StickyPi(SimpleDestination):
         )
         # Good for one upload each; no other device sends under this trap's name.
         self._absences = http_service.Absences(context.clock)
+        # Found at the first image, which is sent: a server may have been changed and its tokens not.
+        self._fails_at_2022 = False
 
     def close(self) -> None:
         """Close connections."""
@@ -198,6 +200,7 @@ class StickyPi(SimpleDestination):
             raise Held(
                 f"the clock was not set when it was taken: it says {iso(key[1]) if key else 'nothing'}"
             )
+        self._require_readable(image)
         # A second upload would overwrite what is stored: so never without having asked.
         if not self._absences.take(key) and (there := self.ask_about(image)):
             return there
@@ -221,6 +224,17 @@ class StickyPi(SimpleDestination):
 
             return self._api.post("/_put_new_images", form)
 
+    def _is_too_new(self, image: Image) -> bool:
+        return self._api.reads_2020_only and image.metadata.get("format") == "2022"
+
+    def _require_readable(self, image: Image) -> None:
+        """Refused for an image at which this server is known to fail, each time and without a reason."""
+        if self._fails_at_2022 and self._is_too_new(image):
+            raise Refused(
+                f"{self._api.host} failed at an image of the format of 2022, and its tokens are of branch main, which "
+                f'reads that of 2020 only: set capture.format = "2020", or let its operator upgrade it, then retry'
+            )
+
     def _read_answer(self, image: Image, answer: Answer) -> Receipt:
         if answer.status == 413:
             raise Refused(
@@ -228,6 +242,8 @@ class StickyPi(SimpleDestination):
                 f"let its operator raise the limit (nginx: client_max_body_size), then retry"
             )
         if answer.status == 500:
+            self._fails_at_2022 |= self._is_too_new(image)
+            self._require_readable(image)
             self._context.sleep(_PAUSE)
             raise Unresolved(f"{self._api.host} did not take it (500, no reason given)")
         try:
@@ -266,7 +282,11 @@ class StickyPi(SimpleDestination):
             f"{self.settings.url} lets {self.settings.username!r} in and answers; "
             f"whether it may write shows only with an image (403 if not)"
         )
-        return [Finding("ok", self.name, text), self._clock_finding(answer)]
+        findings = [Finding("ok", self.name, text), self._clock_finding(answer)]
+        if self._api.reads_2020_only and self._context.format != "2020":
+            text = 'is of branch main, which reads images of the format of 2020 only; set capture.format = "2020"'
+            findings.append(Finding("warning", self.name, f"{self.settings.url} {text}"))
+        return findings
 
     def _clock_finding(self, answer: Answer) -> Finding:
         if answer.date is None:

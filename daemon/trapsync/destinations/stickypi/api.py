@@ -3,6 +3,7 @@
 A row that cannot be read costs the image that it is of, and not the others: see `Rows`.
 """
 
+import base64
 import json
 import re
 import threading
@@ -99,6 +100,11 @@ class Api:
         """Close connections."""
         self._client.close()
 
+    @property
+    def reads_2020_only(self) -> bool:
+        """Whether it is a server of branch main, which fails at images of the format of 2022: its tokens tell."""
+        return self._tokens.are_signed_json
+
     def log_in(self) -> Answer:
         """Fetch a new token, whatever there is, and give the server's answer."""
         return self._tokens.fetch()
@@ -183,6 +189,19 @@ class _Tokens:
                 self._fetch()
             assert self._token is not None
             return self._token.text
+
+    @property
+    def are_signed_json(self) -> bool:
+        """Whether the token is a JSON Web Signature: it begins with a header that names its algorithm.
+
+        So does itsdangerous 1 and 2.0 (TimedJSONWebSignatureSerializer), which branch main uses. Branch develop's
+        begin with what was signed.
+        """
+        head = self._token.text.partition(".")[0] if self._token else ""
+        try:
+            return b'"alg"' in base64.urlsafe_b64decode(f"{head}==")
+        except ValueError:
+            return False
 
     def drop(self, text: str) -> None:
         """The server refused this token; another thread may have fetched a newer one meanwhile."""

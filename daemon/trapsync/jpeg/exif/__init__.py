@@ -8,12 +8,12 @@
     blocks.py    what they share: texts that can be shown, and the note of evidence
 
 What is written is what the Sticky Pi firmware 3.x writes (the format of 2022: `Make` is `StickyPi`, the
-sensors are two lines of text in `UserComment`) plus the standard tags that any viewer shows. What is read
-is that, the format of 2020 (a dict in `Make`), and the standard tags of anybody's camera. piexif,
+sensors are two lines of text in `UserComment`), or that of its first versions (the format of 2020: a dict in `Make`),
+plus the standard tags that any viewer shows. What is read is both, and the standard tags of anybody's camera. piexif,
 which writes, is imported inside functions, so that the daemon's own process can import this module without it.
 """
 
 from trapsync.jpeg.exif.reading import read
-from trapsync.jpeg.exif.writing import Facts, correct, embed_metadata, user_comment
+from trapsync.jpeg.exif.writing import Facts, correct, embed_metadata, make_of_2020, user_comment
 
-__all__ = ["Facts", "correct", "embed_metadata", "read", "user_comment"]
+__all__ = ["Facts", "correct", "embed_metadata", "make_of_2020", "read", "user_comment"]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trapsync.image import Evidence
+from trapsync.image import Evidence, without_unknown
 from trapsync.jpeg.exif import tiff
 from trapsync.jpeg.exif.blocks import LONGEST_TEXT, UNREADABLE, clean, evidence_in
 from trapsync.jpeg.exif.tiff import Directory, Tag
@@ -77,7 +77,7 @@ def read(app1: bytes | None) -> tuple[dict[str, Any], Evidence | None]:
     - `format`: "2020" or "2022" when the file holds Sticky Pi fields just as that project's own server
       accepts them; `format_error` instead when it holds such fields and the server would fail on them.
     - `device_version temp hum bat lum lat lng alt but`: columns of the Sticky Pi server, in its types
-      (`bat` is a float, `but` a bool), as far as the file gives them. `lat lng alt` are None when a 2020
+      (`bat` is a float, `but` a bool), as far as the file gives them and knows them. `lat lng alt` are None when a 2020
       file says all zero; from the GPS directory for files without Sticky Pi fields, each for itself. An angle whose
       hemisphere is not known is left out: it is as likely on the other side of the world.
     - `no_flash_exposure_time no_flash_analog_gain no_flash_digital_gain`: as the vendor reads 2020 files.
@@ -270,7 +270,7 @@ def _read_2022(comment: str) -> dict[str, Any]:
             except ValueError:
                 metadata.pop("format", None)
                 metadata["format_error"] = f"UserComment: {column} is {clean(text)[:40]!r}"
-    return metadata
+    return without_unknown(metadata)
 
 
 def _finite(value: Any) -> Any:

@@ -2,22 +2,21 @@
 
 import math
 import re
+from ast import literal_eval
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
+from trapsync.clock import utc
 from trapsync.errors import DamagedImage
 from trapsync.image import Evidence
 from trapsync.jpeg.exif import tiff
 from trapsync.jpeg.exif.blocks import UNREADABLE, clean, evidence_in, evidence_text
 from trapsync.jpeg.structure import header, without_exif
 
-# Sticky Pi firmware 3.x, take_picture.c: header, printf formats and sentinels are its own.
-_HEADER = "v,T,H,B,L,lat,lng,a,l,b"
-_NO_TEMPERATURE = -300.0
-_NO_HUMIDITY = -1.0
-_NO_BATTERY = -1
-_NEVER_SYNCED = "2000-01-01 00:00:00"
+_SECONDS = "%Y-%m-%d %H:%M:%S"
+_NEVER_SYNCED = "2000-01-01 00:00:00"  # as the firmware writes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +24,10 @@ class Facts:
     """The values that are written as EXIF.
 
     `taken` is UTC. `version` is the column `v` and has at most 8 characters on the server. `exposure` is
-    in seconds, a `gain` of 1.0 is ISO 100. Places are WGS-84 degrees and metres, 0.0 when unknown;
-    `temperature` is in degrees Celsius, `humidity` and `battery` in per cent. `last_sync` is when the
-    clock was last set, in unix seconds. None is unknown, everywhere.
+    in seconds, a `gain` of 1.0 is ISO 100. Places are WGS-84 degrees and metres; `temperature` is in degrees
+    Celsius, `humidity` and `battery` in per cent. `last_sync` is when the clock was last set, in unix seconds.
+    None is unknown, everywhere. `format` is the year of the format in which Sticky Pi servers find the values:
+    those of branch main read that of 2020 only.
     """
 
     taken: datetime
@@ -38,15 +38,16 @@ class Facts:
     height: int
     exposure: float | None = None
     gain: float | None = None
-    latitude: float = 0.0
-    longitude: float = 0.0
-    altitude: float = 0.0
+    latitude: float | None = None
+    longitude: float | None = None
+    altitude: float | None = None
     temperature: float | None = None
     humidity: float | None = None
     battery: float | None = None
     last_sync: int | None = None
     button: bool = False
     evidence: Evidence | None = None
+    format: Literal["2020", "2022"] = "2022"
 
 
 def embed_metadata(jpeg: bytes, facts: Facts) -> bytes:
@@ -77,7 +78,12 @@ def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> by
         blocks["0th"][piexif.ImageIFD.DateTime] = moment
         details[piexif.ExifIFD.DateTimeOriginal] = details[piexif.ExifIFD.DateTimeDigitized] = moment
         details[piexif.ExifIFD.MakerNote] = evidence_text(replace(evidence, offset=offset))
-        details[piexif.ExifIFD.UserComment] = _synced(details[piexif.ExifIFD.UserComment], last_sync)
+        if piexif.ExifIFD.UserComment in details:
+            details[piexif.ExifIFD.UserComment] = _synced(details[piexif.ExifIFD.UserComment], last_sync)
+        else:
+            make = literal_eval(blocks["0th"][piexif.ImageIFD.Make].decode("ascii"))
+            synced = f"{utc(last_sync):{_SECONDS}}"
+            blocks["0th"][piexif.ImageIFD.Make] = repr({**make, "datetime": synced}).encode()
         if piexif.GPSIFD.GPSTimeStamp in gps:
             gps |= _gps_moment(taken)
         block: bytes = piexif.dump(blocks)
@@ -89,8 +95,11 @@ def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> by
 def _synced(comment: bytes, last_sync: float) -> bytes:
     """Replace in our two lines the time when the clock was set."""
     names, values = (line.split(",") for line in comment.decode("ascii").split("\n"))
-    values[names.index("l")] = f"{last_sync:.0f}"
-    return f"{','.join(names)}\n{','.join(values)}".encode("ascii")
+    return _two_lines({**dict(zip(names, values, strict=True)), "l": f"{last_sync:.0f}"})
+
+
+def _two_lines(columns: Mapping[str, str]) -> bytes:
+    return f"{','.join(columns)}\n{','.join(columns.values())}".encode("ascii")
 
 
 def _with_block(jpeg: bytes, block: bytes) -> bytes:
@@ -104,7 +113,8 @@ def _block(facts: Facts) -> bytes:
     image, exif = piexif.ImageIFD, piexif.ExifIFD
     moment = facts.taken.strftime("%Y:%m:%d %H:%M:%S").encode()
     zeroth: dict[int, Any] = {
-        image.Make: b"StickyPi",  # exactly one word: its server evaluates it as Python
+        # In the format of 2022 exactly one word: its server evaluates it as Python.
+        image.Make: b"StickyPi" if facts.format == "2022" else make_of_2020(facts),
         image.Model: _ascii(facts.model),
         image.Software: _ascii(facts.software),
         image.DateTime: moment,
@@ -119,8 +129,9 @@ def _block(facts: Facts) -> bytes:
         exif.ColorSpace: 1,
         exif.PixelXDimension: facts.width,
         exif.PixelYDimension: facts.height,
-        exif.UserComment: user_comment(facts),
     }
+    if facts.format == "2022":
+        details[exif.UserComment] = user_comment(facts)
     if _positive(facts.exposure):
         details[exif.ExposureTime] = (_within_long(facts.exposure * 1e6), 1_000_000)
     if _positive(facts.gain):
@@ -132,34 +143,54 @@ def _block(facts: Facts) -> bytes:
 
 
 def user_comment(facts: Facts) -> bytes:
-    """Format the sensors exactly as the Sticky Pi firmware 3.x does.
+    """Format the sensors as the Sticky Pi firmware 3.x does (take_picture.c), without the columns that are not known.
 
     Two lines with one LF between them: raw ASCII, no character-code prefix, no NUL, no newline at the end.
-    The firmware's buffer holds 127 bytes including `EXIF.UserComment=`, and so does this.
+    The firmware's buffer holds 127 bytes including `EXIF.UserComment=`, and so does this. Where the firmware writes
+    numbers that stand for *unknown*, its server keeps them as numbers; a column that is missing becomes null there.
     """
-    values = (
-        re.sub(r"[^0-9A-Za-z.+-]", "", facts.version)[:8],
-        f"{_sane(facts.temperature, _NO_TEMPERATURE):.1f}",
-        f"{_sane(facts.humidity, _NO_HUMIDITY):.1f}",
-        f"{_sane(facts.battery, _NO_BATTERY):.0f}",
-        f"{_luminosity(facts.exposure):.2f}",
-        f"{_sane(facts.latitude, 0.0):.5f}",
-        f"{_sane(facts.longitude, 0.0):.5f}",
-        f"{_sane(facts.altitude, 0.0, 9999.0):.1f}",
-        _NEVER_SYNCED if facts.last_sync is None else f"{facts.last_sync:.0f}",
-        str(int(facts.button)),
-    )
-    return f"{_HEADER}\n{','.join(values)}".encode("ascii")
+    numbers = {
+        "T": (facts.temperature, 999.0, ".1f"),
+        "H": (facts.humidity, 999.0, ".1f"),
+        "B": (facts.battery, 999.0, ".0f"),
+        "L": (-math.log10(facts.exposure) if _positive(facts.exposure) else None, 999.0, ".2f"),
+        "lat": (facts.latitude, 90.0, ".5f"),
+        "lng": (facts.longitude, 180.0, ".5f"),
+        "a": (facts.altitude, 9999.0, ".1f"),
+        "l": (facts.last_sync, math.inf, ".0f"),
+    }
+    known = {
+        name: f"{value:{form}}" for name, (value, most, form) in numbers.items() if _is_sane(value, most)
+    }
+    version = re.sub(r"[^0-9A-Za-z.+-]", "", facts.version)[:8]
+    return _two_lines({"v": version, **known, "b": str(int(facts.button))})
 
 
-def _sane(value: float | None, unknown: float, limit: float = 999.0) -> float:
-    """The value, or the sentinel for one that is missing or impossible (nan, 1e30)."""
-    return value if value is not None and math.isfinite(value) and abs(value) <= limit else unknown
+def make_of_2020(facts: Facts) -> bytes:
+    """Format the sensors as the Sticky Pi firmware of 2020 does: a dict as Python writes it.
+
+    A server of branch main (image_parser.py, images_table.py) fails where one of the keys is missing, but for `temp` and
+    `hum`; three zeros are an unknown place to it, and a pair is a fraction. What a trap does not measure is 0.
+    """
+    exposure = (_within_long(facts.exposure * 1e6) if _positive(facts.exposure) else 0, 1_000_000)
+    speed = (round(-math.log2(facts.exposure) * 1000) if _positive(facts.exposure) else 0, 1000)
+    place = {"lng": facts.longitude, "lat": facts.latitude, "alt": facts.altitude}
+    fields: dict[str, Any] = {
+        **{name: round(value, 5) if _is_sane(value, 9999.0) else 0.0 for name, value in place.items()},
+        "datetime": _NEVER_SYNCED if facts.last_sync is None else f"{utc(facts.last_sync):{_SECONDS}}",
+        "no_flash_exposure_time": exposure,
+        "no_flash_bv": (0, 1),
+        "no_flash_shutter_speed": speed,
+        "no_flash_iso": round(facts.gain * 100) if _positive(facts.gain) else 0,
+    }
+    measured = {"temp": facts.temperature, "hum": facts.humidity}
+    known = {name: round(value, 1) for name, value in measured.items() if _is_sane(value, 999.0)}
+    return repr(fields | known).encode("ascii")
 
 
-def _luminosity(exposure: float | None) -> float:
-    """The firmware's `lum`: the decimal logarithm of one over the exposure in seconds; 0.0 unknown."""
-    return -math.log10(exposure) if _positive(exposure) else 0.0
+def _is_sane(value: float | None, most: float) -> TypeGuard[float]:
+    """Whether it is known, and possible: no nan, no 1e30."""
+    return value is not None and math.isfinite(value) and abs(value) <= most
 
 
 def _positive(number: float | None) -> TypeGuard[float]:
@@ -175,21 +206,24 @@ def _ascii(text: str) -> bytes:
 
 
 def _gps(facts: Facts) -> dict[int, Any]:
-    """The GPS block, or nothing when the place is unknown: 0, 0 lies in the Atlantic."""
+    """The GPS block, or nothing when the place is unknown."""
     import piexif
 
-    gps, north, east = piexif.GPSIFD, facts.latitude, facts.longitude
-    if (north, east) == (0.0, 0.0) or not (abs(north) <= 90 and abs(east) <= 180):
+    gps, north, east, height = piexif.GPSIFD, facts.latitude, facts.longitude, facts.altitude
+    if not (_is_sane(north, 90) and _is_sane(east, 180)):
         return {}
-    height = _sane(facts.altitude, 0.0, 99999.0)
+    above = (
+        {gps.GPSAltitudeRef: int(height < 0), gps.GPSAltitude: (round(abs(height) * 100), 100)}
+        if _is_sane(height, 99999.0)
+        else {}
+    )
     return {
         gps.GPSVersionID: (2, 3, 0, 0),
         gps.GPSLatitudeRef: b"N" if north >= 0 else b"S",
         gps.GPSLatitude: _degrees(north),
         gps.GPSLongitudeRef: b"E" if east >= 0 else b"W",
         gps.GPSLongitude: _degrees(east),
-        gps.GPSAltitudeRef: int(height < 0),
-        gps.GPSAltitude: (round(abs(height) * 100), 100),
+        **above,
         gps.GPSMapDatum: b"WGS-84",
         **_gps_moment(facts.taken),
     }
