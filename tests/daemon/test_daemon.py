@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +17,7 @@ import daemon_process
 import drawings
 import hub_server
 import tiff_blocks
-from fault_server import FaultServer, Forwarding
+from fault_server import FailingOnce, FaultServer, Forwarding, Original
 from processes import children
 from trapsync.errors import StorageError
 from trapsync.trap import holder, lock
@@ -440,6 +441,30 @@ def test_the_daemon_stays_below_64_megabytes(tmp_path: Path) -> None:
             status = Path(f"/proc/{trap.pid}/status").read_text()
             peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
             assert peak < 64 * 1024, f"{peak / 1024:.1f} MB"
+
+
+def test_forty_images_reach_a_server_whose_processes_fail_once_each_in_time(tmp_path: Path) -> None:
+    original = Original()
+    failing = FailingOnce(original, seed=5)
+    with FaultServer(failing) as front:
+        hurried = daemon_process.deliver_to(tmp_path, front.url, original.user, original.password)
+        as_by_default = hurried.partition("every =")[0]
+        for second in range(40):
+            taken = drawings.TAKEN + timedelta(seconds=second)
+            name = f"{drawings.DEVICE}.{taken:%Y-%m-%d_%H-%M-%S}.jpg"
+            drawings.put(tmp_path / "spool", drawings.trap(seed=second, taken=taken), name)
+        began = time.monotonic()
+        with daemon_process.running(tmp_path, as_by_default) as trap:
+            trap.until(lambda f: f["ledger"]["delivered"] == 40, seconds=120)
+            took = time.monotonic() - began
+        failures = 32 - len(failing.failing)
+        sys.stdout.write(
+            f"40 images in {took:.1f} s; {failures} of {failing.answered} requests failed\n"
+        )  # by -rP
+        assert failures > 20
+        assert failing.answered <= (40 + 2 + failures) * 1.1
+        assert len(original.files) == 40
+        assert original.overwritten == 0
 
 
 def test_what_the_sensors_say_is_in_the_images_and_one_that_hangs_costs_nothing(tmp_path: Path) -> None:
