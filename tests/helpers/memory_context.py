@@ -39,6 +39,7 @@ class MemoryContext:
     address: Callable[[Image], str | None] = lambda _image: None
     can_make_thumbnails: bool = True
     free: int = 10**9
+    name: str = "far"
 
     def note(self, key: str) -> Any:
         return json.loads(self.notes.get(key, "null"))

@@ -51,8 +51,8 @@ DOORS = {
     "piexif": {"jpeg.exif.writing"},
     "sqlite_utils": {"catalog.connection", "catalog.migrations"},
     "apscheduler": {"runtime.scheduler"},
-    "requests": {"net.http"},
-    "urllib3": {"net.http"},
+    "requests": {"net.http", "net.http_errors", "net.proxy"},
+    "urllib3": {"net.http", "net.http_errors"},
     "pebble": {"runtime.examiners"},
     "msgspec": {
         "settings.config_file",

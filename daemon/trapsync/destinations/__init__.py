@@ -61,6 +61,8 @@ class DestinationContext(Protocol):
     of the catalog: whatever they say, the destination must be able to ask its other end for.
     """
 
+    # What the destination is called.
+    name: str
     clock: Clock
     device: str
     # The time zone of the trap's place.

@@ -15,8 +15,9 @@ from trapsync.destinations import DestinationContext
 from trapsync.errors import SettingsError, Unauthorised, Unreachable, one_line, printable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
+from trapsync.net.proxy import proxy_for
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import Destination, within
+from trapsync.settings.schema import Destination, require_proxy, within
 from trapsync.settings.units import Size
 
 _DENIED = {401: "rejects the login", 402: "asks for payment", 403: "does not permit this"}
@@ -30,11 +31,15 @@ class Settings(Destination, frozen=True, kw_only=True):
     """The keys of every destination that is a server, besides those of all destinations."""
 
     min_rate: Size = Size(2000)
+    proxy: str = ""
+    proxy_username: str = ""
+    proxy_password_file: Path | None = None
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         super().__post_init__()
         within(self, min_rate=(1, 10**9))
+        require_proxy(self)
 
     def slowest(self) -> float:
         """The setting min_rate."""
@@ -81,6 +86,7 @@ def client(url: str, settings: Settings, context: DestinationContext, **more: An
         "bandwidth": settings.bandwidth,
         "transfers": settings.transfers,
         "min_rate": settings.min_rate,
+        "proxy": proxy_for(url, settings, f"destinations.{context.name}"),
     }
     return HttpClient(url, f"trapsync/{__version__}", context.clock, context.sleep, **{**limits, **more})
 

@@ -50,7 +50,7 @@ class Storage:
             if answer.status != 200:
                 sum(map(len, pieces))
             if answer.status == 200 and answer.kind == "text/html" and confirmed_md5(answer) is None:
-                raise Unreachable(f"{answer}: a captive portal?")
+                raise Unreachable(f"{answer}{answer.portal}")
             return answer
 
     def digest(self, url: str) -> str | None:

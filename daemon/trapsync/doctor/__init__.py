@@ -56,6 +56,8 @@ def examine_trap(
         *board(settings, clock, machine),
         *service(settings, machine),
         *network.secrets(settings, source),
+        *network.plain_passwords(settings),
+        *network.proxies(settings),
         *network.hub(settings, clock),
         *network.remote(found),
         *network.destinations(settings, clock, sleep, source),

@@ -11,17 +11,19 @@ from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock, iso, utc
 from trapsync.destinations import Checked, Finding, check, kinds
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
+from trapsync.net.proxy import proxy_for
 from trapsync.remote import document
 from trapsync.remote.in_force import InForce, report
 from trapsync.runtime.destination_context import connect_all
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import Settings
+from trapsync.settings.schema import ENVIRONMENT, Hub, Settings
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read
 
 _TIMEOUT = 10.0  # seconds for a name and a connection
-_SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file")
+_SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file", "proxy_password_file")
 
+_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 _SUBJECTS = {"web": "hub (HTTPS)", "mqtt": "hub (MQTT)"}
 
 Reach = Callable[[str, int], None]
@@ -59,6 +61,7 @@ def _secret_files(settings: Settings, source: Path) -> Iterator[tuple[str, Path]
     for key, path in (
         ("hub.password_file", settings.hub.password_file),
         ("hub.mqtt.password_file", settings.hub.mqtt.password_file),
+        ("hub.proxy_password_file", settings.hub.proxy_password_file),
     ):
         if path:
             yield key, path
@@ -83,9 +86,14 @@ def hub(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]
 
 
 def _links(settings: Settings) -> dict[str, tuple[str, int]]:
+    """What to connect to on the way to the hub: its proxy, where there is one."""
     found = {}
     if url := settings.hub.url or settings.hub.tell_url:
-        parts = urlsplit(url)
+        try:
+            proxy = proxy_for(url, settings.hub, "hub")
+        except SettingsError:  # which has a finding of its own
+            proxy = None
+        parts = urlsplit(proxy.url if proxy else url)
         found["web"] = (parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443))
     if settings.hub.mqtt.host:
         found["mqtt"] = (settings.hub.mqtt.host, settings.hub.mqtt.port)
@@ -109,6 +117,70 @@ def _link(way: str, host: str, port: int, settings: Settings, clock: Clock, reac
         )
     last = f"; last reached {iso(utc(known.reached))}" if known and known.reached else ""
     return Finding("ok", subject, f"{host} answers at port {port}{last}")
+
+
+def proxies(settings: Settings) -> list[Finding]:
+    """Say which proxies are used, and whether the environment names one that is not."""
+    asked = (
+        {"hub": (settings.hub.url or settings.hub.tell_url, settings.hub.proxy)}
+        if settings.hub.is_set
+        else {}
+    )
+    for name, table in settings.destinations.items():
+        if isinstance(table, dict) and table.get("kind") != "directory":
+            asked[name] = (str(table.get("url", "https://")), str(table.get("proxy", "")))
+    used = {name: _proxy(url, proxy) for name, (url, proxy) in asked.items() if proxy}
+    variables = [name for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY") if _variable(name)]
+    if used:
+        told = ", ".join(f"{name} through {proxy}" for name, proxy in used.items())
+        return [Finding("ok", "proxy", told)]
+    if asked and variables:
+        advice = 'where only a proxy leads out, set proxy = "environment" or its address'
+        tables = ", ".join("[hub]" if name == "hub" else f"[destinations.{name}]" for name in asked)
+        return [
+            Finding("warning", "proxy", f"{' and '.join(variables)} set, and not used: {advice} in {tables}")
+        ]
+    return []
+
+
+def _variable(name: str) -> str | None:
+    return os.environ.get(name) or os.environ.get(name.lower())
+
+
+def _proxy(url: str, proxy: str) -> str:
+    """The proxy in words; of the environment that of this very process, which need not be the daemon's."""
+    if proxy != ENVIRONMENT:
+        return urlsplit(proxy).netloc
+    try:
+        found = proxy_for(url, Hub(proxy=proxy), "proxy")
+    except SettingsError as error:
+        return str(error)
+    here = f"here {found.host}" if found else "none here"
+    return f"what the environment says ({here}; of the daemon see: systemctl show -p Environment trapsync)"
+
+
+def plain_passwords(settings: Settings) -> list[Finding]:
+    """Find passwords that go over a network without TLS."""
+    mqtt = settings.hub.mqtt
+    asked = {"hub": (settings.hub.url, settings.hub.password_file)}
+    asked["hub.mqtt"] = (f"http://{mqtt.host}" if mqtt.host and not mqtt.tls else "", mqtt.password_file)
+    for name, table in settings.destinations.items():
+        if isinstance(table, dict):
+            secret = next((table[key] for key in _SECRETS if key in table), None)
+            asked[f"destinations.{name}"] = (str(table.get("url", "")), secret)
+    return [
+        Finding(
+            "warning",
+            "plain password",
+            f"{name}: everybody on the way to {urlsplit(url).hostname} can read its password; {_with_tls(name)}",
+        )
+        for name, (url, secret) in asked.items()
+        if secret and url.startswith("http://") and urlsplit(url).hostname not in _THIS_MACHINE
+    ]
+
+
+def _with_tls(table: str) -> str:
+    return "set hub.mqtt.tls = true" if table == "hub.mqtt" else f"write https:// in {table}.url"
 
 
 def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:

@@ -16,6 +16,7 @@ from trapsync.files import durable
 from trapsync.fleet.operator_settings import Operator
 from trapsync.net.http import LARGEST_ANSWER, HttpClient
 from trapsync.net.http_answer import Answer
+from trapsync.net.proxy import proxy_for
 from trapsync.remote.document import LARGEST
 from trapsync.settings.config_file import read_secret
 
@@ -54,7 +55,10 @@ class HubConnection:
     def __init__(self, operator: Operator, clock: Clock, sleep: Callable[[float], None]) -> None:
         self.name = operator.hub
         agent = f"trapsync/{__version__}"
-        self._door = HttpClient(operator.hub, agent, clock, sleep, timeout=30.0, authorities=operator.ca_file)
+        proxy = proxy_for(operator.hub, operator, "owner.toml")
+        self._door = HttpClient(
+            operator.hub, agent, clock, sleep, timeout=30.0, authorities=operator.ca_file, proxy=proxy
+        )
         self._auth = (
             (operator.username, read_secret(operator.password_file, "the hub's password"))
             if operator.password_file

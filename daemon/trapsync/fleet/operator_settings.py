@@ -9,7 +9,7 @@ from trapsync.errors import SettingsError, StorageError
 from trapsync.files.durable import explain
 from trapsync.settings import config_file
 from trapsync.settings.config_file import changed
-from trapsync.settings.schema import HubMqtt, Table
+from trapsync.settings.schema import HubMqtt, Table, require_proxy
 
 ENVIRONMENT_KEY = "TRAPSYNC_OWNER"
 DEFAULT_PATH = Path("~/.config/trapsync/owner.toml")
@@ -25,9 +25,16 @@ class Operator(Table, frozen=True):
     username: str = "trapsync"
     password_file: Path | None = None
     ca_file: Path | None = None
+    proxy: str = ""
+    proxy_username: str = ""
+    proxy_password_file: Path | None = None
     key: Path | None = None
     folder: Path | None = None
     broker: HubMqtt = HubMqtt()
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        require_proxy(self)
 
 
 def load() -> Operator:

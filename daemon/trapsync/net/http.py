@@ -9,8 +9,8 @@ import http.client
 import io
 import logging
 import socket
-import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
@@ -22,11 +22,13 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from trapsync import clock as clocks
 from trapsync.clock import Clock
 from trapsync.errors import Unreachable
+from trapsync.net.connecting import connect
 from trapsync.net.http_answer import Answer, require_final, retry_after, unpacked
 from trapsync.net.http_body import Body, Pieces
+from trapsync.net.http_errors import unreachable
+from trapsync.net.proxy import Proxy
 from trapsync.net.throttle import Throttle
 
 # urllib3 spends the *connect* timeout on sending as well, per chunk when the body is file-like: a chunk
@@ -44,7 +46,6 @@ LARGEST_ANSWER = 2**20
 _ASK_AGAIN = (0.2, *[0.5] * 34)
 _ASK_LESS = (0.2, 0.5, 1.0, 2.0, 4.0)
 _FAILED = {500, 502, 504}  # 503 says by itself when to come again
-_EXPIRED, _NOT_YET_VALID = 10, 9  # X509_V_ERR_* of OpenSSL
 
 
 class _WithoutQueries(logging.Filter):
@@ -113,9 +114,13 @@ class _Response(http.client.HTTPResponse):
 class _Connection(urllib3.connection.HTTPConnection):
     response_class = _Response
 
+    def _new_conn(self) -> socket.socket:
+        return connect(self._dns_host, self.port, self.timeout or _CONNECT_TIMEOUT, self.socket_options or ())
+
 
 class _SecureConnection(urllib3.connection.HTTPSConnection):
     response_class = _Response
+    _new_conn = _Connection._new_conn
 
 
 class _Pool(urllib3.HTTPConnectionPool):
@@ -124,6 +129,9 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 class _BasicAuth(requests.auth.AuthBase):
@@ -141,7 +149,36 @@ class _BasicAuth(requests.auth.AuthBase):
 
 
 class _Adapter(HTTPAdapter):
-    """One that knows no cookies: Python's reader of them takes an odd one for a bug of its own, and prints a traceback."""
+    """One that logs in at its proxy, and verifies that too; it never shows a password in an address.
+
+    It knows no cookies: Python's reader of them takes an odd one for a bug of its own, and prints a traceback.
+    """
+
+    def __init__(self, proxy: Proxy | None, transfers: int) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=transfers, max_retries=0)
+        self._proxy = proxy
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def drop_connections(self) -> None:
+        """Close what is open; the next request reads the proxy's password anew."""
+        self.close()
+        self.proxy_manager.clear()
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """The connections by way of a proxy, of our kind."""
+        manager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def proxy_headers(self, _proxy: str) -> dict[str, str]:
+        """What logs in at the proxy."""
+        login = self._proxy.login() if self._proxy else None
+        text = ":".join(login).encode() if login else b""
+        return {"Proxy-Authorization": f"Basic {b64encode(text).decode()}"} if login else {}
+
+    def cert_verify(self, conn: Any, _url: str, verify: Any, cert: Any) -> None:
+        """Verify a certificate, if there is one, whatever the address begins with: a proxy may have one."""
+        super().cert_verify(conn, "https:", verify, cert)  # type: ignore[no-untyped-call]
 
     def build_response(
         self, req: requests.PreparedRequest, resp: urllib3.BaseHTTPResponse
@@ -167,9 +204,9 @@ class HttpClient:
     longest silence of the server, in seconds. May be used from `transfers` threads at once.
 
     What the environment says about proxies, certificates and .netrc does not count: what a trap does
-    depends on its settings. `authorities` names a file of certificate authorities to trust instead of
-    the usual ones. `asked_to_wait` reads from a 429 or 503 how many seconds to stay away, for a server
-    that says it otherwise than by Retry-After.
+    depends on its settings. All goes through the `proxy`, if there is one. `authorities` names a file of
+    certificate authorities to trust instead of the usual ones. `asked_to_wait` reads from a 429 or 503 how
+    many seconds to stay away, for a server that says it otherwise than by Retry-After.
     """
 
     def __init__(
@@ -184,6 +221,7 @@ class HttpClient:
         min_rate: int = 2000,
         timeout: float = 120.0,
         authorities: Path | None = None,
+        proxy: Proxy | None = None,
         asked_to_wait: "Callable[[Answer], float] | None" = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -195,9 +233,11 @@ class HttpClient:
         self._slowest = min(min_rate, bandwidth / transfers / 2) if bandwidth else min_rate
         self._timeout = timeout
         self._asked_to_wait = asked_to_wait or retry_after
-        self._adapter = _Adapter(pool_connections=1, pool_maxsize=transfers, max_retries=0)
-        self._adapter.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        self._proxy = proxy
+        self._adapter = _Adapter(proxy, transfers)
         self._session = _session(self._adapter, agent, authorities)
+        if proxy:
+            self._session.proxies = {"http": proxy.url, "https": proxy.url}
         self._lock = threading.Lock()
         self._busy = 0
         self._last_used = clock.monotonic()
@@ -241,7 +281,7 @@ class HttpClient:
             content = unpacked(raw, response.headers.get("Content-Encoding", ""), largest)
             self._require_short(len(content), largest)
             answer = Answer(self.host, response.status_code, response.headers, content)
-        return require_final(answer, self._asked_to_wait, is_plain=self._is_plain)
+        return self._final(answer)
 
     def request(self, method: str, path: str, body: "Body | bytes" = b"", **more: Any) -> Answer:
         """Send as `send` does, and a GET as `insist` does: of a service that keeps to what the methods mean."""
@@ -288,8 +328,12 @@ class HttpClient:
             self._request("GET", path, None, more, None) as response,
         ):
             answer = Answer(self.host, response.status_code, response.headers, b"")
-            final = require_final(answer, self._asked_to_wait, is_plain=self._is_plain)
-            yield final, self._pieces(response.raw, ends, largest)
+            yield self._final(answer), self._pieces(response.raw, ends, largest)
+
+    def _final(self, answer: Answer) -> Answer:
+        if answer.status == 407 and self._proxy:
+            raise self._proxy.denial()
+        return require_final(answer, self._asked_to_wait, is_plain=self._is_plain)
 
     def _pieces(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:
         # Explained here as well: the caller in between may catch an OSError.
@@ -302,8 +346,7 @@ class HttpClient:
         try:
             yield
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            reason = self._reason(error)
-            raise Unreachable(f"{self.host}: {reason}", was_cut=reason == _CUT) from None
+            raise unreachable(error, self.host, self._proxy, self._clock.wall()) from None
 
     def _request(
         self,
@@ -350,7 +393,7 @@ class HttpClient:
         """Count a request in and out; the first after a pause finds old connections dropped."""
         with self._lock:
             if not self._busy and self._clock.monotonic() - self._last_used > _IDLE:
-                self._adapter.poolmanager.clear()
+                self._adapter.drop_connections()
             self._busy += 1
         try:
             yield
@@ -358,29 +401,6 @@ class HttpClient:
             with self._lock:
                 self._busy -= 1
                 self._last_used = self._clock.monotonic()
-
-    def _reason(self, error: BaseException) -> str:
-        """One line for a person out of what requests, urllib3, ssl and the system raise.
-
-        Their own texts are not used: they show objects' addresses, and some hold the whole request.
-        """
-        causes = list(_causes(error))
-        for cause in causes:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return self._certificate(cause)
-        for kinds, text in _REASONS:
-            if any(isinstance(cause, kinds) for cause in causes):
-                return text
-        named = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
-        return f"the connection failed: {(named or [type(causes[-1]).__name__])[0]}"
-
-    def _certificate(self, error: ssl.SSLCertVerificationError) -> str:
-        now = clocks.iso(clocks.utc(self._clock.wall()))
-        if error.verify_code == _NOT_YET_VALID:
-            return f"its certificate is not valid yet: the trap's clock is probably wrong, it says {now}"
-        if error.verify_code == _EXPIRED:
-            return f"its certificate has expired, or the trap's clock is wrong: it says {now}"
-        return f"its certificate cannot be trusted: {error.verify_message}"
 
 
 class _Paced:
@@ -412,27 +432,3 @@ def _session(adapter: HTTPAdapter, agent: str, authorities: Path | None) -> requ
     if authorities:
         session.verify = str(authorities)
     return session
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything it was made of, wherever requests and urllib3 hide it."""
-    todo: list[object] = [error]
-    seen: set[int] = set()
-    while todo:
-        cause = todo.pop(0)
-        if isinstance(cause, BaseException) and id(cause) not in seen:
-            seen.add(id(cause))
-            yield cause
-            todo += [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
-
-
-_CUT = "the connection was cut"
-# In the order of how much they tell.
-_REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (socket.gaierror, "its name cannot be resolved: no network, or no such server"),
-    (ConnectionRefusedError, "connection refused: nothing listens there"),
-    ((TimeoutError, urllib3.exceptions.TimeoutError), "no answer in time"),
-    (ssl.SSLError, "TLS fails: is it an https server, and nothing in between?"),
-    ((ConnectionError, urllib3.exceptions.ProtocolError), _CUT),
-    (requests.exceptions.InvalidURL, "this is not the address of a server"),
-)

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from trapsync.errors import Unreachable, one_line
 from trapsync.net import foreign_json
 
+# What may be between a trap and a server, and what to do.
+PORTAL = "a sign-in page (captive portal) may be in between: sign in, or use another network"
 _LONGEST_WAIT = 86400.0
 
 T = TypeVar("T", list[Any], dict[str, Any])
@@ -36,6 +38,11 @@ class Answer:
         """The server's own clock in unix seconds, from its Date header."""
         return _moment(self.headers.get("Date", ""))
 
+    @property
+    def portal(self) -> str:
+        """What a page for people, where none was expected, may mean; as the end of a line."""
+        return f": {PORTAL}" if self.status == 200 and "html" in self.kind else ""
+
     def __str__(self) -> str:
         return f"{self.host} answered {self.status} with {one_line(self.kind, 60) or 'no content type'}"
 
@@ -46,8 +53,7 @@ class Answer:
         it holds can be stored: see `foreign_json`.
         """
         if self.status != status or self.kind != "application/json":
-            portal = ": a captive portal?" if self.status == 200 and "html" in self.kind else ""
-            raise Unreachable(f"{self}{portal}")
+            raise Unreachable(f"{self}{self.portal}")
         try:
             content = foreign_json.decode(  # whose length `largest` bounded as it came
                 self.body, len(self.body), most_values=most_values
@@ -68,7 +74,7 @@ def require_final(answer: Answer, asked_to_wait: Callable[[Answer], float], *, i
             text = "takes no connections without TLS; write https:// instead of http:// in its address"
             raise Unreachable(f"{answer.host} {text}")
         place = one_line(host, 100) or "another page"
-        raise Unreachable(f"{answer.host} redirected to {place}: a captive portal?")
+        raise Unreachable(f"{answer.host} redirected to {place}: {PORTAL}")
     if answer.status in {429, 503}:
         # A day at most: a server's slip must not silence a trap for ever.
         wait = min(max(asked_to_wait(answer), 0.0), _LONGEST_WAIT)

@@ -45,7 +45,7 @@ class TrapContext:
         self.format: str = settings.capture.format
         self.spool = settings.storage.spool
         self.results = settings.storage.results / destination.name
-        self._name = destination.name
+        self.name = destination.name
         self._after = destination.settings.depends_on
         self._storage = settings.storage
         self._opened = catalog
@@ -59,35 +59,35 @@ class TrapContext:
 
     def note(self, key: str) -> Any:
         """The note under this key; None if there is none."""
-        return self._catalog.notes.get(self._name, key)
+        return self._catalog.notes.get(self.name, key)
 
     def put_note(self, key: str, note: Any) -> None:
         """Write a note; durable when this returns."""
-        self._catalog.notes.put(self._name, key, note)
+        self._catalog.notes.put(self.name, key, note)
 
     def forget_note(self, key: str) -> None:
         """Remove a note, if there is one."""
-        self._catalog.notes.forget(self._name, key)
+        self._catalog.notes.forget(self.name, key)
 
     def note_keys(self, prefix: str = "") -> list[str]:
         """The keys that begin so, in order."""
-        return self._catalog.notes.keys(self._name, prefix)
+        return self._catalog.notes.keys(self.name, prefix)
 
     def pending_between(self, since: float, until: float) -> int:
         """How many images of that time (unix seconds) are still to come."""
-        return self._catalog.deliveries.pending_between(self._name, since, until)
+        return self._catalog.deliveries.pending_between(self.name, since, until)
 
     def unanswered(self) -> Mapping[str, int]:
         """What is not answered yet: task -> image id."""
-        return self._catalog.labels.unlabelled(self._name)
+        return self._catalog.labels.unlabelled(self.name)
 
     def has_task(self, image_id: int, task: str) -> bool:
         """Whether this task of an image is recorded."""
-        return (self._catalog.deliveries.receipt(self._name, image_id) or {}).get("task") == task
+        return (self._catalog.deliveries.receipt(self.name, image_id) or {}).get("task") == task
 
     def put_answers(self, labels: Mapping[int, Label]) -> None:
         """Write answers, by image id; durable when this returns."""
-        self._catalog.labels.put(self._name, labels)
+        self._catalog.labels.put(self.name, labels)
 
     def address_of(self, image: Image) -> str | None:
         """Where an image can be fetched at the destination before; None if that has not confirmed it.

@@ -45,6 +45,22 @@ def require_address(key: str, url: str, example: str, *, instead: str = "") -> N
         raise ValueError(f'{key}: {url!r} is not an address such as "{example}"')
 
 
+ENVIRONMENT = "environment"
+
+
+def require_proxy(table: Any) -> None:
+    """Refuse what is no proxy in a table that has one; for `__post_init__`. Without one, its account does not matter."""
+    if table.proxy == ENVIRONMENT and table.proxy_username:
+        raise ValueError('proxy_username: goes with the address of a proxy, such as "http://proxy:3128"')
+    if table.proxy in {"", ENVIRONMENT}:
+        return
+    if table.proxy.startswith("socks"):
+        raise ValueError('proxy: cannot be one for SOCKS; one for HTTP is written "http://HOST:PORT"')
+    instead = "proxy_username and proxy_password_file"
+    require_address("proxy", table.proxy, "http://proxy.example.org:3128", instead=instead)
+    _require_both(table.proxy_username, table.proxy_password_file, "proxy_")
+
+
 class Trap(Table, frozen=True):
     """[trap]: which trap this is, and where it hangs."""
 
@@ -240,11 +256,11 @@ class Prune(Table, frozen=True):
         within(self, min_age=(0, 3650 * 86400), keep_free=(0, 10**13))
 
 
-def _require_both(username: str, password_file: Path | None) -> None:
+def _require_both(username: str, password_file: Path | None, which: str = "") -> None:
     if ":" in username:
-        raise ValueError(f"username: {username!r} must not hold a colon")
+        raise ValueError(f"{which}username: {username!r} must not hold a colon")
     if bool(username) != bool(password_file):
-        raise ValueError("username: goes with a password_file, and that with a username")
+        raise ValueError(f"{which}username: goes with a {which}password_file, and that with a username")
 
 
 class HubMqtt(Table, frozen=True):
@@ -278,6 +294,9 @@ class Hub(Table, frozen=True):
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
+    proxy: str = ""
+    proxy_username: str = ""
+    proxy_password_file: Path | None = None
     every: Duration = Duration(900)
     mqtt: HubMqtt = HubMqtt()
 
@@ -289,6 +308,9 @@ class Hub(Table, frozen=True):
             if url and (key, url) != ("heartbeat_url", "none"):
                 require_address(key, url, "https://hub.example.org", instead="username and password_file")
         _require_both(self.username, self.password_file)
+        require_proxy(self)
+        if self.proxy and self.mqtt.host:
+            raise ValueError("proxy: MQTT does not go through one; remove hub.mqtt.host, or this")
 
     @property
     def is_set(self) -> bool:

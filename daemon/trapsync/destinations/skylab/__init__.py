@@ -188,7 +188,7 @@ class Skylab(SimpleDestination):
             return replace(_receipt(job, photo, image), digest=f"echo:{image.sha256}")
         told = confirmed_md5(answer)
         if told is None:
-            raise Unreachable(f"{answer}, and confirmed no digest: a captive portal?")
+            raise Unreachable(f"{answer}, and confirmed no digest{answer.portal}")
         if told != image.md5:
             raise Failed(f"{answer.host} confirmed another digest: {told}")
         return _receipt(job, photo, image)

@@ -17,6 +17,7 @@ from trapsync.clock import Clock
 from trapsync.errors import SettingsError, Unauthorised, Unreachable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
+from trapsync.net.proxy import proxy_for
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Hub
 
@@ -48,7 +49,10 @@ class HttpLink:
 
         def door(url: str) -> HttpClient:
             agent = f"trapsync/{__version__}"
-            return HttpClient(url, agent, clock, sleep, timeout=_PATIENCE, authorities=hub.ca_file)
+            proxy = proxy_for(url, hub, "hub")
+            return HttpClient(
+                url, agent, clock, sleep, timeout=_PATIENCE, authorities=hub.ca_file, proxy=proxy
+            )
 
         self._pulling = door(hub.url)
         self._telling = door(hub.tell_url)
@@ -100,7 +104,7 @@ class HttpLink:
         if answer.status in _NO_PLACE:
             raise Unreachable(f"{answer}: it takes no heartbeats; set hub.heartbeat_url")
         if answer.status not in _TAKEN or "html" in answer.kind:
-            raise Unreachable(f"{answer} to a heartbeat")
+            raise Unreachable(f"{answer} to a heartbeat{answer.portal}")
 
     def _auth(self) -> tuple[str, str] | None:
         hub = self._hub
@@ -130,8 +134,7 @@ def _problem(answer: Answer) -> str:
     if len(answer.body) > LARGEST_DOCUMENT:
         return f"{answer.host} has a document of {len(answer.body)} bytes; {LARGEST_DOCUMENT} are the most"
     if not answer.body.startswith(_MAGIC):
-        portal = ": a captive portal?" if "html" in answer.kind else ""
-        return f"{answer}, which is no signed document{portal}"
+        return f"{answer}, which is no signed document{answer.portal}"
     return ""
 
 
