@@ -335,6 +335,7 @@ def _report(facts: dict[str, Any], trap: Program, link: Link, folder: Path, imag
     )
     print(f"\npictures:    {folder / 'spool'}\non the server: {folder / 'hub' / 'images'}")
     print(f"look around: {TRAPSYNC} --config {folder / 'trapsync.toml'} images")
+    print(f"remove all:  rm -r {folder}")
     whole = ledger["captured"] == ledger["delivered"] == images and same and bool(link.refused)
     if not whole:
         print("\nNOT all images were delivered; the daemon's last words:", *trap.lines, sep="\n  ")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -168,7 +169,7 @@ ROWS = re.findall(r"^\| `trapsync ([^`]+)`(.*?)\|(.*)\|$", PAGE, re.MULTILINE)
 
 def test_the_page_of_commands_has_a_row_for_every_command() -> None:
     rows = {row[0].split()[0] for row in ROWS}
-    assert rows == {words[0] for words, _ in ALL if words}
+    assert rows == {words[0] for words, _ in ALL if words and not cli.cli.commands[words[0]].hidden}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
@@ -176,6 +177,21 @@ def test_every_option_in_the_row_of_a_command_is_one_of_its_options(row: tuple[s
     command = dict(ALL)[tuple(row[0].split()[:2] if row[0].startswith("settings") else row[0].split()[:1])]
     there = {name for option in command.params for name in option.opts}
     assert set(re.findall(r"--[a-z-]+", "".join(row))) <= there
+
+
+def test_the_commands_are_listed_by_what_they_are_about_each_once(call: Call) -> None:
+    said = call("--help").out
+    sections = ("Trap:", "Images:", "Remote settings:", "Fleet:", "Hub:", "Help:")
+    assert [line for line in said.splitlines() if line in sections] == list(sections)
+    listed = re.findall(r"^  ([a-z]+)  ", said, re.MULTILINE)
+    assert sorted(listed) == sorted(name for name, one in cli.cli.commands.items() if not one.hidden)
+
+
+def test_help_is_a_command_too(call: Call) -> None:
+    assert call("help") == call("--help")
+    assert call("help", "labels", "export") == call("labels", "export", "--help")
+    said = call("help", "nonsense")
+    assert (said.code, "No such command 'nonsense'" in said.err) == (2, True)
 
 
 def test_the_version_is_one_line(call: Call) -> None:
@@ -231,6 +247,7 @@ def test_settings_are_shown_so_that_they_can_be_used_again(call: Call, folder: P
         ("[trap]", "[trap", "trap.toml: is not TOML: "),
         ('"directory"', '"ftp"', "trap.toml: destinations.stick.kind = 'ftp': must be one of: directory, imagekit"),
         ("path =", "pth =", "trap.toml: destinations.stick.pth: there is no such setting; did you mean 'path'?"),
+        ("path =", 'windows = []\npath =', "destinations.stick.windows: there is no such setting; known here: kind, "),
         ("[trap]", '[trap]\ntimezone = "Mars"', "trap.timezone = 'Mars': there is no such time zone"),
         ("[trap]", '[capture]\nschedule = ["sunset - sunrise"]\n[trap]', "capture.schedule: the sun needs a place"),
         ("[trap]", '[capture]\nschedule = ["21:00 - 21:00"]\n[trap]', "'21:00 - 21:00' ends when it begins, so no picture"),
@@ -409,7 +426,7 @@ def test_status_warns_of_a_destination_out_of_reach_and_says_when_it_tries_again
     stick = said.json["destinations"]["stick"]
     assert stick["last_error"] == "the stick is not there"
     assert said.json["at"] <= stick["next_attempt"]
-    assert "1 pending; nothing delivered yet; next attempt 20" in call("status").out
+    assert "1 pending; nothing delivered yet; next attempt 20:" in call("status").out
 
 
 def test_a_destination_that_does_not_let_the_trap_in_is_a_failure_from_the_second_time_on(
@@ -499,7 +516,9 @@ def test_the_doctor_says_of_held_images_what_there_is_to_do(
     trap.time.is_trusted = True
     findings = {finding["subject"]: finding for finding in call("doctor", "--json").json}
     assert (findings["clock"]["verdict"], findings["catalog"]["verdict"]) == ("warning", "ok")
-    assert "the times of 1 images from before can never be corrected" in findings["clock"]["text"]
+    assert (
+        "1 image held, taken before the clock was set and never to be corrected" in findings["clock"]["text"]
+    )
     assert 'trap.uncertain_times = "deliver"' in findings["clock"]["text"]
 
 
@@ -520,9 +539,10 @@ def test_clock_shows_who_vouches_for_it_the_boots_and_the_images(
     assert first["not_after"] == second["began"]
     assert second["offset_s"] == pytest.approx(trap.time.wall() - trap.time.monotonic(), abs=0.001)
     said = call("clock").out
-    assert "synchronised, according to the test" in said
-    assert f"before {second['began']}" in said
-    assert f"held, taken before {second['began']}" in call("images", "--held").out
+    assert "synchronised by the test" in said
+    began = f"before {datetime.fromisoformat(second['began']).astimezone():%Y-%m-%d %H:%M:%S}"
+    assert began in said
+    assert f"held, taken {began}" in call("images", "--held").out
     assert "held until the clock is set" in call("images", "--held").out
 
 
@@ -586,10 +606,42 @@ def test_images_are_listed_newest_first_with_their_deliveries(call: Call, trap: 
     bring_home(trap, first)
     trap.ingest(second)
     lines = [line.rstrip() for line in call("images").out.splitlines()]
-    assert lines[0].split() == ["image", "state", "size", "pixels", "deliveries"]
-    assert lines[1].startswith(Path(second).name)
-    assert lines[1].endswith("160×120  stick: pending")
-    assert lines[2].endswith("160×120  stick: delivered")
+    assert lines[0].split() == ["image", "size", "pixels", "state"]
+    assert lines[1].startswith(f"{Path(second).name}  ")
+    assert lines[1].endswith("160×120  pending")
+    assert lines[2].endswith("160×120  delivered")
+    assert max(map(len, lines)) <= 80
+
+
+def test_an_image_that_stands_otherwise_at_a_destination_has_a_line_for_each(
+    call: Call, trap: bench.Trap
+) -> None:
+    trap.put()
+    trap.catalog.places.register([("stick", "directory", True), ("hub", "stickypi", True)])
+    bring_home(trap)
+    assert call("images").out.splitlines()[2:] == ["    hub: pending", "    stick: delivered"]
+
+
+def test_as_json_what_nobody_knows_is_null_and_what_is_so_or_not_is_true_or_false(
+    call: Call, trap: bench.Trap
+) -> None:
+    drawings.put(trap.storage.spool, drawings.trap(temperature=None, humidity=None, battery=None))
+    trap.ingest()
+    (row,) = call("images", "--json").json
+    assert {key: row["metadata"][key] for key in ("temp", "hum", "bat")} == dict.fromkeys(
+        ("temp", "hum", "bat")
+    )
+    assert [row[key] for key in ("conflict", "clock_trusted")] == [False, True]
+
+
+@pytest.mark.parametrize("limit", ["0", "-5"])
+def test_a_number_of_images_that_is_none_is_wrong_usage(call: Call, limit: str) -> None:
+    assert call("images", "-n", limit).code == 2
+
+
+def test_without_images_it_says_whether_there_are_none_yet_or_none_of_that_kind(call: Call) -> None:
+    assert call("images").out == "no images yet\n"
+    assert call("images", "--pending").out == "no image is pending\n"
 
 
 def test_images_can_be_asked_for_by_state(call: Call, trap: bench.Trap) -> None:
@@ -605,7 +657,7 @@ def test_images_can_be_asked_for_by_state(call: Call, trap: bench.Trap) -> None:
     assert names("--delivered") == [Path(first).name]
     assert names("--refused") == names("--dropped") == names("--conflicts") == []
     assert names("--limit", "1") == [Path(second).name]
-    assert call("images", "--refused").out == "no images match\n"
+    assert call("images", "--refused").out == "no image is refused\n"
 
 
 def test_a_damaged_file_is_listed_with_its_reason_and_can_be_put_back(call: Call, trap: bench.Trap) -> None:
@@ -656,7 +708,8 @@ def test_a_stick_that_is_not_there_is_trouble_and_the_images_stay_pending(
     trap.ingest()
     said = call("deliver")
     assert said.code == 1
-    assert said.out.startswith("stick: 0 delivered, 0 refused, 0 postponed; the stick is not there")
+    assert said.out.startswith("stick: 0 delivered, 0 refused, 0 postponed; ")
+    assert "stick has no mark: is its disk or stick connected?" in said.out
     assert trap.catalog.counts.ledger().pending == 1
 
 
@@ -725,7 +778,18 @@ def test_retry_queues_again_what_was_refused(call: Call, trap: bench.Trap) -> No
     assert "stick: refused (it is upside down)" in call("images", "--refused").out
     assert call("retry", "--image", Path(paths[0]).name).out == "re-queued 1 refused delivery\n"
     assert call("retry", "stick").out == "re-queued 1 refused delivery\n"
-    assert call("images", "--refused").out == "no images match\n"
+    assert call("images", "--refused").out == "no image is refused\n"
+    assert (
+        call("retry", "--image", "nosuch.jpg").complaint
+        == "there is no image 'nosuch.jpg'; see: trapsync images"
+    )
+
+
+def test_without_a_destination_there_is_nothing_to_deliver_to(call: Call, folder: Path) -> None:
+    text = (folder / "trap.toml").read_text()
+    (folder / "trap.toml").write_text(text[: text.index("[destinations")])
+    said = call("deliver")
+    assert (said.code, "there is no destination; add a [destinations.NAME]" in said.complaint) == (1, True)
 
 
 # ── prune, verify ────────────────────────────────────────────────────────────────────────────────────
@@ -741,7 +805,7 @@ def test_prune_removes_only_what_is_safe_and_asks_first(
     monkeypatch.setattr("click.confirm", lambda *_, **__: False)
     assert call("prune").out == "nothing was removed\n"
     assert (trap.storage.spool / safe).exists()
-    assert call("prune", "--yes").out.startswith("1 images removed; ")
+    assert call("prune", "--yes").out.startswith("1 image removed; ")
     assert not (trap.storage.spool / safe).exists()
     assert (trap.storage.spool / pending).exists()
     assert call("status", "--json").json["ledger"]["captured"] == 2
@@ -772,7 +836,7 @@ def test_verify_agrees_with_a_card_and_a_stick_that_are_well(call: Call, trap: b
     trap.put()
     call("deliver")
     said = call("verify")
-    assert said == Said(0, "card: 1 images compared, 0 wrong\nstick: 1 images compared, 0 wrong\n", "")
+    assert said == Said(0, "card: 1 image compared, 0 wrong\nstick: 1 image compared, 0 wrong\n", "")
 
 
 def test_verify_finds_changed_bytes_on_the_card_and_a_copy_that_is_gone(
@@ -811,7 +875,7 @@ def test_the_doctors_exit_code_is_the_worst_finding(call: Call, folder: Path, ru
     (folder / "stick" / MARK).unlink()
     said = call("doctor")
     assert said.code == 2
-    assert re.search(r"^failing +stick.* the stick is not there", said.out, re.MULTILINE)
+    assert re.search(r"^failing +stick.* has no mark: is its disk", said.out, re.MULTILINE)
 
 
 def test_the_doctor_goes_on_after_a_destination_and_a_time_zone_that_are_wrong(

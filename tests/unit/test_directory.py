@@ -137,7 +137,7 @@ def test_coreutils_understand_escaped_names(site: Stick, card: Card) -> None:
 def test_a_folder_without_a_mark_is_not_the_stick_and_gets_nothing(site: Stick, card: Card) -> None:
     image = card.image()
     (site.path / MARK).unlink()
-    with pytest.raises(Unreachable, match=r"not there.*run: touch"):
+    with pytest.raises(Unreachable, match=r"has no mark.*run: touch"):
         site.connect().deliver(image, card.path(image))
     assert list(site.path.iterdir()) == []
 
@@ -491,7 +491,7 @@ def test_two_folders_are_two_places(site: Stick, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_told_is_no_place(site: Stick) -> None:
-    with site.broken(), pytest.raises(Unreachable, match="not there"):
+    with site.broken(), pytest.raises(Unreachable, match="has no mark"):
         site.connect().place()
 
 

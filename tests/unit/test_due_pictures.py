@@ -76,7 +76,7 @@ class Trap:
 
     def next_picture(self) -> str:
         """What `trapsync status` shows."""
-        return dict(show_status.lines(self.status())).get("next picture", "")
+        return dict(show_status.lines(self.status(), ZURICH)).get("next picture", "")
 
     def missing(self) -> list[str]:
         """The verdict, and what it says of the newest image."""

@@ -346,7 +346,7 @@ def test_a_heartbeat_of_another_program_makes_a_row_all_the_same(facts: dict[str
     assert len(trap.cells()) == 10
     assert all(isinstance(cell, str) for cell in trap.cells())
     assert trap.verdict == "failing"
-    assert summary([trap]) == "1 traps: 1 failing"
+    assert summary([trap]) == "1 trap: 1 failing"
 
 
 def test_what_a_trap_composes_is_read_whole() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any, cast
 
@@ -317,7 +318,7 @@ def test_what_is_left_alone_is_a_plain_line_and_no_warning(life: Life) -> None:
     assert now.verdict == "ok"
     ((count, _),) = kinds(now).values()
     assert count == 6
-    (line,) = [text for _, text in lines(now) if text.startswith("left alone in the spool: ")]
+    (line,) = [text for _, text in lines(now, UTC) if text.startswith("left alone in the spool: ")]
     for what in ("2 .heic", "1 .png", "1 without a suffix", "1 links", "1 links or special files"):
         assert what in line
     assert json.loads(heartbeat.compose(now, 900))["not_taken_in"] == 0

@@ -361,8 +361,8 @@ def test_labels_are_shown_and_exported_as_coco(site: Server, card: Card, tmp_pat
     out = tmp_path / "labels.json"
     said = run(program, "labels", "export", "--out", str(out))
     assert said.stderr.splitlines() == [
-        "1 images with their labels",
-        "1 shapes without an area are not in it; --format plain has them",
+        "1 image with labels",
+        "left out: 1 shape without an area; --format plain has them",
     ]
     dataset = json.loads(out.read_text())
     check_coco(dataset)

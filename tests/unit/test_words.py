@@ -32,7 +32,7 @@ RETIRED = {
     r"lamps?": "LED, light",
     r"huts?": "field station",
     r"(?:is|are|all|looks?) well(?! known)|: well": "OK, valid, correct",
-    r"no such images": "no images match",
+    r"no such images": "no image is pending",
     r"a flush takes": "write latency (fsync)",
     r"refuses this account": "login rejected (401)",
     r"refuses the connection": "connection refused",

@@ -28,6 +28,10 @@ class Images(Part):
         """Every folder that holds a known file."""
         return [row["folder"] for row in self._connection.query("SELECT DISTINCT folder FROM files")]
 
+    def is_there(self, key: str) -> bool:
+        """Whether there is an image with this key."""
+        return bool(self._connection.query("SELECT 1 FROM images WHERE key = :key", key=key))
+
     def is_known(self, found: Found) -> bool:
         """Whether just this file, unchanged, was examined before, or is a corrected one in the making."""
         return bool(

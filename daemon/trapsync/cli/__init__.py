@@ -7,7 +7,9 @@ for ok, warning and failing. Costly packages are imported by the commands that n
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,14 +50,32 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-class _InOrder(click.Group):
-    """Lists the commands in the order in which they were added."""
+class _InSections(click.Group):
+    """Lists the commands by what they are about, each section in the order in which they were added."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.sections: dict[str, list[click.Command]] = {}
+
+    def add_section(self, title: str, some: Sequence[click.Command]) -> None:
+        """Add commands under a title."""
+        self.sections[title] = list(some)
+        for command in some:
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section, its texts below those of the others."""
+        width = max(map(len, self.commands))
+        for title, some in self.sections.items():
+            with formatter.section(title):
+                room = formatter.width - width - 6
+                rows = [(f"{one.name:<{width}}", one.get_short_help_str(room)) for one in some]
+                formatter.write_dl(rows)
 
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_InSections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, "-V", "--version", message="trapsync %(version)s")
 @click.option(
     "-c",
@@ -75,17 +95,27 @@ def cli(context: click.Context, config: Path | None) -> None:
         context.color = False
 
 
-# The modules of this package bring their COMMANDS, and `trapsync --help` lists them in this order.
-for module in (  # one line for each
-    trap,
-    images,
-    deliveries,
-    focus,
-    labels,
-    fleet,
-    hub,
-    settings,
-    usb_stick,
-):
-    for command in module.COMMANDS:
-        cli.add_command(command)
+@click.command(name="help", short_help="Show the help of a command.")
+@click.argument("words", nargs=-1, metavar="[COMMAND]...")
+@click.pass_context
+def help_(context: click.Context, words: tuple[str, ...]) -> None:
+    """Show the help of a command, or of the program."""
+    shown = context.find_root()
+    for word in words:
+        group = shown.command
+        found = group.get_command(shown, word) if isinstance(group, click.Group) else None
+        if found is None:
+            raise click.UsageError(f"No such command '{word}'.", shown)
+        shown = click.Context(found, shown, word)
+    click.echo(shown.get_help())
+
+
+# `trapsync --help` lists them in this order.
+cli.add_section("Trap", (*trap.COMMANDS, *focus.COMMANDS, settings.settings_group))
+cli.add_section("Images", (*images.COMMANDS, *deliveries.COMMANDS, *labels.COMMANDS))
+cli.add_section("Remote settings", (fleet.keys, fleet.push, fleet.resend))
+cli.add_section("Fleet", (fleet.fleet,))
+cli.add_section("Hub", hub.COMMANDS)
+cli.add_section("Help", (help_, settings.completion))
+for one in usb_stick.COMMANDS:
+    cli.add_command(one)

@@ -2,17 +2,23 @@
 
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trapsync.clock import SystemClock, utc
 from trapsync.errors import SettingsError, TrapsyncError, printable
 from trapsync.settings import config_file
+from trapsync.settings.units import Duration
+from trapsync.settings.words import full
 
 if TYPE_CHECKING:
     from trapsync.catalog import Catalog
@@ -20,8 +26,30 @@ if TYPE_CHECKING:
     from trapsync.runtime.local_actions import Bench
 
 COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
+_NARROWEST = 30  # characters in which a text is still read with ease
+_WRAPPED: Any = {"break_on_hyphens": False, "break_long_words": False}
 _LONGEST_RECORD = 10_000  # characters of at most four bytes; journald cuts a line at 48 kB
 _SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]
+    """A moment as people write it: a day, with or without a time, in this machine's zone; or how long ago it is."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return it with its time zone."""
+        now = utc(SystemClock().wall()).astimezone()
+        try:
+            if value == "now":
+                return now
+            if value.endswith(" ago"):
+                return now - timedelta(seconds=Duration.parse(value.removesuffix(" ago")))
+            return datetime.fromisoformat(value).astimezone()
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no moment; write 2026-11-28, '2026-11-28 21:00' or '3 days ago'", param, ctx
+            )
 
 
 class Trap:
@@ -146,35 +174,31 @@ def _for_a_terminal() -> logging.Formatter:
     return _OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
 
-def show_lines(lines: list[tuple[str, str]]) -> None:
-    """Print two columns; a verdict in its colour, and what explains it indented."""
-    width = max(len(label) for label, _ in lines)
-    for label, text in lines:
-        column = click.style(f"{label:<{width}}", fg=COLOURS.get(label), bold=label in COLOURS)
-        click.echo(f"{column}  {printable(text)}")
+def show_lines(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print columns, a verdict in its colour. On a terminal a long text in the last one goes on below itself."""
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    indent = sum(widths) + 2 * len(widths)
+    room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
+    for *cells, text in rows:
+        padded = [f"{printable(cell):<{width}}" for cell, width in zip(cells, widths, strict=True)]
+        first = click.style(padded[0], fg=COLOURS.get(cells[0]), bold=cells[0] in COLOURS)
+        wrap = room >= _NARROWEST
+        lines = textwrap.wrap(printable(text), room, **_WRAPPED) if wrap else [printable(text)]
+        click.echo("  ".join([first, *padded[1:], f"\n{'':<{indent}}".join(lines)]).rstrip())
 
 
 def show_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
-    """Print a table that fits the terminal; in a pipe, plain columns of any width."""
-    if not rows:
+    """Print a table whose last column may be of any length."""
+    if rows:
+        show_lines([header, *rows])
+    else:
         click.echo(empty)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in header:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    width = None if sys.stdout.isatty() else 400
-    console = Console(highlight=False, markup=False, width=width)
-    console.print(table)
 
 
-def between(bounds: dict[str, Any]) -> str:
+def between(bounds: dict[str, Any], timezone: tzinfo | None) -> str:
     """Say between which moments something was."""
-    match bounds["not_before"], bounds["not_after"]:
+    known = (bounds[key] and full(bounds[key], timezone) for key in ("not_before", "not_after"))
+    match tuple(known):
         case None, None:
             return "unknown"
         case earliest, None:

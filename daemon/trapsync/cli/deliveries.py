@@ -14,6 +14,8 @@ from trapsync.cli.common import (
     start_logging,
     with_trap,
 )
+from trapsync.errors import SettingsError, TrapsyncError
+from trapsync.settings.words import count
 
 
 @click.command(short_help="Deliver now what is pending.")
@@ -28,6 +30,8 @@ def deliver(trap: Trap, destination: str | None) -> int:
     from trapsync.trap import holder
 
     destination_context.require(trap.settings, trap.source, destination)
+    if not trap.settings.destinations:
+        raise SettingsError(f"{trap.source}: there is no destination; add a [destinations.NAME]")
     process = holder(trap.settings.storage.state)
     if process:
         since, began = trap.clock.wall(), trap.clock.monotonic()
@@ -100,8 +104,10 @@ def retry(trap: Trap, destination: str | None, image: str | None) -> None:
     from trapsync.trap import holder
 
     with trap.opened(destination) as bench:
-        count = bench.catalog.deliveries.retry(destination, image)
-    click.echo(f"re-queued {count} refused {'delivery' if count == 1 else 'deliveries'}")
+        if image and not bench.catalog.images.is_there(image):
+            raise TrapsyncError(f"there is no image {image!r}; see: trapsync images")
+        retried = bench.catalog.deliveries.retry(destination, image)
+    click.echo(f"re-queued {count(retried, 'refused delivery')}")
     if process := holder(trap.settings.storage.state):
         local_actions.wake_daemon(process)
 
@@ -115,8 +121,8 @@ def acknowledge(trap: Trap) -> None:
     """
 
     with trap.opened() as bench:
-        count = bench.catalog.deliveries.acknowledge()
-    click.echo(f"{count} acknowledged")
+        seen = bench.catalog.deliveries.acknowledge()
+    click.echo(f"{seen} acknowledged")
 
 
 @click.command(short_help="Remove delivered images from the card.")
@@ -149,7 +155,9 @@ def prune(trap: Trap, yes: bool) -> None:
         troubles = bench.catalog.facts.read().unpruned or {}
     for name, trouble in troubles.items():
         click.echo(f"{name} cannot be asked, so the images that it must have stay: {trouble}")
-    click.echo(f"{removed} images removed; {free_bytes(settings.storage.spool) / 1e9:.1f} GB are free")
+    click.echo(
+        f"{count(removed, 'image')} removed; {free_bytes(settings.storage.spool) / 1e9:.1f} GB are free"
+    )
 
 
 @click.command(short_help="Check the images on the card and at the destinations.")
@@ -196,7 +204,7 @@ def _verify_destination(bench: Any, destination: Any, by_bytes: bool) -> int:
 
 
 def _show_verified(where: str, result: Any) -> int:
-    click.echo(f"{where}: {result.compared} images compared, {len(result.wrong)} wrong")
+    click.echo(f"{where}: {count(result.compared, 'image')} compared, {len(result.wrong)} wrong")
     for name, problem in result.wrong:
         click.echo(f"  {name}: {problem}")
     return int(bool(result.wrong))

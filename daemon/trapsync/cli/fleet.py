@@ -4,13 +4,13 @@ import functools
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trapsync.cli.common import COLOURS, giving_a_verdict
+from trapsync.cli.common import COLOURS, Moment, giving_a_verdict
 from trapsync.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def push(
 
 
 @click.command(short_help="Ask traps to deliver images again.")
-@click.option("--from", "since", required=True, type=click.DateTime(), help="The first moment, UTC.")
-@click.option("--until", required=True, type=click.DateTime(), help="The moment after the last, UTC.")
+@click.option("--from", "since", required=True, type=Moment(), help="The first moment.")
+@click.option("--until", required=True, type=Moment(), help="The moment after the last.")
 @click.option("--destination", metavar="NAME", help="Only to this destination; else to all.")
 @_signed
 @_connected
@@ -155,16 +155,18 @@ def resend(
 ) -> int:
     """Have traps ask their destinations about the images of a time, and send again what is not there.
 
-    An image that is not on the card any more either is lost, and reported as such.
+    An image that is not on the card any more either is lost, and reported as such. A moment is written
+    "2026-11-28", "2026-11-28 21:00", "3 days ago" or "now", in this computer's time zone.
     """
     from trapsync.fleet import push as pushes
 
-    asked = pushes.request(since.replace(tzinfo=UTC), until.replace(tzinfo=UTC), destination)
+    asked = pushes.request(since, until, destination)
     signer = _key(operator, key)
     ready = pushes.prepare(
         connection, pushes.addressee(to, connection), signer, _clock(), note=note, resend=asked
     )
-    click.echo(f"  images from {since} until {until} UTC, to {destination or 'every destination'}")
+    first, last = (f"{moment:%Y-%m-%d %H:%M:%S %Z}" for moment in (since, until))
+    click.echo(f"  images from {first} until {last}, to {destination or 'every destination'}")
     return _publish(connection, ready, yes)
 
 

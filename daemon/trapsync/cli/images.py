@@ -2,11 +2,15 @@
 
 import json
 import time
+from datetime import tzinfo
 from typing import Any
 
 import click
 
 from trapsync.cli.common import Trap, between, destination_names, reading, show_table, with_trap
+from trapsync.errors import printable
+
+_UNKNOWN = {"temp": -300.0, "hum": -1.0, "bat": -1}  # as the Sticky Pi protocol has it
 
 
 @click.command(short_help="List images and the state of their deliveries.")
@@ -28,7 +32,9 @@ from trapsync.cli.common import Trap, between, destination_names, reading, show_
     shell_complete=destination_names,
     help="Show where they can be fetched, at all destinations or at one.",
 )
-@click.option("-n", "--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, newest first."
+)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_trap
 def images(trap: Trap, state: str | None, source: str | None, limit: int, as_json: bool) -> None:
@@ -38,6 +44,7 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
     Whoever has an address can see the picture, for as long as the address is good.
     """
     from trapsync.runtime import clock_correction
+    from trapsync.trap import zone
 
     with reading(trap) as catalog:
         rows = catalog.images.listing(state, limit)
@@ -52,22 +59,48 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
     if source is not None:
         _add_addresses(trap, rows, source or None)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    if source is not None:
+        click.echo(json.dumps([_plain(row) for row in rows], indent=2))
+    elif source is not None:
         _show_addresses(rows)
-        return
-    table = [
-        (
-            row["key"],
-            _state(row),
-            f"{row['size'] / 1e6:.2f} MB",
-            f"{row['width']}×{row['height']}",
-            _deliveries(row),
-        )
-        for row in rows
+    elif rows:
+        _show_images(rows, zone(trap.settings))
+    else:
+        click.echo(f"no image is {'in ' if state == 'conflict' else ''}{state}" if state else "no images yet")
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it: null for what nobody knows, where the metadata has the numbers of the Sticky Pi protocol."""
+    known = row["metadata"]
+    unknown = {key: None for key, value in _UNKNOWN.items() if known.get(key, value) == value}
+    flags = {
+        key: None if row[key] is None else bool(row[key])
+        for key in ("conflict", "thumbnails", "clock_trusted")
+    }
+    return row | flags | {"metadata": known | unknown}
+
+
+def _show_images(rows: list[dict[str, Any]], timezone: tzinfo) -> None:
+    """Print a line for each image, and below it the destinations where it stands otherwise, or that say why."""
+    cells = [
+        ("image", "size", "pixels", "state"),
+        *(
+            (
+                printable(row["key"]),
+                f"{row['size'] / 1e6:.2f} MB",
+                f"{row['width']}×{row['height']}",
+                _state(row, timezone),
+            )
+            for row in rows
+        ),
     ]
-    show_table(("image", "state", "size", "pixels", "deliveries"), table, "no images match")
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row, line in zip([{"deliveries": {}}, *rows], cells, strict=True):
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        deliveries = row["deliveries"].items()
+        if any(delivery["error"] or delivery["state"] != row["state"] for _, delivery in deliveries):
+            for name, delivery in deliveries:
+                error = f" ({delivery['error']})" if delivery["error"] else ""
+                click.echo(printable(f"    {name}: {delivery['state']}{error}"))
 
 
 def _add_addresses(trap: Trap, rows: list[dict[str, Any]], only: str | None) -> None:
@@ -103,7 +136,7 @@ def _show_addresses(rows: list[dict[str, Any]]) -> None:
     click.echo("\n".join(lines) or "no destination gives an address for these")
 
 
-def _state(row: dict[str, Any]) -> str:
+def _state(row: dict[str, Any], timezone: tzinfo) -> str:
     match row["timing"]:
         case "held" if row["state"] == "pending":
             return "held until the clock is set"
@@ -113,15 +146,8 @@ def _state(row: dict[str, Any]) -> str:
             held = (
                 "held, " if row["timing"] == "unsure" and row["state"] == "pending" else f"{row['state']}, "
             )
-            return f"{held}taken {between(row)}"
+            return f"{held}taken {between(row, timezone)}"
     return "lost" if row["gone_why"] == "lost" else str(row["state"])
-
-
-def _deliveries(row: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name}: {delivery['state']}" + (f" ({delivery['error']})" if delivery["error"] else "")
-        for name, delivery in row["deliveries"].items()
-    )
 
 
 @click.command()
@@ -142,8 +168,8 @@ def quarantine(trap: Trap, release: int | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = [(str(row["id"]), row["path"], row["reason"], str(row["size"])) for row in rows]
-    show_table(("number", "file", "reason", "bytes"), table, "nothing is in quarantine")
+    table = [(str(row["id"]), str(row["size"]), row["path"], row["reason"]) for row in rows]
+    show_table(("number", "bytes", "file", "reason"), table, "nothing is in quarantine")
     if rows:
         click.echo(f"\nThe files are kept in {trap.settings.storage.quarantine}")
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from trapsync.cli.common import Trap, destination_names, reading, show_table, with_trap
+from trapsync.settings.words import count
 
 _SHOWN = 20
 
@@ -72,9 +73,9 @@ def export(trap: Trap, form: str, destination: str | None, out: Path | None) -> 
         dataset, left_out = coco(labelled, _asked_for(trap, destination))
     _write(json.dumps(dataset, indent=2, ensure_ascii=False) + "\n", out)
     done = sum(one.label.state == "done" for one in labelled)
-    click.echo(f"{done} images with their labels", err=True)
+    click.echo(f"{count(done, 'image')} with labels", err=True)
     if left_out:
-        click.echo(f"{left_out} shapes without an area are not in it; --format plain has them", err=True)
+        click.echo(f"left out: {count(left_out, 'shape')} without an area; --format plain has them", err=True)
 
 
 def _asked_for(trap: Trap, destination: str | None) -> list[str]:

@@ -1,9 +1,9 @@
 """A status as lines for people: a label and a text each."""
 
-from datetime import datetime, tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from datetime import tzinfo
 
 from trapsync.hardware import usb_stick
+from trapsync.settings.words import age, count, days_of, when
 from trapsync.status.model import (
     ClockStatus,
     DestinationStatus,
@@ -14,32 +14,32 @@ from trapsync.status.model import (
     OldPlace,
     Status,
 )
-from trapsync.status.reasons import age, count
 
-_TODAY = 20 * 3600  # seconds ahead in which a time of day says which day it is
+_WHEN_DELIVERED = "an image counts as delivered when every required destination has it"
 _LINKS = {"web": "HTTPS", "mqtt": "MQTT"}
 
 
-def lines(status: Status) -> list[tuple[str, str]]:
-    """The status as (label, text); the verdict and its reasons come first."""
+def lines(status: Status, timezone: tzinfo) -> list[tuple[str, str]]:
+    """The status as (label, text), with moments in the trap's time zone; the verdict and its reasons come first."""
     name = f" ({status.name})" if status.name else ""
     return [
         (status.verdict, f"trap {status.device}{name}"),
         *(("", f"- {reason}") for reason in status.reasons),
         ("newest image", _newest(status.newest_image)),
-        *((("next picture", text),) if (text := _next_picture(status)) else ()),
+        *((("next picture", text),) if (text := _next_picture(status, timezone)) else ()),
+        *((name, _destination(one, status.at, timezone)) for name, one in status.destinations.items()),
         ("images", _ledger(status)),
         *(
             ("", f"left alone in the spool: {_left_alone(one)}")
             for one in status.not_taken_in
             if one.kind == "left_alone"
         ),
-        *((name, _destination(one)) for name, one in status.destinations.items()),
+        *((("", _WHEN_DELIVERED),) if _is_partly_delivered(status) else ()),
         *(("", _old_place(place)) for place in status.old_places or ()),
         *((("stick", usb_stick.described(status.stick)),) if status.stick else ()),
         ("card", _disk(status.disk)),
         ("clock", _clock(status.clock)),
-        *(("hub", _link(name, link)) for name, link in status.hub.items()),
+        *(("hub", _link(name, link, status.at, timezone)) for name, link in status.hub.items()),
         ("daemon", _daemon(status)),
     ]
 
@@ -50,8 +50,8 @@ def _newest(newest: NewestImage | None) -> str:
     return newest.name if newest.age_s is None else f"{newest.name}, {age(newest.age_s)} ago"
 
 
-def _next_picture(status: Status) -> str:
-    """When it is due, in the trap's time zone; empty where nothing takes pictures."""
+def _next_picture(status: Status, timezone: tzinfo) -> str:
+    """When it is due; empty where nothing takes pictures."""
     plan = status.schedule
     if not plan or not (status.daemon.running or status.single_runs):
         return ""
@@ -60,18 +60,8 @@ def _next_picture(status: Status) -> str:
         return f"as the trap is started next, {plan.timezone}" if plan.open else ""
     if left < 1:
         return f"due now, {plan.timezone}"
-    form = "%H:%M" if left < _TODAY else "%a %d %b %H:%M"
-    due = datetime.fromisoformat(plan.next_picture).astimezone(_zone(plan.timezone))
-    text = f"{due:{form}} (in {age(left)}), {plan.timezone}"
+    text = f"{when(plan.next_picture, status.at, timezone)}, {plan.timezone}"
     return text if plan.open else f"{text}; none until then"
-
-
-def _zone(name: str) -> tzinfo | None:
-    """Return that zone; None, which is the machine's, for one that has no name here."""
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
 
 
 def _ledger(status: Status) -> str:
@@ -82,11 +72,17 @@ def _ledger(status: Status) -> str:
     )
 
 
+def _is_partly_delivered(status: Status) -> bool:
+    """Whether images may be at one required destination and not at another."""
+    required = [one for one in status.destinations.values() if one.required]
+    return bool(status.ledger.pending) and any(one.pending < status.ledger.pending for one in required)
+
+
 def _left_alone(one: NotTakenIn) -> str:
     return f"{one.reason} ({one.example})" if one.count == 1 else f"{one.reason} ({one.example}, for example)"
 
 
-def _destination(one: DestinationStatus) -> str:
+def _destination(one: DestinationStatus, now: str, timezone: tzinfo) -> str:
     parts = [f"{one.delivered} delivered, {one.pending} pending"]
     if one.depends_on:
         parts.append(f"comes after {one.depends_on}")
@@ -94,11 +90,12 @@ def _destination(one: DestinationStatus) -> str:
         parts.append("best effort")
     if one.refused:
         parts.append(f"{one.refused} refused")
-    parts.append(f"last {one.last_delivery}" if one.last_delivery else "nothing delivered yet")
+    last = one.last_delivery
+    parts.append(f"last {when(last, now, timezone)}" if last else "nothing delivered yet")
     if one.hotplug:
         parts.append("connected now and then")
     elif one.next_attempt:
-        parts.append(f"next attempt {one.next_attempt}")
+        parts.append(f"next attempt {when(one.next_attempt, now, timezone)}")
     return "; ".join(parts)
 
 
@@ -108,7 +105,7 @@ def _old_place(place: OldPlace) -> str:
 
 
 def _disk(disk: DiskStatus) -> str:
-    days = "" if disk.days_left is None else f", {disk.days_left:g} days at this rate"
+    days = "" if disk.days_left is None else f", {days_of(disk.days_left)} at this rate"
     return f"{disk.free_bytes / 1e9:.1f} GB free{days}"
 
 
@@ -118,8 +115,8 @@ def _clock(clock: ClockStatus) -> str:
     return f"{text}; {count(held, 'image')} held for the time they were taken at" if held else text
 
 
-def _link(name: str, link: LinkStatus) -> str:
-    last = f"last reached {link.reached}" if link.reached else "never reached"
+def _link(name: str, link: LinkStatus, now: str, timezone: tzinfo) -> str:
+    last = f"last reached {when(link.reached, now, timezone)}" if link.reached else "never reached"
     return f"{_LINKS.get(name, name)}: {last}" + (f"; {link.error}" if link.error else "")
 
 

@@ -3,18 +3,13 @@
 import json
 import logging
 import os
-import shutil
-import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
 from trapsync.cli.common import (
-    COLOURS,
     Trap,
     between,
     giving_a_verdict,
@@ -24,12 +19,8 @@ from trapsync.cli.common import (
     start_logging,
     with_trap,
 )
-from trapsync.errors import StorageError, TrapsyncError, printable
+from trapsync.errors import StorageError, TrapsyncError
 from trapsync.settings.units import Duration
-
-if TYPE_CHECKING:
-    from trapsync.destinations import Finding
-
 
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Log every step.")
 _as_root = click.option(
@@ -128,6 +119,7 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
     from trapsync.remote.in_force import load, report
     from trapsync.status import snapshot
     from trapsync.status.model import VERDICTS
+    from trapsync.trap import zone
 
     found, device = trap.found, device_id(trap.settings.trap)
     while True:
@@ -137,7 +129,7 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
         if as_json:
             click.echo(json.dumps(now.plain(), indent=2))
         else:
-            show_lines(lines(now))
+            show_lines(lines(now, zone(found.settings)))
         if not watch:
             return VERDICTS.index(now.verdict)
         time.sleep(2)
@@ -154,27 +146,35 @@ def clock(trap: Trap, as_json: bool) -> None:
     unsure if the trap was switched off first.
     """
     from trapsync.runtime import clock_correction
+    from trapsync.settings.words import full
+    from trapsync.trap import zone
 
     with reading(trap) as catalog:
         facts = clock_correction.snapshot(catalog, trap.clock, trap.clock.trusted_by())
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    by = f"synchronised, according to {facts['trusted_by']}" if facts["trusted"] else "not synchronised"
+    timezone = zone(trap.settings)
     counts = ", ".join(f"{n} {name}" for name, n in facts["images"].items() if n)
-    show_lines([("clock", f"{facts['now']}, {by}"), ("images", counts or "the times of all are known")])
+    now = f"{full(facts['now'], timezone)} {timezone}, {_trusted(facts['trusted_by'])}"
+    show_lines([("clock", now), ("images", counts or "the times of all are known")])
     table = [
         (
             boot["boot_id"][:8] + (" (now)" if boot["is_this"] else ""),
-            boot["began"] or between(boot),
-            boot["trusted_at"] or "never",
-            "" if boot["offset_s"] is None else f"{boot['offset_s']:.3f} s",
+            full(boot["began"], timezone) if boot["began"] else between(boot, timezone),
+            full(boot["trusted_at"], timezone, "never"),
             ", ".join(f"{n} {name}" for name, n in boot["images"].items() if n),
         )
         for boot in facts["boots"][-20:]
     ]
     click.echo()
-    show_table(("boot", "began", "clock set", "offset", "images"), table, "the daemon has not run yet")
+    show_table(("boot", "began", "clock set", "images"), table, "the daemon has not run yet")
+
+
+def _trusted(by: str | None) -> str:
+    if by == "trap.clock":
+        return "trusted, as trap.clock says"
+    return f"synchronised by {by}" if by else "not synchronised"
 
 
 @click.command(short_help="Show whether the spool is the same as before.")
@@ -215,22 +215,8 @@ def doctor(trap: Trap, as_json: bool) -> int:
             )
         )
     else:
-        _show_findings(findings)
+        show_lines([(finding.verdict, finding.subject, finding.text) for finding in findings])
     return max(VERDICTS.index(finding.verdict) for finding in findings)
-
-
-def _show_findings(findings: "list[Finding]") -> None:
-    """Print findings: on a terminal in lines that fit it, in a pipe one line for each."""
-    width = max(len(finding.subject) for finding in findings)
-    indent = len("failing  ") + width + len("  ")
-    room = max(30, shutil.get_terminal_size().columns - indent) if sys.stdout.isatty() else None
-    for finding in findings:
-        verdict = click.style(
-            f"{finding.verdict:<8}", fg=COLOURS[finding.verdict], bold=finding.verdict != "ok"
-        )
-        text = printable(finding.text)
-        lines = textwrap.wrap(text, room, break_on_hyphens=False) if room else [text]
-        click.echo(f"{verdict} {finding.subject:<{width}}  " + f"\n{'':<{indent}}".join(lines))
 
 
 COMMANDS = (run, once, status, clock, spool, doctor)

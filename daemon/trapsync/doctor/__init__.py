@@ -33,7 +33,7 @@ from trapsync.jpeg import thumbnail
 from trapsync.remote.in_force import InForce
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
-from trapsync.status.reasons import age, count
+from trapsync.settings.words import age, count
 from trapsync.trap import open_to_read, place
 
 _LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"

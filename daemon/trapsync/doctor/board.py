@@ -1,12 +1,14 @@
 """The board: its power, its temperature, and its clocks."""
 
 from contextlib import suppress
+from datetime import UTC
 
 from trapsync.clock import Clock, iso, utc
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import CatalogError
 from trapsync.settings.schema import Settings
+from trapsync.settings.words import count, full
 from trapsync.status.reasons import UNSURE_ADVICE
 from trapsync.trap import open_to_read
 
@@ -90,8 +92,8 @@ def _clock(settings: Settings, clock: Clock) -> Finding:
         unsure = catalog.times.timings()["unsure"]
         catalog.close()
         if unsure:
-            held = f"synchronised; but the times of {unsure} images from before can never be corrected, and they are held"
-            return Finding("warning", "clock", f"{held}: {UNSURE_ADVICE}")
+            held = f"{count(unsure, 'image')} held, taken before the clock was set and never to be corrected"
+            return Finding("warning", "clock", f"synchronised; but {held}: {UNSURE_ADVICE}")
     return Finding("ok", "clock", "synchronised")
 
 
@@ -118,7 +120,7 @@ def _rtc(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
     if abs(difference) > _SAME and clock.trusted():
         verdict = f"{name} is {abs(difference):.0f} s {'ahead' if difference > 0 else 'behind'}"
         return [_real_time("warning", f"{verdict}: {advice}")]
-    return [_real_time("ok", f"{name}: {iso(utc(seconds))}")]
+    return [_real_time("ok", f"{name}: {full(iso(utc(seconds)), UTC)} UTC")]
 
 
 def _real_time(verdict: str, text: str) -> Finding:

@@ -13,9 +13,9 @@ from trapsync.errors import TrapsyncError
 from trapsync.files import durable, mounts
 from trapsync.files.space import free_bytes
 from trapsync.settings.schema import Settings
+from trapsync.settings.words import count, days_of
 from trapsync.spool import spool_mark
 from trapsync.status import snapshot
-from trapsync.status.reasons import count
 
 _PROBE = os.urandom(64 * 1024)  # random, for a card that compresses
 _PROBES = 8
@@ -99,7 +99,7 @@ def _space(settings: Settings, clock: Clock) -> Finding:
     except PermissionError as error:
         return _forbidden("card", error)
     days = _days_left(settings, clock)
-    text = f"{free / 1e9:.1f} GB free" + ("" if days is None else f", {days:g} days of pictures")
+    text = f"{free / 1e9:.1f} GB free" + ("" if days is None else f", room for {days_of(days)} of pictures")
     if free < least:
         return Finding(
             "failing", "card", f"{text}: below storage.min_free, no pictures are taken; free some space"

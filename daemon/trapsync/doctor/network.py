@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trapsync.catalog import Catalog, facts
-from trapsync.clock import Clock, iso, utc
+from trapsync.clock import Clock
 from trapsync.destinations import Checked, Finding, check, kinds
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
 from trapsync.net.proxy import proxy_for
@@ -17,6 +17,7 @@ from trapsync.remote.in_force import InForce, report
 from trapsync.runtime.destination_context import connect_all
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import ENVIRONMENT, Hub, Settings
+from trapsync.settings.words import age
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read
 
@@ -115,7 +116,7 @@ def _link(way: str, host: str, port: int, settings: Settings, clock: Clock, reac
         return Finding(
             "warning", subject, f"{host} answers at port {port}, but the last attempt failed: {known.error}"
         )
-    last = f"; last reached {iso(utc(known.reached))}" if known and known.reached else ""
+    last = f"; last reached {age(clock.wall() - known.reached)} ago" if known and known.reached else ""
     return Finding("ok", subject, f"{host} answers at port {port}{last}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from trapsync.errors import one_line
 from trapsync.net import heartbeat
 from trapsync.net.heartbeat import Heartbeat
+from trapsync.settings.words import count
 
 VERDICTS = ("ok", "warning", "failing")
 _SILENT = 3  # heartbeats that stay away
@@ -72,7 +73,7 @@ class Trap:
             self._image(),
             self._since(beat.newest_delivery_age_s),
             _or_dash(beat.ledger.pending, "{}"),
-            _or_dash(beat.disk.days_left, "{:.0f} d"),
+            self._room(),
             self.settings,
             _or_dash(beat.battery, "{:.0f}%"),
             "ok" if beat.clock.trusted else "unset",
@@ -100,6 +101,11 @@ class Trap:
             "online": self.online,
             "heartbeat": self.beat.plain(),
         }
+
+    def _room(self) -> str:
+        """The days until its card is full."""
+        days = self.beat.disk.days_left
+        return "-" if days is None else "> 1 y" if days > 366 else f"{days:.0f} d"
 
     def _image(self) -> str:
         """The age of the newest image; while the schedule is closed also when the next one is due."""
@@ -159,7 +165,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def summary(found: list[Trap]) -> str:
     """How many traps, and how many of each verdict."""
     counts = Counter(trap.verdict for trap in found)
-    return f"{len(found)} traps: " + ", ".join(f"{counts[v]} {v}" for v in reversed(VERDICTS) if counts[v])
+    return f"{count(len(found), 'trap')}: " + ", ".join(
+        f"{counts[v]} {v}" for v in reversed(VERDICTS) if counts[v]
+    )
 
 
 def worst(found: list[Trap]) -> str:
@@ -178,6 +186,8 @@ def ago(seconds: float | None) -> str:
     """A time span in six characters at the most."""
     if seconds is None:
         return "?"
+    if seconds > 366 * 86400:
+        return "> 1 y"
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

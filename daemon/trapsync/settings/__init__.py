@@ -4,6 +4,7 @@ schema    every table and key with its type, default and limits
 config_file  read a config file, decode a table, write settings as text, read a secret
 layers    the config file, remote settings and the local override, one over the other
 units     durations and sizes with their units
+words     numbers, spans and moments for people
 messages  what is wrong with a value, in words for somebody who knows no types
 schedule  what is open when, and when next
 windows   the windows of a schedule, by the clock on the wall and by the sun

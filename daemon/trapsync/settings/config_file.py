@@ -99,7 +99,7 @@ def _refuse_unknown(table: dict[str, Any], kind: type[Table], source: object, at
     for key, value in table.items():
         where = dotted(at, key)
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             raise SettingsError(f"{source}: {where}: there is no such setting; {hint}")
         inner = known[key]

@@ -4,13 +4,24 @@ import re
 from decimal import Decimal
 from typing import Any
 
-_UNITS_OF_TIME = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "day": 86400, "days": 86400}
-_UNITS_OF_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_UNITS_OF_TIME = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "day": 86400, "days": 86400, "weeks": 604800}
+_UNITS_OF_SIZE = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
+# As people write them too; an error names those above.
+_SPELLINGS = {
+    "sec": "s",
+    "second": "s",
+    "seconds": "s",
+    "minute": "min",
+    "minutes": "min",
+    "hour": "h",
+    "hours": "h",
+    "week": "weeks",
+}
 _QUANTITY = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
 class Duration(float):
-    """Seconds, written with a unit: `"500 ms"`, `"20 s"`, `"20 min"`, `"2 h"`, `"7 days"`."""
+    """Seconds, written with a unit: `"500 ms"`, `"20 s"`, `"20 min"`, `"2 h"`, `"7 days"`, `"2 weeks"`."""
 
     @classmethod
     def parse(cls, text: object) -> "Duration":
@@ -28,7 +39,7 @@ class Exposure(Duration):
 
 
 class Size(int):
-    """Bytes, written with a decimal unit: `"200 kB"`, `"50 MB"`, `"2 GB"`; `"0 B"` is nothing."""
+    """Bytes, written with a unit: `"200 kB"`, `"50 MB"`, `"2 GB"`, or `"2 GiB"`; `"0 B"` is nothing."""
 
     @classmethod
     def parse(cls, text: object) -> "Size":
@@ -38,9 +49,10 @@ class Size(int):
 
 def _quantity(text: object, units: dict[str, Any], example: str) -> float:
     match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None or match[2] not in units:
+    unit = _SPELLINGS.get(match[2], match[2]) if match else ""
+    if match is None or unit not in units:
         raise ValueError(f"must be a quantity with a unit ({', '.join(units)}), such as {example}")
-    return float(match[1]) * float(units[match[2]])
+    return float(match[1]) * float(units[unit])
 
 
 def shown(number: float, like: object = None) -> str:

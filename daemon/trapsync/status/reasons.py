@@ -13,6 +13,7 @@ from trapsync.clock import Clock
 from trapsync.files.mounts import read_only_card
 from trapsync.hardware import usb_stick
 from trapsync.settings.schema import Settings
+from trapsync.settings.words import age, count, days_of
 from trapsync.status import due_pictures
 from trapsync.status.model import Status
 from trapsync.trap import began
@@ -84,19 +85,6 @@ def of_silence(links: Mapping[str, Link], every: float, now: float) -> str | Non
         return None
     error = next(iter(links.values())).error
     return f"no heartbeat reached the hub for {silent / 3600:.0f} h: {error}"
-
-
-def count(n: int, noun: str) -> str:
-    """A number with its noun: `1 image`, `2 images`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def age(seconds: float) -> str:
-    """An age for a person: `5 min`."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _daemon(status: Status) -> Iterator[Reason]:
@@ -174,7 +162,7 @@ def _disk(status: Status, settings: Settings) -> Iterator[Reason]:
         text = f"the card is full ({free / 1e6:.0f} MB free): no pictures until images are delivered"
         yield Reason("failing", text)
     elif days is not None and days < _FEW_DAYS and not settings.prune.enabled:
-        yield Reason("warning", f"the card is full in {days:g} days; deliver, prune or change it")
+        yield Reason("warning", f"the card is full in {days_of(days)}; deliver, prune or change it")
 
 
 def _clock(status: Status) -> Iterator[Reason]:

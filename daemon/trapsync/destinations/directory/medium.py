@@ -17,7 +17,7 @@ def opened(path: Path) -> Folder:
     try:
         return Folder.open(path)
     except OSError as error:
-        raise Away(f"the stick is not there: {path}: {error.strerror}") from None
+        raise Away(f"the folder {path} is not there: {error.strerror}") from None
 
 
 def prove(root: Folder, *, by_mark: bool) -> str:
@@ -28,13 +28,13 @@ def prove(root: Folder, *, by_mark: bool) -> str:
     # On a mounted file system, ".." leads out of it.
     others = {Path("/").stat().st_dev, os.stat("..", dir_fd=root.descriptor).st_dev}
     if not by_mark and root.device in others:
-        raise Away(f"the stick is not there: nothing is mounted at {root.path}")
+        raise Away(f"nothing is mounted at {root.path}: is its disk or stick connected?")
     try:
         return destination_mark.read(root)
     except FileNotFoundError:
         if by_mark:
             raise Away(
-                f"the stick is not there: {root.path} has no mark; "
+                f"{root.path} has no mark: is its disk or stick connected? "
                 f"if the right one is mounted there now, run: touch {root.path / destination_mark.NAME}"
             ) from None
         return ""
