@@ -18,6 +18,7 @@ from typing import Any
 
 import external_programs
 import hub_server
+import processes
 from trapsync.hub.app import Hub, make_app
 from trapsync.hub.server import listen
 
@@ -47,7 +48,7 @@ def running(folder: Path, address: str, where: list[str]) -> Iterator[Receiver]:
     """The other end, until the block ends; `where` is put before its command."""
     folder.mkdir(parents=True)
     command = [*where, sys.executable, "-m", "bench.receiving", str(folder), address]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with processes.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdin
         facts = json.loads(process.stdout.readline())

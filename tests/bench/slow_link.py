@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import external_programs
+import processes
 
 NEAR, FAR = "10.211.7.1", "10.211.7.2"
 _TUNSETIFF = 0x400454CA
@@ -100,7 +101,7 @@ def up(rate: float, round_trip: float) -> Iterator[SlowLink]:
             subprocess.run([_ip(), "netns", "add", name], check=True)
             made.append(name)
         command = [sys.executable, "-m", "bench.slow_link", near, far, str(rate), str(round_trip)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with processes.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             assert process.stdout.readline() == "up\n"
             yield SlowLink(process, near, far)

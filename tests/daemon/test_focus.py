@@ -3,7 +3,6 @@
 import os
 import pty
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import cache
@@ -16,6 +15,7 @@ import pytest
 
 import daemon_process
 import drawings
+import processes
 from trapsync.cameras import close_up
 from trapsync.cameras.simulated import SimulatedCamera
 from trapsync.errors import DamagedImage
@@ -106,12 +106,13 @@ def test_a_folder_that_takes_no_picture_is_named(trap: daemon_process.Daemon, tm
     assert done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_on_a_terminal_ends_it_with_a_whole_picture(
-    trap: daemon_process.Daemon, tmp_path: Path
+@pytest.mark.parametrize("before", [(), ("sh", "-c", 'trap "" INT; exec "$@"', "sh")], ids=["", "ignored"])
+def test_ctrl_c_on_a_terminal_ends_it_with_a_whole_picture_also_where_it_was_ignored(
+    trap: daemon_process.Daemon, before: tuple[str, ...]
 ) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "trapsync", "-c", str(trap.config), "focus"]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    command = [*before, sys.executable, "-m", "trapsync", "-c", str(trap.config), "focus"]
+    with processes.started(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         seen = b""
         while b"best" not in seen:  # the bar, at least once

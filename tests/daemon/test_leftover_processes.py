@@ -125,3 +125,15 @@ def test_the_suite_itself_ignores_it_as_before():
 """
     done = suite(tmp_path, text, ignored=True)
     assert "2 passed" in done.stdout, done.stdout
+
+
+def test_no_test_waits_for_ever_for_a_process_that_it_started() -> None:
+    """`with subprocess.Popen(...)` does, where the test fails in it: `processes.started` kills what is left."""
+    tests = Path(__file__).parents[1]
+    allowed = {Path(__file__).name, "processes.py", "leftover_processes.py"}
+    found = [
+        path.name
+        for path in tests.rglob("*.py")
+        if "with subprocess.Popen(" in path.read_text(encoding="utf-8")
+    ]
+    assert set(found) <= allowed

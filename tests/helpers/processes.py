@@ -1,8 +1,22 @@
 """Processes as the kernel shows them: children, and the time that they used."""
 
 import os
-from contextlib import suppress
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def started(command: "list[Any]", **more: Any) -> "Iterator[subprocess.Popen[Any]]":
+    """A process that is killed at the end if it has not ended: Popen itself would wait for it, for ever after a failure."""
+    with subprocess.Popen(command, **more) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def children(pid: int) -> dict[int, str]:

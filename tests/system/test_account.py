@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import drawings
+import processes
 from daemon_process import CONFIG
 
 SOMEBODY = 54321  # a number without a name will do
@@ -260,7 +261,7 @@ def test_the_lock_makes_root_signal_no_process_but_the_traps_own_daemon(
     machine.own(machine.state)
     assert machine.call("retry")[:2] == (0, TAKEN_OVER)
     lock = elsewhere / "daemon.lock"
-    with subprocess.Popen(["sleep", "60"], user=victims) as victim, lock.open("w") as file:
+    with processes.started(["sleep", "60"], user=victims) as victim, lock.open("w") as file:
         machine.own(lock)
         file.write(f"{victim.pid}\n")
         file.flush()

@@ -16,6 +16,7 @@ import pytest
 import external_programs
 import hub_server
 import mosquitto
+import processes
 from daemon_process import Daemon
 from drawings import DEVICE
 from mosquitto import retained, until
@@ -120,7 +121,7 @@ def assert_one_way(network: str) -> None:
     """Something does listen in there, and cannot be reached from the desk."""
     code = f"import socket; s = socket.create_server(('{TRAP}', 7777)); print('up', flush=True); s.accept()"
     command = [_tool("ip"), "netns", "exec", network, sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as inside:
+    with processes.started(command, stdout=subprocess.PIPE) as inside:
         assert inside.stdout
         assert inside.stdout.readline() == b"up\n"
         with pytest.raises(TimeoutError):

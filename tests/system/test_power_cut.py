@@ -20,6 +20,7 @@ import pytest
 
 import daemon_process
 import power_cut_card
+import processes
 from trapsync.clock import SystemClock
 from trapsync.settings.config_file import load
 from trapsync.trap import open_catalog
@@ -63,7 +64,7 @@ def work_until_the_cut(card: power_cut_card.Card, boot: int, chance: random.Rand
         str(boot),
         *more,
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+    with processes.started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
         assert worker.stdout
         assert worker.stderr
         ready, _, _ = select.select([worker.stdout], [], [], 30)

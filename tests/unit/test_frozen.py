@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import processes
+
 _WAITING = """
 from trapsync.runtime import signals
 signals.block()
@@ -16,7 +18,9 @@ print([signals.wait(0.2) for _ in range(5)], flush=True)
 
 def test_a_wait_that_is_over_while_the_process_is_stopped_brings_no_signal() -> None:
     for _ in range(3):
-        with subprocess.Popen([sys.executable, "-c", _WAITING], stdout=subprocess.PIPE, text=True) as process:
+        with processes.started(
+            [sys.executable, "-c", _WAITING], stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout
             assert process.stdout.readline() == "waiting\n"
             os.kill(process.pid, signal.SIGSTOP)

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 import hub_server
+import processes
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
 from trapsync.errors import TrapsyncError
@@ -169,7 +170,7 @@ def test_the_hub_of_the_command_line_has_an_account_for_traps_and_knows_the_owne
     for option in ("--password-file", "--trap-password-file"):
         options += [option, str(tmp_path / "password")]
     command = [sys.executable, "-m", "trapsync", "hub", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+    with processes.started(command, stderr=subprocess.PIPE, text=True) as program:
         assert program.stderr
         try:
             url = re.search(r"http://\S+", program.stderr.readline())

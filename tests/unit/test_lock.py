@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import processes
 from trapsync.errors import StorageError
 from trapsync.remote import record
 from trapsync.trap import holder, lock, tell_daemon
@@ -26,7 +27,7 @@ WAITS = "print('ready', flush=True)\nwhile True: signal.pause()\n"
 @contextmanager
 def running(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
     """A process that has said that it is ready."""
-    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
+    with processes.started(command, text=True, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"

@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 import drawings
+import processes
 import trap_bench as bench
 from trapsync.clock import utc
 from trapsync.image import Evidence
@@ -304,7 +305,7 @@ def test_memory_above_the_limit_twice_in_a_row_is_enough(
 def test_the_memory_of_children_counts() -> None:
     alone = memory_used()
     code = "x = bytearray(b'x' * 80_000_000); print(1, flush=True); input()"
-    with subprocess.Popen(
+    with processes.started(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout

@@ -1,6 +1,7 @@
 """Help with focusing a manual lens: a number that grows with the sharpness in the middle of the picture."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -47,11 +48,34 @@ def focus(trap: Trap, pictures: int | None, still: Path | None) -> None:
         )
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # its messages would disturb the bar
     with lock(state):
-        with suppress(KeyboardInterrupt), _opened(trap, close_up(trap.settings.camera)) as take:
-            _watch(take, pictures)
+        with (
+            suppress(KeyboardInterrupt),
+            _noting_ctrl_c() as is_over,
+            _opened(trap, close_up(trap.settings.camera)) as take,
+        ):
+            _watch(take, pictures, is_over)
         click.echo("taking a whole picture ...")
         with _opened(trap, trap.settings.camera) as take:
             click.echo(f"it is in {_saved(take().jpeg, still or state / 'focus.jpg')}")
+
+
+@contextmanager
+def _noting_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C, and do not raise it within a library, some of which swallow it; a second one is raised.
+
+    So it ends this also where it was ignored at the start: in a job in the background, say.
+    """
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -78,7 +102,7 @@ def _saved(jpeg: bytes, path: Path) -> Path:
     return path
 
 
-def _watch(take: "Callable[[], Frame]", pictures: int | None) -> None:
+def _watch(take: "Callable[[], Frame]", pictures: int | None, is_over: Callable[[], bool]) -> None:
     """Take one picture after the other, and show how sharp each is beside the best."""
     from trapsync.jpeg.thumbnail import sharpness
 
@@ -89,7 +113,7 @@ def _watch(take: "Callable[[], Frame]", pictures: int | None) -> None:
             now = sharpness(frame.jpeg)
             best = max(best, now)
             show(now, best, frame)
-            if number == pictures:
+            if number == pictures or is_over():
                 return
 
 
