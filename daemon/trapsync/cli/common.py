@@ -188,11 +188,19 @@ def show_lines(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def show_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
-    """Print a table whose last column may be of any length."""
-    if rows:
-        show_lines([header, *rows])
-    else:
+    """Print a table that fits the terminal, where its last column is folded; in a pipe, plain columns of any width."""
+    if not rows:
         click.echo(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in header:
+        table.add_column(title, overflow="fold", no_wrap=title != header[-1])
+    for row in rows:
+        table.add_row(*map(printable, row))
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 400).print(table)
 
 
 def between(bounds: dict[str, Any], timezone: tzinfo | None) -> str:

@@ -10,7 +10,7 @@ import click
 from trapsync.cli.common import Trap, between, destination_names, reading, show_table, with_trap
 from trapsync.errors import printable
 
-_UNKNOWN = {"temp": -300.0, "hum": -1.0, "bat": -1}  # as the Sticky Pi protocol has it
+_MEASURED = ("temp", "hum", "bat")
 
 
 @click.command(short_help="List images and the state of their deliveries.")
@@ -69,14 +69,12 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it: null for what nobody knows, where the metadata has the numbers of the Sticky Pi protocol."""
-    known = row["metadata"]
-    unknown = {key: None for key, value in _UNKNOWN.items() if known.get(key, value) == value}
+    """As JSON has it: with null for what was not measured."""
     flags = {
         key: None if row[key] is None else bool(row[key])
         for key in ("conflict", "thumbnails", "clock_trusted")
     }
-    return row | flags | {"metadata": known | unknown}
+    return row | flags | {"metadata": dict.fromkeys(_MEASURED) | row["metadata"]}
 
 
 def _show_images(rows: list[dict[str, Any]], timezone: tzinfo) -> None:
