@@ -507,6 +507,17 @@ def test_status_says_of_held_images_what_there_is_to_do(
     assert "not synchronised; 2 images held" in call("status").out
 
 
+def test_a_clock_that_is_believed_and_cannot_be_right_is_told(
+    call: Call, trap: bench.Trap, running: None
+) -> None:
+    trap.time.step_wall(drawings.TAKEN.replace(year=2018).timestamp() - trap.time.wall())
+    (text,) = [one for one in call("status", "--json").json["reasons"] if "clock" in one]
+    assert text.startswith("the clock says 2018-06-21T20:19:15Z, which cannot be")
+    assert 'write trap.clock = "auto"' in text
+    (finding,) = [one for one in call("doctor", "--json").json if one["subject"] == "clock"]
+    assert (finding["verdict"], finding["text"]) == ("warning", text)
+
+
 def test_the_doctor_says_of_held_images_what_there_is_to_do(
     call: Call, trap: bench.Trap, unsure: None, running: None
 ) -> None:

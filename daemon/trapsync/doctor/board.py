@@ -7,9 +7,10 @@ from trapsync.clock import Clock, iso, utc
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import CatalogError
+from trapsync.net.stickypi_rules import FIRST_DAY
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import count, full
-from trapsync.status.reasons import UNSURE_ADVICE
+from trapsync.status.reasons import UNSURE_ADVICE, impossible_clock
 from trapsync.trap import open_to_read
 
 # Bits of the firmware's get_throttled, as Raspberry Pi documents them; 16 higher: it happened since the start.
@@ -94,6 +95,8 @@ def _clock(settings: Settings, clock: Clock) -> Finding:
         if unsure:
             held = f"{count(unsure, 'image')} held, taken before the clock was set and never to be corrected"
             return Finding("warning", "clock", f"synchronised; but {held}: {UNSURE_ADVICE}")
+    if (now := utc(clock.wall())) < FIRST_DAY:
+        return Finding("warning", "clock", impossible_clock(iso(now)))
     return Finding("ok", "clock", "synchronised")
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from trapsync.catalog.facts import Capture, Link
-from trapsync.clock import Clock
+from trapsync.clock import Clock, iso
 from trapsync.files.mounts import read_only_card
 from trapsync.hardware import usb_stick
+from trapsync.net.stickypi_rules import FIRST_DAY
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import age, count, days_of
 from trapsync.status import due_pictures
@@ -165,11 +166,21 @@ def _disk(status: Status, settings: Settings) -> Iterator[Reason]:
         yield Reason("warning", f"the card is full in {days_of(days)}; deliver, prune or change it")
 
 
+def impossible_clock(at: str) -> str:
+    """What to say of a clock that is trusted by setting, and is before Sticky Pis were: servers take nothing from then."""
+    return (
+        f'the clock says {at}, which cannot be, and trap.clock = "trusted" believes it: '
+        f'set it (timedatectl), or write trap.clock = "auto"'
+    )
+
+
 def _clock(status: Status) -> Iterator[Reason]:
     clock = status.clock
     if not clock.trusted:
         held = f" ({clock.held} now)" if clock.held else ""
         yield Reason("warning", f"the clock is not synchronised: images are held until it is{held}")
+    elif status.at < iso(FIRST_DAY):
+        yield Reason("warning", impossible_clock(status.at))
     if clock.unsure:
         held = (
             f"{count(clock.unsure, 'image')} held, taken before the clock was set and never to be corrected"
