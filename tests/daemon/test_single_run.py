@@ -14,6 +14,7 @@ import child_faults
 import daemon_process
 import drawings
 import hub_server
+import processes
 import signed
 from fault_server import FaultServer, Original
 from trap_bench import Memory, Trap
@@ -38,6 +39,25 @@ def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
         facts = trap.status()
         assert facts["ledger"]["delivered"] == 1
         assert (facts["verdict"], facts["reasons"]) == ("ok", [])  # no daemon runs, and none should
+
+
+def test_one_picture_of_five_megapixels_is_taken_and_delivered_with_hardly_a_pause(tmp_path: Path) -> None:
+    """What it takes beyond its own work is below three tenths of that, best of three."""
+    with hub_server.running(tmp_path / "hub") as hub:
+        more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
+        trap = daemon_process.Daemon(tmp_path, more, camera="simulated")
+        trap.config.write_text(trap.config.read_text().replace("[320, 240]", "[2592, 1944]"))
+        seen = []
+        for run in range(1, 4):
+            process = subprocess.Popen([sys.executable, "-m", "trapsync", "-c", str(trap.config), "once"])
+            idle = processes.IdleTime(process.pid)
+            _, status, used = os.wait4(process.pid, 0)
+            seen.append((round(idle.stop(), 2), round(used.ru_utime + used.ru_stime, 2)))
+            assert (os.waitstatus_to_exitcode(status), len(hub.stored())) == (0, run)
+            if seen[-1][0] <= 0.3 * seen[-1][1]:
+                return
+            time.sleep(1.0)  # the destination's `every`: else it is not due
+        pytest.fail(f"idle and CPU time, in seconds: {seen}")
 
 
 def test_a_trap_of_single_runs_is_asked_for_its_pictures_and_a_daemon_is_missed_again_after_it_ran(

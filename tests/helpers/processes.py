@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,3 +41,41 @@ def cpu_seconds(pid: int) -> float:
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:13])) + (sum(map(int, fields[13:15])) if one == pid else 0)
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class IdleTime:
+    """How long nothing worked: no thread of a process, of what it started, or of this one, ran or wanted to run.
+
+    So the load of the machine does not count. `seconds` is what it came to when `stop` returns.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.seconds = 0.0
+        self._pid = pid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+        return self.seconds
+
+    def _look(self) -> None:
+        last = time.monotonic()
+        while not self._stop.wait(0.003):
+            states = set(self._states())
+            now = time.monotonic()
+            self.seconds += 0.0 if states & {"R", "D"} else now - last
+            last = now
+
+    def _states(self) -> Iterator[str]:
+        found = [self._pid, os.getpid()]
+        for pid in found:
+            with suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    if int(task.name) != threading.get_native_id():
+                        yield (task / "stat").read_text().rpartition(")")[2].split()[0]
+                    if pid != os.getpid():
+                        found += map(int, (task / "children").read_text().split())

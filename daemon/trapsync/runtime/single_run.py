@@ -85,6 +85,7 @@ class SingleRun:
         )
         self._has_picture = self._took_none = settings.camera.kind == "none"  # then none is needed
         self._failure: BaseException | None = None
+        self._is_through = False
         self._outcome = NOT_RUN
         self._turns: dict[str, Future[None]] = {}  # of deliveries, by destination
         self._again_at: dict[str, float] = {}  # the end of a short wait there, by the monotonic clock
@@ -101,7 +102,7 @@ class SingleRun:
             if self._led.is_set:
                 self._start("led", self._led.run)
             try:
-                self._watch(steps)
+                self._watch()
                 self._outcome = self._judged()
                 return self._outcome
             finally:
@@ -133,10 +134,10 @@ class SingleRun:
 
     # The main thread
 
-    def _watch(self, steps: threading.Thread) -> None:
+    def _watch(self) -> None:
         """Wait for the end of the steps; settings on trial are judged by how it went until then."""
         systemd.notify("READY=1")
-        while steps.is_alive():
+        while not self._is_through:
             left = self._over_at - self._clock.monotonic()
             if left <= 0:
                 log.warning("the time for it is over; what is left is done the next time")
@@ -204,6 +205,7 @@ class SingleRun:
             pass
         except BaseException as error:
             self._failure = error
+        self._is_through = True  # and not when the thread has ended, which is a moment after the signal
         signals.wake()
 
     def _capture(self) -> None:
