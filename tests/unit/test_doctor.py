@@ -272,9 +272,10 @@ def test_folders_that_anybody_can_change_are_told(pi: Pi, tmp_path: Path, time: 
     ("bits", "verdict", "says"),
     [
         ("0", "ok", "no under-voltage since the start"),
-        ("50005", "failing", "under-voltage, throttled, now; brown-outs damage cards"),
-        ("50000", "warning", "under-voltage, throttled, at some time since the start"),
-        ("80008", "warning", "close to the temperature limit, now: it needs shade"),
+        ("50005", "failing", "under-voltage now, which damages cards: a stronger supply"),
+        ("50000", "warning", "under-voltage at some time since the start, which damages cards"),
+        ("80008", "warning", "the computer is slowed down now: give it shade"),
+        ("80000", "ok", "no under-voltage since the start"),
     ],
 )
 @pytest.mark.parametrize("by", ["the kernel", "vcgencmd"])
@@ -285,9 +286,9 @@ def test_too_little_power_is_told(
         pi.says["vcgencmd get_throttled"] = f"throttled=0x{bits}\n"
     else:
         pi.put("sys/devices/platform/soc/soc:firmware/get_throttled", bits)
-    found = only(board(made(tmp_path), time, pi.machine), "power")
-    assert found[0] == verdict
-    assert says in found[1]
+    found = board(made(tmp_path), time, pi.machine)[0]
+    assert (found.verdict, found.subject) == (verdict, "computer")
+    assert says in found.text
 
 
 def test_a_machine_without_such_firmware_says_nothing_of_it(pi: Pi, tmp_path: Path, time: FakeTime) -> None:
@@ -296,10 +297,12 @@ def test_a_machine_without_such_firmware_says_nothing_of_it(pi: Pi, tmp_path: Pa
     assert subjects == {"clock"}
 
 
-@pytest.mark.parametrize(("degrees", "verdict"), [(48.2, "ok"), (76, "warning"), (84, "failing")])
+@pytest.mark.parametrize(
+    ("degrees", "verdict"), [(48.2, "ok"), (76, "warning"), (80, "warning"), (85, "failing")]
+)
 def test_heat_is_told(pi: Pi, tmp_path: Path, time: FakeTime, degrees: float, verdict: str) -> None:
     pi.put("sys/class/thermal/thermal_zone0/temp", int(degrees * 1000))
-    assert only(board(made(tmp_path), time, pi.machine), "temperature")[0] == verdict
+    assert only(board(made(tmp_path), time, pi.machine), "computer")[0] == verdict
 
 
 @pytest.mark.parametrize(

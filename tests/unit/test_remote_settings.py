@@ -230,13 +230,16 @@ def test_the_trap_itself_says_which_of_the_pushable_keys_it_lets_in(tmp_path: Pa
 
 def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: RemoteSettings, source: Path) -> None:
     tables = {
-        "capture": {"every": "5 min", "schedule": ["21:00 - 05:00"]},
+        "capture": {"every": "5 min", "schedule": ["21:00 - 05:00"], "format": "2020"},
         "camera": {
             "exposure": "10 ms", "gain": 2.0, "white_balance": [1.5, 1.5], "lens_position": 10.0, "quality": 80,
             "zoom": [0.1, 0.1, 0.5, 0.5], "rotation": 180, "resolution": [640, 480],
         },
         "ingest": {"thumbnails": False},
         "prune": {"min_age": "8 days", "keep_free": "1 GB"},
+        "warnings": {
+            "battery": 30.0, "battery_days": 5.0, "card_days": 7.0, "temperature": 80.0, "under_voltage": False,
+        },
         "destinations": {"stick": {
             "every": "10 min", "order": "oldest", "transfers": 1, "bandwidth": "1 MB", "retry_initial": "1 min",
             "retry_max": "2 h",

@@ -263,6 +263,23 @@ class Images(Part):
         )
         return float(row["mean"])
 
+    def batteries(self, since: float) -> list[tuple[float, float]]:
+        """What pictures of our own say of the battery, one for each hour: unix seconds and per cent, in their order.
+
+        As many look-ups as hours, however many pictures there are.
+        """
+        rows = self._connection.query(
+            """WITH RECURSIVE hours (at) AS
+                   (SELECT :since UNION ALL SELECT at + 3600 FROM hours WHERE at + 3600 < :until)
+               SELECT rank, json_extract(metadata, '$.bat') AS level FROM hours JOIN images ON id =
+                   (SELECT id FROM images WHERE rank >= at AND rank < at + 3600 ORDER BY rank LIMIT 1)
+               WHERE level >= 0 AND boot_id IS NOT NULL AND coalesce(timing, '') NOT IN ('held', 'unsure')
+               ORDER BY rank""",
+            since=since,
+            until=self._connection.clock.wall(),
+        )
+        return [(row["rank"], float(row["level"])) for row in rows]
+
     def pictures_since(self, monotonic: float) -> tuple[int, int]:
         """How many pictures this boot took from then on (seconds of the monotonic clock), and their bytes."""
         (row,) = self._connection.query(

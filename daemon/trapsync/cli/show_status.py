@@ -38,6 +38,11 @@ def lines(status: Status, timezone: tzinfo) -> list[tuple[str, str]]:
         *(("", _old_place(place)) for place in status.old_places or ()),
         *((("stick", usb_stick.described(status.stick)),) if status.stick else ()),
         ("card", _disk(status.disk)),
+        *(
+            (("battery", _battery(status.battery, status.battery_days)),)
+            if status.battery is not None
+            else ()
+        ),
         ("clock", _clock(status.clock)),
         *(("hub", _link(name, link, status.at, timezone)) for name, link in status.hub.items()),
         ("daemon", _daemon(status)),
@@ -107,6 +112,10 @@ def _old_place(place: OldPlace) -> str:
 def _disk(disk: DiskStatus) -> str:
     days = "" if disk.days_left is None else f", {days_of(disk.days_left)} at this rate"
     return f"{disk.free_bytes / 1e9:.1f} GB free{days}"
+
+
+def _battery(level: float, days: float | None) -> str:
+    return f"{level:.0f} %" + ("" if days is None else f", empty in about {age(days * 86400)}")
 
 
 def _clock(clock: ClockStatus) -> str:

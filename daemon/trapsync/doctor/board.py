@@ -7,20 +7,14 @@ from trapsync.clock import Clock, iso, utc
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
 from trapsync.errors import CatalogError
+from trapsync.hardware.board import read
 from trapsync.net.stickypi_rules import FIRST_DAY
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import count, full
-from trapsync.status.reasons import UNSURE_ADVICE, impossible_clock
+from trapsync.status.model import BoardStatus
+from trapsync.status.reasons import UNSURE_ADVICE, impossible_clock, of_the_board
 from trapsync.trap import open_to_read
 
-# Bits of the firmware's get_throttled, as Raspberry Pi documents them; 16 higher: it happened since the start.
-_TROUBLES = {
-    0: ("under-voltage", "a stronger supply, a shorter or thicker cable"),
-    1: ("CPU frequency capped", "better power, or cooling"),
-    2: ("throttled", "better power, or cooling"),
-    3: ("close to the temperature limit", "shade, a vent, or a heat sink"),
-}
-_HOT, _TOO_HOT = 75.0, 82.0  # °C; from 80 on a Pi slows itself down, from 85 on to a crawl
 _SAME = 60.0  # seconds that two clocks may be apart
 _FIRST_RELEASE = 1_700_000_000  # a clock that says less was never set
 
@@ -28,56 +22,29 @@ _FIRST_RELEASE = 1_700_000_000  # a clock that says less was never set
 def board(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
     """Check the board; no finding about what this machine does not have."""
     return [
-        *_power(machine),
-        *_temperature(machine),
+        *_power_and_heat(settings, machine),
         _clock(settings, clock),
         *_rtc(settings, clock, machine),
     ]
 
 
-def _power(machine: Machine) -> list[Finding]:
-    bits = _throttled(machine)
-    if bits is None:
-        return []
-    now = [trouble for bit, trouble in _TROUBLES.items() if bits >> bit & 1]
-    then = [trouble for bit, trouble in _TROUBLES.items() if bits >> (bit + 16) & 1]
-    for troubles, when in ((now, "now"), (then, "at some time since the start")):
-        if troubles:
-            what = ", ".join(text for text, _ in troubles)
-            verdict = "failing" if when == "now" and bits & 1 else "warning"
-            risk = "; brown-outs damage cards" if any(bits >> bit & 1 for bit in (0, 16)) else ""
-            return [Finding(verdict, "power", f"{what}, {when}{risk}: it needs {troubles[0][1]}")]
-    return [Finding("ok", "power", "no under-voltage since the start")]
+def _power_and_heat(settings: Settings, machine: Machine) -> list[Finding]:
+    """What `status` says of it, or what is OK."""
+    found = read(machine.root)
+    throttled = _throttled(machine) if found.throttled is None else found.throttled
+    known = BoardStatus(temperature=found.temperature, throttled=throttled)
+    findings = [Finding(one.verdict, "computer", one.text) for one in of_the_board(known, settings.warnings)]
+    well = [] if throttled is None else ["no under-voltage since the start"]
+    well += [] if found.temperature is None else [f"{found.temperature:.0f} °C"]
+    return findings or ([Finding("ok", "computer", "; ".join(well))] if well else [])
 
 
 def _throttled(machine: Machine) -> int | None:
-    """The firmware's get_throttled bits, from the kernel or from vcgencmd; None without such firmware."""
-    for path in machine.some("/sys/devices/platform/soc*/*firmware/get_throttled"):
-        if (bits := machine.number(path, 16)) is not None:
-            return bits
+    """The firmware's get_throttled bits from vcgencmd, where the kernel does not tell them; None without such firmware."""
     answer = machine.ask(("vcgencmd", "get_throttled")) if machine.is_pi else None
     with suppress(ValueError):
         return int((answer or "").partition("throttled=")[2], 16)
     return None
-
-
-def _temperature(machine: Machine) -> list[Finding]:
-    found = [machine.number(path) for path in machine.some("/sys/class/thermal/thermal_zone*/temp")]
-    degrees = max((value / 1000 for value in found if value is not None), default=None)
-    if degrees is None:
-        return []
-    text = f"{degrees:.0f} °C"
-    if degrees >= _TOO_HOT:
-        return [
-            Finding(
-                "failing",
-                "temperature",
-                f"{text}: throttled; give it shade, a vent or a heat sink",
-            )
-        ]
-    if degrees >= _HOT:
-        return [Finding("warning", "temperature", f"{text}: hot; throttled from 80 °C on; give it shade")]
-    return [Finding("ok", "temperature", text)]
 
 
 def _clock(settings: Settings, clock: Clock) -> Finding:

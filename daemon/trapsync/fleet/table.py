@@ -75,7 +75,7 @@ class Trap:
             _or_dash(beat.ledger.pending, "{}"),
             self._room(),
             self.settings,
-            _or_dash(beat.battery, "{:.0f}%"),
+            _or_dash(beat.battery, "{:.0f}%") + _or_nothing(beat.battery_days, " {:.0f} d"),
             "ok" if beat.clock.trusted else "unset",
         )
 
@@ -122,6 +122,10 @@ class Trap:
 
 def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def _or_nothing(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
 
 
 HEADER = ("trap", "verdict", "heard", "image", "sent", "pending", "disk", "settings", "bat", "clock")

@@ -102,6 +102,7 @@ class Heartbeat(_Part, frozen=True):
     not_taken_in: _Count | None = None
     clock: Clock = Clock()
     battery: _Number | None = None
+    battery_days: _Number | None = None
     remote: Remote = Remote()
     # The hub's word: what came last from this trap was no heartbeat, and why not.
     odd: _Text | None = None

@@ -46,6 +46,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "capture_failures": status.capture.failures if status.capture else 0,
         "clock": plain["clock"],
         "battery": status.battery,
+        "battery_days": status.battery_days,
     }
     return {key: value for key, value in beat.items() if value is not None}
 

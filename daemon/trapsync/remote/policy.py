@@ -12,7 +12,7 @@ from trapsync import destinations
 from trapsync.errors import RefusedDocument, SettingsError
 from trapsync.settings import layers, schedule
 from trapsync.settings.layers import Files, Key
-from trapsync.settings.schema import Destination, Settings
+from trapsync.settings.schema import Destination, Settings, Warnings
 from trapsync.trap import place
 
 PUSHABLE = frozenset(
@@ -22,6 +22,7 @@ PUSHABLE = frozenset(
         *(("camera", key) for key in ("zoom", "rotation", "resolution")),
         ("ingest", "thumbnails"),
         *(("prune", key) for key in ("min_age", "keep_free")),
+        *(("warnings", key) for key in Warnings.__struct_fields__),
         *(("destinations", "*", key) for key in ("every", "order", "transfers", "bandwidth")),
         *(("destinations", "*", key) for key in ("retry_initial", "retry_max")),
     }

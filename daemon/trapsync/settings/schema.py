@@ -199,6 +199,20 @@ class Sensors(Table, frozen=True):
             raise ValueError("battery_command: there is battery as well; only one of them can be")
 
 
+class Warnings(Table, frozen=True):
+    """[warnings]: from when on to warn of what would end a deployment."""
+
+    battery: float = 20.0
+    battery_days: float = 3.0
+    card_days: float = 3.0
+    temperature: float = 75.0
+    under_voltage: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, battery=(0, 100), battery_days=(0, 100), card_days=(0, 1000), temperature=(0, 150))
+
+
 class Led(Table, frozen=True):
     """[led]: a light that tells whoever stands before the trap how it is."""
 
@@ -372,7 +386,7 @@ class Remote(Table, frozen=True):
     enabled: bool = False
     keys: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ("capture", "camera", "ingest", "prune", "destinations")
+    allow: tuple[str, ...] = ("capture", "camera", "ingest", "prune", "warnings", "destinations")
     trial: Duration = Duration(3600)
     limits: RemoteLimits = RemoteLimits()
 
@@ -400,6 +414,7 @@ class Settings(Table, frozen=True):
     capture: Capture = Capture()
     ingest: Ingest = Ingest()
     prune: Prune = Prune()
+    warnings: Warnings = Warnings()
     remote: Remote = Remote()
     hub: Hub = Hub()
     destinations: dict[str, dict[str, Any]] = {}

@@ -15,7 +15,7 @@ import sqlite3
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from trapsync import __version__
 from trapsync.catalog import Catalog, facts
@@ -24,13 +24,15 @@ from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
 from trapsync.files.mounts import read_only_card
 from trapsync.files.space import free_bytes
-from trapsync.hardware import usb_stick
+from trapsync.hardware import board, usb_stick
 from trapsync.image import Image
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.status.due_pictures import schedule_status
+from trapsync.status.forecast import days_until_empty
 from trapsync.status.model import (
     VERDICTS,
+    BoardStatus,
     ClockStatus,
     DaemonStatus,
     DestinationStatus,
@@ -42,9 +44,17 @@ from trapsync.status.model import (
     RemoteSettings,
     Status,
 )
-from trapsync.status.reasons import Reason, of_remote_settings, of_silence, of_the_trap, of_what_is_known
+from trapsync.status.reasons import (
+    Reason,
+    of_remote_settings,
+    of_silence,
+    of_the_board,
+    of_the_trap,
+    of_what_is_known,
+)
 from trapsync.trap import bytes_per_day, holder, open_to_read
 
+_DAYS_OF_BATTERY = 5  # that a forecast rests on: longer than a cloud, shorter than a season
 _DENIED_FOR_GOOD = 2  # times in a row: once may be the server's own mistake
 
 
@@ -73,6 +83,7 @@ def snapshot(
         disk=DiskStatus(free_bytes=free_bytes(storage.spool)),
         ledger=Ledger(0, 0, 0, 0, 0, 0),
         stick=usb_stick.word(),
+        board=_board(board.read()),
     )
     if pushed is not None:
         status.remote = msgspec.convert(pushed, RemoteSettings)
@@ -93,6 +104,7 @@ def snapshot(
         reasons = [Reason("failing", problem), *of_what_is_known(status, settings)]
     else:
         reasons = of_the_trap(status, settings, clock)
+    reasons += of_the_board(status.board or None, settings.warnings)
     if text := read_only_card(storage.spool, storage.state):
         reasons.insert(0, Reason("failing", text))
     if text := spool_mark.problem(storage):
@@ -120,6 +132,7 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
     newest = catalog.images.newest()
     status.newest_image = _newest(newest, clock)
     status.battery = _battery(newest)
+    status.battery_days = _battery_days(catalog, clock.wall())
     status.disk.days_left = _days_left(status.disk.free_bytes, catalog, settings, clock)
     tables = settings.destinations
     status.destinations = {
@@ -146,10 +159,20 @@ def _add_facts(status: Status, known: facts.Facts, settings: Settings) -> dict[s
     return known.hub if settings.hub.is_set else {}
 
 
+def _board(known: board.Board) -> BoardStatus | UnsetType:
+    if known == board.Board():
+        return UNSET
+    return BoardStatus(temperature=known.temperature, throttled=known.throttled)
+
+
 def _battery(newest: Image | None) -> float | None:
     """Per cent, as the newest image has it."""
     level: float | None = newest.metadata.get("bat") if newest else None
     return level
+
+
+def _battery_days(catalog: Catalog, now: float) -> float | None:
+    return days_until_empty(catalog.images.batteries(now - _DAYS_OF_BATTERY * 86400), now)
 
 
 def _newest(image: Image | None, clock: Clock) -> NewestImage | None:

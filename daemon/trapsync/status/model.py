@@ -37,6 +37,13 @@ class DiskStatus(_Part):
     days_left: float | None = None
 
 
+class BoardStatus(_Part):
+    """The computer: its temperature in °C, and the bits of the firmware's get_throttled, if they are known."""
+
+    temperature: float | None
+    throttled: int | None
+
+
 class NewestImage(_Part):
     """The newest image and its age in seconds, if that is known."""
 
@@ -144,6 +151,8 @@ class Status(_Part):
     newest_image: NewestImage | None = None
     schedule: ScheduleStatus | UnsetType = UNSET
     battery: float | None = None
+    battery_days: float | None = None
+    board: BoardStatus | UnsetType = UNSET
     destinations: dict[str, DestinationStatus] = {}
     stick: str | None = None
     hub: dict[str, LinkStatus] = {}

@@ -12,18 +12,28 @@ from trapsync.catalog.facts import Capture, Link
 from trapsync.clock import Clock, iso
 from trapsync.files.mounts import read_only_card
 from trapsync.hardware import usb_stick
+from trapsync.hardware.board import (
+    CAPPED,
+    CLOSE_TO_LIMIT,
+    LIMIT,
+    SINCE_START,
+    SLOWED,
+    THROTTLED,
+    UNDER_VOLTAGE,
+)
 from trapsync.net.stickypi_rules import FIRST_DAY
-from trapsync.settings.schema import Settings
-from trapsync.settings.words import age, count, days_of
+from trapsync.settings.schema import Settings, Warnings
+from trapsync.settings.words import age, count
 from trapsync.status import due_pictures
-from trapsync.status.model import Status
+from trapsync.status.model import BoardStatus, Status
 from trapsync.trap import began
 
 UNSURE_ADVICE = (
     'to deliver them as they are, set trap.uncertain_times = "deliver"; if the trap has a real-time clock, '
     'trap.clock = "trusted"; see: trapsync clock'
 )
-_FEW_DAYS = 3.0  # of disk left: time to visit the trap
+_POWER = "a stronger supply, or a shorter or thicker cable"
+_COOLING = "give it shade, a vent or a heat sink"
 _SILENT = 3  # intervals without the hub that are worth a warning; the fleet's table has the same
 
 
@@ -44,6 +54,7 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
         *_old_image(status, settings, clock),
         *_not_taken_in(status),
         *_disk(status, settings),
+        *_battery(status, settings.warnings),
         *_clock(status),
         *_schedule(status),
         *_losses(status),
@@ -55,6 +66,26 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
 def of_what_is_known(status: Status, settings: Settings) -> list[Reason]:
     """What is to be said of a trap whose catalog cannot be read: what its daemon told."""
     return [*_capture(status, settings), *_not_taken_in(status), *_jobs(status)]
+
+
+def of_the_board(board: BoardStatus | None, warnings: Warnings) -> Iterator[Reason]:
+    """What is to be said of the computer: its supply, and its temperature."""
+    if board is None:
+        return
+    now = board.throttled or 0
+    before = now >> SINCE_START
+    if warnings.under_voltage and now & UNDER_VOLTAGE:
+        yield Reason("failing", f"under-voltage now, which damages cards: {_POWER}")
+    elif warnings.under_voltage and before & UNDER_VOLTAGE:
+        yield Reason("warning", f"under-voltage at some time since the start, which damages cards: {_POWER}")
+    degrees = board.temperature
+    if degrees is not None and degrees >= LIMIT:
+        yield Reason("failing", f"the computer has {degrees:.0f} °C, and hardly works any more: {_COOLING}")
+    elif degrees is not None and degrees >= warnings.temperature:
+        slowed = ", and is slowed down" if degrees >= SLOWED else ""
+        yield Reason("warning", f"the computer has {degrees:.0f} °C{slowed}: {_COOLING}")
+    elif now & (CAPPED | THROTTLED | CLOSE_TO_LIMIT):
+        yield Reason("warning", f"the computer is slowed down now: {_COOLING}, or a stronger supply")
 
 
 def of_remote_settings(status: Status) -> list[Reason]:
@@ -162,8 +193,19 @@ def _disk(status: Status, settings: Settings) -> Iterator[Reason]:
     if free < settings.storage.min_free:
         text = f"the card is full ({free / 1e6:.0f} MB free): no pictures until images are delivered"
         yield Reason("failing", text)
-    elif days is not None and days < _FEW_DAYS and not settings.prune.enabled:
-        yield Reason("warning", f"the card is full in {days_of(days)}; deliver, prune or change it")
+    elif days is not None and days < settings.warnings.card_days and not settings.prune.enabled:
+        yield Reason("warning", f"the card is full in about {age(days * 86400)}; deliver, prune or change it")
+
+
+def _battery(status: Status, warnings: Warnings) -> Iterator[Reason]:
+    level, days = status.battery, status.battery_days
+    if level is None:
+        return
+    end = f", and empty in about {age(days * 86400)}" if days is not None else ""
+    if level < warnings.battery or (days is not None and days < warnings.battery_days):
+        yield Reason(
+            "warning", f"the battery is at {level:.0f} %{end}: charge it, change it, or take fewer pictures"
+        )
 
 
 def impossible_clock(at: str) -> str:
