@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,35 @@ def heard(hub: RunningHub, claim: Callable[[dict[str, Any]], object], trap: Daem
     except AssertionError:
         pytest.fail(f"in vain: {found}\n{trap.text()}")
     return found
+
+
+def test_with_an_invalid_config_a_trap_that_ran_goes_on_and_status_and_heartbeat_say_so(
+    tmp_path: Path,
+) -> None:
+    said, at_hub = "did you mean 'capture'?", "captures: there is no such setting"  # where a reason is cut
+    with (
+        hub_server.running(tmp_path / "hub") as hub,
+        daemon_process.running(
+            tmp_path / "trap", at_home(hub, tmp_path / "trap"), camera="simulated"
+        ) as trap,
+    ):
+        trap.until(lambda facts: facts["ledger"]["captured"])
+        valid = trap.config.read_text()
+        trap.config.write_text(f"{valid}[captures]\n")
+        beat = heard(hub, lambda beat: at_hub in str(beat["reasons"][:1]), trap)
+        assert (beat["verdict"], trap.status()["verdict"]) == ("failing", "failing")
+        assert said in trap.status()["reasons"][0]
+        trap.kill()
+        before, began = trap.status()["ledger"]["captured"], len(trap.text())
+        trap.start()
+        trap.until_log(f"{said}; running on the one of ", since=began)
+        trap.until(lambda facts: facts["ledger"]["captured"] > before)
+        heard(hub, lambda beat: beat["ledger"]["captured"] > before and at_hub in beat["reasons"][0], trap)
+        trap.config.write_text(valid)
+        assert "sudo systemctl reload trapsync" in trap.until(lambda facts: said not in str(facts))["config"]
+        trap.signal(signal.SIGHUP)
+        trap.until(lambda facts: facts["daemon"]["running"] and facts["config"] is None)
+        heard(hub, lambda beat: "config" not in str(beat["reasons"]), trap)
 
 
 def test_a_daemon_tells_the_hub_how_it_is(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import drawings
 from trapsync.hardware.device_id import device_id
-from trapsync.remote.in_force import load, report
+from trapsync.remote.in_force import report
+from trapsync.runtime import config_check
 from trapsync.status import snapshot
 from trapsync.trap import system_clock
 
@@ -128,9 +129,11 @@ class Daemon:
 
         `tests/daemon/test_daemon.py` compares it with what the command prints.
         """
-        found = load(self.config)
-        settings = found.settings
-        now = snapshot(settings, system_clock(settings), device_id(settings.trap), report(found))
+        found = config_check.load(self.config)
+        settings, config = found.settings, config_check.shown(found.files)
+        now = snapshot(
+            settings, system_clock(settings), device_id(settings.trap), report(found), config=config
+        )
         printed: dict[str, Any] = json.loads(json.dumps(now.plain()))
         return printed
 

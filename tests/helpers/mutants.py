@@ -258,7 +258,7 @@ MUTANTS = (
     Mutant(
         "settings that are wrong end the daemon that is told to read them",
         "runtime/service.py",
-        "                check(load(self._found.source))\n",
+        "                config_check.check(Files(self._found.source))\n",
         "                pass\n",
         ("test_daemon.py::test_sighup_with_wrong_settings_keeps_the_old_ones_and_says_so",),
     ),

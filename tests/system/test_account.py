@@ -1,6 +1,7 @@
 """Root does what it is asked to in the name of the trap's account, or not at all."""
 
 import fcntl
+import json
 import os
 import pwd
 import shutil
@@ -291,6 +292,33 @@ def test_nothing_of_the_accounts_is_read_by_root_and_only_plain_small_files_by_a
     assert user == TAKEN_OVER
     assert f"{pushed}: cannot be read" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", ["status", "retry", "settings show"])
+@pytest.mark.parametrize("mistake", ["moths = \n", "[camra]\n"])
+def test_what_the_account_kept_as_the_last_config_is_used_in_its_own_name(
+    machine: Machine, mistake: str, words: str
+) -> None:
+    config = CHOICE.format(trap=machine.trap)
+    machine.state.mkdir()
+    kept = machine.state / "last_good_config.json"
+    evil = config.replace(str(machine.state), str(machine.roots)).replace(
+        str(machine.spool), str(machine.roots / "s")
+    )
+    kept.write_text(
+        json.dumps({"source": str(machine.config), "since": 0.0, "config": evil, "override": None})
+    )
+    machine.own(machine.state, kept)
+    machine.config.write_text(config + mistake)
+    _, user, said = machine.call(*words.split())
+    assert user == TAKEN_OVER
+    assert "Traceback" not in said
+    assert list(machine.roots.iterdir()) == []
+    kept.unlink()
+    os.mkfifo(kept)
+    machine.own(kept)
+    code, user, said = machine.call(*words.split())
+    assert (code, user, said.count("\n")) == (2 if words == "status" else 1, TAKEN_OVER, 1)
 
 
 def test_the_helper_for_sticks_runs_the_program_in_the_accounts_name(machine: Machine) -> None:

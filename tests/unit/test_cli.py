@@ -31,6 +31,8 @@ from trapsync.destinations import directory
 from trapsync.destinations.directory import MARK
 from trapsync.errors import Failed, Unauthorised, Unreachable
 from trapsync.image import Evidence
+from trapsync.runtime import config_check
+from trapsync.settings.layers import Files
 
 CONFIG = f"""\
 [trap]
@@ -276,6 +278,29 @@ def test_a_config_file_that_is_not_there_or_a_folder_is_one_line(call: Call, fol
     assert "spool: is a folder" in call("-c", "spool", "status").complaint
 
 
+def test_beside_a_broken_file_commands_go_by_the_last_config_that_ran_and_say_so_first(
+    folder: Path, trap: bench.Trap, call: Call
+) -> None:
+    config = folder / "trap.toml"
+    config_check.note_running(Files(config), trap.time, lambda _name, _value: None)
+    bring_home(trap, trap.put())
+    config.write_text(f"{CONFIG}moths =\n")
+    said = "the config file is invalid: "
+    assert call("status").out.splitlines()[1].strip().startswith(f"- {said}")
+    assert call("status").code == 2
+    assert call("status", "--json").json["reasons"][0].startswith(said)
+    doctor = call("doctor", "--json")
+    assert (doctor.code, doctor.json[0]["verdict"], doctor.json[0]["subject"]) == (2, "failing", "config")
+    images = call("images", "--json")
+    assert (images.code, len(images.json)) == (0, 1)
+    assert images.err.startswith(
+        f"trapsync: {said}{config}: is not TOML: Invalid value (at line 16, column 8); running on"
+    )
+    assert images.err.count("\n") == 1
+    assert "line 16" in call("settings", "check").complaint
+    assert call("settings", "show").out.startswith(f"# {said}")
+
+
 # ── status ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -380,6 +405,7 @@ def test_status_as_json_has_these_keys_in_this_order(
             }
         },
         "stick": None,
+        "config": None,
         "hub": {},
         **dict.fromkeys(("conflicts", "vanished", "lost", "missing", "unasked"), 0),
         "old_places": [],

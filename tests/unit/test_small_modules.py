@@ -399,6 +399,7 @@ def serials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     """Stand-ins for the two files that know a serial number; neither is there yet."""
     paths = tmp_path / "serial-number", tmp_path / "cpuinfo"
     monkeypatch.setattr(device_id, "_SERIALS", paths)
+    monkeypatch.setattr(device_id, "_MACHINE_ID", tmp_path / "machine-id")
     return paths
 
 
@@ -425,8 +426,18 @@ def test_a_machine_without_a_serial_number_asks_its_owner_for_an_id(
     serials: tuple[Path, Path], content: str
 ) -> None:
     serials[1].write_text(content)
+    serials[1].with_name("machine-id").write_text("uninitialized\n")
     with pytest.raises(SettingsError, match=r'trap.device: .* such as device = "'):
         device_id.device_id(Trap())
+
+
+def test_a_machine_without_a_serial_number_has_an_id_made_from_its_machine_id(
+    serials: tuple[Path, Path],
+) -> None:
+    serials[1].with_name("machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    command = "echo trapsync 0123456789abcdef0123456789abcdef | sha256sum | cut -c1-8"
+    known = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout.strip()
+    assert device_id.device_id(Trap()) == known
 
 
 def test_zeros_are_no_serial_number(serials: tuple[Path, Path]) -> None:

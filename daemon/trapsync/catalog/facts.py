@@ -24,6 +24,7 @@ _TRIES = 3  # to read what another process may be writing
 
 Name = Literal[
     "bug",
+    "config",
     "jobs",
     "single_runs",
     "thumbnails",
@@ -103,6 +104,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known, by name; None where there is nothing to say."""
 
     bug: Any = None  # something failed that should not; the log says what
+    config: str | None = (
+        None  # the file was invalid at the start: since when the one ran that is in force, for people
+    )
     jobs: dict[str, str] = {}  # what the card or the catalog refuses, by the name of the job, and why
     single_runs: bool | None = None  # the trap runs on a timer: trapsync once
     thumbnails: str | None = None  # why none are made

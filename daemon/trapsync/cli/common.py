@@ -29,6 +29,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "failing": "red"}
 _NARROWEST = 30  # characters in which a text is still read with ease
 _WRAPPED: Any = {"break_on_hyphens": False, "break_long_words": False}
 _LONGEST_RECORD = 10_000  # characters of at most four bytes; journald cuts a line at 48 kB
+_TELL_THEMSELVES = {"run", "once", "status", "doctor"}  # what is wrong with the config file
 _SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
 
@@ -62,6 +63,13 @@ class Trap:
         self.source, self.settings = self.found.source, self.found.settings
         self.clock = system_clock(self.settings)
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the config file, and what is in force; None where it is."""
+        from trapsync.runtime import config_check
+
+        return config_check.shown(self.found.files)
+
     def opened(self, only: str | None = None) -> "AbstractContextManager[Bench]":
         """The catalog, and destinations (all, or the one named), for a command that writes."""
         from trapsync.runtime import local_actions
@@ -76,25 +84,29 @@ def load_settings(path: Path | None) -> "InForce":
     those are not root's, their owner is whom root becomes.
     """
     from trapsync.cli.drop_root import step_down
-    from trapsync.remote.in_force import lay
-    from trapsync.settings.layers import OVERRIDE, Files
+    from trapsync.runtime import config_check
+    from trapsync.settings.layers import OVERRIDE
 
     source = config_file.find(path)
     for file in (source, source.with_name(OVERRIDE)):
         step_down(file)
-    files = Files(source)
-    step_down(files.local.storage.state)
-    return lay(files)
+    return config_check.load(source, step_down)
 
 
 def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Read the settings before the command runs, and pass them as its first argument."""
+    """Read the settings before the command runs, and pass them as its first argument.
+
+    Where the config file is invalid and the last one that ran is in force, the first line says so, on standard error.
+    """
     import functools
 
     @click.pass_context
     @functools.wraps(command)
     def wrapped(context: click.Context, *arguments: Any, **options: Any) -> Any:
-        return command(Trap(context.find_root().obj), *arguments, **options)
+        trap = Trap(context.find_root().obj)
+        if trap.problem and context.info_name not in _TELL_THEMSELVES:
+            click.echo(f"trapsync: {trap.problem}", err=True)
+        return command(trap, *arguments, **options)
 
     return wrapped
 

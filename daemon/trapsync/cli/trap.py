@@ -19,7 +19,7 @@ from trapsync.cli.common import (
     start_logging,
     with_trap,
 )
-from trapsync.errors import StorageError, TrapsyncError
+from trapsync.errors import SettingsError, StorageError, TrapsyncError
 from trapsync.settings.units import Duration
 
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Log every step.")
@@ -34,6 +34,14 @@ def _require_no_root(trap: Trap, as_root: bool) -> None:
             f"{trap.settings.storage.state}: belongs to root, and the daemon does not run as root; give it an account "
             "of its own, as scripts/install does, or use --as-root"
         )
+
+
+def _tell_of_config(trap: Trap) -> None:
+    """Log that an invalid config file is not in force; SettingsError where nothing else is."""
+    if (fallback := trap.found.files.fallback) and fallback.since is None:
+        raise SettingsError(fallback.problem)
+    if trap.problem:
+        logging.getLogger("trapsync").error("%s", trap.problem)
 
 
 @contextmanager
@@ -67,6 +75,7 @@ def run(trap: Trap, verbose: bool, captures: int | None, as_root: bool) -> None:
     start_logging(verbose)
     _require_no_root(trap, as_root)
     signals.block()
+    _tell_of_config(trap)
     daemon = trial.begin(trap.found, lambda found: service.Service(found, captures))
     with _leaving(1):
         daemon.run()
@@ -100,6 +109,7 @@ def once(trap: Trap, verbose: bool, deadline: str, as_root: bool) -> None:
     with _leaving(3):
         _require_no_root(trap, as_root)
         signals.block()
+        _tell_of_config(trap)
         outcome = trial.begin(trap.found, lambda found: SingleRun(found, seconds)).run()
     service.leave(outcome)
 
@@ -116,14 +126,16 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
     """
     from trapsync.cli.show_status import lines
     from trapsync.hardware.device_id import device_id
-    from trapsync.remote.in_force import load, report
+    from trapsync.remote.in_force import report
+    from trapsync.runtime import config_check
     from trapsync.status import snapshot
     from trapsync.status.model import VERDICTS
     from trapsync.trap import zone
 
     found, device = trap.found, device_id(trap.settings.trap)
     while True:
-        now = snapshot(found.settings, trap.clock, device, report(found))
+        config = config_check.shown(found.files)
+        now = snapshot(found.settings, trap.clock, device, report(found), config=config)
         if watch:
             click.clear()
         if as_json:
@@ -133,7 +145,7 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
         if not watch:
             return VERDICTS.index(now.verdict)
         time.sleep(2)
-        found = load(found.source)
+        found = config_check.load(found.source)
 
 
 @click.command(short_help="Show whether the clock is right, and the times of images.")

@@ -31,6 +31,7 @@ from trapsync.hardware.device_id import device_id
 from trapsync.hardware.sensors import sources
 from trapsync.jpeg import thumbnail
 from trapsync.remote.in_force import InForce
+from trapsync.runtime import config_check
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import age, count
@@ -46,6 +47,7 @@ def examine_trap(
     settings, source = found.settings, found.source
     machine = machine or Machine()
     return [
+        _config(found),
         _device(settings),
         *camera(settings, machine),
         _sensors(settings, machine),
@@ -62,6 +64,12 @@ def examine_trap(
         *network.remote(found),
         *network.destinations(settings, clock, sleep, source),
     ]
+
+
+def _config(found: InForce) -> Finding:
+    if problem := config_check.shown(found.files):
+        return Finding("failing", "config", problem)
+    return Finding("ok", "config", f"{found.source} is valid")
 
 
 def _device(settings: Settings) -> Finding:

@@ -31,10 +31,10 @@ from trapsync.errors import CatalogError, StorageError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.led import Led, LedState
 from trapsync.hardware.sensors import Sensors
-from trapsync.remote.in_force import InForce, load, report
+from trapsync.remote.in_force import InForce, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Callbacks, Uplink
-from trapsync.runtime import catalog_check, signals, startup, systemd, trial
+from trapsync.runtime import catalog_check, config_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
@@ -45,6 +45,7 @@ from trapsync.runtime.jobs import ASK_AGAIN, CHECK, DELIVER, PRUNE, Jobs
 from trapsync.runtime.liveness import Liveness
 from trapsync.runtime.scheduler import Scheduler, Stopping
 from trapsync.runtime.trial import Judge
+from trapsync.settings.layers import Files
 from trapsync.spool import observer
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
@@ -75,6 +76,7 @@ class Service:
         self.captures_left = captures
         """How many pictures are still to be taken, once `run` has returned; None is no end of them."""
         self._found = found
+        self._config = config_check.ConfigWatch(found.files)
         self._clock: Clock = system_clock(settings)
         self._device = device_id(settings.trap)
         self._place = place(settings)
@@ -149,6 +151,7 @@ class Service:
         if self._led.is_set:
             threading.Thread(target=self._led.run, name="led", daemon=True).start()
         systemd.notify("READY=1")
+        config_check.note_running(self._found.files, self._clock, self._tell)
         log.info("watching over trap %s: spool %s", self._device, self.settings.storage.spool)
 
     def _start_watcher(self) -> None:
@@ -171,7 +174,7 @@ class Service:
             return
         if number == signal.SIGHUP:
             try:
-                check(load(self._found.source))
+                config_check.check(Files(self._found.source))
             except TrapsyncError as error:
                 log.error("the old settings stay in force: %s", error)
                 return
@@ -293,7 +296,8 @@ class Service:
     def _callbacks(self) -> Callbacks:
         def status() -> Status:
             known = report(self._found)
-            return snapshot(self.settings, self._clock, self._device, known, with_hub=False)
+            config = self._config.problem()
+            return snapshot(self.settings, self._clock, self._device, known, config=config, with_hub=False)
 
         return Callbacks(self._receive, status, self._tell)
 
@@ -307,7 +311,7 @@ class Service:
         return outcome
 
     def _verdict(self) -> str:
-        return snapshot(self.settings, self._clock, self._device).verdict
+        return snapshot(self.settings, self._clock, self._device, config=self._config.problem()).verdict
 
     def _stay_connected(self) -> None:
         """Keep the connection to the broker, until the end."""
@@ -349,20 +353,6 @@ class Service:
         if self._catalog.connection.is_check_due():
             self._pause(catalog_check.AFTER_START)
             self._jobs.check_catalog()
-
-
-def check(found: InForce) -> None:
-    """Raise SettingsError if no daemon could be made with these settings; nothing is touched."""
-    settings = found.settings
-    device, clock = device_id(settings.trap), system_clock(settings)
-    place(settings)
-    RemoteSettings(found.files, clock)
-    check_all(settings, found.source)
-    Uplink(settings.hub, device, settings.remote.groups, Callbacks(_never, _never, _never), clock, _never)
-
-
-def _never(*_: object) -> NoReturn:
-    raise AssertionError("this is only checked")
 
 
 def _reap() -> None:

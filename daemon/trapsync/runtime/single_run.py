@@ -25,7 +25,7 @@ from trapsync.hardware.sensors import Sensors
 from trapsync.remote.in_force import InForce, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Callbacks, Uplink
-from trapsync.runtime import signals, startup, systemd, trial
+from trapsync.runtime import config_check, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
@@ -66,6 +66,7 @@ class SingleRun:
         """Check the settings; SettingsError, and nothing was touched. `deadline` is in seconds from now."""
         self._settings = settings = found.settings
         self._found = found
+        self._config = config_check.ConfigWatch(found.files)
         self._clock: Clock = system_clock(settings)
         self._began = self._clock.monotonic()
         self._over_at = self._began + deadline
@@ -128,6 +129,7 @@ class SingleRun:
         self._capture_thread = CaptureThread(self._context, self._place, self._camera, self._sensors)
         self._ingest_thread = IngestThread(self._context, self._examiners)
         self._jobs = Jobs(self._context, self._destinations, self._go_on, self._pause)
+        config_check.note_running(self._found.files, self._clock, self._tell)
         self._due = due_destinations(self._catalog, self._destinations, self._clock)
         self._open_to_us = set(self._due)  # those where no bug and no card ended a turn
         self._pool = ThreadPoolExecutor(max(1, len(self._due)), thread_name_prefix="deliver")
@@ -322,10 +324,11 @@ class SingleRun:
 
     def _status(self) -> Status:
         known = report(self._found)
-        return snapshot(self._settings, self._clock, self._device, known, with_hub=False)
+        config = self._config.problem()
+        return snapshot(self._settings, self._clock, self._device, known, config=config, with_hub=False)
 
     def _verdict(self) -> str:
-        return snapshot(self._settings, self._clock, self._device).verdict
+        return snapshot(self._settings, self._clock, self._device, config=self._config.problem()).verdict
 
 
 def due_destinations(catalog: Catalog, destinations: list[Destination], clock: Clock) -> set[str]:

@@ -43,8 +43,13 @@ def load(path: Path) -> Settings:
 
 def read(path: Path) -> dict[str, Any]:
     """The tables of a config file as they stand there, undecoded. Raises SettingsError."""
+    return tables(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a config file. Raises SettingsError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # an editor of Windows may have put a mark in front
+        return path.read_text(encoding="utf-8-sig")  # an editor of Windows may have put a mark in front
     except FileNotFoundError:
         raise SettingsError(
             f"{path}: there is no such config file; copy config/trapsync.toml there, "
@@ -59,20 +64,20 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text; save it as UTF-8"
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
-    return _tables(text, path)
 
 
-def from_tables(tables: dict[str, Any], path: Path) -> Settings:
+def from_tables(content: dict[str, Any], path: Path) -> Settings:
     """Decode the tables of the config file at `path`; paths in them are relative to its folder."""
-    return rooted(decode(tables, Settings, path), path.absolute().parent)
+    return rooted(decode(content, Settings, path), path.absolute().parent)
 
 
 def parse(text: str, source: object) -> Settings:
     """Decode the text of a config file; `source` is what errors call it."""
-    return decode(_tables(text, source), Settings, source)
+    return decode(tables(text, source), Settings, source)
 
 
-def _tables(text: str, source: object) -> dict[str, Any]:
+def tables(text: str, source: object) -> dict[str, Any]:
+    """The tables in the text of a config file, undecoded. Raises SettingsError."""
     try:
         return tomllib.loads(text)
     except RecursionError:

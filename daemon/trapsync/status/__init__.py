@@ -64,12 +64,13 @@ def snapshot(
     device: str,
     pushed: dict[str, Any] | None = None,
     *,
+    config: str | None = None,
     with_hub: bool = True,
 ) -> Status:
     """How the trap is now. Reads only; works beside a daemon, without one, and without a catalog.
 
-    `pushed` is what `remote_settings.report` returns. Without `with_hub` there is no warning of a silent link: whoever
-    reads a heartbeat has just heard from the trap.
+    `pushed` is what `in_force.report` returns, `config` says what is wrong with the config file. Without `with_hub` there is
+    no warning of a silent link: whoever reads a heartbeat has just heard from the trap.
     """
     storage = settings.storage
     daemon = holder(storage.state)
@@ -98,7 +99,8 @@ def snapshot(
             catalog.close()
     except (CatalogError, sqlite3.Error) as error:
         problem = str(error)
-    links = _add_facts(status, facts.usable(told), settings)
+    known = facts.usable(told)
+    links = _add_facts(status, known, settings)
     status.schedule = schedule_status(status, settings, clock, is_clock_set=is_clock_set) or UNSET
     if problem:
         reasons = [Reason("failing", problem), *of_what_is_known(status, settings)]
@@ -109,6 +111,14 @@ def snapshot(
         reasons.insert(0, Reason("failing", text))
     if text := spool_mark.problem(storage):
         reasons = [Reason("failing", text), *(one for one in reasons if text not in one.text)]
+    if status.daemon.running and known.config and not config:
+        config = (
+            f"the config file was invalid when the daemon started: it runs on the one of {known.config}; the file is valid "
+            "now, so to apply it: sudo systemctl reload trapsync"
+        )
+    if config:
+        status.config = config
+        reasons.insert(0, Reason("failing", config))
     if with_hub and (text := of_silence(links, settings.hub.every, clock.wall())):
         reasons.append(Reason("warning", text))
     status.hub = {name: _link(link) for name, link in links.items()}

@@ -155,6 +155,7 @@ class Status(_Part):
     board: BoardStatus | UnsetType = UNSET
     destinations: dict[str, DestinationStatus] = {}
     stick: str | None = None
+    config: str | None = None
     hub: dict[str, LinkStatus] = {}
     conflicts: int | UnsetType = UNSET
     vanished: int | UnsetType = UNSET
