@@ -191,7 +191,7 @@ def test_a_short_wait_after_a_failure_is_waited_for_and_a_long_one_is_not(tmp_pa
     original = Original()
     account = original.user, original.password
     with FaultServer(original) as server:
-        server.plan("/_put_new_images", "500", "500")
+        server.plan("/_put_new_images", "portal", "portal")
         trap = daemon_process.Daemon(tmp_path, daemon_process.deliver_to(tmp_path, server.url, *account))
         done = once(trap)
         assert done.returncode == 0, done.stderr
@@ -199,7 +199,7 @@ def test_a_short_wait_after_a_failure_is_waited_for_and_a_long_one_is_not(tmp_pa
         drawings.put(
             tmp_path / "spool", drawings.trap(2), f"before/{drawings.NAME.replace('19-15', '19-16')}"
         )
-        server.plan("/_put_new_images", "500")
+        server.plan("/_put_new_images", "portal")
         text = trap.config.read_text().replace('"100 ms"', '"1 h"').replace('"500 ms"', '"2 h"')
         trap.config.write_text(text)
         assert once(trap).returncode == 1
