@@ -191,7 +191,7 @@ class Machine:
     def settle(self, tables: dict[str, Any]) -> None:
         """Edit the trap's settings: these keys in the tables that are there, and new tables."""
         if not tables:  # the file as it is installed
-            before = tomllib.loads((ROOT / "config" / "trapsync.toml").read_text(encoding="utf-8"))
+            before = tomllib.loads((ROOT / "config" / "minimal.toml").read_text(encoding="utf-8"))
             tables = _TRAP
         else:
             before = tomllib.loads(self.run(f"cat {CONFIG}").stdout)

@@ -321,6 +321,24 @@ def test_what_the_account_kept_as_the_last_config_is_used_in_its_own_name(
     assert (code, user, said.count("\n")) == (2 if words == "status" else 1, TAKEN_OVER, 1)
 
 
+def test_root_sets_a_value_in_its_own_file_and_has_it_checked_in_the_accounts_name(machine: Machine) -> None:
+    machine.config.chmod(0o640)
+    os.chown(machine.config, 0, TAKEN_OVER)
+    machine.state.mkdir()
+    os.mkfifo(machine.state / "pushed.json")
+    machine.own(machine.state, machine.state / "pushed.json")
+    assert machine.call("settings", "set", "trap.name", "Meadow")[:2] == (0, 0)
+    text, now = machine.config.read_text(), machine.config.stat()
+    assert 'name = "Meadow"' in text
+    assert (now.st_uid, now.st_gid, now.st_mode & 0o777) == (0, TAKEN_OVER, 0o640)
+    code, user, said = machine.call("settings", "set", "destinations.stick.path", str(machine.spool / "x"))
+    assert (code, user, said.count("\n")) == (1, 0, 1)
+    assert machine.config.read_text() == text
+    machine.own(machine.config)
+    machine.config.parent.chmod(0o777)
+    assert machine.call("settings", "set", "trap.name", "Hill")[:2] == (0, TAKEN_OVER)
+
+
 def test_the_helper_for_sticks_runs_the_program_in_the_accounts_name(machine: Machine) -> None:
     program, said = machine.roots / "trapsync", machine.trap / "said"
     program.write_text(f'#!/bin/sh\n(id -u; id -g; id -G; grep CapEff /proc/self/status) >"{said}"\nexit 3\n')

@@ -19,6 +19,9 @@ import trapsync
 from documents import NOT_RUN, ROOT, RUN_ELSEWHERE, WITH_COMMANDS, Block, without_comment
 from private_machine import CONFIG, Machine
 from trapsync import cli
+from trapsync.errors import SettingsError
+from trapsync.runtime import config_check
+from trapsync.settings.layers import Files
 from trapsync.settings.schema import Destination
 
 BLOCKS = [block for document in WITH_COMMANDS for block in documents.blocks(document)]
@@ -132,6 +135,20 @@ def rows(lines: Iterable[str]) -> dict[str, str]:
     pairs = (re.split(r"  +", line, maxsplit=1) for line in lines)
     found = {label: re.sub(r"\d+", "N", text.partition(";")[0]) for label, text in pairs}
     return {label: text for label, text in found.items() if label not in VERDICTS}
+
+
+ADDED = [block for block in BLOCKS if block.language == "toml" and block.lines[0] == f"# {CONFIG}"]
+
+
+def test_each_block_of_settings_can_be_added_to_the_file_as_it_is_installed(tmp_path: Path) -> None:
+    file, installed = tmp_path / "trapsync.toml", documents.text_of("config/minimal.toml")
+    assert len(ADDED) >= 8
+    for block in ADDED:
+        file.write_text("\n".join([installed, *block.lines]))
+        try:
+            config_check.check(Files(file))
+        except SettingsError as error:
+            pytest.fail(f"{block}: added to config/minimal.toml it is not valid: {error}")
 
 
 def test_every_command_that_is_not_run_is_in_a_document() -> None:

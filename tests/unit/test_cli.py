@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -274,7 +275,10 @@ def test_no_command_begins_with_settings_that_are_wrong(call: Call, folder: Path
 
 
 def test_a_config_file_that_is_not_there_or_a_folder_is_one_line(call: Call, folder: Path) -> None:
-    assert "none.toml: there is no such config file; copy" in call("-c", "none.toml", "status").complaint
+    assert (
+        "none.toml: there is no such config file; to begin one: trapsync settings example"
+        in call("-c", "none.toml", "status").complaint
+    )
     assert "spool: is a folder" in call("-c", "spool", "status").complaint
 
 
@@ -299,6 +303,58 @@ def test_beside_a_broken_file_commands_go_by_the_last_config_that_ran_and_say_so
     assert images.err.count("\n") == 1
     assert "line 16" in call("settings", "check").complaint
     assert call("settings", "show").out.startswith(f"# {said}")
+
+
+def test_settings_are_set_in_the_file_only_if_the_result_is_valid(call: Call, folder: Path) -> None:
+    file = folder / "trap.toml"
+    file.chmod(0o640)
+    assert call("settings", "set", "capture.every", "5 min", "trap.name", "42").out.splitlines() == [
+        f'{file}: capture.every: "20 min" (the default) → "5 min"',
+        f'{file}: trap.name: "" (the default) → "42"',
+        "to apply it: sudo systemctl reload trapsync",
+    ]
+    (folder / "override.toml").write_text('[capture]\nevery = "1 min"\n')
+    assert (
+        "override.toml sets capture.every too, and takes precedence"
+        in call("settings", "set", "capture.every", "6 min").out
+    )
+    before = file.read_text()
+    assert "6 min" in before
+    assert (
+        "there is no such setting; did you mean 'every'?"
+        in call("settings", "set", "capture.evry", "5 min").complaint
+    )
+    assert "500 is not between 1 and 100" in call("settings", "set", "camera.quality", "500").complaint
+    assert "destinations.stick.kind" in call("settings", "set", "destinations.stick.kind", "ftp").complaint
+    assert "no value for capture.every" in call("settings", "set", "capture.every").err
+    assert file.read_text() == before
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert '"6 min" → "20 min" (the default)' in call("settings", "unset", "capture.every").out
+    said = call("settings", "set", "destinations.stick.every", "1 min").out
+    assert 'destinations.stick.every: "5 min" (the default) → "1 min"' in said
+    assert not list(folder.glob(".*.part"))
+
+
+def test_a_wrong_file_can_be_corrected_by_setting_what_is_wrong(call: Call, folder: Path) -> None:
+    set_in(folder, '"directory"', '"ftp"')
+    assert call("settings", "set", "destinations.stick.kind", "directory").code == 0
+    assert call("settings", "check").code == 0
+
+
+def test_the_example_is_a_file_to_begin_with_and_all_the_complete_one(call: Call, folder: Path) -> None:
+    for option in ((), ("--all",)):
+        (folder / "trap.toml").write_text(call("settings", "example", *option).out)
+        assert call("settings", "check").code == 0
+    assert len(call("settings", "example", "--all").out.splitlines()) > 300
+
+
+def test_settings_show_has_the_defaults_of_destinations_too(call: Call) -> None:
+    shown = tomllib.loads(call("settings", "show").out)["destinations"]["stick"]
+    assert (shown["path"], shown["every"], shown["hotplug"]) == (
+        str(Path("stick").absolute()),
+        "5 min",
+        False,
+    )
 
 
 # ── status ───────────────────────────────────────────────────────────────────────────────────────────

@@ -4,15 +4,19 @@ import importlib
 import re
 import tomllib
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import trapsync
 from config_examples import EXAMPLES, FILE, LINES, uncommented
 from trapsync import destinations
 from trapsync.destinations import kinds
+from trapsync.runtime import config_check
 from trapsync.settings import config_file
+from trapsync.settings.layers import Files
 from trapsync.settings.schema import Destination, Settings, Table
 
 KEY = re.compile(r"#?([a-z_]+) = ")
@@ -93,3 +97,20 @@ def test_the_defaults_can_be_looked_up_in_the_file_as_they_are_shown() -> None:
     written = tomllib.loads("\n".join(LINES))
     assert shown.pop("destinations") == {}
     assert shown == written
+
+
+def test_the_file_as_it_is_installed_sets_nothing_and_its_examples_are_valid(tmp_path: Path) -> None:
+    text = config_file.example(complete=False)
+    assert tomllib.loads(text) == {}
+    assert max(map(len, text.splitlines())) <= 120
+    file = tmp_path / "trapsync.toml"
+    file.write_text(re.sub("^#(?=[^ \n])", "", text, flags=re.MULTILINE))
+    assert len(tomllib.loads(file.read_text())) == 3
+    config_check.check(Files(file))
+
+
+def test_a_wheel_holds_both_files_in_the_place_where_they_are_looked_for() -> None:
+    project = tomllib.loads((FILE.parents[1] / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    beside = Path(config_file.__file__).parent.relative_to(Path(trapsync.__file__).parents[1])
+    assert included == {f"config/{name}": str(beside / name) for name in ("minimal.toml", "trapsync.toml")}

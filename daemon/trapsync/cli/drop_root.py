@@ -2,11 +2,18 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
-from trapsync.errors import StorageError
+from trapsync.errors import SettingsError, StorageError, TrapsyncError
 
+_MOST_SAID = 4000  # bytes: a pipe holds them
 _MOST_LINKS = 40  # in one path, as in the kernel
+
+
+def is_root() -> bool:
+    """Whether this process is root."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0  # Windows has no root
 
 
 def step_down(path: Path) -> None:
@@ -19,7 +26,7 @@ def step_down(path: Path) -> None:
 
     Raises StorageError where that user is unknown or cannot be become: it never stays root instead.
     """
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:  # Windows has no root
+    if not is_root():
         return
     found = _first_not_roots(path)
     if found is None:
@@ -34,6 +41,28 @@ def step_down(path: Path) -> None:
         raise StorageError(
             f"{place} belongs to user {user}, who must run this; becoming that user failed: {error.strerror}"
         ) from error
+
+
+def without_root(work: Callable[[], None]) -> None:
+    """Do work that steps down in a child, so that this process stays root. Raises what it raised, as a SettingsError."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = "the check failed unexpectedly"
+        try:
+            work()
+            said = ""
+        except TrapsyncError as error:
+            said = str(error)
+        finally:
+            os.write(writing, said.encode()[:_MOST_SAID])
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        said = pipe.read(_MOST_SAID).decode("utf-8", "replace")
+    os.waitpid(child, 0)
+    if said:
+        raise SettingsError(said)
 
 
 def _first_not_roots(path: Path) -> tuple[Path, int, int] | None:

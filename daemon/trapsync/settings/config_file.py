@@ -21,6 +21,7 @@ from trapsync.settings.schema import Settings, Table
 from trapsync.settings.units import Duration, Exposure, Size, exactly
 
 DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")
+_HERE = Path(__file__).resolve().parent
 _LONGEST_SECRET = 65536  # characters
 ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
 
@@ -52,8 +53,8 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")  # an editor of Windows may have put a mark in front
     except FileNotFoundError:
         raise SettingsError(
-            f"{path}: there is no such config file; copy config/trapsync.toml there, "
-            f"or name another with --config"
+            f"{path}: there is no such config file; to begin one: trapsync settings example > trapsync.toml, "
+            f"and name it: --config trapsync.toml"
         ) from None
     except PermissionError:
         raise SettingsError(
@@ -69,6 +70,28 @@ def read_text(path: Path) -> str:
 def from_tables(content: dict[str, Any], path: Path) -> Settings:
     """Decode the tables of the config file at `path`; paths in them are relative to its folder."""
     return rooted(decode(content, Settings, path), path.absolute().parent)
+
+
+def replace(path: Path, text: str) -> None:
+    """Replace the text of a config file durably; owner, group and mode stay. Raises StorageError."""
+    file = path.resolve()  # a link stays one
+    before = file.stat()
+
+    def as_before(temporary: Path) -> None:
+        now = temporary.stat()
+        if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+            os.chown(temporary, before.st_uid, before.st_gid)
+        temporary.chmod(stat.S_IMODE(before.st_mode))
+
+    durable.write(file, [text.encode()], verify=as_before)
+
+
+def example(*, complete: bool) -> str:
+    """The text of a config file to begin with, or of one with every setting and its default."""
+    name = "trapsync.toml" if complete else "minimal.toml"
+    # In a wheel the files lie beside this one, in a checkout in the folder config.
+    folder = next(one for one in (_HERE, _HERE.parents[2] / "config") if (one / name).is_file())
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def parse(text: str, source: object) -> Settings:
@@ -131,17 +154,18 @@ def to_text(settings: Table) -> str:
     """Write settings as TOML that `parse` reads back to the same; durations and sizes with their units."""
     import tomli_w
 
-    return tomli_w.dumps(_plain(settings))
+    return tomli_w.dumps(plain(settings))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Settings as tables, written as in a config file."""
     if isinstance(value, Table):
         fields = ((key, getattr(value, key)) for key in value.__struct_fields__)
-        return {key: _plain(inner) for key, inner in fields if inner is not None}
+        return {key: plain(inner) for key, inner in fields if inner is not None}
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, Exposure) and not value:
         return "auto"
     if isinstance(value, Duration | Size):
