@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination
+from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, finding
 from trapsync.errors import Failed, Refused, StorageError, TrapsyncError, Unreachable
 from trapsync.files import durable, failpoint
 from trapsync.image import Image
@@ -99,5 +99,5 @@ class Shelf(SimpleDestination):
         try:
             self._require_folder()
         except TrapsyncError as error:
-            return [Finding("failing", self.name, str(error))]
+            return [finding(self.name, error)]
         return [Finding("ok", self.name, f"{self.settings.path} is there")]

@@ -968,8 +968,8 @@ def test_the_doctors_exit_code_is_the_worst_finding(call: Call, folder: Path, ru
     assert said.code == 1, said.out  # camera.kind is none
     (folder / "stick" / MARK).unlink()
     said = call("doctor")
-    assert said.code == 2
-    assert re.search(r"^failing +stick.* has no mark: is its disk", said.out, re.MULTILINE)
+    assert said.code == 1  # a stick that is away may come again
+    assert re.search(r"^warning +stick.* has no mark: is its disk", said.out, re.MULTILINE)
 
 
 def test_the_doctor_goes_on_after_a_destination_and_a_time_zone_that_are_wrong(

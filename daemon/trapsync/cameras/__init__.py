@@ -5,16 +5,21 @@ and stores them. Each kind is a module of its own, imported only when it is the 
 camera's own process.
 """
 
+import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from trapsync.errors import CameraError, DamagedImage
-from trapsync.jpeg import structure
+from trapsync.jpeg import structure, thumbnail
 from trapsync.settings.config_file import changed
 from trapsync.settings.schema import Camera as CameraSettings
 
+NOT_INSTALLED = (
+    "picamera2 is not installed for this Python: run `sudo apt install python3-picamera2`, "
+    "and make the virtual environment with --system-site-packages"
+)
 # Bytes per pixel. A picture of a single colour takes 0.016 to 0.020 (a DC and an end-of-block code for each
 # block, 4:2:0 to 4:2:2); the noise of a night alone makes it several times as much.
 _NEXT_TO_NOTHING = 0.02
@@ -112,6 +117,15 @@ def oddity(frame: Frame, settings: CameraSettings) -> str | None:
     if len(frame.jpeg) - header.scan < _NEXT_TO_NOTHING * header.width * header.height:
         return "the pictures show next to nothing: is the lens covered, or the camera broken?"
     return frame.remark
+
+
+def missing(settings: CameraSettings) -> str | None:
+    """What is missing for this kind of camera, and what to do; None where nothing is. Nothing is loaded for it."""
+    if settings.kind == "picamera" and importlib.util.find_spec("picamera2") is None:
+        return NOT_INSTALLED
+    if settings.kind == "simulated" and not settings.simulated.replay and (text := thumbnail.missing()):
+        return f"the simulated camera draws with libvips: {text}"
+    return None
 
 
 def make(settings: CameraSettings, device: str) -> Camera:

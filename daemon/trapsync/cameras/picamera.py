@@ -17,17 +17,13 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
-from trapsync.cameras import Frame, frames_at_most
+from trapsync.cameras import NOT_INSTALLED, Frame, frames_at_most
 from trapsync.cameras.controls import Box, Size, controls, mode, size
 from trapsync.cameras.flash import Flash
 from trapsync.errors import CameraError, DamagedImage
 from trapsync.jpeg import structure
 from trapsync.settings.schema import Camera as CameraSettings
 
-_NOT_INSTALLED = (
-    "picamera2 is not installed for this Python: run `sudo apt install python3-picamera2`, "
-    "and make the virtual environment with --system-site-packages"
-)
 _NOT_FOUND = "no camera found: check the cable and its direction, then run `rpicam-hello --list-cameras`"
 _BUSY = "another program holds the camera: stop it (`sudo fuser -v /dev/media*` shows which)"
 _SILENT = "the camera gave no picture in time: check the cable and the power supply"
@@ -218,7 +214,7 @@ def _picamera2() -> Any:
         from picamera2 import Picamera2
     except ImportError as error:
         # libcamera's bindings are built for the system's Python alone; say which of them is missing.
-        raise CameraError(f"{_NOT_INSTALLED} ({error})") from None
+        raise CameraError(f"{NOT_INSTALLED} ({error})") from None
     return Picamera2
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, cast
 
 from trapsync.clock import Clock
 from trapsync.destinations import kinds
-from trapsync.errors import DeliveryError, SettingsError, Unauthorised, Unreachable
+from trapsync.errors import DeliveryError, SettingsError, TrapsyncError, Unauthorised, Unreachable
 from trapsync.image import Image, Label
 from trapsync.settings.config_file import decode, rooted
 from trapsync.settings.schema import Destination as DestinationSettings
@@ -52,6 +52,12 @@ class Finding:
     verdict: str  # "ok", "warning" or "failing"
     subject: str
     text: str
+
+
+def finding(name: str, error: TrapsyncError) -> Finding:
+    """What an error means to the doctor: who is away may be back tomorrow, and is a warning, as it is in the status."""
+    is_away = isinstance(error, Unreachable) and not isinstance(error, Unauthorised)
+    return Finding("warning" if is_away else "failing", name, str(error))
 
 
 class DestinationContext(Protocol):

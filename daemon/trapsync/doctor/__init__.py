@@ -13,9 +13,8 @@
 It may run beside the daemon: it sends no image, does not use the camera then, and writes only an unnamed temporary file.
 """
 
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from trapsync.clock import Clock
@@ -30,13 +29,17 @@ from trapsync.errors import CatalogError, TrapsyncError
 from trapsync.hardware.device_id import device_id
 from trapsync.hardware.sensors import sources
 from trapsync.jpeg import thumbnail
-from trapsync.remote.in_force import InForce
+from trapsync.remote.in_force import InForce, report
 from trapsync.runtime import config_check
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import age, count
+from trapsync.status import judged
+from trapsync.status.reasons import Reason
 from trapsync.trap import open_to_read, place
 
+# Of these there is one thing to say, in the doctor's words or in those of the status.
+_ONE_CAUSE = {"clock", "thumbnails", "remote settings", "destinations", "catalog", "card", "spool"}
 _LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"
 
 
@@ -46,7 +49,7 @@ def examine_trap(
     """Make all findings, in the order of an image's way through the trap. Sends no image."""
     settings, source = found.settings, found.source
     machine = machine or Machine()
-    return [
+    findings = [
         _config(found),
         _device(settings),
         *camera(settings, machine),
@@ -64,6 +67,34 @@ def examine_trap(
         *network.remote(found),
         *network.destinations(settings, clock, sleep, source),
     ]
+    return with_reasons(findings, _reasons(found, clock))
+
+
+def with_reasons(findings: list[Finding], reasons: Iterable[Reason]) -> list[Finding]:
+    """The findings, and what the status says beyond them: for it and for the doctor one cause has one verdict."""
+    more = [
+        Finding(one.verdict, one.subject, one.text)
+        for one in reasons
+        if one.verdict != "ok" and not any(_tells(finding, one) for finding in findings)
+    ]
+    wrong = {finding.subject for finding in more}
+    return [one for one in findings if one.verdict != "ok" or one.subject not in wrong] + more
+
+
+def _tells(finding: Finding, reason: Reason) -> bool:
+    if (finding.subject, finding.verdict) != (reason.subject, reason.verdict):
+        return False
+    return finding.subject in _ONE_CAUSE or finding.text in reason.text
+
+
+def _reasons(found: InForce, clock: Clock) -> list[Reason]:
+    """The reasons of the status; of the computer there are findings already, by the same judge."""
+    try:
+        config = config_check.shown(found.files)
+        _, reasons = judged(found.settings, clock, "", report(found), config=config)
+    except (TrapsyncError, OSError):  # which has a finding of its own
+        return []
+    return [reason for reason in reasons if reason.subject != "computer"]
 
 
 def _config(found: InForce) -> Finding:
@@ -107,9 +138,7 @@ def _catalog(settings: Settings, clock: Clock) -> Finding:
         images = catalog.counts.ledger().captured
         catalog.close()
     except CatalogError as error:
-        return Finding(
-            "failing" if os.access(settings.storage.catalog, os.F_OK) else "warning", "catalog", str(error)
-        )
+        return Finding("failing", "catalog", str(error))
     return Finding("ok", "catalog", f"{count(images, 'image')}")
 
 

@@ -1,15 +1,14 @@
 """The camera: its software, what is connected, and other programs that use it."""
 
-import importlib.util
 import json
 import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+from trapsync import cameras
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
-from trapsync.jpeg import thumbnail
 from trapsync.settings.schema import Settings
 from trapsync.trap import holder
 
@@ -33,15 +32,10 @@ def camera(settings: Settings, machine: Machine) -> list[Finding]:
     kind = settings.camera.kind
     if kind == "none":
         return [_finding("warning", "none: only files that others put into the spool are delivered")]
+    if text := cameras.missing(settings.camera):
+        return [_finding("failing", text)]
     if kind == "simulated":
-        return [_simulated(settings)]
-    if not importlib.util.find_spec("picamera2"):
-        return [
-            _finding(
-                "failing",
-                "picamera2 is not installed: sudo apt install python3-picamera2, in a venv that sees system packages",
-            )
-        ]
+        return [_finding("warning", 'simulated: these are no real pictures; set camera.kind = "picamera"')]
     if holder(settings.storage.state):
         return [_finding("ok", "in use by the daemon; for its pictures see: trapsync status")]
     return [_seen(machine), *_others(machine)]
@@ -49,13 +43,6 @@ def camera(settings: Settings, machine: Machine) -> list[Finding]:
 
 def _finding(verdict: str, text: str) -> Finding:
     return Finding(verdict, "camera", text)
-
-
-def _simulated(settings: Settings) -> Finding:
-    missing = None if settings.camera.simulated.replay else thumbnail.missing()
-    if missing:
-        return _finding("failing", f"the simulated camera draws with libvips: {missing}")
-    return _finding("warning", 'simulated: these are no real pictures; set camera.kind = "picamera"')
 
 
 def _seen(machine: Machine) -> Finding:

@@ -15,13 +15,14 @@ from trapsync.files.space import free_bytes
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import count, days_of
 from trapsync.spool import spool_mark
-from trapsync.status import snapshot
+from trapsync.status import judged
+from trapsync.status.model import Status
+from trapsync.status.reasons import Reason
 
 _PROBE = os.urandom(64 * 1024)  # random, for a card that compresses
 _PROBES = 8
 _SLOW, _STUCK = 0.25, 2.0  # seconds for one flush: in the middle, and at the worst
 _ROOM = 10 * 10**6  # bytes that must be free before anything is written for a trial
-_FEW_DAYS = 3.0
 # Pre-EOL information of eMMC (JEDEC JESD84-B51): 1 normal, 2 warning, 3 urgent. Its life time goes in steps of 10 %.
 _PRE_EOL = {2: "80 % of its reserve is used", 3: "90 % of its reserve is used"}
 
@@ -35,30 +36,31 @@ def card(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
         found[0] = Finding("failing", "spool", text)
     return [
         *found,
-        *_not_taken_in(settings, clock),
-        _space(settings, clock),
+        *_left_alone(settings, clock),
+        *_space(settings, clock),
         *_wear(storage.state, machine),
         *_speed(storage.state, clock),
     ]
 
 
-def _not_taken_in(settings: Settings, clock: Clock) -> list[Finding]:
-    """What lies in the spool and is not taken in, as the daemon found it; and whether it could be at all."""
+def _left_alone(settings: Settings, clock: Clock) -> list[Finding]:
+    """What is not taken in on purpose; what cannot be is a reason of the status, but where nothing could be at all."""
     subject = "not taken in"
     if text := mounts.no_shared_memory():
         return [Finding("failing", subject, text)]
+    known, _ = _status(settings, clock)
+    return [
+        Finding("ok", subject, f"{count(one.count, 'file')}, {one.example}: left alone: {one.reason}")
+        for one in (known.not_taken_in if known else ())
+        if one.kind == "left_alone"
+    ]
+
+
+def _status(settings: Settings, clock: Clock) -> tuple[Status | None, list[Reason]]:
     try:
-        known = snapshot(settings, clock, "").not_taken_in
+        return judged(settings, clock, "")
     except (TrapsyncError, OSError):  # which has a finding of its own
-        return []
-    found = []
-    for one in known:
-        verdict = {"left_alone": "ok", "stopped": "failing"}.get(one.kind, "warning")
-        what = f"left alone: {one.reason}" if one.kind == "left_alone" else one.reason
-        found.append(
-            Finding(verdict, subject, f"{count(one.count, 'file')} since {one.since}, {one.example}: {what}")
-        )
-    return found
+        return None, []
 
 
 def _folder(subject: str, folder: Path) -> Finding:
@@ -93,28 +95,17 @@ def _not_ours(folder: Path) -> str | None:
     return None
 
 
-def _space(settings: Settings, clock: Clock) -> Finding:
+def _space(settings: Settings, clock: Clock) -> list[Finding]:
+    """The room that is left, judged as the status does."""
     try:
-        free, least = free_bytes(settings.storage.spool), settings.storage.min_free
+        free = free_bytes(settings.storage.spool)
     except PermissionError as error:
-        return _forbidden("card", error)
-    days = _days_left(settings, clock)
+        return [_forbidden("card", error)]
+    known, reasons = _status(settings, clock)
+    days = known.disk.days_left if known else None
     text = f"{free / 1e9:.1f} GB free" + ("" if days is None else f", room for {days_of(days)} of pictures")
-    if free < least:
-        return Finding(
-            "failing", "card", f"{text}: below storage.min_free, no pictures are taken; free some space"
-        )
-    if free < 5 * least or (days is not None and days < _FEW_DAYS and not settings.prune.enabled):
-        return Finding("warning", "card", f"{text}: not much; enable [prune] or change the card")
-    return Finding("ok", "card", text)
-
-
-def _days_left(settings: Settings, clock: Clock) -> float | None:
-    try:
-        days: float | None = snapshot(settings, clock, "").disk.days_left
-    except TrapsyncError:  # which has a finding of its own
-        return None
-    return days
+    wrong = [Finding(one.verdict, "card", one.text) for one in reasons if one.subject == "card"]
+    return wrong or [Finding("ok", "card", text)]
 
 
 def _forbidden(subject: str, error: PermissionError) -> Finding:

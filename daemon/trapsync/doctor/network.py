@@ -107,10 +107,10 @@ def _link(way: str, host: str, port: int, settings: Settings, clock: Clock, reac
         reach(host, port)
     except socket.gaierror:
         text = f"{host}: unknown host name, or no network: is the link up? try: ping {host}"
-        return Finding("failing", subject, text)
+        return Finding("warning", subject, text)
     except OSError as error:
         text = f"{host} does not answer at port {port} ({error.strerror or 'no answer in time'}): is it on, and the link up?"
-        return Finding("failing", subject, text)
+        return Finding("warning", subject, text)
     known = _remembered(settings, clock).get(way)
     if known and known.error:
         return Finding(

@@ -46,6 +46,7 @@ from trapsync.status.model import (
 )
 from trapsync.status.reasons import (
     Reason,
+    about,
     of_remote_settings,
     of_silence,
     of_the_board,
@@ -67,7 +68,20 @@ def snapshot(
     config: str | None = None,
     with_hub: bool = True,
 ) -> Status:
-    """How the trap is now. Reads only; works beside a daemon, without one, and without a catalog.
+    """How the trap is now. Reads only; works beside a daemon, without one, and without a catalog."""
+    return judged(settings, clock, device, pushed, config=config, with_hub=with_hub)[0]
+
+
+def judged(
+    settings: Settings,
+    clock: Clock,
+    device: str,
+    pushed: dict[str, Any] | None = None,
+    *,
+    config: str | None = None,
+    with_hub: bool = True,
+) -> tuple[Status, list[Reason]]:
+    """How the trap is now, and why: the one judge, of status, heartbeat, fleet, LED and doctor.
 
     `pushed` is what `in_force.report` returns, `config` says what is wrong with the config file. Without `with_hub` there is
     no warning of a silent link: whoever reads a heartbeat has just heard from the trap.
@@ -103,14 +117,14 @@ def snapshot(
     links = _add_facts(status, known, settings)
     status.schedule = schedule_status(status, settings, clock, is_clock_set=is_clock_set) or UNSET
     if problem:
-        reasons = [Reason("failing", problem), *of_what_is_known(status, settings)]
+        reasons = [Reason("failing", problem, "catalog"), *of_what_is_known(status, settings)]
     else:
         reasons = of_the_trap(status, settings, clock)
-    reasons += of_the_board(status.board or None, settings.warnings)
+    reasons += about("computer", of_the_board(status.board or None, settings.warnings))
     if text := read_only_card(storage.spool, storage.state):
-        reasons.insert(0, Reason("failing", text))
+        reasons.insert(0, Reason("failing", text, "spool"))
     if text := spool_mark.problem(storage):
-        reasons = [Reason("failing", text), *(one for one in reasons if text not in one.text)]
+        reasons = [Reason("failing", text, "spool"), *(one for one in reasons if text not in one.text)]
     if status.daemon.running and known.config and not config:
         config = (
             f"the config file was invalid when the daemon started: it runs on the one of {known.config}; the file is valid "
@@ -118,14 +132,14 @@ def snapshot(
         )
     if config:
         status.config = config
-        reasons.insert(0, Reason("failing", config))
+        reasons.insert(0, Reason("failing", config, "config"))
     if with_hub and (text := of_silence(links, settings.hub.every, clock.wall())):
-        reasons.append(Reason("warning", text))
+        reasons.append(Reason("warning", text, "hub"))
     status.hub = {name: _link(link) for name, link in links.items()}
-    reasons += of_remote_settings(status)
+    reasons += about("remote settings", of_remote_settings(status))
     status.verdict = max((reason.verdict for reason in reasons), key=VERDICTS.index, default="ok")
     status.reasons = [reason.text for reason in reasons]
-    return status
+    return status, reasons
 
 
 def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) -> dict[str, Any]:

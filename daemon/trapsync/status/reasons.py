@@ -3,11 +3,13 @@
 The verdict is the worst of the reasons. A reason of the verdict ok is news.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from msgspec import UNSET
 
+from trapsync import cameras
 from trapsync.catalog.facts import Capture, Link
 from trapsync.clock import Clock, iso
 from trapsync.files.mounts import read_only_card
@@ -39,33 +41,42 @@ _SILENT = 3  # intervals without the hub that are worth a warning; the fleet's t
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why the verdict is what it is, in words for a person."""
+    """Why the verdict is what it is, in words for a person. `subject` is the doctor's word for what it is about."""
 
     verdict: str
     text: str
+    subject: str = ""
 
 
 def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason]:
     """What is to be said of a trap whose catalog can be read."""
     return [
-        *_daemon(status),
-        *_jobs(status),
-        *_capture(status, settings),
-        *_old_image(status, settings, clock),
-        *_not_taken_in(status),
-        *_disk(status, settings),
-        *_battery(status, settings.warnings),
-        *_clock(status),
-        *_schedule(status),
-        *_losses(status),
-        *_pruning(status),
-        *_destinations(status),
+        *about("daemon", _daemon(status), _jobs(status)),
+        *about("camera", _capture(status, settings), _old_image(status, settings, clock)),
+        *about("not taken in", _not_taken_in(status)),
+        *about("card", _disk(status, settings)),
+        *about("battery", _battery(status, settings.warnings)),
+        *about("clock", _clock(status)),
+        *about("schedule", _schedule(status)),
+        *about("images", _losses(status), _pruning(status)),
+        *about("thumbnails", _thumbnails(status)),
+        *about("destinations", _destinations(status)),
     ]
+
+
+def about(subject: str, *found: Iterable[Reason]) -> Iterator[Reason]:
+    """The same reasons, of this subject where they have none of their own."""
+    for reason in chain.from_iterable(found):
+        yield reason if reason.subject else replace(reason, subject=subject)
 
 
 def of_what_is_known(status: Status, settings: Settings) -> list[Reason]:
     """What is to be said of a trap whose catalog cannot be read: what its daemon told."""
-    return [*_capture(status, settings), *_not_taken_in(status), *_jobs(status)]
+    return [
+        *about("camera", _capture(status, settings)),
+        *about("not taken in", _not_taken_in(status)),
+        *about("daemon", _jobs(status)),
+    ]
 
 
 def of_the_board(board: BoardStatus | None, warnings: Warnings) -> Iterator[Reason]:
@@ -144,7 +155,9 @@ def _capture(status: Status, settings: Settings) -> Iterator[Reason]:
     if not _takes_pictures(status, settings):
         return
     capture = status.capture or Capture()
-    if capture.failures >= 3:
+    if text := cameras.missing(settings.camera):  # which no further attempt changes
+        yield Reason("failing", f"no pictures: {text}")
+    elif capture.failures >= 3:
         yield Reason("failing", f"no pictures, {capture.failures} failures in a row: {capture.error}")
     elif capture.failures:
         yield Reason("warning", f"the last picture failed: {capture.error}")
@@ -257,6 +270,9 @@ def _losses(status: Status) -> Iterator[Reason]:
     if status.conflicts:
         text = f"{count(status.conflicts, 'image')} with the name of another"
         yield Reason("warning", f"{text}; see: trapsync images --conflicts")
+
+
+def _thumbnails(status: Status) -> Iterator[Reason]:
     if status.thumbnails:
         yield Reason("warning", f"no thumbnails: {status.thumbnails}")
 
@@ -277,21 +293,21 @@ def _destinations(status: Status) -> Iterator[Reason]:
     for name, one in status.destinations.items():
         if one.refused_unseen:
             text = f"{name} refused {count(one.refused_unseen, 'image')}; see: trapsync images --refused"
-            yield Reason("warning", text)
+            yield Reason("warning", text, name)
         if one.failing:
             text = f"{name} did not take {count(one.failing, 'image')}, tried again less and less often"
-            yield Reason("warning", f"{text}: {one.failing_error}")
+            yield Reason("warning", f"{text}: {one.failing_error}", name)
         if one.denied:
             text = (
                 f"{name} does not let this trap in, and nothing is delivered there until somebody fixes that"
             )
-            yield Reason("failing", f"{text}: {one.last_error}")
+            yield Reason("failing", f"{text}: {one.last_error}", name)
         elif one.pending and one.last_error and not one.hotplug:
-            yield Reason("warning", f"{name} is unreachable: {one.last_error}")
+            yield Reason("warning", f"{name} is unreachable: {one.last_error}", name)
     for name, failed in (status.follow_ups or {}).items():
         text = (
             f"what follows the deliveries to {name} failed ({failed.attempts} in a row), and is tried again"
         )
-        yield Reason("warning", f"{text}: {failed.error}")
+        yield Reason("warning", f"{text}: {failed.error}", name)
     if status.stick == "failed":
         yield Reason("warning", f"the stick {usb_stick.described('failed')}")

@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, WhileAway
+from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, WhileAway, finding
 from trapsync.destinations.directory import disk_errors, manifest, medium, names
 from trapsync.errors import DeliveryError, Failed, NotThere, Refused, StorageError, Unreachable
 from trapsync.files import destination_mark, failpoint
@@ -354,10 +354,10 @@ class Directory(SimpleDestination):
                 return [
                     Finding("ok", self.name, "comes by now and then: no stick is in, or it is safe to pull")
                 ]
-            return [Finding("failing", self.name, str(error))]
+            return [finding(self.name, error)]
         free = space.f_bavail * space.f_frsize
         if not is_writable or space.f_flag & os.ST_RDONLY:
-            return [Finding("failing", self.name, f"{path} cannot be written to")]
+            return [Finding("warning", self.name, f"{path} cannot be written to")]
         if is_card:
             return [Finding("warning", self.name, f"{path} is on the system's own disk: no second copy")]
         verdict = "ok" if free > _ALMOST_FULL else "warning"

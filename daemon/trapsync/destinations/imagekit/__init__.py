@@ -16,7 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlencode
 
-from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
+from trapsync.destinations import (
+    DestinationContext,
+    Finding,
+    Receipt,
+    SimpleDestination,
+    finding,
+    http_service,
+)
 from trapsync.destinations.imagekit.account import LARGEST, Account, Settings
 from trapsync.destinations.imagekit.fields import Fields
 from trapsync.destinations.imagekit.urls import SMALL, UNTOUCHED, address, signed
@@ -311,7 +318,7 @@ class ImageKit(SimpleDestination):
         try:
             return [*findings, *self._account.findings(), self._fields_finding()]
         except TrapsyncError as error:
-            return [*findings, Finding("failing", self.name, str(error))]
+            return [*findings, finding(self.name, error)]
 
     def _fields_finding(self) -> Finding:
         missing = self._fields.missing()

@@ -11,7 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
+from trapsync.destinations import (
+    DestinationContext,
+    Finding,
+    Receipt,
+    SimpleDestination,
+    finding,
+    http_service,
+)
 from trapsync.destinations.scale.batches import Batches
 from trapsync.destinations.scale.files import Files
 from trapsync.destinations.scale.results import Results
@@ -183,7 +190,7 @@ class Scale(SimpleDestination):
         try:
             key, project = self._wire.key(), self._wire.project_row()
         except TrapsyncError as error:
-            return [Finding("failing", self.name, str(error))]
+            return [finding(self.name, error)]
         if project is None:
             return [Finding("failing", self.name, self._wire.no_project())]
         return [self._project_finding(project), self._mode_finding(key), *self._way_findings()]

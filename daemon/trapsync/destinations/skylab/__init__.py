@@ -14,7 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
+from trapsync.destinations import (
+    DestinationContext,
+    Finding,
+    Receipt,
+    SimpleDestination,
+    finding,
+    http_service,
+)
 from trapsync.destinations.object_storage import Storage, confirmed_md5, in_base64
 from trapsync.destinations.skylab.api import Api
 from trapsync.destinations.skylab.jobs import Job, Jobs, Photo, Span
@@ -240,7 +247,7 @@ class Skylab(SimpleDestination):
         try:
             profile = self._api.profile(settings.profile)
         except TrapsyncError as error:
-            return [Finding("failing", self.name, str(error))]
+            return [finding(self.name, error)]
         called = one_line(profile.get("name"), 60)
         text = (
             f"{settings.url} takes the key; profile {settings.profile} is {called!r}. It takes images up to "

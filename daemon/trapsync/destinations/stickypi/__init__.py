@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from trapsync.clock import iso
-from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, http_service
+from trapsync.destinations import (
+    DestinationContext,
+    Finding,
+    Receipt,
+    SimpleDestination,
+    finding,
+    http_service,
+)
 from trapsync.destinations.object_storage import Storage, confirmed_md5
 from trapsync.destinations.stickypi.api import Api, Key, Row, Rows, Settings, md5_of, open_client
 from trapsync.errors import (
@@ -277,7 +284,7 @@ class StickyPi(SimpleDestination):
             answer = self._api.log_in()
             self._api.rows([nobody])
         except TrapsyncError as error:
-            return [Finding("failing", self.name, str(error))]
+            return [finding(self.name, error)]
         text = (
             f"{self.settings.url} lets {self.settings.username!r} in and answers; "
             f"whether it may write shows only with an image (403 if not)"
