@@ -257,7 +257,11 @@ def test_nothing_but_service_and_its_kin_starts_a_thread_or_a_process() -> None:
         packages = {name.split(".")[0] for name in imports(tree)}
         return mentions(tree) & starting | packages & {"subprocess", "multiprocessing"}
 
-    may = {m for m in PROGRAM if head(m) == "runtime"} | {"hardware.sensors", "doctor.machine", "cli.drop_root"}
+    may = {m for m in PROGRAM if head(m) == "runtime"} | {
+        "hardware.sensors",
+        "doctor.machine",
+        "cli.drop_root",
+    }
     assert offenders(set(PROGRAM) - may, starts) == []
 
 
