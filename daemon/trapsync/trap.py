@@ -242,7 +242,7 @@ def open_to_read(settings: Settings, clock: Clock) -> Catalog:
         return Catalog.open_to_read(path, clock)
     except FileNotFoundError:
         raise CatalogError(
-            f"there is no catalog at {path}: the daemon never ran; start it: trapsync run"
+            f"there is no catalog at {path}: the daemon never ran; start it: sudo systemctl start trapsync, or trapsync run"
         ) from None
     except (OSError, CatalogError) as error:
         raise _explained(error, path, "restarting the daemon rebuilds it from the spool") from error

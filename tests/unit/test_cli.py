@@ -35,6 +35,7 @@ from trapsync.image import Evidence
 from trapsync.runtime import config_check
 from trapsync.settings.layers import Files
 
+START = "start it: sudo systemctl start trapsync, or trapsync run"
 CONFIG = f"""\
 [trap]
 device = "{drawings.DEVICE}"
@@ -665,7 +666,7 @@ def test_status_without_a_catalog_says_that_the_daemon_never_ran(call: Call, fol
     said = call("status", "--json")
     assert (said.code, said.json["ledger"]["captured"]) == (2, 0)
     assert said.json["reasons"] == [
-        f"there is no catalog at {folder}/other/catalog.sqlite: the daemon never ran; start it: trapsync run"
+        f"there is no catalog at {folder}/other/catalog.sqlite: the daemon never ran; {START}"
     ]
     assert not (folder / "other").exists()
 
@@ -778,6 +779,8 @@ def test_a_file_is_not_put_back_over_another(call: Call, trap: bench.Trap) -> No
     assert "is there already" in call("quarantine", "--release", str(row["id"])).complaint
     assert (trap.storage.spool / "bad.jpg").read_bytes() == b"another"
     assert len(call("quarantine", "--json").json) == 1
+    (trap.storage.spool / "bad.jpg").unlink()  # "move it away first"
+    assert call("quarantine", "--release", str(row["id"])).code == 0
 
 
 # ── deliver, retry ───────────────────────────────────────────────────────────────────────────────────
@@ -997,7 +1000,7 @@ def test_without_a_catalog_lists_say_that_the_daemon_never_ran(call: Call, folde
     set_in(folder, '"state"', '"other"')
     said = call(words)
     assert said.code == 1
-    assert said.complaint.endswith("other/catalog.sqlite: the daemon never ran; start it: trapsync run")
+    assert said.complaint.endswith(f"other/catalog.sqlite: the daemon never ran; {START}")
 
 
 @pytest.fixture

@@ -262,7 +262,7 @@ def test_folders_that_anybody_can_change_are_told(pi: Pi, tmp_path: Path, time: 
     settings.storage.spool.chmod(0o777)
     verdict, text = only(card(settings, time, pi.machine), "spool")
     assert verdict == "warning"
-    assert "everybody on this machine can change what is in it; run: chmod o-w" in text
+    assert "everybody on this machine can change what is in it; run: sudo chmod o-w" in text
 
 
 # ── The board ────────────────────────────────────────────────────────────────────────────────────────
@@ -393,7 +393,7 @@ def test_a_secret_that_others_can_read_or_change_is_told(tmp_path: Path) -> None
     secret.chmod(0o600)
     assert only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "ok"
     for mode, says in (
-        (0o604, "everybody can read the secret"),
+        (0o604, "is open, and everybody can read it"),
         (0o602, "everybody on this machine can change it"),
     ):
         secret.chmod(mode)

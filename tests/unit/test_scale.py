@@ -506,7 +506,7 @@ def test_the_doctor_sees_a_wrong_key_file_or_project(
     site.change_key("something else")
     assert "rejects the login (401: " in labels.check()[0].text
     (tmp_path / "scale.key").chmod(0o604)
-    assert "everybody can read the secret" in labels.check()[0].text
+    assert "everybody can read it" in labels.check()[0].text
     (tmp_path / "scale.key").unlink()
     assert "api_key_file: the secret" in labels.check()[0].text
 

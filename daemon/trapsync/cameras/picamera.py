@@ -244,7 +244,7 @@ def _advice(error: BaseException) -> str:
     if any(words in text for words in ("not found", "no camera number", "list index out of range")):
         return _NOT_FOUND
     if "permission denied" in text:
-        return "no permission: add the daemon's user to the group video"
+        return "no permission: run scripts/install once more, which adds the daemon's user to the group video"
     if "cannot allocate memory" in text:
         return f"no contiguous memory left ({words[-1]}): lower camera.resolution, or reboot"
     return f"{words[0]}; see `rpicam-hello --list-cameras` for what this camera can do"

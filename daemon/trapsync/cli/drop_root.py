@@ -123,7 +123,7 @@ def _look(folder: Path, name: str) -> os.stat_result | None:
 def _open_to_others(place: Path) -> StorageError:
     return StorageError(
         f"{place}: it belongs to root, but others may write there, so nothing is done there as root; "
-        f"close it (chmod go-w {place}), or give what is in it to the daemon's user"
+        f"close it (sudo chmod go-w {place}), or give what is in it to the daemon's user"
     )
 
 
@@ -135,6 +135,8 @@ def _groups(place: Path, user: int, group: int) -> tuple[int, list[int]]:
         account = pwd.getpwuid(user)
     except KeyError:  # a number without a name
         if group == 0:
-            raise StorageError(f"{place} belongs to user {user}, but to root's group; run: chgrp") from None
+            raise StorageError(
+                f"{place} belongs to user {user}, but to root's group; run: sudo chgrp {user} {place}"
+            ) from None
         return group, [group]
     return account.pw_gid, os.getgrouplist(account.pw_name, account.pw_gid)

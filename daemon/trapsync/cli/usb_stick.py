@@ -74,7 +74,7 @@ def _wait(trap: Trap, name: str, patience: float) -> int:
         if pending != before:
             before, moved = pending, trap.clock.monotonic()
         if not process:
-            reason = "the daemon is not running; start it: systemctl start trapsync"
+            reason = "the daemon is not running; start it: sudo systemctl start trapsync"
         elif not is_asked:
             reason = unheard
         if reason and trap.clock.monotonic() - moved > patience:

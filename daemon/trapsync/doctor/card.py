@@ -73,16 +73,15 @@ def _folder(subject: str, folder: Path) -> Finding:
     if text := mounts.read_only_card(folder):
         return Finding("failing", subject, text)
     if not os.access(folder, os.W_OK | os.X_OK):
-        return Finding(
-            "failing", subject, f"{folder}: no permission to write; run the doctor as the daemon's user"
-        )
+        right = f"sudo chown {durable.user()} {folder} && sudo chmod u+rwx {folder}"
+        return Finding("failing", subject, f"{folder}: no permission to write; run: {right}")
     if subject == "state" and (reason := _not_ours(folder)):
         return Finding("failing", subject, reason)
     if folder.stat().st_mode & stat.S_IWOTH:
         return Finding(
             "warning",
             subject,
-            f"{folder}: everybody on this machine can change what is in it; run: chmod o-w {folder}",
+            f"{folder}: everybody on this machine can change what is in it; run: sudo chmod o-w {folder}",
         )
     return Finding("ok", subject, str(folder))
 

@@ -49,7 +49,7 @@ def secrets(settings: Settings, source: Path) -> list[Finding]:
                 blanks.append(f"{key}: the secret in {path} begins or ends with a blank, which counts")
         except SettingsError as error:
             hint = f"; if systemd hands it over (LoadCredential={key}:...), only the daemon can read it"
-            return [Finding("failing", "secrets", f"{error}{'' if os.access(path, os.R_OK) else hint}")]
+            return [Finding("failing", "secrets", f"{error}{'' if path.exists() else hint}")]
     if blanks:
         return [
             Finding("warning", "secrets", f"{text}; if it is none of its own, remove it") for text in blanks

@@ -31,7 +31,7 @@ def read(folder: Folder) -> str:
     except FileNotFoundError:
         raise
     except NotRegular:
-        raise StorageError(f"{mark} is no regular file; remove it, then run: touch {mark}") from None
+        raise StorageError(f"{mark} is no regular file; remove it, then run: sudo touch {mark}") from None
     except OSError as error:
         raise StorageError(f"{mark} cannot be read: {error.strerror}") from error
     if not content.strip(b"\0 \t\r\n"):  # made manually, or cut off by a loss of power
@@ -39,7 +39,7 @@ def read(folder: Folder) -> str:
     if match := _TEXT.fullmatch(content):
         return match[1].decode()
     raise StorageError(
-        f"{mark} was not written by trapsync; if it is the right folder, run: truncate -s 0 {mark}"
+        f"{mark} was not written by trapsync; if it is the right folder, run: sudo truncate -s 0 {mark}"
     )
 
 

@@ -12,6 +12,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+try:
+    import grp  # now, for an account that root steps down to may not read the interpreter's library
+except ModuleNotFoundError:  # Windows
+    grp = None  # type: ignore[assignment]
+
 from trapsync.errors import StorageError
 from trapsync.files import failpoint
 
@@ -173,6 +178,14 @@ def explain(error: OSError, path: Path) -> str:
     }
     reason = advice.get(error.errno or 0) or error.strerror or str(error)
     return f"{error.filename or path}: {reason}"
+
+
+def group() -> str:
+    """The group of the account that runs this, by its name."""
+    try:
+        return grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        return str(os.getegid())
 
 
 def user() -> str:

@@ -5,6 +5,7 @@ nearest key that exists.
 """
 
 import difflib
+import errno
 import os
 import stat
 import tomllib
@@ -22,6 +23,7 @@ from trapsync.settings.units import Duration, Exposure, Size, exactly
 
 DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")
 _HERE = Path(__file__).resolve().parent
+_FIRST_PERSON = 1000  # from this number on the accounts are those of people
 _LONGEST_SECRET = 65536  # characters
 ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
 
@@ -203,7 +205,10 @@ def read_secret(name: Path, key: str) -> str:
         with os.fdopen(descriptor, encoding="utf-8") as file:
             status, secret = os.fstat(descriptor), file.read(_LONGEST_SECRET + 1)
     except OSError as error:
-        raise SettingsError(f"{key}: the secret {path} cannot be read: {error.strerror}") from None
+        reason = f"{key}: the secret {path} cannot be read: {error.strerror}"
+        is_closed = error.errno == errno.EACCES and hasattr(os, "geteuid")  # not on Windows
+        fix = f"; run: {_closing(path, 0)}" if is_closed else ""
+        raise SettingsError(f"{reason}{fix}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
     if len(secret) > _LONGEST_SECRET:
@@ -231,19 +236,22 @@ def _require_closed(status: os.stat_result, path: Path, key: str) -> None:
     """
     us, mode = os.geteuid(), status.st_mode
     is_foreign = us != 0 and status.st_gid not in {os.getegid(), *os.getgroups()}
-    if us != 0 and status.st_uid not in {us, 0}:
-        fix = f"sudo chown {durable.user()} {path}"
-        raise SettingsError(
-            f"{key}: the secret {path} belongs to another user, who can change it; run: {fix}"
-        )
-    who_can = [
-        (mode & stat.S_IROTH, "o", "r", "everybody can read"),
-        (mode & stat.S_IWOTH, "o", "w", "everybody can change"),
-        (mode & stat.S_IWGRP, "g", "w", "its group can change"),
-        (mode & stat.S_IRGRP and is_foreign, "g", "r", "a group that is not ours can read"),
-    ]
-    wrong = [one for one in who_can if one[0]]
-    if wrong:
-        taken = {whose: "".join(bit for _, of, bit, _ in wrong if of == whose) for whose in "go"}
-        change = ",".join(f"{whose}-{bits}" for whose, bits in taken.items() if bits)
-        raise SettingsError(f"{key}: {wrong[0][3]} the secret {path}; run: chmod {change} {path}")
+    wrong = (
+        ("belongs to another user, who can change", us != 0 and status.st_uid not in {us, 0}),
+        ("is open, and everybody can read", mode & stat.S_IROTH),
+        ("is open, and everybody can change", mode & stat.S_IWOTH),
+        ("is open, and its group can change", mode & stat.S_IWGRP),
+        ("is open, and a group that is not ours can read", mode & stat.S_IRGRP and is_foreign),
+    )
+    for what, is_so in wrong:
+        if is_so:
+            raise SettingsError(f"{key}: the secret {path} {what} it; run: {_closing(path, status.st_uid)}")
+
+
+def _closing(path: Path, owner: int) -> str:
+    """The command after which we can read a secret, and nobody else but root: ours, or root's with our group."""
+    us = os.geteuid()
+    sudo = "sudo " if us < _FIRST_PERSON else ""  # nobody logs in as the daemon's account
+    if owner == us:
+        return f"{sudo}chmod 600 {path}"
+    return f"sudo chown root:{durable.group()} {path} && sudo chmod 640 {path}"

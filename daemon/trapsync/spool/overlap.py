@@ -101,7 +101,7 @@ def _require_different_marks(folders: list[_Named], source: Path) -> None:
         if (found := _id_in(one.path)) and found == _id_in(other.path):
             raise SettingsError(
                 f"{source}: {one.setting} and {other.setting} have one mark and are one place; "
-                f"if one is a copy of the other, run: truncate -s 0 {other.path / destination_mark.NAME}"
+                f"if one is a copy of the other, run: sudo truncate -s 0 {other.path / destination_mark.NAME}"
             )
 
 

@@ -134,7 +134,7 @@ def _daemon(status: Status) -> Iterator[Reason]:
     if status.daemon.running and status.bug:
         yield Reason("warning", "a job of the daemon failed unexpectedly: see its log")
     if not status.daemon.running and not status.single_runs:  # on a timer there need not be one
-        text = "the daemon is not running; start it: systemctl start trapsync, or trapsync run"
+        text = "the daemon is not running; start it: sudo systemctl start trapsync, or trapsync run"
         yield Reason("failing", text)
 
 

@@ -35,6 +35,6 @@ def prove(root: Folder, *, by_mark: bool) -> str:
         if by_mark:
             raise Away(
                 f"{root.path} has no mark: is its disk or stick connected? "
-                f"if the right one is mounted there now, run: touch {root.path / destination_mark.NAME}"
+                f"if the right one is mounted there now, run: sudo touch {root.path / destination_mark.NAME}"
             ) from None
         return ""
