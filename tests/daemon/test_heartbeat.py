@@ -51,7 +51,7 @@ def heard(hub: RunningHub, claim: Callable[[dict[str, Any]], object], trap: Daem
 def test_with_an_invalid_config_a_trap_that_ran_goes_on_and_status_and_heartbeat_say_so(
     tmp_path: Path,
 ) -> None:
-    said, at_hub = "did you mean 'capture'?", "captures: there is no such setting"  # where a reason is cut
+    said, at_hub = "did you mean 'capture'?", "the config file is invalid: "  # where a reason is cut
     with (
         hub_server.running(tmp_path / "hub") as hub,
         daemon_process.running(
