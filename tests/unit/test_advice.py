@@ -590,8 +590,9 @@ SEE = (
 ELSEWHERE = {
     'set capture.format = "2020"': "unit/test_stickypi.py::"
     "test_a_server_of_branch_main_is_sent_one_image_of_2022_and_says_what_to_set",
-    "set hub.mqtt.tls = true": "unit/test_proxy.py::test_variables_that_do_not_count_are_told_once",
-    "write https:// in {}.url": "unit/test_proxy.py::test_variables_that_do_not_count_are_told_once",
+    "set hub.mqtt.tls = true": "unit/test_proxy.py::test_a_password_without_tls_is_told",
+    "write https:// in {}.url": "unit/test_proxy.py::test_a_password_without_tls_is_told",
+    "can read the password; write https://": "unit/test_fleet.py::test_a_password_without_tls_is_told",
     'set proxy = "environment"': "unit/test_proxy.py::test_variables_that_do_not_count_are_told_once",
     "write https:// instead of http://": "unit/test_http.py::test_a_server_that_wants_tls_is_told_as_what_to_write",
     "is there already; move it away first": "unit/test_cli.py::test_a_file_is_not_put_back_over_another",

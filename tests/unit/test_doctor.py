@@ -436,12 +436,10 @@ def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeT
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (socket.gaierror(-2, "x"), "unknown host name, or no network"),
-        (
-            ConnectionRefusedError(111, "Connection refused"),
-            "does not answer at port 443 (Connection refused)",
-        ),
-        (TimeoutError(), "does not answer at port 443 (no answer in time)"),
+        (socket.gaierror(socket.EAI_NONAME, "x"), "there is no such server; check how the name is written"),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), "no DNS server answers: is the network up?"),
+        (ConnectionRefusedError(111, "x"), "hub.example.org:443: connection refused: nothing listens there"),
+        (TimeoutError(), "hub.example.org:443: no answer in time"),
     ],
 )
 def test_a_home_out_of_reach_is_explained(tmp_path: Path, time: FakeTime, error: OSError, says: str) -> None:

@@ -479,6 +479,17 @@ def test_an_error_is_the_worst_verdict(say: Say, desk: Path) -> None:
     assert (code, err.count("\n")) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("url", "is_told"),
+    [("http://hub.invalid", True), ("https://hub.invalid", False), ("http://127.0.0.1:9", False)],
+)
+def test_a_password_without_tls_is_told(say: Say, desk: Path, url: str, is_told: bool) -> None:
+    (desk / "secret").write_text("horse")
+    (desk / "secret").chmod(0o600)
+    _, _, err = say("fleet", "--hub", url, "--password-file", desk / "secret")
+    assert (f"everybody on the way to {url} can read the password; write https://" in err) is is_told
+
+
 # ── By a broker ──────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from itertools import pairwise
 from math import pi, sin
 from typing import Any
 
@@ -39,6 +40,16 @@ def readings(
     ]
 
 
+def by_days(*levels: float) -> list[Reading]:
+    """A battery that had these levels at the ends of days, and moved evenly in between; a reading an hour."""
+    begins = NOW - (len(levels) - 1) * DAY
+    return [
+        (begins + (day + hour / 24) * DAY, before + (after - before) * hour / 24)
+        for day, (before, after) in enumerate(pairwise(levels))
+        for hour in range(24)
+    ]
+
+
 # ── The battery ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -49,6 +60,7 @@ def readings(
         (readings(-10, sun=15), 2.5),  # which ends in a morning, 15 % lower
         (readings(-10, sun=15, a_day=4), 2.5),
         (readings(-30, days=2), 1.0),
+        ([(NOW - n * DAY, 30.0 + 10 * n) for n in (4, 3, 2, 1, 0)], 3.0),  # a picture a day
     ],
 )
 def test_a_battery_that_falls_from_day_to_day_is_known_to_end(known: list[Reading], days: float) -> None:
@@ -62,13 +74,13 @@ def test_a_battery_that_falls_from_day_to_day_is_known_to_end(known: list[Readin
     [
         [],
         [(NOW - DAY, 80.0), (NOW, 40.0)],  # two points are no trend
+        [(NOW - n * DAY, 40.0 + 20 * n) for n in (2, 1, 0)],  # nor are three
+        by_days(90, 70, 50, 52, 70, 66),  # two days of clouds, then the sun
         readings(-30, days=1),  # nor is one day: the sun may come
         readings(0),
         readings(0, sun=30),
         readings(+8, sun=10),
         readings(-0.3),  # nobody can tell
-        [(at, 20.0 if int(at) % 7 else 90.0) for at, _ in readings(0)][::-1][::-1],  # it jumps
-        [*readings(-20, days=4)[:-24], *((NOW - n * 3600, 100.0 - n / 24) for n in range(24, 0, -1))],
     ],
 )
 def test_where_the_trend_is_not_clear_nothing_is_said(known: list[Reading]) -> None:

@@ -50,8 +50,12 @@ def _connect(operator: "Operator") -> "Connection":
     from trapsync.clock import SystemClock
     from trapsync.fleet.connection import FolderConnection, HubConnection
     from trapsync.fleet.mqtt import BrokerConnection
+    from trapsync.settings.schema import is_open_to_all
 
     if operator.hub:
+        if operator.password_file and is_open_to_all(operator.hub):
+            text = f"warning: everybody on the way to {operator.hub} can read the password; write https://"
+            click.echo(f"trapsync: {text}", err=True)
         return HubConnection(operator, SystemClock(), time.sleep)
     if operator.folder:
         return FolderConnection(operator.folder)

@@ -1,7 +1,6 @@
 """The hub, the destinations, and the secrets to log in there."""
 
 import os
-import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +10,14 @@ from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
 from trapsync.destinations import Checked, Finding, check, kinds
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
+from trapsync.net.connecting import connect
+from trapsync.net.http_errors import unreachable
 from trapsync.net.proxy import proxy_for
 from trapsync.remote import document
 from trapsync.remote.in_force import InForce, report
 from trapsync.runtime.destination_context import connect_all
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import ENVIRONMENT, Hub, Settings
+from trapsync.settings.schema import ENVIRONMENT, Hub, Settings, is_open_to_all
 from trapsync.settings.words import age
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read
@@ -24,7 +25,6 @@ from trapsync.trap import open_to_read
 _TIMEOUT = 10.0  # seconds for a name and a connection
 _SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file", "proxy_password_file")
 
-_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 _SUBJECTS = {"web": "hub (HTTPS)", "mqtt": "hub (MQTT)"}
 
 Reach = Callable[[str, int], None]
@@ -32,7 +32,7 @@ Reach = Callable[[str, int], None]
 
 def reach(host: str, port: int) -> None:
     """Connect to a host and hang up; OSError if that cannot be done within seconds."""
-    socket.create_connection((host, port), timeout=_TIMEOUT).close()
+    connect(host, port, _TIMEOUT, ()).close()
 
 
 def secrets(settings: Settings, source: Path) -> list[Finding]:
@@ -105,12 +105,8 @@ def _link(way: str, host: str, port: int, settings: Settings, clock: Clock, reac
     subject = _SUBJECTS[way]
     try:
         reach(host, port)
-    except socket.gaierror:
-        text = f"{host}: unknown host name, or no network: is the link up? try: ping {host}"
-        return Finding("warning", subject, text)
     except OSError as error:
-        text = f"{host} does not answer at port {port} ({error.strerror or 'no answer in time'}): is it on, and the link up?"
-        return Finding("warning", subject, text)
+        return Finding("warning", subject, str(unreachable(error, f"{host}:{port}", None, clock.wall())))
     known = _remembered(settings, clock).get(way)
     if known and known.error:
         return Finding(
@@ -176,7 +172,7 @@ def plain_passwords(settings: Settings) -> list[Finding]:
             f"{name}: everybody on the way to {urlsplit(url).hostname} can read its password; {_with_tls(name)}",
         )
         for name, (url, secret) in asked.items()
-        if secret and url.startswith("http://") and urlsplit(url).hostname not in _THIS_MACHINE
+        if secret and is_open_to_all(url)
     ]
 
 

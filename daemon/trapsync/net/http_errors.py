@@ -62,7 +62,7 @@ def _reason(causes: list[BaseException], now: float) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _certificate(cause, now)
         if isinstance(cause, socket.gaierror):
-            return _name(cause)
+            return no_address(cause)
     for kinds, text in _REASONS:
         if any(isinstance(cause, kinds) for cause in causes):
             return text
@@ -72,7 +72,7 @@ def _reason(causes: list[BaseException], now: float) -> str:
     return f"the connection failed: {system[0].strerror if system else type(causes[-1]).__name__}"
 
 
-def _name(error: socket.gaierror) -> str:
+def no_address(error: socket.gaierror) -> str:
     """Whether nobody answered what the address is, or there is none."""
     if error.errno == socket.EAI_AGAIN:
         return "its address cannot be looked up, as no DNS server answers: is the network up?"

@@ -45,6 +45,11 @@ def require_address(key: str, url: str, example: str, *, instead: str = "") -> N
         raise ValueError(f'{key}: {url!r} is not an address such as "{example}"')
 
 
+def is_open_to_all(url: str) -> bool:
+    """Whether everybody on the way there can read what is sent: without TLS, and not on this machine."""
+    return url.startswith("http://") and urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}
+
+
 ENVIRONMENT = "environment"
 
 

@@ -13,7 +13,7 @@ from statistics import median_low, quantiles
 _DAY = 86400.0
 _SAME_HOUR = 2700.0  # seconds by which two readings of one time of day may be apart
 _AROUND = 9000.0  # seconds before and after a reading, in which a battery changes little
-_ENOUGH = 12  # pairs: half a day of a reading an hour, or three days of four
+_ENOUGH = 10  # pairs: of a reading an hour after a day and a half, of one a day after five days
 _LEAST = 0.5  # per cent a day, below which nobody can tell
 _OTHER_BATTERY = 25.0  # per cent up from one reading to the next, an hour later as a rule: no sun does that
 

@@ -12,6 +12,7 @@ fill the memory of a Pi.
 """
 
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 from trapsync.errors import SettingsError, TrapsyncError, Unreachable, one_line
 from trapsync.net import backoff
+from trapsync.net.http_errors import no_address
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Receive
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import HubMqtt
@@ -279,6 +281,8 @@ def translated() -> Iterator[None]:
         raise Unreachable(f"its certificate cannot be trusted: {error.verify_message}") from None
     except ssl.SSLError:
         raise Unreachable("TLS fails: does it speak TLS on that port?") from None
+    except socket.gaierror as error:
+        raise Unreachable(no_address(error)) from None
     except OSError as error:
         raise Unreachable(f"the connection failed: {error.strerror or error}") from None
     except Exception as error:
