@@ -511,7 +511,6 @@ HANDS = (
     *("the card is full; free some space", "the disk quota is used up; free some space"),
     *(
         "set it (timedatectl)",
-        "is the link up? try: ping {}",
         "check how the name is written",
         "use another network or server",
     ),
