@@ -316,6 +316,7 @@ def test_the_doctor_connects_to_the_proxy_and_says_which(tmp_path: Path, proxy: 
     found = settings(f'{HUB}proxy = "{proxy.url}"\n{STICK}', tmp_path)
     (one,) = network.hub(found, FakeTime(), lambda host, port: asked.append(f"{host}:{port}"))
     assert (one.verdict, asked) == ("ok", [proxy.host])
+    assert one.text == f"the proxy {proxy.host}, on the way to server.invalid, answers"
     assert network.proxies(found) == [Finding("ok", "proxy", f"hub through {proxy.host}")]
 
 

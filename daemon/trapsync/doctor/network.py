@@ -86,8 +86,8 @@ def hub(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]
     return [_link(way, *place, settings, clock, reach) for way, place in _links(settings).items()]
 
 
-def _links(settings: Settings) -> dict[str, tuple[str, int]]:
-    """What to connect to on the way to the hub: its proxy, where there is one."""
+def _links(settings: Settings) -> dict[str, tuple[str, int, str]]:
+    """What to connect to on the way to the hub, and how to call that: its proxy, where there is one."""
     found = {}
     if url := settings.hub.url or settings.hub.tell_url:
         try:
@@ -95,25 +95,28 @@ def _links(settings: Settings) -> dict[str, tuple[str, int]]:
         except SettingsError:  # which has a finding of its own
             proxy = None
         parts = urlsplit(proxy.url if proxy else url)
-        found["web"] = (parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443))
-    if settings.hub.mqtt.host:
-        found["mqtt"] = (settings.hub.mqtt.host, settings.hub.mqtt.port)
+        port = parts.port or {"http": 80}.get(parts.scheme, 443)
+        called = f"the proxy {proxy.host}, on the way to {urlsplit(url).netloc}," if proxy else ""
+        found["web"] = (parts.hostname or "", port, called or f"{parts.hostname}:{port}")
+    if (mqtt := settings.hub.mqtt).host:
+        found["mqtt"] = (mqtt.host, mqtt.port, f"{mqtt.host}:{mqtt.port}")
     return found
 
 
-def _link(way: str, host: str, port: int, settings: Settings, clock: Clock, reach: Reach) -> Finding:
+def _link(
+    way: str, host: str, port: int, called: str, settings: Settings, clock: Clock, reach: Reach
+) -> Finding:
     subject = _SUBJECTS[way]
     try:
         reach(host, port)
     except OSError as error:
-        return Finding("warning", subject, str(unreachable(error, f"{host}:{port}", None, clock.wall())))
+        text = str(unreachable(error, called.rstrip(","), None, clock.wall()))
+        return Finding("warning", subject, text)
     known = _remembered(settings, clock).get(way)
     if known and known.error:
-        return Finding(
-            "warning", subject, f"{host} answers at port {port}, but the last attempt failed: {known.error}"
-        )
+        return Finding("warning", subject, f"{called} answers, but the last attempt failed: {known.error}")
     last = f"; last reached {age(clock.wall() - known.reached)} ago" if known and known.reached else ""
-    return Finding("ok", subject, f"{host} answers at port {port}{last}")
+    return Finding("ok", subject, f"{called} answers{last}")
 
 
 def proxies(settings: Settings) -> list[Finding]:
