@@ -356,6 +356,12 @@ def test_the_helper_for_sticks_runs_the_program_in_the_accounts_name(machine: Ma
 
 
 def test_roots_command_still_wakes_the_accounts_daemon(folder: Path) -> None:
+    with (folder / "trapsync.toml").open("a") as config:
+        config.write('[destinations.stick]\nkind = "directory"\npath = "stick"\n')
+    (folder / "stick").mkdir()
+    (folder / "stick" / ".trapsync-destination").touch()
+    for made in (folder / "stick", folder / "stick" / ".trapsync-destination"):
+        os.chown(made, SOMEBODY, SOMEBODY)
     daemon = call(folder, "run")
     try:
         assert daemon.stderr
