@@ -284,6 +284,39 @@ def test_a_stick_can_be_written_whether_it_is_mounted_before_the_start_or_after(
     box.run("umount", "/media/early", "/media/late")
 
 
+def test_a_mistake_in_the_config_is_told_by_reload_status_and_hub_and_costs_no_picture(
+    box: Container,
+) -> None:
+    takes_pictures(box)
+    config, old = box.root / "etc/trapsync/trapsync.toml", main_process(box)
+    with hub(box) as there:
+        account = 'username = "trap"\npassword_file = "hub.password"\n'
+        report = f'[hub]\nurl = "http://127.0.0.1:{PORT}"\nevery = "1 s"\n{account}'
+        config.write_text(CONFIG + report)
+        box.run("systemctl", "reload", "trapsync")
+        box.until(lambda: status(box)["hub"].get("web", {}).get("reached"))
+        config.write_text(f"{CONFIG}{report}[camra]\n")
+        said = "camra: there is no such setting; did you mean 'camera'?"
+        assert box.run("systemctl", "reload", "trapsync", check=False).returncode != 0
+        assert said in box.run("systemctl", "status", "--no-pager", "-l", "trapsync", check=False).stdout
+        assert main_process(box) == old
+        now = box.run("trapsync", "status", check=False)
+        assert (now.returncode, now.stdout.startswith("failing")) == (2, True)
+        assert said in now.stdout.splitlines()[1]
+        box.run("systemctl", "restart", "trapsync")  # as after a power cut
+        takes_pictures(box)
+        assert f"{said}; running on the one of" in status(box)["config"]
+        box.until(
+            lambda: any(
+                said in str(one["heartbeat"]["reasons"]) for one in there.hub.fleet.snapshot()["traps"]
+            )
+        )
+        config.write_text(CONFIG)
+        box.run("systemctl", "reload", "trapsync")
+        box.until(lambda: status(box)["config"] is None)
+    takes_pictures(box)
+
+
 def test_asked_for_a_reboot_the_guard_grants_one_and_says_why_and_the_trap_goes_on(box: Container) -> None:
     before = captured(box)
     ask = "echo 'the camera hangs' > /run/trapsync/reboot-wanted"

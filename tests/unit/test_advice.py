@@ -96,6 +96,29 @@ def _secrets_become_readable_by_the_daemon_alone(site: Site) -> None:
         _secret(site, owner, group, mode, words)
 
 
+@follows("{}: the account {} may not read it; run: sudo chmod a+rX {}")
+def _a_certificate_can_be_read_by_the_account(site: Site) -> None:
+    site.to_account()
+    site.write(f'{site.config.read_text()}{_STICKYPI}ca_file = "hub.pem"\n')
+    certificate = site.config.with_name("hub.pem")
+    certificate.touch(0o600)
+    site.type(command(site.line("may not read it")))
+    assert site.is_gone("hub.pem")
+
+
+@follows("{} is not proven yet: nothing was delivered there; before you leave, wait for the first delivery")
+def _a_destination_is_proven_by_its_first_delivery(site: Site) -> None:
+    copies = site.folder / "copies"
+    copies.mkdir()
+    (copies / MARK).touch()
+    site.write(f'{site.config.read_text()}[destinations.copy]\nkind = "directory"\npath = "{copies}"\n')
+    site.type("trapsync deliver")
+    assert site.line("copy is not proven yet")
+    drawings.put(site.spool, drawings.trap(), drawings.NAME)
+    site.type("trapsync deliver")
+    assert site.is_gone("not proven yet")
+
+
 @follows("everybody on this machine can change it; run: sudo chmod o-w {}")
 def _settings_that_all_can_change_are_closed(site: Site) -> None:
     site.config.chmod(0o666)

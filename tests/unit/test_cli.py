@@ -336,6 +336,20 @@ def test_settings_are_set_in_the_file_only_if_the_result_is_valid(call: Call, fo
     assert not list(folder.glob(".*.part"))
 
 
+def test_check_tells_what_the_file_names_and_the_account_cannot_read(call: Call, folder: Path) -> None:
+    assert call("settings", "check").out == f"{folder / 'trap.toml'}: valid\n"
+    more = '[destinations.archive]\nkind = "stickypi"\nurl = "https://a.example.org"\nusername = "u"\n'
+    more += 'password_file = "no.password"\n[destinations.usb]\nkind = "directory"\npath = "usb"\nhotplug = true\n'
+    set_in(folder, 'path = "stick"\n', f'path = "sticks"\n{more}')
+    said = call("settings", "check")
+    assert said.code == 0
+    first, password, stick = said.out.splitlines()
+    assert first.endswith(": valid, but what it names is not all there:")
+    assert password.startswith("- destinations.archive.password_file: the secret ")
+    assert "no.password cannot be read: No such file or directory" in password
+    assert stick == f"- destinations.stick.path: {folder}/sticks: No such file or directory"
+
+
 def test_a_wrong_file_can_be_corrected_by_setting_what_is_wrong(call: Call, folder: Path) -> None:
     set_in(folder, '"directory"', '"ftp"')
     assert call("settings", "set", "destinations.stick.kind", "directory").code == 0
@@ -547,6 +561,7 @@ def test_status_warns_of_a_clock_a_damaged_file_and_an_image_that_somebody_took(
         "the clock is not synchronised",
         "1 damaged file in quarantine; see",
         "1 image left the card before being delivered",
+        "stick is not proven yet",
     ]
     assert said.json["ledger"] == {
         "captured": 2,
@@ -583,7 +598,7 @@ def test_status_says_of_held_images_what_there_is_to_do(
     assert said.code == 1
     assert said.json["clock"] == {"trusted": False, "held": 1, "unsure": 1}
     assert said.json["ledger"]["pending"] == 2
-    waiting, unsure_ = said.json["reasons"]
+    waiting, unsure_, _stick = said.json["reasons"]
     assert waiting == "the clock is not synchronised: images are held until it is (1 now)"
     assert unsure_.startswith("1 image held, taken before the clock was set and never to be corrected: ")
     assert 'trap.uncertain_times = "deliver"' in unsure_

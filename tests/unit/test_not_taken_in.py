@@ -62,6 +62,7 @@ class Life:
             storage=trap.storage,
             camera=Camera(kind="none"),
             hub=Hub(),
+            destinations={"home": {"hotplug": True}},  # that nothing was delivered yet is no warning
         )
         self.examine: Callable[..., object] = trap._examiner
         self.begin()

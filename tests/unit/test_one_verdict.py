@@ -231,6 +231,7 @@ CASES = {
     "stick away": Case(do=unmarked),
     "refused": Case(do=lambda one: one.row(refused_unseen=1, refused=1, unseen=1, pending=0)),
     "not taken": Case(do=lambda one: one.row(failing=1, failing_key="x", failing_error="y")),
+    "not proven": Case(do=lambda one: one.row(error=None, delivered=0, delivered_at=None)),
     "server down": Case(do=lambda one: server(one, "cut before body"), stick=""),
     "server says no": Case(do=lambda one: server(one, "401"), stick=""),
     "what follows fails": Case(

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from trapsync.cli.common import Trap, load_settings, with_trap
-from trapsync.errors import SettingsError
+from trapsync.errors import SettingsError, printable
 from trapsync.remote.document import LARGEST
 from trapsync.settings import config_file, editing
 from trapsync.settings.layers import OVERRIDE, Files, Key, Texts
@@ -28,11 +28,24 @@ def settings_group() -> None:
 @settings_group.command()
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Check the config file, and override.toml beside it. Changes nothing."""
+    """Check the config file, and override.toml beside it. Changes nothing.
+
+    Exit code 0 if it is valid. Passwords, files and folders that it names and that the trap's account cannot read are told
+    then: the trap starts without them. Whether a destination works, status says.
+    """
+    from trapsync.doctor import network
+
     found = load_settings(context.find_root().obj)
     if found.files.fallback:
         raise SettingsError(found.files.fallback.problem)
-    click.echo(f"{found.source}: valid")
+    wrong = [
+        *network.secrets(found.settings, found.source),
+        *network.named_files(found.settings, found.source),
+    ]
+    wrong = [one for one in wrong if one.verdict != "ok"]
+    click.echo(f"{found.source}: valid{', but what it names is not all there:' if wrong else ''}")
+    for one in wrong:
+        click.echo(f"- {printable(one.text)}")
     if found.overridden:
         click.echo(f"remote settings: {found.overridden}")
 

@@ -61,6 +61,7 @@ def examine_trap(
         *board(settings, clock, machine),
         *service(settings, machine),
         *network.secrets(settings, source),
+        *network.named_files(settings, source),
         *network.plain_passwords(settings),
         *network.proxies(settings),
         *network.hub(settings, clock),

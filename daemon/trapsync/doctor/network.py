@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from trapsync.catalog import Catalog, facts
 from trapsync.clock import Clock
 from trapsync.destinations import Checked, Finding, check, kinds
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
+from trapsync.files import durable
 from trapsync.net.connecting import connect
 from trapsync.net.http_errors import unreachable
 from trapsync.net.proxy import proxy_for
@@ -17,7 +19,7 @@ from trapsync.remote import document
 from trapsync.remote.in_force import InForce, report
 from trapsync.runtime.destination_context import connect_all
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import ENVIRONMENT, Hub, Settings, is_open_to_all
+from trapsync.settings.schema import ENVIRONMENT, Hub, Settings, Table, is_open_to_all
 from trapsync.settings.words import age
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read
@@ -42,19 +44,54 @@ def secrets(settings: Settings, source: Path) -> list[Finding]:
         if _is_writable_by_all(place):
             text = f"{place}: everybody on this machine can change it; run: sudo chmod o-w {place}"
             return [Finding("failing", "secrets", text)]
-    blanks: list[str] = []
+    found: list[Finding] = []
     for key, path in files:
         try:
             if (secret := read_secret(path, key)) != secret.strip():
-                blanks.append(f"{key}: the secret in {path} begins or ends with a blank, which counts")
+                text = f"{key}: the secret in {path} begins or ends with a blank, which counts"
+                found.append(Finding("warning", "secrets", f"{text}; if it is none of its own, remove it"))
         except SettingsError as error:
             hint = f"; if systemd hands it over (LoadCredential={key}:...), only the daemon can read it"
-            return [Finding("failing", "secrets", f"{error}{'' if path.exists() else hint}")]
-    if blanks:
-        return [
-            Finding("warning", "secrets", f"{text}; if it is none of its own, remove it") for text in blanks
-        ]
-    return [Finding("ok", "secrets", f"{len(files)}, which only the daemon can read")] if files else []
+            text = f"{error}{'' if path.exists() else hint}"
+            found.append(Finding("failing", "secrets", text))
+    if files and not found:
+        found.append(Finding("ok", "secrets", f"{len(files)}, which only the daemon can read"))
+    return found
+
+
+def named_files(settings: Settings, source: Path) -> list[Finding]:
+    """Check that what the settings name is there, and that this account may read it; secrets are looked at elsewhere."""
+    tables: dict[str, object] = {"hub": settings.hub, "camera": settings.camera, "sensors": settings.sensors}
+    for name, table in settings.destinations.items():
+        with suppress(SettingsError):
+            tables[f"destinations.{name}"] = check(name, table, source).settings
+    return [
+        Finding("warning", "files", f"{key}: {problem}")
+        for at, table in tables.items()
+        for key, path in _paths(table, at)
+        if (problem := _unreadable(path))
+    ]
+
+
+def _paths(table: object, at: str) -> Iterator[tuple[str, Path]]:
+    """The paths in a table and those within it, by their keys."""
+    # That a stick is away, which is brought now and then, is no problem.
+    left_out = {*_SECRETS, *(["path"] if getattr(table, "hotplug", False) else [])}
+    for key in () if not isinstance(table, Table) else table.__struct_fields__:
+        value = getattr(table, key)
+        if isinstance(value, Path) and key not in left_out:
+            yield f"{at}.{key}", value
+        yield from _paths(value, f"{at}.{key}")
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        path.stat()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if os.access(path, os.R_OK):
+        return None
+    return f"{path}: the account {durable.user()} may not read it; run: sudo chmod a+rX {path}"
 
 
 def _secret_files(settings: Settings, source: Path) -> Iterator[tuple[str, Path]]:

@@ -304,6 +304,9 @@ def _destinations(status: Status) -> Iterator[Reason]:
             yield Reason("failing", f"{text}: {one.last_error}", name)
         elif one.pending and one.last_error and not one.hotplug:
             yield Reason("warning", f"{name} is unreachable: {one.last_error}", name)
+        elif not (one.delivered or one.last_delivery or one.refused or one.failing or one.hotplug):
+            text = f"{name} is not proven yet: nothing was delivered there; before you leave, wait for the first delivery"
+            yield Reason("warning", text, name)
     for name, failed in (status.follow_ups or {}).items():
         text = (
             f"what follows the deliveries to {name} failed ({failed.attempts} in a row), and is tried again"
