@@ -340,14 +340,18 @@ def test_variables_that_do_not_count_are_told_once(tmp_path: Path, monkeypatch: 
         (HUB, "hub: everybody on the way to server.invalid can read its password; write https:// in hub.url"),
         (HUB.replace("http:", "https:"), ""),
         (HUB.replace("server.invalid", "127.0.0.1:8080"), ""),
+        (HUB.replace("server.invalid", "192.168.4.1:8080"), ""),
+        (HUB.replace("server.invalid", "[fd00::7]"), ""),
+        (HUB.replace("server.invalid", "hub.local"), ""),
+        (HUB.replace("server.invalid", "hub"), ""),
         ('[hub]\nurl = "http://server.invalid"\n', ""),
         (
-            '[hub.mqtt]\nhost = "broker"\ntls = false\nusername = "u"\npassword_file = "x"\n',
-            "hub.mqtt: everybody on the way to broker can read its password; set hub.mqtt.tls = true",
+            '[hub.mqtt]\nhost = "broker.example"\ntls = false\nusername = "u"\npassword_file = "x"\n',
+            "hub.mqtt: everybody on the way to broker.example can read its password; set hub.mqtt.tls = true",
         ),
         (
-            '[destinations.x]\nkind = "stickypi"\nurl = "http://10.0.0.7"\npassword_file = "x"\n',
-            "destinations.x: everybody on the way to 10.0.0.7 can read its password; write https:// in destinations.x.url",
+            '[destinations.x]\nkind = "stickypi"\nurl = "http://8.8.8.8"\npassword_file = "x"\n',
+            "destinations.x: everybody on the way to 8.8.8.8 can read its password; write https:// in destinations.x.url",
         ),
     ],
 )

@@ -5,6 +5,7 @@ and bytes. `config/trapsync.toml` shows every key with its default; a test holds
 """
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -46,8 +47,17 @@ def require_address(key: str, url: str, example: str, *, instead: str = "") -> N
 
 
 def is_open_to_all(url: str) -> bool:
-    """Whether everybody on the way there can read what is sent: without TLS, and not on this machine."""
-    return url.startswith("http://") and urlsplit(url).hostname not in {"localhost", "127.0.0.1", "::1"}
+    """Whether everybody on the way there can read what is sent: without TLS, and out of the own network.
+
+    A name without a dot, or in `.local` (RFC 6762), is of the own network, as private addresses are.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        is_near = ip_address(host).is_private
+    except ValueError:
+        is_near = "." not in host.rstrip(".") or host.rstrip(".").endswith(".local")
+    return parts.scheme == "http" and not is_near
 
 
 ENVIRONMENT = "environment"
