@@ -79,7 +79,7 @@ def test_the_doctor_says_whose_word_the_trap_takes_and_what_is_missing(
     monkeypatch.delitem(sys.modules, "nacl.signing", raising=False)
     assert "pipx inject trapsync pynacl" in findings(source)
     source.write_text(source.read_text().replace("enabled = true", "enabled = false"))
-    assert findings(source) == ""
+    assert "trusted keys" not in findings(source)
 
 
 def test_status_says_how_it_stands_with_pushed_settings(source: Path) -> None:
