@@ -452,6 +452,7 @@ def _a_folder_that_is_delivered_to_is_moved_out_of_the_spool(site: Site) -> None
 
 @follows("or mount it: sudo mount -t tmpfs tmpfs {}")
 def _shared_memory_is_mounted(site: Site) -> None:
+    advice.needs_root()
     code = "from trapsync.files import mounts; print(mounts.no_shared_memory() or 'all right')"
     ask = f"{sys.executable} -c {shlex.quote(code)}"
     script = (
