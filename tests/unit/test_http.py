@@ -367,6 +367,10 @@ def test_json_is_json_only_with_its_status_its_type_and_its_shape(echo: Echo, cl
             "answered 200 with text/html: a sign-in page (captive portal) may be in between",
         ),
         ((201, JSON, b"{}"), "answered 201 with application/json"),
+        (
+            (400, JSON, b'{"message": "no such\\ncolumn, see https://x/y?s=1"}'),
+            "json: no such column, see ...",
+        ),
         ((404, HTML, b"no"), "answered 404 with text/html"),
         ((200, {}, b"{}"), "answered 200 with no content type"),
         ((200, JSON, b'{"a'), "cut off or broken"),

@@ -12,16 +12,15 @@ from urllib.parse import urlsplit
 from trapsync import __version__
 from trapsync.clock import Clock
 from trapsync.destinations import DestinationContext
-from trapsync.errors import SettingsError, Unauthorised, Unreachable, one_line, printable
+from trapsync.errors import SettingsError, Unauthorised, printable
 from trapsync.net.http import HttpClient
-from trapsync.net.http_answer import Answer
+from trapsync.net.http_answer import Answer, reason
 from trapsync.net.proxy import proxy_for
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Destination, require_proxy, within
 from trapsync.settings.units import Size
 
 _DENIED = {401: "rejects the login", 402: "asks for payment", 403: "does not permit this"}
-_ADDRESS = re.compile(r"\S+://\S+")
 _ABSENCE_LIFE = 3600.0
 _MOST_ABSENCES = 4096
 _LONGEST_ID, _LONGEST_URL = 200, 8000  # characters; a signed address has some 1,500
@@ -107,20 +106,6 @@ def admitted(answer: Answer, advice: str, *, hide: str = "") -> Answer:
         why = reason(answer, "message", "error")
         raise Unauthorised(f"{answer.host} {denied} ({answer.status}{why and f': {why}'}); {advice}")
     return answer
-
-
-def reason(answer: Answer, *keys: str) -> str:
-    """The reason that a service gives in its JSON under the first of these keys; "" if it gives none."""
-    try:
-        content = answer.json(dict, status=answer.status)
-    except Unreachable:
-        return ""
-    return quoted(next((content[key] for key in keys if content.get(key)), ""))
-
-
-def quoted(text: object) -> str:
-    """A service's text for our log: one short line without addresses, which may be secrets."""
-    return one_line(_ADDRESS.sub("...", str(text)[:1000]))  # the pattern takes the square of its length
 
 
 def identifier(value: object) -> int | str | None:

@@ -15,6 +15,8 @@ from trapsync.net import foreign_json
 # What may be between a trap and a server, and what to do.
 PORTAL = "a sign-in page (captive portal) may be in between: sign in, or use another network"
 _LONGEST_WAIT = 86400.0
+_ADDRESS = re.compile(r"\S+://\S+")
+_TOLD_AS = ("message", "error", "detail", "description")  # where servers say in JSON what is wrong
 
 T = TypeVar("T", list[Any], dict[str, Any])
 
@@ -53,7 +55,8 @@ class Answer:
         it holds can be stored: see `foreign_json`.
         """
         if self.status != status or self.kind != "application/json":
-            raise Unreachable(f"{self}{self.portal}")
+            told = reason(self, *_TOLD_AS) if self.status != status else ""
+            raise Unreachable(f"{self}{told and f': {told}'}{self.portal}")
         try:
             content = foreign_json.decode(  # whose length `largest` bounded as it came
                 self.body, len(self.body), most_values=most_values
@@ -64,6 +67,20 @@ class Answer:
             found = type(content).__name__
             raise Unreachable(f"{self.host} answered {status} with JSON of another shape: a {found}")
         return content
+
+
+def reason(answer: Answer, *keys: str) -> str:
+    """The reason that a service gives in its JSON under the first of these keys; "" if it gives none."""
+    try:
+        content = answer.json(dict, status=answer.status)
+    except Unreachable:
+        return ""
+    return quoted(next((content[key] for key in keys if content.get(key)), ""))
+
+
+def quoted(text: object) -> str:
+    """A service's text for our log: one short line without addresses, which may be secrets."""
+    return one_line(_ADDRESS.sub("...", str(text)[:1000]))  # the pattern takes the square of its length
 
 
 def require_final(answer: Answer, asked_to_wait: Callable[[Answer], float], *, is_plain: bool) -> Answer:

@@ -40,7 +40,7 @@ from trapsync.errors import (
 from trapsync.files import failpoint
 from trapsync.image import Image
 from trapsync.jpeg import thumbnail
-from trapsync.net.http_answer import Answer
+from trapsync.net.http_answer import Answer, reason
 from trapsync.net.http_body import FilePiece, multipart, opened
 
 __all__ = ["ImageKit", "Settings", "connect"]
@@ -269,7 +269,7 @@ class ImageKit(SimpleDestination):
 
     def _declined(self, answer: Answer) -> DeliveryError:
         """What a 400 means if the image is not to be found: only its text says whether the name is taken."""
-        said = http_service.reason(answer, "message")
+        said = reason(answer, "message")
         if not said:
             return Unreachable(str(answer))
         if re.search(r"\b(already|name).*\bexists?\b", said, re.IGNORECASE):

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trapsync.destinations import DestinationContext
-from trapsync.destinations.http_service import quoted
 from trapsync.destinations.scale.wire import Wire
 from trapsync.files import failpoint
 from trapsync.image import Image, Label
+from trapsync.net.http_answer import quoted
 
 _KEY = "results"
 # A task may show up in a list some time after the moment under which it is listed.

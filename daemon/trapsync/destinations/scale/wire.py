@@ -15,7 +15,7 @@ from trapsync.destinations import DestinationContext, http_service
 from trapsync.destinations.scale.settings import Settings
 from trapsync.errors import Failed, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
-from trapsync.net.http_answer import Answer
+from trapsync.net.http_answer import Answer, reason
 from trapsync.net.http_body import FilePiece, Pieces, multipart
 
 # A page of tasks with their labels: a few hundred kilobytes at the most.
@@ -186,5 +186,5 @@ def _quoted(name: str) -> str:
 
 def _reason(answer: Answer) -> str:
     """What the answer gives as its reason, after a colon."""
-    text = http_service.reason(answer, "error")
+    text = reason(answer, "error")
     return f": {text}" if text else ""

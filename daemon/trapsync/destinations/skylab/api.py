@@ -16,7 +16,7 @@ from trapsync.destinations import http_service
 from trapsync.destinations.object_storage import in_base64
 from trapsync.errors import DeliveryError, Failed, Unauthorised, Unreachable, one_line
 from trapsync.net.http import LARGEST_ANSWER, HttpClient
-from trapsync.net.http_answer import Answer
+from trapsync.net.http_answer import Answer, reason
 
 # Bytes of the list of a job's photos, a thousand at the most, each with signed addresses: no list of it has pages.
 _LARGEST_LIST = 3 * 2**20
@@ -122,7 +122,7 @@ class Api:
     def _minded(self, answer: Answer, no: type[DeliveryError] = Failed) -> None:
         """Raise what an answer with a status from 400 on means; `no` is what it means to be told no."""
         if 400 <= answer.status < 500 and answer.kind == "application/json":
-            why = http_service.reason(answer, "message") or "no reason given"
+            why = reason(answer, "message") or "no reason given"
             raise no(f"{self._client.host} says no ({answer.status}): {why}")
 
 
