@@ -55,6 +55,7 @@ def test_settings_are_shown_with_who_set_them(source: Path) -> None:
 
 
 def test_the_override_file_and_the_keys_are_checked_too(source: Path) -> None:
+    (source.parent / "stick").mkdir()
     assert call(source, "settings", "check").output == f"{source}: valid\n"
     source.with_name("override.toml").write_text("[camera]\nqualty = 2\n")
     assert "override.toml: camera.qualty" in str(call(source, "settings", "check").exception)
