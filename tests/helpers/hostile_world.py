@@ -239,22 +239,24 @@ class World(Account):
 
     def spool_mark(self) -> None:
         """The spool is another one than last time."""
-        self._mark(self.daemon.spool / ".trapsync-spool")
+        mark = self.daemon.spool / ".trapsync-spool"
+        before = mark.read_bytes()
+        other = before.replace(before[-10:-2], b"01234567")
+        self._mark(mark, {"another": lambda: mark.write_bytes(other)})
 
     def stick_mark(self) -> None:
-        """The stick is none, or not that of last time."""
-        self._mark(self.stick / ".trapsync-destination")
+        """The stick is none. With another mark it would be another stick, that has all copies: nothing to tell of."""
+        self._mark(self.stick / ".trapsync-destination", {})
 
-    def _mark(self, mark: Path) -> None:
+    def _mark(self, mark: Path, more: dict[str, Callable[[], object]]) -> None:
         before = mark.read_bytes()
         mark.unlink()
-        other = before.replace(before[-10:-2], b"01234567")
         makers: dict[str, Callable[[], object]] = {
             "a folder": mark.mkdir,
             "a link": lambda: mark.symlink_to("nowhere"),
             "nothing": lambda: None,
-            "another": lambda: mark.write_bytes(other),
             "a pipe": lambda: os.mkfifo(mark),
+            **more,
         }
         what = odd_entries.one_of(self.chance, makers)
 
