@@ -25,8 +25,8 @@ from trapsync.runtime.liveness import Liveness
 from trapsync.runtime.scheduler import Scheduler, Stopping
 from trapsync.runtime.service import Service
 from trapsync.runtime.upload_pool import UploadPool
+from trapsync.settings.schema import Camera, Settings
 from trapsync.settings.schema import Destination as DestinationSettings
-from trapsync.settings.schema import Settings
 from trapsync.status.reasons import of_the_trap
 
 
@@ -301,7 +301,8 @@ def test_the_watchdog_is_fed_while_all_parts_live_and_no_longer(
 
 def test_the_status_warns_of_pictures_that_look_wrong(service: Service) -> None:
     capture = {"oddity": "the pictures show next to nothing"}
-    reasons = of_the_trap(statuses.status(capture=capture), Settings(), FakeTime())
+    settings = Settings(camera=Camera(kind="simulated"))
+    reasons = of_the_trap(statuses.status(capture=capture), settings, FakeTime())
     assert ("warning", capture["oddity"]) in [(one.verdict, one.text) for one in reasons]
 
 
