@@ -463,7 +463,8 @@ def test_forty_images_reach_a_server_whose_processes_fail_once_each_in_time(tmp_
             f"40 images in {took:.1f} s; {failures} of {failing.answered} requests failed\n"
         )  # by -rP
         assert failures > 20
-        assert failing.answered <= (40 + 2 + failures) * 1.1
+        # 71 as a rule; a slow machine ingests in more portions, and asks about each. In process it is held to a tenth.
+        assert failing.answered <= (40 + 2 + failures) * 1.1 + 5
         assert len(original.files) == 40
         assert original.overwritten == 0
 
