@@ -42,13 +42,13 @@ def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
 
 
 def test_one_picture_of_five_megapixels_is_taken_and_delivered_with_hardly_a_pause(tmp_path: Path) -> None:
-    """What it takes beyond its own work is below three tenths of that, best of three."""
+    """What it takes beyond its own work is below three tenths of that, best of five."""
     with hub_server.running(tmp_path / "hub") as hub:
         more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
         trap = daemon_process.Daemon(tmp_path, more, camera="simulated")
         trap.config.write_text(trap.config.read_text().replace("[320, 240]", "[2592, 1944]"))
         seen = []
-        for run in range(1, 4):
+        for run in range(1, 6):
             process = subprocess.Popen([sys.executable, "-m", "trapsync", "-c", str(trap.config), "once"])
             idle = processes.IdleTime(process.pid)
             _, status, used = os.wait4(process.pid, 0)
