@@ -19,6 +19,7 @@ from trapsync.doctor.service import service
 from trapsync.remote.in_force import load
 from trapsync.settings import config_file
 from trapsync.settings.schema import Settings
+from trapsync.status import judged
 from trapsync.trap import lock
 
 MODULE_3 = """Available cameras
@@ -218,7 +219,7 @@ def test_a_card_that_wears_out_is_told_in_time(
     pi.put(f"{device}/life_time", life_time)
     pi.put(f"{device}/pre_eol_info", reserve)
     pi.put("sys/fs/ext4/mmcblk0p2/errors_count", errors)
-    found = only(card(settings, time, pi.machine), "card's wear")
+    found = only(card(settings, *judged(settings, time, ""), time, pi.machine), "card's wear")
     assert found[0] == verdict
     assert says in found[1]
 
@@ -242,7 +243,8 @@ def test_a_slow_card_is_told(
 ) -> None:
     left = list(flushes)
     monkeypatch.setattr("os.fsync", lambda _file: time.sleep(left.pop(0)))
-    found = only(card(made(tmp_path), time, pi.machine), "card latency")
+    settings = made(tmp_path)
+    found = only(card(settings, *judged(settings, time, ""), time, pi.machine), "card latency")
     assert found[0] == verdict
     assert found[1].startswith(says)
     assert left == []
@@ -252,7 +254,7 @@ def test_free_space_is_told_in_days(pi: Pi, trap: bench.Trap, time: FakeTime) ->
     settings = made(trap.folder, '[camera]\nkind = "simulated"\n[capture]\nevery = "1 min"\n')
     trap.put()
     trap.ingest()
-    verdict, text = only(card(settings, trap.time, pi.machine), "card")
+    verdict, text = only(card(settings, *judged(settings, trap.time, ""), trap.time, pi.machine), "card")
     assert verdict == "ok"
     assert text.endswith(" of pictures")
 
@@ -260,7 +262,7 @@ def test_free_space_is_told_in_days(pi: Pi, trap: bench.Trap, time: FakeTime) ->
 def test_folders_that_anybody_can_change_are_told(pi: Pi, tmp_path: Path, time: FakeTime) -> None:
     settings = made(tmp_path)
     settings.storage.spool.chmod(0o777)
-    verdict, text = only(card(settings, time, pi.machine), "spool")
+    verdict, text = only(card(settings, *judged(settings, time, ""), time, pi.machine), "spool")
     assert verdict == "warning"
     assert "everybody on this machine can change what is in it; run: sudo chmod o-w" in text
 

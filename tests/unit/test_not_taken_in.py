@@ -32,7 +32,7 @@ from trapsync.settings.schema import Camera, Hub, Settings
 from trapsync.settings.schema import Trap as TrapSettings
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.not_taken_in import NotTakenIn, Tally
-from trapsync.status import snapshot
+from trapsync.status import judged, snapshot
 from trapsync.status.model import Status
 from trapsync.trap import lock
 
@@ -377,7 +377,9 @@ def test_a_card_that_is_read_only_is_failing_at_once_and_named(
     assert now.reasons[0].startswith(
         f"{life.trap.storage.spool}: the card is read-only: it is failing, or damaged"
     )
-    (finding,) = [one for one in card(life.settings, life.trap.time, Machine()) if one.subject == "spool"]
+    settings, clock = life.settings, life.trap.time
+    found = card(settings, *judged(settings, clock, ""), clock, Machine())
+    (finding,) = [one for one in found if one.subject == "spool"]
     assert (finding.verdict, finding.text) == ("failing", now.reasons[0])
 
 

@@ -35,6 +35,7 @@ from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import age, count
 from trapsync.status import judged
+from trapsync.status.model import Status
 from trapsync.status.reasons import Reason
 from trapsync.trap import open_to_read, place
 
@@ -49,13 +50,14 @@ def examine_trap(
     """Make all findings, in the order of an image's way through the trap. Sends no image."""
     settings, source = found.settings, found.source
     machine = machine or Machine()
+    known, reasons = _judged(found, clock)
     findings = [
         _config(found),
         _device(settings),
         *camera(settings, machine),
         _sensors(settings, machine),
         _schedule(settings, clock),
-        *card(settings, clock, machine),
+        *card(settings, known, reasons, clock, machine),
         _catalog(settings, clock),
         _thumbnails(machine),
         *board(settings, clock, machine),
@@ -68,7 +70,8 @@ def examine_trap(
         *network.remote(found),
         *network.destinations(settings, clock, sleep, source),
     ]
-    return with_reasons(findings, _reasons(found, clock))
+    # Of the computer there are findings already, by the same judge.
+    return with_reasons(findings, [reason for reason in reasons if reason.subject != "computer"])
 
 
 def with_reasons(findings: list[Finding], reasons: Iterable[Reason]) -> list[Finding]:
@@ -88,14 +91,12 @@ def _tells(finding: Finding, reason: Reason) -> bool:
     return finding.subject in _ONE_CAUSE or finding.text in reason.text
 
 
-def _reasons(found: InForce, clock: Clock) -> list[Reason]:
-    """The reasons of the status; of the computer there are findings already, by the same judge."""
+def _judged(found: InForce, clock: Clock) -> tuple[Status | None, list[Reason]]:
+    """The status and its reasons; None where it cannot be had."""
     try:
-        config = config_check.shown(found.files)
-        _, reasons = judged(found.settings, clock, "", report(found), config=config)
+        return judged(found.settings, clock, "", report(found), config=config_check.shown(found.files))
     except (TrapsyncError, OSError):  # which has a finding of its own
-        return []
-    return [reason for reason in reasons if reason.subject != "computer"]
+        return None, []
 
 
 def _config(found: InForce) -> Finding:

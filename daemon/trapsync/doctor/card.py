@@ -4,18 +4,17 @@ import os
 import stat
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from trapsync.clock import Clock
 from trapsync.destinations import Finding
 from trapsync.doctor.machine import Machine
-from trapsync.errors import TrapsyncError
 from trapsync.files import durable, mounts
 from trapsync.files.space import free_bytes
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import count, days_of
 from trapsync.spool import spool_mark
-from trapsync.status import judged
 from trapsync.status.model import Status
 from trapsync.status.reasons import Reason
 
@@ -27,8 +26,10 @@ _ROOM = 10 * 10**6  # bytes that must be free before anything is written for a t
 _PRE_EOL = {2: "80 % of its reserve is used", 3: "90 % of its reserve is used"}
 
 
-def card(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
-    """Check the card. Writes half a megabyte to an unnamed file in the state folder."""
+def card(
+    settings: Settings, known: Status | None, reasons: Sequence[Reason], clock: Clock, machine: Machine
+) -> list[Finding]:
+    """Check the card; of its room and its files say what the status does. Writes half a megabyte to an unnamed file."""
     storage = settings.storage
     folders = (("spool", storage.spool), ("state", storage.state))
     found = [_folder(subject, folder) for subject, folder in folders]
@@ -36,31 +37,23 @@ def card(settings: Settings, clock: Clock, machine: Machine) -> list[Finding]:
         found[0] = Finding("failing", "spool", text)
     return [
         *found,
-        *_left_alone(settings, clock),
-        *_space(settings, clock),
+        *_left_alone(known),
+        *_space(settings, known, reasons),
         *_wear(storage.state, machine),
         *_speed(storage.state, clock),
     ]
 
 
-def _left_alone(settings: Settings, clock: Clock) -> list[Finding]:
+def _left_alone(known: Status | None) -> list[Finding]:
     """What is not taken in on purpose; what cannot be is a reason of the status, but where nothing could be at all."""
     subject = "not taken in"
     if text := mounts.no_shared_memory():
         return [Finding("failing", subject, text)]
-    known, _ = _status(settings, clock)
     return [
         Finding("ok", subject, f"{count(one.count, 'file')}, {one.example}: left alone: {one.reason}")
         for one in (known.not_taken_in if known else ())
         if one.kind == "left_alone"
     ]
-
-
-def _status(settings: Settings, clock: Clock) -> tuple[Status | None, list[Reason]]:
-    try:
-        return judged(settings, clock, "")
-    except (TrapsyncError, OSError):  # which has a finding of its own
-        return None, []
 
 
 def _folder(subject: str, folder: Path) -> Finding:
@@ -94,13 +87,11 @@ def _not_ours(folder: Path) -> str | None:
     return None
 
 
-def _space(settings: Settings, clock: Clock) -> list[Finding]:
-    """The room that is left, judged as the status does."""
+def _space(settings: Settings, known: Status | None, reasons: Sequence[Reason]) -> list[Finding]:
     try:
         free = free_bytes(settings.storage.spool)
     except PermissionError as error:
         return [_forbidden("card", error)]
-    known, reasons = _status(settings, clock)
     days = known.disk.days_left if known else None
     text = f"{free / 1e9:.1f} GB free" + ("" if days is None else f", room for {days_of(days)} of pictures")
     wrong = [Finding(one.verdict, "card", one.text) for one in reasons if one.subject == "card"]
