@@ -119,11 +119,14 @@ def _a_destination_is_proven_by_its_first_delivery(site: Site) -> None:
     assert site.is_gone("not proven yet")
 
 
-@follows("everybody on this machine can change it; run: sudo chmod o-w {}")
+@follows("is open, and {} can change {}; run: sudo chmod go-w {}")
 def _settings_that_all_can_change_are_closed(site: Site) -> None:
-    site.config.chmod(0o666)
-    site.type(command(site.line("everybody on this machine can change it")))
-    assert site.is_gone("everybody")
+    for file in (site.config, site.config.parent):
+        mode = file.stat().st_mode
+        file.chmod(0o777)
+        site.type(command(site.line("is open, and everybody can change")))
+        assert site.is_gone("everybody")
+        file.chmod(mode)
 
 
 # ── Folders ──────────────────────────────────────────────────────────────────────────────────────────
@@ -613,9 +616,11 @@ SEE = (
 ELSEWHERE = {
     'set capture.format = "2020"': "unit/test_stickypi.py::"
     "test_a_server_of_branch_main_is_sent_one_image_of_2022_and_says_what_to_set",
-    "set hub.mqtt.tls = true": "unit/test_proxy.py::test_a_password_without_tls_is_told",
-    "write https:// in {}.url": "unit/test_proxy.py::test_a_password_without_tls_is_told",
-    "can read the password; write https://": "unit/test_fleet.py::test_a_password_without_tls_is_told",
+    "run: sudo chown root {}": "unit/test_settings.py::test_what_another_user_owns_is_not_believed",
+    "move it into a folder of your own": "unit/test_settings.py::test_what_another_user_owns_is_not_believed",
+    "set {} = true": "unit/test_proxy.py::test_what_goes_without_tls_is_told",
+    "write https:// in {}": "unit/test_proxy.py::test_what_goes_without_tls_is_told",
+    "write https:// for the {}": "unit/test_fleet.py::test_what_goes_without_tls_is_told",
     'set proxy = "environment"': "unit/test_proxy.py::test_variables_that_do_not_count_are_told_once",
     "write https:// instead of http://": "unit/test_http.py::test_a_server_that_wants_tls_is_told_as_what_to_write",
     "is there already; move it away first": "unit/test_cli.py::test_a_file_is_not_put_back_over_another",

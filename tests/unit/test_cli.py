@@ -344,10 +344,26 @@ def test_check_tells_what_the_file_names_and_the_account_cannot_read(call: Call,
     said = call("settings", "check")
     assert said.code == 0
     first, password, stick = said.out.splitlines()
-    assert first.endswith(": valid, but what it names is not all there:")
+    assert first.endswith(": valid, but:")
     assert password.startswith("- destinations.archive.password_file: the secret ")
     assert "no.password cannot be read: No such file or directory" in password
     assert stick == f"- destinations.stick.path: {folder}/sticks: No such file or directory"
+
+
+def test_check_tells_what_goes_without_tls(call: Call, folder: Path) -> None:
+    """Finding S20."""
+    more = '[hub.mqtt]\nhost = "broker.example.org"\ntls = false\n[destinations.archive]\nkind = "stickypi"\n'
+    more += 'url = "http://a.example.org"\nusername = "u"\npassword_file = "stick/.trapsync"\n'
+    set_in(folder, 'path = "stick"\n', f'path = "stick"\n{more}')
+    (folder / "stick/.trapsync").write_text("horse")
+    (folder / "stick/.trapsync").chmod(0o600)
+    said = call("settings", "check")
+    _, hub, archive = said.out.splitlines()
+    assert said.code == 0
+    assert hub.startswith("- hub.mqtt: everybody on the way to broker.example.org can read what is sent")
+    assert archive.startswith(
+        "- destinations.archive: everybody on the way to a.example.org can read its password"
+    )
 
 
 def test_a_wrong_file_can_be_corrected_by_setting_what_is_wrong(call: Call, folder: Path) -> None:

@@ -396,7 +396,7 @@ def test_a_secret_that_others_can_read_or_change_is_told(tmp_path: Path) -> None
     assert only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "ok"
     for mode, says in (
         (0o604, "is open, and everybody can read it"),
-        (0o602, "everybody on this machine can change it"),
+        (0o602, "is open, and everybody can change it"),
     ):
         secret.chmod(mode)
         verdict, text = only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")
@@ -423,6 +423,26 @@ def test_settings_that_anybody_can_change_are_told(tmp_path: Path) -> None:
     assert network.secrets(settings, tmp_path / "trap.toml") == []
     (tmp_path / "trap.toml").chmod(0o666)
     assert only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "failing"
+
+
+def test_authorities_that_anybody_can_change_are_told(tmp_path: Path) -> None:
+    """Finding S22, a sibling: who can write there says which server is trusted with the password."""
+    more = '[hub]\nurl = "https://hub.example.org"\nca_file = "certificates/hub.pem"\n'
+    more += '[destinations.a]\nkind = "stickypi"\nurl = "https://a.example.org"\nca_file = "a.pem"\n'
+    settings, source = made(tmp_path, more), tmp_path / "trap.toml"
+    (tmp_path / "certificates").mkdir()
+    for file in ("certificates/hub.pem", "a.pem"):
+        (tmp_path / file).write_text("")
+    assert network.secrets(settings, source) == []
+    for place, key in (("certificates", "hub.ca_file"), ("a.pem", "destinations.a.ca_file")):
+        mode = (tmp_path / place).stat().st_mode
+        (tmp_path / place).chmod(0o777)
+        verdict, text = only(network.secrets(settings, source), "secrets")
+        assert (verdict, text.startswith(f"{key}: {tmp_path / place} is open, and everybody can change")) == (
+            "failing",
+            True,
+        )
+        (tmp_path / place).chmod(mode)
 
 
 def test_home_is_called_on_but_nothing_is_said_there(tmp_path: Path, time: FakeTime) -> None:

@@ -480,14 +480,46 @@ def test_an_error_is_the_worst_verdict(say: Say, desk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "is_told"),
-    [("http://hub.invalid", True), ("https://hub.invalid", False), ("http://127.0.0.1:9", False)],
+    ("where", "told"),
+    [
+        (
+            ("--hub", "http://hub.invalid", "--password-file", "key"),
+            "its password; write https:// for the hub",
+        ),
+        (("--hub", "http://hub.invalid"), "answer in its place; write https:// for the hub"),
+        (("--hub", "https://hub.invalid", "--password-file", "key"), ""),
+        (("--hub", "http://127.0.0.1:9", "--password-file", "key"), ""),
+        (("--broker", "broker.invalid:1", "--no-tls"), "in its place; leave --no-tls away"),
+        (
+            ("--broker", "broker.invalid:1", "--no-tls", "--password-file", "key"),
+            "its password; leave --no-tls",
+        ),
+        (("--broker", "broker.invalid:1"), ""),
+        (("--folder", "www"), ""),
+    ],
 )
-def test_a_password_without_tls_is_told(say: Say, desk: Path, url: str, is_told: bool) -> None:
-    (desk / "secret").write_text("horse")
-    (desk / "secret").chmod(0o600)
-    _, _, err = say("fleet", "--hub", url, "--password-file", desk / "secret")
-    assert (f"everybody on the way to {url} can read the password; write https://" in err) is is_told
+def test_what_goes_without_tls_is_told(say: Say, desk: Path, where: tuple[str, ...], told: str) -> None:
+    (desk / "owner.toml").write_text('[broker]\nhost = "broker.invalid"\n')  # which is not asked
+    err = say("fleet", *where)[2]
+    assert told in err
+    assert ("warning: everybody on the way to " in err) is bool(told)
+
+
+@pytest.mark.parametrize("what", ["its folder", "a folder above"])
+def test_a_key_that_somebody_else_could_replace_signs_nothing(say: Say, desk: Path, what: str) -> None:
+    """Finding S22: as OpenSSH's StrictModes has it."""
+    folder = desk / "keys" / "mine"
+    folder.mkdir(parents=True)
+    (desk / "key").rename(folder / "key")
+    open_one = folder if what == "its folder" else folder.parent
+    open_one.chmod(0o777)
+    to = ("--to", "all", "--yes", "--folder", "www", "--key", "keys/mine/key")
+    code, _, err = say("push", "one.toml", *to)
+    fix = f"everybody can change keys/mine/key; run: sudo chmod go-w {open_one}"
+    assert (code, err) == (1, f"trapsync: the private key: {open_one} is open, and {fix}\n")
+    assert not list((desk / "www").iterdir())
+    open_one.chmod(0o755)
+    assert say("push", "one.toml", *to)[0] == 0
 
 
 # ── By a broker ──────────────────────────────────────────────────────────────────────────────────────

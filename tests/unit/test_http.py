@@ -19,7 +19,7 @@ import urllib3
 
 from fake_time import FakeTime
 from fault_server import HTML, JSON, FaultServer, Reply
-from trapsync.errors import Failed, Unreachable
+from trapsync.errors import Failed, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.net.http import HttpClient
 from trapsync.net.http_body import FilePiece, Pieces, multipart, opened
@@ -628,3 +628,20 @@ def test_a_certificate_that_fails_says_whether_the_clock_may_be_to_blame(
         client.send("POST", "/", auth=("user", "hunter2"))
     assert reason in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_whom_to_trust_is_not_asked_of_a_file_that_others_can_change(
+    front: FaultServer, echo: Echo, time: FakeTime, tmp_path: Path
+) -> None:
+    """Finding S22, a sibling. It is asked anew for each request: it is put right while the trap runs."""
+    authorities = tmp_path / "ca.pem"
+    client = HttpClient(front.url, "test", time, time.sleep, authorities=authorities)
+    with pytest.raises(Unauthorised, match="ca_file: there is no file"):
+        client.send("POST", "/")
+    authorities.write_text("")
+    authorities.chmod(0o666)
+    with pytest.raises(Unauthorised, match="everybody can change"):
+        client.send("POST", "/")
+    assert not echo.bodies
+    authorities.chmod(0o644)
+    assert client.send("POST", "/").status == 200

@@ -344,16 +344,49 @@ def test_variables_that_do_not_count_are_told_once(tmp_path: Path, monkeypatch: 
         (HUB.replace("server.invalid", "[fd00::7]"), ""),
         (HUB.replace("server.invalid", "hub.local"), ""),
         (HUB.replace("server.invalid", "hub"), ""),
-        ('[hub]\nurl = "http://server.invalid"\n', ""),
+        (
+            '[hub]\nurl = "http://server.invalid"\n',
+            (
+                "hub: everybody on the way to server.invalid can read what is sent, and answer in its place; "
+                "write https:// in hub.url"
+            ),
+        ),
+        (
+            f'{HUB.replace("http:", "https:")}heartbeat_url = "http://beats.invalid"\n',
+            "hub: everybody on the way to beats.invalid can read its password; write https:// in hub.heartbeat_url",
+        ),
+        (
+            (
+                f'{HUB.replace("http:", "https:")}proxy = "http://proxy.invalid:3128"\nproxy_username = "u"\n'
+                'proxy_password_file = "x"\n'
+            ),
+            "hub: everybody on the way to proxy.invalid can read its password; write https:// in hub.proxy",
+        ),
+        (f'{HUB.replace("http:", "https:")}proxy = "http://proxy.invalid:3128"\n', ""),
+        (
+            '[destinations.x]\nkind = "imagekit"\napi_url = "http://api.invalid"\nprivate_key_file = "x"\n',
+            (
+                "destinations.x: everybody on the way to api.invalid can read its password; "
+                "write https:// in destinations.x.api_url"
+            ),
+        ),
         (
             '[hub.mqtt]\nhost = "broker.example"\ntls = false\nusername = "u"\npassword_file = "x"\n',
             "hub.mqtt: everybody on the way to broker.example can read its password; set hub.mqtt.tls = true",
         ),
+        (
+            '[hub.mqtt]\nhost = "broker.example"\ntls = false\n',
+            (
+                "hub.mqtt: everybody on the way to broker.example can read what is sent, and answer in its place; "
+                "set hub.mqtt.tls = true"
+            ),
+        ),
+        ('[hub.mqtt]\nhost = "10.0.0.7"\ntls = false\n', ""),
         (
             '[destinations.x]\nkind = "stickypi"\nurl = "http://8.8.8.8"\npassword_file = "x"\n',
             "destinations.x: everybody on the way to 8.8.8.8 can read its password; write https:// in destinations.x.url",
         ),
     ],
 )
-def test_a_password_without_tls_is_told(tmp_path: Path, text: str, told: str) -> None:
-    assert [one.text for one in network.plain_passwords(settings(text, tmp_path))] == ([told] if told else [])
+def test_what_goes_without_tls_is_told(tmp_path: Path, text: str, told: str) -> None:
+    assert [one.text for one in network.without_tls(settings(text, tmp_path))] == ([told] if told else [])

@@ -161,6 +161,9 @@ REFUSALS: dict[str, Refusal] = {
     "ends as it begins": ("settings", lambda: signed.settings(2, {"capture": {"schedule": ["21:00 - 21:00"]}})),
     "a minute": ("limits", lambda: signed.settings(2, {"capture": {"schedule": ["22:00 - 22:01"]}})),
     "never awake": ("limits", lambda: signed.settings(2, {"capture": {"schedule": ["12:01 - 12:02"]}})),
+    "a few pixels": ("limits", lambda: signed.settings(2, {"camera": {"resolution": [64, 64]}})),
+    "a speck": ("limits", lambda: signed.settings(2, {"camera": {"zoom": [0, 0, 0.01, 0.01]}})),
+    "next to no detail": ("limits", lambda: signed.settings(2, {"camera": {"quality": 1}})),
     "deletes earlier": ("limits", lambda: signed.settings(2, {"prune": {"min_age": "1 h"}})),
     "deletes more": ("limits", lambda: signed.settings(2, {"prune": {"keep_free": "9 GB"}})),
     "too rarely sent": ("limits", lambda: signed.settings(2, {"destinations": {"stick": {"every": "3 days"}}})),
@@ -233,7 +236,7 @@ def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: RemoteSettings,
         "capture": {"every": "5 min", "schedule": ["21:00 - 05:00"], "format": "2020"},
         "camera": {
             "exposure": "10 ms", "gain": 2.0, "white_balance": [1.5, 1.5], "lens_position": 10.0, "quality": 80,
-            "zoom": [0.1, 0.1, 0.5, 0.5], "rotation": 180, "resolution": [640, 480],
+            "zoom": [0.1, 0.1, 0.5, 0.5], "rotation": 180, "resolution": [2028, 1520],
         },
         "ingest": {"thumbnails": False},
         "prune": {"min_age": "8 days", "keep_free": "1 GB"},
@@ -252,7 +255,7 @@ def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: RemoteSettings,
     assert trap.accept(signed.settings(1, tables)).is_accepted
     trap.begin()
     now = load(source).settings
-    assert (now.camera.resolution, now.destinations["stick"]["every"]) == ((640, 480), "10 min")
+    assert (now.camera.resolution, now.destinations["stick"]["every"]) == ((2028, 1520), "10 min")
 
 
 def test_a_trap_on_which_it_is_switched_off_takes_nothing(tmp_path: Path, time: FakeTime) -> None:

@@ -374,6 +374,83 @@ def test_a_secret_is_ours_or_roots_and_only_a_group_of_ours_reads_it(
     assert said.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_secret_that_could_be_replaced_is_refused(
+    tmp_path: Path, mode: int, depth: int, by_link: bool
+) -> None:
+    """Finding S22, a sibling: as OpenSSH's StrictModes has it, links included."""
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    secret = folder / "password"
+    secret.write_text("hush")
+    secret.chmod(0o600)
+    if by_link:
+        (tmp_path / "elsewhere").mkdir()
+        secret = secret.rename(tmp_path / "elsewhere" / "password")
+        (folder / "password").symlink_to(secret)
+    place = (folder, folder.parent)[depth]
+    place.chmod(mode)
+    if mode == 0o775:
+        os.chown(place, -1, os.getegid() + 1) if os.geteuid() == 0 else pytest.skip("needs another group")
+    with pytest.raises(SettingsError, match=f"a.key: {place} is open, and .* can change .*; run: ") as caught:
+        config_file.read_secret(folder / "password", "a.key")
+    command = str(caught.value).partition("; run: ")[2].removeprefix("sudo ")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert config_file.read_secret(folder / "password", "a.key") == "hush"
+
+
+def test_a_folder_of_our_own_group_and_one_like_tmp_may_hold_a_secret(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    secret = folder / "password"
+    secret.write_text("hush")
+    secret.chmod(0o600)
+    os.chown(folder, -1, os.getegid())
+    for mode in (0o775, 0o1777):
+        folder.chmod(mode)
+        assert config_file.read_secret(secret, "a.key") == "hush"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away, and become another user")
+@pytest.mark.parametrize("what", ["folder", "authorities"])
+def test_what_another_user_owns_is_not_believed(tmp_path_factory: pytest.TempPathFactory, what: str) -> None:
+    ask = """if True:
+        import os, sys
+        from pathlib import Path
+        from trapsync.errors import SettingsError
+        from trapsync.settings import config_file
+        os.setgroups([]), os.setgid(4300), os.setuid(4242)
+        folder = Path(sys.argv[1])
+        for ask in (config_file.read_secret, config_file.require_authorities):
+            try:
+                print(ask(folder / ask.__name__, "a.key"))
+            except SettingsError as error:
+                print(error)
+        """
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        for name, mode, owner in (("read_secret", 0o640, 0), ("require_authorities", 0o644, 0)):
+            file = Path(folder, name)
+            file.write_text("hush")
+            file.chmod(mode)
+            os.chown(file, 4243 if (what, name) == ("authorities", "require_authorities") else owner, 4300)
+        if what == "folder":
+            os.chown(folder, 4243, 4243)
+        said = subprocess.run(
+            [sys.executable, "-c", ask, folder], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    others = "belongs to another user, who can change"
+    if what == "folder":
+        assert [others in line and "move it into a folder of your own" in line for line in said] == [
+            True,
+            True,
+        ]
+    else:
+        assert (said[0], others in said[1], "run: sudo chown root " in said[1]) == ("hush", True, True)
+
+
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("what", ["folder", "FIFO", "device", "large", "dangling"])
 def test_what_is_no_file_with_a_secret_is_one_line_and_is_not_waited_for(secret: Path, what: str) -> None:

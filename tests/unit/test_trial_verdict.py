@@ -273,6 +273,31 @@ def test_a_card_that_fills_up_although_pruning_is_on_ends_a_trial(
         assert "are not delivered: the card has room for" in outcome.reason
 
 
+@pytest.mark.parametrize(
+    ("new", "old", "verdict"),
+    [
+        ("2 B", "0 B", "bandwidth"),
+        ("2 B", "1 GB", "bandwidth"),
+        ("2 B", "1 B", OK),  # which was too little before, and is no fault of the new settings
+        ("1 MB", "0 B", OK),
+        ("0 B", "0 B", OK),
+    ],
+)
+def test_a_limit_below_what_is_taken_ends_a_trial(tmp_path: Path, new: str, old: str, verdict: str) -> None:
+    """Finding S9: it falls behind for good, though each turn delivers something."""
+    tables = {"home": {"kind": "stickypi", "bandwidth": new}}
+    court = Court(tmp_path, before(open=("home",), bytes_a_day=400_000.0), destinations=tables)
+    previous = structs.replace(court.settings, destinations={"home": {"kind": "stickypi", "bandwidth": old}})
+    court.trial = Trial(court.settings, court.trial.before, court.trap.catalog, court.time, {}, previous)
+    outcome: Failure | str | None = None
+    for _ in range(8):
+        outcome = outcome or court.pass_by(10)
+        court.delivers("home")
+    assert (outcome.code if isinstance(outcome, Failure) else outcome) == verdict
+    if isinstance(outcome, Failure):
+        assert outcome.reason.startswith("home carries 0.173 MB a day by its bandwidth, and ")
+
+
 def test_a_camera_that_fails_three_times_in_a_row_is_enough(tmp_path: Path) -> None:
     court = Court(tmp_path)
     court.trap.catalog.facts.set("capture", {"failures": 2, "error": "dark"})

@@ -50,12 +50,9 @@ def _connect(operator: "Operator") -> "Connection":
     from trapsync.clock import SystemClock
     from trapsync.fleet.connection import FolderConnection, HubConnection
     from trapsync.fleet.mqtt import BrokerConnection
-    from trapsync.settings.schema import is_open_to_all
 
+    _warn_without_tls(operator)
     if operator.hub:
-        if operator.password_file and is_open_to_all(operator.hub):
-            text = f"warning: everybody on the way to {operator.hub} can read the password; write https://"
-            click.echo(f"trapsync: {text}", err=True)
         return HubConnection(operator, SystemClock(), time.sleep)
     if operator.folder:
         return FolderConnection(operator.folder)
@@ -64,6 +61,21 @@ def _connect(operator: "Operator") -> "Connection":
     raise SettingsError(
         "give --hub URL, --folder DIR or --broker HOST, or write it into ~/.config/trapsync/owner.toml"
     )
+
+
+def _warn_without_tls(operator: "Operator") -> None:
+    """Tell of a hub, a proxy or a broker that everybody on the way can read, or answer for."""
+    from trapsync.settings import open_links
+    from trapsync.settings.config_file import plain
+
+    is_broker = not operator.hub and not operator.folder
+    for key, text in open_links.told(plain(operator.broker if is_broker else operator)):
+        fix = (
+            "leave --no-tls away, or set broker.tls = true"
+            if key == "tls"
+            else f"write https:// for the {key}"
+        )
+        click.echo(f"trapsync: warning: {text}; {fix}", err=True)
 
 
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────

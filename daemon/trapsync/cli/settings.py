@@ -31,7 +31,8 @@ def check(context: click.Context) -> None:
     """Check the config file, and override.toml beside it. Changes nothing.
 
     Exit code 0 if it is valid. Passwords, files and folders that it names and that the trap's account cannot read are told
-    then: the trap starts without them. Whether a destination works, status says.
+    then, for the trap starts without them; and addresses at which everybody on the way can read what is sent. Whether a
+    destination works, status says.
     """
     from trapsync.doctor import network
 
@@ -41,9 +42,10 @@ def check(context: click.Context) -> None:
     wrong = [
         *network.secrets(found.settings, found.source),
         *network.named_files(found.settings, found.source),
+        *network.without_tls(found.settings),
     ]
     wrong = [one for one in wrong if one.verdict != "ok"]
-    click.echo(f"{found.source}: valid{', but what it names is not all there:' if wrong else ''}")
+    click.echo(f"{found.source}: valid{', but:' if wrong else ''}")
     for one in wrong:
         click.echo(f"- {printable(one.text)}")
     if found.overridden:

@@ -64,7 +64,7 @@ def examine_trap(
         *service(settings, machine),
         *network.secrets(settings, source),
         *network.named_files(settings, source),
-        *network.plain_passwords(settings),
+        *network.without_tls(settings),
         *network.proxies(settings),
         *network.hub(settings, clock),
         *network.remote(found),

@@ -1,8 +1,7 @@
 """The hub, the destinations, and the secrets to log in there."""
 
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,14 +17,14 @@ from trapsync.net.proxy import proxy_for
 from trapsync.remote import document
 from trapsync.remote.in_force import InForce, report
 from trapsync.runtime.destination_context import connect_all
-from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import ENVIRONMENT, Hub, Settings, Table, is_open_to_all
+from trapsync.settings import config_file, open_links
+from trapsync.settings.config_file import read_secret, replaceable
+from trapsync.settings.schema import ENVIRONMENT, Hub, Settings, Table
 from trapsync.settings.words import age
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read
 
 _TIMEOUT = 10.0  # seconds for a name and a connection
-_SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file", "proxy_password_file")
 
 _SUBJECTS = {"web": "hub (HTTPS)", "mqtt": "hub (MQTT)"}
 
@@ -39,11 +38,10 @@ def reach(host: str, port: int) -> None:
 
 def secrets(settings: Settings, source: Path) -> list[Finding]:
     """Check that nobody else on this machine can read a secret, or change the settings."""
-    files = list(_secret_files(settings, source))
-    for place in (source, source.absolute().parent, *(path for _, path in files)):
-        if _is_writable_by_all(place):
-            text = f"{place}: everybody on this machine can change it; run: sudo chmod o-w {place}"
-            return [Finding("failing", "secrets", text)]
+    files = list(_files_of(settings, source, open_links.SECRETS))
+    for key, path in (("config", source), *_files_of(settings, source, ("ca_file",))):
+        if problem := replaceable(path):
+            return [Finding("failing", "secrets", f"{key}: {problem}")]
     found: list[Finding] = []
     for key, path in files:
         try:
@@ -76,7 +74,7 @@ def named_files(settings: Settings, source: Path) -> list[Finding]:
 def _paths(table: object, at: str) -> Iterator[tuple[str, Path]]:
     """The paths in a table and those within it, by their keys."""
     # That a stick is away, which is brought now and then, is no problem.
-    left_out = {*_SECRETS, *(["path"] if getattr(table, "hotplug", False) else [])}
+    left_out = {*open_links.SECRETS, *(["path"] if getattr(table, "hotplug", False) else [])}
     for key in () if not isinstance(table, Table) else table.__struct_fields__:
         value = getattr(table, key)
         if isinstance(value, Path) and key not in left_out:
@@ -94,28 +92,16 @@ def _unreadable(path: Path) -> str | None:
     return f"{path}: the account {durable.user()} may not read it; run: sudo chmod a+rX {path}"
 
 
-def _secret_files(settings: Settings, source: Path) -> Iterator[tuple[str, Path]]:
-    """Each file with a secret, and the key that names it."""
-    for key, path in (
-        ("hub.password_file", settings.hub.password_file),
-        ("hub.mqtt.password_file", settings.hub.mqtt.password_file),
-        ("hub.proxy_password_file", settings.hub.proxy_password_file),
-    ):
-        if path:
-            yield key, path
-    for name, table in settings.destinations.items():
-        for key in _SECRETS:
-            if isinstance(value := table.get(key) if isinstance(table, dict) else None, str) and value:
-                yield f"destinations.{name}.{key}", source.absolute().parent / Path(value).expanduser()
-
-
-def _is_writable_by_all(place: Path) -> bool:
-    """Whether everybody may write there; a sticky folder such as /tmp does not count."""
-    try:
-        mode = place.stat().st_mode
-    except OSError:
-        return False
-    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+def _files_of(settings: Settings, source: Path, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Each file that one of these keys names, a password's for example, and the whole key."""
+    for at, table in (("hub", settings.hub), ("hub.mqtt", settings.hub.mqtt)):
+        for name in names:
+            if path := getattr(table, name, None):
+                yield f"{at}.{name}", path
+    for at, content in settings.destinations.items():
+        for name in names:
+            if isinstance(value := content.get(name) if isinstance(content, dict) else None, str) and value:
+                yield f"destinations.{at}.{name}", source.absolute().parent / Path(value).expanduser()
 
 
 def hub(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]:
@@ -196,28 +182,20 @@ def _proxy(url: str, proxy: str) -> str:
     return f"what the environment says ({here}; of the daemon see: systemctl show -p Environment trapsync)"
 
 
-def plain_passwords(settings: Settings) -> list[Finding]:
-    """Find passwords that go over a network without TLS."""
-    mqtt = settings.hub.mqtt
-    asked = {"hub": (settings.hub.url, settings.hub.password_file)}
-    asked["hub.mqtt"] = (f"http://{mqtt.host}" if mqtt.host and not mqtt.tls else "", mqtt.password_file)
-    for name, table in settings.destinations.items():
-        if isinstance(table, dict):
-            secret = next((table[key] for key in _SECRETS if key in table), None)
-            asked[f"destinations.{name}"] = (str(table.get("url", "")), secret)
+def without_tls(settings: Settings) -> list[Finding]:
+    """Find what goes over the internet so that everybody on the way can read it, or answer in the other's place."""
+    tables = {"hub": config_file.plain(settings.hub), "hub.mqtt": config_file.plain(settings.hub.mqtt)}
+    tables |= {f"destinations.{name}": table for name, table in settings.destinations.items()}
     return [
-        Finding(
-            "warning",
-            "plain password",
-            f"{name}: everybody on the way to {urlsplit(url).hostname} can read its password; {_with_tls(name)}",
-        )
-        for name, (url, secret) in asked.items()
-        if secret and is_open_to_all(url)
+        Finding("warning", "without TLS", f"{at}: {text}; {_with_tls(f'{at}.{key}')}")
+        for at, table in tables.items()
+        if isinstance(table, dict)
+        for key, text in open_links.told(table)
     ]
 
 
-def _with_tls(table: str) -> str:
-    return "set hub.mqtt.tls = true" if table == "hub.mqtt" else f"write https:// in {table}.url"
+def _with_tls(key: str) -> str:
+    return f"set {key} = true" if key.endswith(".tls") else f"write https:// in {key}"
 
 
 def _remembered(settings: Settings, clock: Clock) -> dict[str, facts.Link]:

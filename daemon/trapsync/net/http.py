@@ -23,13 +23,14 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from trapsync.clock import Clock
-from trapsync.errors import Unreachable
+from trapsync.errors import SettingsError, Unauthorised, Unreachable
 from trapsync.net.connecting import connect
 from trapsync.net.http_answer import Answer, require_final, retry_after, unpacked
 from trapsync.net.http_body import Body, Pieces
 from trapsync.net.http_errors import unreachable
 from trapsync.net.proxy import Proxy
 from trapsync.net.throttle import Throttle
+from trapsync.settings.config_file import require_authorities
 
 # urllib3 spends the *connect* timeout on sending as well, per chunk when the body is file-like: a chunk
 # of 16 kB over a link of 1 kB/s needs 16 s (urllib3 issue 857). Less than this breaks slow links.
@@ -234,6 +235,7 @@ class HttpClient:
         self._timeout = timeout
         self._asked_to_wait = asked_to_wait or retry_after
         self._proxy = proxy
+        self._authorities = authorities
         self._adapter = _Adapter(proxy, transfers)
         self._session = _session(self._adapter, agent, authorities)
         if proxy:
@@ -388,9 +390,18 @@ class HttpClient:
         if self._clock.monotonic() > ends:
             raise Unreachable(f"{self.host}: the transfer was too slow and was given up")
 
+    def _require_authorities(self) -> None:
+        """Unauthorised where another user could say whom to trust."""
+        try:
+            if self._authorities:
+                require_authorities(self._authorities, "ca_file")
+        except SettingsError as error:
+            raise Unauthorised(str(error)) from None
+
     @contextmanager
     def _connections(self) -> Iterator[None]:
         """Count a request in and out; the first after a pause finds old connections dropped."""
+        self._require_authorities()
         with self._lock:
             if not self._busy and self._clock.monotonic() - self._last_used > _IDLE:
                 self._adapter.drop_connections()

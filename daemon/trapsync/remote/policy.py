@@ -4,6 +4,7 @@
 in it is an address, a credential, a key, a path or a command, or deletes anything earlier than before.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from trapsync import destinations
 from trapsync.errors import RefusedDocument, SettingsError
 from trapsync.settings import layers, schedule
 from trapsync.settings.layers import Files, Key
-from trapsync.settings.schema import Destination, Settings, Warnings
+from trapsync.settings.schema import Camera, Destination, Settings, Warnings
 from trapsync.trap import place
 
 PUSHABLE = frozenset(
@@ -32,6 +33,12 @@ PUSHABLE = frozenset(
 _MAX_WAIT = 86400.0  # seconds
 _MIN_BANDWIDTH = 2000  # bytes per second
 _MIN_OPEN = 900  # seconds of the coming day
+# What a picture can show, by each of these: pixels, the part of the scene, detail.
+_OF_A_PICTURE: dict[str, Callable[[Camera], float]] = {
+    "resolution": lambda camera: camera.resolution[0] * camera.resolution[1],
+    "zoom": lambda camera: camera.zoom[2] * camera.zoom[3],
+    "quality": lambda camera: camera.quality,
+}
 
 _NAME = "the remote settings"
 
@@ -85,6 +92,12 @@ def _require_within_limits(new: Settings, local: Settings) -> None:
         new.prune.min_age >= local.prune.min_age and new.prune.keep_free <= local.prune.keep_free,
         "prune: images would leave the card earlier than by this trap's own settings",
     )
+    for key, size in _OF_A_PICTURE.items():
+        _require(
+            size(new.camera) >= limits.min_picture * size(local.camera),
+            f"camera.{key}: the pictures would have less than {limits.min_picture:g} of what this trap's own settings "
+            "give them, its remote.limits.min_picture",
+        )
 
 
 def _require_open(name: str, new: Destination) -> None:

@@ -6,6 +6,7 @@ that was offline, or whose camera was broken, is not worse for still being so.
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from trapsync.remote.in_force import InForce, lay
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
+from trapsync.settings.units import Size
 from trapsync.trap import bytes_per_day, holder, open_to_read, place, system_clock
 
 log = logging.getLogger(__name__)
@@ -140,9 +142,11 @@ class Trial:
         catalog: Catalog,
         clock: Clock,
         intervals: Mapping[str, float],
+        previous: Settings | None = None,
     ) -> None:
-        """`intervals`: how often each destination is delivered to, in seconds."""
+        """`intervals`: how often each destination is delivered to, in seconds. `previous`: the settings of before."""
         self.settings = settings
+        self._previous = previous or settings
         self.before = before
         self._catalog = catalog
         self._clock = clock
@@ -152,6 +156,7 @@ class Trial:
         self._awake = 0.0
         self._earlier = facts.TrialTime("", 0.0)
         self._over_memory = 0
+        self._makes_room = bool(settings.prune.enabled and before.open)  # what is delivered leaves the card
         self._heard_before, self._hub_before = self._heard()
         self.is_passed = False
         """Whether all was OK for long enough."""
@@ -238,7 +243,7 @@ class Trial:
         capture = self._catalog.facts.read().capture
         if self.before.pictures and capture and capture.failures >= _FAILURES:
             return Failure("camera", f"no pictures, {capture.failures} failures in a row: {capture.error}")
-        return self._too_much_memory() or self._too_many_bytes()
+        return self._too_much_memory() or self._too_many_bytes() or self._too_narrow()
 
     def _too_much_memory(self) -> Failure | None:
         """Twice in a row: a peak is no leak."""
@@ -250,11 +255,18 @@ class Trial:
 
     def _too_many_bytes(self) -> Failure | None:
         """Whether the card would fill up soon, and more quickly than before."""
-        return None if self._makes_room() else self._full_card(1.0)
+        return None if self._makes_room else self._full_card(1.0)
 
-    def _makes_room(self) -> bool:
-        """Whether images that are delivered leave the card."""
-        return self.settings.prune.enabled and bool(self.before.open)
+    def _too_narrow(self) -> Failure | None:
+        """Whether a destination falls behind for good by its limit, and did not before."""
+        count, total = self._catalog.images.pictures_since(self._began)
+        taken = bytes_per_day(self.settings, self._clock, total / count) if count >= 2 else 0.0
+        for name in self.before.open:
+            old, new = (_bytes_a_day(settings, name) for settings in (self._previous, self.settings))
+            if new < taken and old >= self.before.bytes_a_day:
+                text = f"{name} carries {new / 1e6:.3g} MB a day by its bandwidth"
+                return Failure("bandwidth", f"{text}, and {taken / 1e6:.3g} MB are taken")
+        return None
 
     def _full_card(self, stays: float) -> Failure | None:
         """Whether the card would fill up soon, if this part of the pictures stays on it, and there are more than before."""
@@ -294,7 +306,7 @@ class Trial:
         """Whether the card would fill up although images leave it: what is taken is more than what is delivered."""
         count, _ = self._catalog.images.pictures_since(self._began)
         delivered = self._catalog.counts.ledger().delivered - self._delivered_before
-        return self._full_card(max(0.0, 1 - delivered / count)) if count and self._makes_room() else None
+        return self._full_card(max(0.0, 1 - delivered / count)) if count and self._makes_room else None
 
     def _closed(self) -> list[str]:
         """What was reached before the trial and was not since; a destination for which nothing is pending may be silent."""
@@ -344,9 +356,10 @@ class Judge:
             "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
         )
         known = found.record.before
-        before = Before.recalled(known) if known else Before.of(remote.previous(), catalog, clock)
+        previous = remote.previous()
+        before = Before.recalled(known) if known else Before.of(previous, catalog, clock)
         candidate = found.record.candidate
-        trial = Trial(found.settings, before, catalog, clock, intervals)
+        trial = Trial(found.settings, before, catalog, clock, intervals, previous)
         return cls(trial, remote, catalog, candidate.hash if candidate else "")
 
     def judge(self, overdue: Sequence[str]) -> str | None:
@@ -410,6 +423,11 @@ def _open(settings: Settings, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]
     after = {name: table.get("depends_on") or name for name, table in settings.destinations.items()}
     names = [row["name"] for row in rows if row["required"]]
     return tuple(name for name in names if {name, after.get(name, name)} <= reached)
+
+
+def _bytes_a_day(settings: Settings, name: str) -> float:
+    """What a destination's bandwidth carries in a day, where it is limited."""
+    return 86400.0 * Size.parse(settings.destinations.get(name, {}).get("bandwidth", "0 B")) or math.inf
 
 
 def _hub_reached(links: dict[str, facts.Link]) -> float | None:

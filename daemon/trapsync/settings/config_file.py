@@ -213,8 +213,7 @@ def read_secret(name: Path, key: str) -> str:
         raise SettingsError(f"{key}: the secret {path} is not UTF-8 text") from None
     if len(secret) > _LONGEST_SECRET:
         raise SettingsError(f"{key}: {path} holds more than a secret")
-    # systemd closes a credential itself; Windows shows no such thing.
-    if path == name and hasattr(os, "geteuid"):
+    if path == name:  # systemd closes a credential itself
         _require_closed(status, path, key)
     if not (secret := secret.removeprefix("\ufeff").rstrip("\r\n")):
         raise SettingsError(f"{key}: the secret {path} is empty")
@@ -234,6 +233,8 @@ def _require_closed(status: os.stat_result, path: Path, key: str) -> None:
     As OpenSSH has it: the file is ours or root's, and nobody else may change it. A group of ours may read it: so
     the daemon's account reads what root has put into /etc/trapsync.
     """
+    if not hasattr(os, "geteuid"):  # Windows shows no such thing
+        return
     us, mode = os.geteuid(), status.st_mode
     is_foreign = us != 0 and status.st_gid not in {os.getegid(), *os.getgroups()}
     wrong = (
@@ -246,6 +247,47 @@ def _require_closed(status: os.stat_result, path: Path, key: str) -> None:
     for what, is_so in wrong:
         if is_so:
             raise SettingsError(f"{key}: the secret {path} {what} it; run: {_closing(path, status.st_uid)}")
+    if problem := replaceable(path):
+        raise SettingsError(f"{key}: {problem}")
+
+
+def require_authorities(path: Path, key: str) -> None:
+    """SettingsError where a file of certificate authorities is missing, or another user could put others into it."""
+    if not path.is_file():
+        raise SettingsError(f"{key}: there is no file {path}")
+    if problem := replaceable(path):
+        raise SettingsError(f"{key}: {problem}")
+
+
+def replaceable(path: Path) -> str | None:
+    """Who else could put another file in the place of this one, and the command against it; None where nobody could.
+
+    As OpenSSH's StrictModes has it: the file and each folder above it are ours or root's, and nobody else may write
+    there. A group that is our own, as many systems give one to each user, may write into a folder; and so may everybody
+    where nobody can take away what is another's, as in /tmp.
+    """
+    if not hasattr(os, "geteuid"):
+        return None
+    us, group = os.geteuid(), os.getegid()
+    here, there = path.absolute(), path.resolve()  # a link itself can be replaced, too
+    for place in dict.fromkeys((there, *here.parents, *there.parents)):
+        try:
+            status = place.stat()
+        except OSError:  # which is told where it is opened
+            continue
+        open_to = stat.S_IWOTH if status.st_gid == group and place != there else stat.S_IWOTH | stat.S_IWGRP
+        is_open = status.st_mode & open_to and not status.st_mode & stat.S_ISVTX
+        if us != 0 and status.st_uid not in {us, 0}:
+            fix = (
+                f"run: sudo chown root {path}"
+                if place == there
+                else "move it into a folder of your own, or root's"
+            )
+            return f"{place} belongs to another user, who can change {path}; {fix}"
+        if is_open:
+            who = "everybody" if status.st_mode & stat.S_IWOTH else "its group"
+            return f"{place} is open, and {who} can change {path}; run: sudo chmod go-w {place}"
+    return None
 
 
 def _closing(path: Path, owner: int) -> str:

@@ -5,7 +5,6 @@ and bytes. `config/trapsync.toml` shows every key with its default; a test holds
 """
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -44,20 +43,6 @@ def require_address(key: str, url: str, example: str, *, instead: str = "") -> N
         is_plain = False
     if parts.scheme not in {"https", "http"} or not parts.hostname or not is_plain:
         raise ValueError(f'{key}: {url!r} is not an address such as "{example}"')
-
-
-def is_open_to_all(url: str) -> bool:
-    """Whether everybody on the way there can read what is sent: without TLS, and out of the own network.
-
-    A name without a dot, or in `.local` (RFC 6762), is of the own network, as private addresses are.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        is_near = ip_address(host).is_private
-    except ValueError:
-        is_near = "." not in host.rstrip(".") or host.rstrip(".").endswith(".local")
-    return parts.scheme == "http" and not is_near
 
 
 ENVIRONMENT = "environment"
@@ -389,10 +374,11 @@ class RemoteLimits(Table, frozen=True):
     min_interval: Duration = Duration(10)
     max_interval: Duration = Duration(6 * 3600)
     min_days: float = 2.0
+    min_picture: float = 0.25
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        within(self, min_interval=(1, 86400), max_interval=(1, 86400), min_days=(0, 1000))
+        within(self, min_interval=(1, 86400), max_interval=(1, 86400), min_days=(0, 1000), min_picture=(0, 1))
 
 
 class Remote(Table, frozen=True):

@@ -22,7 +22,7 @@ from trapsync.errors import SettingsError, TrapsyncError, Unreachable, one_line
 from trapsync.net import backoff
 from trapsync.net.http_errors import no_address
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Receive
-from trapsync.settings.config_file import read_secret
+from trapsync.settings.config_file import read_secret, require_authorities
 from trapsync.settings.schema import HubMqtt
 
 log = logging.getLogger(__name__)
@@ -212,6 +212,8 @@ def connection(
     client.connect_timeout = _CONNECT
     if mqtt.password_file:
         client.username_pw_set(mqtt.username, read_secret(mqtt.password_file, secret))
+    if mqtt.tls and mqtt.ca_file:
+        require_authorities(mqtt.ca_file, "ca_file")
     prepare(client)
     with translated():
         if mqtt.tls:
