@@ -68,7 +68,7 @@ class Trap:
         while True:
             if self.daemon.poll() is not None:
                 self.start()
-            if f'"state": "{state}"' in (self.daemon.folder / "state" / "pushed.json").read_text():
+            if f'"state": "{state}"' in (self.daemon.folder / "state" / "remote_settings.json").read_text():
                 return self.daemon.status()
             assert time.monotonic() < deadline, f"in vain: {self.daemon.status()}\n{self.daemon.text()}"
             time.sleep(0.1)  # another process is to come so far

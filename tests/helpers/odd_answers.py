@@ -148,7 +148,7 @@ def heartbeat(chance: random.Random, device: str) -> bytes:
         "ledger": "pending lost",
         "clock": "trusted held",
     }
-    for key in of.get(inner, "state version epoch code reason").split():
+    for key in of.get(inner, "state version key refused code reason damaged floor groups values").split():
         pairs += [f'"{inner}": {{"{key}": {_short(chance)}}}'] if chance.random() < 0.4 else []
     chance.shuffle(pairs)
     text = "{" + ", ".join(pairs) + "}"

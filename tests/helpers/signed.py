@@ -14,7 +14,6 @@ ISSUED = datetime(2026, 6, 21, 20, 0, tzinfo=UTC)
 DOCUMENT = Document(
     kind="settings",
     to=f"device:{drawings.DEVICE}",
-    epoch=0,
     version=1,
     issued=ISSUED,
     expires=ISSUED + timedelta(days=365),
@@ -34,12 +33,21 @@ def settings(version: int, tables: dict[str, Any], key: PrivateKey = OWNER, **ch
     return document.sign(document.compose(one), key)
 
 
-def resend(version: int, since: datetime, until: datetime, destination: str | None = None) -> bytes:
+def resend(
+    version: int, since: datetime, until: datetime, destination: str | None = None, key: PrivateKey = OWNER
+) -> bytes:
     """A signed document that asks for images again."""
     asked = Resend(since, until, destination)
     return document.sign(
-        document.compose(replace(DOCUMENT, version=version, kind="resend", resend=asked)), OWNER
+        document.compose(replace(DOCUMENT, version=version, kind="resend", resend=asked)), key
     )
+
+
+def keys(version: int, *revoked: PrivateKey, key: PrivateKey = OWNER, **changes: Any) -> bytes:
+    """A signed document about keys: it revokes these, or none, and may jump to any number."""
+    ids = tuple(one.public.id for one in revoked)
+    one = replace(DOCUMENT, version=version, kind="keys", to="all", revoke=ids, **changes)
+    return document.sign(document.compose(one), key)
 
 
 def prepare(folder: Path, more: str = "", pushed: str = TRUSTING) -> Path:

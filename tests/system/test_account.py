@@ -280,7 +280,7 @@ def test_nothing_of_the_accounts_is_read_by_root_and_only_plain_small_files_by_a
     machine: Machine, what: str, words: str
 ) -> None:
     machine.state.mkdir()
-    pushed = machine.state / "pushed.json"
+    pushed = machine.state / "remote_settings.json"
     if what == "fifo":
         os.mkfifo(pushed)
     elif what == "zeros":
@@ -325,8 +325,8 @@ def test_root_sets_a_value_in_its_own_file_and_has_it_checked_in_the_accounts_na
     machine.config.chmod(0o640)
     os.chown(machine.config, 0, TAKEN_OVER)
     machine.state.mkdir()
-    os.mkfifo(machine.state / "pushed.json")
-    machine.own(machine.state, machine.state / "pushed.json")
+    os.mkfifo(machine.state / "remote_settings.json")
+    machine.own(machine.state, machine.state / "remote_settings.json")
     assert machine.call("settings", "set", "trap.name", "Meadow")[:2] == (0, 0)
     text, now = machine.config.read_text(), machine.config.stat()
     assert 'name = "Meadow"' in text

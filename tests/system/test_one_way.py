@@ -135,8 +135,9 @@ class Desk:
 
     def __init__(self, folder: Path, settings: str) -> None:
         folder.mkdir()
-        secret, self.public = document.new_key()
-        (folder / "key").write_text(secret)
+        key = document.new_key()
+        self.public = str(key.public)
+        (folder / "key").write_text(str(key))
         (folder / "key").chmod(0o600)
         (folder / "owner.toml").write_text(f'key = "key"\n{settings}')
         (folder / "night.toml").write_text('[capture]\nevery = "2 s"\n')
@@ -231,6 +232,6 @@ def test_a_push_reaches_a_trap_that_nobody_can_reach_and_its_word_comes_back(
     report = after["heartbeat"]["remote"]
     assert before["device"] == after["device"] == DEVICE
     assert (report["last_received_hash"], report["effective_hash"]) == (name, name)
-    assert (report["epoch"], report["version"]) == (0, 1)
+    assert (report["key"] is not None, report["version"]) == (True, 1)
     assert '[capture]\nevery = "2 s"' in settings
     assert "0.1" in table

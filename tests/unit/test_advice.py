@@ -481,7 +481,7 @@ def _the_config_file_is_named(site: Site) -> None:
 
 # ── Commands of the program ──────────────────────────────────────────────────────────────────────────
 
-_SEE = re.compile(r"(?:see|then|with|run): (?:sudo )?(trapsync [a-z]+(?: (?:new|-?-[a-z-]+))*)")
+_SEE = re.compile(r"(?:see|then|with|run): (?:sudo )?(trapsync [a-z]+(?: (?:new|jump|-?-[a-z-]+))*)")
 
 
 def told() -> set[str]:
@@ -602,6 +602,10 @@ CHOICES = (
         "the password of {} is empty; give one",
         "set ca_file, if the server is yours",
         "set proxy_username and",
+    ),
+    *(
+        "if the key was used on another computer, give --above",
+        "make another key, and revoke this one with it",
     ),
     *("names and passwords do not belong there; use {}", "remove hub.mqtt.host, or this", "put in what"),
 )

@@ -499,7 +499,21 @@ def test_status_as_json_has_these_keys_in_this_order(
         **facts,
         "remote": {
             "state": "none",
-            **dict.fromkeys(("last_received_hash", "effective_hash", "epoch", "version", "code", "reason")),
+            **dict.fromkeys(
+                (
+                    "last_received_hash",
+                    "effective_hash",
+                    "version",
+                    "key",
+                    "code",
+                    "reason",
+                    "refused",
+                    "damaged",
+                    "floor",
+                    "groups",
+                    "values",
+                )
+            ),
         },
         "verdict": "warning",
         "reasons": said.json["reasons"],

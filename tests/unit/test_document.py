@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trapsync.errors import RefusedDocument, SettingsError
+from trapsync.fleet.operator_key import OperatorKey, keep_secret
 from trapsync.remote import document
 from trapsync.remote.document import Document, PrivateKey, Resend
 
@@ -23,7 +24,6 @@ NOW = datetime(2026, 6, 21, 20, 0, tzinfo=UTC)
 DOCUMENT = Document(
     kind="settings",
     to="group:valley",
-    epoch=0,
     version=7,
     issued=NOW,
     expires=NOW + timedelta(days=30),
@@ -200,24 +200,22 @@ def test_no_rubbish_after_a_good_signature_does_more_than_be_refused(
 
 
 def test_a_new_pair_of_keys_fits_together_and_is_another_each_time(tmp_path: Path) -> None:
-    secret, public = document.new_key()
-    path = tmp_path / "owner.key"
-    path.write_text(secret)
-    path.chmod(0o600)
-    private = document.read_private(path)
-    assert document.public_from_text(public) == private.public
-    assert str(private.public) == public
+    key = document.new_key()
+    keep_secret(tmp_path / "owner.key", f"{key}\n")
+    private = OperatorKey.read(tmp_path / "owner.key").private
+    assert private == key
+    assert document.public_from_text(str(key.public)) == private.public
     assert document.verify(document.sign(b"", private), [private.public]) == b""
-    assert document.new_key() != (secret, public)
-    assert secret.strip() not in repr(private)
+    assert document.new_key() != key
+    assert str(key) not in repr(private)
 
 
 def test_a_private_key_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "owner.key"
-    path.write_text(document.new_key()[0])
+    path.write_text(str(document.new_key()))
     path.chmod(stat.S_IRUSR | stat.S_IROTH)
     with pytest.raises(SettingsError, match="everybody can read"):
-        document.read_private(path)
+        OperatorKey.read(path)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ DOORS = {
         "settings.config_file",
         "settings.schema",
         "net.heartbeat",
+        "remote.record",
         "catalog.facts",
         "status",
         "status.model",

@@ -161,12 +161,10 @@ def test_a_hub_that_knows_the_owners_keys_refuses_what_they_did_not_sign(tmp_pat
 def test_the_hub_of_the_command_line_has_an_account_for_traps_and_knows_the_owners_key(
     tmp_path: Path,
 ) -> None:
-    secret, public = document.new_key()
-    (tmp_path / "key").write_text(secret)
+    key = document.new_key()
     (tmp_path / "password").write_text(PASSWORD)
-    for file in ("key", "password"):
-        (tmp_path / file).chmod(0o600)
-    options = ["--port", "0", "--folder", str(tmp_path / "hub"), "--owner-key", public]
+    (tmp_path / "password").chmod(0o600)
+    options = ["--port", "0", "--folder", str(tmp_path / "hub"), "--owner-key", str(key.public)]
     for option in ("--password-file", "--trap-password-file"):
         options += [option, str(tmp_path / "password")]
     command = [sys.executable, "-m", "trapsync", "hub", *options]
@@ -175,7 +173,7 @@ def test_the_hub_of_the_command_line_has_an_account_for_traps_and_knows_the_owne
         try:
             url = re.search(r"http://\S+", program.stderr.readline())
             assert url
-            mine = document.sign(b"schema = 1\n", document.read_private(tmp_path / "key"))
+            mine = document.sign(b"schema = 1\n", key)
             codes = [
                 requests.put(f"{url[0]}/pushed/{SLOT}", data, auth=(user, PASSWORD), timeout=30).status_code
                 for data, user in ((mine, "trap"), (DOCUMENT, "trapsync"), (mine, "trapsync"))

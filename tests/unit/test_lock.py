@@ -47,7 +47,7 @@ def test_the_lock_empties_no_file_that_a_link_leads_to(tmp_path: Path) -> None:
 
 
 def test_the_lock_makes_no_file_where_a_link_leads_nowhere(tmp_path: Path) -> None:
-    for name in ("daemon.lock", "pushed.lock"):
+    for name in ("daemon.lock", "remote_settings.lock"):
         (tmp_path / name).symlink_to(tmp_path / "made")
     with pytest.raises(StorageError, match="a link is in the way"), lock(tmp_path):
         pass
@@ -57,7 +57,7 @@ def test_the_lock_makes_no_file_where_a_link_leads_nowhere(tmp_path: Path) -> No
 
 
 def test_a_fifo_in_the_place_of_the_lock_holds_nobody_up(tmp_path: Path) -> None:
-    for name in ("daemon.lock", "pushed.lock"):
+    for name in ("daemon.lock", "remote_settings.lock"):
         os.mkfifo(tmp_path / name)
     with pytest.raises(StorageError, match="is no plain file"), lock(tmp_path):
         pass
@@ -108,4 +108,5 @@ def test_a_process_that_is_not_there_gets_no_signal(process: int) -> None:
 
 def test_a_record_that_is_too_deep_is_none(tmp_path: Path) -> None:
     record.path(tmp_path).write_text("[" * 500_000)
-    assert record.read(tmp_path) == record.Record()
+    found = record.read(tmp_path)
+    assert (found.in_force, found.damaged is not None) == (None, True)

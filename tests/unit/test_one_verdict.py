@@ -194,7 +194,8 @@ CASES = {
     "hot": Case(board=Board(0, 78.0)),
     "slowed down": Case(board=Board(4, 50.0)),
     "settings rolled back": Case(report={"state": "rolled_back", "code": "camera", "reason": "x"}),
-    "settings refused": Case(report={"state": "committed", "code": "limits", "reason": "x"}),
+    "settings refused": Case(report={"state": "trial", "code": "limits", "reason": "x", "refused": 2}),
+    "settings lost": Case(report={"damaged": "the record is damaged"}),
     "a bug": Case(known={"bug": "x"}),
     "no daemon": Case(runs=False),
     "jobs that fail": Case(known={"jobs": {"sweep": "x"}}),
@@ -298,7 +299,7 @@ def judge(name: str, tmp_path: Path, far: FaultServer, monkeypatch: pytest.Monke
     if "[trap]" not in text:
         source.write_text(source.read_text() + '[trap]\ndevice = "0a1b2c3d"\n')
     monkeypatch.setattr(board, "read", lambda: case.board)
-    report: dict[str, Any] = case.report or {"state": "none", "code": None}
+    report: dict[str, Any] = {"state": "none", "code": None, "damaged": None} | (case.report or {})
     for where in ("doctor", "doctor.network"):
         monkeypatch.setattr(f"trapsync.{where}.report", lambda _found: report)
     for fact, value in case.known.items():

@@ -34,7 +34,7 @@ def take(source: Path, data: bytes) -> Result:
 def test_a_document_that_is_brought_by_hand_meets_the_same_checks(source: Path) -> None:
     good = signed.settings(1, {"capture": {"every": "5 min"}})
     first, again = take(source, good), take(source, good)
-    assert first.output == "accepted: settings 0.1 (1 keys) are to be tried\n"
+    assert first.output == "accepted: settings 1 (1 keys) are to be tried\n"
     assert (first.return_value, again.return_value, again.output) == (0, 0, "known: it was accepted before\n")
     bad = take(source, signed.settings(2, {}, signed.STRANGER))
     assert (bad.return_value, bad.output.partition(":")[0]) == (1, "key")
@@ -45,7 +45,7 @@ def test_settings_are_shown_with_who_set_them(source: Path) -> None:
     take(source, signed.settings(1, {"capture": {"every": "5 min"}, "camera": {"quality": 80}}))
     RemoteSettings(Files(source), TIME).begin()
     shown = call(source, "settings", "show").output
-    assert shown.startswith("# camera.quality: remote 0.1\n# capture.every: remote 0.1\n[trap]")
+    assert shown.startswith("# camera.quality: remote 1\n# capture.every: remote 1\n[trap]")
     assert 'every = "5 min"' in shown
     source.with_name("override.toml").write_text('[capture]\nevery = "2 min"\n')
     shown = call(source, "settings", "show").output
@@ -88,17 +88,17 @@ def test_status_says_how_it_stands_with_pushed_settings(source: Path) -> None:
         return call(source, "status").output
 
     take(source, signed.settings(1, {"capture": {"every": "5 min"}}))
-    assert "remote settings 0.1 are pending a restart of the daemon" in said()
+    assert "remote settings 1 are pending a restart of the daemon" in said()
     trap = RemoteSettings(Files(source), TIME)
     trap.begin()
-    assert "remote settings 0.1 are on trial" in said()
+    assert "remote settings 1 are on trial" in said()
     trap.roll_back("camera", "dark")
-    assert "remote settings 0.1 were rolled back: dark" in said()
+    assert "remote settings 1 were rolled back: dark" in said()
     take(source, signed.settings(2, {"capture": {"every": "5 min"}}))
     trap.begin()
     trap.commit()
     assert "remote settings" not in said()
     take(source, signed.settings(3, {"trap": {"name": "x"}}))
-    assert "the newest remote settings were refused: trap.name: can never be set remotely" in said()
+    assert "of the operator was refused, forbidden: trap.name: can never be set remotely" in said()
     source.with_name("override.toml").write_text("[camera]\nquality = 70\n")
-    assert "remote settings 0.2 are overridden locally: override.toml goes before them" in said()
+    assert "remote settings 2 are overridden locally: override.toml goes before them" in said()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trapsync.cli.common import COLOURS, Moment, giving_a_verdict
+from trapsync.cli.common import COLOURS, Moment, giving_a_verdict, show_table
 from trapsync.errors import SettingsError
 
 if TYPE_CHECKING:
     from trapsync.fleet.connection import Connection
+    from trapsync.fleet.operator_key import OperatorKey
     from trapsync.fleet.operator_settings import Operator
     from trapsync.fleet.push import Push
-    from trapsync.remote.document import PrivateKey
 
 _EVERY = 10.0  # seconds between two looks of --watch
 _PATH = click.Path(path_type=Path, readable=False)
@@ -83,53 +83,114 @@ def _warn_without_tls(operator: "Operator") -> None:
 
 @click.group()
 def keys() -> None:
-    """Make the keys that sign remote settings."""
+    """Make the keys that sign remote settings, and revoke them."""
 
 
 @keys.command()
 @click.option("--out", type=_PATH, default=Path("trapsync.key"), show_default=True, help="The secret file.")
 def new(out: Path) -> None:
     """Make a key. The secret half stays in a file on this machine; the public half is for every trap's config file."""
-    from trapsync.fleet.operator_settings import keep_secret
+    from trapsync.fleet.operator_key import keep_secret
     from trapsync.remote import document
 
-    secret, public = document.new_key()
-    keep_secret(out, secret)
+    key = document.new_key()
+    keep_secret(out, f"{key}\n")
     click.echo(
-        f"the secret key is in {out}: keep a copy in a safe connection, and never put it on a trap", err=True
+        f"the secret key is in {out}: keep a copy in a safe place, and never put it on a trap", err=True
     )
-    click.echo(f'[remote]\nenabled = true\nkeys = ["{public}"]')
+    click.echo(f'[remote]\nenabled = true\nkeys = ["{key.public}"]')
 
 
-# ── Push ─────────────────────────────────────────────────────────────────────────────────────────────
+@keys.command(short_help="Show a key's public half, id and last number.")
+@click.argument("file", type=_PATH)
+def show(file: Path) -> None:
+    """Show what is public of a key's FILE, its id, and the number of the last document that it signed."""
+    from trapsync.fleet.operator_key import OperatorKey
+
+    key = OperatorKey.read(file)
+    click.echo(f"public  {key.private.public}\nid      {key.id}\nlast    {key.last or '-'}")
 
 
-def _signed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of what is signed and sent."""
+def _signing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of whatever is signed."""
     for option in (
         click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--note", default="", help="A note that is kept with it."),
         click.option("--key", type=_PATH, envvar="TRAPSYNC_KEY", help="The secret key that signs."),
-        click.option(
-            "--to", required=True, metavar="WHOM", help="device:ID, a trap's name, group:NAME, all."
-        ),
     ):
         command = option(command)
     return command
 
 
+@keys.command(short_help="Have all traps refuse a key from now on.")
+@click.argument("ids", metavar="KEY...", nargs=-1, required=True)
+@_signing
+@_connected
+def revoke(connection: "Connection", operator: "Operator", ids: tuple[str, ...], **signing: Any) -> int:
+    """Have all traps refuse what the key KEY signs, for good: a stolen one, say. Signed by another key that they trust.
+
+    KEY is its id, 16 hexadecimal digits, or the public key as it stands in a trap's config file. Settings of that key
+    that are committed stay in force until the next push; those that are on trial are rolled back.
+    """
+    from trapsync.remote.document import KEY_ID, public_from_text
+
+    found = tuple(one if KEY_ID.fullmatch(one) else public_from_text(one, "KEY").id for one in ids)
+    signer = _key(operator, signing["key"])
+    if signer.id in found:
+        raise SettingsError(f"{signer.path}: a key cannot revoke itself; sign with the other one: --key FILE")
+    click.echo(f"  revoked: {', '.join(found)}")
+    return _send(connection, signer, "all", signing, revoke=found)
+
+
+@keys.command(short_help="Have the numbers of a key go on far above its last one.")
+@click.option(
+    "--above", type=click.IntRange(1), required=True, metavar="NUMBER", help="The number to begin above."
+)
+@_signing
+@_connected
+def jump(connection: "Connection", operator: "Operator", above: int, **signing: Any) -> int:
+    """Have the numbers of a key go on above NUMBER, for a copy of a key whose last number is not known any more.
+
+    Traps refuse a document whose number is more than 1,000,000 above the last one, unless the key announced it so. A
+    number cannot be taken back. For less than that: trapsync push --above NUMBER
+    """
+    return _send(connection, _key(operator, signing["key"]), "all", signing, revoke=(), above=above)
+
+
+# ── Push ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _addressed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what is signed for some traps."""
+    for option in (
+        click.option(
+            "--above",
+            type=click.IntRange(0),
+            default=0,
+            metavar="NUMBER",
+            help="Skip the numbers up to it.",
+        ),
+        click.option("--anyway", is_flag=True, help="Even if no trap has that device or group."),
+        click.option("--to", metavar="WHOM", help="device:ID, a trap's name, group:NAME, all."),
+    ):
+        command = option(command)
+    return _signing(command)
+
+
 @click.command(short_help="Publish settings for traps.")
-@click.argument("settings", type=click.Path(path_type=Path, readable=False))
-@_signed
+@click.argument("settings", required=False, type=click.Path(path_type=Path, readable=False))
+@click.option("--list", "lists", is_flag=True, help="Show what is published for whom, and what was before.")
+@_addressed
 @_connected
 def push(
     connection: "Connection",
     operator: "Operator",
-    settings: Path,
-    to: str,
-    key: Path | None,
-    note: str,
-    yes: bool,
+    settings: Path | None,
+    lists: bool,
+    to: str | None,
+    anyway: bool,
+    above: int,
+    **signing: Any,
 ) -> int:
     """Publish SETTINGS, a TOML file, for traps.
 
@@ -139,24 +200,21 @@ def push(
     """
     from trapsync.fleet import push as pushes
 
+    if lists:
+        return _list(connection, operator, signing["key"])
+    if settings is None:
+        raise click.UsageError("there is no file with settings")
     tables = pushes.read_settings(settings)
-    signer = _key(operator, key)
-    ready = pushes.prepare(
-        connection, pushes.addressee(to, connection), signer, _clock(), note=note, settings=tables
+    return _send(
+        connection, _key(operator, signing["key"]), to, signing, anyway=anyway, above=above, settings=tables
     )
-    changes = ready.changes()
-    for name, was, becomes in changes:
-        click.echo(f"  {name}: {was} → {becomes}")
-    if not changes:
-        click.echo("  nothing changes: these settings were published before")
-    return _publish(connection, ready, yes)
 
 
 @click.command(short_help="Ask traps to deliver images again.")
 @click.option("--from", "since", required=True, type=Moment(), help="The first moment.")
 @click.option("--until", required=True, type=Moment(), help="The moment after the last.")
 @click.option("--destination", metavar="NAME", help="Only to this destination; else to all.")
-@_signed
+@_addressed
 @_connected
 def resend(
     connection: "Connection",
@@ -164,10 +222,10 @@ def resend(
     since: datetime,
     until: datetime,
     destination: str | None,
-    to: str,
-    key: Path | None,
-    note: str,
-    yes: bool,
+    to: str | None,
+    anyway: bool,
+    above: int,
+    **signing: Any,
 ) -> int:
     """Have traps ask their destinations about the images of a time, and send again what is not there.
 
@@ -177,22 +235,19 @@ def resend(
     from trapsync.fleet import push as pushes
 
     asked = pushes.request(since, until, destination)
-    signer = _key(operator, key)
-    ready = pushes.prepare(
-        connection, pushes.addressee(to, connection), signer, _clock(), note=note, resend=asked
-    )
+    signer = _key(operator, signing["key"])
     first, last = (f"{moment:%Y-%m-%d %H:%M:%S %Z}" for moment in (since, until))
-    click.echo(f"  images from {first} until {last}, to {destination or 'every destination'}")
-    return _publish(connection, ready, yes)
+    text = f"  images from {first} until {last}, to {destination or 'every destination'}"
+    return _send(connection, signer, to, signing, text, anyway=anyway, above=above, resend=asked)
 
 
-def _key(operator: "Operator", option: Path | None) -> "PrivateKey":
-    from trapsync.remote import document
+def _key(operator: "Operator", option: Path | None) -> "OperatorKey":
+    from trapsync.fleet.operator_key import OperatorKey
 
     path = option or operator.key
     if path is None:
         raise SettingsError("give the key that signs: --key FILE; make one with: trapsync keys new")
-    return document.read_private(path)
+    return OperatorKey.read(path)
 
 
 def _clock() -> Any:
@@ -201,22 +256,79 @@ def _clock() -> Any:
     return SystemClock()
 
 
-def _audience(ready: "Push") -> str:
-    """Whom it is for: `all traps`, `group valley`, `device 0123abcd`."""
-    kind, _, name = ready.document.to.partition(":")
-    return f"{kind} {name}" if name else "all traps"
+def _send(
+    connection: "Connection",
+    key: "OperatorKey",
+    to: str | None,
+    signing: dict[str, Any],
+    text: str = "",
+    *,
+    anyway: bool = False,
+    above: int = 0,
+    **what: Any,
+) -> int:
+    """Show what changes for whom, ask, sign and publish."""
+    from trapsync.fleet import audience, push
 
-
-def _publish(connection: "Connection", ready: "Push", yes: bool) -> int:
-    from trapsync.fleet.push import publish
-
-    if not yes and not click.confirm(f"Publish version {ready.number} for {_audience(ready)}?"):
+    if to is None:
+        raise click.UsageError("say for whom: --to device:ID, a trap's name, group:NAME or all")
+    reached = audience.find(to, connection, anyway=anyway)
+    ready = push.prepare(connection, reached, key, _clock(), note=signing["note"], above=above, **what)
+    if text:
+        click.echo(text)
+    _show_changes(ready, what)
+    version = ready.document.version
+    for trap in reached.heard_above(key.id, version - 1)[:1]:
+        said = trap.beat.remote.version
+        click.echo(
+            f"trapsync: warning: {trap.name} says that it has had number {said} of this key, and then refuses {version}; "
+            f"if the key was used on another computer, give --above {said}",
+            err=True,
+        )
+    if not signing["yes"] and not click.confirm(f"Publish number {version} for {reached}?"):
         click.echo("nothing was published")
         return 1
-    publish(connection, ready)
-    click.echo(
-        f"published version {ready.number} for {_audience(ready)} at {connection.name}; see: trapsync fleet"
+    push.publish(connection, ready, key, _clock())
+    click.echo(f"published number {version} for {reached} at {connection.name}; see: trapsync fleet")
+    return 0
+
+
+def _show_changes(ready: "Push", what: dict[str, Any]) -> None:
+    """Which values change, and the traps that it reaches with what they do now."""
+    changes = ready.changes() if "settings" in what else []
+    for name, was, becomes in changes:
+        click.echo(f"  {name}: {was} → {becomes}")
+    if "settings" in what and not changes:
+        click.echo("  nothing changes: these settings were published before")
+    if ready.is_foreign:
+        click.echo(
+            "  in its place lies a document that this key has not signed: another operator's, or a forged one"
+        )
+    click.echo(ready.audience.reach)
+    names = [name for name, _, _ in changes]
+    if rows := ready.audience.rows(names):
+        show_table(("trap", "device", "heard", *names), rows, "")
+
+
+def _list(connection: "Connection", operator: "Operator", option: Path | None) -> int:
+    """Show what lies there, and what this key has published from this computer."""
+    from trapsync.fleet import push
+
+    key = _key(operator, option) if option or operator.key else None
+    header = ("for", "kind", "number", "issued", "signed by", "note")
+    show_table(
+        header,
+        list(push.published(connection.documents(), key)),
+        f"nothing is published at {connection.name}",
     )
+    if key is None:
+        return 0
+    click.echo(f"\nPublished with {key.path} from this computer, the newest first:")
+    rows = [
+        (one["at"], one["version"], one["to"], one["kind"], one["place"], one["note"])
+        for one in key.history()
+    ]
+    show_table(("at", "number", "for", "kind", "place", "note"), rows, "nothing yet")
     return 0
 
 

@@ -216,14 +216,18 @@ def remote(found: InForce) -> list[Finding]:
         return []
     try:
         document.require()
-        known = ", ".join(document.public_from_text(text).id for text in settings.remote.keys)
         facts = report(found)
+        revoked = found.record.guard.revoked
+        ids = [document.public_from_text(text).id for text in settings.remote.keys]
+        known = ", ".join(f"{one} (revoked)" if one in revoked else one for one in ids)
     except TrapsyncError as error:
         return [Finding("failing", "remote settings", str(error))]
     if facts["code"]:
         return [
             Finding("warning", "remote settings", f"{facts['state']}, {facts['code']}: {facts['reason']}")
         ]
+    if facts["damaged"]:
+        return [Finding("warning", "remote settings", facts["damaged"])]
     return [Finding("ok", "remote settings", f"{facts['state']}; trusted keys: {known}")]
 
 

@@ -22,7 +22,9 @@ from trapsync.settings.config_file import read_secret
 
 # Of an answer about all traps: two thousand of them, each with a heartbeat of 4 kB.
 _LARGEST_FLEET, _MOST_VALUES = 8 * 2**20, 500_000
-_SLOT = re.compile(r"(?:device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(?:settings|resend)")
+_SLOT = re.compile(
+    r"(?:device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(?:settings|resend)|all\.keys"
+)
 
 
 class Overtaken(TrapsyncError):
@@ -33,6 +35,8 @@ class Connection(Protocol):
     """Holds documents in slots (`device-0123abcd.settings`), and perhaps heartbeats. Raises TrapsyncError."""
 
     name: str
+    hears: bool
+    """Whether traps leave their heartbeats there."""
 
     def documents(self) -> Mapping[str, bytes]:
         """What all slots hold."""
@@ -51,6 +55,8 @@ def slot_of(to: str, kind: str) -> str:
 
 class HubConnection:
     """A hub."""
+
+    hears = True
 
     def __init__(self, operator: Operator, clock: Clock, sleep: Callable[[float], None]) -> None:
         self.name = operator.hub
@@ -108,6 +114,8 @@ class HubConnection:
 
 class FolderConnection:
     """A folder that a web server shows, or that is copied to one."""
+
+    hears = False
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)

@@ -17,7 +17,7 @@ _PATIENCE = 20.0  # seconds for the broker to answer
 _SILENCE = 1.0  # seconds after which what lies retained has all come
 _TURN = 0.1
 _MOST_TOPICS, _MOST_BYTES = 10_000, 32 * 2**20
-_TOPIC = re.compile(r"pushed/(?:(device|group)/([^/]+)|all)/(settings|resend)")
+_TOPIC = re.compile(r"pushed/(?:(device|group)/([^/]+)|all)/(settings|resend|keys)")
 _TRAP = re.compile(r"traps/([0-9a-f]{8})/(heartbeat|online)")
 
 
@@ -26,6 +26,8 @@ class BrokerConnection:
 
     NOTE: a broker compares nothing, so of two operators who push at the same moment the later one wins.
     """
+
+    hears = True
 
     def __init__(self, mqtt: HubMqtt, clock: Clock) -> None:
         self.name = f"{mqtt.host}:{mqtt.port}"

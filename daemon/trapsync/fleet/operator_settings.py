@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trapsync.errors import SettingsError, StorageError
-from trapsync.files.durable import explain
+from trapsync.errors import SettingsError
 from trapsync.settings import config_file
 from trapsync.settings.config_file import changed
 from trapsync.settings.schema import HubMqtt, Table, require_proxy
@@ -89,17 +88,3 @@ def _broker(given: Options, address: str, operator: Operator) -> HubMqtt:
     table |= {key: str(file.absolute()) for key, file in files.items() if file}
     table |= {"username": given.user or operator.username} if given.password_file else {}
     return config_file.decode(table, HubMqtt, "--broker")
-
-
-def keep_secret(path: Path, text: str) -> None:
-    """Write a new file that nobody else may read; one that is there is never overwritten. Raises StorageError."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise StorageError(
-            f"{path}: is there already, and is not overwritten; name another with --out"
-        ) from None
-    except OSError as error:
-        raise StorageError(explain(error, path)) from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)

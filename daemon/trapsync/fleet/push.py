@@ -1,4 +1,8 @@
-"""A document on its way to traps: checked by the traps' own parser, compared, numbered and signed."""
+"""A document on its way to traps: checked by the traps' own parser, compared, numbered and signed.
+
+Whoever holds the connection (a hub, a bucket, a broker) may put anything there, and anybody with a trap's account says what
+he likes in a heartbeat. So only documents that this key signed count, for numbers and for what changes.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,47 +10,51 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from trapsync.clock import Clock, utc
+from trapsync.clock import Clock, iso, utc
 from trapsync.errors import RefusedDocument, SettingsError, TrapsyncError, one_line
+from trapsync.fleet.audience import Audience
 from trapsync.fleet.connection import Connection, slot_of
-from trapsync.fleet.table import traps
+from trapsync.fleet.operator_key import OperatorKey
 from trapsync.remote import document as envelope
 from trapsync.remote import policy
-from trapsync.remote.document import Document, PrivateKey, Resend
+from trapsync.remote.document import Document, PublicKey, Resend
+from trapsync.remote.record import FARTHEST, LARGEST_NUMBER
 from trapsync.settings import config_file, layers
 from trapsync.settings.schema import Destination, Settings
 
 GOOD_FOR = timedelta(days=90)  # a trap may be out of reach for a season
+KEYS_GOOD_FOR = timedelta(days=3650)  # what is revoked stays so
+_OWN = "the trap's own"
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A signed document, where it belongs, and what was there before."""
+    """A signed document, where it belongs, and what was there before. `own` is that, if this key signed it."""
 
     document: Document
     data: bytes
     slot: str
     before: bytes | None
-
-    @property
-    def number(self) -> str:
-        """Its number as people and `trapsync fleet` write it."""
-        return f"{self.document.epoch}.{self.document.version}"
+    own: Document | None
+    audience: Audience
 
     def changes(self) -> list[tuple[str, str, str]]:
-        """Which keys change, from what, to what; against the document before it, or a trap's own settings.
+        """Which keys change, from what, to what; against this key's document before it, or a trap's own settings.
 
         A document replaces the one before it, all of it: a key that is no longer in it is the trap's own again.
         """
-        old, new = _settings_in(self.before), self.document.settings
-        was, becomes = dict(_values(old)), dict(_values(new))
-        own = "the trap's own"
+        was, becomes = (dict(_values(one.settings if one else {})) for one in (self.own, self.document))
         keys = sorted(was.keys() | becomes.keys())
         return [
-            (key, was.get(key, own), becomes.get(key, own))
+            (key, was.get(key, _OWN), becomes.get(key, _OWN))
             for key in keys
             if was.get(key) != becomes.get(key)
         ]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether there lies what this key has not signed: another operator's, or nobody's."""
+        return self.before is not None and self.own is None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -69,41 +77,49 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def prepare(
-    connection: Connection, to: str, key: PrivateKey, clock: Clock, *, note: str = "", **what: Any
+    connection: Connection,
+    audience: Audience,
+    key: OperatorKey,
+    clock: Clock,
+    *,
+    note: str = "",
+    above: int = 0,
+    **what: Any,
 ) -> Push:
-    """Sign `settings=` or `resend=` for an addressee, under the next number. Nothing is put anywhere yet.
+    """Sign `settings=`, `resend=` or `revoke=` for an audience, under the key's next number. Nothing is put anywhere yet.
 
-    The number is above that of every document of the kind in this connection, and of all that the traps say they
-    have had: a trap in two groups counts across both.
+    The number is above the last one in the key's file and above that of each document in this connection which the key
+    signed, for it may have been used on another computer. `above` skips numbers; far only in a document about keys. Raises
+    SettingsError.
     """
-    kind = "resend" if "resend" in what else "settings"
-    documents, slot = connection.documents(), slot_of(to, kind)
-    epoch, version = max([(0, 0), *_numbers(documents, kind), *_numbers_heard(connection, kind)])
+    kind = next(name for name in ("resend", "revoke", "settings") if name in what).replace("revoke", "keys")
+    documents, slot = connection.documents(), slot_of(audience.to, kind)
+    own = _signed_by(documents, key.private.public)
+    last = max([key.last, *(one.version for one in own.values())])
+    version = max(last, above) + 1
+    if version > last + FARTHEST and kind != "keys":
+        raise SettingsError(
+            f"--above {above}: the last number of this key is {last}, and a trap takes {FARTHEST:,} more at the most; "
+            f"see: trapsync keys jump --help"
+        )
+    if version > LARGEST_NUMBER:
+        raise SettingsError(
+            f"number {version} is beyond all bounds: make another key, and revoke this one with it"
+        )
     now = utc(clock.wall()).replace(microsecond=0)
+    if kind == "keys" and (before := own.get(slot)):  # one slot holds all that this key has revoked
+        what["revoke"] = tuple(dict.fromkeys((*before.revoke, *what["revoke"])))
     document = Document(
         kind=kind,
-        to=to,
-        epoch=epoch,
-        version=version + 1,
+        to=audience.to,
+        version=version,
         issued=now,
-        expires=now + GOOD_FOR,
+        expires=now + (KEYS_GOOD_FOR if kind == "keys" else GOOD_FOR),
         note=note,
         **what,
     )
-    return Push(document, envelope.sign(envelope.compose(document), key), slot, documents.get(slot))
-
-
-def addressee(text: str, connection: Connection) -> str:
-    """What was typed after --to as an addressee: `device:0123abcd`, `group:valley`, `all`; or a trap's name."""
-    if text == "all" or text.startswith(("device:", "group:")):
-        return text
-    named = [trap.device for trap in traps(connection.fleet()) if text in (trap.device, trap.name)]
-    if len(named) != 1:
-        found = "no trap is" if not named else f"{len(named)} traps are"
-        raise SettingsError(
-            f"{found} called {text!r} in {connection.name}; write device:ID, group:NAME or all"
-        )
-    return f"device:{named[0]}"
+    data = envelope.sign(envelope.compose(document), key.private)
+    return Push(document, data, slot, documents.get(slot), own.get(slot), audience)
 
 
 def request(since: datetime, until: datetime, destination: str | None) -> Resend:
@@ -113,31 +129,42 @@ def request(since: datetime, until: datetime, destination: str | None) -> Resend
     return Resend(since, until, destination)
 
 
-def _numbers(documents: Mapping[str, bytes], kind: str) -> Iterator[tuple[int, int]]:
+def publish(connection: Connection, push: Push, key: OperatorKey, clock: Clock) -> None:
+    """Write down that the number is used, put the document where the traps ask, and note it. Raises TrapsyncError."""
+    key.keep(push.document.version)
+    connection.put(push.slot, push.data, push.before)
+    if connection.documents().get(push.slot) != push.data:
+        raise TrapsyncError(f"{connection.name}: {push.slot} does not hold what was put there")
+    key.note(push.document, push.data, connection.name, iso(utc(clock.wall())))
+
+
+def published(documents: Mapping[str, bytes], key: OperatorKey | None) -> Iterator[tuple[str, ...]]:
+    """For each document in a connection: for whom, kind, number, when it was issued, whose it is, and its note."""
+    own = _signed_by(documents, key.private.public) if key else {}
+    for slot, data in sorted(documents.items()):
+        whom, _, kind = slot.rpartition(".")
+        try:
+            one = own.get(slot) or envelope.parse(data.partition(b"\n")[2])
+        except RefusedDocument:
+            yield whom.replace("-", ":", 1), kind, "-", "-", "nobody's: it is no document", ""
+            continue
+        signer = envelope.signer(data) or "nobody"
+        whose = "this key" if slot in own else f"{signer}, not verified"
+        issued = f"{one.issued:%Y-%m-%d %H:%M} UTC"
+        yield whom.replace("-", ":", 1), kind, str(one.version), issued, whose, one_line(one.note)
+
+
+def _signed_by(documents: Mapping[str, bytes], key: PublicKey) -> dict[str, Document]:
+    """What this key signed, by its slot, and for that slot: a document that lies elsewhere is no document."""
+    found = {}
     for slot, data in documents.items():
-        if slot.endswith(f".{kind}") and (document := _opened(data)):
-            yield document.epoch, document.version
-
-
-def _numbers_heard(connection: Connection, kind: str) -> Iterator[tuple[int, int]]:
-    """The highest that each trap says it has had; of requests to send again it says nothing."""
-    for trap in traps(connection.fleet()) if kind == "settings" else ():
-        report = trap.beat.remote
-        if report.epoch is not None and report.version is not None:
-            yield report.epoch, report.version
-
-
-def _opened(data: bytes | None) -> Document | None:
-    """What is in a document, whoever signed it: it is only counted and shown."""
-    try:
-        return envelope.parse(data.partition(b"\n")[2]) if data else None
-    except RefusedDocument:
-        return None
-
-
-def _settings_in(data: bytes | None) -> dict[str, Any]:
-    document = _opened(data)
-    return document.settings if document else {}
+        try:
+            one = envelope.parse(envelope.verify(data, [key]))
+        except RefusedDocument:
+            continue
+        if slot_of(one.to, one.kind) == slot:
+            found[slot] = one
+    return found
 
 
 def _values(tables: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -145,11 +172,4 @@ def _values(tables: dict[str, Any]) -> Iterator[tuple[str, str]]:
         value: Any = tables
         for part in key:
             value = value[part]
-        yield one_line(".".join(key)), one_line(value)  # of a document that nobody may have signed
-
-
-def publish(connection: Connection, push: Push) -> None:
-    """Put it where the traps ask. Raises TrapsyncError."""
-    connection.put(push.slot, push.data, push.before)
-    if connection.documents().get(push.slot) != push.data:
-        raise TrapsyncError(f"{connection.name}: {push.slot} does not hold what was put there")
+        yield one_line(".".join(key)), one_line(value)

@@ -81,14 +81,11 @@ class Trap:
 
     @property
     def settings(self) -> str:
-        """Which pushed settings it had last, and what became of them."""
+        """Which settings sent remotely it had last, what became of them, and what it refused since."""
         report = self.beat.remote
-        if report.version is None:
-            return "refused" if report.code else "-"
-        state = _STATES.get(report.state or "", "")
-        if not state and report.code:
-            state = " refused"
-        return f"{_or_dash(report.epoch, '{}')}.{report.version}{state}"
+        found = "" if report.version is None else f"{report.version}{_STATES.get(report.state or '', '')}"
+        refused = "" if report.refused is None else f"{report.refused or ''} refused".strip()
+        return ", ".join(text for text in (found, refused) if text) or "-"
 
     def plain(self) -> dict[str, Any]:
         """For programs."""

@@ -72,10 +72,16 @@ class Remote(_Part, frozen=True):
     state: _Text | None = None
     last_received_hash: _Text | None = None
     effective_hash: _Text | None = None
-    epoch: _Count | None = None
     version: _Count | None = None
+    key: _Text | None = None
     code: _Text | None = None
     reason: _Text | None = None
+    refused: _Count | None = None
+    damaged: _Text | None = None
+    floor: _Text | None = None
+    # None of a trap that takes no remote settings, or of an older program.
+    groups: Annotated[list[_Text], Meta(max_length=100)] | None = None
+    values: Annotated[dict[str, Any], Meta(max_length=100)] | None = None
     resend: Resend | None = None
 
 

@@ -1,13 +1,15 @@
-"""A signed document: what an owner sends to traps, and how a trap knows that it came from the owner.
+"""A signed document: what an operator sends to traps, and how a trap knows who sent it.
 
 ::
 
     trapsync-signed-1 <key id> <signature>      one line of ASCII: which key, and Ed25519 over the rest
     schema = 1                                  … which is TOML, UTF-8: what, for whom, which version
-    kind = "settings"
+    kind = "settings"                           or "resend", or "keys": which keys are revoked, and how far numbers are
+
+Each key counts its documents by itself (`version`); what a trap makes of a number: `remote.remote_settings`.
 
 The signature is over a domain prefix and the exact bytes of the body, and is verified before anybody
-parses them. What a document may change on a trap is not decided here: `pushed`, `pushable`.
+parses them. What a document may change on a trap is not decided here: `remote_settings`, `policy`.
 
 PyNaCl rather than cryptography: on x86 (2026-11) both are there in 20 to 35 ms, but it takes 3.7 MB of memory
 instead of 10.7 MB, and 4 MB on the card instead of 16 MB; libsodium is strict about signatures. PyPI has wheels
@@ -24,18 +26,19 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from trapsync.errors import RefusedDocument, SettingsError
-from trapsync.settings.config_file import read_secret
+from trapsync.remote.record import LARGEST_NUMBER
 
 LARGEST = 64 * 1024  # bytes, of the whole document
 _DOMAIN = b"trapsync signed document 1\0"
 _FIRST_LINE = re.compile(rb"trapsync-signed-1 ([0-9a-f]{16}) ([0-9a-f]{128})\n")
+KEY_ID = re.compile(r"[0-9a-f]{16}")
 _ADDRESSEE = re.compile(r"device:[0-9a-f]{8}|group:[a-z0-9][a-z0-9_-]{0,63}|all")
 _DEEPEST = 8  # tables in one another
-_LARGEST_NUMBER = 2**53  # what every reader of TOML and JSON holds exactly
+_MOST_REVOKED = 32
+KINDS = ("settings", "resend", "keys")
 
 
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -43,7 +46,7 @@ _LARGEST_NUMBER = 2**53  # what every reader of TOML and JSON holds exactly
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """What a trap holds of its owner; 32 bytes."""
+    """What a trap holds of its operator; 32 bytes."""
 
     raw: bytes
 
@@ -58,7 +61,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """What signs: its place is the owner's own machine, never a trap or a server. The 32 bytes of the seed."""
+    """What signs: its place is the operator's own computer, never a trap or a server. The 32 bytes of the seed."""
 
     seed: bytes = field(repr=False)
 
@@ -67,16 +70,18 @@ class PrivateKey:
         """Its other half."""
         return PublicKey(bytes(_nacl().SigningKey(self.seed).verify_key))
 
-
-def new_key() -> tuple[str, str]:
-    """Make a pair of keys: the text for the owner's secret file, and the text for the traps' settings."""
-    key = PrivateKey(bytes(_nacl().SigningKey.generate()))
-    return f"ed25519-private:{base64.b64encode(key.seed).decode()}\n", str(key.public)
+    def __str__(self) -> str:
+        return f"ed25519-private:{base64.b64encode(self.seed).decode()}"
 
 
-def read_private(path: Path) -> PrivateKey:
-    """Read the owner's key from its file; SettingsError if there is none, or everybody could read it."""
-    return PrivateKey(_decoded(read_secret(path, "the private key"), "ed25519-private:", path))
+def new_key() -> PrivateKey:
+    """Make a key."""
+    return PrivateKey(bytes(_nacl().SigningKey.generate()))
+
+
+def private_from_text(text: str, where: object) -> PrivateKey:
+    """Read the written form, `ed25519-private:…`; SettingsError says how it is written."""
+    return PrivateKey(_decoded(text, "ed25519-private:", where))
 
 
 def public_from_text(text: str, where: object = "remote.keys") -> PublicKey:
@@ -126,6 +131,12 @@ def sign(body: bytes, key: PrivateKey) -> bytes:
     return data
 
 
+def signer(data: bytes) -> str | None:
+    """The id of the key that a document says it is signed by; None if it has no line that says so."""
+    line = _FIRST_LINE.match(data)
+    return line[1].decode() if line else None
+
+
 def verify(data: bytes, trusted: Sequence[PublicKey]) -> bytes:
     """The body of a document that one of these keys signed; RefusedDocument, and nothing was parsed."""
     if len(data) > LARGEST:
@@ -152,7 +163,7 @@ def verify(data: bytes, trusted: Sequence[PublicKey]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """Which images the owner asks for again: from one moment until before another, by their names' time."""
+    """Which images the operator asks for again: from one moment until before another, by their names' time."""
 
     since: datetime
     until: datetime
@@ -163,23 +174,26 @@ class Resend:
 class Document:
     """What is in a body. `settings` are tables as in the config file; moments have their zone, UTC."""
 
-    kind: str  # "settings" or "resend"
+    kind: str  # one of KINDS
     to: str  # "device:0123abcd", "group:valley" or "all"
-    epoch: int
     version: int
     issued: datetime
     expires: datetime
     note: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     resend: Resend | None = None
+    revoke: tuple[str, ...] = ()
+    key: str = ""
+    """The id of the key that signed it, once that was verified; not part of the body."""
 
 
 def compose(document: Document) -> bytes:
     """Write a document's body; RefusedDocument if no trap would read it back."""
     import tomli_w
 
-    tables: dict[str, Any] = {"schema": 1}
-    tables |= {key: getattr(document, key) for key in _WRITTEN}
+    tables: dict[str, Any] = {"schema": 1, "kind": document.kind, "to": document.to}
+    tables["epoch"] = 0  # commit 13fe5f4 counts by it as well
+    tables |= {key: getattr(document, key) for key in ("version", "issued", "expires")}
     if document.note:
         tables["note"] = document.note
     if document.resend:
@@ -189,13 +203,14 @@ def compose(document: Document) -> bytes:
             tables["resend"]["destination"] = asked.destination
     if document.kind == "settings":
         tables["settings"] = document.settings
+    if document.kind == "keys":
+        tables["keys"] = {"revoke": list(document.revoke)}
     body = tomli_w.dumps(tables).encode()
     parse(body)
     return body
 
 
-_WRITTEN = ("kind", "to", "epoch", "version", "issued", "expires")
-_KNOWN = {"schema", *_WRITTEN, "note", "settings", "resend"}
+_KNOWN = {"schema", "kind", "to", "epoch", "version", "issued", "expires", "note", *KINDS}
 
 
 def parse(body: bytes) -> Document:
@@ -216,25 +231,43 @@ def parse(body: bytes) -> Document:
 
 def _document(tables: dict[str, Any]) -> Document:
     kind = _text(tables, "kind")
-    if kind not in {"settings", "resend"} or {"settings", "resend"} & tables.keys() != {kind}:
-        raise RefusedDocument("schema", 'kind: must be "settings" or "resend", with the table of that name')
+    if kind not in KINDS or set(KINDS) & tables.keys() != {kind}:
+        raise RefusedDocument(
+            "schema", f"kind: must be one of {', '.join(KINDS)}, with the table of that name"
+        )
     to = _text(tables, "to")
     if not _ADDRESSEE.fullmatch(to):
         raise RefusedDocument("schema", f'to = {to!r}: must be "device:0123abcd", "group:valley" or "all"')
+    if kind == "keys" and to != "all":
+        raise RefusedDocument("schema", 'to: a document about keys must be for "all"')
+    if tables.get("epoch") != 0 or isinstance(tables["epoch"], bool):
+        raise RefusedDocument("schema", f"epoch = {tables.get('epoch')!r}: must be 0")
     issued, expires = _moment(tables, "issued"), _moment(tables, "expires")
     if expires <= issued:
         raise RefusedDocument("schema", "expires: must be after issued")
     return Document(
         kind=kind,
         to=to,
-        epoch=_whole(tables, "epoch", 0),
         version=_whole(tables, "version", 1),
         issued=issued,
         expires=expires,
         note=_text(tables, "note") if "note" in tables else "",
         settings=_table(tables, "settings") if kind == "settings" else {},
         resend=_resend(_table(tables, "resend")) if kind == "resend" else None,
+        revoke=_revoked(_table(tables, "keys")) if kind == "keys" else (),
     )
+
+
+def _revoked(table: dict[str, Any]) -> tuple[str, ...]:
+    if unknown := sorted(table.keys() - {"revoke"}):
+        raise RefusedDocument("schema", f"there is no such key: {', '.join(unknown)}")
+    ids = table.get("revoke", [])
+    is_list = isinstance(ids, list) and len(ids) <= _MOST_REVOKED
+    if not is_list or not all(isinstance(one, str) and KEY_ID.fullmatch(one) for one in ids):
+        raise RefusedDocument(
+            "schema", f"keys.revoke: must be at most {_MOST_REVOKED} ids of keys, 16 hexadecimal digits"
+        )
+    return tuple(ids)
 
 
 def _resend(table: dict[str, Any]) -> Resend:
@@ -281,7 +314,7 @@ def _require_plain(tables: dict[str, Any]) -> None:
             raise RefusedDocument("schema", f"tables or lists in one another more than {_DEEPEST} deep")
         if isinstance(value, float) and not math.isfinite(value):
             raise RefusedDocument("schema", f"{value} is no number for a setting")
-        if isinstance(value, int | float) and abs(value) > _LARGEST_NUMBER:
+        if isinstance(value, int | float) and abs(value) > LARGEST_NUMBER:
             raise RefusedDocument("schema", "a number beyond all bounds")
 
 

@@ -3,11 +3,11 @@
 The files are read once, by `load`, and what was read is handed on: a change of a file counts from the next reload.
 """
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trapsync.clock import iso, utc
 from trapsync.errors import RefusedDocument
 from trapsync.remote import policy
 from trapsync.remote import record as records
@@ -67,14 +67,14 @@ def lay(files: Files, record: Record | None = None) -> InForce:
         settings = policy.with_remote(files, taken.tables)
     except RefusedDocument as error:
         return replace(alone, overridden=f"they do not fit this trap's own files any more: {error}")
-    origins = files.origins(taken.tables, f"remote {taken.epoch}.{taken.version}")
+    origins = files.origins(taken.tables, f"remote {taken.version}")
     return replace(alone, settings=settings, taken=taken, origins=origins)
 
 
 def _remembered(files: Files) -> Record:
     """The record; of a trap that takes no remote settings, and never did, there is none."""
     state = files.local.storage.state
-    if not files.local.remote.enabled and not os.path.exists(records.path(state)):  # noqa: PTH110 - False for whoever may not look
+    if not files.local.remote.enabled and not records.is_kept(state):
         return Record()
     return records.read(state)
 
@@ -82,17 +82,24 @@ def _remembered(files: Files) -> Record:
 def report(found: InForce) -> dict[str, Any]:
     """The state of the remote settings by now, for `status` and the heartbeat. Keys: see scripts/README.md."""
     record = _remembered(found.files)
-    is_known = record.highest[1] > 0
-    is_overridden = is_known and bool(found.overridden)
+    last, refused = record.guard.last, record.refused
+    is_overridden = last is not None and bool(found.overridden)
+    code, reason = (refused.code, refused.reason) if refused else (record.code, record.reason)
     facts: dict[str, Any] = {
         "state": "overridden" if is_overridden else record.state,
         "last_received_hash": record.received,
         "effective_hash": found.taken.hash if found.taken else None,
-        "epoch": record.highest[0] if is_known else None,
-        "version": record.highest[1] if is_known else None,
-        "code": "override" if is_overridden else record.code,
-        "reason": found.overridden if is_overridden else record.reason,
+        "version": last.version if last else None,
+        "key": (last.key or None) if last else None,
+        "code": "override" if is_overridden else code,
+        "reason": found.overridden if is_overridden else reason,
+        "refused": refused.version if refused else None,
+        "damaged": record.damaged,
     }
+    is_on = found.files.local.remote.enabled
+    facts["floor"] = iso(utc(record.guard.floor)) if is_on else None
+    facts["groups"] = list(found.settings.remote.groups) if is_on else None
+    facts["values"] = policy.values(found.settings) if is_on else None
     if record.asked:
         facts["resend"] = {key: getattr(record.asked, key) for key in ("hash", "again", "gone")}
     return facts

@@ -11,7 +11,7 @@ from typing import Any
 
 from trapsync import destinations
 from trapsync.errors import RefusedDocument, SettingsError
-from trapsync.settings import layers, schedule
+from trapsync.settings import config_file, layers, schedule
 from trapsync.settings.layers import Files, Key
 from trapsync.settings.schema import Camera, Destination, Settings, Warnings
 from trapsync.trap import place
@@ -33,6 +33,7 @@ PUSHABLE = frozenset(
 _MAX_WAIT = 86400.0  # seconds
 _MIN_BANDWIDTH = 2000  # bytes per second
 _MIN_OPEN = 900  # seconds of the coming day
+_MOST_SHOWN = 700  # characters
 # What a picture can show, by each of these: pixels, the part of the scene, detail.
 _OF_A_PICTURE: dict[str, Callable[[Camera], float]] = {
     "resolution": lambda camera: camera.resolution[0] * camera.resolution[1],
@@ -45,6 +46,7 @@ _NAME = "the remote settings"
 
 def with_remote(files: Files, tables: dict[str, Any]) -> Settings:
     """The settings in force with these tables pushed; RefusedDocument with the code of what is wrong with them."""
+    _require_destinations(tables, files.local)
     try:
         settings = files.with_remote(tables, _NAME)
         place(settings)
@@ -66,8 +68,33 @@ def can_be_remote(key: Key) -> bool:
     return (("destinations", "*", key[2]) if is_destination else key) in PUSHABLE
 
 
+def values(settings: Settings) -> dict[str, Any] | None:
+    """What can be set remotely and is not as by default, as in the config file; None if that is too much for a heartbeat."""
+    tables, default = config_file.plain(settings), config_file.plain(Settings())
+    found = {
+        ".".join(key): value
+        for key in layers.keys(tables)
+        if can_be_remote(key) and (value := _at(tables, key)) != _at(default, key)
+    }
+    return found if len(str(found)) <= _MOST_SHOWN else None
+
+
+def _at(tables: Any, key: Key) -> Any:
+    for part in key:
+        tables = tables.get(part) if isinstance(tables, dict) else None
+    return tables
+
+
 def _decoded(name: str, table: dict[str, Any]) -> Destination:
     return destinations.check(name, table, Path(_NAME)).settings
+
+
+def _require_destinations(tables: dict[str, Any], local: Settings) -> None:
+    """The destinations must be this trap's own: else whatever is wrong with their tables says nothing."""
+    named = tables.get("destinations")
+    for name in named if isinstance(named, dict) else ():
+        if name not in local.destinations:
+            raise RefusedDocument("forbidden", f"destinations.{name}: this trap has no such destination")
 
 
 def _require_allowed(tables: dict[str, Any], local: Settings) -> None:
@@ -75,8 +102,6 @@ def _require_allowed(tables: dict[str, Any], local: Settings) -> None:
         dotted = ".".join(key)
         if not can_be_remote(key):
             raise RefusedDocument("forbidden", f"{dotted}: can never be set remotely")
-        if key[0] == "destinations" and key[1] not in local.destinations:
-            raise RefusedDocument("forbidden", f"{dotted}: this trap has no such destination")
         if not any(f"{dotted}.".startswith(f"{allowed}.") for allowed in local.remote.allow):
             raise RefusedDocument("forbidden", f"{dotted}: is not among this trap's remote.allow")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trapsync.clock import Clock, utc
+from trapsync.clock import WRITTEN, Clock, utc
 from trapsync.errors import RefusedDocument, StorageError
 from trapsync.hardware.device_id import device_id
 from trapsync.remote import document as documents
@@ -22,7 +22,17 @@ from trapsync.remote import policy
 from trapsync.remote import record as records
 from trapsync.remote.document import Document
 from trapsync.remote.in_force import InForce, lay
-from trapsync.remote.record import Record, ResendRequest, Taken
+from trapsync.remote.record import (
+    BELIEVED_AHEAD,
+    FARTHEST,
+    Last,
+    Record,
+    Refusal,
+    ReplayGuard,
+    ResendRequest,
+    Seen,
+    Taken,
+)
 from trapsync.settings import layers
 from trapsync.settings.layers import Files
 from trapsync.settings.schema import Settings
@@ -30,8 +40,9 @@ from trapsync.settings.schema import Settings
 log = logging.getLogger(__name__)
 
 _STARTS = 2  # of the daemon in a trial; the next one rolls back
-_REMEMBERED = 64  # hashes of settings that were rolled back
-_AHEAD = 86400.0  # seconds that a document may be issued in the future: the operator's clock may be wrong
+_REMEMBERED = 64  # hashes of settings that were rolled back, and ids of keys that were revoked
+_DAY = 86400.0
+_AHEAD = _DAY  # seconds that a document may be issued in the future: the operator's clock may be wrong
 # What says nothing about the newest document: an older one lies about, as it may, or was judged already.
 _NO_NEWS = {"replay", "rejected_before"}
 
@@ -88,84 +99,151 @@ class RemoteSettings:
 
         def judged(record: Record) -> Record:
             nonlocal outcome
-            if name in {one.hash for one in (record.committed, record.candidate, record.asked) if one}:
+            if self._is_known(record, document, name):
                 outcome = replace(outcome, code="known", text="it was accepted before")
                 return record
             try:
                 return self._judged(record, document, name, before)
             except RefusedDocument as refused:
                 outcome = replace(outcome, code=refused.code, text=str(refused))
-                if not outcome.is_news:
+                if not outcome.is_news or refused.code == "key":
                     return record
-                return replace(record, received=name, code=refused.code, reason=str(refused))
+                why = Refusal(name, document.version, refused.code, str(refused))
+                return replace(record, received=name, refused=why)
 
         records.change(self._state, judged)
         return outcome
 
     def _addressed(self, data: bytes) -> Document:
-        """The document, if the operator signed it, and signed it for this trap."""
+        """The document, if one of the operator's keys signed it, and signed it for this trap."""
         if not self._settings.enabled:
             raise RefusedDocument("key", "this trap takes no remote settings: remote.enabled is false")
         document = documents.parse(documents.verify(data, self._keys))
         mine = {"all", f"device:{device_id(self._files.local.trap)}"}
         if document.to not in mine | {f"group:{group}" for group in self._settings.groups}:
             raise RefusedDocument("recipient", f"it is for {document.to}, and not for this trap")
-        return document
+        return replace(document, key=documents.signer(data) or "")
+
+    def _is_known(self, record: Record, document: Document, name: str) -> bool:
+        """Whether it was accepted, and what it brought is still there."""
+        if document.kind == "keys":
+            seen = record.guard.had(document.key).get("keys")
+            return seen is not None and seen.hash == name
+        return name in {one.hash for one in (record.committed, record.candidate, record.asked) if one}
 
     def _judged(
         self, record: Record, document: Document, name: str, before: Callable[[], Facts | None]
     ) -> Record:
         """The record once this document is accepted. Raises RefusedDocument."""
-        which = (document.epoch, document.version)
-        highest = record.highest_resend if document.resend else record.highest
-        if which <= highest and name not in record.rejected:
-            raise RefusedDocument("replay", f"{which} is not above {highest}, which this trap has had")
-        now = self._require_in_time(record, document)
-        record = replace(record, floor=max(now, document.issued.timestamp()), received=name)
+        self._require_new(record, document, name)
+        floor = self._require_in_time(record.guard, document)
+        seen = Seen(document.version, name)
+        guard = replace(record.guard, floor=floor).with_document(
+            document.key, document.kind, seen, [key.id for key in self._keys]
+        )
+        record = replace(record, guard=guard, received=name)
+        if document.kind == "keys":
+            return _revoked(record, document)
         if document.resend:
-            return replace(record, highest_resend=which, asked=self._request(document, name))
-        policy.require_awake(policy.with_remote(self._files, document.settings), utc(now))
+            return replace(record, asked=self._request(document, name), refused=None)
+        policy.require_awake(policy.with_remote(self._files, document.settings), utc(self._now(guard)))
         if name in record.rejected:
             raise RefusedDocument("rejected_before", "this trap has tried it, and rolled it back")
+        last = Last(document.key, document.version, document.issued.timestamp())
         return replace(
             record,
-            highest=which,
-            candidate=Taken(name, *which, document.settings),
+            guard=replace(guard, last=last),
+            candidate=Taken(name, document.version, document.settings, document.key),
             starts=0,
             # During a trial the trap is not as it was before: what was noted then stays.
             before=record.before if record.state == "trial" else before(),
             state="validated",
             code=None,
             reason=None,
+            refused=None,
+            damaged=None,
         )
 
-    def _require_in_time(self, record: Record, document: Document) -> float:
-        """A moment before which it certainly is not, and at which the document is valid.
+    def _require_new(self, record: Record, document: Document, name: str) -> None:
+        """RefusedDocument for what was had before or is older than that, and for a key that was revoked.
 
-        The wall clock counts if it is trusted: without a battery it starts anywhere.
+        The same document may come once more where what it brought was lost (`Seen.hash`).
         """
-        trusted = self._clock.trusted()
-        now = max(record.floor, self._clock.wall()) if trusted else record.floor
+        guard, key, version = record.guard, document.key, document.version
+        if key in guard.revoked:
+            raise RefusedDocument(
+                "key", f"the key {key}, which signed it, was revoked by {guard.revoked[key]}"
+            )
+        had = guard.had(key)
+        seen = had.get(document.kind, Seen(0))
+        if version <= seen.version and name != seen.hash and name not in record.rejected:
+            raise RefusedDocument(
+                "replay", f"number {version} is not above {seen.version}, which this key had"
+            )
+        farthest = max((one.version for one in had.values()), default=0) + FARTHEST
+        if version > farthest and document.kind != "keys":
+            raise RefusedDocument(
+                "number", f"number {version} is above {farthest}; see: trapsync keys jump --help"
+            )
+        if document.issued.timestamp() < self._earliest(guard, document):
+            raise RefusedDocument(
+                "replay",
+                f"it was issued {document.issued:%Y-%m-%d %H:%M:%S} UTC, before what this trap has had",
+            )
+
+    def _earliest(self, guard: ReplayGuard, document: Document) -> float:
+        """When a document of this kind was issued at the earliest: the numbers of two keys say nothing of each other."""
+        last, trusted = guard.last, {key.id for key in self._keys} - guard.revoked.keys() - {document.key}
+        is_of_another = document.kind == "settings" and last is not None and last.key in trusted
+        return max(guard.since, last.issued) if last and is_of_another else guard.since
+
+    def _now(self, guard: ReplayGuard) -> float:
+        """The time as far as it is known: without a battery the wall clock starts anywhere."""
+        return self._clock.wall() if self._is_believed() else guard.floor
+
+    def _is_believed(self) -> bool:
+        """Whether the wall clock counts: it is trusted, and can be right."""
+        return self._clock.trusted() and self._clock.wall() >= WRITTEN
+
+    def _require_in_time(self, guard: ReplayGuard, document: Document) -> float:
+        """The floor after this document, if it is valid now."""
+        now, issued = self._now(guard), document.issued.timestamp()
         if document.expires.timestamp() <= now:
             raise RefusedDocument("expired", f"it was valid until {document.expires:%Y-%m-%d %H:%M} UTC")
-        if trusted and document.issued.timestamp() > now + _AHEAD:
+        if issued > now + (_AHEAD if self._is_believed() else BELIEVED_AHEAD):
             raise RefusedDocument(
                 "expired", f"it is of {document.issued:%Y-%m-%d %H:%M} UTC, which is in the future"
             )
-        return now
+        return max(self._looked_at(guard), issued) if self._is_believed() else max(guard.floor, issued)
+
+    def _looked_at(self, guard: ReplayGuard) -> float:
+        """The floor after a look at the clock: one that is believed raises it within bounds, and lowers it to what it says.
+
+        A time server can lie, and is not asked who it is: so a clock alone does not take the floor beyond `BELIEVED_AHEAD`.
+        """
+        wall = self._clock.wall()
+        if not self._is_believed() or wall > guard.floor + BELIEVED_AHEAD:
+            return guard.floor
+        return wall
 
     def _request(self, document: Document, name: str) -> ResendRequest:
         asked, known = document.resend, self._files.local.destinations
         assert asked is not None
         if asked.destination is not None and asked.destination not in known:
             raise RefusedDocument("settings", f"resend: this trap has no destination {asked.destination!r}")
-        return ResendRequest(name, asked.since.timestamp(), asked.until.timestamp(), asked.destination)
+        since, until = asked.since.timestamp(), asked.until.timestamp()
+        return ResendRequest(name, since, until, asked.destination, key=document.key)
 
     def note_time(self) -> None:
         """Remember a trusted time, once a day: after the next boot the clock may be wrong for weeks."""
-        wall = self._clock.wall()
-        if self._clock.trusted() and wall > records.read(self._state).floor + 86400:
-            records.change(self._state, lambda record: replace(record, floor=wall))
+        guard = records.read(self._state).guard
+        if abs(self._looked_at(guard) - guard.floor) > _DAY:
+            records.change(
+                self._state,
+                lambda record: replace(
+                    record, guard=replace(record.guard, floor=self._looked_at(record.guard))
+                ),
+            )
 
     # The trial
 
@@ -176,7 +254,7 @@ class RemoteSettings:
         remote settings are switched off, no trial begins or goes on.
         """
         found = lay(self._files)
-        if found.record.candidate is None:
+        if found.record.candidate is None and not found.record.damaged:
             return found
         try:
             records.change(self._state, self._begun)
@@ -253,15 +331,30 @@ class RemoteSettings:
 
 
 def _described(document: Document) -> str:
-    if document.resend:
-        return f"images from {document.resend.since} until {document.resend.until} are asked for again"
+    if document.kind == "keys":
+        return f"number {document.version} of the key {document.key}; revoked: {', '.join(document.revoke) or 'none'}"
+    if asked := document.resend:
+        return f"number {document.version}: images from {asked.since} until {asked.until} are asked for again"
     count = sum(1 for _ in layers.keys(document.settings))
-    return f"settings {document.epoch}.{document.version} ({count} keys) are to be tried"
+    return f"settings {document.version} ({count} keys) are to be tried"
+
+
+def _revoked(record: Record, document: Document) -> Record:
+    """The record without those keys, and without what they have sent that is not done yet."""
+    if document.key in document.revoke:
+        raise RefusedDocument("keys", "a key cannot revoke itself: sign it with the other one")
+    revoked = {**record.guard.revoked, **dict.fromkeys(document.revoke, document.key)}
+    record = replace(record, guard=replace(record.guard, revoked=dict([*revoked.items()][-_REMEMBERED:])))
+    if record.asked and record.asked.again is None and record.asked.key in revoked:
+        record = replace(record, asked=None)
+    if record.candidate and record.candidate.key in revoked:
+        return _rolled_back(record, "key", f"the key {record.candidate.key}, which signed them, was revoked")
+    return record
 
 
 def _rolled_back(record: Record, code: str, reason: str) -> Record:
     assert record.candidate is not None
-    log.error("remote settings %d.%d are rolled back: %s", *record.highest, reason)
+    log.error("remote settings %d are rolled back: %s", record.candidate.version, reason)
     rejected = (*record.rejected, record.candidate.hash)[-_REMEMBERED:]
     return replace(
         record,

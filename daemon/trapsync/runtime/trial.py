@@ -118,7 +118,7 @@ def receive(
     """
     outcome = remote.accept(data, lambda: Before.of(settings, catalog, clock).plain())
     level = logging.WARNING if outcome.is_news else logging.DEBUG
-    log.log(level, "document %.12s: %s: %s", outcome.hash, outcome.code, outcome.text)
+    log.log(level, "document %.12s, %s: %s", outcome.hash, outcome.code, outcome.text)
     return outcome
 
 
@@ -352,13 +352,15 @@ class Judge:
         """For a daemon or single run with these settings; None if they are not on trial."""
         if not found.is_trial:
             return None
+        candidate = found.record.candidate
         log.warning(
-            "these settings are on trial: %d.%d, start %d", *found.record.highest, found.record.starts
+            "the remote settings %d are on trial, start %d",
+            candidate.version if candidate else 0,
+            found.record.starts,
         )
         known = found.record.before
         previous = remote.previous()
         before = Before.recalled(known) if known else Before.of(previous, catalog, clock)
-        candidate = found.record.candidate
         trial = Trial(found.settings, before, catalog, clock, intervals, previous)
         return cls(trial, remote, catalog, candidate.hash if candidate else "")
 

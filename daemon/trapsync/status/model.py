@@ -130,10 +130,15 @@ class RemoteSettings(_Part):
     state: str
     last_received_hash: str | None = None
     effective_hash: str | None = None
-    epoch: int | None = None
     version: int | None = None
+    key: str | None = None
     code: str | None = None
     reason: str | None = None
+    refused: int | None = None
+    damaged: str | None = None
+    floor: str | None = None
+    groups: list[str] | None = None
+    values: dict[str, Any] | None = None
     resend: dict[str, Any] | UnsetType = UNSET
 
 

@@ -104,19 +104,23 @@ def of_remote_settings(status: Status) -> list[Reason]:
     report = status.remote
     if report is UNSET:
         return []
-    which = f"remote settings {report.epoch}.{report.version}"
+    which = f"remote settings {report.version}"
+    found = []
     match report.state:
         case "validated":
-            return [Reason("ok", f"{which} are pending a restart of the daemon")]
+            found = [Reason("ok", f"{which} are pending a restart of the daemon")]
         case "trial":
-            return [Reason("ok", f"{which} are on trial")]
-        case "rolled_back":
-            return [Reason("warning", f"{which} were rolled back: {report.reason}")]
+            found = [Reason("ok", f"{which} are on trial")]
+        case "rolled_back" if report.refused is None:
+            found = [Reason("warning", f"{which} were rolled back: {report.reason}")]
         case "overridden":
-            return [Reason("ok", f"{which} are overridden locally: {report.reason}")]
-    if report.code:
-        return [Reason("warning", f"the newest remote settings were refused: {report.reason}")]
-    return []
+            found = [Reason("ok", f"{which} are overridden locally: {report.reason}")]
+    if report.refused is not None and report.state != "overridden":
+        text = f"number {report.refused} of the operator was refused, {report.code}: {report.reason}"
+        found.append(Reason("warning", text))
+    if report.damaged:
+        found.append(Reason("warning", report.damaged))
+    return found
 
 
 def of_silence(links: Mapping[str, Link], every: float, now: float) -> str | None:

@@ -173,4 +173,5 @@ def _news(status: Status) -> list[Any]:
 def slots(device: str, groups: Sequence[str]) -> list[str]:
     """The names under which documents for this trap lie on a web server, the most particular first."""
     places = [f"device-{device}", *(f"group-{group}" for group in groups), "all"]
-    return [f"{place}.{kind}" for place in places for kind in ("settings", "resend")]
+    # Keys first: what a key signs may depend on it.
+    return ["all.keys", *(f"{place}.{kind}" for place in places for kind in ("settings", "resend"))]

@@ -2,7 +2,7 @@
 
 ::
 
-    GET  <url>/pushed/<slot>                 device-0123abcd.settings, group-valley.resend, all.settings …
+    GET  <url>/pushed/<slot>                 all.keys, device-0123abcd.settings, group-valley.resend, all.settings …
     POST <heartbeat_url>/heartbeats/<device>
 
 The first needs no program on the other side: a folder on any web server, or a bucket, will do.

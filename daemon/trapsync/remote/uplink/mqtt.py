@@ -2,6 +2,7 @@
 
 ::
 
+    <prefix>/pushed/all/keys                which keys are revoked
     <prefix>/pushed/device/<id>/settings    … /group/<g>/settings, /all/settings, and the same with resend
     <prefix>/traps/<id>/heartbeat           retained
     <prefix>/traps/<id>/online              retained: true, and false as the last will
@@ -81,11 +82,8 @@ class MqttLink:
         self._own = f"{mqtt.topic_prefix}/traps/{device}"
         self._device = device
         places = [f"device/{device}", *(f"group/{group}" for group in groups), "all"]
-        self._topics = [
-            f"{mqtt.topic_prefix}/pushed/{place}/{kind}"
-            for place in places
-            for kind in ("settings", "resend")
-        ]
+        topics = ["all/keys", *(f"{place}/{kind}" for place in places for kind in ("settings", "resend"))]
+        self._topics = [f"{mqtt.topic_prefix}/pushed/{topic}" for topic in topics]
         self._receive = receive
         self._told = told
         self._waiting = Waiting()
