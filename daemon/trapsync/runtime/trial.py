@@ -353,11 +353,8 @@ class Judge:
         if not found.is_trial:
             return None
         candidate = found.record.candidate
-        log.warning(
-            "the remote settings %d are on trial, start %d",
-            candidate.version if candidate else 0,
-            found.record.starts,
-        )
+        number = candidate.version if candidate else 0
+        log.warning("the remote settings %d are on trial, start %d", number, found.record.starts)
         known = found.record.before
         previous = remote.previous()
         before = Before.recalled(known) if known else Before.of(previous, catalog, clock)
