@@ -8,6 +8,7 @@ import ctypes
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -54,7 +55,7 @@ class SystemClock:
     def boot_id(self) -> str:
         """Linux's boot id; empty where there is none."""
         try:
-            return _BOOT_ID.read_text().strip()
+            return _read_boot_id()
         except OSError:
             return ""
 
@@ -69,6 +70,12 @@ class SystemClock:
         if _SYNCHRONISED.exists():
             return "systemd-timesyncd"
         return "the kernel" if _kernel_synchronised() else ""
+
+
+@cache
+def _read_boot_id() -> str:
+    """Read it once: it stays, and the camera's process sees no such file later."""
+    return _BOOT_ID.read_text().strip()
 
 
 def _kernel_synchronised() -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 import trap_bench as bench
 from fake_time import FakeTime
 from trapsync.destinations import Finding
-from trapsync.doctor import _thumbnails, examine_trap, network
+from trapsync.doctor import _isolation, _thumbnails, examine_trap, network
 from trapsync.doctor.board import board
 from trapsync.doctor.camera import camera
 from trapsync.doctor.card import card
 from trapsync.doctor.machine import Machine, ask
 from trapsync.doctor.service import service
 from trapsync.remote.in_force import load
+from trapsync.runtime.landlock import SWITCHED_OFF
 from trapsync.settings import config_file
 from trapsync.settings.schema import Settings
 from trapsync.status import judged
@@ -180,6 +182,28 @@ def test_who_else_holds_the_camera_is_named(pi: Pi, tmp_path: Path) -> None:
 def test_libvips_is_loaded_in_a_process_of_its_own() -> None:
     found = _thumbnails(Machine())
     assert (found.verdict, found.text.startswith("enabled (libvips 8.")) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "text"),
+    [
+        ("lacking: ", "ok", "examiners and camera: no network, and no files but their own"),
+        (
+            "lacking: they can (this kernel has no Landlock)",
+            "ok",
+            "camera: they can (this kernel has no Landlock)",
+        ),
+        (f"lacking: they can ({SWITCHED_OFF})", "warning", f"camera: they can ({SWITCHED_OFF})"),
+        ("Traceback\nNameError: x", "warning", "cannot give up rights: NameError: x"),
+        ("", "warning", "cannot give up rights: no answer"),
+    ],
+)
+def test_what_examiners_and_camera_cannot_give_up_is_one_line(
+    pi: Pi, answer: str, verdict: str, text: str
+) -> None:
+    pi.says[f"{sys.executable} -I -c from trapsync.runtime"] = answer
+    found = _isolation(pi.machine)
+    assert (found.verdict, found.text.endswith(text)) == (verdict, True)
 
 
 # ── The card ─────────────────────────────────────────────────────────────────────────────────────────

@@ -348,6 +348,7 @@ def test_stray_bytes_are_damage_where_no_decoder_can_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thumbnail, "missing", lambda: "libvips is missing: run this")
+    monkeypatch.setitem(sys.modules, "pyvips", None)
     at = header_cuts(TRAP)[1]
     with pytest.raises(
         DamagedImage, match="nothing here can tell whether that matters: libvips is missing: run this"

@@ -124,6 +124,7 @@ def test_a_clock_is_trusted_by_settings_by_timesyncd_or_by_the_kernel(
 
 def test_without_a_boot_id_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_BOOT_ID", tmp_path / "none")
+    clock._read_boot_id.cache_clear()
     assert clock.SystemClock().boot_id() == ""
 
 

@@ -175,7 +175,7 @@ def every() -> float:
 
 @pytest.fixture
 def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float) -> Iterator[CameraProcess]:
-    monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))
+    monkeypatch.setenv("CAMERA_SCRIPT", str(script_in(tmp_path)))
     settings = Settings(
         storage=Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(0)),
         capture=Capture(every=Duration(every)),
@@ -186,8 +186,14 @@ def camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float) -> Ite
     process.close()
 
 
+def script_in(tmp_path: Path) -> Path:
+    """Where it is: in the spool, for the camera's process sees nothing else."""
+    return tmp_path / "spool" / "script"
+
+
 def script(tmp_path: Path, words: str) -> None:
-    (tmp_path / "script").write_text(words)
+    script_in(tmp_path).parent.mkdir(exist_ok=True)
+    script_in(tmp_path).write_text(words)
 
 
 def model(tmp_path: Path, path: str) -> str:
@@ -240,7 +246,7 @@ CameraProcess(settings, drawings.DEVICE, child_faults.StillClock(), child_faults
 def test_a_camera_that_is_stuck_does_not_outlive_its_daemon(tmp_path: Path) -> None:
     script(tmp_path, "stuck")
     environment = os.environ | {
-        "CAMERA_SCRIPT": str(tmp_path / "script"),
+        "CAMERA_SCRIPT": str(script_in(tmp_path)),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     daemon = subprocess.Popen(
@@ -397,7 +403,7 @@ def lit(camera: CameraProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     settings = camera._settings
     with_flash = msgspec.structs.replace(settings.camera, flash=Flash(pin=17, warm_up=Duration(0)))
     monkeypatch.setattr(camera, "_settings", msgspec.structs.replace(settings, camera=with_flash))
-    return tmp_path / "switched-off"
+    return script_in(tmp_path).with_name("switched-off")
 
 
 @pytest.mark.parametrize("end", ["hang", "die"])
@@ -467,7 +473,7 @@ def test_a_row_of_black_pictures_costs_the_process_once_and_no_picture(
 def test_a_card_that_is_nearly_full_stops_capture_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CAMERA_SCRIPT", str(tmp_path / "script"))
+    monkeypatch.setenv("CAMERA_SCRIPT", str(script_in(tmp_path)))
     storage = Storage(spool=tmp_path / "spool", state=tmp_path / "state", min_free=Size(10**15))
     process = CameraProcess(
         Settings(storage=storage), drawings.DEVICE, child_faults.StillClock(), child_faults.make

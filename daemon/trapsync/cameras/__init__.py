@@ -9,6 +9,7 @@ import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from trapsync.errors import CameraError, DamagedImage
@@ -126,6 +127,12 @@ def missing(settings: CameraSettings) -> str | None:
     if settings.kind == "simulated" and not settings.simulated.replay and (text := thumbnail.missing()):
         return f"the simulated camera draws with libvips: {text}"
     return None
+
+
+def read_for_pictures(settings: CameraSettings) -> list[Path]:
+    """The files that a camera of this kind reads, beside those of the system."""
+    replay = settings.simulated.replay
+    return [replay] if settings.kind == "simulated" and replay else []
 
 
 def make(settings: CameraSettings, device: str) -> Camera:

@@ -16,6 +16,7 @@ import click
 from trapsync import __version__
 from trapsync.cli import deliveries, fleet, focus, hub, images, labels, settings, trap, usb_stick
 from trapsync.errors import TrapsyncError
+from trapsync.files.private_memory import keep_memory_private
 from trapsync.settings import config_file
 
 
@@ -24,6 +25,7 @@ def main() -> None:
 
     `once` exits with 3 whatever keeps it from running: its 1 and 2 say how the picture is.
     """
+    keep_memory_private()  # passwords and keys are read by most commands
     not_run = 3 if "once" in sys.argv[1:] else 0
     try:
         code = cli.main(standalone_mode=False)

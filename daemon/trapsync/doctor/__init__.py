@@ -30,7 +30,7 @@ from trapsync.hardware.device_id import device_id
 from trapsync.hardware.sensors import sources
 from trapsync.jpeg import thumbnail
 from trapsync.remote.in_force import InForce, report
-from trapsync.runtime import config_check
+from trapsync.runtime import config_check, landlock
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import age, count
@@ -42,6 +42,7 @@ from trapsync.trap import open_to_read, place
 # Of these there is one thing to say, in the doctor's words or in those of the status.
 _ONE_CAUSE = {"clock", "thumbnails", "remote settings", "destinations", "catalog", "card", "spool"}
 _LIBVIPS = "from trapsync.jpeg import thumbnail; print(thumbnail.version())"
+_RESTRICTED = "from trapsync.runtime import restricted; print('lacking:', restricted.probe())"
 
 
 def examine_trap(
@@ -60,6 +61,7 @@ def examine_trap(
         *card(settings, known, reasons, clock, machine),
         _catalog(settings, clock),
         _thumbnails(machine),
+        _isolation(machine),
         *board(settings, clock, machine),
         *service(settings, machine),
         *network.secrets(settings, source),
@@ -154,3 +156,18 @@ def _thumbnails(machine: Machine) -> Finding:
     if not answer.startswith("libvips"):
         return Finding("warning", "thumbnails", f"disabled: libvips does not work: {answer}")
     return Finding("ok", "thumbnails", f"enabled ({answer})")
+
+
+def _isolation(machine: Machine) -> Finding:
+    """Have a process give up its rights as the examiners do, and say which this kernel leaves to it.
+
+    Most people cannot change their kernel, so that is no warning; one that only was told not to do it is.
+    """
+    answer = (machine.ask((sys.executable, "-I", "-c", _RESTRICTED)) or "no answer").strip().splitlines()[-1]
+    head, _, lacking = answer.partition("lacking:")
+    if head or not answer.startswith("lacking:"):
+        return Finding("warning", "isolation", f"examiners and camera cannot give up rights: {answer}")
+    if not lacking:
+        return Finding("ok", "isolation", "examiners and camera: no network, and no files but their own")
+    verdict = "warning" if landlock.SWITCHED_OFF in lacking else "ok"
+    return Finding(verdict, "isolation", f"examiners and camera: {lacking.strip()}")

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from trapsync.errors import DamagedImage, IncompleteImage, StorageError
+from trapsync.errors import DamagedImage, IncompleteImage, StorageError, TrapsyncError
 from trapsync.files import durable
 from trapsync.image import Correction, Evidence, Image
 from trapsync.jpeg import exif, scan, structure, thumbnail
@@ -92,10 +92,17 @@ def _ask_a_decoder(full: Path, findings: "_Findings") -> None:
     if not (findings.has_second_end or findings.has_strays):
         return
     strays = "damaged: bytes that belong to nothing stand in its header"
-    if lacking := thumbnail.missing():
+    try:
+        is_whole = thumbnail.is_whole(full, has_strays=findings.has_strays)
+    except StorageError:
+        raise
+    except TrapsyncError as lacking:  # libvips, of which an examiner may not ask other programs where it is
         if findings.has_strays:
-            raise IncompleteImage(f"{strays}, and nothing here can tell whether that matters: {lacking}")
-    elif not thumbnail.is_whole(full, has_strays=findings.has_strays):
+            raise IncompleteImage(
+                f"{strays}, and nothing here can tell whether that matters: {lacking}"
+            ) from None
+        return
+    if not is_whole:
         if findings.has_strays:
             raise IncompleteImage(strays)
         raise DamagedImage("damaged: the picture breaks off before its end")

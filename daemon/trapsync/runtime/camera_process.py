@@ -7,16 +7,20 @@ import signal
 from collections.abc import Callable, Set
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import PurePosixPath
+from typing import Any
 
 from trapsync import cameras
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock
 from trapsync.errors import CameraError, StorageError, TrapsyncError
 from trapsync.hardware import gpio
-from trapsync.image import UNKNOWN, Reading
+from trapsync.image import UNKNOWN, Reading, parse_name, place_of
+from trapsync.runtime import restricted
 from trapsync.runtime.child_process import become_child, spawn
 from trapsync.settings.schema import Camera as CameraSettings
 from trapsync.settings.schema import Flash, Settings
+from trapsync.spool import spool_mark
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,13 @@ class CameraProcess:
         self._clock = clock
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._rights = restricted.Rights(
+            read=tuple(
+                spool_mark.read_for_check(settings.storage) + cameras.read_for_pictures(settings.camera)
+            ),
+            write=(settings.storage.spool,),
+            is_camera=True,
+        )
         self._started = 0.0
         self._failures = 0
         self._odd_pictures = 0
@@ -62,6 +73,8 @@ class CameraProcess:
         camera = self._settings.camera
         if self._process and self._clock.monotonic() - self._started > _RESTART_EVERY:
             self.close()  # what leaks in libcamera goes with the process
+        if self._process and self._rights.identity() != self._folders:
+            self.close()  # a disk was mounted at the spool, say: only a new process may use it
         self._replace_ended()
         deadline = cameras.timeout(camera) + (0.0 if self._pipe else _TO_START)
         try:
@@ -82,9 +95,9 @@ class CameraProcess:
         if isinstance(answer, TrapsyncError):
             self._failed(answer)
             raise answer
-        path, self.oddity = answer
+        path, self.oddity = _stored(answer)
         self._succeeded()
-        return str(path)
+        return path
 
     def _replace_ended(self) -> None:
         """Forget a process that ended between two pictures: that costs none."""
@@ -105,10 +118,11 @@ class CameraProcess:
             self.close()
 
     def _start(self) -> Connection:
+        self._folders = self._rights.identity()
         ours, theirs = spawn.Pipe()
         process = spawn.Process(
             target=_run_camera,
-            args=(theirs, self._settings, self._device, self._clock, self._make),
+            args=(theirs, self._settings, self._device, self._clock, self._make, self._rights),
             name="camera",
             daemon=True,
         )
@@ -159,6 +173,16 @@ class CameraProcess:
             self._kill()
 
 
+def _stored(answer: Any) -> tuple[str, str | None]:
+    """The path in the spool and the oddity; CameraError for an answer that is none of a picture's."""
+    match answer:
+        case (str(path), str() | None as oddity) if (
+            parse_name(PurePosixPath(path).name) and place_of(path) == path
+        ):
+            return path, oddity
+    raise CameraError("the camera's process gives an answer that makes no sense")
+
+
 def _describe_exit(code: int | None) -> str:
     if code is None:
         return "no exit code"
@@ -171,12 +195,15 @@ def _run_camera(
     device: str,
     clock: Clock,
     make: Callable[[CameraSettings, str], Camera],
+    rights: restricted.Rights,
 ) -> None:
     """Run the camera process: for each request take a picture, and answer with its path or the error."""
     become_child()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a picture under way is finished; the pipe says when
     from trapsync import pipeline
 
+    clock.boot_id()  # which is read once, while it can be
+    restricted.restrict(rights)
     camera = make(settings.camera, device)
     oddities: list[str | None] = []
 

@@ -2,6 +2,7 @@
 
 Whatever may hang, leak or crash (libcamera, libvips, a hostile JPEG) runs in them, under a deadline that the daemon keeps. A
 child that does not answer is killed and another takes its place. Children die with the daemon: the kernel sees to it.
+What they may do is in `restricted`, what they answer in `answers`.
 """
 
 import ctypes
@@ -9,12 +10,16 @@ import multiprocessing
 import os
 import signal
 
+from trapsync.files.private_memory import keep_memory_private
+from trapsync.runtime.answers import Spawn
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-spawn = multiprocessing.get_context("spawn")  # libvips and libcamera do not survive a fork
+spawn = Spawn()  # libvips and libcamera do not survive a fork
 
 
 def become_child() -> None:
-    """Leave the keyboard's signals to the parent, unblock all others, and end when the parent ends."""
+    """Leave the keyboard's signals to the parent, unblock all others, end when it ends, and keep the memory private."""
+    keep_memory_private()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(

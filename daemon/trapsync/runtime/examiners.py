@@ -7,16 +7,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures import TimeoutError as DeadlinePassed
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
+from pebble.common.types import RemoteException, Result, ResultStatus
+from pebble.pool.process import Acknowledgement, TaskProblem, TaskResult
 
 from trapsync.errors import DamagedImage, ExaminerKilled, StorageError, TrapsyncError
-from trapsync.files import mounts
+from trapsync.files import durable, mounts
 from trapsync.image import Correction, Found, Image
 from trapsync.jpeg import examination
+from trapsync.runtime import answers, restricted
 from trapsync.runtime.child_process import spawn
 from trapsync.runtime.examiner_process import become_examiner
 from trapsync.settings.schema import Ingest, Storage
@@ -33,6 +37,10 @@ _KILLED = {-signal.SIGKILL, -signal.SIGTERM, int(signal.SIGTERM)}
 # Seconds between two looks of the pool's threads at their workers: at work, and with nothing to do.
 _AT_WORK, _AT_REST = 0.1, 30.0
 _TO_END = 2.0  # seconds for them to end
+
+answers.expect(
+    Acknowledgement, TaskProblem, TaskResult, Result, ResultStatus, RemoteException.rebuild_exception
+)
 
 
 class NoExaminer(StorageError):
@@ -54,14 +62,17 @@ class Examiners:
         self._storage = storage
         self._look = look
         self._has_none = False  # none could be started the last time
+        self._is_told = False  # what rights the workers could not give up
+        self._rights = restricted.Rights(write=(storage.spool, storage.thumbnails))
         self._pool = self._make_pool()
 
     def _make_pool(self) -> ProcessPool:
+        self._folders = self._rights.identity()
         return ProcessPool(
             max_workers=self._settings.workers,
             max_tasks=_TASKS_PER_EXAMINER,
             initializer=become_examiner,
-            initargs=(_MAX_MEMORY,),
+            initargs=(_MAX_MEMORY, self._rights),
             context=spawn,
         )
 
@@ -83,6 +94,7 @@ class Examiners:
             outcome = self._outcome(found, future)
             if outcome is not None:
                 yield found, outcome
+        self._tell_rights()
 
     def _start(self, work: Callable[..., Any], *more: Any) -> ProcessFuture[Any]:
         """Hand out one piece of work in the spool. A pool that broke down (a worker killed at a bad moment) is replaced.
@@ -91,6 +103,10 @@ class Examiners:
         """
         CONSTS.sleep_unit = _AT_WORK
         arguments, timeout = (self._storage.spool, *more), float(self._settings.timeout)
+        if (
+            self._rights.identity() != self._folders
+        ):  # a disk was mounted there, say: only new workers may use it
+            self._renew()
         try:
             return self._pool.schedule(work, args=arguments, timeout=timeout)
         except (RuntimeError, OSError):
@@ -123,7 +139,7 @@ class Examiners:
     ) -> Image | Exception | None:
         try:
             image: Image = self._result(future)
-            return image
+            return image if image.path == found.path else _wrong_answer()
         except DamagedImage as error:
             return error
         except FileNotFoundError:  # taken away meanwhile
@@ -141,6 +157,15 @@ class Examiners:
             log.exception("examining %r failed; it stays in the spool", found.path)
             return error
 
+    def _tell_rights(self) -> None:
+        """Log once what the workers were to give up and could not."""
+        if self._is_told:
+            return
+        self._is_told = True
+        with suppress(*_MISFORTUNES, RuntimeError, OSError):
+            lacking = self._pool.schedule(restricted.lacking).result(float(self._settings.timeout))
+            log.info("examiners: %s", lacking or "they have the rights that they need, and no others")
+
     def rewrite(
         self, corrections: Iterable[Correction]
     ) -> Iterator[tuple[Correction, Image | DamagedImage | FileExistsError]]:
@@ -151,9 +176,10 @@ class Examiners:
         for one in corrections:
             try:
                 try:
-                    yield one, self._result(self._start(examination.rewrite, one))
+                    image = self._result(self._start(examination.rewrite, one))
                 except _MISFORTUNES:  # which may have been the machine's fault
-                    yield one, self._result(self._start(examination.rewrite, one))
+                    image = self._result(self._start(examination.rewrite, one))
+                yield one, image if image.path == one.path else _wrong_answer()
             except (DamagedImage, FileExistsError) as error:
                 yield one, error
             except FileNotFoundError:
@@ -164,6 +190,7 @@ class Examiners:
     def make_thumbnails(self, image: Image, path: str) -> bool:
         """Make the small copies of one image; False if they cannot be made, ExaminerKilled if nobody knows."""
         try:
+            durable.make_folder(self._storage.thumbnails)  # a worker has no right to
             try:
                 self._result(self._start(examination.thumbnails, path, self._storage.thumbnails))
             except _MISFORTUNES:  # which may have been the machine's fault
@@ -201,6 +228,11 @@ def _why_none(error: BaseException) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     return f"no file can be examined: no process can be started for it ({str(cause) or repr(cause)})"
+
+
+def _wrong_answer() -> DamagedImage:
+    """What counts where a worker answers about another file than it was asked about: something has taken it over."""
+    return DamagedImage("its examiner answered about another file")
 
 
 def _was_killed(error: Exception) -> bool:

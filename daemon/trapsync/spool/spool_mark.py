@@ -90,9 +90,15 @@ def accept(storage: Storage) -> str:
 def remembered(storage: Storage) -> str | None:
     """The id of the spool of last time; None when there was none, or it is unknown."""
     try:
-        return _read(storage.state / _REMEMBERED) or None
+        match = _ID.search(durable.read_plain(storage.state / _REMEMBERED, _MAX_BYTES))
     except OSError:  # to stop the trap would be worse
         return None
+    return match[1].decode() if match else None
+
+
+def read_for_check(storage: Storage) -> list[Path]:
+    """The files outside the spool that a check reads."""
+    return [storage.state / _REMEMBERED]
 
 
 class SpoolWatch:
