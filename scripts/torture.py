@@ -4,7 +4,8 @@ With --failpoints also kill the program five times at each durable step, each on
 let Hypothesis make up lives of a trap (`tests/helpers/generated_life.py`), so many steps, from a random seed. With --mutants
 instead: put faults into a copy of the program, one at a time, and see that a test fails for each. With --world instead: let
 traps live in a hostile world (`tests/helpers/hostile_world.py`), so many worlds of fifty oddities. With --world-checks
-instead: take one check at a door to the outside after the other out of a copy, and see that the worlds notice it.
+instead: take one check at a door to the outside after the other out of a copy, and see that the worlds notice it. With
+--attacks instead: attack at full numbers (`tests/helpers/attacks.py`).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+import attacks
 import failpoints
 import hostile_world
 import hub_server
@@ -56,6 +58,7 @@ def main() -> None:
         "--world", type=int, default=0, metavar="N", help="worlds of oddities, and nothing else"
     )
     parser.add_argument("--world-checks", action="store_true", help="take checks out, one at a time")
+    parser.add_argument("--attacks", action="store_true", help="attacks at full numbers, and nothing else")
     asked = parser.parse_args()
     if asked.mutants:
         look_for_survivors()
@@ -63,6 +66,8 @@ def main() -> None:
         live_in_worlds(asked.world, asked.seed)
     elif asked.world_checks:
         take_checks_out(asked.seed)
+    elif asked.attacks:
+        attack(asked.seed)
     else:
         torture(asked)
 
@@ -130,6 +135,16 @@ def live_in_worlds(worlds: int, seed: int) -> None:
             world.run(min(_WORLDS, worlds - done))
         print(f"{world}; {time.monotonic() - began:.0f} s", flush=True)
     print(f"{worlds} worlds: 0 deaths, 0 good pictures lost, never ok while one was kept", flush=True)
+
+
+def attack(seed: int) -> None:
+    """Make each attack at its full number; ends with an AssertionError where one succeeds."""
+    for name in attacks.ATTACKS:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="trapsync-attack-", dir=hostile_world.MEMORY) as folder:
+            seen = attacks.attack(name, Path(folder) / "attack", seed, fully=True)
+        print(f"{name}: {seen}; {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{len(attacks.ATTACKS)} kinds of attacks: 0 successes (seed {seed})", flush=True)
 
 
 def take_checks_out(seed: int) -> None:

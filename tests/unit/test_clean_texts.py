@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from trapsync import cli
 from trapsync.cli import common
 from trapsync.errors import RefusedDocument, SettingsError, Unreachable, one_line, printable
 
@@ -40,6 +41,24 @@ def test_a_line_is_cut_and_what_people_write_stays_as_it_is() -> None:
     # The name of a file stays right in an error, for it is typed again.
     assert str(SettingsError("/a/two  spaces/\U0001f98b")) == "/a/two  spaces/\U0001f98b"
     assert printable("a\tb") == "a?b"
+
+
+@pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL)
+def test_a_file_that_may_not_be_read_is_named_in_one_printable_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], evil: str
+) -> None:
+    """Finding S11, a sibling: the name of a file that somebody else put into the spool."""
+
+    def fail(**_: object) -> None:
+        raise PermissionError(13, "no", f"/spool/{evil}.jpg")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    monkeypatch.setattr("sys.argv", ["trapsync", "deliver"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "no permission; run this as" in line
 
 
 @contextmanager

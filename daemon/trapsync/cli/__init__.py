@@ -15,7 +15,7 @@ import click
 
 from trapsync import __version__
 from trapsync.cli import deliveries, fleet, focus, hub, images, labels, settings, trap, usb_stick
-from trapsync.errors import TrapsyncError
+from trapsync.errors import TrapsyncError, printable
 from trapsync.files.private_memory import keep_memory_private
 from trapsync.settings import config_file
 
@@ -39,7 +39,7 @@ def main() -> None:
         code = not_run or 1
     except PermissionError as error:  # the one system error that a person can always fix
         advice = "no permission; run this as the daemon's user, or with sudo"
-        click.echo(f"trapsync: {error.filename or error}: {advice}", err=True)
+        click.echo(printable(f"trapsync: {error.filename or error}: {advice}"), err=True)
         code = not_run or 1
     except BrokenPipeError:  # `trapsync images | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
