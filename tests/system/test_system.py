@@ -177,6 +177,15 @@ def test_the_daemon_is_not_root_and_has_no_powers(box: Container) -> None:
     assert re.search(r"NoNewPrivs:\s+1\n", status)
 
 
+def test_its_examiners_give_up_their_rights_by_what_the_unit_lets_them_call(box: Container) -> None:
+    takes_pictures(box)
+    box.until(lambda: "examiners: " in box.says("journalctl", "-q", "-o", "cat", "-u", "trapsync"))
+    told = re.findall("examiners: (.*)", box.says("journalctl", "-q", "-o", "cat", "-u", "trapsync"))
+    kernel = box.says("trapsync", "doctor", "--json")
+    if "no network, and no files but their own" in kernel:
+        assert set(told) == {"they have the rights that they need, and no others"}
+
+
 def test_another_user_reads_no_secret_no_settings_no_catalog_and_no_picture(box: Container) -> None:
     files = [f"/{path.relative_to(box.root)}" for path in (box.root / STATE).rglob("*") if path.is_file()]
     some = [*SECRETS, *[path for path in files if "catalog" in path], *files[:20]]
