@@ -138,7 +138,9 @@ def test_a_running_daemon_sends_again_what_its_operator_asks_for(tmp_path: Path)
         document.write_bytes(
             signed.resend(1, datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
         )
-        assert trap.run("settings", "take", str(document)).stdout.startswith("accepted: images from ")
+        assert trap.run("settings", "take", str(document)).stdout.startswith(
+            "accepted: number 1: images from "
+        )
         facts = trap.until(lambda f: (f["remote"].get("resend") or {}).get("again") == 1 and copy.exists())
         assert facts["remote"]["resend"]["gone"] == 0
         trap.until(lambda f: f["ledger"]["delivered"] == 1)

@@ -26,6 +26,7 @@ from trapsync.trap import lock, open_catalog
 PATIENCE = """
 [remote.limits]
 min_interval = "1 s"
+min_picture = 0.1
 min_days = 1000.0
 [destinations.stick]
 kind = "directory"
@@ -92,12 +93,12 @@ def test_good_settings_are_tried_and_stay(tmp_path: Path) -> None:
     with living(tmp_path, trial="8 s") as trap:  # a start takes some of that
         data = signed.settings(1, {"capture": {"every": "2 s"}, "camera": {"quality": 80}})
         assert trap.take(data) == "accepted"
-        trap.daemon.until_log("these settings are on trial: 0.1, start 1")
+        trap.daemon.until_log("the remote settings 1 are on trial, start 1")
         facts = trap.until("committed")
         assert (facts["remote"]["version"], facts["remote"]["code"]) == (1, None)
         assert facts["remote"]["effective_hash"] == facts["remote"]["last_received_hash"]
         assert (trap.take(data), trap.starts) == ("known", 1)
-        assert "# capture.every: remote 0.1" in trap.daemon.run("settings", "show").stdout
+        assert "# capture.every: remote 1" in trap.daemon.run("settings", "show").stdout
         assert trap.daemon.stop() == 0
 
 
@@ -123,9 +124,9 @@ def test_settings_that_do_harm_are_undone_by_the_trap_itself_reported_and_not_ta
         assert facts["remote"]["code"] in {code, "camera" if code == "captures" else code}
         assert facts["remote"]["effective_hash"] is None
         assert facts["remote"]["reason"]
-        assert f"remote settings 0.1 were rolled back: {facts['remote']['reason']}" in facts["reasons"]
+        assert f"remote settings 1 were rolled back: {facts['remote']['reason']}" in facts["reasons"]
         # It was tried, and by starts of its own only: dead it was only where it crashed.
-        assert "these settings are on trial" in trap.daemon.text()
+        assert "are on trial, start" in trap.daemon.text()
         assert trap.starts == (3 if harm == "crash the daemon" else 1)
         # The old settings are in force, pictures are taken and delivered.
         before = trap.daemon.status()["ledger"]

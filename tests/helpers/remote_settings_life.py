@@ -25,6 +25,8 @@ FIRST = signed.settings(1, {"capture": {"every": "6 min"}, "camera": {"quality":
 SECOND = signed.settings(2, {"capture": {"every": "5 min"}, "camera": {"quality": 70}})
 # Where a file is replaced: each of these may be the last that happens.
 PLACES = ("write: written", "write: flushed", "write: renamed", "folder: flushed", "write: done")
+# How many files a step replaces: what refuses replays comes first, where it changes.
+FILES = {"taken": 2}
 
 
 def before() -> dict[str, Any]:
@@ -73,7 +75,7 @@ def kill(source: Path, step: str, place: str) -> bool:
     """Take the step in a child that dies there; whether it did."""
     child = os.fork()
     if child == 0:
-        failpoint.hit = failpoint._Armed(f"{place}#1")
+        failpoint.hit = failpoint._Armed(place)
         STEPS[step][1](RemoteSettings(Files(source), FakeTime(signed.ISSUED.timestamp())))
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -101,7 +103,8 @@ def main(folder: Path, step: str, kills: int) -> None:
         trap = folder / str(number)
         shutil.copytree(folder / "template", trap)
         source = trap / "trapsync.toml"
-        was_killed = kill(source, step, PLACES[number % len(PLACES)])
+        file = 1 + number // len(PLACES) % FILES.get(step, 1)
+        was_killed = kill(source, step, f"{PLACES[number % len(PLACES)]}#{file}")
         state = record.read(trap / "state").state
         line = {"killed": was_killed, "state": state, "in_force": found(source), "then": go_on(source)}
         sys.stdout.write(json.dumps(line) + "\n")

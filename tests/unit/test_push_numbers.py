@@ -70,6 +70,11 @@ def beat(device: str, name: str, **remote: Any) -> bytes:
     return heartbeat.compose(status(device=device, name=name, remote=facts), 900.0)
 
 
+def of_key(desk: Path) -> str:
+    """The slot of what the key says about keys."""
+    return f"key-{OperatorKey.read(desk / 'key').id}.keys"
+
+
 def signed_number(desk: Path, slot: str) -> int:
     """The number of what lies there, as a trap reads it that trusts the key."""
     data = FolderConnection(desk / "www").documents()[slot]
@@ -155,7 +160,7 @@ def test_numbers_are_skipped_within_bounds_and_farther_in_a_document_of_its_own(
     where = "--key key --folder www --yes"
     assert f"published number {far + 1} " in say(f"keys jump --above {far} {where}")[1]
     assert f"published number {far + 2} " in say(PUSH)[1]
-    assert signed_number(desk, "all.keys") == far + 1
+    assert signed_number(desk, of_key(desk)) == far + 1
     code, _, err = say(f"keys jump --above {LARGEST_NUMBER} {where}")
     assert (code, "beyond all bounds: make another key" in err) == (1, True)
 
@@ -190,7 +195,7 @@ def test_a_key_is_revoked_with_the_other_by_its_id_or_as_the_config_has_it(say: 
     where = "--key key --folder www --yes"
     assert say(f"keys revoke {stolen.id} {where}")[0] == 0
     assert say(f"keys revoke {other.public} {where}")[0] == 0
-    data = FolderConnection(desk / "www").documents()["all.keys"]
+    data = FolderConnection(desk / "www").documents()[of_key(desk)]
     found = document.parse(document.verify(data, [OperatorKey.read(desk / "key").private.public]))
     assert found.revoke == (stolen.id, other.public.id), "one slot holds all of them"
     assert (found.expires - found.issued).days > 3000

@@ -22,8 +22,9 @@ from fault_server import PORTAL
 from statuses import status
 from trapsync.catalog.facts import Facts, Link
 from trapsync.errors import CatalogError, SettingsError, Unauthorised, Unreachable
+from trapsync.net.slots import slots_of_trap
 from trapsync.remote import heartbeat
-from trapsync.remote.uplink.calls import Callbacks, Uplink, slots
+from trapsync.remote.uplink.calls import Callbacks, Uplink
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, HttpLink
 from trapsync.remote.uplink.pacing import FIRST, CallTimer
 from trapsync.settings.config_file import decode
@@ -36,6 +37,7 @@ DEVICE = "0a5bb6f4"
 HEAD = b"trapsync-signed-1 0123456789abcdef " + b"ab" * 64 + b"\n"
 ONE, TWO = HEAD + b"version = 1\n", HEAD + b"version = 2\n"
 OWN, GROUP, ALL = f"device-{DEVICE}.settings", "group-valley.settings", "all.settings"
+SLOTS = slots_of_trap(DEVICE, ["valley"], ["0" * 16])
 
 
 # ── When ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +240,7 @@ def web(url: str, folder: Path | None = None, **more: Any) -> HttpLink:
         more |= {"username": "trap", "password_file": secret}
     time = FakeTime()
     settings = HubSettings(url=url, **more)
-    return HttpLink(settings, DEVICE, slots(DEVICE, ["valley"]), time, time.sleep)
+    return HttpLink(settings, DEVICE, SLOTS, time, time.sleep)
 
 
 def pulled(way: HttpLink) -> list[bytes]:
@@ -342,10 +344,25 @@ def test_what_is_no_document_is_none_and_says_why(
     server.answers[f"/pushed/{OWN}"] = answer
     got = list[bytes]()
 
-    with pytest.raises(Unreachable, match=complaint):
-        web(url).pull(got.append)
+    try:
+        said = web(url).pull(got.append)
+    except Unreachable as error:
+        said = str(error)
 
+    assert said
+    assert complaint in said
     assert got == []
+
+
+def test_where_nothing_that_comes_is_a_document_the_hub_is_not_reached(
+    script: tuple[type[Scripted], str],
+) -> None:
+    """As where a sign-in page answers to everything."""
+    server, url = script
+    page = (200, {"Content-Type": "text/html"}, PORTAL)
+    server.answers = {f"/pushed/{slot}": page for slot in SLOTS}
+    with pytest.raises(Unreachable, match="captive portal"):
+        web(url).pull(print)
 
 
 def test_rubbish_for_all_does_not_keep_a_trap_from_its_own(script: tuple[type[Scripted], str]) -> None:
@@ -354,19 +371,34 @@ def test_rubbish_for_all_does_not_keep_a_trap_from_its_own(script: tuple[type[Sc
     server.answers[f"/pushed/{ALL}"] = (200, {}, ONE)
     got = list[bytes]()
 
-    with pytest.raises(Unreachable, match="no signed document"):
-        web(url).pull(got.append)
+    said = web(url).pull(got.append)
 
+    assert said
+    assert "no signed document" in said
     assert got == [ONE]
+
+
+def test_rubbish_in_one_place_is_told_and_the_hub_is_reached_all_the_same(
+    script: tuple[type[Scripted], str],
+) -> None:
+    """Settings on trial ask whether the hub is reached: one unsigned file must not undo all that is signed."""
+    server, url = script
+    server.answers = {f"/pushed/{OWN}": (200, {}, b"rubbish")}
+    bench = Bench(url, heartbeat_url="none")
+    bench.live(3 * 3600)
+    link = bench.memory["hub"]["web"]
+    assert "no signed document" in link.error
+    assert (link.works, link.reached > link.since) == (True, True)
+    server.answers = dict.fromkeys([f"/pushed/{slot}" for slot in SLOTS], (500, {}, b""))
+    bench.live(3 * 3600)
+    assert bench.memory["hub"]["web"].works is False
 
 
 def test_a_bucket_that_says_403_for_what_it_has_not_is_empty_but_a_hub_that_does_knows_us_not(
     script: tuple[type[Scripted], str], tmp_path: Path
 ) -> None:
     server, url = script
-    server.answers = {
-        f"/pushed/{slot}": (403, {}, b"<Error>AccessDenied") for slot in slots(DEVICE, ["valley"])
-    }
+    server.answers = {f"/pushed/{slot}": (403, {}, b"<Error>AccessDenied") for slot in SLOTS}
 
     assert pulled(web(url)) == []
     with pytest.raises(Unauthorised, match="username"):
@@ -410,7 +442,7 @@ class Bench:
         self.state = "none"
         callbacks = Callbacks(self.got.append, self.snapshot, self.remember)
         settings = HubSettings(url=url, every=Duration(900), **more)
-        self.home = Uplink(settings, DEVICE, ["valley"], callbacks, self.time, self.time.sleep)
+        self.home = Uplink(settings, DEVICE, SLOTS, callbacks, self.time, self.time.sleep)
 
     def snapshot(self) -> Status:
         """As `status.snapshot` would."""
@@ -449,6 +481,24 @@ def test_a_turn_asks_before_it_tells_so_that_what_came_is_confirmed_at_once(
         hashlib.sha256(ONE).hexdigest()
     ]
     assert bench.memory["hub"]["web"].error is None
+
+
+def test_documents_come_again_once_a_day_and_when_the_clock_was_set_for_they_may_be_valid_by_then(
+    script: tuple[type[Scripted], str],
+) -> None:
+    server, url = script
+    server.answers = {
+        f"/pushed/{ALL}": (200, {"ETag": '"a"'}, ONE),
+        f"/heartbeats/{DEVICE}": (200, {}, b"{}"),
+    }
+    bench = Bench(url)
+    bench.live(3 * 3600)
+    assert bench.got == [ONE]
+    bench.time.step_wall(-70 * 365 * 86400)
+    bench.live(3600)
+    assert bench.got == [ONE] * 2
+    bench.live(26 * 3600)
+    assert bench.got == [ONE] * 3
 
 
 def test_it_tells_every_interval_and_soon_after_a_change_of_verdict(

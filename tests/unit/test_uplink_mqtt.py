@@ -16,6 +16,7 @@ from paho.mqtt import publish
 import mosquitto
 from mosquitto import Broker, owner, retained, until
 from trapsync.errors import CatalogError, SettingsError
+from trapsync.net.slots import slots_of_trap
 from trapsync.remote.uplink import mqtt as broker_module
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT
 from trapsync.remote.uplink.mqtt import MqttLink as Way
@@ -51,7 +52,7 @@ class Trap:
         self.told: list[str | None] = []
         self.refuse: Exception | None = None
         self._end = threading.Event()
-        self.way = Way(settings, device, ["valley"], self.hand, self.told.append)
+        self.way = Way(settings, device, slots_of_trap(device, ["valley"], []), self.hand, self.told.append)
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def hand(self, data: bytes) -> None:
@@ -119,6 +120,14 @@ def test_what_lies_retained_for_a_trap_reaches_it_and_so_does_what_comes_later(b
         until(lambda: trap.got == [ONE, TWO])
         push(broker, "all/resend", THREE)
         until(lambda: trap.got == [ONE, TWO, THREE])
+
+
+def test_what_lies_retained_comes_again_when_it_is_asked_for_anew(broker: Broker) -> None:
+    push(broker, "all/settings", ONE)
+    with connected(broker) as trap:
+        until(lambda: trap.got == [ONE])
+        trap.way.forget()
+        until(lambda: trap.got == [ONE, ONE])
 
 
 def test_a_heartbeat_lies_retained_and_the_newest_takes_its_place(broker: Broker) -> None:
@@ -238,7 +247,7 @@ def test_what_is_no_broker_cannot_break_the_daemon() -> None:
 
         answering = pool.submit(answer)
         table = HubMqtt(host="127.0.0.1", port=server.getsockname()[1], tls=False)
-        way = Way(table, DEVICE, [], print, told.append)
+        way = Way(table, DEVICE, slots_of_trap(DEVICE, [], []), print, told.append)
 
         def pause(seconds: float) -> None:
             if seconds and len(told) >= rounds:

@@ -43,7 +43,7 @@ RETIRED = {
     r"goes back by itself": "rolls back automatically",
     r"take them up": "apply the settings",
     r"eats": "deletes, overwrites",
-    r"lies in http": "published version … for …",
+    r"lies in http": "published number … for …",
     r"of somebody's own|in his hand": "say who, plainly",
 }
 PATTERNS = {

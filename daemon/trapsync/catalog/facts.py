@@ -99,6 +99,11 @@ class Link(msgspec.Struct, frozen=True):
     since: float | None = None
     error: str | None = None
 
+    @property
+    def works(self) -> bool:
+        """Whether the hub was reached at the last turn, though not all of its answers may have been any good."""
+        return self.error is None or (self.reached or 0.0) >= (self.since or 0.0) > 0
+
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known, by name; None where there is nothing to say."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 import stat
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -17,14 +16,12 @@ from trapsync.fleet.operator_settings import Operator
 from trapsync.net.http import LARGEST_ANSWER, HttpClient
 from trapsync.net.http_answer import Answer
 from trapsync.net.proxy import proxy_for
+from trapsync.net.slots import SLOT
 from trapsync.remote.document import LARGEST
 from trapsync.settings.config_file import read_secret
 
 # Of an answer about all traps: two thousand of them, each with a heartbeat of 4 kB.
 _LARGEST_FLEET, _MOST_VALUES = 8 * 2**20, 500_000
-_SLOT = re.compile(
-    r"(?:device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(?:settings|resend)|all\.keys"
-)
 
 
 class Overtaken(TrapsyncError):
@@ -48,11 +45,6 @@ class Connection(Protocol):
         """The newest heartbeat of every trap with its age, and the hashes in the slots: as a hub's GET /fleet."""
 
 
-def slot_of(to: str, kind: str) -> str:
-    """The slot of an addressee: `device:0123abcd` and settings lie in `device-0123abcd.settings`."""
-    return f"{to.replace(':', '-')}.{kind}"
-
-
 class HubConnection:
     """A hub."""
 
@@ -73,7 +65,7 @@ class HubConnection:
 
     def documents(self) -> dict[str, bytes]:
         """Each slot that the hub names."""
-        names = [name for name in self.fleet()["slots"] if _SLOT.fullmatch(name)]
+        names = [name for name in self.fleet()["slots"] if SLOT.fullmatch(name)]
         answers = {name: self._ask("GET", f"/pushed/{name}") for name in names}
         return {name: answer.body for name, answer in answers.items() if answer.status == HTTPStatus.OK}
 
@@ -126,7 +118,7 @@ class FolderConnection:
     def documents(self) -> dict[str, bytes]:
         """Each file that has the name of a slot."""
         files = self._slots.iterdir() if self._slots.is_dir() else ()
-        found = [file for file in files if _SLOT.fullmatch(file.name) and _size(file) <= LARGEST]
+        found = [file for file in files if SLOT.fullmatch(file.name) and _size(file) <= LARGEST]
         return {file.name: file.read_bytes() for file in found}
 
     def put(self, slot: str, data: bytes, before: bytes | None) -> None:

@@ -9,15 +9,15 @@ from trapsync.clock import Clock
 from trapsync.errors import TrapsyncError, Unreachable
 from trapsync.net import heartbeat
 from trapsync.net.heartbeat import Heartbeat
+from trapsync.net.slots import slot_at, topic_of
 from trapsync.remote.document import document_hash
-from trapsync.remote.uplink.mqtt import connection, topic_of, translated
+from trapsync.remote.uplink.mqtt import connection, name_of, translated
 from trapsync.settings.schema import HubMqtt
 
 _PATIENCE = 20.0  # seconds for the broker to answer
 _SILENCE = 1.0  # seconds after which what lies retained has all come
 _TURN = 0.1
 _MOST_TOPICS, _MOST_BYTES = 10_000, 32 * 2**20
-_TOPIC = re.compile(r"pushed/(?:(device|group)/([^/]+)|all)/(settings|resend|keys)")
 _TRAP = re.compile(r"traps/([0-9a-f]{8})/(heartbeat|online)")
 
 
@@ -38,15 +38,13 @@ class BrokerConnection:
         """What lies on all topics of documents."""
         found = {}
         for topic, data in self._retained("pushed/#").items():
-            if match := _TOPIC.fullmatch(topic):
-                place = f"{match[1]}-{match[2]}" if match[1] else "all"
-                found[f"{place}.{match[3]}"] = data
+            if slot := slot_at(topic):
+                found[slot] = data
         return found
 
     def put(self, slot: str, data: bytes, before: bytes | None) -> None:
         """Publish it retained, and wait for the broker's word."""
-        place, _, kind = slot.rpartition(".")
-        topic = f"{self._mqtt.topic_prefix}/pushed/{place.replace('-', '/', 1)}/{kind}"
+        topic = f"{self._mqtt.topic_prefix}/{topic_of(slot)}"
         answers: list[Any] = []
 
         def publish(client: Any) -> Callable[[], object]:
@@ -100,7 +98,7 @@ class BrokerConnection:
             def take(_client: object, _data: object, message: Any) -> None:
                 nonlocal heard
                 heard = self._clock.monotonic()
-                found[topic_of(message).removeprefix(prefix)] = bytes(message.payload)
+                found[name_of(message).removeprefix(prefix)] = bytes(message.payload)
 
             client.on_message = take
             client.subscribe(prefix + topics, 1)

@@ -13,8 +13,9 @@ from typing import Any
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import RefusedDocument, SettingsError, TrapsyncError, one_line
 from trapsync.fleet.audience import Audience
-from trapsync.fleet.connection import Connection, slot_of
+from trapsync.fleet.connection import Connection
 from trapsync.fleet.operator_key import OperatorKey
+from trapsync.net.slots import slot_of
 from trapsync.remote import document as envelope
 from trapsync.remote import policy
 from trapsync.remote.document import Document, PublicKey, Resend
@@ -93,7 +94,7 @@ def prepare(
     SettingsError.
     """
     kind = next(name for name in ("resend", "revoke", "settings") if name in what).replace("revoke", "keys")
-    documents, slot = connection.documents(), slot_of(audience.to, kind)
+    documents, slot = connection.documents(), _slot(audience.to, kind, key.id)
     own = _signed_by(documents, key.private.public)
     last = max([key.last, *(one.version for one in own.values())])
     version = max(last, above) + 1
@@ -162,9 +163,14 @@ def _signed_by(documents: Mapping[str, bytes], key: PublicKey) -> dict[str, Docu
             one = envelope.parse(envelope.verify(data, [key]))
         except RefusedDocument:
             continue
-        if slot_of(one.to, one.kind) == slot:
+        if _slot(one.to, one.kind, key.id) == slot:
             found[slot] = one
     return found
+
+
+def _slot(to: str, kind: str, key: str) -> str:
+    """Where a document of this key lies: what it says about keys has a place of its own."""
+    return slot_of(f"key:{key}" if kind == "keys" else to, kind)
 
 
 def _values(tables: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -16,12 +16,10 @@ from trapsync.clock import Clock, iso, utc
 from trapsync.errors import TrapsyncError
 from trapsync.hub.database import Database
 from trapsync.net import foreign_json, heartbeat
+from trapsync.net.slots import SLOT
 
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as every trap has it
 KEPT = 100  # heartbeats of one trap: a day's at one in a quarter of an hour
-_SLOT = re.compile(
-    r"(device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(settings|resend)|all\.keys", re.ASCII
-)
 _DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
 _FIRST_LINE = re.compile(rb"trapsync-signed-1 [0-9a-f]{16} [0-9a-f]{128}\n")
 
@@ -158,7 +156,7 @@ class Fleet:
 
 
 def _check_slot(name: str) -> None:
-    if not _SLOT.fullmatch(name):
+    if not SLOT.fullmatch(name):
         raise NoSuchSlot(f"{name[:80]!r} is not a slot: device-0123abcd.settings, group-valley.settings, …")
 
 

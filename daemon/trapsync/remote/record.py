@@ -215,7 +215,8 @@ def change(state: Path, make: Callable[[Record], Record]) -> None:
                 for file in damaged:
                     _keep_aside(file)
                 # First what only ever refuses: a crash in between costs nothing but a push.
-                _write(state / _GUARD, after.guard)
+                if after.guard != before.guard or damaged:
+                    _write(state / _GUARD, after.guard)
                 _write(path(state), after)
     except OSError as error:
         raise StorageError(durable.explain(error, state)) from error

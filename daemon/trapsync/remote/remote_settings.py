@@ -17,6 +17,7 @@ from typing import Any
 from trapsync.clock import WRITTEN, Clock, utc
 from trapsync.errors import RefusedDocument, StorageError
 from trapsync.hardware.device_id import device_id
+from trapsync.net.slots import slots_of_trap
 from trapsync.remote import document as documents
 from trapsync.remote import policy
 from trapsync.remote import record as records
@@ -82,6 +83,12 @@ class RemoteSettings:
         self._settings = files.local.remote
         self._state = files.local.storage.state
         self._keys = [documents.public_from_text(text) for text in self._settings.keys]
+
+    @property
+    def slots(self) -> list[str]:
+        """Where documents for this trap lie."""
+        device, groups = device_id(self._files.local.trap), self._settings.groups
+        return slots_of_trap(device, groups, [key.id for key in self._keys])
 
     def accept(self, data: bytes, before: Callable[[], Facts | None] = lambda: None) -> Outcome:
         """Judge a document. Accepted settings wait for the next start; refused ones change nothing.

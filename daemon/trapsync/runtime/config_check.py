@@ -39,10 +39,10 @@ def check(files: Files) -> None:
     settings, clock, source = files.local, system_clock(files.local), files.source
     try:
         place(settings)
-        RemoteSettings(files, clock)
+        remote = RemoteSettings(files, clock)
         check_all(settings, source)
         callbacks = Callbacks(_never, _never, _never)
-        Uplink(settings.hub, settings.trap.device, settings.remote.groups, callbacks, clock, _never)
+        Uplink(settings.hub, settings.trap.device, remote.slots, callbacks, clock, _never)
     except SettingsError as error:
         text = str(error)
         raise SettingsError(text if text.startswith(f"{source}: ") else f"{source}: {text}") from None

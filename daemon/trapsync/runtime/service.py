@@ -94,7 +94,7 @@ class Service:
         self._remote = RemoteSettings(found.files, self._clock)
         self._judge: Judge | None = None
         self._uplink = Uplink(
-            settings.hub, self._device, settings.remote.groups, self._callbacks(), self._clock, self._pause
+            settings.hub, self._device, self._remote.slots, self._callbacks(), self._clock, self._pause
         )
         self._threads: list[threading.Thread] = []
 

@@ -82,7 +82,7 @@ class SingleRun:
         self._remote = RemoteSettings(found.files, self._clock)
         callbacks = Callbacks(self._receive, self._status, self._tell)
         self._uplink = Uplink(
-            settings.hub, self._device, settings.remote.groups, callbacks, self._clock, self._pause
+            settings.hub, self._device, self._remote.slots, callbacks, self._clock, self._pause
         )
         self._has_picture = self._took_none = settings.camera.kind == "none"  # then none is needed
         self._failure: BaseException | None = None

@@ -431,7 +431,7 @@ def _bytes_a_day(settings: Settings, name: str) -> float:
 
 def _hub_reached(links: dict[str, facts.Link]) -> float | None:
     """When the hub was last reached by a link that is OK (unix seconds)."""
-    return max((link.reached for link in links.values() if link.reached and not link.error), default=None)
+    return max((link.reached for link in links.values() if link.reached and link.works), default=None)
 
 
 def memory_used() -> int:

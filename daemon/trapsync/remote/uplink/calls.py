@@ -23,6 +23,7 @@ from trapsync.status.model import Status
 log = logging.getLogger(__name__)
 
 _LOOK = 60.0  # seconds between two looks at the verdict
+_DAY, _STEP = 86400.0, 3600.0  # seconds, after which documents come again, and by which the clock was stepped
 _TICK = 10.0  # seconds between two looks at the clock
 
 
@@ -44,12 +45,12 @@ class Uplink:
         self,
         settings: HubSettings,
         device: str,
-        groups: Sequence[str],
+        slots: Sequence[str],
         callbacks: Callbacks,
         clock: Clock,
         sleep: Callable[[float], None],
     ) -> None:
-        """Connects nothing yet. SettingsError if a file or a package is missing."""
+        """Connects nothing yet. `slots`: see `net.slots`. SettingsError if a file or a package is missing."""
         self._every = settings.every
         self._callbacks = callbacks
         self._clock = clock
@@ -58,12 +59,13 @@ class Uplink:
         self._told: list[Any] | None = None
         self._look_at = clock.monotonic()
         self._web = self._broker = None
+        self._forget_at, self._stood = clock.monotonic() + _DAY, self._stands()
         if settings.url or settings.tell_url:
-            self._web = HttpLink(settings, device, slots(device, groups), clock, sleep)
+            self._web = HttpLink(settings, device, slots, clock, sleep)
             self._tells = bool(settings.tell_url)
             self._visits = CallTimer(settings.every, clock)
         if settings.mqtt.host:
-            self._broker = MqttLink(settings.mqtt, device, groups, callbacks.receive, self._note_broker)
+            self._broker = MqttLink(settings.mqtt, device, slots, callbacks.receive, self._note_broker)
             self._beats = CallTimer(settings.every, clock)
 
     @property
@@ -89,6 +91,7 @@ class Uplink:
     def tick(self) -> None:
         """Do what is due. Raises nothing for what the network or the hub does."""
         self._look()
+        self._forget()
         if self._web and self._visits.is_due():
             self._visit(self._web)
         if self._broker and self._beats.is_due():
@@ -109,6 +112,20 @@ class Uplink:
             for timer in self._timers():
                 timer.hasten()
 
+    def _forget(self) -> None:
+        """Have documents come again once a day, and when the clock was set: what was refused as expired may not be so."""
+        now, stands = self._clock.monotonic(), self._stands()
+        if now < self._forget_at and abs(stands - self._stood) < _STEP:
+            return
+        self._forget_at, self._stood = now + _DAY, stands
+        for link in (self._web, self._broker):
+            if link:
+                link.forget()
+
+    def _stands(self) -> float:
+        """Where the wall clock stands, beside the one that is never stepped."""
+        return self._clock.wall() - self._clock.monotonic()
+
     def _timers(self) -> list[CallTimer]:
         return [*([self._visits] if self._web else []), *([self._beats] if self._broker else [])]
 
@@ -118,9 +135,10 @@ class Uplink:
         An answer that is no document, such as a captive portal's, does not keep the heartbeat back.
         """
         trouble: TrapsyncError | None = None
+        odd: str | None = None
         told = False
         try:
-            trouble = self._pull(web)
+            odd, trouble = self._pull(web)
             if self._tells:
                 web.tell(self._compose())
                 told = True
@@ -132,14 +150,14 @@ class Uplink:
             else:
                 self._visits.failed(getattr(trouble, "wait", 0.0))
             web.close()
-        self._note("web", str(trouble) if trouble else None, reached=told or trouble is None)
+        self._note("web", str(trouble) if trouble else odd, reached=told or trouble is None)
 
-    def _pull(self, web: HttpLink) -> Unreachable | None:
+    def _pull(self, web: HttpLink) -> tuple[str | None, Unreachable | None]:
+        """What is wrong with one document, and why none could be asked for."""
         try:
-            web.pull(self._callbacks.receive)
+            return web.pull(self._callbacks.receive), None
         except Unreachable as error:
-            return error
-        return None
+            return None, error
 
     def _compose(self) -> bytes:
         status = self._callbacks.status()
@@ -154,7 +172,8 @@ class Uplink:
         now = self._clock.wall()
         with self._lock:
             before = self._ways.get(way, Link())
-            since = (before.since or now) if trouble else None
+            is_same = before.error is not None and before.works == reached
+            since = (before.since if is_same else now) if trouble else None
             self._ways[way] = Link(now if reached else before.reached, since, trouble)
             if (before.error is None) != (trouble is None):
                 log.info("%s", f"hub: {trouble}" if trouble else f"the hub is reached again, by {way}")
@@ -168,10 +187,3 @@ def _news(status: Status) -> list[Any]:
     if not report:
         return [status.verdict, None, None, None]
     return [status.verdict, report.state, report.last_received_hash, report.effective_hash]
-
-
-def slots(device: str, groups: Sequence[str]) -> list[str]:
-    """The names under which documents for this trap lie on a web server, the most particular first."""
-    places = [f"device-{device}", *(f"group-{group}" for group in groups), "all"]
-    # Keys first: what a key signs may depend on it.
-    return ["all.keys", *(f"{place}.{kind}" for place in places for kind in ("settings", "resend"))]

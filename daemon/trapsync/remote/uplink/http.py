@@ -2,7 +2,7 @@
 
 ::
 
-    GET  <url>/pushed/<slot>                 all.keys, device-0123abcd.settings, group-valley.resend, all.settings …
+    GET  <url>/pushed/<slot>                 device-0123abcd.settings, group-valley.resend, all.settings, key-….keys
     POST <heartbeat_url>/heartbeats/<device>
 
 The first needs no program on the other side: a folder on any web server, or a bucket, will do.
@@ -62,16 +62,22 @@ class HttpLink:
         self._pulling.close()
         self._telling.close()
 
-    def pull(self, receive: Receive) -> None:
-        """Ask every slot, and hand over each document that is new. Raises Unreachable, after the last.
+    def forget(self) -> None:
+        """Ask for every document anew: one that was refused because of the time may be valid by now."""
+        self._seen.clear()
 
-        A document that was handed over is not asked for again until there is another; if `receive` raises, it is.
+    def pull(self, receive: Receive) -> str | None:
+        """Ask every slot, and hand over each document that is new; what is wrong with one of them, the others being well.
+
+        A document that was handed over is not asked for again until there is another; if `receive` raises, it is. Raises
+        Unreachable, after the last, if nothing that came was any good: then it may be a sign-in page that answers.
         """
         trouble: list[str] = []
         for slot in self._slots:
             trouble += self._pull(slot, receive)
-        if trouble:
+        if trouble and len(trouble) == len(self._slots):
             raise Unreachable(trouble[0])
+        return trouble[0] if trouble else None
 
     def _pull(self, slot: str, receive: Receive) -> list[str]:
         """Ask one slot; return what is wrong with the answer, for the others may be OK."""

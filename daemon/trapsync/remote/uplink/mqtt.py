@@ -2,8 +2,8 @@
 
 ::
 
-    <prefix>/pushed/all/keys                which keys are revoked
     <prefix>/pushed/device/<id>/settings    … /group/<g>/settings, /all/settings, and the same with resend
+    <prefix>/pushed/key/<id>/keys           which keys it has revoked
     <prefix>/traps/<id>/heartbeat           retained
     <prefix>/traps/<id>/online              retained: true, and false as the last will
 
@@ -22,6 +22,7 @@ from typing import Any
 from trapsync.errors import SettingsError, TrapsyncError, Unreachable, one_line
 from trapsync.net import backoff
 from trapsync.net.http_errors import no_address
+from trapsync.net.slots import topic_of
 from trapsync.remote.uplink.http import LARGEST_DOCUMENT, Receive
 from trapsync.settings.config_file import read_secret, require_authorities
 from trapsync.settings.schema import HubMqtt
@@ -70,7 +71,7 @@ class MqttLink:
         self,
         mqtt: HubMqtt,
         device: str,
-        groups: Sequence[str],
+        slots: Sequence[str],
         receive: Receive,
         told: Callable[[str | None], None],
     ) -> None:
@@ -81,14 +82,13 @@ class MqttLink:
         self._mqtt = mqtt
         self._own = f"{mqtt.topic_prefix}/traps/{device}"
         self._device = device
-        places = [f"device/{device}", *(f"group/{group}" for group in groups), "all"]
-        topics = ["all/keys", *(f"{place}/{kind}" for place in places for kind in ("settings", "resend"))]
-        self._topics = [f"{mqtt.topic_prefix}/pushed/{topic}" for topic in topics]
+        self._topics = [f"{mqtt.topic_prefix}/{topic_of(slot)}" for slot in slots]
         self._receive = receive
         self._told = told
         self._waiting = Waiting()
         self._failure: BaseException | None = None
         self._is_welcome = False
+        self._is_asked = True
         self._in_flight: tuple[int, bytes] | None = None
         self.is_through = True
         """Whether the broker has answered to the heartbeat that was offered last."""
@@ -97,6 +97,10 @@ class MqttLink:
         """Publish this heartbeat as soon as may be; an older one that still waits is forgotten."""
         self.is_through = False
         self._waiting.offer(beat)
+
+    def forget(self) -> None:
+        """Have every document come again, as soon as may be: a broker sends what is retained to whoever asks for a topic."""
+        self._is_asked = False
 
     def run(self, pause: Callable[[float], None]) -> None:
         """Keep the connection, and take it up again with back-off, until `pause` raises."""
@@ -137,6 +141,8 @@ class MqttLink:
                 self._in_flight = (0, beat)
                 message = client.publish(f"{self._own}/heartbeat", beat, qos=1, retain=True)
                 self._in_flight = (message.mid, beat)
+            if not self._is_asked:
+                self._subscribe(client)
             self._turn(client, pause)
 
     def _turn(self, client: Any, pause: Callable[[float], None]) -> None:
@@ -172,6 +178,10 @@ class MqttLink:
             self._failure = Unreachable(f"it refuses us: {reason}; check hub.mqtt.username and password_file")
             return
         self._is_welcome = True
+        self._subscribe(client)
+
+    def _subscribe(self, client: Any) -> None:
+        self._is_asked = True
         client.subscribe([(topic, 1) for topic in self._topics])
 
     def _on_message(self, _client: object, _data: object, message: Any) -> None:
@@ -180,7 +190,7 @@ class MqttLink:
         if not data:  # an owner's way to clear a topic
             return
         if len(data) > LARGEST_DOCUMENT or not data.startswith(_MAGIC):
-            self._told(f"{self._mqtt.host}: {one_line(topic_of(message), 100)} holds no signed document")
+            self._told(f"{self._mqtt.host}: {one_line(name_of(message), 100)} holds no signed document")
             return
         try:
             self._receive(data)
@@ -220,7 +230,7 @@ def connection(
     return client
 
 
-def topic_of(message: Any) -> str:
+def name_of(message: Any) -> str:
     """The topic of a message; a broker may send one that is no text."""
     try:
         return str(message.topic)
