@@ -614,6 +614,7 @@ PACKAGES = ("sudo apt install", "pipx inject", "sudo apt full-upgrade", "scripts
 # Says where to look, with a command of the program, which is typed above, or of the system.
 SEE = (
     *("see: trapsync", "see the log", "see its log", "see: sudo journalctl", "see: systemctl cat"),
+    "Landlock is switched off: see systemd/README.md",
     *("make one with: trapsync", "see `rpicam-hello --list-cameras`"),
 )
 # Taken by a test elsewhere.
