@@ -26,7 +26,7 @@ from trapsync.settings.schema import Destination
 
 BLOCKS = [block for document in WITH_COMMANDS for block in documents.blocks(document)]
 COMMANDS = {without_comment(command): block for block in BLOCKS for command in block.commands}
-PAGES = [*WITH_COMMANDS, "tests/README.md", "CHANGELOG.md", ".github/SECURITY.md"]
+PAGES = [*WITH_COMMANDS, "tests/README.md", "CHANGELOG.md", "SECURITY.md"]
 NOWHERE = set(documents.listed(NOT_RUN)) | set(documents.listed(RUN_ELSEWHERE))
 
 VERDICTS = {"ok", "warning", "failing"}
@@ -239,6 +239,18 @@ def test_every_link_leads_to_something(document: str) -> None:
 def inline(document: str) -> list[str]:
     """What stands between backquotes in its prose."""
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", documents.prose(document))]
+
+
+def test_what_is_said_of_attacks_names_tests_that_there_are_and_is_installed() -> None:
+    text = documents.text_of("SECURITY.md")
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    named = set(re.findall(r"`(test_\w+\.py)`", text))
+    assert len(named) > 20
+    assert named - files == set()
+    assert "(SECURITY.md)" in documents.text_of("README.md")
+    assert "cp --parents README.md SECURITY.md " in documents.text_of("scripts/install")
+    rows = [line for line in text.splitlines() if line.startswith("| **")]
+    assert [row for row in rows if not re.search(r"`test_\w+\.py` \|$", row)] == [], "say which test shows it"
 
 
 @pytest.mark.parametrize("document", FOR_USERS, ids=name)
