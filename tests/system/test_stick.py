@@ -32,6 +32,24 @@ MADE_BY = {
     "exfat": ("mkfs.exfat", "-L", "TRAPSYNC"),
     "ext4": ("mkfs.ext4", "-q", "-L", "TRAPSYNC"),
 }
+# No systemd runs here: its programs do what it would do. The real ones: test_system.py.
+SYSTEMD = {
+    "systemd-mount": """#!/bin/sh
+for word; do
+  case $word in
+    --type=*) type=${word#*=} ;;
+    --options=*) options=${word#*=} ;;
+    -*) ;;
+    /dev/*) device=$word ;;
+    *) folder=$word ;;
+  esac
+done
+mkdir -p "$folder"
+exec mount -t "$type" -o "$options" "$device" "$folder"
+""",
+    "systemd-umount": '#!/bin/sh\nexec umount -l "$2"\n',
+    "systemd-run": '#!/bin/sh\nwhile :; do case $1 in -*) shift ;; *) exec "$@" ;; esac; done\n',
+}
 # Where the kernel has no exFAT, the helper for FUSE stands in for it.
 MOUNT = """#!/bin/sh
 case "$*" in *"$UNKNOWN_OPTION"*) [ -z "$UNKNOWN_OPTION" ] || exit 32 ;; esac
@@ -64,7 +82,7 @@ class Stick:
         self.said = folder / "keeper.log"
         (folder / "run").mkdir()
         (folder / "bin").mkdir()
-        for name, text in (("mount", MOUNT), ("trapsync", self._command(folder))):
+        for name, text in (*SYSTEMD.items(), ("mount", MOUNT), ("trapsync", self._command(folder))):
             (folder / "bin" / name).write_text(text)
             (folder / "bin" / name).chmod(0o755)
         self.environment = os.environ | {
