@@ -5,7 +5,8 @@ let Hypothesis make up lives of a trap (`tests/helpers/generated_life.py`), so m
 instead: put faults into a copy of the program, one at a time, and see that a test fails for each. With --world instead: let
 traps live in a hostile world (`tests/helpers/hostile_world.py`), so many worlds of fifty oddities. With --world-checks
 instead: take one check at a door to the outside after the other out of a copy, and see that the worlds notice it. With
---attacks instead: attack at full numbers (`tests/helpers/attacks.py`).
+--attacks instead: attack at full numbers (`tests/helpers/attacks.py`). With --account instead: have root type each command
+while the account's folders hold something odd (`tests/helpers/taken_over.py`).
 """
 
 import argparse
@@ -24,6 +25,7 @@ import hostile_world
 import hub_server
 import long_run
 import mutants
+import taken_over
 import world_checks
 from fault_server import FaultServer, Forwarding
 from generated_life import Life
@@ -57,6 +59,9 @@ def main() -> None:
     parser.add_argument(
         "--world", type=int, default=0, metavar="N", help="worlds of oddities, and nothing else"
     )
+    parser.add_argument(
+        "--account", action="store_true", help="from the service account to root, and nothing else"
+    )
     parser.add_argument("--world-checks", action="store_true", help="take checks out, one at a time")
     parser.add_argument("--attacks", action="store_true", help="attacks at full numbers, and nothing else")
     asked = parser.parse_args()
@@ -64,6 +69,8 @@ def main() -> None:
         look_for_survivors()
     elif asked.world:
         live_in_worlds(asked.world, asked.seed)
+    elif asked.account:
+        take_over(asked.seed)
     elif asked.world_checks:
         take_checks_out(asked.seed)
     elif asked.attacks:
@@ -145,6 +152,17 @@ def attack(seed: int) -> None:
             seen = attacks.attack(name, Path(folder) / "attack", seed, fully=True)
         print(f"{name}: {seen}; {time.monotonic() - began:.0f} s", flush=True)
     print(f"{len(attacks.ATTACKS)} kinds of attacks: 0 successes (seed {seed})", flush=True)
+
+
+def take_over(seed: int) -> None:
+    """Every case of the table of commands, entries of the account's folders and oddities; ends with 1 after a failure."""
+    began = time.monotonic()
+    count, failures = taken_over.try_all(seed)
+    print(*failures, sep="\n")
+    print(
+        f"{count['cases']} cases, {len(failures)} failures, in {time.monotonic() - began:.0f} s; {dict(count)}"
+    )
+    sys.exit(bool(failures))
 
 
 def take_checks_out(seed: int) -> None:

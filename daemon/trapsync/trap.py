@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _ZONE_FILE = re.compile(r"^.*/zoneinfo/((posix|right)/)?")
 _UTC = ZoneInfo("UTC")
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite has beside a catalog
 _NO_ROOM = 100_000  # bytes: SQLite needs 32 kB beside the catalog even to read it
 
 
@@ -261,10 +262,10 @@ def _keep_aside(path: Path) -> Path:
     """Two generations of damaged catalogs are kept, the older one goes."""
     newest, older = path.with_suffix(".damaged-1"), path.with_suffix(".damaged-2")
     try:
-        is_there = any(Path(f"{path}{suffix}").exists() for suffix in ("", "-wal", "-shm"))
+        is_there = any(os.path.lexists(f"{path}{suffix}") for suffix in ("", *_BESIDE))
         for source, target in ((newest, older), (path, newest)) if is_there else ():
             # The log first: left alone beside a new catalog, SQLite would play it into that.
-            for suffix in ("-wal", "-shm", ""):
+            for suffix in (*_BESIDE, ""):
                 _move(Path(f"{source}{suffix}"), Path(f"{target}{suffix}"))
         durable.flush_folder(path.parent)
         failpoint.hit("catalog: kept aside")
@@ -279,7 +280,7 @@ def _keep_aside(path: Path) -> Path:
 
 def _move(source: Path, target: Path) -> None:
     """Move what is there, file or folder, in the place of whatever was."""
-    if target.is_dir():
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     target.unlink(missing_ok=True)
     with suppress(FileNotFoundError):

@@ -56,6 +56,17 @@ def replace_its_log_by_a_folder(path: Path) -> None:
     log.mkdir()
 
 
+def put_a_pipe(suffix: str) -> Callable[[Path], object]:
+    """A FIFO, which SQLite would wait at for ever, in the place of the catalog or of what is beside it."""
+
+    def damage(path: Path) -> None:
+        place = Path(f"{path}{suffix}")
+        place.unlink(missing_ok=True)
+        os.mkfifo(place)
+
+    return damage
+
+
 def newer(path: Path) -> None:
     """A later version of the program was here."""
     db = sqlite3.connect(path)
@@ -100,6 +111,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut at the end": cut(0.99),
     "a folder": replace_by_a_folder,
     "a folder for a log": replace_its_log_by_a_folder,
+    "a pipe": put_a_pipe(""),
+    "a pipe for a log": put_a_pipe("-wal"),
+    "a pipe for a journal": put_a_pipe("-journal"),
     "a newer schema": newer,
     "another file": lambda path: path.write_bytes(drawings.trap()),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),

@@ -43,10 +43,13 @@ class Reserve:
         except OSError as error:
             raise StorageError(durable.explain(error, self._path.parent)) from error
         if free > 4 * SIZE and not self._is_whole():
-            with suppress(OSError), self._path.open("wb") as file:
+            with suppress(OSError), os.fdopen(self._opened(), "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, SIZE)
                 failpoint.hit("reserve: made")
         return False
+
+    def _opened(self) -> int:
+        return durable.open_plain(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def _is_whole(self) -> bool:
         """Whether it holds what it should: killed while it was made, it is there and empty."""

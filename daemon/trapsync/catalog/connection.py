@@ -98,8 +98,7 @@ class Connection:
             path.parent.mkdir(parents=True, exist_ok=True)
             if stop_marks.damage_mark(path).exists():
                 raise CatalogDamaged(f"{path}: it was found damaged while it was in use")
-            if any(Path(f"{path}{suffix}").is_dir() for suffix in ("", "-wal", "-shm")):
-                raise CatalogDamaged(f"{path}: a folder is in its place")
+            integrity.require_plain(path)
             is_new = not path.exists()
             checked_at = None if beside else stop_marks.take_closed_mark(path)
             connection = sqlite3.connect(
@@ -130,6 +129,7 @@ class Connection:
         SQLite makes files beside the catalog even in order to read it. Who may not, and finds no
         write-ahead log that belongs to it, reads the file alone: nobody is writing.
         """
+        integrity.require_plain(path)
         address = f"{path.absolute().as_uri()}?mode=ro"
         alone = [] if Path(f"{path}-wal").exists() else [f"{address}&immutable=1"]
         for uri in (address, *alone):

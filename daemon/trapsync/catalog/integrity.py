@@ -12,9 +12,10 @@ card, its own row and proofs are checked first (`require_sound`).
 import json
 import os
 import sqlite3
+import stat
 import zlib
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,11 +142,23 @@ def require_sound(rows: Iterable[Mapping[str, Any]]) -> None:
             )
 
 
+def require_plain(path: Path) -> None:
+    """Raise CatalogDamaged where SQLite would open something else than files: a FIFO, say, which never answers."""
+    for name in (path, *(Path(f"{path}{suffix}") for suffix in ("-journal", "-wal", "-shm"))):
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(name.lstat().st_mode):
+                raise CatalogDamaged(f"{name}: a folder, a link or a device is in its place")
+
+
 def check_file(path: Path) -> str | None:
     """What is wrong with a catalog's file, in a few words; None if it can be trusted.
 
     Opens it read-only; a daemon may write meanwhile. Raises sqlite3.Error when that says nothing about the file.
     """
+    try:
+        require_plain(path)
+    except CatalogDamaged as error:
+        return str(error)
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
         accept_any_text(connection)
         try:

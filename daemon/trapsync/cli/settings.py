@@ -1,6 +1,7 @@
 """Settings and the shell: settings check, show, set, unset, example and take, completion."""
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -188,7 +189,7 @@ def example(complete: bool) -> None:
 
 
 @settings_group.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
 @with_trap
 def take(trap: Trap, file: Path) -> int:
     """Apply signed remote settings from a file, a USB stick's, say.
@@ -197,12 +198,16 @@ def take(trap: Trap, file: Path) -> int:
     """
     import signal
 
+    from trapsync.files import durable
     from trapsync.remote.remote_settings import RemoteSettings
     from trapsync.runtime.trial import before_now
     from trapsync.trap import holder, tell_daemon
 
-    with file.open("rb") as opened:
-        data = opened.read(LARGEST + 1)
+    try:
+        with os.fdopen(durable.open_plain(file, os.O_RDONLY), "rb") as opened:
+            data = opened.read(LARGEST + 1)
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
     before = partial(before_now, trap.settings, trap.clock)
     outcome = RemoteSettings(trap.found.files, trap.clock).accept(data, before)
     click.echo(f"{outcome.code}: {outcome.text}")

@@ -1,6 +1,7 @@
 """Verification: hash the images on the card again, and ask the destinations what they hold."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from trapsync.catalog import Catalog
 from trapsync.destinations import Destination
 from trapsync.destinations.confirmation import ask_again
+from trapsync.files import durable
 from trapsync.image import Image
 
 _CHUNK = 1 << 20
@@ -64,7 +66,9 @@ def _compare(path: Path, image: Image) -> str | None:
     """None if the file holds the image's bytes, else what is wrong."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with os.fdopen(durable.open_plain(path, os.O_RDONLY), "rb") as file:
+            if os.fstat(file.fileno()).st_size != image.size:  # of any size: it need not be read
+                return "other bytes than were catalogued"
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
