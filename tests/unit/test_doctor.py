@@ -445,8 +445,11 @@ def test_a_blank_at_either_end_of_a_secret_is_told(tmp_path: Path, content: str,
 def test_settings_that_anybody_can_change_are_told(tmp_path: Path) -> None:
     settings = made(tmp_path)
     assert network.secrets(settings, tmp_path / "trap.toml") == []
-    (tmp_path / "trap.toml").chmod(0o666)
-    assert only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "failing"
+    (tmp_path / "override.toml").touch()
+    for name in ("trap.toml", "override.toml"):  # what stands in the second goes before the first
+        (tmp_path / name).chmod(0o666)
+        assert only(network.secrets(settings, tmp_path / "trap.toml"), "secrets")[0] == "failing"
+        (tmp_path / name).chmod(0o644)
 
 
 def test_authorities_that_anybody_can_change_are_told(tmp_path: Path) -> None:

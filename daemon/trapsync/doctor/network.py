@@ -19,6 +19,7 @@ from trapsync.remote.in_force import InForce, report
 from trapsync.runtime.destination_context import connect_all
 from trapsync.settings import config_file, open_links
 from trapsync.settings.config_file import read_secret, replaceable
+from trapsync.settings.layers import OVERRIDE
 from trapsync.settings.schema import ENVIRONMENT, Hub, Settings, Table
 from trapsync.settings.words import age
 from trapsync.spool import overlap
@@ -39,7 +40,8 @@ def reach(host: str, port: int) -> None:
 def secrets(settings: Settings, source: Path) -> list[Finding]:
     """Check that nobody else on this machine can read a secret, or change the settings."""
     files = list(_files_of(settings, source, open_links.SECRETS))
-    for key, path in (("config", source), *_files_of(settings, source, ("ca_file",))):
+    own = (("config", source), ("override", source.with_name(OVERRIDE)))
+    for key, path in (*own, *_files_of(settings, source, ("ca_file",))):
         if problem := replaceable(path):
             return [Finding("failing", "secrets", f"{key}: {problem}")]
     found: list[Finding] = []
