@@ -32,7 +32,7 @@ from trapsync.runtime.camera_process import CameraProcess
 from trapsync.settings.schema import Camera, Capture, Settings, Storage
 from trapsync.settings.units import Duration, Size
 
-CARDS = Path("/tmp/cards")
+CARDS = Path("/usr/share/libcamera/cards")  # the camera's process sees no other folder of these
 NOON = datetime(2026, 6, 20, 12, tzinfo=UTC)
 SETTINGS = Camera(resolution=(2048, 1536), warm_up=Duration(0), timeout=Duration(5))
 
@@ -160,6 +160,7 @@ def test_another_program_that_holds_the_camera_is_named_as_the_reason(camera: Pi
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Callable[..., CameraProcess]]:
     made: list[CameraProcess] = []
+    (tmp_path / "spool").mkdir()  # what is made later is another folder than the one that it may use
 
     def make(every: float = 1200.0, **changes: Any) -> CameraProcess:
         settings = Settings(
