@@ -756,8 +756,9 @@ class Machine(daemon_process.Daemon):
 
     def step(self, wrong_by: float) -> None:
         """Let the wall clock be wrong by so many seconds."""
-        (self.clock / "new").write_text(str(wrong_by))
-        (self.clock / "new").rename(self.clock / "wrong_by")
+        descriptor = os.open(self.clock / "wrong_by", os.O_WRONLY | os.O_CREAT)
+        os.pwrite(descriptor, f"{wrong_by:32}".encode(), 0)  # in place, for whoever has it open
+        os.close(descriptor)
 
     def synchronise(self) -> None:
         """As timesyncd does it: first the clock, then the file."""

@@ -17,12 +17,14 @@ from trapsync.cli import main
 from trapsync.runtime import scheduler
 
 FOLDER = Path(os.environ["CLOCK"])
+# Opened now, as the camera's process opens no file later that is not its own.
+_wrong_by = (FOLDER / "wrong_by").open("rb", buffering=0)
 _right_wall = clock.SystemClock.wall
 
 
 def wrong_by() -> float:
     """Seconds that the wall clock is ahead of the world's."""
-    return float((FOLDER / "wrong_by").read_text())
+    return float(os.pread(_wrong_by.fileno(), 64, 0))
 
 
 class _Datetime(datetime):
