@@ -172,6 +172,12 @@ class Camera(AlwaysReady):
         pass
 
     def capture(self, moment: datetime) -> Frame:
+        if (self._spool / "pin").exists():  # what lgpio does as it is imported
+            pipe = Path(os.environ["TMPDIR"]) / f"trapsync-gpio-{os.geteuid()}" / ".lgd-nfy0"
+            pipe.unlink(missing_ok=True)
+            os.mkfifo(pipe, 0o664)
+            os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+            raise CameraError("there is a pipe")
         if (self._spool / "pickle").exists():
             return Frame(b"", 0, 0, "", remark=Runs(self._spool / "ran"))  # type: ignore[arg-type]
         raise CameraError(json.dumps(tried(self._spool)))

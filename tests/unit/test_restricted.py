@@ -20,7 +20,7 @@ from trapsync.image import Found, Image
 from trapsync.jpeg.examination import examine
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.examiners import Examiners
-from trapsync.settings.schema import Camera, Ingest, Settings, Storage
+from trapsync.settings.schema import Camera, Ingest, Sensors, Settings, Storage
 from trapsync.settings.units import Duration, Size
 from trapsync.spool.scan import stat_file
 
@@ -168,6 +168,23 @@ def test_nothing_runs_here_that_the_camera_puts_into_its_answer(
     with pytest.raises(CameraError):
         camera.capture()
     assert not (storage.spool / "ran").exists()
+
+
+def test_a_camera_with_a_pin_can_make_the_pipe_of_lgpio_whatever_folder_is_its_current_one(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    (storage.spool / "pin").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("ESCAPES_SPOOL", str(storage.spool))
+    settings = Settings(storage=storage, camera=Camera(timeout=Duration(30)), sensors=Sensors(button=17))
+    process = CameraProcess(settings, drawings.DEVICE, child_faults.StillClock(), escapes.make)
+    try:
+        for _ in range(2):
+            with pytest.raises(CameraError, match="there is a pipe"):
+                process.capture()
+    finally:
+        process.close()
 
 
 def test_an_examiner_that_answers_about_another_file_is_not_believed(

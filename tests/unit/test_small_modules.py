@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from fake_time import FakeTime
 from trapsync import clock
 from trapsync.errors import Failed, Held, SettingsError, StorageError, Unreachable, one_line
 from trapsync.files import durable
-from trapsync.hardware import device_id
+from trapsync.hardware import device_id, gpio
 from trapsync.image import Found, Image, TrapName, is_image_name, parse_name, place_of
 from trapsync.net import backoff
 from trapsync.runtime import signals, systemd
@@ -586,3 +588,47 @@ def test_a_card_that_is_really_full_says_so_and_keeps_what_it_had(small_card: Pa
     assert names_in(small_card) == ["a.bin"]
     assert (small_card / "a.bin").read_bytes() == b"a" * 20_000
     durable.write(small_card / "b.bin", [b"b" * 20_000])  # the room is free again
+
+
+# ── Where lgpio makes its pipe ───────────────────────────────────────────────────────────────────────
+
+
+def test_lgpio_has_a_folder_of_the_accounts_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = gpio.pipe_folder()
+    assert folder
+    assert folder == gpio.pipe_folder()
+    assert (folder.parent, folder.stat().st_mode & 0o777) == (tmp_path, 0o700)
+
+
+@pytest.mark.parametrize("what", ["link", "file", "open"])
+def test_lgpio_goes_into_no_folder_that_somebody_else_made_or_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = tmp_path / f"trapsync-gpio-{os.geteuid()}"
+    if what == "link":
+        place.symlink_to(tmp_path)
+    elif what == "file":
+        place.touch()
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    assert gpio.pipe_folder() is None
+
+
+def test_making_a_pin_leaves_the_current_folder_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def pin(_number: int, **_options: object) -> None:  # as lgpio does
+        os.chdir(os.environ["LG_WD"])
+        made.append(Path.cwd())
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LG_WD", "")
+    monkeypatch.setitem(sys.modules, "gpiozero", SimpleNamespace(OutputDevice=pin))
+    before = Path.cwd()
+    gpio.Output(17)
+    assert (made, Path.cwd()) == ([gpio.pipe_folder()], before)

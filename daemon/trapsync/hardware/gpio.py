@@ -5,13 +5,18 @@ loaded only where a pin is set. Pins are named by their BCM number, as in `GPIO1
 """
 
 import logging
+import os
+import stat
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from trapsync.errors import GpioError
 
 log = logging.getLogger(__name__)
 
+_PIPES = "LG_WD"  # the variable by which lgpio is told where to make its pipe
 _NOT_INSTALLED = "gpiozero is missing: run `sudo apt install python3-gpiozero python3-lgpio`"
 
 
@@ -61,11 +66,29 @@ class Button:
         return False
 
 
+def pipe_folder() -> Path | None:
+    """A folder of this account's alone in which lgpio makes a pipe as it is imported; None where there can be none.
+
+    Its own choice is the current folder, which is `/` in a service, and read-only.
+    """
+    folder = Path(os.environ.get(_PIPES) or Path(tempfile.gettempdir(), f"trapsync-gpio-{os.geteuid()}"))
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return folder if is_ours else None
+
+
 def _made(pin: int, kind: str, **options: Any) -> Any:
     try:
         import gpiozero
     except ImportError as error:
         raise GpioError(f"{_NOT_INSTALLED} ({error})") from None
+    before = Path.cwd()
+    if folder := pipe_folder():
+        os.environ[_PIPES] = str(folder)
     try:
         return getattr(gpiozero, kind)(pin, **options)
     except Exception as error:  # each of its pin factories has errors of its own
@@ -74,3 +97,5 @@ def _made(pin: int, kind: str, **options: Any) -> Any:
             f"GPIO{pin} cannot be used ({words}): is another program using it, "
             f"and is the daemon's user in the group gpio?"
         ) from error
+    finally:
+        os.chdir(before)  # lgpio goes into its folder

@@ -203,7 +203,8 @@ def _run_camera(
     from trapsync import pipeline
 
     clock.boot_id()  # which is read once, while it can be
-    restricted.restrict(rights)
+    has_pins = settings.camera.flash.pin is not None or settings.sensors.button is not None
+    restricted.restrict(replace(rights, pipes=gpio.pipe_folder() if has_pins else None))
     camera = make(settings.camera, device)
     oddities: list[str | None] = []
 

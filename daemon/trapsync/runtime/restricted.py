@@ -26,10 +26,14 @@ _lacking: str | None = None
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What one child needs: files and folders that it reads, folders in which it writes, and whether it is the camera."""
+    """What one child needs: files and folders that it reads, folders in which it writes, and whether it is the camera.
+
+    `pipes` is a folder for pipes.
+    """
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
+    pipes: Path | None = None
     is_camera: bool = False
 
     def identity(self) -> list[tuple[int, int] | None]:
@@ -83,6 +87,8 @@ def _rules(rights: Rights) -> Iterator[tuple[Path, int]]:
         yield path, landlock.READ
     for path in rights.write:
         yield path, landlock.CHANGE
+    if rights.pipes:
+        yield rights.pipes, landlock.MAKE_PIPES
     if rights.is_camera:
         for name in _OF_CAMERAS:
             yield Path(name), landlock.READ
