@@ -339,6 +339,36 @@ def test_root_sets_a_value_in_its_own_file_and_has_it_checked_in_the_accounts_na
     assert machine.call("settings", "set", "trap.name", "Hill")[:2] == (0, TAKEN_OVER)
 
 
+TYPE = """\
+import errno, fcntl, sys, termios
+from pathlib import Path
+from trapsync.cli.drop_root import step_down
+fcntl.ioctl(0, termios.TIOCSCTTY)
+if sys.argv[1:]:
+    step_down(Path(sys.argv[1]))
+try:
+    fcntl.ioctl(0, termios.TIOCSTI, b"x")
+    print("typed")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+def test_whoever_root_stepped_down_to_types_nothing_into_roots_terminal(machine: Machine) -> None:
+    said = []
+    for place in ([], [str(machine.trap)]):
+        ours, theirs = os.openpty()
+        command = [sys.executable, "-c", TYPE, *place]
+        done = subprocess.run(
+            command, stdin=theirs, capture_output=True, text=True, start_new_session=True, timeout=60
+        )
+        said.append(done.stdout.strip() or done.stderr)
+        os.close(ours)
+        os.close(theirs)
+    assert said[0] in {"typed", "EIO"}  # EIO: this kernel lets nobody
+    assert said[1] == "EPERM"
+
+
 def test_the_helper_for_sticks_runs_the_program_in_the_accounts_name(machine: Machine) -> None:
     program, said = machine.roots / "trapsync", machine.trap / "said"
     program.write_text(f'#!/bin/sh\n(id -u; id -g; id -G; grep CapEff /proc/self/status) >"{said}"\nexit 3\n')

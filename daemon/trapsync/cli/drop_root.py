@@ -3,9 +3,11 @@
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from trapsync.errors import SettingsError, StorageError, TrapsyncError
+from trapsync.runtime import seccomp  # now: afterwards nothing of the interpreter's can be read
 
 _MOST_SAID = 4000  # bytes: a pipe holds them
 _MOST_LINKS = 40  # in one path, as in the kernel
@@ -41,6 +43,9 @@ def step_down(path: Path) -> None:
         raise StorageError(
             f"{place} belongs to user {user}, who must run this; becoming that user failed: {error.strerror}"
         ) from error
+    # A program that is started from here may be traced by the account's other processes, and this is root's terminal.
+    with suppress(OSError):
+        seccomp.keep_from_typing()
 
 
 def without_root(work: Callable[[], None]) -> None:

@@ -98,13 +98,18 @@ def restrict(*, programs: bool, netlink: bool) -> None:
     Not its own threads and signals; nor other programs with `programs`, nor what udev needs with `netlink`. Raises
     OSError, in words, and then nothing has changed.
     """
-    machine = this_machine()
-    if machine is None:
-        raise OSError(errno.ENOSYS, f"there is no filter of system calls for {os.uname().machine}")
-    steps = b"".join(
-        struct.pack("=HBBI", *step)
-        for step in program(machine, os.getpid(), programs=programs, netlink=netlink)
-    )
+    _install(program(_machine(), os.getpid(), programs=programs, netlink=netlink))
+
+
+def keep_from_typing() -> None:
+    """Keep this process, and what it starts, from typing into its terminal. Raises OSError, as `restrict` does."""
+    machine = _machine()
+    ioctl = CALLS["ioctl"][machine.column]
+    _install([*_by_machine(machine), *_if(_EQUAL, ioctl, _no_typing()), *_ALLOWED])
+
+
+def _install(filter_: list[Step]) -> None:
+    steps = b"".join(struct.pack("=HBBI", *step) for step in filter_)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     if libc.prctl(_SET_SECCOMP, _BY_FILTER, ctypes.byref(_Program(len(steps) // 8, steps)), 0, 0) != 0:
@@ -116,6 +121,13 @@ class _Program(ctypes.Structure):
     """struct sock_fprog."""
 
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+
+def _machine() -> Machine:
+    machine = this_machine()
+    if machine is None:
+        raise OSError(errno.ENOSYS, f"there is no filter of system calls for {os.uname().machine}")
+    return machine
 
 
 def this_machine() -> Machine | None:
@@ -130,9 +142,7 @@ def this_machine() -> Machine | None:
 def program(machine: Machine, process: int, *, programs: bool, netlink: bool) -> list[Step]:
     """The filter, as the kernel runs it at each system call of this process."""
     steps: list[Step] = [
-        (_LOAD, 0, 0, _MACHINE),
-        *_unless(_EQUAL, machine.audit, _fail(errno.EPERM)),  # a call by another architecture's table
-        (_LOAD, 0, 0, _NUMBER),
+        *_by_machine(machine),
         *(_if(_GREATER, _ARMS_OWN - 1, _ALLOWED) if machine is ARM else []),
         *_if(_GREATER, _NEWEST, [_fail(errno.ENOSYS)]),
     ]
@@ -140,6 +150,17 @@ def program(machine: Machine, process: int, *, programs: bool, netlink: bool) ->
         if (number := numbers[machine.column]) >= 0:
             steps += _if(_EQUAL, number, _decision(name, process, programs=programs, netlink=netlink))
     return [*steps, *_ALLOWED]
+
+
+def _by_machine(machine: Machine) -> list[Step]:
+    """Refuse a call by another architecture's table, and load the number of any other."""
+    wrong = _unless(_EQUAL, machine.audit, _fail(errno.EPERM))
+    return [(_LOAD, 0, 0, _MACHINE), *wrong, (_LOAD, 0, 0, _NUMBER)]
+
+
+def _no_typing() -> list[Step]:
+    refused = _fail(errno.EPERM)
+    return [_argument(1), *(step for code in _FAKE_INPUT for step in _if(_EQUAL, code, [refused])), *_ALLOWED]
 
 
 def _decision(name: str, process: int, *, programs: bool, netlink: bool) -> list[Step]:
@@ -160,8 +181,7 @@ def _decision(name: str, process: int, *, programs: bool, netlink: bool) -> list
     if name == "socket" and netlink:
         return [_argument(0), *_unless(_EQUAL, _NETLINK, refused), *_ALLOWED]
     if name == "ioctl":
-        typing = [step for code in _FAKE_INPUT for step in _if(_EQUAL, code, [refused])]
-        return [_argument(1), *typing, *_ALLOWED]
+        return _no_typing()
     return [refused]
 
 
