@@ -30,7 +30,10 @@ PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trapsync-tests"
 _PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,procps,iproute2,sudo"
 _FOREIGN = "systemd,python3,python3-venv,procps,util-linux,passwd"  # nothing boots there
-_SOURCE = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "daemon", "config", "systemd", "scripts")
+_SOURCE = (
+    *("pyproject.toml", "README.md", "SECURITY.md", "LICENSE", "CHANGELOG.md"),
+    *("daemon", "config", "systemd", "scripts"),
+)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _REBOOT = 133  # how systemd-nspawn ends when the system inside has asked for a reboot
 _CLONE_NEWNET = 0x40000000  # setns(2)
