@@ -221,17 +221,17 @@ class RemoteSettings:
             raise RefusedDocument(
                 "expired", f"it is of {document.issued:%Y-%m-%d %H:%M} UTC, which is in the future"
             )
-        return max(self._looked_at(guard), issued) if self._is_believed() else max(guard.floor, issued)
+        return max(self._after_look(guard).floor, issued)
 
-    def _looked_at(self, guard: ReplayGuard) -> float:
-        """The floor after a look at the clock: one that is believed raises it within bounds, and lowers it to what it says.
+    def _after_look(self, guard: ReplayGuard) -> ReplayGuard:
+        """The guard after a look at the clock: one that is believed raises the floor within bounds, and lowers it.
 
         A time server can lie, and is not asked who it is: so a clock alone does not take the floor beyond `BELIEVED_AHEAD`.
         """
         wall = self._clock.wall()
         if not self._is_believed() or wall > guard.floor + BELIEVED_AHEAD:
-            return guard.floor
-        return wall
+            return guard
+        return replace(guard, floor=wall, since=min(guard.since, wall))
 
     def _request(self, document: Document, name: str) -> ResendRequest:
         asked, known = document.resend, self._files.local.destinations
@@ -244,13 +244,9 @@ class RemoteSettings:
     def note_time(self) -> None:
         """Remember a trusted time, once a day: after the next boot the clock may be wrong for weeks."""
         guard = records.read(self._state).guard
-        if abs(self._looked_at(guard) - guard.floor) > _DAY:
-            records.change(
-                self._state,
-                lambda record: replace(
-                    record, guard=replace(record.guard, floor=self._looked_at(record.guard))
-                ),
-            )
+        new = self._after_look(guard)
+        if abs(new.floor - guard.floor) > _DAY or new.since != guard.since:
+            records.change(self._state, lambda known: replace(known, guard=self._after_look(known.guard)))
 
     # The trial
 
