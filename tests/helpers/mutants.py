@@ -389,6 +389,65 @@ MUTANTS = (
         'name.startswith(".")',
         ("test_spool_scan.py::test_a_folder_of_another_system_is_left_alone_wherever_it_lies",),
     ),
+    Mutant(
+        "an examiner keeps all of its rights",
+        "runtime/examiner_process.py",
+        "    restrict(rights)\n",
+        "",
+        ("test_restricted.py",),
+    ),
+    Mutant(
+        "the camera's process keeps all of its rights",
+        "runtime/camera_process.py",
+        "    restricted.restrict(replace(rights, pipes=gpio.pipe_folder() if has_pins else None))\n",
+        "",
+        ("test_restricted.py",),
+    ),
+    Mutant(
+        "a child keeps the files",
+        "runtime/restricted.py",
+        "        landlock.restrict(_rules(rights))\n",
+        "        pass\n",
+        ("test_restricted.py",),
+    ),
+    Mutant(
+        "a child keeps the network and other processes",
+        "runtime/restricted.py",
+        "        seccomp.restrict(programs=rights.is_camera, netlink=rights.is_camera)\n",
+        "        pass\n",
+        ("test_restricted.py",),
+    ),
+    Mutant(
+        "an answer of a child is unpickled as it is",
+        "runtime/answers.py",
+        "_Reader(io.BytesIO(content)).load()",
+        "pickle.loads(content)",
+        (
+            "test_restricted.py",
+            "test_answers.py",
+        ),
+    ),
+    Mutant(
+        "an examiner is believed about a file that it was not asked about",
+        "runtime/examiners.py",
+        "return image if image.path == found.path else _wrong_answer()",
+        "return image",
+        ("test_restricted.py",),
+    ),
+    Mutant(
+        "a child whose rights are about what was mounted before goes on",
+        "runtime/restricted.py",
+        "return NO_PERMISSION in str(error) and all(",
+        "return False and all(",
+        ("test_restricted.py",),
+    ),
+    Mutant(
+        "a command's memory is open to its account",
+        "cli/__init__.py",
+        "    keep_memory_private()  # passwords and keys are read by most commands\n",
+        "",
+        ("test_private_memory.py",),
+    ),
 )
 
 

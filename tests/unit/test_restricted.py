@@ -20,6 +20,7 @@ from trapsync.image import Found, Image
 from trapsync.jpeg.examination import examine
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.examiners import Examiners
+from trapsync.runtime.restricted import Rights
 from trapsync.settings.schema import Camera, Ingest, Sensors, Settings, Storage
 from trapsync.settings.units import Duration, Size
 from trapsync.spool.scan import stat_file
@@ -200,7 +201,16 @@ def put_another_folder_at(spool: Path) -> None:
     spool.mkdir()
 
 
-def test_another_folder_at_the_spools_path_is_examined_by_new_workers(storage: Storage) -> None:
+@pytest.fixture(params=["another", "the same disk"])
+def mounted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one can see that what is mounted is another file system: the same disk keeps its numbers."""
+    if request.param == "the same disk":
+        monkeypatch.setattr(Rights, "identity", lambda _self: [])
+
+
+def test_another_folder_at_the_spools_path_is_examined_by_new_workers(
+    storage: Storage, mounted: None
+) -> None:
     some = Examiners(Ingest(timeout=Duration(30)), storage)
     try:
         for _ in range(2):
@@ -214,7 +224,7 @@ def test_another_folder_at_the_spools_path_is_examined_by_new_workers(storage: S
 
 
 def test_another_folder_at_the_spools_path_takes_the_pictures_of_a_new_camera_process(
-    storage: Storage,
+    storage: Storage, mounted: None
 ) -> None:
     settings = Settings(
         storage=storage, camera=Camera(kind="simulated", resolution=(160, 120), warm_up=Duration(0))

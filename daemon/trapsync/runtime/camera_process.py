@@ -70,6 +70,15 @@ class CameraProcess:
         `taken` are names that it must not get, besides those in the spool; `reading` is what the sensors
         measured, which goes into its EXIF.
         """
+        try:
+            return self._capture(taken, reading)
+        except StorageError as error:
+            if not self._rights.are_stale(error):
+                raise
+        self.close()
+        return self._capture(taken, reading)
+
+    def _capture(self, taken: Set[str], reading: Reading) -> str:
         camera = self._settings.camera
         if self._process and self._clock.monotonic() - self._started > _RESTART_EVERY:
             self.close()  # what leaks in libcamera goes with the process

@@ -134,6 +134,18 @@ class Examiners:
                 self._renew()  # what is tried again is alone in it, so that no other file is to blame
             raise
 
+    def _do(self, work: Callable[..., Any], path: str, *more: Any) -> Any:
+        """Have a piece of work done on one file, twice if it comes to grief: that may have been the machine's fault."""
+        try:
+            return self._result(self._start(work, *more))
+        except _MISFORTUNES:
+            pass
+        except StorageError as error:
+            if not self._rights.are_stale(error, self._storage.spool / path):
+                raise
+            self._renew()
+        return self._result(self._start(work, *more))
+
     def _outcome(
         self, found: Found, future: ProcessFuture[Any], before: Exception | None = None
     ) -> Image | Exception | None:
@@ -151,6 +163,9 @@ class Examiners:
                 return ExaminerKilled("its examiner was killed each time: too little memory?")
             return DamagedImage(_describe_failure(error, self._settings))
         except StorageError as error:  # the card does not let it be read
+            if before is None and self._rights.are_stale(error, self._storage.spool / found.path):
+                self._renew()
+                return self._outcome(found, self._start(self._look, found.path), before=error)
             log.error("%s", error)
             return error
         except Exception as error:
@@ -175,10 +190,7 @@ class Examiners:
         """
         for one in corrections:
             try:
-                try:
-                    image = self._result(self._start(examination.rewrite, one))
-                except _MISFORTUNES:  # which may have been the machine's fault
-                    image = self._result(self._start(examination.rewrite, one))
+                image = self._do(examination.rewrite, one.image.path, one)
                 yield one, image if image.path == one.path else _wrong_answer()
             except (DamagedImage, FileExistsError) as error:
                 yield one, error
@@ -191,10 +203,7 @@ class Examiners:
         """Make the small copies of one image; False if they cannot be made, ExaminerKilled if nobody knows."""
         try:
             durable.make_folder(self._storage.thumbnails)  # a worker has no right to
-            try:
-                self._result(self._start(examination.thumbnails, path, self._storage.thumbnails))
-            except _MISFORTUNES:  # which may have been the machine's fault
-                self._result(self._start(examination.thumbnails, path, self._storage.thumbnails))
+            self._do(examination.thumbnails, path, path, self._storage.thumbnails)
         except (TrapsyncError, *_MISFORTUNES, MemoryError, OSError) as error:
             if _was_killed(error):
                 raise ExaminerKilled(

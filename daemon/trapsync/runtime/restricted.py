@@ -6,11 +6,14 @@ Landlock's part and the rest is seccomp's, each as far as this kernel has it: wi
 ever, and `lacking` says so.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trapsync.errors import StorageError
+from trapsync.files.durable import NO_PERMISSION
 from trapsync.runtime import landlock, seccomp
 
 # Programs and libraries; where the loader finds these, the names of accounts, and the time zone.
@@ -42,6 +45,12 @@ class Rights:
         So whoever was started before a disk was mounted at its folder has no right to that.
         """
         return [_identity(path) for path in (*self.read, *self.write)]
+
+    def are_stale(self, error: StorageError, *files: Path) -> bool:
+        """Whether a child was refused what this process may do: the same disk was mounted anew, which has one identity."""
+        return NO_PERMISSION in str(error) and all(
+            [*(os.access(file, os.R_OK) for file in files), *(os.access(one, os.W_OK) for one in self.write)]
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
