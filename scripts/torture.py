@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 import attacks
@@ -30,10 +31,12 @@ import world_checks
 from fault_server import FaultServer, Forwarding
 from generated_life import Life
 from random_kills import Torment
+from replays import ReplayedTrap
 
 _KILLS = 100  # on one trap; then another
 _STEPS_OF_A_LIFE = 50
 _LIVES = 200  # from one seed
+_REPLAYS = 400  # traps to which old documents are sent
 _WORLDS = 10  # of one trap; then another
 
 
@@ -122,7 +125,7 @@ def live(steps: int, number: int) -> None:
         phases=[Phase.generate, Phase.shrink],
     )
     while Life.steps < steps:  # many a life ends early
-        run_state_machine_as_test(seed(number + lives)(Life), settings=how)
+        run_state_machine_as_test(seeded(number + lives)(Life), settings=how)
         lives += _LIVES
         print(f"{lives} lives, {Life.steps} steps, in {time.monotonic() - began:.0f} s", flush=True)
     logging.disable(logging.NOTSET)
@@ -151,6 +154,21 @@ def attack(seed: int) -> None:
         with tempfile.TemporaryDirectory(prefix="trapsync-attack-", dir=hostile_world.MEMORY) as folder:
             seen = attacks.attack(name, Path(folder) / "attack", seed, fully=True)
         print(f"{name}: {seen}; {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
+    logging.disable(logging.CRITICAL)  # of damaged records
+    how = settings(
+        max_examples=_REPLAYS,
+        stateful_step_count=_STEPS_OF_A_LIFE,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(seeded(seed)(ReplayedTrap), settings=how)
+    logging.disable(logging.NOTSET)
+    print(
+        f"replays: {_REPLAYS} traps of {_STEPS_OF_A_LIFE} steps; {time.monotonic() - began:.0f} s", flush=True
+    )
     print(f"{len(attacks.ATTACKS)} kinds of attacks: 0 successes (seed {seed})", flush=True)
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 import drawings
 import signed
 from fake_time import FakeTime
+from replays import ReplayedTrap
 from signed import ISSUED, OWNER, STRANGER
 from trapsync.clock import WRITTEN
 from trapsync.remote import document, record
@@ -391,3 +394,15 @@ def test_a_damaged_record_of_an_older_version_is_told_and_nothing_from_before_co
     trap.begin()
     assert trap.accept(push(9)).code == "replay"
     commit(trap, push(3, issued=ISSUED + timedelta(hours=2)))
+
+
+# ── In any order ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_in_any_order_of_documents_clocks_keys_and_damage_nothing_old_is_accepted_and_the_operator_is_heard() -> (
+    None
+):
+    how = settings(
+        max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(ReplayedTrap, settings=how)

@@ -12,7 +12,7 @@ def rows() -> dict[str, list[tuple[str, str]]]:
     found = {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 3 and re.match(r"[RSFV]\d|suspicion", cells[0]):
+        if len(cells) == 3 and re.match(r"[RSFV]\d|suspicion|users", cells[0]):
             found[cells[0]] = re.findall(r"`(\w+\.py)` ([\w, ]+)", cells[2])
     return found
 

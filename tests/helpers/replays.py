@@ -1,9 +1,9 @@
 """Any order of documents, clocks, keys, starts and damage: nothing old is accepted, and a trusted key is heard in the end.
 
-What is a replay is counted here, from outside, by what the trap answered. `REPLAY_STEPS=100` goes deeper.
+What is a replay is counted here, from outside, by what the trap answered. For `tests/unit/test_replay_guard.py`, and
+`scripts/torture --attacks`, where there are more of them.
 """
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -26,7 +25,6 @@ from trapsync.settings.layers import Files
 
 KEYS = [OWNER, STRANGER]
 FILES = ["remote_settings.json", "replay_guard.json"]
-EXAMPLES, STEPS = (100, 100) if "REPLAY_STEPS" in os.environ else (25, 40)
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Signed:
     data: bytes
 
 
-class Trap(RuleBasedStateMachine):
+class ReplayedTrap(RuleBasedStateMachine):
     """One trap with two keys, its operator, and whoever holds the hub, the clock and the card."""
 
     def __init__(self) -> None:
@@ -205,12 +203,3 @@ class Trap(RuleBasedStateMachine):
         for key in self.usable:
             fresh = self.signed(key, "settings")
             assert self.hand(fresh) == "accepted", self.trap.accept(fresh.data)
-
-
-Trap.TestCase.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=STEPS,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-TestReplays = Trap.TestCase
