@@ -267,7 +267,7 @@ def test_of_one_damaged_file_the_other_remembers_numbers_floor_and_revoked_keys(
     DAMAGE[how](source.parent / "state" / name)
     time.is_trusted = is_trusted
 
-    assert bool(report(load(source))["damaged"]) == (name == "remote_settings.json" or how != "gone")
+    assert report(load(source))["damaged"]
     for _ in range(2):  # before it is written anew, and after it
         trap = again(source, time)
         assert trap.accept(first).code == "replay"
@@ -282,6 +282,21 @@ def test_of_one_damaged_file_the_other_remembers_numbers_floor_and_revoked_keys(
     assert (every(source), bool(report(load(source))["damaged"])) == (1200, True)
     commit(again(source, time), push(5, minutes=6))
     assert (every(source), bool(report(load(source))["damaged"])) == (360, False)
+
+
+@pytest.mark.parametrize("first", ["remote_settings.json", "replay_guard.json"])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_of_two_files_that_are_damaged_one_after_the_other_each_remembers(
+    trap: RemoteSettings, source: Path, time: FakeTime, first: str, how: str
+) -> None:
+    """A start in between writes the first one anew."""
+    commit(trap, push(5))
+    assert trap.accept(signed.keys(6, STRANGER)).is_accepted
+    for name in (first, "replay_guard.json", "remote_settings.json"):
+        DAMAGE[how](source.parent / "state" / name)
+        again(source, time).begin()
+        assert again(source, time).accept(push(4)).code == "replay"
+        assert again(source, time).accept(push(9, STRANGER)).code == "key"
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "zeros"])

@@ -215,7 +215,7 @@ def change(state: Path, make: Callable[[Record], Record]) -> None:
                 for file in damaged:
                     _keep_aside(file)
                 # First what only ever refuses: a crash in between costs nothing but a push.
-                if after.guard != before.guard or damaged:
+                if after.guard != before.guard or damaged or not (state / _GUARD).exists():
                     _write(state / _GUARD, after.guard)
                 _write(path(state), after)
     except OSError as error:
@@ -245,8 +245,10 @@ def _read(state: Path) -> tuple[Record, list[Path], bool]:
         known = replace(older, guard=older.guard.raised(known.guard), unknown=known.unknown)
     if guard:
         known = replace(known, guard=known.guard.raised(guard))
+    if record and guard is None and not damaged:  # its second place is to be there before the first one fails
+        damaged.append(state / _GUARD)
     if record or older:
-        text = f"{damaged[0]} was damaged; its copy counts" if damaged else known.damaged
+        text = f"{damaged[0]} was damaged or lost; its copy counts" if damaged else known.damaged
         return replace(known, damaged=text), damaged, False
     if not (guard or damaged):
         return known, [], False
