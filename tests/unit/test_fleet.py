@@ -2,20 +2,18 @@
 
 import json
 import stat
-import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import hub_server
 import mosquitto
 from fake_time import FakeTime
-from hub_server import PASSWORD, RunningHub
+from hub_server import RunningHub
+from operator_desk import Say, hub_of, typing
 from statuses import destination, status
-from trapsync import cli
 from trapsync.clock import SystemClock
 from trapsync.errors import StorageError, TrapsyncError
 from trapsync.fleet import push as pushes
@@ -32,7 +30,6 @@ from trapsync.settings.schema import HubMqtt
 DEVICE = "0a5bb6f4"
 ONE = '[capture]\nevery = "5 min"\n[destinations.home]\nbandwidth = "20 kB"\n'
 TWO = '[capture]\nevery = "10 min"\nschedule = ["21:00 - 05:00"]\n'
-Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -49,28 +46,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def say(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
-    """Call a command; its exit code, and what it said."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["trapsync", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capfd.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return call
+    return typing(monkeypatch, capfd)
 
 
 @pytest.fixture
 def hub(desk: Path) -> Iterator[RunningHub]:
-    with hub_server.running(desk / "hub") as running:
-        running.auth("owner")
-        (desk / "password").write_text(PASSWORD)
-        (desk / "password").chmod(0o600)
-        (desk / "owner.toml").write_text(
-            f'hub = "{running.url}"\nusername = "owner"\npassword_file = "password"\nkey = "key"\n'
-        )
+    with hub_of(desk) as running:
         yield running
 
 

@@ -3,19 +3,17 @@
 import json
 import re
 import stat
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import hub_server
 import signed
-from hub_server import PASSWORD, RunningHub
+from hub_server import RunningHub
+from operator_desk import Say, hub_of, typing
 from statuses import status
-from trapsync import cli
 from trapsync.errors import StorageError
 from trapsync.fleet.connection import FolderConnection
 from trapsync.fleet.operator_key import OperatorKey, keep_secret
@@ -23,7 +21,6 @@ from trapsync.remote import document, heartbeat
 from trapsync.remote.record import FARTHEST, LARGEST_NUMBER
 
 VALLEY, RIDGE = "0a5bb6f4", "0a5bb6f5"
-Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -40,28 +37,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def say(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
-    """Call a command; its exit code, and what it said."""
-
-    def call(words: str, *more: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["trapsync", *words.split(), *map(str, more)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capfd.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return call
+    call = typing(monkeypatch, capfd)
+    return lambda words, *more: call(*words.split(), *more)
 
 
 @pytest.fixture
 def hub(desk: Path) -> Iterator[RunningHub]:
-    with hub_server.running(desk / "hub") as running:
-        running.auth("owner")
-        (desk / "password").write_text(PASSWORD)
-        (desk / "password").chmod(0o600)
-        (desk / "owner.toml").write_text(
-            f'hub = "{running.url}"\nusername = "owner"\npassword_file = "password"\nkey = "key"\n'
-        )
+    with hub_of(desk) as running:
         yield running
 
 
