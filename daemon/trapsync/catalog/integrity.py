@@ -147,7 +147,7 @@ def require_plain(path: Path) -> None:
     for name in (path, *(Path(f"{path}{suffix}") for suffix in ("-journal", "-wal", "-shm"))):
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(name.lstat().st_mode):
-                raise CatalogDamaged(f"{name}: a folder, a link or a device is in its place")
+                raise CatalogDamaged(f"{name}: something that is no plain file is in its place")
 
 
 def check_file(path: Path) -> str | None:
