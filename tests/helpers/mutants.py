@@ -437,7 +437,7 @@ MUTANTS = (
     Mutant(
         "a child whose rights are about what was mounted before goes on",
         "runtime/restricted.py",
-        "return NO_PERMISSION in str(error) and all(",
+        "return _NO_PERMISSION in str(error) and all(",
         "return False and all(",
         ("test_restricted.py",),
     ),

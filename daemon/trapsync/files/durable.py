@@ -25,9 +25,6 @@ from trapsync.files import failpoint
 _LONGEST_TEMPORARY = 143
 
 
-NO_PERMISSION = "no permission"
-
-
 def temporary_name(name: str, writer: str = "") -> str:
     """The name that a file has while it is written, beside the one that it will have; always the same for the same two.
 
@@ -171,8 +168,8 @@ def explain(error: OSError, path: Path) -> str:
     advice = {
         errno.ENOSPC: "the card is full; free some space",
         errno.EDQUOT: "the disk quota is used up; free some space",
-        errno.EACCES: f"{NO_PERMISSION}; let the user {user()} write there",
-        errno.EPERM: f"{NO_PERMISSION}; let the user {user()} write there",
+        errno.EACCES: f"no permission; let the user {user()} write there",
+        errno.EPERM: f"no permission; let the user {user()} write there",
         errno.EROFS: "the filesystem is read-only; the card may be failing",
         errno.EIO: "input/output error; the card or the stick may be failing",
         errno.EEXIST: "something that is not a folder is in the way",

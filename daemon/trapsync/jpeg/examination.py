@@ -161,7 +161,7 @@ def _reading(full: Path) -> Iterator[None]:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket, or a device without a driver
             raise _no_file(full) from None
         if error.errno == errno.EACCES:
-            raise StorageError(f"{full}: {durable.NO_PERMISSION} to read it") from None
+            raise StorageError(f"{full}: no permission to read it") from None
         raise StorageError(durable.explain(error, full)) from error
 
 

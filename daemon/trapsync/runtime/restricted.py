@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trapsync.errors import StorageError
-from trapsync.files.durable import NO_PERMISSION
 from trapsync.runtime import landlock, seccomp
 
 # Programs and libraries; where the loader finds these, the names of accounts, and the time zone.
@@ -23,6 +22,8 @@ _SYSTEM_FILES = ("ld.so.cache", "localtime", "passwd", "group", "nsswitch.conf")
 # what the simulated camera writes. Nothing of /proc: there, Landlock leaves other processes' environment readable.
 _OF_CAMERAS = ("/sys", "/run/udev", "/etc/libcamera", "/etc/fonts", "/var/cache/fontconfig")
 _NO_DEVICES = {"shm", "mqueue", "pts"}
+
+_NO_PERMISSION = "no permission"  # what `durable.explain` and an examiner say of EACCES
 
 _lacking: str | None = None
 
@@ -48,7 +49,7 @@ class Rights:
 
     def are_stale(self, error: StorageError, *files: Path) -> bool:
         """Whether a child was refused what this process may do: the same disk was mounted anew, which has one identity."""
-        return NO_PERMISSION in str(error) and all(
+        return _NO_PERMISSION in str(error) and all(
             [*(os.access(file, os.R_OK) for file in files), *(os.access(one, os.W_OK) for one in self.write)]
         )
 
