@@ -256,15 +256,15 @@ def exif_blocks(count: int, chance: random.Random) -> str:
             made_up = [tiff_blocks.made_up(chance.getrandbits(32)).app1 for _ in range(40)]
             loops = [b"Exif\0\0" + odd_pictures._loop(chance) for _ in range(6)]
         block = _block(chance, [*kinds, *made_up], loops)
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             metadata, _ = exif.read(block)
         except Exception as error:
             raise AssertionError(f"{error!r}: {block!r}") from error
-        worst = max(worst, time.perf_counter() - began)
+        worst = max(worst, time.thread_time() - began)
         if number % 50 == 0:
             json.dumps(metadata, allow_nan=False)
-    return f"the slowest in {worst:.3f} s"
+    return f"at most {worst:.3f} s of CPU for one"
 
 
 def _block(chance: random.Random, kinds: list[bytes], loops: list[bytes]) -> bytes:
