@@ -230,7 +230,9 @@ class Timed:
         path = "stick"
         every = "1 s"
         """
-        self.daemon = daemon_process.Daemon(folder, signed.TRUSTING + stick, camera="simulated")
+        self.daemon = daemon_process.Daemon(
+            folder, signed.TRUSTING + "[remote.limits]\nmin_picture = 0.1\n" + stick, camera="simulated"
+        )
         config = self.daemon.config.read_text()
         self.daemon.config.write_text(config.replace("[camera]", '[camera]\ntimeout = "1 s"'))
         self.daemon.program = (child_faults.__file__, "bad")
