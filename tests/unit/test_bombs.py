@@ -42,7 +42,7 @@ def mqtt(port):
     from trapsync.settings.schema import HubMqtt
     class Stop(BaseException): pass
     told = []
-    link = MqttLink(HubMqtt(host="127.0.0.1", port=port, tls=False), "0a5bb6f4", [], print, told.append)
+    link = MqttLink(HubMqtt(host="127.0.0.1", port=port, tls=False), "0a5bb6f4", ["all.settings"], print, told.append)
     def pause(seconds):
         if told: raise Stop
     before = peak()

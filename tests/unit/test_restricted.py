@@ -280,7 +280,7 @@ if __name__ == "__main__":
     process = CameraProcess(Settings(storage=storage, camera=camera), drawings.DEVICE, child_faults.StillClock())
     path = process.capture()
     process.close()
-    examiners = Examiners(Ingest(timeout=Duration(30)), storage)
+    examiners = Examiners(Ingest(timeout=Duration(30)), storage, tells_rights=True)
     for name in ("a.jpg", path):
         [(_, image)] = examiners.examine([stat_file(storage.spool, name)])
         assert examiners.make_thumbnails(image, name)

@@ -595,6 +595,7 @@ def test_a_card_that_is_really_full_says_so_and_keeps_what_it_had(small_card: Pa
 
 def test_lgpio_has_a_folder_of_the_accounts_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("LG_WD", raising=False)  # which the first pin sets, for the whole process
     folder = gpio.pipe_folder()
     assert folder
     assert folder == gpio.pipe_folder()
@@ -606,6 +607,7 @@ def test_lgpio_goes_into_no_folder_that_somebody_else_made_or_may_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("LG_WD", raising=False)
     place = tmp_path / f"trapsync-gpio-{os.geteuid()}"
     if what == "link":
         place.symlink_to(tmp_path)

@@ -15,6 +15,7 @@ def keep_memory_private() -> None:
     with suppress(ImportError, OSError, ValueError):  # Windows, where operators work, has none of it
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, most = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, most))
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)

@@ -54,15 +54,21 @@ class Examiners:
     """
 
     def __init__(
-        self, settings: Ingest, storage: Storage, look: Callable[[Path, str], Image] = examination.examine
+        self,
+        settings: Ingest,
+        storage: Storage,
+        look: Callable[[Path, str], Image] = examination.examine,
+        *,
+        tells_rights: bool = False,
     ) -> None:
+        """`tells_rights`: log once which rights the workers have given up; a command on a terminal does not."""
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
         os.environ.setdefault("VIPS_CONCURRENCY", "1")
         self._settings = settings
         self._storage = storage
         self._look = look
         self._has_none = False  # none could be started the last time
-        self._is_told = False  # what rights the workers could not give up
+        self._is_told = not tells_rights
         self._rights = restricted.Rights(write=(storage.spool, storage.thumbnails))
         self._pool = self._make_pool()
 

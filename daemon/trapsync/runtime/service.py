@@ -124,7 +124,7 @@ class Service:
                 self._end()
 
     def _make_parts(self) -> None:
-        self._examiners = Examiners(self.settings.ingest, self.settings.storage)
+        self._examiners = Examiners(self.settings.ingest, self.settings.storage, tells_rights=True)
         self._camera = CameraProcess(self.settings, self._device, self._clock)
         context = self._context = Context(
             self.settings, self._device, self._clock, self._catalog, self._inbox, self._liveness, self._stop
