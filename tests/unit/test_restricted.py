@@ -177,6 +177,7 @@ def test_a_camera_with_a_pin_can_make_the_pipe_of_lgpio_whatever_folder_is_its_c
     (tmp_path / "tmp").mkdir()
     (storage.spool / "pin").touch()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.delenv("LG_WD", raising=False)  # which the first pin sets, for the whole process
     monkeypatch.setenv("ESCAPES_SPOOL", str(storage.spool))
     settings = Settings(storage=storage, camera=Camera(timeout=Duration(30)), sensors=Sensors(button=17))
     process = CameraProcess(settings, drawings.DEVICE, child_faults.StillClock(), escapes.make)
