@@ -397,6 +397,21 @@ def test_an_upgrade_that_is_undone_and_made_again_forgets_nothing_of_either_vers
     assert every(source) == 480
 
 
+@pytest.mark.parametrize("files", [["remote_settings.json"], ["remote_settings.json", "replay_guard.json"]])
+def test_a_record_that_is_damaged_long_after_an_upgrade_brings_nothing_back_from_before_it(
+    source: Path, time: FakeTime, files: list[str]
+) -> None:
+    older(source)
+    commit(again(source, time), push(7, minutes=7))
+    for name in files:
+        DAMAGE["cut"](source.parent / "state" / name)
+        os.utime(source.parent / "state" / name, (NOW, NOW))
+    for _ in range(2):  # before it is written anew, and after it
+        assert (every(source), bool(report(load(source))["damaged"])) == (1200, True)
+        assert again(source, time).accept(push(6)).code == "replay"
+        again(source, time).begin()
+
+
 @pytest.mark.parametrize("how", ["empty", "cut", "zeros"])
 def test_a_damaged_record_of_an_older_version_is_told_and_nothing_from_before_comes_back(
     source: Path, time: FakeTime, how: str

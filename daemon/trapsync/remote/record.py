@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -240,14 +241,17 @@ def _read(state: Path) -> tuple[Record, list[Path], bool]:
     record = _decoded(path(state), _record, damaged)
     guard = _decoded(state / _GUARD, _guard, damaged)
     known = record or Record()
-    older = _older(state, known, damaged)
-    if older:
-        known = replace(older, guard=older.guard.raised(known.guard), unknown=known.unknown)
     if guard:
         known = replace(known, guard=known.guard.raised(guard))
+    if older := _decoded(state / _OLDER, partial(_of_13fe5f4, known.older), damaged):
+        guarded = older.guard.raised(known.guard)
+        if path(state) in damaged:  # its settings may have been replaced since, by those that are lost
+            known = replace(known, guard=guarded, older=older.older)
+        else:
+            known = record = replace(older, guard=guarded, unknown=known.unknown)
     if record and guard is None and not damaged:  # its second place is to be there before the first one fails
         damaged.append(state / _GUARD)
-    if record or older:
+    if record:
         text = f"{damaged[0]} was damaged or lost; its copy counts" if damaged else known.damaged
         return replace(known, damaged=text), damaged, False
     if not (guard or damaged):
@@ -257,19 +261,6 @@ def _read(state: Path) -> tuple[Record, list[Path], bool]:
     what = "is damaged" if damaged else "is missing"
     text = f"{path(state)} {what}: the settings that were sent to this trap are lost; push them again"
     return replace(known, damaged=text), damaged or [path(state)], True
-
-
-def _older(state: Path, known: Record, damaged: list[Path]) -> Record | None:
-    """What an older program has written since this record was made from it; None if it has not."""
-    found: list[Path] = []
-    data = _decoded(state / _OLDER, bytes, found)
-    digest = hashlib.sha256(data).hexdigest() if data is not None else known.older
-    if digest == known.older and not found:
-        return None
-    older = _decoded(state / _OLDER, _of_13fe5f4, found)
-    if older is None and path(state) not in damaged and not path(state).exists():
-        damaged += found[:1]
-    return older
 
 
 def _decoded(file: Path, decode: Callable[[bytes], Kept], damaged: list[Path]) -> Kept | None:
@@ -311,12 +302,17 @@ def _record(data: bytes) -> Record:
     return replace(record, unknown={key: value for key, value in plain.items() if key not in known})
 
 
-def _of_13fe5f4(data: bytes) -> Record:
+def _of_13fe5f4(known: str, data: bytes) -> Record | None:
     """The record that commit 13fe5f4 wrote: one number for each kind of document, whichever key signed it.
+
+    None if this is what was read before, by its SHA-256: since then that version has not run.
 
     An epoch other than 0 can only have come from a forged heartbeat, after which no number would be new: then the moment
     when the last document was accepted stands for the numbers.
     """
+    digest = hashlib.sha256(data).hexdigest()
+    if digest == known:
+        return None
     plain = json.loads(data)
     highest = {"settings": plain["highest"], "resend": plain["highest_resend"]}
     is_forged = any(epoch > 0 for epoch, _ in highest.values())
@@ -349,7 +345,7 @@ def _of_13fe5f4(data: bytes) -> Record:
         "rejected",
         "asked",
     )
-    record = {key: plain[key] for key in kept} | {"guard": guard, "older": hashlib.sha256(data).hexdigest()}
+    record = {key: plain[key] for key in kept} | {"guard": guard, "older": digest}
     for key in ("committed", "candidate"):
         if record[key]:
             record[key] = {**record[key], "version": min(record[key]["version"], LARGEST_NUMBER)}
