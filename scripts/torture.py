@@ -115,8 +115,19 @@ def live(steps: int, number: int) -> None:
     """So many steps of lives that Hypothesis makes up; the outside account holds after each of them."""
     logging.disable(logging.CRITICAL)  # of a hundred thousand misfortunes
     began, lives = time.monotonic(), 0
-    how = settings(
-        max_examples=_LIVES,
+    how = _made_up(_LIVES)
+    while Life.steps < steps:  # many a life ends early
+        run_state_machine_as_test(seeded(number + lives)(Life), settings=how)
+        lives += _LIVES
+        print(f"{lives} lives, {Life.steps} steps, in {time.monotonic() - began:.0f} s", flush=True)
+    logging.disable(logging.NOTSET)
+    print("0 violations", flush=True)
+
+
+def _made_up(lives: int) -> settings:
+    """How Hypothesis makes up so many lives."""
+    return settings(
+        max_examples=lives,
         stateful_step_count=_STEPS_OF_A_LIFE,
         deadline=None,
         database=None,
@@ -124,12 +135,6 @@ def live(steps: int, number: int) -> None:
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
-    while Life.steps < steps:  # many a life ends early
-        run_state_machine_as_test(seeded(number + lives)(Life), settings=how)
-        lives += _LIVES
-        print(f"{lives} lives, {Life.steps} steps, in {time.monotonic() - began:.0f} s", flush=True)
-    logging.disable(logging.NOTSET)
-    print("0 violations", flush=True)
 
 
 def live_in_worlds(worlds: int, seed: int) -> None:
@@ -156,14 +161,7 @@ def attack(seed: int) -> None:
         print(f"{name}: {seen}; {time.monotonic() - began:.0f} s", flush=True)
     began = time.monotonic()
     logging.disable(logging.CRITICAL)  # of damaged records
-    how = settings(
-        max_examples=_REPLAYS,
-        stateful_step_count=_STEPS_OF_A_LIFE,
-        deadline=None,
-        database=None,
-        print_blob=True,
-        suppress_health_check=list(HealthCheck),
-    )
+    how = _made_up(_REPLAYS)
     run_state_machine_as_test(seeded(seed)(ReplayedTrap), settings=how)
     logging.disable(logging.NOTSET)
     print(

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from trapsync.catalog import Catalog
 from trapsync.catalog.card_reserve import Reserve
+from trapsync.catalog.integrity import BESIDE
 from trapsync.catalog.stop_marks import damage_mark
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import CatalogDamaged, CatalogError, CatalogOfNewer, SettingsError, StorageError
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _ZONE_FILE = re.compile(r"^.*/zoneinfo/((posix|right)/)?")
 _UTC = ZoneInfo("UTC")
-_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite has beside a catalog
 _NO_ROOM = 100_000  # bytes: SQLite needs 32 kB beside the catalog even to read it
 
 
@@ -262,10 +262,10 @@ def _keep_aside(path: Path) -> Path:
     """Two generations of damaged catalogs are kept, the older one goes."""
     newest, older = path.with_suffix(".damaged-1"), path.with_suffix(".damaged-2")
     try:
-        is_there = any(os.path.lexists(f"{path}{suffix}") for suffix in ("", *_BESIDE))
+        is_there = any(os.path.lexists(f"{path}{suffix}") for suffix in ("", *BESIDE))
         for source, target in ((newest, older), (path, newest)) if is_there else ():
             # The log first: left alone beside a new catalog, SQLite would play it into that.
-            for suffix in (*_BESIDE, ""):
+            for suffix in (*BESIDE, ""):
                 _move(Path(f"{source}{suffix}"), Path(f"{target}{suffix}"))
         durable.flush_folder(path.parent)
         failpoint.hit("catalog: kept aside")

@@ -21,7 +21,7 @@ from trapsync.catalog.migrations import migrations
 from trapsync.catalog.rows import image_of
 from trapsync.clock import Clock
 from trapsync.errors import CatalogDamaged, CatalogError, CatalogOfNewer, Unstorable
-from trapsync.files import failpoint
+from trapsync.files import failpoint, mounts
 from trapsync.image import Image
 
 # Bytes. An image that comes by itself touches a dozen pages, and half as many when it goes, each written whole.
@@ -209,7 +209,7 @@ class Connection:
         return self._files() == self._in_use
 
     def _files(self) -> list[tuple[int, int] | None]:
-        return [_identity(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal")]
+        return [mounts.identity(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal")]
 
     def close(self) -> None:
         """Move the write-ahead log into the file and close it; only then it is marked as closed in order."""
@@ -358,14 +358,6 @@ def _require_migrated(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: an older trapsync wrote the catalog; start the daemon once (or: trapsync deliver), and it is "
             f"brought up to date"
         )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _reason(error: Exception) -> str:

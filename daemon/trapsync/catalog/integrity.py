@@ -23,6 +23,7 @@ from typing import Any
 from trapsync.errors import CatalogDamaged
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+BESIDE = ("-journal", "-wal", "-shm")  # what SQLite has beside a catalog
 # No room, no permission, an I/O error, another program that writes: another try may succeed.
 _NOT_ITS_FAULT = {
     sqlite3.SQLITE_PERM,
@@ -144,7 +145,7 @@ def require_sound(rows: Iterable[Mapping[str, Any]]) -> None:
 
 def require_plain(path: Path) -> None:
     """Raise CatalogDamaged where SQLite would open something else than files: a FIFO, say, which never answers."""
-    for name in (path, *(Path(f"{path}{suffix}") for suffix in ("-journal", "-wal", "-shm"))):
+    for name in (path, *(Path(f"{path}{suffix}") for suffix in BESIDE)):
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(name.lstat().st_mode):
                 raise CatalogDamaged(f"{name}: something that is no plain file is in its place")

@@ -276,7 +276,7 @@ def _send(
     ready = push.prepare(connection, reached, key, _clock(), note=signing["note"], above=above, **what)
     if text:
         click.echo(text)
-    _show_changes(ready, what)
+    _show_changes(ready)
     version = ready.document.version
     for trap in reached.heard_above(key.id, version - 1)[:1]:
         said = trap.beat.remote.version
@@ -293,12 +293,12 @@ def _send(
     return 0
 
 
-def _show_changes(ready: "Push", what: dict[str, Any]) -> None:
+def _show_changes(ready: "Push") -> None:
     """Which values change, and the traps that it reaches with what they do now."""
-    changes = ready.changes() if "settings" in what else []
+    changes = ready.changes()
     for name, was, becomes in changes:
         click.echo(f"  {name}: {was} → {becomes}")
-    if "settings" in what and not changes:
+    if ready.document.kind == "settings" and not changes:
         click.echo("  nothing changes: these settings were published before")
     if ready.is_foreign:
         click.echo(
@@ -324,11 +324,7 @@ def _list(connection: "Connection", operator: "Operator", option: Path | None) -
     if key is None:
         return 0
     click.echo(f"\nPublished with {key.path} from this computer, the newest first:")
-    rows = [
-        (one["at"], one["version"], one["to"], one["kind"], one["place"], one["note"])
-        for one in key.history()
-    ]
-    show_table(("at", "number", "for", "kind", "place", "note"), rows, "nothing yet")
+    show_table(("at", "number", "for", "kind", "place", "note"), key.history(), "nothing yet")
     return 0
 
 

@@ -26,6 +26,15 @@ class Mount(NamedTuple):
     options: frozenset[str]
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what is at a path now; None if nothing can be found there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def is_read_only(folder: Path) -> bool:
     """Whether the file system of a folder takes no writes: mounted so, or turned so by the kernel after an error."""
     try:

@@ -7,13 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trapsync.errors import SettingsError, one_line
 from trapsync.fleet.connection import Connection
 from trapsync.fleet.table import Trap, ago, traps
-from trapsync.remote import policy
-from trapsync.settings import config_file
+from trapsync.settings import config_file, layers
 from trapsync.settings.schema import Settings
 from trapsync.settings.words import count
 
@@ -116,9 +114,5 @@ def _present(trap: Trap, key: str) -> str:
 
 
 def _default(key: str) -> str:
-    found: Any = config_file.plain(Settings())
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return (
-        f" ({found})" if found not in (None, "", []) and policy.can_be_remote(tuple(key.split("."))) else ""
-    )
+    found = layers.value_at(config_file.plain(Settings()), tuple(key.split(".")))
+    return f" ({found})" if found not in (None, "", []) else ""

@@ -28,7 +28,7 @@ from trapsync.settings.config_file import read_secret
 _LAST = re.compile(r"last-number:(\d{1,16})")
 _LARGEST_HISTORY = 4 * 2**20  # bytes; ten thousand documents
 _LARGEST_LINE = 2 * document.LARGEST
-_SHOWN = ("version", "at", "to", "kind", "note", "place", "hash")
+_SHOWN = ("at", "version", "to", "kind", "place", "note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,11 @@ class OperatorKey:
             with os.fdopen(os.open(self._history, flags, 0o600), "a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
-    def history(self) -> list[dict[str, str]]:
-        """What was published with this key from this computer, the newest first, as clean texts."""
+    def history(self) -> list[tuple[str, ...]]:
+        """What was published with this key from this computer, the newest first.
+
+        When, its number, for whom, its kind, where, and its note: as clean texts.
+        """
         try:
             lines = durable.read_plain(self._history, _LARGEST_HISTORY).splitlines()
         except OSError:
@@ -97,7 +100,7 @@ class OperatorKey:
         for line in lines:
             with suppress(ValueError, AttributeError):  # a line that a power cut broke
                 plain = foreign_json.decode(line, _LARGEST_LINE)
-                found.append({name: one_line(plain.get(name, "")) for name in _SHOWN})
+                found.append(tuple(one_line(plain.get(name, "")) for name in _SHOWN))
         return found[::-1]
 
     @property

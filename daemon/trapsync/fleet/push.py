@@ -26,6 +26,7 @@ from trapsync.settings.schema import Destination, Settings
 GOOD_FOR = timedelta(days=90)  # a trap may be out of reach for a season
 KEYS_GOOD_FOR = timedelta(days=3650)  # what is revoked stays so
 _OWN = "the trap's own"
+_KINDS = {"settings": "settings", "resend": "resend", "revoke": "keys"}  # of what is signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def prepare(
     signed, for it may have been used on another computer. `above` skips numbers; far only in a document about keys. Raises
     SettingsError.
     """
-    kind = next(name for name in ("resend", "revoke", "settings") if name in what).replace("revoke", "keys")
+    (kind,) = (_KINDS[name] for name in what)
     documents, slot = connection.documents(), _slot(audience.to, kind, key.id)
     own = _signed_by(documents, key.private.public)
     last = max([key.last, *(one.version for one in own.values())])
@@ -175,7 +176,4 @@ def _slot(to: str, kind: str, key: str) -> str:
 
 def _values(tables: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key in layers.keys(tables):
-        value: Any = tables
-        for part in key:
-            value = value[part]
-        yield one_line(".".join(key)), one_line(value)
+        yield one_line(".".join(key)), one_line(layers.value_at(tables, key))

@@ -82,7 +82,7 @@ def _remembered(files: Files) -> Record:
 def report(found: InForce) -> dict[str, Any]:
     """The state of the remote settings by now, for `status` and the heartbeat. Keys: see scripts/README.md."""
     record = _remembered(found.files)
-    last, refused = record.guard.last, record.refused
+    last, refused, is_on = record.guard.last, record.refused, found.files.local.remote.enabled
     is_overridden = last is not None and bool(found.overridden)
     code, reason = (refused.code, refused.reason) if refused else (record.code, record.reason)
     facts: dict[str, Any] = {
@@ -95,11 +95,10 @@ def report(found: InForce) -> dict[str, Any]:
         "reason": found.overridden if is_overridden else reason,
         "refused": refused.version if refused else None,
         "damaged": record.damaged,
+        "floor": iso(utc(record.guard.floor)) if is_on else None,
+        "groups": list(found.settings.remote.groups) if is_on else None,
+        "values": policy.values(found.settings) if is_on else None,
     }
-    is_on = found.files.local.remote.enabled
-    facts["floor"] = iso(utc(record.guard.floor)) if is_on else None
-    facts["groups"] = list(found.settings.remote.groups) if is_on else None
-    facts["values"] = policy.values(found.settings) if is_on else None
     if record.asked:
         facts["resend"] = {key: getattr(record.asked, key) for key in ("hash", "again", "gone")}
     return facts

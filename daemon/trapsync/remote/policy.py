@@ -74,15 +74,9 @@ def values(settings: Settings) -> dict[str, Any] | None:
     found = {
         ".".join(key): value
         for key in layers.keys(tables)
-        if can_be_remote(key) and (value := _at(tables, key)) != _at(default, key)
+        if can_be_remote(key) and (value := layers.value_at(tables, key)) != layers.value_at(default, key)
     }
     return found if len(str(found)) <= _MOST_SHOWN else None
-
-
-def _at(tables: Any, key: Key) -> Any:
-    for part in key:
-        tables = tables.get(part) if isinstance(tables, dict) else None
-    return tables
 
 
 def _decoded(name: str, table: dict[str, Any]) -> Destination:

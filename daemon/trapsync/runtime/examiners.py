@@ -109,9 +109,8 @@ class Examiners:
         """
         CONSTS.sleep_unit = _AT_WORK
         arguments, timeout = (self._storage.spool, *more), float(self._settings.timeout)
-        if (
-            self._rights.identity() != self._folders
-        ):  # a disk was mounted there, say: only new workers may use it
+        # A disk was mounted there, say: only new workers may use it.
+        if self._rights.identity() != self._folders:
             self._renew()
         try:
             return self._pool.schedule(work, args=arguments, timeout=timeout)

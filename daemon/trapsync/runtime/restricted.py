@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trapsync.errors import StorageError
+from trapsync.files import mounts
 from trapsync.runtime import landlock, seccomp
 
 # Programs and libraries; where the loader finds these, the names of accounts, and the time zone.
@@ -45,21 +46,13 @@ class Rights:
 
         So whoever was started before a disk was mounted at its folder has no right to that.
         """
-        return [_identity(path) for path in (*self.read, *self.write)]
+        return [mounts.identity(path) for path in (*self.read, *self.write)]
 
     def are_stale(self, error: StorageError, *files: Path) -> bool:
         """Whether a child was refused what this process may do: the same disk was mounted anew, which has one identity."""
         return _NO_PERMISSION in str(error) and all(
             [*(os.access(file, os.R_OK) for file in files), *(os.access(one, os.W_OK) for one in self.write)]
         )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def restrict(rights: Rights) -> None:

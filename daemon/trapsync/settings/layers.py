@@ -34,6 +34,13 @@ def keys(tables: dict[str, Any], at: Key = ()) -> Iterator[Key]:
             yield (*at, key)
 
 
+def value_at(tables: Any, key: Key) -> Any:
+    """The value at the path of a key; None where there is none."""
+    for part in key:
+        tables = tables.get(part) if isinstance(tables, dict) else None
+    return tables
+
+
 @dataclass(frozen=True, slots=True)
 class Texts:
     """The text of a config file, and of the override file beside it if there is one."""

@@ -22,6 +22,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from trapsync.errors import StorageError
+from trapsync.files import mounts
 from trapsync.image import is_image_name, is_others_folder
 
 # The kernel tells no more than these: each reading of a file would wake three threads, and a picture that is written
@@ -52,7 +53,7 @@ class Watcher:
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         observer = Observer()
         try:
-            self._watched = self._identity()
+            self._watched = mounts.identity(self._spool)
             observer.schedule(self._handler, str(self._spool), recursive=True, event_filter=_EVENTS)
             observer.start()
         except OSError as error:
@@ -70,16 +71,8 @@ class Watcher:
             and observer.is_alive()
             and bool(observer.emitters)
             and all(emitter.is_alive() for emitter in observer.emitters)
-            and self._watched == self._identity()
+            and self._watched == mounts.identity(self._spool)
         )
-
-    def _identity(self) -> tuple[int, int] | None:
-        """Device and inode of the folder that is at the spool's path now."""
-        try:
-            status = self._spool.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
 
     def stop(self) -> None:
         """Stop watching; may be called twice."""

@@ -128,7 +128,7 @@ def _kept_apart(destination: Destination) -> list[Any]:
 def is_inside(inner: Path, outer: Path) -> bool:
     """Whether one folder is the other or lies in it: by path, by inode, or by what is mounted where."""
     inner, outer = _resolved(inner), _resolved(outer)
-    if inner.is_relative_to(outer) or _id(outer) in set(_ids_above(inner)):
+    if inner.is_relative_to(outer) or mounts.identity(outer) in set(_ids_above(inner)):
         return True
     (disk, place), (other_disk, other_place) = _location(inner), _location(outer)
     return disk != "" and disk == other_disk and place.is_relative_to(other_place)
@@ -152,18 +152,10 @@ def _above(path: Path, signs: dict[str, str]) -> str | None:
     return None
 
 
-def _id(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _ids_above(folder: Path) -> Iterator[tuple[int, int]]:
     """Device and inode of this folder and of those above it, as far as they exist."""
     for one in (folder, *folder.parents):
-        if found := _id(one):
+        if found := mounts.identity(one):
             yield found
 
 
