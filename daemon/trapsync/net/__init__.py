@@ -3,6 +3,7 @@
 http            a client of one server: timeouts, deadlines, bandwidth, one error
 http_answer     its answers: exact, unpacked within limits
 slots           where documents lie
+invitation      the code with which a trap joins a hub, and what it promises
 foreign_json    JSON from outside: decoded within bounds, what cannot be stored taken out
 heartbeat       what a heartbeat may hold
 http_body       bodies that are streamed from a file, multipart forms
