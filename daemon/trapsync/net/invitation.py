@@ -27,12 +27,14 @@ _SECRET, _FINGERPRINT = (
 )  # characters of base32: 80 bits that are only guessed online, 100 that can be ground for
 _LETTERS = re.compile(r"[A-Z2-7]{36}", re.ASCII)
 _PATH = "/join"
-_ADDRESS = re.compile(rf"https?://[^\s/?#@]+(?:/[^\s?#]*)?{_PATH}", re.ASCII)
+_ADDRESS = re.compile(
+    rf"https?://(?:[^\s/?#@\[\]]+|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?)(?:/[^\s?#]*)?{_PATH}", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a trap gets that joins: the operator's public keys (`ed25519:…`), its groups, and whether it delivers images there."""
+    """What a trap gets that joins: the operator's public keys (`ed25519:…`), groups, whether it delivers images there."""
 
     keys: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
