@@ -63,7 +63,7 @@ def main() -> None:
     """Serve until stdin ends."""
     folder, address = Path(sys.argv[1]), sys.argv[2]
     hub = Hub.open(folder / "hub")
-    hub.accounts.add("trap", hub_server.PASSWORD, "read-write")
+    hub.accounts.add("trap", hub_server.PASSWORD, "manager")
     account = hub.accounts.named("trap")
     assert account
     app, count = make_app(hub), [0]

@@ -37,7 +37,7 @@ class _Desk:
         self.database = Database(folder / "hub.sqlite")
         self.accounts = Accounts(self.database, self.clock)
         self.links = Links(self.database, self.clock)
-        self.accounts.add("trap", hub_server.PASSWORD, "read-write")
+        self.accounts.add("trap", hub_server.PASSWORD, "manager")
         user = self.accounts.named("trap")
         assert user
         self.user = user
@@ -105,7 +105,7 @@ def tokens_out_of_place(folder: Path) -> str:
     ahead = FakeTime(desk.clock.wall() + 30 * _DAY)
     assert not desk.knows(Accounts(desk.database, ahead).token(desk.user)[0])
     before = desk.accounts.token(desk.user)[0]
-    desk.accounts.add("trap", "a new password", "read-write")
+    desk.accounts.add("trap", "a new password", "manager")
     assert not desk.knows(before)
     desk.database.close()
     return "5 refused"

@@ -29,7 +29,7 @@ from trapsync.hub.store import Row, Store
 from trapsync.jpeg import examination
 
 PASSWORD = "a password for tests"
-USERS: dict[str, Role] = {"owner": "admin", "trap": "read-write", "reader": "read-only"}
+USERS: dict[str, Role] = {"owner": "admin", "trap": "manager", "reader": "viewer"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def running(
     """
     hub = Hub.open(folder, clock, examiner)
     if "trap" not in hub.accounts.names():
-        hub.accounts.add("trap", PASSWORD, "read-write")
+        hub.accounts.add("trap", PASSWORD, "manager")
     sockets: dict[int, Any] = {}
     server = listen(make_app(hub, largest_body=largest_body), host, port, sockets)
     ours, its = socket.socketpair()

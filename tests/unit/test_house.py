@@ -58,6 +58,7 @@ DOORS = {
         "settings.config_file",
         "settings.schema",
         "net.heartbeat",
+        "hub",
         "remote.record",
         "catalog.facts",
         "status",
@@ -232,7 +233,7 @@ def test_only_its_command_leads_to_the_hub() -> None:
 
 
 # Where JSON is decoded: what comes from outside in one place, and what the program, or its own child, wrote.
-DECODERS = {"net.foreign_json", "remote.record", "settings.last_good", "doctor.camera"}
+DECODERS = {"net.foreign_json", "remote.record", "settings.last_good", "doctor.camera", "hub.enrolment"}
 DECODERS |= {f"catalog.{part}" for part in ("deliveries", "facts", "images", "labels", "notes", "rows")}
 
 

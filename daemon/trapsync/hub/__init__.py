@@ -9,7 +9,9 @@
     fleet_app.py  the endpoints of the fleet: signed settings for the traps, heartbeats from them
     fleet.py      what the hub stores of both
     annotations.py  what detectors found in an image
-    accounts.py   users, roles, passwords, tokens
+    enrolment.py  which traps belong to it: codes, and traps that join, are revoked, are forgotten
+    enrolment_app.py  the endpoints of that
+    accounts.py   who may log in: roles, passwords, tokens
     links.py      addresses of images that expire
     wire.py       dates and JSON of requests
     database.py   the SQLite file under all of them

@@ -7,6 +7,7 @@ from typing import Any
 
 from trapsync import __version__
 from trapsync.clock import Clock, iso, utc
+from trapsync.hub.accounts import User
 from trapsync.hub.database import Database
 from trapsync.hub.store import KEYED, RANGED, Row
 from trapsync.hub.wire import BadRequest, moment, questions, short
@@ -28,7 +29,7 @@ class Annotations:
         self._database = database
         self._clock = clock
 
-    def put(self, body: object, user_id: int) -> list[Row]:
+    def put(self, body: object, user: User) -> list[Row]:
         """Store a list of annotations, all or none; the answer leaves out their (long) `json`.
 
         Raises BadRequest if an image is not stored or has another md5, or if the same version of the same detector
@@ -36,7 +37,7 @@ class Annotations:
         """
         with self._database.writing() as connection:
             return [
-                {**self._put_one(connection, entry, user_id), "json": ""}
+                {**self._put_one(connection, entry, user), "json": ""}
                 for entry in questions(body, "annotations", "metadata")
             ]
 
@@ -44,11 +45,13 @@ class Annotations:
         """The annotations of these images."""
         return self._select(KEYED, (json.dumps(list(keys)),), with_json=with_json)
 
-    def series(self, device: str, start: str, end: str, *, with_json: bool) -> list[Row]:
-        """The annotations of the images of a series."""
-        return self._select(RANGED, (device, start, end), with_json=with_json)
+    def series(
+        self, device: str, start: str, end: str, *, with_json: bool, only: str | None = None
+    ) -> list[Row]:
+        """The annotations of the images of a series; of the device `only`, if it is given."""
+        return self._select(RANGED, (device, start, end, only, only), with_json=with_json)
 
-    def _select(self, condition: str, values: tuple[str, ...], *, with_json: bool) -> list[Row]:
+    def _select(self, condition: str, values: tuple[str | None, ...], *, with_json: bool) -> list[Row]:
         with self._database.reading() as connection:
             found = connection.execute(f"{_SELECT} {condition} ORDER BY uid_annotations.id", values)
             rows = [dict(row) for row in found]
@@ -57,19 +60,19 @@ class Annotations:
                 del row["json"]
         return rows
 
-    def _put_one(self, connection: sqlite3.Connection, entry: dict[str, Any], user_id: int) -> Row:
+    def _put_one(self, connection: sqlite3.Connection, entry: dict[str, Any], user: User) -> Row:
         if not isinstance(entry["annotations"], list):
             raise BadRequest("'annotations' must be a list")
         (about,) = questions([entry["metadata"]], "algo_name", "algo_version", "device", "datetime", "md5")
         values = {
-            "parent_image_id": _parent(connection, about),
+            "parent_image_id": _parent(connection, about, user),
             "algo_name": _short(about, "algo_name", 64),
             "algo_version": _short(about, "algo_version", 46),
             "n_objects": len(entry["annotations"]),
             "json": json.dumps(entry),
             "datetime_created": iso(utc(self._clock.wall())),
             "api_version": __version__,
-            "api_user_id": user_id,
+            "api_user_id": user.id,
         }
         try:
             return dict(connection.execute(_INSERT, values).fetchone())
@@ -77,10 +80,10 @@ class Annotations:
             raise BadRequest("this version of this algorithm has annotated this image already") from None
 
 
-def _parent(connection: sqlite3.Connection, about: dict[str, Any]) -> int:
+def _parent(connection: sqlite3.Connection, about: dict[str, Any], user: User) -> int:
     sql = "SELECT id, md5 FROM images WHERE device = ? AND datetime = ?"
     key = (short(about["device"]), moment(about["datetime"]))
-    image = connection.execute(sql, key).fetchone()
+    image = connection.execute(sql, key).fetchone() if user.device in {None, key[0].lower()} else None
     if image is None:
         raise BadRequest(f"there is no image {key[0]} {key[1]} to annotate")
     if image["md5"] != about["md5"]:

@@ -19,10 +19,12 @@ from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauth
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError, one_line
 from trapsync.files import failpoint
-from trapsync.hub import fleet_app
-from trapsync.hub.accounts import Accounts, Role, User
+from trapsync.hub import enrolment_app, fleet_app
+from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
 from trapsync.hub.annotations import Annotations
 from trapsync.hub.database import Database
+from trapsync.hub.enrolment import Enrolment
+from trapsync.hub.enrolment_app import EnrolmentEndpoints
 from trapsync.hub.fleet import Fleet, Verify
 from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Examine, Intake
@@ -43,9 +45,12 @@ log = logging.getLogger(__name__)
 
 LARGEST_BODY = 100 * 1024 * 1024  # nginx's limit in front of the original
 _GZIP_FROM = 1000  # bytes
-_EVERYBODY = frozenset(get_args(Role))
-_WRITERS = frozenset({"admin", "read-write"})
+_EVERYBODY: frozenset[str] = frozenset(get_args(Role))
+_WRITERS = frozenset({"admin", "manager", "trap"})
+_PEOPLE = frozenset(PEOPLE)
 _ADMINS = frozenset({"admin"})
+# Of what is not the Sticky Pi protocol: the status that each error has.
+_STATUSES = fleet_app.STATUSES | enrolment_app.STATUSES
 _Rule = tuple[str, str, frozenset[str], Callable[..., Any]]
 _RANGE = ("device", "start_datetime", "end_datetime")
 
@@ -62,6 +67,7 @@ class Hub:
     links: Links
     intake: Intake
     fleet: Fleet
+    enrolment: Enrolment
 
     @classmethod
     def open(
@@ -88,6 +94,7 @@ class Hub:
             links=Links(database, clock),
             intake=Intake(store, examiner, clock),
             fleet=Fleet(database, clock, verify),
+            enrolment=Enrolment(database, clock),
         )
 
 
@@ -96,21 +103,23 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = largest_body
     app.json = ForeignJson(app)
-    for method, rule, roles, view in _rules(_Endpoints(hub), FleetEndpoints(hub.fleet)):
+    endpoints = _Endpoints(hub), FleetEndpoints(hub.fleet, hub.enrolment), EnrolmentEndpoints(hub.enrolment)
+    for method, rule, roles, view in _rules(*endpoints):
         guarded = _guarded(hub.accounts, roles, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
+    app.add_url_rule("/join", view_func=endpoints[2].join, methods=["POST"], endpoint="join")
     app.add_url_rule("/image/<name>", view_func=_Files(hub).send, methods=["GET"], endpoint="image")
     app.register_error_handler(TrapsyncError, _explain)
-    for kind in fleet_app.STATUSES:
-        app.register_error_handler(kind, fleet_app.explain)
+    for kind in _STATUSES:
+        app.register_error_handler(kind, _explain_plainly)
     app.register_error_handler(Unauthorized, _unauthorised)
     app.register_error_handler(Forbidden, _unauthorised)
     app.after_request(_compressed)
     return app
 
 
-def _rules(images: "_Endpoints", fleet: FleetEndpoints) -> tuple[_Rule, ...]:
-    """The routes, except that of a file, and the roles that may use each."""
+def _rules(images: "_Endpoints", fleet: FleetEndpoints, enrolment: EnrolmentEndpoints) -> tuple[_Rule, ...]:
+    """The routes that need an account, and the roles that may use each."""
     return (
         ("POST", "/get_token", _EVERYBODY, images.get_token),
         ("POST", "/get_images/<what>", _EVERYBODY, images.get_images),
@@ -124,7 +133,14 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints) -> tuple[_Rule, ...]:
         ("PUT", "/pushed/<slot>", _ADMINS, fleet.put_pushed),  # a trap's account must not change a slot
         ("POST", "/heartbeats/<device>", _WRITERS, fleet.put_heartbeat),
         ("GET", "/heartbeats/<device>", _EVERYBODY, fleet.get_heartbeats),
-        ("GET", "/fleet", _EVERYBODY, fleet.get_fleet),
+        ("GET", "/fleet", _PEOPLE, fleet.get_fleet),
+        ("GET", "/traps", _PEOPLE, enrolment.get_traps),
+        ("POST", "/traps/<device>/revoke", _ADMINS, enrolment.revoke),
+        ("POST", "/traps/<device>/forget", _ADMINS, enrolment.forget),
+        ("PUT", "/traps/<device>/groups", _ADMINS, enrolment.put_groups),
+        ("GET", "/invitations", _ADMINS, enrolment.get_invitations),
+        ("POST", "/invitations", _ADMINS, enrolment.invite),
+        ("DELETE", "/invitations/<int:number>", _ADMINS, enrolment.withdraw),
     )
 
 
@@ -144,11 +160,11 @@ class _Endpoints:
         keys = _keys()
         if not keys:
             raise BadRequest("the list is empty")  # the original's SQL has no condition then
-        return self._with_addresses(self._hub.store.find(keys), what)
+        return self._with_addresses(self._hub.store.find(_own(keys)), what)
 
     def get_image_series(self, what: str) -> Any:
         """The rows of devices LIKE one and in a range of time, for each object asked."""
-        rows = [row for asked in _ranges() for row in self._hub.store.series(*asked)]
+        rows = [row for asked in _ranges() for row in self._hub.store.series(*asked, only=g.user.device)]
         return self._with_addresses(rows, what)
 
     def put_new_images(self) -> Any:
@@ -176,16 +192,20 @@ class _Endpoints:
 
     def put_uid_annotations(self) -> Any:
         """Store annotations, all of them or none."""
-        return self._hub.annotations.put(request.get_json(), g.user.id)
+        return self._hub.annotations.put(request.get_json(), g.user)
 
     def get_uid_annotations(self, what: str) -> Any:
         """The annotations of these images; with their `json` when `what` is data."""
-        return self._hub.annotations.find(_keys(), with_json=what != "metadata")
+        return self._hub.annotations.find(_own(_keys()), with_json=what != "metadata")
 
     def get_uid_annotations_series(self, what: str) -> Any:
         """The annotations of series of images; with their `json` when `what` is data."""
         found = self._hub.annotations.series
-        return [row for asked in _ranges() for row in found(*asked, with_json=what != "metadata")]
+        return [
+            row
+            for asked in _ranges()
+            for row in found(*asked, with_json=what != "metadata", only=g.user.device)
+        ]
 
     def _with_addresses(self, rows: list[Row], what: str) -> list[Row]:
         """Each row with its `url`: empty for the metadata alone, else an address that expires."""
@@ -278,6 +298,11 @@ def _keys() -> list[tuple[str, str]]:
     return [(short(entry["device"]), moment(entry["datetime"])) for entry in asked]
 
 
+def _own(keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the keys that the account may read."""
+    return [key for key in keys if g.user.device in {None, key[0].lower()}]
+
+
 def _ranges() -> list[tuple[str, str, str]]:
     asked = questions(request.get_json(), *_RANGE)
     return [
@@ -291,6 +316,14 @@ def _explain(error: Exception) -> Any:
     text = one_line(error, 500)
     log.warning("%s: %s", one_line(request.path), text)
     return InternalServerError(text).get_response()
+
+
+def _explain_plainly(error: Exception) -> Response:
+    """Answer with one line of plain text, and the status code of the error."""
+    text = one_line(error, 500)
+    log.warning("%s %s: %s", request.method, one_line(request.path), text)
+    status = _STATUSES[type(error)]  # type: ignore[index]
+    return Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
 
 
 def _unauthorised(error: Exception) -> Response:

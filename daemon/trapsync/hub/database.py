@@ -20,7 +20,6 @@ _MIGRATIONS = (
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
 
-    -- A row is a user of the hub. No password is kept, only its salted hash.
     CREATE TABLE users (
         id            INTEGER PRIMARY KEY AUTOINCREMENT,
         name          TEXT NOT NULL UNIQUE,
@@ -90,6 +89,49 @@ _MIGRATIONS = (
     ) STRICT;
     CREATE INDEX heartbeats_by_device ON heartbeats (device, id);
     """,
+    """
+    -- A row is who may log in: a person, the vendor's client, or a trap. No password is kept, only its salted hash; a
+    -- trap's is random, so that its SHA-256 will do (`sha256:…`). The name of a trap's is its device.
+    CREATE TABLE new_users (
+        id            INTEGER PRIMARY KEY AUTOINCREMENT,
+        name          TEXT NOT NULL UNIQUE,
+        password_hash TEXT NOT NULL,
+        role          TEXT NOT NULL CHECK (role IN ('admin', 'manager', 'viewer', 'trap'))
+    ) STRICT;
+    INSERT INTO new_users SELECT id, name, password_hash,
+        CASE role WHEN 'read-write' THEN 'manager' WHEN 'read-only' THEN 'viewer' ELSE role END FROM users;
+    DROP TABLE users;
+    ALTER TABLE new_users RENAME TO users;
+
+    -- A row is a code that the operator made, without its secret. `terms` is JSON: keys, groups, images. Times are unix
+    -- seconds of this machine's clock; `user` is the name of who made it.
+    CREATE TABLE invitations (
+        id          INTEGER PRIMARY KEY AUTOINCREMENT,
+        secret_hash TEXT NOT NULL UNIQUE,
+        terms       TEXT NOT NULL,
+        uses        INTEGER NOT NULL,
+        used        INTEGER NOT NULL DEFAULT 0,
+        made        REAL NOT NULL,
+        until       REAL NOT NULL,
+        user        TEXT NOT NULL
+    ) STRICT;
+
+    -- A row is a trap that has joined, or has sent a heartbeat. `name` is what its heartbeats say, since `named`. `groups`
+    -- is a JSON list. NULL in `joined`: it has no account of its own. `ended`: when it was revoked or forgotten; a code
+    -- that was made before does not let it join again. `forgotten`: it is not shown any more.
+    CREATE TABLE traps (
+        device    TEXT PRIMARY KEY,
+        name      TEXT NOT NULL DEFAULT '',
+        named     REAL,
+        groups    TEXT NOT NULL DEFAULT '[]',
+        joined    REAL,
+        ended     REAL,
+        forgotten INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO traps (device, name, named)
+        SELECT device, CASE WHEN json_valid(body) THEN coalesce(json_extract(body, '$.name'), '') ELSE '' END, 0
+        FROM heartbeats WHERE id IN (SELECT max(id) FROM heartbeats GROUP BY device);
+    """,
 )
 
 
@@ -122,9 +164,10 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, foreign_keys: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction: durable when the block ends, rolled back when it raises."""
         with closing(self._connect()) as connection:
+            connection.execute(f"PRAGMA foreign_keys = {foreign_keys}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -151,8 +194,13 @@ class Database:
         return connection
 
     def _migrate(self) -> None:
-        with self.writing() as connection:
+        # A table that others refer to is replaced with foreign keys off: else its rows count as deleted.
+        with self.writing(foreign_keys=False) as connection:
             (done,) = connection.execute("PRAGMA user_version").fetchone()
+            if done > len(_MIGRATIONS):
+                raise StorageError(
+                    f"{self.path}: a newer trapsync has written it; upgrade this one, or restore a copy from before"
+                )
             for number, migration in enumerate(_MIGRATIONS[done:], start=done + 1):
                 for statement in statements(migration):
                     connection.execute(statement)

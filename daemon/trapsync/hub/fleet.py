@@ -19,6 +19,7 @@ from trapsync.net import foreign_json, heartbeat
 from trapsync.net.slots import SLOT
 
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as every trap has it
+MOST_TRAPS = 5000
 KEPT = 100  # heartbeats of one trap: a day's at one in a quarter of an hour
 _DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
 _FIRST_LINE = re.compile(rb"trapsync-signed-1 [0-9a-f]{16} [0-9a-f]{128}\n")
@@ -33,6 +34,10 @@ class NoSuchSlot(TrapsyncError):
 
 class NotTaken(TrapsyncError):
     """A document or a heartbeat that is not valid."""
+
+
+class NotYours(TrapsyncError):
+    """What a trap's account may neither read nor write: it is about another device, or about a group that is not its."""
 
 
 class Overtaken(TrapsyncError):
@@ -86,14 +91,16 @@ class Fleet:
             )
         return found
 
-    def take(self, device: str, data: bytes) -> str:
+    def take(self, device: str, data: bytes, sender: str | None = None) -> str:
         """Store a trap's heartbeat, and delete its oldest; return when it was received, as UTC text.
 
-        Raises NotTaken for anything but a small JSON object of that device. One in which a known key holds what it
-        cannot hold is not taken either; that it came is stored in its place, for the operator to see.
+        `sender` is the trap that sends it; None for somebody else, who may speak for traps without an account only.
+        Raises NotYours, and NotTaken for anything but a small JSON object of that device. One in which a known key holds
+        what it cannot hold is not taken either; that it came is stored in its place, for the operator to see.
         """
         if not _DEVICE.fullmatch(device):
             raise NotTaken(f"{device[:40]!r} is not a device: 8 hexadecimal digits in lower case")
+        self._require_sender(device, sender)
         content = _content(device, data)
         try:
             heartbeat.read(content)
@@ -102,9 +109,23 @@ class Fleet:
             raise NotTaken(f"the heartbeat makes no sense: {error}") from None
         return self._keep(device, content)
 
+    def _require_sender(self, device: str, sender: str | None) -> None:
+        if sender not in {device, None}:
+            raise NotYours(f"the account of trap {sender} sends the heartbeats of {sender} only")
+        if sender is None:
+            with self._database.reading() as connection:
+                row = connection.execute("SELECT * FROM traps WHERE device = ?", (device,)).fetchone()
+            if row and row["joined"] is not None:
+                raise NotYours(
+                    f"trap {device} has an account of its own, and sends its heartbeats with that alone"
+                )
+            if row and row["ended"] is not None:
+                raise NotYours(f"trap {device} was revoked")
+
     def _keep(self, device: str, content: dict[str, Any]) -> str:
         text, now = json.dumps(content, ensure_ascii=False), self._clock.wall()
         with self._database.writing() as connection:
+            _enter(connection, device, content.get("name"), now)
             connection.execute(
                 "INSERT INTO heartbeats (device, received, body) VALUES (?, ?, ?)", (device, now, text)
             )
@@ -153,6 +174,18 @@ class Fleet:
             "age_s": age,
             "heartbeat": _stored(row["body"]),
         }
+
+
+def _enter(connection: sqlite3.Connection, device: str, name: object, now: float) -> None:
+    """Know the trap, and since when it says this name: whom a push reaches may depend on it."""
+    (known,) = connection.execute("SELECT count(*) FROM traps WHERE device != ?", (device,)).fetchone()
+    if known >= MOST_TRAPS:
+        raise NotTaken(f"this hub knows {known} traps, and takes no more")
+    connection.execute(
+        "INSERT INTO traps (device, name, named) VALUES (:device, :name, :now) ON CONFLICT (device) DO UPDATE "
+        "SET name = :name, named = :now WHERE name != :name OR named IS NULL",
+        {"device": device, "name": name if isinstance(name, str) else "", "now": now},
+    )
 
 
 def _check_slot(name: str) -> None:

@@ -17,23 +17,27 @@ from typing import Any
 from flask import Response, g, request
 
 from trapsync.errors import TrapsyncError, one_line
-from trapsync.hub.fleet import LARGEST_DOCUMENT, Fleet, NoSuchSlot, NotTaken, Overtaken
+from trapsync.hub.enrolment import Enrolment
+from trapsync.hub.fleet import LARGEST_DOCUMENT, Fleet, NoSuchSlot, NotTaken, NotYours, Overtaken
 from trapsync.net import heartbeat
 
 log = logging.getLogger(__name__)
 
 # The status that each error has, in this order.
-STATUSES: dict[type[TrapsyncError], int] = {NoSuchSlot: 404, NotTaken: 400, Overtaken: 412}
+STATUSES: dict[type[TrapsyncError], int] = {NoSuchSlot: 404, NotTaken: 400, Overtaken: 412, NotYours: 403}
 
 
 class FleetEndpoints:
     """One method per route. The caller is logged in and has the role."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, enrolment: Enrolment) -> None:
         self._fleet = fleet
+        self._enrolment = enrolment
 
     def get_pushed(self, slot: str) -> Response:
-        """The published document, or 304, or an empty 404."""
+        """The published document, or 304, or an empty 404; a trap's account reads the slots that are meant for it."""
+        if g.user.device:
+            _require_own(slot, g.user.device, self._enrolment.groups(g.user.device))
         held = self._fleet.held(slot)
         if held is None:
             return Response(status=404)
@@ -52,11 +56,15 @@ class FleetEndpoints:
 
     def put_heartbeat(self, device: str) -> Any:
         """Store a heartbeat; the answer names the trap, so that a captive portal's page is no answer."""
-        received = self._fleet.take(device, request.stream.read(heartbeat.LARGEST + 1))
+        received = self._fleet.take(device, request.stream.read(heartbeat.LARGEST + 1), g.user.device)
         return {"device": device, "received": received}
 
     def get_heartbeats(self, device: str) -> Any:
         """The stored heartbeats of one trap."""
+        if g.user.device not in {None, device}:
+            raise NotYours(
+                f"the account of trap {g.user.device} reads the heartbeats of {g.user.device} only"
+            )
         return self._fleet.history(device)
 
     def get_fleet(self) -> Any:
@@ -64,11 +72,16 @@ class FleetEndpoints:
         return self._fleet.snapshot()
 
 
-def explain(error: Exception) -> Response:
-    """Answer with one line of plain text, and the status code of the error."""
-    text = one_line(error, 500)
-    log.warning("%s %s: %s", request.method, one_line(request.path), text)
-    return Response(f"{text}\n", STATUSES[type(error)], content_type="text/plain; charset=utf-8")  # type: ignore[index]
+def _require_own(slot: str, device: str, groups: tuple[str, ...]) -> None:
+    place = slot.rpartition(".")[0]
+    if place.startswith("group-") and place.removeprefix("group-") not in groups:
+        name = one_line(place.removeprefix("group-"), 64)
+        raise NotYours(
+            f"trap {device} is not in the group {name} at this hub; the operator types: "
+            f"trapsync hub groups {device} {' '.join((*groups, name))}"
+        )
+    if place.startswith("device-") and place != f"device-{device}":
+        raise NotYours(f"the account of trap {device} reads the slots of {device} only")
 
 
 def _expected() -> str | None:

@@ -27,6 +27,7 @@ Examine = Callable[[Path, str], Image]
 
 # Three fields; the third, and so the true kind of the file, does not matter to the server.
 _NAME = re.compile(r"([0-9a-fA-F]{8})\.(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.[^.]*", re.ASCII)
+_AHEAD = 86400  # seconds that an image may be ahead of this machine's clock
 _MEASUREMENTS = ("lat", "lng", "alt", "temp", "hum", "lum")
 
 
@@ -45,6 +46,12 @@ class Intake:
         if it gave none. Raises BadRequest, DamagedImage, AlreadyHere or Conflict, all with nothing changed.
         """
         device, taken = read_name(PurePosixPath(name).name)
+        if user.device not in {None, device.lower()}:
+            raise BadRequest(f"the account of trap {user.device} stores images of {user.device} only")
+        if taken.timestamp() > self.clock.wall() + _AHEAD:
+            raise BadRequest(
+                f"{iso(taken)} lies in the future: this hub's clock says {iso(utc(self.clock.wall()))}"
+            )
         with self.store.arriving(stream) as arrival:
             if md5 and md5 != arrival.md5:
                 raise BadRequest(f"the file's md5 is {arrival.md5}, not {md5[:40]} as its sender says")

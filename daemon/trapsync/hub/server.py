@@ -52,7 +52,7 @@ def serve(
         prepare_accounts(hub, host, password_file, say)
         if trap_password_file:
             secret = config_file.read_secret(trap_password_file, "--trap-password-file")
-            hub.accounts.add("trap", secret, "read-write")
+            hub.accounts.add("trap", secret, "manager")
         server = listen(make_app(hub), host, port)
         for number in _SIGNALS:
             signal.signal(number, _end)

@@ -41,7 +41,10 @@ KEYED = (
     "(images.device, images.datetime) IN "
     "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 )
-RANGED = "images.device LIKE ? AND images.datetime >= ? AND images.datetime < ?"
+RANGED = (
+    "images.device LIKE ? AND images.datetime >= ? AND images.datetime < ? "
+    "AND (? IS NULL OR images.device = ?)"
+)
 
 Row = dict[str, Any]
 
@@ -123,11 +126,11 @@ class Store:
             found = connection.execute(f"SELECT * FROM images WHERE {KEYED} ORDER BY id", (_array(keys),))  # noqa: S608
             return [dict(row) for row in found]
 
-    def series(self, device: str, start: str, end: str) -> list[Row]:
-        """The rows of devices LIKE this one, from `start` on and before `end`."""
+    def series(self, device: str, start: str, end: str, *, only: str | None = None) -> list[Row]:
+        """The rows of devices LIKE this one, from `start` on and before `end`; of the device `only`, if it is given."""
         with self._database.reading() as connection:
             sql = f"SELECT * FROM images WHERE {RANGED} ORDER BY id"  # noqa: S608
-            return [dict(row) for row in connection.execute(sql, (device, start, end))]
+            return [dict(row) for row in connection.execute(sql, (device, start, end, only, only))]
 
     def by_id(self, number: int) -> Row | None:
         """The row with this id."""

@@ -20,6 +20,7 @@ from trapsync.errors import SettingsError
 
 DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+PUBLIC_KEY = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=", re.ASCII)
 GROUP = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _SECRET, _FINGERPRINT = (
     16,
