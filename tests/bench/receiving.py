@@ -62,7 +62,7 @@ def running(folder: Path, address: str, where: list[str]) -> Iterator[Receiver]:
 def main() -> None:
     """Serve until stdin ends."""
     folder, address = Path(sys.argv[1]), sys.argv[2]
-    hub = Hub.open(folder / "hub")
+    hub = Hub.open(folder / "hub", examiner=hub_server.InThisProcess())
     hub.accounts.add("trap", hub_server.PASSWORD, "manager")
     account = hub.accounts.named("trap")
     assert account

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import requests
 import werkzeug.security
 
 import drawings
@@ -87,6 +88,7 @@ def feed(folder: Path, number: int, name: str) -> None:
     date = spool / drawings.DEVICE / "2026-06-21"
     drawings.put(date, b"half", f".{drawings.DEVICE}.2026-06-21_20-19-{number:02}.jpg.part")
     drawings.put(hub / "images" / ".incoming", b"half", "half.jpg")
+    drawings.put(hub / "thumbnails" / ".making", b"half", "half.jpg")
     if name in {"spool: marked", "spool: remembered"}:  # as on first use
         (spool / spool_mark.MARK).unlink(missing_ok=True)
         (folder / "state" / "spool-id").unlink(missing_ok=True)
@@ -345,4 +347,6 @@ class _Life:
             {"device": STRANGER, "datetime": f"{taken + timedelta(seconds=second):%Y-%m-%d_%H-%M-%S}"}
             for second in range(3)
         ]
+        for row in self.hub.ask("get_images/thumbnail", asked).json():
+            requests.get(row["url"], timeout=30)
         self.hub.ask("delete_images", asked, "owner")

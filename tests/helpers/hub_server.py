@@ -23,9 +23,10 @@ from waitress import wasyncore
 from trapsync.clock import Clock
 from trapsync.hub.accounts import Role
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
-from trapsync.hub.intake import Examine
 from trapsync.hub.server import address, listen
 from trapsync.hub.store import Row, Store
+from trapsync.hub.thumbnails import Examiner
+from trapsync.image import Image
 from trapsync.jpeg import examination
 
 PASSWORD = "a password for tests"
@@ -89,6 +90,18 @@ class RunningHub:
         )
 
 
+class InThisProcess:
+    """Looks at pictures without a process of its own, which would cost each test a second."""
+
+    def examine(self, folder: Path, name: str) -> Image:
+        """Look at a file."""
+        return examination.examine_delivered(folder, name)
+
+    def make_thumbnails(self, folder: Path, name: str, into: Path) -> None:
+        """Make both small copies."""
+        examination.thumbnails(folder, name, into)
+
+
 class _Stop(wasyncore.dispatcher):  # type: ignore[misc]
     """Raises SystemExit in the server's loop, as a signal does in the program."""
 
@@ -107,14 +120,14 @@ def running(
     port: int = 0,
     host: str = "127.0.0.1",
     clock: Clock | None = None,
-    examiner: Examine = examination.examine_delivered,
+    examiner: Examiner | None = None,
     largest_body: int = LARGEST_BODY,
 ) -> Iterator[RunningHub]:
     """A hub that listens until the block ends.
 
     A hub that comes back after an outage is the same folder and the same port once more.
     """
-    hub = Hub.open(folder, clock, examiner)
+    hub = Hub.open(folder, clock, examiner or InThisProcess())
     if "trap" not in hub.accounts.names():
         hub.accounts.add("trap", PASSWORD, "manager")
     sockets: dict[int, Any] = {}

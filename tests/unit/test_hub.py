@@ -37,7 +37,7 @@ from trapsync.hub.server import is_loopback, listen, prepare_accounts, serve
 from trapsync.hub.store import Store
 from trapsync.hub.wire import moment
 from trapsync.image import Image
-from trapsync.jpeg import examination, exif, structure, thumbnail
+from trapsync.jpeg import exif, structure, thumbnail
 
 DEVICE = "0a5bb6f4"
 NAME = f"{DEVICE}.2026-06-20_20-19-15.jpg"
@@ -1049,12 +1049,13 @@ def test_the_schema_is_made_once_and_numbered(tmp_path: Path) -> None:
 def test_a_stop_lets_the_request_under_way_finish(tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def slowly(folder: Path, name: str) -> Image:
-        begun.set()
-        assert go_on.wait(10)
-        return examination.examine(folder, name)
+    class Slow(hub_server.InThisProcess):
+        def examine(self, folder: Path, name: str) -> Image:
+            begun.set()
+            assert go_on.wait(10)
+            return super().examine(folder, name)
 
-    with hub_server.running(tmp_path / "hub", examiner=slowly) as hub, ThreadPoolExecutor(1) as pool:
+    with hub_server.running(tmp_path / "hub", examiner=Slow()) as hub, ThreadPoolExecutor(1) as pool:
         hub.auth()
         uploading = pool.submit(hub.upload, NAME, GOOD)
         assert begun.wait(10)

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,13 @@ import drawings
 import escapes
 from trapsync import doctor
 from trapsync.errors import CameraError
+from trapsync.hub.app import Hub
+from trapsync.hub.thumbnails import MAKING
 from trapsync.image import Found, Image
 from trapsync.jpeg.examination import examine
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.examiners import Examiners
+from trapsync.runtime.hub_examiner import HubExaminer
 from trapsync.runtime.restricted import Rights
 from trapsync.settings.schema import Camera, Ingest, Sensors, Settings, Storage
 from trapsync.settings.units import Duration, Size
@@ -139,6 +144,22 @@ def test_an_examiner_that_is_taken_over_gets_nothing(
         "pushed.json",
         "thumbnails",
     ]
+
+
+def test_the_examiner_of_a_hub_that_is_taken_over_gets_neither_its_database_nor_stored_pictures(
+    kernel: None, targets: escapes.Targets, storage: Storage, tmp_path: Path
+) -> None:
+    hub = Hub.open(tmp_path / "hub")
+    stored = hub.store.images / drawings.put(hub.store.images, drawings.trap())
+    incoming = hub.store.incoming
+    drawings.put(incoming, drawings.trap(), "a.jpg")
+    with closing(HubExaminer(incoming, tmp_path / "hub" / MAKING, escapes.look)) as examiner:
+        for secret in (hub.database.path, stored):
+            replace(targets, secret=str(secret), config=str(tmp_path / "hub")).write(incoming / "targets")
+            outcomes = examiner.examine(incoming, "a.jpg").metadata
+            assert {name: came for name, came in outcomes.items() if came != "refused"} == {}
+            assert len(outcomes) > 20
+    hub.database.close()
 
 
 def test_a_camera_that_is_taken_over_gets_nothing_and_its_programs_neither(

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from trapsync.cli.common import start_logging
 from trapsync.errors import SettingsError
+from trapsync.files.private_memory import keep_memory_private
 
 
 @click.command(short_help="Run a small receiver for images.")
@@ -55,22 +57,30 @@ def hub(
         import fcntl  # noqa: F401 - the hub locks its folder; Windows has no such module
 
         from trapsync.hub.server import serve
+        from trapsync.hub.store import INCOMING
+        from trapsync.hub.thumbnails import MAKING
     except ModuleNotFoundError as error:
         if error.name == "fcntl":
             raise SettingsError("the hub runs on Linux and macOS only") from None
         raise SettingsError(
             f"the hub needs {error.name}: run `pipx inject trapsync flask waitress`"
         ) from None
+    from trapsync.runtime.hub_examiner import HubExaminer
+
     start_logging()
-    serve(
-        folder,
-        host=host,
-        port=port,
-        password_file=password_file,
-        trap_password_file=trap_password_file,
-        verify=_verify(keys) if keys else None,
-        say=logging.getLogger("trapsync.hub").info,
-    )
+    keep_memory_private()
+    folder = folder.absolute()
+    with closing(HubExaminer(folder / INCOMING, folder / MAKING)) as examiner:
+        serve(
+            folder,
+            host=host,
+            port=port,
+            password_file=password_file,
+            trap_password_file=trap_password_file,
+            verify=_verify(keys) if keys else None,
+            examiner=examiner,
+            say=logging.getLogger("trapsync.hub").info,
+        )
 
 
 def _verify(keys: tuple[str, ...]) -> Callable[[bytes], object]:

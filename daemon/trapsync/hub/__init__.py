@@ -6,6 +6,7 @@
     app.py        the endpoints, with the status codes and bodies of the Sticky Pi server
     intake.py     checks an uploaded file, its name and its metadata, and makes its row
     store.py      images in folders, their rows beside them; nothing is ever overwritten
+    thumbnails.py  their small copies, and who looks at pictures
     fleet_app.py  the endpoints of the fleet: signed settings for the traps, heartbeats from them
     fleet.py      what the hub stores of both
     annotations.py  what detectors found in an image

@@ -7,7 +7,6 @@ but the body gives the reason, in one line.
 import gzip
 import hashlib
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauth
 
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError, one_line
-from trapsync.files import failpoint
 from trapsync.hub import enrolment_app, fleet_app
 from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
 from trapsync.hub.annotations import Annotations
@@ -27,30 +25,32 @@ from trapsync.hub.enrolment import Enrolment
 from trapsync.hub.enrolment_app import EnrolmentEndpoints
 from trapsync.hub.fleet import Fleet, Verify
 from trapsync.hub.fleet_app import FleetEndpoints
-from trapsync.hub.intake import Examine, Intake
+from trapsync.hub.intake import Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.store import Row, Store
+from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
 from trapsync.hub.wire import (
     LARGEST_BODIES,
     LARGEST_QUESTION,
     BadRequest,
+    Busy,
     ForeignJson,
     moment,
     questions,
     short,
 )
-from trapsync.jpeg import examination, thumbnail
 
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 100 * 1024 * 1024  # nginx's limit in front of the original
 _GZIP_FROM = 1000  # bytes
+_RETRY_AFTER = 10  # seconds
 _EVERYBODY: frozenset[str] = frozenset(get_args(Role))
 _WRITERS = frozenset({"admin", "manager", "trap"})
 _PEOPLE = frozenset(PEOPLE)
 _ADMINS = frozenset({"admin"})
 # Of what is not the Sticky Pi protocol: the status that each error has.
-_STATUSES = fleet_app.STATUSES | enrolment_app.STATUSES
+_STATUSES = fleet_app.STATUSES | enrolment_app.STATUSES | {Busy: 503}
 _Rule = tuple[str, str, frozenset[str], Callable[..., Any]]
 _RANGE = ("device", "start_datetime", "end_datetime")
 
@@ -66,6 +66,7 @@ class Hub:
     annotations: Annotations
     links: Links
     intake: Intake
+    thumbnails: Thumbnails
     fleet: Fleet
     enrolment: Enrolment
 
@@ -74,12 +75,13 @@ class Hub:
         cls,
         folder: Path,
         clock: Clock | None = None,
-        examiner: Examine = examination.examine_delivered,
+        examiner: Examiner = NO_EXAMINER,
         verify: Verify | None = None,
     ) -> "Hub":
         """Open the hub in this folder, or make a new one there. Raises StorageError.
 
-        `verify` checks the signature of each published document; without one only its form is checked.
+        `examiner` looks at the pictures that are sent, in another process; without one none is taken. `verify` checks the
+        signature of each published document; without one only its form is checked.
         """
         clock = clock or SystemClock()
         folder = folder.absolute()  # Flask takes relative paths from its own package
@@ -93,6 +95,7 @@ class Hub:
             annotations=Annotations(database, clock),
             links=Links(database, clock),
             intake=Intake(store, examiner, clock),
+            thumbnails=Thumbnails(folder, store, examiner),
             fleet=Fleet(database, clock, verify),
             enrolment=Enrolment(database, clock),
         )
@@ -184,9 +187,7 @@ class _Endpoints:
         rows = self._hub.store.delete(_keys())
         for row in rows:
             path = self._hub.store.path(row)
-            for copy in _small_copies(self._hub, path):
-                copy.unlink(missing_ok=True)
-                failpoint.hit("hub: small copy deleted")
+            self._hub.thumbnails.delete(path)
             log.info("deleted %s for %s", path.name, g.user.name)
         return rows
 
@@ -226,7 +227,6 @@ class _Files:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._drawing = threading.Lock()  # one decoder at a time: the hub may be a Pi
 
     def send(self, name: str) -> Response:
         """Send a file; the name in the address does not matter."""
@@ -238,36 +238,18 @@ class _Files:
         if row is None:
             raise NotFound
         path = self._hub.store.path(row)
-        if what != "image":
-            path = self._small(path, what)
         try:
+            if what != "image":
+                path = self._hub.thumbnails.get(path, what)
             return send_file(path, mimetype="image/jpeg", etag=_md5(path))
         except FileNotFoundError:
             raise NotFound from None
-
-    def _small(self, path: Path, what: What) -> Path:
-        """The thumbnail, made at the first request; the image itself if none can be made."""
-        small, mini = _small_copies(self._hub, path)
-        wanted = small if what == "thumbnail" else mini
-        with self._drawing:
-            try:
-                if not wanted.exists() or wanted.stat().st_mtime < path.stat().st_mtime:
-                    thumbnail.make(path, small, mini)
-            except TrapsyncError as error:
-                log.warning("no thumbnail of %s: %s", path.name, error)
-                return path
-        return wanted
 
 
 def _md5(path: Path) -> str:
     """The MD5 of the stored bytes, as S3 returns it: a request for one byte shows whether they still match the row."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _small_copies(hub: Hub, path: Path) -> tuple[Path, Path]:
-    """Where the thumbnail and the thumbnail-mini of a stored image belong."""
-    return examination.thumbnail_paths(hub.folder / "thumbnails", str(path.relative_to(hub.store.images)))
 
 
 def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
@@ -323,7 +305,10 @@ def _explain_plainly(error: Exception) -> Response:
     text = one_line(error, 500)
     log.warning("%s %s: %s", request.method, one_line(request.path), text)
     status = _STATUSES[type(error)]  # type: ignore[index]
-    return Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
+    answer = Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
+    if status == 503:
+        answer.headers["Retry-After"] = str(_RETRY_AFTER)
+    return answer
 
 
 def _unauthorised(error: Exception) -> Response:

@@ -6,24 +6,22 @@ answer gives the reason.
 
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO
 
 from trapsync import __version__
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import one_line
 from trapsync.hub.accounts import User
-from trapsync.hub.store import AlreadyHere, Row, Store
-from trapsync.hub.wire import BadRequest
+from trapsync.hub.store import AlreadyHere, Arrival, Row, Store
+from trapsync.hub.thumbnails import Examiner
+from trapsync.hub.wire import BadRequest, Busy
 from trapsync.image import Image
 from trapsync.net.stickypi_rules import FIRST_DAY, metadata_problem
 
 log = logging.getLogger(__name__)
-
-Examine = Callable[[Path, str], Image]
 
 # Three fields; the third, and so the true kind of the file, does not matter to the server.
 _NAME = re.compile(r"([0-9a-fA-F]{8})\.(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.[^.]*", re.ASCII)
@@ -33,17 +31,17 @@ _MEASUREMENTS = ("lat", "lng", "alt", "temp", "hum", "lum")
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Takes uploads, one at a time."""
+    """Takes uploads."""
 
     store: Store
-    examine: Examine
+    examiner: Examiner
     clock: Clock
 
     def take(self, name: str, stream: IO[bytes], md5: str, user: User) -> Row:
         """Store one upload and return its row as the protocol's answer, whose `id` is null.
 
         `name` is the name of the multipart part; folders in it do not count. `md5` is the sender's, empty
-        if it gave none. Raises BadRequest, DamagedImage, AlreadyHere or Conflict, all with nothing changed.
+        if it gave none. Raises BadRequest, DamagedImage, Busy, AlreadyHere or Conflict, all with nothing changed.
         """
         device, taken = read_name(PurePosixPath(name).name)
         if user.device not in {None, device.lower()}:
@@ -55,10 +53,11 @@ class Intake:
         with self.store.arriving(stream) as arrival:
             if md5 and md5 != arrival.md5:
                 raise BadRequest(f"the file's md5 is {arrival.md5}, not {md5[:40]} as its sender says")
-            image = self.examine(arrival.path.parent, arrival.path.name)
+            image = self._examined(arrival)
             if reason := metadata_problem(image.metadata):
                 raise BadRequest(reason)
-            row = {**self._row(image, user), "device": device, "datetime": iso(taken)}
+            # The hub's own digest: who examines a picture may have been taken over by it.
+            row = {**self._row(image, user), "md5": arrival.md5, "device": device, "datetime": iso(taken)}
             try:
                 self.store.keep(row, arrival.path)
             except AlreadyHere:
@@ -67,10 +66,15 @@ class Intake:
         log.info("stored %s: %d bytes from %s", self.store.path(row).name, arrival.size, user.name)
         return {"id": None, **row, "but": None if row["but"] is None else bool(row["but"])}
 
+    def _examined(self, arrival: Arrival) -> Image:
+        try:
+            return self.examiner.examine(arrival.path.parent, arrival.path.name)
+        except TimeoutError as error:
+            raise Busy(str(error)) from None
+
     def _row(self, image: Image, user: User) -> Row:
         found = image.metadata
         return {
-            "md5": image.md5,
             "device_version": found.get("device_version"),
             "width": image.width,
             "height": image.height,

@@ -15,6 +15,7 @@ from trapsync.files.locks import locked
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.fleet import Verify
+from trapsync.hub.thumbnails import NO_EXAMINER, Examiner
 from trapsync.settings import config_file
 from trapsync.spool import overlap
 
@@ -37,18 +38,19 @@ def serve(
     password_file: Path | None = None,
     trap_password_file: Path | None = None,
     verify: Verify | None = None,
+    examiner: Examiner = NO_EXAMINER,
     say: Callable[[str], None] = log.info,
 ) -> None:
     """Run the hub in this folder until SIGTERM or SIGINT; to be called in the main thread.
 
     `password_file` holds the password of the user `trapsync`, an admin, and is needed on any address but
     loopback unless there are users already. `trap_password_file` holds that of the user `trap`, who may upload,
-    ask and send heartbeats, but neither publish nor delete. `verify` checks published documents. `say` gets what
-    a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
+    ask and send heartbeats, but neither publish nor delete. `verify` checks published documents, `examiner` looks at
+    pictures. `say` gets what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
     """
     with _only_one(folder):
         _allow_files(_CONNECTIONS + 200)
-        hub = Hub.open(folder, verify=verify)
+        hub = Hub.open(folder, examiner=examiner, verify=verify)
         prepare_accounts(hub, host, password_file, say)
         if trap_password_file:
             secret = config_file.read_secret(trap_password_file, "--trap-password-file")

@@ -27,6 +27,8 @@ from trapsync.image import TrapName
 
 log = logging.getLogger(__name__)
 
+INCOMING = Path("images", ".incoming")  # below the hub's folder
+
 _CHUNK = 256 * 1024
 _COLUMNS = (
     *("device", "datetime", "md5", "device_version", "width", "height"),
@@ -72,17 +74,17 @@ class Store:
     def __init__(self, folder: Path, database: Database) -> None:
         self.images = folder / "images"
         self.conflicts = folder / "conflicts"
-        self._incoming = self.images / ".incoming"
+        self.incoming = folder / INCOMING
         self._database = database
         # Rows are guarded by the database; this holds a file and its row together (see `delete`).
         self._moving = threading.Lock()
         try:
-            durable.make_folder(self._incoming)
-            for left_over in self._incoming.iterdir():
+            durable.make_folder(self.incoming)
+            for left_over in self.incoming.iterdir():
                 left_over.unlink()
                 failpoint.hit("hub: incoming emptied")
         except OSError as error:
-            raise StorageError(durable.explain(error, self._incoming)) from error
+            raise StorageError(durable.explain(error, self.incoming)) from error
 
     def path(self, row: Row) -> Path:
         """The path of a row's image."""
@@ -91,7 +93,7 @@ class Store:
     @contextmanager
     def arriving(self, stream: IO[bytes]) -> Iterator[Arrival]:
         """Write an upload to a temporary file, removed at the end of the block unless `keep` moved it."""
-        path = self._incoming / f"{secrets.token_hex(8)}.jpg"
+        path = self.incoming / f"{secrets.token_hex(8)}.jpg"
         digest = hashlib.md5(usedforsecurity=False)
         try:
             durable.write(path, _hashed(stream, digest))

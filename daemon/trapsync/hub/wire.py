@@ -31,6 +31,10 @@ class BadRequest(TrapsyncError):
     """The request cannot be answered; the Sticky Pi protocol knows only 500 for it."""
 
 
+class Busy(TrapsyncError):
+    """The hub is at work on other things: 503, to come again."""
+
+
 class ForeignJson(DefaultJSONProvider):
     """How Flask reads the JSON of a request: within bounds, and nothing in it that SQLite does not take."""
 

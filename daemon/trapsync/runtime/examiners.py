@@ -59,9 +59,11 @@ class Examiners:
         storage: Storage,
         look: Callable[[Path, str], Image] = examination.examine,
         *,
+        rights: restricted.Rights | None = None,
         tells_rights: bool = False,
     ) -> None:
-        """`tells_rights`: log once which rights the workers have given up; a command on a terminal does not."""
+        """`rights`: those of the workers, if they are not the usual ones. `tells_rights`: log once which ones they have
+        given up; a command on a terminal does not."""
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
         os.environ.setdefault("VIPS_CONCURRENCY", "1")
         self._settings = settings
@@ -69,7 +71,7 @@ class Examiners:
         self._look = look
         self._has_none = False  # none could be started the last time
         self._is_told = not tells_rights
-        self._rights = restricted.Rights(write=(storage.spool, storage.thumbnails))
+        self._rights = rights or restricted.Rights(write=(storage.spool, storage.thumbnails))
         self._pool = self._make_pool()
 
     def _make_pool(self) -> ProcessPool:
@@ -203,6 +205,20 @@ class Examiners:
                 yield one, DamagedImage("its file is not on the card")
             except (*_MISFORTUNES, MemoryError) as error:
                 yield one, DamagedImage(_describe_failure(error, self._settings))
+
+    def do(self, work: Callable[..., Any], path: str, *more: Any) -> Any:
+        """Have a piece of work done on one file: a function of the spool, the path, and more.
+
+        What it raises goes through. DamagedImage where it came to grief twice, ExaminerKilled where somebody else did that.
+        """
+        try:
+            done = self._do(work, path, path, *more)
+            self._tell_rights()
+            return done
+        except (*_MISFORTUNES, MemoryError) as error:
+            if _was_killed(error):
+                raise ExaminerKilled("its examiner was killed each time: too little memory?") from error
+            raise DamagedImage(_describe_failure(error, self._settings)) from error
 
     def make_thumbnails(self, image: Image, path: str) -> bool:
         """Make the small copies of one image; False if they cannot be made, ExaminerKilled if nobody knows."""

@@ -1,0 +1,119 @@
+"""The small copies of the hub's images, made when somebody first asks for them, and who looks at pictures at all.
+
+::
+
+    thumbnails/<device>/<YYYY-MM-DD>/…   the copies
+    thumbnails/.making/                  where they are made; emptied at every start
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import threading
+from pathlib import Path
+from typing import Literal, Protocol
+
+from trapsync.errors import StorageError, TrapsyncError
+from trapsync.files import durable, failpoint
+from trapsync.hub.store import Store
+from trapsync.image import Image
+from trapsync.jpeg import examination
+
+log = logging.getLogger(__name__)
+
+MAKING = Path("thumbnails", ".making")  # below the hub's folder
+
+
+class Examiner(Protocol):
+    """Looks at pictures that anybody may have sent; in the program in a process of its own, with limits.
+
+    Raises TrapsyncError, and TimeoutError where it is busy for long.
+    """
+
+    def examine(self, folder: Path, name: str) -> Image:
+        """Look at a file that a trap has delivered."""
+
+    def make_thumbnails(self, folder: Path, name: str, into: Path) -> None:
+        """Make both small copies of a file, at `examination.thumbnail_paths`."""
+
+
+class _Nobody:
+    def examine(self, folder: Path, name: str) -> Image:
+        """Refuse."""
+        raise StorageError("nobody here looks at pictures")
+
+    def make_thumbnails(self, folder: Path, name: str, into: Path) -> None:
+        """Refuse."""
+        raise StorageError("nobody here looks at pictures")
+
+
+NO_EXAMINER = _Nobody()
+
+
+class Thumbnails:
+    """The small copies of one hub's images."""
+
+    def __init__(self, folder: Path, store: Store, examiner: Examiner) -> None:
+        self._folder = folder / "thumbnails"
+        self._making = folder / MAKING
+        self._store = store
+        self._examiner = examiner
+        self._one_at_a_time = threading.Lock()  # or two would make the same
+        try:
+            durable.make_folder(self._making)
+            for left_over in self._making.iterdir():
+                left_over.unlink()
+                failpoint.hit("hub: small copy emptied")
+        except OSError as error:
+            raise StorageError(durable.explain(error, self._making)) from error
+
+    def get(self, image: Path, what: Literal["thumbnail", "thumbnail-mini"]) -> Path:
+        """The path of a small copy, which is made if there is none; the image's own if none can be made."""
+        copies = self._paths(image)
+        wanted = copies[what == "thumbnail-mini"]
+        with self._one_at_a_time:
+            try:
+                if not wanted.exists() or wanted.stat().st_mtime < image.stat().st_mtime:
+                    self._make(image, copies)
+            except (TrapsyncError, TimeoutError) as error:
+                log.warning("no thumbnail of %s: %s", image.name, error)
+                return image
+        return wanted
+
+    def delete(self, image: Path) -> None:
+        """Delete both copies of an image, as far as there are any."""
+        for copy in self._paths(image):
+            copy.unlink(missing_ok=True)
+            failpoint.hit("hub: small copy deleted")
+
+    def _make(self, image: Path, copies: tuple[Path, Path]) -> None:
+        """Have them made of a link to the image: who makes them may read `.incoming`, and no image of others."""
+        name = f"{secrets.token_hex(8)}.jpg"
+        source = self._store.incoming / name
+        made = examination.thumbnail_paths(self._making, name)
+        try:
+            _link(image, source)
+            self._examiner.make_thumbnails(self._store.incoming, name, self._making)
+            durable.make_folder(copies[0].parent)
+            for one, place in zip(made, copies, strict=True):
+                one.rename(place)
+                failpoint.hit("hub: small copy in place")
+        finally:
+            for one in (source, *made):
+                one.unlink(missing_ok=True)
+                failpoint.hit("hub: small copy made")
+
+    def _paths(self, image: Path) -> tuple[Path, Path]:
+        return examination.thumbnail_paths(self._folder, str(image.relative_to(self._store.images)))
+
+
+def _link(image: Path, name: Path) -> None:
+    """Give a file a second name; a copy where the disk knows no links (exFAT)."""
+    try:
+        os.link(image, name)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(image, name)
+    failpoint.hit("hub: small copy begun")
