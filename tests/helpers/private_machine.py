@@ -31,6 +31,7 @@ from documents import ROOT
 CONFIG = "/etc/trapsync/trapsync.toml"
 HUB = "hub.example.org"
 _PASSWORD = "a password for tests"
+_ASKS = re.compile(r" /dev/stdin|hub users add|hub login")  # for a password; two of them may be wanted
 
 # What a test's trap has beyond the file that is installed.
 _TRAP = {
@@ -142,7 +143,7 @@ class Machine:
         """Run a command as a person would who types `answer` at whatever it asks for."""
         return subprocess.run(
             self._inside(command),
-            input="y\n" if " /dev/stdin" not in command else answer,
+            input=answer * 2 if _ASKS.search(command) else "y\n",
             capture_output=True,
             text=True,
             env=self._environment,

@@ -33,7 +33,7 @@ VERDICTS = {"ok", "warning", "failing"}
 # The exit code is the verdict, or how the single run went; a mistake in the command is told on standard error.
 VERDICT = re.compile(r"(sudo )?trapsync (status|doctor|fleet|once|spool)\b")
 # Commands that do not end by themselves, and what they say when they are ready.
-ENDLESS = {"trapsync hub": "the hub listens", "trapsync run": "watching over"}
+ENDLESS = {"trapsync hub --": "the hub listens", "trapsync run": "watching over"}
 # For people; the other pages are for developers, who know what a line of Python is.
 FOR_USERS = [name for name in WITH_COMMANDS if name not in {"daemon/README.md", ".github/CONTRIBUTING.md"}]
 

@@ -481,7 +481,9 @@ def _the_config_file_is_named(site: Site) -> None:
 
 # ── Commands of the program ──────────────────────────────────────────────────────────────────────────
 
-_SEE = re.compile(r"(?:see|then|with|run): (?:sudo )?(trapsync [a-z]+(?: (?:new|jump|-?-[a-z-]+))*)")
+_SEE = re.compile(
+    r"(?:see|then|with|run|first|code): (?:sudo )?(trapsync (?:hub (?:users )?)?[a-z]+(?: (?:new|jump|-?-[a-z-]+))*)"
+)
 
 
 def told() -> set[str]:
@@ -501,13 +503,14 @@ def shared() -> Iterator[Site]:
 
 @pytest.mark.parametrize("words", sorted(told()))
 def test_a_command_that_is_told_works_as_it_is_written(
-    shared: Site, words: str, monkeypatch: pytest.MonkeyPatch
+    shared: Site, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if words.endswith("push"):
+    if words.endswith("push") or words.startswith("trapsync hub"):
         words += " --help"
     arguments = ["--config", str(shared.config), *words.split()[1:]]
     monkeypatch.setattr(sys, "argv", ["trapsync", *arguments])
     monkeypatch.chdir(shared.folder)
+    monkeypatch.setenv("TRAPSYNC_OWNER", str(tmp_path / "owner.toml"))
     with pytest.raises(SystemExit) as end:
         cli.main()
     # The verdicts of the doctor are its exit codes; `fleet` has no hub here to ask.
@@ -578,6 +581,7 @@ HANDS = (
         "use an editor",
     ),
     *("deliver, prune or change it",),
+    *("copy all of it, in quotes", "ask its operator for another", "ask the hub's operator for another"),
 )
 # Names an option or a setting, whose value a person chooses: that there are these is held below.
 CHOICES = (
@@ -588,7 +592,6 @@ CHOICES = (
     ),
     *("give one of --hub, --folder and --broker", "choose another with --port", "from 1024 on with --port"),
     *(
-        "name it with --password-file",
         "set another with --password-file",
         "choose another folder",
         "choose one of: {}",
@@ -607,6 +610,7 @@ CHOICES = (
         "if the key was used on another computer, give --above",
         "make another key, and revoke this one with it",
     ),
+    *("give --hub URL", "see key in {}", "write --to device:{}", "write the device ({})"),
     *("names and passwords do not belong there; use {}", "remove hub.mqtt.host, or this", "put in what"),
 )
 # Installs something, which needs a network: that what is named exists is held below.
@@ -615,6 +619,8 @@ PACKAGES = ("sudo apt install", "pipx inject", "sudo apt full-upgrade", "scripts
 SEE = (
     *("see: trapsync", "see the log", "see its log", "see: sudo journalctl", "see: systemctl cat"),
     "Landlock is switched off: see systemd/README.md",
+    *("make one first: trapsync", "make a code: trapsync", "add one: trapsync", "and then: trapsync"),
+    "trapsync hub forget {}, and make a new code",
     *("make one with: trapsync", "see `rpicam-hello --list-cameras`"),
 )
 # Taken by a test elsewhere.

@@ -138,6 +138,14 @@ def test_numbers_count_across_all_addressees_for_a_trap_hears_more_than_one(say:
 def test_a_trap_can_be_called_by_its_name(say: Say, desk: Path, hub: RunningHub) -> None:
     hub.hub.fleet.take(DEVICE, beat())
     hub.hub.fleet.take("00000001", beat("00000001", name="south"))
+    code, _, err = say("push", "one.toml", "--to", "north", "--yes")
+    assert (code, f"north' is the name of trap {DEVICE} for" in err, f"--to device:{DEVICE}" in err) == (
+        1,
+        True,
+        True,
+    )
+    with hub.hub.database.writing() as connection:
+        connection.execute("UPDATE traps SET named = named - 3 * 86400")
     assert say("push", "one.toml", "--to", "north", "--yes")[0] == 0
     held = hub.hub.fleet.held(f"device-{DEVICE}.settings")
     assert held is not None
@@ -248,7 +256,7 @@ def test_a_traps_account_cannot_push(say: Say, desk: Path, hub: RunningHub) -> N
     code, _, err = say("push", "one.toml", "--to", "all", "--user", "trap", "--yes")
     assert (code, err) == (
         1,
-        f"trapsync: {hub.url}: login rejected (403); check the user and the password file\n",
+        f"trapsync: {hub.url}: this account may not do that (403); it takes an admin's\n",
     )
 
 

@@ -59,6 +59,7 @@ DOORS = {
         "settings.schema",
         "net.heartbeat",
         "hub",
+        "fleet.enrolment",
         "remote.record",
         "catalog.facts",
         "status",
@@ -71,6 +72,7 @@ DOORS = {
     "paho": {"remote.uplink.mqtt"},
     "click": {"cli"},
     "rich": {"cli"},
+    "segno": {"cli"},
     "flask": {"hub"},
     "werkzeug": {"hub"},
     "itsdangerous": {"hub"},
@@ -82,7 +84,7 @@ WHOLE = {"cli", "hub"}
 
 # These are imported where they are used: they are costly, or may be missing.
 ONLY_IN_FUNCTIONS = {"picamera2", "libcamera", "pyvips", "piexif", "astral", "rich", "tomli_w", "waitress"}
-ONLY_IN_FUNCTIONS |= {"nacl", "paho", "gpiozero"}  # extras
+ONLY_IN_FUNCTIONS |= {"nacl", "paho", "gpiozero", "segno"}  # extras
 
 
 def name_of(path: Path) -> str:

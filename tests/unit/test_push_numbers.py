@@ -226,7 +226,7 @@ def test_a_push_says_which_traps_it_reaches_and_what_they_do_now(
     assert re.fullmatch(rf"valley-1 +{VALLEY} +\d+ s +20 s *", lines[3])
     assert re.fullmatch(rf"valley-2 +{RIDGE} +\d+ s +default \(20 min\) *", lines[4])
     assert lines[5].startswith("published number 1 for group valley at ")
-    assert say("push one.toml --to hill --yes")[1].splitlines()[1] == "reaches 1 trap"
+    assert say("push one.toml --to device:00000001 --yes")[1].splitlines()[1] == "reaches 1 trap"
 
 
 def test_traps_of_an_older_program_may_have_a_group_that_they_do_not_say(

@@ -34,7 +34,7 @@ _SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG:
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]
-    """A moment as people write it: a day, with or without a time, in this machine's zone; or how long ago it is."""
+    """A moment as people write it: a day, with or without a time, in this machine's zone; or how far away it is."""
 
     name = "moment"
 
@@ -46,10 +46,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
                 return now
             if value.endswith(" ago"):
                 return now - timedelta(seconds=Duration.parse(value.removesuffix(" ago")))
+            if value.startswith("in "):
+                return now + timedelta(seconds=Duration.parse(value.removeprefix("in ")))
             return datetime.fromisoformat(value).astimezone()
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} is no moment; write 2026-11-28, '2026-11-28 21:00' or '3 days ago'", param, ctx
+                f"{value!r} is no moment; write 2026-11-28, '2026-11-28 21:00', '3 days ago' or 'in 3 days'",
+                param,
+                ctx,
             )
 
 

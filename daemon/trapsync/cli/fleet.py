@@ -23,7 +23,7 @@ _EVERY = 10.0  # seconds between two looks of --watch
 _PATH = click.Path(path_type=Path, readable=False)
 
 
-def _connected(command: Callable[..., Any]) -> Callable[..., Any]:
+def connected(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say where, and pass the connection and the operator's settings first."""
 
     @click.option("--hub", metavar="URL", envvar="TRAPSYNC_HUB", help="A hub: https://hub.example.org")
@@ -41,19 +41,20 @@ def _connected(command: Callable[..., Any]) -> Callable[..., Any]:
 
         given = Options(**{key: options.pop(key) for key in Options.__dataclass_fields__})
         operator = with_options(given)
-        return command(_connect(operator), operator, *arguments, **options)
+        return command(connect(operator), operator, *arguments, **options)
 
     return wrapped
 
 
-def _connect(operator: "Operator") -> "Connection":
+def connect(operator: "Operator", password: str = "") -> "Connection":
+    """The connection that these settings mean. What goes without TLS is told first."""
     from trapsync.clock import SystemClock
     from trapsync.fleet.connection import FolderConnection, HubConnection
     from trapsync.fleet.mqtt import BrokerConnection
 
     _warn_without_tls(operator)
     if operator.hub:
-        return HubConnection(operator, SystemClock(), time.sleep)
+        return HubConnection(operator, SystemClock(), time.sleep, password=password)
     if operator.folder:
         return FolderConnection(operator.folder)
     if operator.broker.host:
@@ -87,17 +88,30 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--out", type=_PATH, default=Path("trapsync.key"), show_default=True, help="The secret file.")
-def new(out: Path) -> None:
-    """Make a key. The secret half stays in a file on this machine; the public half is for every trap's config file."""
+@click.option(
+    "--out", type=_PATH, help="The secret file; else trapsync.key beside owner.toml, and used from now on."
+)
+def new(out: Path | None) -> None:
+    """Make a key. The secret half stays in a file on this machine; traps get the public half when they join.
+
+    For traps that do not join a hub, it prints what stands in their config file.
+    """
+    from trapsync.files import durable
+    from trapsync.fleet import operator_settings
     from trapsync.fleet.operator_key import keep_secret
     from trapsync.remote import document
 
     key = document.new_key()
-    keep_secret(out, f"{key}\n")
+    path = out or operator_settings.where().with_name("trapsync.key")
+    if out is None:
+        durable.make_folder(path.parent)
+    keep_secret(path, f"{key}\n")
     click.echo(
-        f"the secret key is in {out}: keep a copy in a safe place, and never put it on a trap", err=True
+        f"the secret key is in {path}: keep a copy in a safe place, and never put it on a trap", err=True
     )
+    if out is None and operator_settings.load().key is None:
+        kept = operator_settings.remember(key=path.name)
+        click.echo(f"it signs what you publish from now on: see key in {kept}", err=True)
     click.echo(f'[remote]\nenabled = true\nkeys = ["{key.public}"]')
 
 
@@ -125,7 +139,7 @@ def _signing(command: Callable[..., Any]) -> Callable[..., Any]:
 @keys.command(short_help="Have all traps refuse a key from now on.")
 @click.argument("ids", metavar="KEY...", nargs=-1, required=True)
 @_signing
-@_connected
+@connected
 def revoke(connection: "Connection", operator: "Operator", ids: tuple[str, ...], **signing: Any) -> int:
     """Have all traps refuse what the key KEY signs, for good: a stolen one, say. Signed by another key that they trust.
 
@@ -147,7 +161,7 @@ def revoke(connection: "Connection", operator: "Operator", ids: tuple[str, ...],
     "--above", type=click.IntRange(1), required=True, metavar="NUMBER", help="The number to begin above."
 )
 @_signing
-@_connected
+@connected
 def jump(connection: "Connection", operator: "Operator", above: int, **signing: Any) -> int:
     """Have the numbers of a key go on above NUMBER, for a copy of a key whose last number is not known any more.
 
@@ -181,7 +195,7 @@ def _addressed(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("settings", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option("--list", "lists", is_flag=True, help="Show what is published for whom, and what was before.")
 @_addressed
-@_connected
+@connected
 def push(
     connection: "Connection",
     operator: "Operator",
@@ -215,7 +229,7 @@ def push(
 @click.option("--until", required=True, type=Moment(), help="The moment after the last.")
 @click.option("--destination", metavar="NAME", help="Only to this destination; else to all.")
 @_addressed
-@_connected
+@connected
 def resend(
     connection: "Connection",
     operator: "Operator",
@@ -336,7 +350,7 @@ def _list(connection: "Connection", operator: "Operator", option: Path | None) -
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", "watches", is_flag=True, help="Show it again every ten seconds, until Ctrl-C.")
 @giving_a_verdict
-@_connected
+@connected
 def fleet(
     connection: "Connection", _operator: "Operator", watch: str | None, as_json: bool, watches: bool
 ) -> int:

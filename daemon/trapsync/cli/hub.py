@@ -1,18 +1,24 @@
-"""The hub: a small receiver for the lab, for a field station, and for trying things out."""
+"""The hub: a small receiver for the lab, for a field station, and for trying things out; and who may use it."""
 
 import logging
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from trapsync.cli.common import start_logging
+from trapsync.cli import enrolment
+from trapsync.cli.common import show_table, start_logging
 from trapsync.errors import SettingsError
 from trapsync.files.private_memory import keep_memory_private
 
+if TYPE_CHECKING:
+    from trapsync.hub.accounts import Accounts, Role
 
-@click.command(short_help="Run a small receiver for images.")
+
+@click.group(invoke_without_command=True, short_help="Run a hub, and say who may use it.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -27,12 +33,7 @@ from trapsync.files.private_memory import keep_memory_private
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path, readable=False),
-    help="Holds the password of the user trapsync; needed when others can reach the hub.",
-)
-@click.option(
-    "--trap-password-file",
-    type=click.Path(path_type=Path, readable=False),
-    help="Holds the password of the user trap, for the traps: they can upload, ask and report.",
+    help="Holds the password of the user trapsync, an admin; or: trapsync hub users add.",
 )
 @click.option(
     "--owner-key",
@@ -41,30 +42,30 @@ from trapsync.files.private_memory import keep_memory_private
     metavar="KEY",
     help="Accept only settings that this key signed, ed25519:…; may be given twice.",
 )
+@click.pass_context
 def hub(
+    context: click.Context,
     folder: Path,
     host: str,
     port: int,
     password_file: Path | None,
-    trap_password_file: Path | None,
     keys: tuple[str, ...],
 ) -> None:
-    """Run a small receiver that speaks the Sticky Pi upload protocol.
+    """Run a hub: a small receiver that speaks the Sticky Pi upload protocol.
 
-    For trying trapsync, for the lab, and for a field station that collects from traps on the local Wi-Fi.
+    Without a command it runs, until Ctrl-C. For the lab, for a field station that collects from traps on the local Wi-Fi,
+    and behind a web server for traps anywhere. Its commands are for the operator's computer, `users` for the hub's machine.
     """
-    try:
-        import fcntl  # noqa: F401 - the hub locks its folder; Windows has no such module
-
-        from trapsync.hub.server import serve
-        from trapsync.hub.store import INCOMING
-        from trapsync.hub.thumbnails import MAKING
-    except ModuleNotFoundError as error:
-        if error.name == "fcntl":
-            raise SettingsError("the hub runs on Linux and macOS only") from None
-        raise SettingsError(
-            f"the hub needs {error.name}: run `pipx inject trapsync flask waitress`"
-        ) from None
+    if context.invoked_subcommand:
+        if any(context.get_parameter_source(name) != ParameterSource.DEFAULT for name in context.params):
+            raise click.UsageError(
+                "the options of `trapsync hub` itself are for running it, without a command"
+            )
+        return
+    _require_packages()
+    from trapsync.hub.server import serve
+    from trapsync.hub.store import INCOMING
+    from trapsync.hub.thumbnails import MAKING
     from trapsync.runtime.hub_examiner import HubExaminer
 
     start_logging()
@@ -76,11 +77,24 @@ def hub(
             host=host,
             port=port,
             password_file=password_file,
-            trap_password_file=trap_password_file,
             verify=_verify(keys) if keys else None,
             examiner=examiner,
             say=logging.getLogger("trapsync.hub").info,
         )
+
+
+def _require_packages() -> None:
+    """Raise SettingsError where the hub cannot run."""
+    try:
+        import fcntl  # noqa: F401 - the hub locks its folder; Windows has no such module
+
+        import trapsync.hub.server  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name == "fcntl":
+            raise SettingsError("the hub runs on Linux and macOS only") from None
+        raise SettingsError(
+            f"the hub needs {error.name}: run `pipx inject trapsync flask waitress`"
+        ) from None
 
 
 def _verify(keys: tuple[str, ...]) -> Callable[[bytes], object]:
@@ -90,4 +104,85 @@ def _verify(keys: tuple[str, ...]) -> Callable[[bytes], object]:
     return lambda data: document.verify(data, trusted)
 
 
+# ── Accounts of people ───────────────────────────────────────────────────────────────────────────────
+
+
+@hub.group(short_help="Accounts of people, on the hub's machine.")
+def users() -> None:
+    """Accounts of people and of the Sticky Pi client; on the hub's machine, in the hub's folder. It may run meanwhile.
+
+    An admin does everything, and alone publishes settings, invites traps and deletes images. A manager uploads images and
+    annotations. A viewer reads.
+    """
+
+
+_FOLDER = click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("trapsync-hub"),
+    show_default=True,
+    help="The hub's folder.",
+)
+
+
+@users.command("add", short_help="Add an account, or change one.")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["admin", "manager", "viewer"]),
+    default="viewer",
+    show_default=True,
+    help="What it may do.",
+)
+@click.option("--password-file", type=click.Path(path_type=Path, readable=False), help="Else it asks.")
+@_FOLDER
+def add_user(name: str, role: "Role", password_file: Path | None, folder: Path) -> None:
+    """Add the account NAME, or give it another password or role."""
+    from trapsync.settings.config_file import read_secret
+
+    if password_file:
+        password = read_secret(password_file.absolute(), "--password-file")
+    else:
+        password = click.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True)
+    with _accounts(folder) as accounts:
+        accounts.add(name, password, role)
+    click.echo(f"{name} is {'an' if role == 'admin' else 'a'} {role} of the hub in {folder}")
+
+
+@users.command("list", short_help="Show the accounts.")
+@_FOLDER
+def list_users(folder: Path) -> None:
+    """Show the accounts of people; those of the traps are in `trapsync hub devices`."""
+    with _accounts(folder) as accounts:
+        rows = [(user.name, user.role) for user in accounts.people()]
+    show_table(
+        ("user", "role"), rows, "there is no user yet; add one: trapsync hub users add NAME --role admin"
+    )
+
+
+@users.command("remove", short_help="Remove an account.")
+@click.argument("name")
+@_FOLDER
+def remove_user(name: str, folder: Path) -> None:
+    """Remove the account NAME. What it has logged in to ends at once; images that it stored stay."""
+    with _accounts(folder) as accounts:
+        accounts.remove(name)
+    click.echo(f"{name} is removed from the hub in {folder}")
+
+
+@contextmanager
+def _accounts(folder: Path) -> Iterator["Accounts"]:
+    _require_packages()
+    from trapsync.hub.accounts import Accounts
+    from trapsync.hub.database import Database
+
+    database = Database(folder / "hub.sqlite")
+    try:
+        yield Accounts(database)
+    finally:
+        database.close()
+
+
+for command in enrolment.COMMANDS:
+    hub.add_command(command)
 COMMANDS = (hub,)

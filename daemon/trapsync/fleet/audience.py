@@ -17,6 +17,7 @@ from trapsync.settings.words import count
 
 _ADDRESS = re.compile(r"(device:[0-9a-f]{8}|group:[a-z0-9][a-z0-9_-]{0,63}|all)", re.ASCII)
 _MOST_NAMED = 5
+_LONG_NAMED = 2 * 86400.0  # seconds for which a trap has to have its name before an address may be that name
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,14 @@ def _named(text: str, heard: Sequence[Trap], connection: Connection) -> tuple[st
         raise SettingsError(
             f"{found} called {text!r} in {connection.name}; write device:ID, group:NAME or all"
         )
-    return f"device:{named[0].device}", tuple(named)
+    (trap,) = named
+    if text != trap.device and trap.named is not None and trap.named < _LONG_NAMED:
+        # What a trap is called it says itself: a stolen one may take the name of another.
+        raise SettingsError(
+            f"{text!r} is the name of trap {trap.device} for {ago(trap.named)} only; if that is right, "
+            f"write --to device:{trap.device}"
+        )
+    return f"device:{trap.device}", (trap,)
 
 
 def _nobody(what: str, known: Sequence[str], connection: Connection) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from trapsync import __version__
 from trapsync.clock import Clock
-from trapsync.errors import SettingsError, StorageError, TrapsyncError, one_line
+from trapsync.errors import SettingsError, StorageError, TrapsyncError
 from trapsync.files import durable
 from trapsync.fleet.operator_settings import Operator
 from trapsync.net.http import LARGEST_ANSWER, HttpClient
@@ -50,42 +50,43 @@ class HubConnection:
 
     hears = True
 
-    def __init__(self, operator: Operator, clock: Clock, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self, operator: Operator, clock: Clock, sleep: Callable[[float], None], *, password: str = ""
+    ) -> None:
+        """`password` is used instead of what stands in the operator's file."""
         self.name = operator.hub
         agent = f"trapsync/{__version__}"
         proxy = proxy_for(operator.hub, operator, "owner.toml")
         self._door = HttpClient(
             operator.hub, agent, clock, sleep, timeout=30.0, authorities=operator.ca_file, proxy=proxy
         )
-        self._auth = (
-            (operator.username, read_secret(operator.password_file, "the hub's password"))
-            if operator.password_file
-            else None
-        )
+        if not password and operator.password_file:
+            password = read_secret(operator.password_file, "the hub's password")
+        self._auth = (operator.username, password) if password else None
 
     def documents(self) -> dict[str, bytes]:
         """Each slot that the hub names."""
         names = [name for name in self.fleet()["slots"] if SLOT.fullmatch(name)]
-        answers = {name: self._ask("GET", f"/pushed/{name}") for name in names}
+        answers = {name: self.ask("GET", f"/pushed/{name}") for name in names}
         return {name: answer.body for name, answer in answers.items() if answer.status == HTTPStatus.OK}
 
     def put(self, slot: str, data: bytes, before: bytes | None) -> None:
         """Publish with If-Match, so that of two operators one is told."""
         guard = {"If-None-Match": "*"} if before is None else {"If-Match": f'"{_hash(before)}"'}
-        answer = self._ask("PUT", f"/pushed/{slot}", data, guard)
+        answer = self.ask("PUT", f"/pushed/{slot}", data, guard)
         if answer.status == HTTPStatus.PRECONDITION_FAILED:
-            raise Overtaken(f"{self.name}: {_line(answer)}")
+            raise Overtaken(f"{self.name}: {answer.line}")
         if answer.json(dict).get("hash") != _hash(data):
             raise TrapsyncError(f"{self.name}: it did not confirm what was pushed")
 
     def fleet(self) -> dict[str, Any]:
         """As the hub says."""
-        fleet = self._ask("GET", "/fleet", largest=_LARGEST_FLEET).json(dict, most_values=_MOST_VALUES)
+        fleet = self.ask("GET", "/fleet", largest=_LARGEST_FLEET).json(dict, most_values=_MOST_VALUES)
         if not isinstance(fleet.get("traps"), list) or not isinstance(fleet.get("slots"), dict):
             raise TrapsyncError(f"{self.name}: this is no hub")
         return fleet
 
-    def _ask(
+    def ask(
         self,
         method: str,
         path: str,
@@ -94,13 +95,16 @@ class HubConnection:
         *,
         largest: int = LARGEST_ANSWER,
     ) -> Answer:
+        """Send a request with the operator's account. Raises SettingsError where that is rejected, or may not do this."""
         answer = self._door.send(method, path, body, auth=self._auth, headers=headers, largest=largest)
-        if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        if answer.status == HTTPStatus.UNAUTHORIZED:
             raise SettingsError(
-                f"{self.name}: login rejected ({answer.status}); check the user and the password file"
+                f"{self.name}: login rejected (401); check the user and the password file, or type: trapsync hub login"
             )
+        if answer.status == HTTPStatus.FORBIDDEN:
+            raise SettingsError(f"{self.name}: this account may not do that (403); it takes an admin's")
         if answer.status == HTTPStatus.BAD_REQUEST:
-            raise TrapsyncError(f"{self.name}: {_line(answer)}")
+            raise TrapsyncError(f"{self.name}: {answer.line}")
         return answer
 
 
@@ -144,7 +148,3 @@ def _size(file: Path) -> float:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _line(answer: Answer) -> str:
-    return one_line(answer.body[:1000].decode(errors="replace")) or str(answer)

@@ -5,19 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trapsync.errors import SettingsError
-from trapsync.settings import config_file
+from trapsync.errors import SettingsError, StorageError
+from trapsync.files import durable
+from trapsync.fleet.operator_key import keep_secret
+from trapsync.settings import config_file, editing
 from trapsync.settings.config_file import changed
 from trapsync.settings.schema import HubMqtt, Table, require_proxy
 
 ENVIRONMENT_KEY = "TRAPSYNC_OWNER"
 DEFAULT_PATH = Path("~/.config/trapsync/owner.toml")
+_PASSWORD = "hub.password"  # noqa: S105 - the name of its file
 
 
 class Operator(Table, frozen=True):
     """owner.toml: where this operator's documents are published, by which account, signed with which key.
 
-    Of `hub`, `folder` and `broker` the first that is set is used.
+    Of `hub`, `folder` and `broker` the first that is set is used. `trusted_keys` are public keys that traps trust besides
+    that of `key`: your second one.
     """
 
     hub: str = ""
@@ -28,6 +32,7 @@ class Operator(Table, frozen=True):
     proxy_username: str = ""
     proxy_password_file: Path | None = None
     key: Path | None = None
+    trusted_keys: tuple[str, ...] = ()
     folder: Path | None = None
     broker: HubMqtt = HubMqtt()
 
@@ -36,14 +41,42 @@ class Operator(Table, frozen=True):
         require_proxy(self)
 
 
+def where() -> Path:
+    """The file."""
+    return Path(os.environ.get(ENVIRONMENT_KEY) or DEFAULT_PATH).expanduser().absolute()
+
+
+def remember(**values: str) -> Path:
+    """Write these keys into the file, whose other lines stay as they are; the file. Raises SettingsError or StorageError."""
+    path = where()
+    text = config_file.read_text(path) if path.exists() else ""
+    for key, value in values.items():
+        text = editing.with_value(text, (key,), value, path)
+    config_file.decode(config_file.tables(text, path), Operator, path)
+    durable.write(path, [text.encode()])
+    return path
+
+
+def remember_password(password: str) -> Path:
+    """Keep the hub's password beside the file, instead of the one before; its file. Raises StorageError."""
+    path = where().with_name(_PASSWORD)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(durable.temporary_name(path.name))
+        temporary.unlink(missing_ok=True)
+        keep_secret(temporary, f"{password}\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(durable.explain(error, path)) from None
+    return path
+
+
 def load() -> Operator:
     """Read the file, if there is one. Raises SettingsError, one line."""
-    path = Path(os.environ.get(ENVIRONMENT_KEY) or DEFAULT_PATH).expanduser()
+    path = where()
     if not path.exists():
         return Operator()
-    return config_file.rooted(
-        config_file.decode(config_file.read(path), Operator, path), path.absolute().parent
-    )
+    return config_file.rooted(config_file.decode(config_file.read(path), Operator, path), path.parent)
 
 
 @dataclass(frozen=True, slots=True)

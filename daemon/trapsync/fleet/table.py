@@ -33,6 +33,8 @@ class Trap:
     age: float | None  # seconds since it was heard, if anybody knows
     online: bool | None = None  # what a broker says
     odd: str = ""  # why what came last is no heartbeat
+    named: float | None = None  # seconds for which it has been called so, if anybody knows
+    joined: float | None = None  # seconds since it joined, of one that has not been heard yet
 
     @property
     def name(self) -> str:
@@ -48,12 +50,16 @@ class Trap:
     @property
     def verdict(self) -> str:
         """The trap's own verdict; failing for one that is silent, or whose heartbeat makes no sense."""
+        if self.joined is not None:
+            return "failing" if self.joined > _SILENT * _EVERY else "warning"
         is_gone = self.silent is not None or (self.age is None and self.online is False)
         return "failing" if is_gone or self.odd else self.beat.verdict or "failing"
 
     @property
     def reasons(self) -> list[str]:
         """Why it is not ok; of a silent one first that, and then what it last said."""
+        if self.joined is not None:
+            return [f"joined {ago(self.joined)} ago, and has not been heard yet"]
         reasons = [one_line(reason, _LONGEST_REASON) for reason in self.beat.reasons]
         if self.odd:
             reasons = [f"its heartbeat makes no sense: {self.odd}", *reasons]
@@ -131,6 +137,8 @@ HEADER = ("trap", "verdict", "heard", "image", "sent", "pending", "disk", "setti
 def traps(fleet: dict[str, Any]) -> list[Trap]:
     """The traps of a place's answer, the worst first, then by name."""
     found = [_trap(one) for one in fleet["traps"] if isinstance(one, dict)]
+    unheard = fleet.get("unheard")
+    found += [_unheard(one) for one in unheard if isinstance(one, dict)] if isinstance(unheard, list) else []
     return sorted(found, key=lambda trap: (-VERDICTS.index(trap.verdict), _natural(trap.name)))
 
 
@@ -148,6 +156,18 @@ def _trap(entry: dict[str, Any]) -> Trap:
         age=_span(age),
         online=online if isinstance(online, bool) else None,
         odd=one_line(entry.get("odd") or odd),
+        named=_span(entry.get("named_s")),
+    )
+
+
+def _unheard(entry: dict[str, Any]) -> Trap:
+    """One that has joined a hub, and has not sent a heartbeat."""
+    name = entry.get("name")
+    return Trap(
+        device=one_line(entry.get("device"), _LONGEST_NAME),
+        beat=Heartbeat(name=name if isinstance(name, str) else None),
+        age=None,
+        joined=_span(entry.get("joined_s")) or 0.0,
     )
 
 

@@ -137,19 +137,28 @@ class Fleet:
         return iso(utc(now))
 
     def snapshot(self) -> dict[str, Any]:
-        """The newest heartbeat of every trap with its age in seconds, and what the slots hold.
+        """The newest heartbeat of every trap with its age in seconds, who has joined and not been heard, and the slots.
+
+        `named_s`: for how long it has said its name.
 
         `at` and every `received` are this machine's time: a trap's own clock may be years off.
         """
         with self._database.reading() as connection:
             newest = connection.execute(
-                "SELECT * FROM heartbeats WHERE id IN (SELECT max(id) FROM heartbeats GROUP BY device) "
-                "ORDER BY device"
+                "SELECT heartbeats.*, traps.named FROM heartbeats LEFT JOIN traps USING (device) WHERE heartbeats.id IN "
+                "(SELECT max(id) FROM heartbeats GROUP BY device) ORDER BY device"
+            ).fetchall()
+            unheard = connection.execute(
+                "SELECT * FROM traps WHERE joined IS NOT NULL AND device NOT IN (SELECT device FROM heartbeats)"
             ).fetchall()
             slots = connection.execute("SELECT name, hash, stored, user FROM slots ORDER BY name").fetchall()
         return {
             "at": iso(utc(self._clock.wall())),
-            "traps": [self._entry(row) for row in newest],
+            "traps": [{**self._entry(row), "named_s": self._since(row["named"])} for row in newest],
+            "unheard": [
+                {"device": row["device"], "name": row["name"], "joined_s": self._since(row["joined"])}
+                for row in unheard
+            ],
             "slots": {row["name"]: {key: row[key] for key in ("hash", "stored", "user")} for row in slots},
         }
 
@@ -166,12 +175,14 @@ class Fleet:
             except TrapsyncError as error:
                 raise NotTaken(f"this hub does not accept it: {error}") from None
 
+    def _since(self, moment: float | None) -> int | None:
+        return None if moment is None else max(0, round(self._clock.wall() - moment))
+
     def _entry(self, row: sqlite3.Row) -> dict[str, Any]:
-        age = max(0, round(self._clock.wall() - row["received"]))
         return {
             "device": row["device"],
             "received": iso(utc(row["received"])),
-            "age_s": age,
+            "age_s": self._since(row["received"]),
             "heartbeat": _stored(row["body"]),
         }
 

@@ -36,7 +36,6 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     password_file: Path | None = None,
-    trap_password_file: Path | None = None,
     verify: Verify | None = None,
     examiner: Examiner = NO_EXAMINER,
     say: Callable[[str], None] = log.info,
@@ -44,17 +43,18 @@ def serve(
     """Run the hub in this folder until SIGTERM or SIGINT; to be called in the main thread.
 
     `password_file` holds the password of the user `trapsync`, an admin, and is needed on any address but
-    loopback unless there are users already. `trap_password_file` holds that of the user `trap`, who may upload,
-    ask and send heartbeats, but neither publish nor delete. `verify` checks published documents, `examiner` looks at
+    loopback unless there are users already. `verify` checks published documents, `examiner` looks at
     pictures. `say` gets what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
     """
     with _only_one(folder):
         _allow_files(_CONNECTIONS + 200)
         hub = Hub.open(folder, examiner=examiner, verify=verify)
         prepare_accounts(hub, host, password_file, say)
-        if trap_password_file:
-            secret = config_file.read_secret(trap_password_file, "--trap-password-file")
-            hub.accounts.add("trap", secret, "manager")
+        if hub.accounts.named("trap"):
+            say(
+                "traps share the account 'trap', with which a stolen one speaks for all; let each join with a code "
+                "(trapsync hub invite), and then: trapsync hub users remove trap"
+            )
         server = listen(make_app(hub), host, port)
         for number in _SIGNALS:
             signal.signal(number, _end)
@@ -82,7 +82,8 @@ def prepare_accounts(
         return
     if not hub.accounts.names():
         raise SettingsError(
-            f"others can reach {host}: write a password into a file and name it with --password-file"
+            f"others can reach {host}, and nobody can log in; first type: trapsync hub users add NAME --role admin "
+            f"--folder {hub.folder}"
         )
     weak = hub.accounts.with_default_password()
     if weak:

@@ -45,6 +45,11 @@ class Answer:
         """What a page for people, where none was expected, may mean; as the end of a line."""
         return f": {PORTAL}" if self.status == 200 and "html" in self.kind else ""
 
+    @property
+    def line(self) -> str:
+        """What the body says, as one line: for answers that are plain text."""
+        return one_line(self.body[:1000].decode(errors="replace")) or str(self)
+
     def __str__(self) -> str:
         return f"{self.host} answered {self.status} with {one_line(self.kind, 60) or 'no content type'}"
 

@@ -86,8 +86,11 @@ def _written(name: str) -> str:
 
 
 def _table(lines: list[str], key: Key) -> tuple[int | None, int]:
-    """The lines of the key's table, from the one behind its heading to the next heading; None where it is not there."""
-    first, last = None, len(lines)
+    """The lines of the key's table, from the one behind its heading to the next heading; None where it is not there.
+
+    A key of no table stands before the first heading.
+    """
+    first, last = None if key[1:] else 0, len(lines)
     for number, line in enumerate(lines):
         if heading := _HEADING.fullmatch(line):
             if first is not None:
