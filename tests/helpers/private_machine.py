@@ -31,7 +31,7 @@ from documents import ROOT
 CONFIG = "/etc/trapsync/trapsync.toml"
 HUB = "hub.example.org"
 _PASSWORD = "a password for tests"
-_ASKS = re.compile(r" /dev/stdin|hub users add|hub login")  # for a password; two of them may be wanted
+_ASKS = re.compile(r"hub users add|hub login")  # for a password, perhaps twice
 
 # What a test's trap has beyond the file that is installed.
 _TRAP = {
@@ -143,7 +143,7 @@ class Machine:
         """Run a command as a person would who types `answer` at whatever it asks for."""
         return subprocess.run(
             self._inside(command),
-            input=answer * 2 if _ASKS.search(command) else "y\n",
+            input=answer if " /dev/stdin" in command else answer * 2 if _ASKS.search(command) else "y\n",
             capture_output=True,
             text=True,
             env=self._environment,

@@ -159,7 +159,13 @@ def typed(line: str, environment: dict[str, str], folder: Path = ROOT) -> str:
     return said
 
 
-NEEDS = {"remote": "nacl", "operator": "nacl, segno", "mqtt": "paho.mqtt", "hub": "flask, waitress", "libvips": "pyvips"}
+NEEDS = {
+    "remote": "nacl",
+    "operator": "nacl, segno",
+    "mqtt": "paho.mqtt",
+    "hub": "flask, waitress",
+    "libvips": "pyvips",
+}
 
 
 @pytest.mark.timeout(300)
