@@ -24,7 +24,7 @@ from trapsync.clock import Clock
 from trapsync.hub.accounts import Role
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.server import address, listen
-from trapsync.hub.store import Row, Store
+from trapsync.hub.store import Row, Store, by_ranges
 from trapsync.hub.thumbnails import Examiner
 from trapsync.image import Image
 from trapsync.jpeg import examination
@@ -56,7 +56,7 @@ class RunningHub:
 
     def rows(self) -> list[Row]:
         """All images that the hub has a row for."""
-        return self.store.series("%", "0000", "9999")
+        return list(self.store.find(by_ranges([("%", "0000", "9999")])))
 
     def stored(self) -> dict[str, str]:
         """File name to md5, from the rows; each row's file is known to stand there."""

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from trapsync.catalog import integrity
-from trapsync.hub.store import Store
+from trapsync.hub.store import Store, by_ranges
 
 
 def images_in(folder: Path) -> set[Path]:
@@ -38,7 +38,7 @@ def hub_holds(store: Store, expected: Mapping[str, str], but: Collection[str] = 
 
     `but`: devices whose images do not count. Returns all that it has of the others, which may be more.
     """
-    rows = [row for row in store.series("%", "0000", "9999") if row["device"] not in but]
+    rows = [row for row in store.find(by_ranges([("%", "0000", "9999")])) if row["device"] not in but]
     held = {store.path(row).name: row["md5"] for row in rows}
     assert len(held) == len(rows), "the hub has an image twice"
     assert held.items() >= expected.items(), "the hub lacks an image, or has other bytes"

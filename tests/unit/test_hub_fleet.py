@@ -277,6 +277,7 @@ def test_what_an_earlier_hub_took_is_an_answer_all_the_same(tmp_path: Path, body
 
     answer = hub.fleet.snapshot()
 
+    answer["traps"] = list(answer["traps"])
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert [trap.verdict for trap in traps(answer)] == ["failing"]
 

@@ -9,6 +9,7 @@
     thumbnails.py  their small copies, and who looks at pictures
     fleet_app.py  the endpoints of the fleet: signed settings for the traps, heartbeats from them
     fleet.py      what the hub stores of both
+    long_answers.py  answers that are made in a file, row by row
     annotations.py  what detectors found in an image
     enrolment.py  which traps belong to it: codes, and traps that join, are revoked, are forgotten
     enrolment_app.py  the endpoints of that

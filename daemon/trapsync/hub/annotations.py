@@ -2,14 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from trapsync import __version__
 from trapsync.clock import Clock, iso, utc
 from trapsync.hub.accounts import User
 from trapsync.hub.database import Database
-from trapsync.hub.store import KEYED, RANGED, Row
+from trapsync.hub.store import MOST_ROWS, Row, Wanted
 from trapsync.hub.wire import BadRequest, moment, questions, short
 
 _INSERT = """
@@ -19,7 +19,6 @@ _INSERT = """
             :datetime_created, :api_version, :api_user_id)
     RETURNING *
 """
-_SELECT = "SELECT uid_annotations.* FROM uid_annotations JOIN images ON images.id = parent_image_id WHERE "
 
 
 class Annotations:
@@ -41,24 +40,16 @@ class Annotations:
                 for entry in questions(body, "annotations", "metadata")
             ]
 
-    def find(self, keys: Iterable[tuple[str, str]], *, with_json: bool) -> list[Row]:
-        """The annotations of these images."""
-        return self._select(KEYED, (json.dumps(list(keys)),), with_json=with_json)
-
-    def series(
-        self, device: str, start: str, end: str, *, with_json: bool, only: str | None = None
-    ) -> list[Row]:
-        """The annotations of the images of a series; of the device `only`, if it is given."""
-        return self._select(RANGED, (device, start, end, only, only), with_json=with_json)
-
-    def _select(self, condition: str, values: tuple[str | None, ...], *, with_json: bool) -> list[Row]:
-        with self._database.reading() as connection:
-            found = connection.execute(f"{_SELECT} {condition} ORDER BY uid_annotations.id", values)
-            rows = [dict(row) for row in found]
-        if not with_json:
-            for row in rows:
+    def find(self, wanted: Wanted, *, with_json: bool) -> Iterator[Row]:
+        """The annotations of the images that are wanted. Raises TooMany."""
+        start = (
+            "SELECT uid_annotations.* FROM uid_annotations JOIN images ON images.id = parent_image_id WHERE"
+        )
+        sql = f"{start} {wanted.condition} ORDER BY uid_annotations.id"
+        for row in self._database.rows(sql, wanted.values, MOST_ROWS):
+            if not with_json:
                 del row["json"]
-        return rows
+            yield row
 
     def _put_one(self, connection: sqlite3.Connection, entry: dict[str, Any], user: User) -> Row:
         if not isinstance(entry["annotations"], list):

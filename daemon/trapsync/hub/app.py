@@ -27,7 +27,8 @@ from trapsync.hub.fleet import Fleet, Verify
 from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Intake
 from trapsync.hub.links import Links, What
-from trapsync.hub.store import Row, Store
+from trapsync.hub.long_answers import LongAnswers
+from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
 from trapsync.hub.wire import (
     LARGEST_BODIES,
@@ -106,7 +107,9 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = largest_body
     app.json = ForeignJson(app)
-    endpoints = _Endpoints(hub), FleetEndpoints(hub.fleet, hub.enrolment), EnrolmentEndpoints(hub.enrolment)
+    answers = LongAnswers(hub.store.incoming)
+    fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
+    endpoints = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
     for method, rule, roles, view in _rules(*endpoints):
         guarded = _guarded(hub.accounts, roles, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
@@ -150,8 +153,9 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints, enrolment: EnrolmentEndp
 class _Endpoints:
     """One method per route. The caller is logged in and has the role."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, answers: LongAnswers) -> None:
         self._hub = hub
+        self._answers = answers
 
     def get_token(self) -> Any:
         """A token for a day; the expiry is on this machine's clock."""
@@ -163,12 +167,11 @@ class _Endpoints:
         keys = _keys()
         if not keys:
             raise BadRequest("the list is empty")  # the original's SQL has no condition then
-        return self._with_addresses(self._hub.store.find(_own(keys)), what)
+        return self._images(by_keys(_own(keys)), what)
 
     def get_image_series(self, what: str) -> Any:
-        """The rows of devices LIKE one and in a range of time, for each object asked."""
-        rows = [row for asked in _ranges() for row in self._hub.store.series(*asked, only=g.user.device)]
-        return self._with_addresses(rows, what)
+        """The rows of devices LIKE one and in a range of time, for any object asked."""
+        return self._images(by_ranges(_ranges(), g.user.device), what)
 
     def put_new_images(self) -> Any:
         """Store the files one after another; the first that fails ends it, those before it stay stored."""
@@ -197,24 +200,23 @@ class _Endpoints:
 
     def get_uid_annotations(self, what: str) -> Any:
         """The annotations of these images; with their `json` when `what` is data."""
-        return self._hub.annotations.find(_own(_keys()), with_json=what != "metadata")
+        return self._annotations(by_keys(_own(_keys())), what)
 
     def get_uid_annotations_series(self, what: str) -> Any:
         """The annotations of series of images; with their `json` when `what` is data."""
-        found = self._hub.annotations.series
-        return [
-            row
-            for asked in _ranges()
-            for row in found(*asked, with_json=what != "metadata", only=g.user.device)
-        ]
+        return self._annotations(by_ranges(_ranges(), g.user.device), what)
 
-    def _with_addresses(self, rows: list[Row], what: str) -> list[Row]:
-        """Each row with its `url`: empty for the metadata alone, else an address that expires."""
-        if what == "metadata":
-            return [{**row, "url": ""} for row in rows]
-        if what not in get_args(What):
+    def _annotations(self, wanted: Wanted, what: str) -> Response:
+        return self._answers.send(self._hub.annotations.find(wanted, with_json=what != "metadata"))
+
+    def _images(self, wanted: Wanted, what: str) -> Response:
+        """Rows with their `url`: empty for the metadata alone, else an address that expires."""
+        if what not in {"metadata", *get_args(What)}:
             raise BadRequest(f"{one_line(what, 40)!r} is not one of: metadata, {', '.join(get_args(What))}")
-        return [{**row, "url": self._address(row, what)} for row in rows]
+        rows = self._hub.store.find(wanted)
+        return self._answers.send(
+            {**row, "url": "" if what == "metadata" else self._address(row, what)} for row in rows
+        )
 
     def _address(self, row: Row, what: Any) -> str:
         # Signed in the query, not in the path: servers and proxies write paths into their logs.
@@ -322,7 +324,7 @@ def _unauthorised(error: Exception) -> Response:
 def _compressed(answer: Response) -> Response:
     """Compress long JSON: a trap's link is slow."""
     wanted = request.accept_encodings.quality("gzip") > 0
-    if wanted and answer.is_json and len(answer.data) >= _GZIP_FROM:
+    if wanted and answer.is_json and not answer.direct_passthrough and len(answer.data) >= _GZIP_FROM:
         answer.data = gzip.compress(answer.data, 6)
         answer.headers["Content-Encoding"] = "gzip"
         answer.headers["Vary"] = "Accept-Encoding"

@@ -2,12 +2,13 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from trapsync.catalog.statements import statements
-from trapsync.errors import StorageError
+from trapsync.errors import StorageError, TrapsyncError
 from trapsync.files import failpoint
 from trapsync.files.durable import make_folder
 
@@ -135,6 +136,10 @@ _MIGRATIONS = (
 )
 
 
+class TooMany(TrapsyncError):
+    """More rows than any answer has."""
+
+
 class Database:
     """One SQLite file. A connection lives as long as one `reading()` or `writing()` and is not shared.
 
@@ -162,6 +167,14 @@ class Database:
         """A connection for reading; each query sees one state of the file."""
         with closing(self._connect()) as connection:
             yield connection
+
+    def rows(self, sql: str, values: Sequence[object], most: int) -> Iterator[dict[str, Any]]:
+        """What a query finds, row by row, all of one state of the file. Raises TooMany beyond so many rows."""
+        with self.reading() as connection:
+            for number, row in enumerate(connection.execute(sql, values)):
+                if number == most:
+                    raise TooMany(f"more than {most} rows: ask for shorter ranges of time")
+                yield dict(row)
 
     @contextmanager
     def writing(self, *, foreign_keys: bool = True) -> Iterator[sqlite3.Connection]:

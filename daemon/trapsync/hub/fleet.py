@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,18 +143,19 @@ class Fleet:
 
         `at` and every `received` are this machine's time: a trap's own clock may be years off.
         """
+        sql = (
+            "SELECT heartbeats.*, traps.named FROM heartbeats LEFT JOIN traps USING (device) WHERE heartbeats.id IN "
+            "(SELECT max(id) FROM heartbeats GROUP BY device) ORDER BY device"
+        )
+        newest = self._database.rows(sql, (), MOST_TRAPS)
         with self._database.reading() as connection:
-            newest = connection.execute(
-                "SELECT heartbeats.*, traps.named FROM heartbeats LEFT JOIN traps USING (device) WHERE heartbeats.id IN "
-                "(SELECT max(id) FROM heartbeats GROUP BY device) ORDER BY device"
-            ).fetchall()
             unheard = connection.execute(
                 "SELECT * FROM traps WHERE joined IS NOT NULL AND device NOT IN (SELECT device FROM heartbeats)"
             ).fetchall()
             slots = connection.execute("SELECT name, hash, stored, user FROM slots ORDER BY name").fetchall()
         return {
             "at": iso(utc(self._clock.wall())),
-            "traps": [{**self._entry(row), "named_s": self._since(row["named"])} for row in newest],
+            "traps": ({**self._entry(row), "named_s": self._since(row["named"])} for row in newest),
             "unheard": [
                 {"device": row["device"], "name": row["name"], "joined_s": self._since(row["joined"])}
                 for row in unheard
@@ -178,7 +179,7 @@ class Fleet:
     def _since(self, moment: float | None) -> int | None:
         return None if moment is None else max(0, round(self._clock.wall() - moment))
 
-    def _entry(self, row: sqlite3.Row) -> dict[str, Any]:
+    def _entry(self, row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
         return {
             "device": row["device"],
             "received": iso(utc(row["received"])),

@@ -11,6 +11,7 @@
 A folder on any web server can stand in for the first.
 """
 
+import json
 import logging
 from typing import Any
 
@@ -19,6 +20,7 @@ from flask import Response, g, request
 from trapsync.errors import TrapsyncError, one_line
 from trapsync.hub.enrolment import Enrolment
 from trapsync.hub.fleet import LARGEST_DOCUMENT, Fleet, NoSuchSlot, NotTaken, NotYours, Overtaken
+from trapsync.hub.long_answers import LongAnswers
 from trapsync.net import heartbeat
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,9 @@ STATUSES: dict[type[TrapsyncError], int] = {NoSuchSlot: 404, NotTaken: 400, Over
 class FleetEndpoints:
     """One method per route. The caller is logged in and has the role."""
 
-    def __init__(self, fleet: Fleet, enrolment: Enrolment) -> None:
+    def __init__(self, fleet: Fleet, enrolment: Enrolment, answers: LongAnswers) -> None:
         self._fleet = fleet
+        self._answers = answers
         self._enrolment = enrolment
 
     def get_pushed(self, slot: str) -> Response:
@@ -69,7 +72,9 @@ class FleetEndpoints:
 
     def get_fleet(self) -> Any:
         """The newest heartbeat of each trap, and the slots."""
-        return self._fleet.snapshot()
+        found = self._fleet.snapshot()
+        traps = found.pop("traps")
+        return self._answers.send(traps, f'{json.dumps(found).removesuffix("}")}, "traps": [', "]}\n")
 
 
 def _require_own(slot: str, device: str, groups: tuple[str, ...]) -> None:

@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from trapsync.errors import StorageError, TrapsyncError
 from trapsync.files import durable, failpoint
 from trapsync.hub.database import Database
+from trapsync.hub.wire import BadRequest
 from trapsync.image import TrapName
 
 log = logging.getLogger(__name__)
@@ -38,17 +39,60 @@ _COLUMNS = (
 _INSERT = (
     f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{column}' for column in _COLUMNS)})"  # noqa: S608
 )
-# One parameter, however many keys: a client may ask for tens of thousands at once.
-KEYED = (
-    "(images.device, images.datetime) IN "
-    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
-)
-RANGED = (
-    "images.device LIKE ? AND images.datetime >= ? AND images.datetime < ? "
-    "AND (? IS NULL OR images.device = ?)"
-)
+MOST_ROWS = 100_000  # of one answer: 30 traps take so many images in a month
+_MOST_PATTERNS = 50  # each is compared with every row of the table
 
 Row = dict[str, Any]
+
+
+class Wanted(NamedTuple):
+    """Which images are asked for, each once: a condition on the table `images`, and its values."""
+
+    condition: str
+    values: tuple[str | None, ...]
+
+
+def by_keys(keys: Iterable[tuple[str, str]]) -> Wanted:
+    """The images of these devices and moments. One parameter, however many: a client may ask for tens of thousands."""
+    return Wanted(
+        "(images.device, images.datetime) IN "
+        "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+        (json.dumps(list(keys)),),
+    )
+
+
+def by_ranges(ranges: Iterable[tuple[str, str, str]], only: str | None = None) -> Wanted:
+    """The images of devices LIKE one, from one moment on and before another; of the device `only`, if it is given.
+
+    Devices that are named are found by the index. Raises BadRequest for too many patterns.
+    """
+    named, patterns = list[_Range](), list[_Range]()
+    for one in _joined(ranges):
+        (patterns if {*one[0]} & {"%", "_"} else named).append(one)
+    if len({pattern for pattern, _, _ in patterns}) > _MOST_PATTERNS:
+        raise BadRequest(f"more than {_MOST_PATTERNS} patterns of devices: name the devices")
+    return Wanted(
+        f"images.id IN ({_FOUND.format('=')} UNION {_FOUND.format('LIKE')}) AND (? IS NULL OR images.device = ?)",
+        (json.dumps(named), json.dumps(patterns), only, only),
+    )
+
+
+_Range = tuple[str, str, str]
+_FOUND = (
+    "SELECT one.id FROM json_each(?) AS asked JOIN images AS one ON one.device {} json_extract(asked.value, '$[0]') "
+    "AND one.datetime >= json_extract(asked.value, '$[1]') AND one.datetime < json_extract(asked.value, '$[2]')"
+)
+
+
+def _joined(ranges: Iterable[_Range]) -> list[_Range]:
+    """The same ranges, those that overlap joined: what is named a hundred times is looked for once."""
+    joined: list[_Range] = []
+    for device, start, end in sorted((device.lower(), start, end) for device, start, end in ranges):
+        if joined and joined[-1][0] == device and start <= joined[-1][2]:
+            joined[-1] = (device, joined[-1][1], max(joined[-1][2], end))
+        else:
+            joined.append((device, start, end))
+    return joined
 
 
 class AlreadyHere(TrapsyncError):
@@ -122,17 +166,13 @@ class Store:
             self._set_aside(arrival, row, row["md5"])
             raise
 
-    def find(self, keys: Iterable[tuple[str, str]]) -> list[Row]:
-        """The rows of these devices and moments, in the order of the table; unknown ones are missing."""
-        with self._database.reading() as connection:
-            found = connection.execute(f"SELECT * FROM images WHERE {KEYED} ORDER BY id", (_array(keys),))  # noqa: S608
-            return [dict(row) for row in found]
+    def find(self, wanted: Wanted) -> Iterator[Row]:
+        """The rows that are wanted, in the order of the table; unknown ones are missing.
 
-    def series(self, device: str, start: str, end: str, *, only: str | None = None) -> list[Row]:
-        """The rows of devices LIKE this one, from `start` on and before `end`; of the device `only`, if it is given."""
-        with self._database.reading() as connection:
-            sql = f"SELECT * FROM images WHERE {RANGED} ORDER BY id"  # noqa: S608
-            return [dict(row) for row in connection.execute(sql, (device, start, end, only, only))]
+        Raises TooMany beyond MOST_ROWS.
+        """
+        sql = f"SELECT * FROM images WHERE {wanted.condition} ORDER BY id"  # noqa: S608
+        return self._database.rows(sql, wanted.values, MOST_ROWS)
 
     def by_id(self, number: int) -> Row | None:
         """The row with this id."""
@@ -147,8 +187,9 @@ class Store:
         """
         with self._moving:  # or an upload could store its file between the two steps
             with self._database.writing() as connection:
-                sql = f"DELETE FROM images WHERE {KEYED} RETURNING *"  # noqa: S608
-                rows = [dict(row) for row in connection.execute(sql, (_array(keys),)).fetchall()]
+                wanted = by_keys(keys)
+                sql = f"DELETE FROM images WHERE {wanted.condition} RETURNING *"  # noqa: S608
+                rows = [dict(row) for row in connection.execute(sql, wanted.values).fetchall()]
             for row in rows:
                 self.path(row).unlink(missing_ok=True)
                 failpoint.hit("hub: deleted")
@@ -195,10 +236,6 @@ def _place(row: Row) -> Path:
     taken = datetime.strptime(row["datetime"], "%Y-%m-%dT%H:%M:%S%z")
     name = TrapName(row["device"].lower(), taken)
     return Path(name.folder, str(name))
-
-
-def _array(keys: Iterable[tuple[str, str]]) -> str:
-    return json.dumps(list(keys))
 
 
 def _hashed(stream: IO[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
