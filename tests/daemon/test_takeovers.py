@@ -120,7 +120,9 @@ def hub(desk: Path) -> Iterator[Place]:
     """A hub of which the attacker has the database."""
     with hub_server.running(desk / "hub") as running:
         running.auth("owner")
-        table = f'[hub]\nurl = "{running.url}"\nusername = "trap"\npassword_file = "{desk / "password"}"\nevery = "1 s"\n'
+        for device in DEVICES:
+            running.join(device, hub_server.PASSWORD, ("valley",))
+        table = f'[hub]\nurl = "{running.url}"\nusername = "DEVICE"\npassword_file = "{desk / "password"}"\nevery = "1 s"\n'
         where = ("--hub", running.url, "--user", "owner", "--password-file", str(desk / "password"))
 
         def put(slot: str, data: bytes) -> None:
@@ -131,7 +133,7 @@ def hub(desk: Path) -> Iterator[Place]:
                 )
 
         def forge(device: str, beat: dict[str, Any]) -> None:
-            running.hub.fleet.take(device, json.dumps(beat).encode())
+            running.hub.fleet.take(device, json.dumps(beat).encode(), device)
 
         operator = Operator(hub=running.url, username="owner", password_file=desk / "password")
         yield table, where, put, HubConnection(operator, SystemClock(), time.sleep), forge
@@ -206,7 +208,7 @@ def fleet(folder: Path, kind: str) -> Iterator[Fleet]:
         public = {name: OperatorKey.read(desk / name).private.public for name in ("first", "second")}
         traps = []
         for device in DEVICES:
-            trap = Daemon(folder / device, table + CONFIG.format(**public))
+            trap = Daemon(folder / device, table.replace("DEVICE", device) + CONFIG.format(**public))
             trap.config.write_text(trap.config.read_text().replace(drawings.DEVICE, device))
             trap.start()
             stack.callback(_end, trap)
@@ -290,29 +292,33 @@ def test_a_stolen_trap_steers_nobody_and_the_next_push_reaches_the_others(tmp_pa
         found.push(80)
         stolen = found.traps.pop()
         stolen.kill()
-        url = found.where[1]
-        secret = (found.desk / "password").read_text()
-        first = requests.get(f"{url}/pushed/all.settings", auth=("trap", secret), timeout=30).content
+        url, auth = found.where[1], (DEVICES[-1], (found.desk / "password").read_text())
+        first = requests.get(f"{url}/pushed/all.settings", auth=auth, timeout=30).content
         forged = forgeries(found, first)
         put = [
-            requests.put(f"{url}/pushed/{slot}", data, auth=("trap", secret), timeout=30).status_code
+            requests.put(f"{url}/pushed/{slot}", data, auth=auth, timeout=30).status_code
             for pairs in forged.values()
             for slot, data in pairs
         ]
         beats = []
-        for device in ("deadbeef", *DEVICES):
+        for device in ("deadbeef", *DEVICES[:-1]):
             remote = {"version": FAR, "key": found.key("first").public.id}
             beat = {"device": device, "verdict": "ok", "remote": remote}
             beats.append(
-                requests.post(
-                    f"{url}/heartbeats/{device}", json=beat, auth=("trap", secret), timeout=30
-                ).status_code
+                requests.post(f"{url}/heartbeats/{device}", json=beat, auth=auth, timeout=30).status_code
             )
-        assert set(put) == {403}
+        assert set(put) == set(beats) == {403}
+        found.say("hub", "revoke", DEVICES[-1], "--yes")
+        assert requests.get(f"{url}/pushed/all.settings", auth=auth, timeout=30).status_code == 401
         found.push(60)
         assert (found.qualities(), OperatorKey.read(found.desk / "first").last) == ([60, 60], 2)
         tried = f"{len(put)} documents, {len(beats)} heartbeats of others"
-        row("stolen trap", tried, f"0 published, {beats.count(200)} heartbeats taken", "next push")
+        row(
+            "stolen trap",
+            tried,
+            "0 published, 0 heartbeats taken, and none of its own once revoked",
+            "next push",
+        )
 
 
 def test_a_stolen_key_is_revoked_by_the_other_and_the_second_push_steers(tmp_path: Path) -> None:

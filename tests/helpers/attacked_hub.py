@@ -42,7 +42,7 @@ class _Desk:
         assert user
         self.user = user
         self.token = self.accounts.token(user)[0]
-        self.link = self.links.sign(1, "image")
+        self.link = self.links.sign(1, "image", user)
 
     def knows(self, token: str) -> bool:
         """Whether it lets this token in."""
@@ -107,8 +107,9 @@ def tokens_out_of_place(folder: Path) -> str:
     before = desk.accounts.token(desk.user)[0]
     desk.accounts.add("trap", "a new password", "manager")
     assert not desk.knows(before)
+    assert desk.links.read(desk.link) is None
     desk.database.close()
-    return "5 refused"
+    return "6 refused"
 
 
 # ── Out of its folder ────────────────────────────────────────────────────────────────────────────────
@@ -134,6 +135,8 @@ def out_of_the_folder(folder: Path) -> str:
     tried = Counter[int]()
     with hub_server.running(folder / "a" / "hub") as hub:
         assert hub.upload(_NAME, drawings.trap()).status_code == 200
+        user = hub.hub.accounts.named("trap")
+        assert user
         for up in _UP:
             for path, method in (
                 (f"/pushed/{up}", "GET"),
@@ -142,7 +145,7 @@ def out_of_the_folder(folder: Path) -> str:
                 (f"/heartbeats/{up}", "POST"),
                 (f"/heartbeats/{up}", "GET"),
                 (f"/image/{up}", "GET"),
-                (f"/image/{up}?signed={hub.hub.links.sign(1, 'image')}", "GET"),
+                (f"/image/{up}?signed={hub.hub.links.sign(1, 'image', user)}", "GET"),
             ):
                 status, body = _raw(hub, method, path)
                 assert b"secret of somebody" not in body, path

@@ -7,6 +7,8 @@
         assert hub.stored() == {"0a5bb6f4.2026-06-20_20-19-15.jpg": md5_of_what_was_sent}
 """
 
+import json
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from urllib.parse import urlsplit
 import requests
 from waitress import wasyncore
 
-from trapsync.clock import Clock
+from trapsync.clock import Clock, SystemClock
 from trapsync.hub.accounts import Role
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.server import address, listen
@@ -28,6 +30,7 @@ from trapsync.hub.store import Row, Store, by_ranges
 from trapsync.hub.thumbnails import Examiner
 from trapsync.image import Image
 from trapsync.jpeg import examination
+from trapsync.net.invitation import hash_of
 
 PASSWORD = "a password for tests"
 USERS: dict[str, Role] = {"owner": "admin", "trap": "manager", "reader": "viewer"}
@@ -72,6 +75,14 @@ class RunningHub:
         known = accounts.named(user)
         assert known is not None
         return accounts.token(known)[0], ""
+
+    def join(self, device: str, password: str, groups: tuple[str, ...] = ()) -> None:
+        """Make the account of a trap, as `trapsync join` does."""
+        secret, wall = secrets.token_hex(8), SystemClock().wall()
+        code = {"secret_hash": hash_of(secret), "until": wall + 60, "groups": groups}
+        self.hub.enrolment.invite(json.dumps(code).encode(), "owner")
+        asked = {"secret": secret, "device": device, "token_sha256": hash_of(password)}
+        self.hub.enrolment.join(json.dumps(asked).encode())
 
     def ask(self, path: str, body: Any, user: str = "trap") -> requests.Response:
         """POST a JSON body as that user."""

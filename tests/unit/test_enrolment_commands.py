@@ -191,5 +191,8 @@ def test_accounts_are_added_listed_and_removed_while_the_hub_runs(say: Say, hub:
     listed = {tuple(line.split()) for line in say("hub", "users", "list", *folder)[1].splitlines()[1:]}
     assert listed == {("mia", "admin"), ("owner", "admin"), ("trap", "manager")}
 
+    hub.hub.accounts.add("trapsync", "trapsync", "admin")
+    added = say("hub", "users", "add", "mia", "--role", "admin", "--password-file", "password", *folder)
+    assert added[1].endswith("trapsync, whose password everybody knows, is removed\n")
     assert say("hub", "users", "remove", "mia", *folder)[0] == 0
     assert requests.get(f"{hub.url}/fleet", auth=("mia", PASSWORD), timeout=30).status_code == 401

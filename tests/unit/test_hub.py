@@ -615,6 +615,19 @@ def test_an_address_is_the_same_for_an_hour_and_ends_after_a_week(tmp_path: Path
         assert requests.get(row["url"], timeout=10).status_code == 403
 
 
+@pytest.mark.parametrize("end", ["another password", "removed"])
+def test_an_address_ends_with_the_account_that_asked_for_it(tmp_path: Path, end: str) -> None:
+    with hub_server.running(tmp_path / "hub") as hub:
+        hub.upload(NAME, GOOD)
+        (row,) = hub.ask("get_images/image", [KEY], user="reader").json()
+        assert requests.get(row["url"], timeout=10).status_code == 200
+        if end == "removed":
+            hub.hub.accounts.remove("reader")
+        else:
+            hub.hub.accounts.add("reader", "another", "viewer")
+        assert requests.get(row["url"], timeout=10).status_code == 403
+
+
 def test_a_changed_address_is_403_and_one_of_a_deleted_image_404(hub: RunningHub) -> None:
     hub.upload(NAME, GOOD)
     url = hub.ask("get_images/image", [KEY]).json()[0]["url"]
@@ -957,7 +970,7 @@ def test_the_first_start_on_loopback_makes_a_user_and_says_so(tmp_path: Path) ->
 def test_on_an_open_address_there_is_no_default_user(tmp_path: Path) -> None:
     hub = Hub.open(tmp_path)
 
-    with pytest.raises(SettingsError, match="--password-file"):
+    with pytest.raises(SettingsError, match="trapsync hub users add NAME --role admin"):
         prepare_accounts(hub, "0.0.0.0")
 
     assert hub.accounts.names() == []

@@ -146,7 +146,10 @@ def add_user(name: str, role: "Role", password_file: Path | None, folder: Path) 
         password = click.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True)
     with _accounts(folder) as accounts:
         accounts.add(name, password, role)
-    click.echo(f"{name} is {'an' if role == 'admin' else 'a'} {role} of the hub in {folder}")
+        click.echo(f"{name} is {'an' if role == 'admin' else 'a'} {role} of the hub in {folder}")
+        for known in accounts.with_default_password() if role == "admin" else ():
+            accounts.remove(known)
+            click.echo(f"{known}, whose password everybody knows, is removed")
 
 
 @users.command("list", short_help="Show the accounts.")

@@ -221,7 +221,7 @@ class _Endpoints:
     def _address(self, row: Row, what: Any) -> str:
         # Signed in the query, not in the path: servers and proxies write paths into their logs.
         name = self._hub.store.path(row).name
-        return f"{request.host_url}image/{name}?signed={self._hub.links.sign(row['id'], what)}"
+        return f"{request.host_url}image/{name}?signed={self._hub.links.sign(row['id'], what, g.user)}"
 
 
 class _Files:
