@@ -493,10 +493,11 @@ class Forwarding:
         self._address = urlsplit(url).netloc
 
     def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Pass one POST on."""
+        """Pass one request on."""
+        method, _, path = path.rpartition(" ")
         connection = http.client.HTTPConnection(self._address, timeout=30)
         passed = {name: headers[name] for name in ("Authorization", "Content-Type") if name in headers}
-        connection.request("POST", path, body, passed)
+        connection.request(method or "POST", path, body, passed)
         answer = connection.getresponse()
         content = answer.read()
         connection.close()

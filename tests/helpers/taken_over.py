@@ -27,8 +27,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ import drawings
 import processes
 import trapsync
 from trapsync.cli import cli, main
+from trapsync.net.invitation import Code, Terms
 
 ACCOUNT = 4242  # a number without a name will do
 LIMIT = float(
@@ -91,6 +93,7 @@ TYPED = {
     "settings set": ["settings set trap.name Meadow"],
     "settings unset": ["settings unset trap.clock"],
     "settings take": ["settings take {trap}/media/settings.signed"],
+    "join": ["join {code}"],
     "images": ["images", "images --url"],
     "quarantine": ["quarantine", "quarantine --release 1"],
     "deliver": ["deliver"],
@@ -108,7 +111,12 @@ OTHERS = {
     *("push", "resend", "fleet", "hub", "help", "completion"),
     *("settings", "settings example"),
 }
-_OWN_FILE = ("settings set", "settings unset")  # which change root's config file, and nothing else of root's
+_OWN_FILE = (
+    "settings set",
+    "settings unset",
+    "join",
+)  # which change root's config file, and what lies beside it
+_TERMS = Terms(groups=("valley",))
 
 
 class Case(NamedTuple):
@@ -201,6 +209,7 @@ class Site:
         folder.chmod(0o755)
         self.roots, self.etc, self.trap = folder / "roots", folder / "etc", folder / "trap"
         self._good, self._folder = folder / "good", folder
+        self.code = ""  # of a hub
         for made in (self.etc, self.roots, self.roots / "folder"):
             made.mkdir()
         (self.roots / "secret").write_text(_SECRET)
@@ -258,7 +267,7 @@ class Site:
         own = case.words.startswith(_OWN_FILE)
         now = self._seen()
         for path in self.before.keys() | now.keys():
-            if self.before.get(path) != now.get(path) and not (own and Path(path) in (self.etc, self.config)):
+            if self.before.get(path) != now.get(path) and not (own and Path(path).is_relative_to(self.etc)):
                 yield f"{path} was {self.before.get(path)}, and is {now.get(path)}"
         for name in {path.name for path in self._folder.iterdir()} - {"roots", "etc", "trap", "good"}:
             yield f"{name} is new"
@@ -266,6 +275,12 @@ class Site:
             if there.lstat().st_uid != ACCOUNT:
                 yield f"{there} belongs to {there.lstat().st_uid}"
         if own:
+            for there in set(self.etc.iterdir()) - {self.config}:
+                status, is_secret = there.stat(), there.suffix == ".token"
+                group, most = (ACCOUNT, 0o640) if is_secret else (0, 0o644)
+                if (status.st_uid, status.st_gid) != (0, group) or status.st_mode & 0o777 & ~most:
+                    yield f"{there} is another's, or open: {status}"
+                there.unlink()
             self.config.write_text(self._text)
             self.before = self._seen()
 
@@ -319,7 +334,7 @@ def _command(site: Site, words: str, said: int) -> None:
         os.dup2(source, target)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     os.environ.pop("TRAPSYNC_AS_ROOT", None)
-    sys.argv = ["trapsync", "-c", str(site.config), *words.format(trap=site.trap).split()]
+    sys.argv = ["trapsync", "-c", str(site.config), *words.format(trap=site.trap, code=site.code).split()]
     from trapsync.runtime import service
 
     service.os._exit = _leave  # type: ignore[attr-defined]
@@ -365,6 +380,7 @@ def try_all(seed: int, share: int = 1, part: int = 0, parts: int = 1) -> tuple[C
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trapsync-account-")))
         site = Site(folder)
+        site.code = str(Code.new(stack.enter_context(hub()), _TERMS))
         victims = [stack.enter_context(processes.started(["sleep", "1d"], user=one)) for one in (0, ACCOUNT)]
         for case in cases(site, seed, share)[part::parts]:
             site.prepare(case)
@@ -376,6 +392,38 @@ def try_all(seed: int, share: int = 1, part: int = 0, parts: int = 1) -> tuple[C
             if wrong:
                 failures.append(f"{case}: {'; '.join(wrong)}\n{said[-3000:]}")
     return count, failures
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """A hub that lets everybody join."""
+
+    def do_POST(self) -> None:
+        """Answer with what the code promises."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps({"keys": [], "groups": _TERMS.groups, "images": True}).encode())
+
+    def do_GET(self) -> None:
+        """There is no document."""
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def hub() -> Iterator[str]:
+    """The address of a hub, in a process of its own: this one forks."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    child = os.fork()
+    if child == 0:
+        server.serve_forever()
+    server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def _wrong(case: Case, took: float, said: str, user: int) -> Iterator[str]:

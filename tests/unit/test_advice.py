@@ -581,13 +581,18 @@ HANDS = (
         "use an editor",
     ),
     *("deliver, prune or change it",),
-    *("copy all of it, in quotes", "ask its operator for another", "ask the hub's operator for another"),
+    *("remove it, for the code is in it", "the service sees no homes; copy it", "such as: name = valley-3"),
+    *("ask for a code that begins with https", "copy all of it, in quotes", "check the address in the code"),
+    *("takes precedence; remove it there first", "ask its operator for a new code"),
+    *("ask its operator for another", "ask the hub's operator for another", "and make a new code"),
 )
 # Names an option or a setting, whose value a person chooses: that there are these is held below.
 CHOICES = (
     *(
         "lower camera.resolution, or reboot",
         "give --hub URL, --folder DIR or --broker HOST",
+        "give the code, or --card",
+        "or ask the hub's operator for a new code",
         "name another with --out",
     ),
     *("give one of --hub, --folder and --broker", "choose another with --port", "from 1024 on with --port"),

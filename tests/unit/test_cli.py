@@ -494,6 +494,7 @@ def test_status_as_json_has_these_keys_in_this_order(
             }
         },
         "stick": None,
+        "joining": None,
         "config": None,
         "hub": {},
         **dict.fromkeys(("conflicts", "vanished", "lost", "missing", "unasked"), 0),

@@ -24,7 +24,7 @@ from trapsync.catalog.counts import Counts
 from trapsync.clock import utc
 from trapsync.doctor.machine import Machine
 from trapsync.fleet import table
-from trapsync.hardware import board, usb_stick
+from trapsync.hardware import board, prepared_card, usb_stick
 from trapsync.hardware.board import Board
 from trapsync.hardware.led import LedState
 from trapsync.image import Evidence
@@ -45,7 +45,7 @@ ALWAYS = ("none: only files that others", "simulated: these are no real", "stick
 
 # What the status judges alone; the doctor tries out the destinations and the hub, and looks at the machine.
 JUDGED = {"daemon", "camera", "not taken in", "card", "battery", "clock", "schedule", "images", "catalog"}
-JUDGED |= {"destinations", "remote settings", "computer"}
+JUDGED |= {"destinations", "remote settings", "computer", "joined"}
 
 given: set[tuple[str, int]] = set()  # the reasons that were given, by file and line
 
@@ -238,6 +238,7 @@ CASES = {
     "what follows fails": Case(
         known={"follow_ups": {"stick": {"attempts": 2, "error": "x", "boot": "", "until": 0}}}
     ),
+    "not joined": Case(do=lambda one: one.patch.setattr(prepared_card, "waiting", lambda: "not joined yet")),
     "stick helper failed": Case(do=lambda one: one.patch.setattr(usb_stick, "word", lambda: "failed")),
     "catalog broken": Case(do=broken_catalog),
     "card read-only": Case(do=read_only),

@@ -48,17 +48,19 @@ def step_down(path: Path) -> None:
         seccomp.keep_from_typing()
 
 
-def without_root(work: Callable[[], None]) -> None:
-    """Do work that steps down in a child, so that this process stays root. Raises what it raised, as a SettingsError."""
+def without_root(work: Callable[[], str]) -> str:
+    """Do work that steps down in a child, so that this process stays root; what it returned.
+
+    Raises what it raised, as a SettingsError. The child may be the account's: what it returns is as good as that one's word.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "the check failed unexpectedly"
+        said = "-the check failed unexpectedly"
         try:
-            work()
-            said = ""
+            said = f"+{work()}"
         except TrapsyncError as error:
-            said = str(error)
+            said = f"-{error}"
         finally:
             os.write(writing, said.encode()[:_MOST_SAID])
             os._exit(0)
@@ -66,8 +68,15 @@ def without_root(work: Callable[[], None]) -> None:
     with os.fdopen(reading, "rb") as pipe:
         said = pipe.read(_MOST_SAID).decode("utf-8", "replace")
     os.waitpid(child, 0)
-    if said:
-        raise SettingsError(said)
+    if not said.startswith("+"):
+        raise SettingsError(said[1:] or "the process that does this in the account's name was killed")
+    return said[1:]
+
+
+def account_group(path: Path) -> int | None:
+    """The group of the user that `step_down` would make of root; None where it would stay root."""
+    found = _first_not_roots(path)
+    return None if found is None else _groups(*found)[0]
 
 
 def _first_not_roots(path: Path) -> tuple[Path, int, int] | None:

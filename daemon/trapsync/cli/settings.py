@@ -140,10 +140,11 @@ def _edit(context: click.Context, keys: Sequence[Key], changes: Sequence[Callabl
         drop_root.step_down(file)
     before, problem = Texts.read(source), None
 
-    def check(texts: Texts) -> None:
+    def check(texts: Texts) -> str:
         files = Files(source, texts)
         drop_root.step_down(files.local.storage.state)
         config_check.check(files)
+        return ""
 
     for change in changes:
         after = replace(before, config=change(before.config, source))

@@ -68,6 +68,7 @@ def examine_trap(
         *network.named_files(settings, source),
         *network.without_tls(settings),
         *network.proxies(settings),
+        *network.joined(settings),
         *network.hub(settings, clock),
         *network.remote(found),
         *network.destinations(settings, clock, sleep, source),

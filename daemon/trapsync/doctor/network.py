@@ -11,8 +11,10 @@ from trapsync.clock import Clock
 from trapsync.destinations import Checked, Finding, check, kinds
 from trapsync.errors import CatalogError, SettingsError, TrapsyncError
 from trapsync.files import durable
+from trapsync.hardware.device_id import device_id
 from trapsync.net.connecting import connect
 from trapsync.net.http_errors import unreachable
+from trapsync.net.invitation import DEVICE
 from trapsync.net.proxy import proxy_for
 from trapsync.remote import document
 from trapsync.remote.in_force import InForce, report
@@ -104,6 +106,23 @@ def _files_of(settings: Settings, source: Path, names: Sequence[str]) -> Iterato
         for name in names:
             if isinstance(value := content.get(name) if isinstance(content, dict) else None, str) and value:
                 yield f"destinations.{at}.{name}", source.absolute().parent / Path(value).expanduser()
+
+
+def joined(settings: Settings) -> list[Finding]:
+    """Say which hub this trap has joined, and as which device: a card that was moved speaks for another trap."""
+    hub = settings.hub
+    try:
+        device = device_id(settings.trap)
+    except SettingsError:  # which has a finding of its own
+        return []
+    if not hub.url or not DEVICE.fullmatch(hub.username):
+        return []
+    if hub.username != device:
+        text = f"joined as {hub.username}, and this trap is {device}: is the card another trap's?"
+        fix = f'set trap.device = "{hub.username}", or ask the hub\'s operator for a new code'
+        return [Finding("failing", "joined", f"{text} {fix}")]
+    groups = f", in {' and '.join(settings.remote.groups)}" if settings.remote.groups else ""
+    return [Finding("ok", "joined", f"{urlsplit(hub.url).netloc}, as {device}{groups}")]
 
 
 def hub(settings: Settings, clock: Clock, reach: Reach = reach) -> list[Finding]:

@@ -78,14 +78,19 @@ def replace(path: Path, text: str) -> None:
     """Replace the text of a config file durably; owner, group and mode stay. Raises StorageError."""
     file = path.resolve()  # a link stays one
     before = file.stat()
+    write_as(file, text, before.st_uid, before.st_gid, stat.S_IMODE(before.st_mode))
 
-    def as_before(temporary: Path) -> None:
+
+def write_as(path: Path, text: str, user: int, group: int, mode: int) -> None:
+    """Write a file durably that has this owner, group and mode before it has its name. Raises StorageError."""
+
+    def give(temporary: Path) -> None:
         now = temporary.stat()
-        if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
-            os.chown(temporary, before.st_uid, before.st_gid)
-        temporary.chmod(stat.S_IMODE(before.st_mode))
+        if (now.st_uid, now.st_gid) != (user, group):
+            os.chown(temporary, user, group)
+        temporary.chmod(mode)
 
-    durable.write(file, [text.encode()], verify=as_before)
+    durable.write(path, [text.encode()], verify=give)
 
 
 def example(*, complete: bool) -> str:

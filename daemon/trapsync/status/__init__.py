@@ -24,7 +24,7 @@ from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
 from trapsync.files.mounts import read_only_card
 from trapsync.files.space import free_bytes
-from trapsync.hardware import board, usb_stick
+from trapsync.hardware import board, prepared_card, usb_stick
 from trapsync.image import Image
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
@@ -47,6 +47,7 @@ from trapsync.status.model import (
 from trapsync.status.reasons import (
     Reason,
     about,
+    of_a_prepared_card,
     of_remote_settings,
     of_silence,
     of_the_board,
@@ -98,6 +99,7 @@ def judged(
         disk=DiskStatus(free_bytes=free_bytes(storage.spool)),
         ledger=Ledger(0, 0, 0, 0, 0, 0),
         stick=usb_stick.word(),
+        joining=prepared_card.waiting(),
         board=_board(board.read()),
     )
     if pushed is not None:
@@ -120,6 +122,7 @@ def judged(
         reasons = [Reason("failing", problem, "catalog"), *of_what_is_known(status, settings)]
     else:
         reasons = of_the_trap(status, settings, clock)
+    reasons += about("joined", of_a_prepared_card(status))
     reasons += about("computer", of_the_board(status.board or None, settings.warnings))
     if text := read_only_card(storage.spool, storage.state):
         reasons.insert(0, Reason("failing", text, "spool"))

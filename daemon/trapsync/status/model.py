@@ -160,6 +160,7 @@ class Status(_Part):
     board: BoardStatus | UnsetType = UNSET
     destinations: dict[str, DestinationStatus] = {}
     stick: str | None = None
+    joining: str | None = None
     config: str | None = None
     hub: dict[str, LinkStatus] = {}
     conflicts: int | UnsetType = UNSET

@@ -99,6 +99,12 @@ def of_the_board(board: BoardStatus | None, warnings: Warnings) -> Iterator[Reas
         yield Reason("warning", f"the computer is slowed down now: {_COOLING}, or a stronger supply")
 
 
+def of_a_prepared_card(status: Status) -> Iterator[Reason]:
+    """Why the trap has not joined the hub that its card was prepared for."""
+    if status.joining:
+        yield Reason("warning", status.joining)
+
+
 def of_remote_settings(status: Status) -> list[Reason]:
     """How far the newest remote settings are, if there are any."""
     report = status.remote

@@ -17,6 +17,7 @@ from trapsync.clock import Clock
 from trapsync.errors import SettingsError, Unauthorised, Unreachable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
+from trapsync.net.invitation import DEVICE
 from trapsync.net.proxy import proxy_for
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Hub
@@ -92,7 +93,7 @@ class HttpLink:
         if _is_nothing(answer, auth):
             self._seen.pop(slot, None)
             return []
-        if problem := _problem(answer):
+        if problem := self._problem(answer):
             return [f"{slot}: {problem}"]
         found = hashlib.sha256(answer.body).hexdigest()
         if found != known:
@@ -106,7 +107,7 @@ class HttpLink:
         answer = self._telling.send(
             "POST", path, beat, kind="application/json", auth=self._auth(), largest=_LARGEST_ANSWER
         )
-        _require_entry(answer)
+        self._require_entry(answer)
         if answer.status in _NO_PLACE:
             raise Unreachable(f"{answer}: it takes no heartbeats; set hub.heartbeat_url")
         if answer.status not in _TAKEN or "html" in answer.kind:
@@ -117,6 +118,29 @@ class HttpLink:
         if hub.password_file is None:
             return None
         return hub.username, read_secret(hub.password_file, "hub.password_file")
+
+    def _problem(self, answer: Answer) -> str:
+        """Why this answer is no signed document; empty if it looks like one. Raises Unauthorised."""
+        self._require_entry(answer)
+        if answer.status != HTTPStatus.OK:
+            return str(answer)
+        if len(answer.body) > LARGEST_DOCUMENT:
+            return (
+                f"{answer.host} has a document of {len(answer.body)} bytes; {LARGEST_DOCUMENT} are the most"
+            )
+        if not answer.body.startswith(_MAGIC):
+            return f"{answer}, which is no signed document{answer.portal}"
+        return ""
+
+    def _require_entry(self, answer: Answer) -> None:
+        if answer.status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            return
+        if DEVICE.fullmatch(self._hub.username):  # it has joined
+            raise Unauthorised(
+                f"{answer}: the hub does not know this trap, or no more; ask its operator for a new code, and then: "
+                "sudo trapsync join CODE"
+            )
+        raise Unauthorised(f"{answer}: check hub.username and hub.password_file")
 
 
 def _tag(answer: Answer) -> str:
@@ -130,20 +154,3 @@ def _is_nothing(answer: Answer, auth: object) -> bool:
     if answer.status == HTTPStatus.FORBIDDEN and auth is None:
         return True
     return answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
-
-
-def _problem(answer: Answer) -> str:
-    """Why this answer is no signed document; empty if it looks like one. Raises Unauthorised."""
-    _require_entry(answer)
-    if answer.status != HTTPStatus.OK:
-        return str(answer)
-    if len(answer.body) > LARGEST_DOCUMENT:
-        return f"{answer.host} has a document of {len(answer.body)} bytes; {LARGEST_DOCUMENT} are the most"
-    if not answer.body.startswith(_MAGIC):
-        return f"{answer}, which is no signed document{answer.portal}"
-    return ""
-
-
-def _require_entry(answer: Answer) -> None:
-    if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        raise Unauthorised(f"{answer}: check hub.username and hub.password_file")
