@@ -37,8 +37,10 @@ class Links:
             content: Any = self._serializer.loads(signed)
         except BadData:
             return None
-        number, what, until, user, mark = content if len(content) == 5 else (None,) * 5  # an earlier hub's
-        is_valid = mark and mark == self._mark(user) and self._clock.wall() < until
+        if len(content) != 5:  # an earlier hub's, which no account's end could end
+            return None
+        number, what, until, user, mark = content
+        is_valid = mark == self._mark(user) and self._clock.wall() < until
         return (number, what) if is_valid else None
 
     def _mark(self, user: int) -> str | None:
