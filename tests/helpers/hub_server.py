@@ -133,12 +133,13 @@ def running(
     clock: Clock | None = None,
     examiner: Examiner | None = None,
     largest_body: int = LARGEST_BODY,
+    min_free: int = 0,
 ) -> Iterator[RunningHub]:
     """A hub that listens until the block ends.
 
     A hub that comes back after an outage is the same folder and the same port once more.
     """
-    hub = Hub.open(folder, clock, examiner or InThisProcess())
+    hub = Hub.open(folder, clock, examiner or InThisProcess(), min_free=min_free)
     if "trap" not in hub.accounts.names():
         hub.accounts.add("trap", PASSWORD, "manager")
     sockets: dict[int, Any] = {}

@@ -91,6 +91,29 @@ def test_on_a_full_card_deliveries_go_on(card: Path, tmp_path: Path) -> None:
             assert trap.status()["daemon"]["running"]
 
 
+def test_a_hub_on_a_full_disk_says_so_and_whatever_it_has_confirmed_is_whole(
+    card: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(card, 3_000_000)
+    with hub_server.running(card / "hub") as hub:
+        hub.auth()
+        confirmed, statuses = set[str](), list[int]()
+        while statuses[-5:] != [507] * 5:
+            assert len(statuses) < 2000
+            second = len(statuses)
+            name = f"{drawings.DEVICE}.2026-06-21_{second // 3600:02}-{second // 60 % 60:02}-{second % 60:02}.jpg"
+            statuses.append(hub.upload(name, drawings.trap()).status_code)
+            if statuses[-1] == 200:
+                confirmed.add(name)
+        assert set(statuses) == {200, 507}
+        assert set(hub.stored()) == confirmed
+        assert all(hub.store.path(row).read_bytes() == drawings.trap() for row in hub.rows())
+        assert not list((card / "hub" / "images" / ".incoming").iterdir())
+        (card / "ballast").unlink()
+        assert hub.upload(name, drawings.trap()).status_code == 200
+    assert not any(record.exc_info for record in caplog.records)
+
+
 @pytest.mark.parametrize("where", ["spool", "state", "stick"])
 def test_whichever_part_is_full_nothing_short_gets_a_name_and_all_goes_on_when_there_is_room(
     card: Path, tmp_path: Path, where: str

@@ -701,6 +701,21 @@ def test_the_hub_tells_the_digest_of_the_bytes_that_it_has(
         server.close()
 
 
+def test_what_a_hub_has_no_room_for_waits_and_is_sent_when_there_is_some(
+    hub: hub_server.RunningHub, tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultServer(Forwarding(hub.url)) as front:
+        server = Hub(front, hub, tmp_path).connect()
+        image = card.image(7300)
+        monkeypatch.setattr(hub.hub.room, "_min_free", 10**18)
+        with pytest.raises(Unreachable, match="has no room left \\(507\\): free some space there"):
+            server.deliver(image, card.path(image))
+        assert server.find_existing([image]) == {}
+        monkeypatch.undo()
+        assert isinstance(server.deliver(image, card.path(image)), Receipt)
+        server.close()
+
+
 # --- Rows that cannot be read -------------------------------------------------------------------------------
 
 

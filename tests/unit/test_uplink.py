@@ -334,6 +334,7 @@ def test_a_document_that_could_not_be_handed_over_comes_again(script: tuple[type
         ((500, {}, b"oh"), "answered 500"),
         ((401, {}, b"who?"), "answered 401"),
         ((503, {"Retry-After": "77"}, b""), "in 77 s"),
+        ((507, {"Content-Type": "text/plain"}, b"full"), "has no room left (507)"),
         ((304, {}, b""), "answered 304"),
     ],
 )

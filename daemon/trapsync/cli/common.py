@@ -17,7 +17,7 @@ import click
 from trapsync.clock import SystemClock, utc
 from trapsync.errors import SettingsError, TrapsyncError, printable
 from trapsync.settings import config_file
-from trapsync.settings.units import Duration
+from trapsync.settings.units import Duration, Size
 from trapsync.settings.words import full
 
 if TYPE_CHECKING:
@@ -31,6 +31,24 @@ _WRAPPED: Any = {"break_on_hyphens": False, "break_long_words": False}
 _LONGEST_RECORD = 10_000  # characters of at most four bytes; journald cuts a line at 48 kB
 _TELL_THEMSELVES = {"run", "once", "status", "doctor"}  # what is wrong with the config file
 _SYSLOG = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+
+
+class Quantity(click.ParamType):  # type: ignore[type-arg]
+    """A duration or a size, written with its unit."""
+
+    name = "quantity"
+
+    def __init__(self, kind: type[Duration | Size]) -> None:
+        self._kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Duration | Size:
+        """Read it."""
+        try:
+            return value if isinstance(value, self._kind) else self._kind.parse(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]

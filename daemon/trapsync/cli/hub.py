@@ -10,9 +10,10 @@ import click
 from click.core import ParameterSource
 
 from trapsync.cli import enrolment
-from trapsync.cli.common import show_table, start_logging
+from trapsync.cli.common import Quantity, show_table, start_logging
 from trapsync.errors import SettingsError
 from trapsync.files.private_memory import keep_memory_private
+from trapsync.settings.units import Size
 
 if TYPE_CHECKING:
     from trapsync.hub.accounts import Accounts, Role
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     help="Holds the password of the user trapsync, an admin; or: trapsync hub users add.",
 )
 @click.option(
+    "--min-free",
+    type=Quantity(Size),
+    default="500 MB",
+    show_default=True,
+    help="With less free space nothing more is stored.",
+)
+@click.option(
     "--owner-key",
     "keys",
     multiple=True,
@@ -49,6 +57,7 @@ def hub(
     host: str,
     port: int,
     password_file: Path | None,
+    min_free: Size,
     keys: tuple[str, ...],
 ) -> None:
     """Run a hub: a small receiver that speaks the Sticky Pi upload protocol.
@@ -79,6 +88,7 @@ def hub(
             password_file=password_file,
             verify=_verify(keys) if keys else None,
             examiner=examiner,
+            min_free=min_free,
             say=logging.getLogger("trapsync.hub").info,
         )
 

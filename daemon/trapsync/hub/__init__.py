@@ -7,6 +7,7 @@
     intake.py     checks an uploaded file, its name and its metadata, and makes its row
     store.py      images in folders, their rows beside them; nothing is ever overwritten
     thumbnails.py  their small copies, and who looks at pictures
+    room.py       the free space that is left
     fleet_app.py  the endpoints of the fleet: signed settings for the traps, heartbeats from them
     fleet.py      what the hub stores of both
     long_answers.py  answers that are made in a file, row by row

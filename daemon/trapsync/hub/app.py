@@ -9,11 +9,12 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from flask import Flask, Response, g, jsonify, request, send_file
-from werkzeug.exceptions import Forbidden, InternalServerError, NotFound, Unauthorized
+from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, NotFound, Unauthorized
 
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError, one_line
@@ -28,6 +29,7 @@ from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.long_answers import LongAnswers
+from trapsync.hub.room import Room, is_full
 from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
 from trapsync.hub.wire import (
@@ -52,6 +54,7 @@ _PEOPLE = frozenset(PEOPLE)
 _ADMINS = frozenset({"admin"})
 # Of what is not the Sticky Pi protocol: the status that each error has.
 _STATUSES = fleet_app.STATUSES | enrolment_app.STATUSES | {Busy: 503}
+_STORING = {"put_new_images", "put_uid_annotations", "put_heartbeat"}
 _Rule = tuple[str, str, frozenset[str], Callable[..., Any]]
 _RANGE = ("device", "start_datetime", "end_datetime")
 
@@ -70,6 +73,7 @@ class Hub:
     thumbnails: Thumbnails
     fleet: Fleet
     enrolment: Enrolment
+    room: Room
 
     @classmethod
     def open(
@@ -78,11 +82,13 @@ class Hub:
         clock: Clock | None = None,
         examiner: Examiner = NO_EXAMINER,
         verify: Verify | None = None,
+        min_free: int = 0,
     ) -> "Hub":
         """Open the hub in this folder, or make a new one there. Raises StorageError.
 
         `examiner` looks at the pictures that are sent, in another process; without one none is taken. `verify` checks the
-        signature of each published document; without one only its form is checked.
+        signature of each published document; without one only its form is checked. With less than `min_free` bytes of
+        free space nothing is stored.
         """
         clock = clock or SystemClock()
         folder = folder.absolute()  # Flask takes relative paths from its own package
@@ -99,6 +105,7 @@ class Hub:
             thumbnails=Thumbnails(folder, store, examiner),
             fleet=Fleet(database, clock, verify),
             enrolment=Enrolment(database, clock),
+            room=Room(folder, min_free, clock),
         )
 
 
@@ -111,11 +118,11 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
     endpoints = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
     for method, rule, roles, view in _rules(*endpoints):
-        guarded = _guarded(hub.accounts, roles, view)
+        guarded = _guarded(hub, roles, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
     app.add_url_rule("/join", view_func=endpoints[2].join, methods=["POST"], endpoint="join")
     app.add_url_rule("/image/<name>", view_func=_Files(hub).send, methods=["GET"], endpoint="image")
-    app.register_error_handler(TrapsyncError, _explain)
+    app.register_error_handler(Exception, partial(_explain, hub.room))
     for kind in _STATUSES:
         app.register_error_handler(kind, _explain_plainly)
     app.register_error_handler(Unauthorized, _unauthorised)
@@ -254,7 +261,7 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
+def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
     """Check login and role before the view; send what it returns as JSON."""
 
     largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
@@ -263,7 +270,7 @@ def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]
         given = request.authorization
         user: User | None = None
         if given is not None and given.type == "basic":
-            user = accounts.recognise(given.username or "", given.password or "")
+            user = hub.accounts.recognise(given.username or "", given.password or "")
         if user is None:
             raise Unauthorized
         if user.role not in roles:
@@ -271,6 +278,8 @@ def _guarded(accounts: Accounts, roles: frozenset[str], view: Callable[..., Any]
         g.user = user
         if largest is not None:
             request.max_content_length = largest  # the rest of a longer body is not read
+        if view.__name__ in _STORING:
+            hub.room.require()
         found = view(**parts)
         return found if isinstance(found, Response) else jsonify(found)
 
@@ -295,10 +304,20 @@ def _ranges() -> list[tuple[str, str, str]]:
     ]
 
 
-def _explain(error: Exception) -> Any:
-    """Answer 500 with the one line of an expected error; Flask answers and logs the others."""
-    text = one_line(error, 500)
-    log.warning("%s: %s", one_line(request.path), text)
+def _explain(room: Room, error: Exception) -> Any:
+    """Answer 500 with the one line of an expected error, 507 where the disk is full; any other is a bug, and loud."""
+    if isinstance(error, HTTPException):
+        return error
+    path, text = one_line(request.path), one_line(error, 500)
+    if is_full(error):
+        if room.is_worth_telling():
+            log.error("%s: %s", path, text)
+        return Response(f"{text}\n", 507, content_type="text/plain; charset=utf-8")
+    if not isinstance(error, TrapsyncError):
+        log.error("%s failed", path, exc_info=error)
+        text = "a bug in the hub: its log has more"
+    else:
+        log.warning("%s: %s", path, text)
     return InternalServerError(text).get_response()
 
 

@@ -185,7 +185,8 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite itself ends it where the disk is full
+                    connection.execute("ROLLBACK")
                 raise
             failpoint.hit("hub: before the commit")
             connection.execute("COMMIT")

@@ -147,7 +147,7 @@ class Fleet:
             "SELECT heartbeats.*, traps.named FROM heartbeats LEFT JOIN traps USING (device) WHERE heartbeats.id IN "
             "(SELECT max(id) FROM heartbeats GROUP BY device) ORDER BY device"
         )
-        newest = self._database.rows(sql, (), MOST_TRAPS)
+        newest = self._database.rows(sql, (), 2 * MOST_TRAPS)
         with self._database.reading() as connection:
             unheard = connection.execute(
                 "SELECT * FROM traps WHERE joined IS NOT NULL AND device NOT IN (SELECT device FROM heartbeats)"

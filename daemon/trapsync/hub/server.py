@@ -38,17 +38,19 @@ def serve(
     password_file: Path | None = None,
     verify: Verify | None = None,
     examiner: Examiner = NO_EXAMINER,
+    min_free: int = 0,
     say: Callable[[str], None] = log.info,
 ) -> None:
     """Run the hub in this folder until SIGTERM or SIGINT; to be called in the main thread.
 
     `password_file` holds the password of the user `trapsync`, an admin, and is needed on any address but
     loopback unless there are users already. `verify` checks published documents, `examiner` looks at
-    pictures. `say` gets what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
+    pictures; with less than `min_free` bytes of free space nothing is stored. `say` gets what a person should know.
+    Raises SettingsError or StorageError, one line, when it cannot start.
     """
     with _only_one(folder):
         _allow_files(_CONNECTIONS + 200)
-        hub = Hub.open(folder, examiner=examiner, verify=verify)
+        hub = Hub.open(folder, examiner=examiner, verify=verify, min_free=min_free)
         prepare_accounts(hub, host, password_file, say)
         if hub.accounts.named("trap"):
             say(

@@ -266,7 +266,7 @@ class HttpClient:
         `path` begins with a slash, and may hold a query. `auth` is user and password for Basic
         authentication. `deadline` is in seconds from now; without one it follows from the size of the
         body. Raises Unreachable when no whole answer came in time, when it is a redirect, and when the
-        server asks to come later (429, 503; `wait` is how long). What the body raises goes through.
+        server asks to come later (429, 503; `wait` is how long) or is full (507). What the body raises goes through.
         """
         more = dict(headers or {}) | ({"Content-Type": kind} if kind else {})
         limit = deadline or 60 + self._timeout + len(body) / self._slowest

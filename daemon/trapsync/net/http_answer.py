@@ -102,6 +102,8 @@ def require_final(answer: Answer, asked_to_wait: Callable[[Answer], float], *, i
         wait = min(max(asked_to_wait(answer), 0.0), _LONGEST_WAIT)
         later = f", in {wait:.0f} s" if wait else ""
         raise Unreachable(f"{answer.host} answered {answer.status}: it asks to come later{later}", wait=wait)
+    if answer.status == 507:
+        raise Unreachable(f"{answer.host} has no room left (507): free some space there")
     return answer
 
 
