@@ -23,6 +23,8 @@ import container
 import hub_server
 from container import Container
 from fault_server import FaultServer, Forwarding
+from trapsync.net.invitation import Code, Terms
+from trapsync.remote.document import new_key
 
 DISTRIBUTION = os.environ.get("TRAPSYNC_SYSTEM", "bookworm")
 ALL = "TRAPSYNC_SYSTEM" in os.environ  # what takes longer
@@ -160,7 +162,7 @@ def test_installed_once_more_nothing_changes(box: Container) -> None:
 
 
 def test_systemd_finds_little_to_blame(box: Container) -> None:
-    units = {"trapsync": 1.5, "trapsync-reboot": 1.5, "trapsync-stick@sda1": 2.0}
+    units = {"trapsync": 1.5, "trapsync-reboot": 1.5, "trapsync-stick@sda1": 2.0, "trapsync-join": 2.5}
     for unit, most in units.items():
         said = box.says("systemd-analyze", "security", "--no-pager", f"{unit}.service").splitlines()[-1]
         sys.stdout.write(f"{said}\n")
@@ -173,6 +175,7 @@ def test_systemd_has_nothing_to_say_against_the_units_as_they_are_installed(box:
         "trapsync-reboot.path",
         "trapsync-reboot.service",
         "trapsync-stick@sda1.service",
+        "trapsync-join.service",
     ]
     done = box.run("systemd-analyze", "verify", *units)
     assert (done.stdout, done.stderr) == ("", "")
@@ -414,6 +417,45 @@ def test_a_mistake_in_the_config_is_told_by_reload_status_and_hub_and_costs_no_p
         config.write_text(CONFIG)
         box.run("systemctl", "reload", "trapsync")
         box.until(lambda: status(box)["config"] is None)
+    takes_pictures(box)
+
+
+def test_a_prepared_card_joins_the_hub_as_soon_as_it_can_and_loses_its_file(box: Container) -> None:
+    config, code = box.root / "etc/trapsync/trapsync.toml", box.root / "boot/firmware/trapsync-join.txt"
+    config.write_text(f'{CONFIG}[hub]\nevery = "1 s"\n')
+    terms = Terms((str(new_key().public),), ("valley",))
+    invited = Code.new(f"http://127.0.0.1:{PORT}", terms)
+    code.parent.mkdir(parents=True, exist_ok=True)
+    code.write_text(f"{invited}\r\nname = valley-3\r\n")
+    quick = "/run/systemd/system/trapsync-join.service.d"
+    box.run("sh", "-c", f"mkdir -p {quick} && printf '[Service]\\nRestartSec=500ms\\n' >{quick}/quick.conf")
+    box.run("systemctl", "daemon-reload")
+    assert box.says("systemctl", "is-enabled", "trapsync-join") == "enabled"
+    # As at a start: nothing waits for it, and it waits for nothing.
+    box.run("systemctl", "start", "trapsync-join")
+    box.until(lambda: "connection refused" in str(status(box)["joining"]))
+    assert str(status(box)["joining"]).startswith("not joined yet: ")
+    assert config.read_text().endswith('[hub]\nevery = "1 s"\n')
+    old = main_process(box)
+    with hub(box) as there:
+        asked = {"keys": terms.keys, "groups": terms.groups, "until": time.time() + 600}
+        asked["secret_hash"] = invited.secret_hash
+        there.hub.enrolment.invite(json.dumps(asked).encode(), "owner")
+        box.until(lambda: not code.exists())
+        box.until(lambda: [one["name"] for one in there.hub.enrolment.traps()] == ["valley-3"])
+        box.until(
+            lambda: any(one["heartbeat"]["name"] == "valley-3" for one in there.hub.fleet.snapshot()["traps"])
+        )
+        box.until(lambda: status(box)["destinations"]["hub"]["delivered"] > 0)
+    assert status(box)["joining"] is None
+    assert main_process(box) == old
+    secrets = box.says("sh", "-c", "stat -c '%U %G %a' /etc/trapsync/hub-*.token")
+    assert secrets == "root trapsync 640"
+    box.until(lambda: box.run("systemctl", "is-active", "trapsync-join", check=False).stdout == "inactive\n")
+    box.run("rm", "-r", quick)
+    config.write_text(CONFIG)
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "reload", "trapsync")
     takes_pictures(box)
 
 
