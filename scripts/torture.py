@@ -5,7 +5,8 @@ let Hypothesis make up lives of a trap (`tests/helpers/generated_life.py`), so m
 instead: put faults into a copy of the program, one at a time, and see that a test fails for each. With --world instead: let
 traps live in a hostile world (`tests/helpers/hostile_world.py`), so many worlds of fifty oddities. With --world-checks
 instead: take one check at a door to the outside after the other out of a copy, and see that the worlds notice it. With
---attacks instead: attack at full numbers (`tests/helpers/attacks.py`). With --account instead: have root type each command
+--attacks instead: attack at full numbers (`tests/helpers/attacks.py`). With --enrolment instead: have thirty traps join a
+hub (`tests/helpers/enrolled_fleet.py`). With --account instead: have root type each command
 while the account's folders hold something odd (`tests/helpers/taken_over.py`).
 """
 
@@ -21,6 +22,7 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 import attacks
+import enrolled_fleet
 import failpoints
 import hostile_world
 import hub_server
@@ -37,6 +39,7 @@ _KILLS = 100  # on one trap; then another
 _STEPS_OF_A_LIFE = 50
 _LIVES = 200  # from one seed
 _REPLAYS = 400  # traps to which old documents are sent
+_FLEET = 30  # traps that join
 _WORLDS = 10  # of one trap; then another
 
 
@@ -66,6 +69,7 @@ def main() -> None:
         "--account", action="store_true", help="from the service account to root, and nothing else"
     )
     parser.add_argument("--world-checks", action="store_true", help="take checks out, one at a time")
+    parser.add_argument("--enrolment", action="store_true", help="thirty traps join a hub, and nothing else")
     parser.add_argument("--attacks", action="store_true", help="attacks at full numbers, and nothing else")
     asked = parser.parse_args()
     if asked.mutants:
@@ -76,6 +80,8 @@ def main() -> None:
         take_over(asked.seed)
     elif asked.world_checks:
         take_checks_out(asked.seed)
+    elif asked.enrolment:
+        enrol()
     elif asked.attacks:
         attack(asked.seed)
     else:
@@ -168,6 +174,22 @@ def attack(seed: int) -> None:
         f"replays: {_REPLAYS} traps of {_STEPS_OF_A_LIFE} steps; {time.monotonic() - began:.0f} s", flush=True
     )
     print(f"{len(attacks.ATTACKS)} kinds of attacks: 0 successes (seed {seed})", flush=True)
+
+
+def enrol() -> None:
+    """Have thirty traps join a hub with one code; what was typed, and how long it took."""
+    with (
+        tempfile.TemporaryDirectory(prefix="trapsync-enrolment-") as folder,
+        enrolled_fleet.enrolled(Path(folder), _FLEET) as fleet,
+    ):
+        typed = enrolled_fleet.commands_by_place(fleet.typed)
+        shown = len(fleet.heard())
+        assert shown == _FLEET
+        print(f"{_FLEET} traps: typed {typed}, {fleet.seconds:.0f} s until the fleet shows all {shown}")
+        enrolled_fleet.lock_out(fleet)
+        print(f"one revoked, one forgotten: strangers; {len(fleet.heard())} in the fleet")
+        enrolled_fleet.be_lied_to(fleet, Path(folder))
+        print("a hub that names keys of its own: refused, nothing changed")
 
 
 def take_over(seed: int) -> None:

@@ -406,6 +406,21 @@ def test_a_bucket_that_says_403_for_what_it_has_not_is_empty_but_a_hub_that_does
         web(url, tmp_path).pull(print)
 
 
+def test_a_group_that_the_hub_does_not_give_this_trap_is_told_in_the_hubs_words_and_costs_nothing_else(
+    script: tuple[type[Scripted], str], tmp_path: Path
+) -> None:
+    server, url = script
+    line = (
+        b"trap 0a5bb6f4 is not in the group valley at this hub; the operator types: trapsync hub groups ..."
+    )
+    server.answers = {f"/pushed/{GROUP}": (403, {"Content-Type": "text/plain; charset=utf-8"}, line)}
+    server.answers[f"/pushed/{ALL}"] = (200, {}, ONE)
+    taken = list[bytes]()
+
+    assert web(url, tmp_path).pull(taken.append) == f"{GROUP}: {line.decode()}"
+    assert taken == [ONE]
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 def test_any_server_that_takes_a_post_takes_heartbeats(
     script: tuple[type[Scripted], str], status: int

@@ -121,6 +121,8 @@ class HttpLink:
 
     def _problem(self, answer: Answer) -> str:
         """Why this answer is no signed document; empty if it looks like one. Raises Unauthorised."""
+        if answer.status == HTTPStatus.FORBIDDEN and answer.kind == "text/plain":
+            return answer.line  # a hub that lets this trap in, and not into this group
         self._require_entry(answer)
         if answer.status != HTTPStatus.OK:
             return str(answer)
