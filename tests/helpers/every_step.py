@@ -10,14 +10,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import requests
-import werkzeug.security
 
 import drawings
 import hub_server
@@ -30,7 +27,6 @@ from trapsync.clock import utc
 from trapsync.destinations import Destination, confirmation
 from trapsync.errors import Failed, Held, Refused, Unreachable
 from trapsync.files import failpoint
-from trapsync.hub import accounts
 from trapsync.image import Correction, Evidence, Image, Label
 from trapsync.jpeg import examination, exif
 from trapsync.runtime import clock_correction
@@ -54,16 +50,8 @@ def prepare(folder: Path) -> None:
     (folder / "password").write_text(hub_server.PASSWORD)
     (folder / "password").chmod(0o600)
     (folder / "replay" / "one.jpg").write_bytes(drawings.plain())
-    with cheap_passwords(), hub_server.running(folder / "hub") as hub:
+    with hub_server.cheap_passwords(), hub_server.running(folder / "hub") as hub:
         hub.auth("owner")
-
-
-@contextmanager
-def cheap_passwords() -> Iterator[None]:
-    """Passwords that are set meanwhile are checked in no time, not in the third of a second that is right."""
-    cheap = partial(werkzeug.security.generate_password_hash, method="pbkdf2:sha256:1")
-    with mock.patch.object(accounts, "generate_password_hash", cheap):
-        yield
 
 
 def feed(folder: Path, number: int, name: str) -> None:

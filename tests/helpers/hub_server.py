@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import requests
+import werkzeug.security
 from waitress import wasyncore
 
 from trapsync.clock import Clock, SystemClock
+from trapsync.hub import accounts
 from trapsync.hub.accounts import Role
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.server import address, listen
@@ -113,6 +116,14 @@ class InThisProcess:
         examination.thumbnails(folder, name, into)
 
 
+@contextmanager
+def cheap_passwords() -> Iterator[None]:
+    """Passwords that are set meanwhile are checked in no time, not in the third of a second that is right."""
+    cheap = partial(werkzeug.security.generate_password_hash, method="pbkdf2:sha256:1")
+    with mock.patch.object(accounts, "generate_password_hash", cheap):
+        yield
+
+
 class _Stop(wasyncore.dispatcher):  # type: ignore[misc]
     """Raises SystemExit in the server's loop, as a signal does in the program."""
 
@@ -134,8 +145,9 @@ def running(
     examiner: Examiner | None = None,
     largest_body: int = LARGEST_BODY,
     min_free: int = 0,
+    **outside: str,
 ) -> Iterator[RunningHub]:
-    """A hub that listens until the block ends.
+    """A hub that listens until the block ends. `outside`: `behind_proxy` and `url`.
 
     A hub that comes back after an outage is the same folder and the same port once more.
     """
@@ -143,7 +155,7 @@ def running(
     if "trap" not in hub.accounts.names():
         hub.accounts.add("trap", PASSWORD, "manager")
     sockets: dict[int, Any] = {}
-    server = listen(make_app(hub, largest_body=largest_body), host, port, sockets)
+    server = listen(make_app(hub, largest_body=largest_body), host, port, sockets, **outside)
     ours, its = socket.socketpair()
     _Stop(its, sockets)
     thread = threading.Thread(target=server.run, name="hub", daemon=True)

@@ -83,7 +83,7 @@ DOORS = {
 WHOLE = {"cli", "hub"}
 
 # These are imported where they are used: they are costly, or may be missing.
-ONLY_IN_FUNCTIONS = {"picamera2", "libcamera", "pyvips", "piexif", "astral", "rich", "tomli_w", "waitress"}
+ONLY_IN_FUNCTIONS = {"picamera2", "libcamera", "pyvips", "piexif", "astral", "rich", "tomli_w"}
 ONLY_IN_FUNCTIONS |= {"nacl", "paho", "gpiozero", "segno"}  # extras
 
 

@@ -30,10 +30,11 @@ from hub_server import PASSWORD, RunningHub
 from trapsync.errors import SettingsError, StorageError, TrapsyncError
 from trapsync.hub import store as store_module
 from trapsync.hub.accounts import DEFAULT_PASSWORD
+from trapsync.hub.admission import Guesses, is_loopback
 from trapsync.hub.app import Hub, make_app
 from trapsync.hub.database import Database
 from trapsync.hub.links import LINK_LIFE
-from trapsync.hub.server import is_loopback, listen, prepare_accounts, serve
+from trapsync.hub.server import listen, prepare_accounts, serve
 from trapsync.hub.store import Store
 from trapsync.hub.wire import moment
 from trapsync.image import Image
@@ -809,8 +810,9 @@ ENDPOINTS = (
     "auth", [None, ("trap", "wrong"), ("trap", ""), ("nobody", PASSWORD), ("eyJpZCI6MX0.AAAA.BBBB", "")]
 )
 def test_a_stranger_is_401_in_the_originals_words(
-    empty_hub: RunningHub, path: str, auth: tuple[str, str] | None
+    empty_hub: RunningHub, path: str, auth: tuple[str, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Guesses, "wait", lambda *_: 0)  # the delay after the case before
     answer = requests.post(f"{empty_hub.url}/{path}", auth=auth, timeout=10)
 
     assert (answer.status_code, answer.text) == (401, "Unauthorized Access")
@@ -972,6 +974,8 @@ def test_on_an_open_address_there_is_no_default_user(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="trapsync hub users add NAME --role admin"):
         prepare_accounts(hub, "0.0.0.0")
+    with pytest.raises(SettingsError, match="by the proxy, and nobody can log in"):
+        prepare_accounts(hub, "127.0.0.1", behind_proxy=True)
 
     assert hub.accounts.names() == []
 

@@ -44,6 +44,17 @@ if TYPE_CHECKING:
     help="With less free space nothing more is stored.",
 )
 @click.option(
+    "--behind-proxy",
+    is_flag=False,
+    flag_value="127.0.0.1",
+    default="",
+    metavar="[ADDRESS]",
+    help="A web server in front, at 127.0.0.1 if no other address is given: it says who calls, and by which scheme.",
+)
+@click.option(
+    "--url", default="", metavar="URL", help="How the hub is called from outside: https://hub.example.org"
+)
+@click.option(
     "--owner-key",
     "keys",
     multiple=True,
@@ -58,6 +69,8 @@ def hub(
     port: int,
     password_file: Path | None,
     min_free: Size,
+    behind_proxy: str,
+    url: str,
     keys: tuple[str, ...],
 ) -> None:
     """Run a hub: a small receiver that speaks the Sticky Pi upload protocol.
@@ -86,6 +99,8 @@ def hub(
             host=host,
             port=port,
             password_file=password_file,
+            behind_proxy=behind_proxy,
+            url=url,
             verify=_verify(keys) if keys else None,
             examiner=examiner,
             min_free=min_free,

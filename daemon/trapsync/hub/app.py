@@ -20,9 +20,10 @@ from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError, one_line
 from trapsync.hub import enrolment_app, fleet_app
 from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
+from trapsync.hub.admission import REALM, USER, Endpoint
 from trapsync.hub.annotations import Annotations
 from trapsync.hub.database import Database
-from trapsync.hub.enrolment import Enrolment
+from trapsync.hub.enrolment import LARGEST_REQUEST, Enrolment
 from trapsync.hub.enrolment_app import EnrolmentEndpoints
 from trapsync.hub.fleet import Fleet, Verify
 from trapsync.hub.fleet_app import FleetEndpoints
@@ -74,6 +75,7 @@ class Hub:
     fleet: Fleet
     enrolment: Enrolment
     room: Room
+    clock: Clock
 
     @classmethod
     def open(
@@ -106,6 +108,7 @@ class Hub:
             fleet=Fleet(database, clock, verify),
             enrolment=Enrolment(database, clock),
             room=Room(folder, min_free, clock),
+            clock=clock,
         )
 
 
@@ -116,11 +119,16 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     app.json = ForeignJson(app)
     answers = LongAnswers(hub.store.incoming)
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
-    endpoints = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
-    for method, rule, roles, view in _rules(*endpoints):
+    parts = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
+    # For the look at a request's head, before its body is received; see `admission`.
+    endpoints = {"image": Endpoint(None, 0), "join": Endpoint(None, LARGEST_REQUEST)}
+    app.extensions |= {"hub": hub, "endpoints": endpoints}
+    for method, rule, roles, view in _rules(*parts):
+        largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
+        endpoints[view.__name__] = Endpoint(roles, largest_body if largest is None else largest)
         guarded = _guarded(hub, roles, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
-    app.add_url_rule("/join", view_func=endpoints[2].join, methods=["POST"], endpoint="join")
+    app.add_url_rule("/join", view_func=parts[2].join, methods=["POST"], endpoint="join")
     app.add_url_rule("/image/<name>", view_func=_Files(hub).send, methods=["GET"], endpoint="image")
     app.register_error_handler(Exception, partial(_explain, hub.room))
     for kind in _STATUSES:
@@ -268,8 +276,8 @@ def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Calla
 
     def guard(**parts: str) -> Response:
         given = request.authorization
-        user: User | None = None
-        if given is not None and given.type == "basic":
+        user: User | None = request.environ.get(USER)  # who was admitted
+        if user is None and given is not None and given.type == "basic":
             user = hub.accounts.recognise(given.username or "", given.password or "")
         if user is None:
             raise Unauthorized
@@ -336,7 +344,7 @@ def _unauthorised(error: Exception) -> Response:
     """Answer 401 or 403; the bodies are equal, as on the Sticky Pi server."""
     status = error.code if isinstance(error, Unauthorized | Forbidden) else None
     answer = Response("Unauthorized Access", status or 401, content_type="text/html; charset=utf-8")
-    answer.headers["WWW-Authenticate"] = 'Basic realm="Authentication Required"'
+    answer.headers["WWW-Authenticate"] = REALM
     return answer
 
 

@@ -141,13 +141,14 @@ class TooMany(TrapsyncError):
 
 
 class Database:
-    """One SQLite file. A connection lives as long as one `reading()` or `writing()` and is not shared.
+    """One SQLite file. A connection serves one `reading()` or `writing()` at a time.
 
     Writers queue at BEGIN IMMEDIATE, also those of another process; readers never wait for them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._resting: list[sqlite3.Connection] = []
         make_folder(path.parent)
         try:
             # Held open for the hub's life: SQLite checkpoints the WAL whenever the last connection closes.
@@ -160,13 +161,22 @@ class Database:
 
     def close(self) -> None:
         """Close the file."""
-        self._keeper.close()
+        for connection in (*self._resting, self._keeper):
+            connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading; each query sees one state of the file."""
-        with closing(self._connect()) as connection:
+        try:
+            connection = self._resting.pop()  # to open one takes longer than most questions
+        except IndexError:
+            connection = self._connect()
+        try:
             yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._resting.append(connection)
 
     def rows(self, sql: str, values: Sequence[object], most: int) -> Iterator[dict[str, Any]]:
         """What a query finds, row by row, all of one state of the file. Raises TooMany beyond so many rows."""

@@ -25,10 +25,10 @@ class Room:
         self._clock = clock
         self._told = float("-inf")
 
-    def require(self) -> None:
-        """Raise NoRoom below the floor."""
+    def require(self, more: int = 0) -> None:
+        """Raise NoRoom below the floor, or where so many bytes more would lead there."""
         free = space.free_bytes(self._folder)
-        if free < self._min_free:
+        if free - more < self._min_free:
             raise NoRoom(
                 f"this hub has {free / 1e6:.0f} MB of room left, and is to leave {self._min_free / 1e6:.0f} MB free: "
                 "nothing more is stored"

@@ -1,20 +1,28 @@
 """Run the hub: its port, the accounts of a first start, and the end at a signal."""
 
-import ipaddress
 import logging
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from flask import Flask
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.server import MultiSocketServer
+from waitress.task import ThreadedTaskDispatcher
 
 from trapsync.errors import SettingsError, StorageError
 from trapsync.files.locks import locked
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
+from trapsync.hub.admission import Admission, is_address, is_loopback
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
+from trapsync.hub.channel import CONNECTIONS, IN_MEMORY, Gate, Server
 from trapsync.hub.fleet import Verify
+from trapsync.hub.password_queue import PasswordQueue
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner
 from trapsync.settings import config_file
 from trapsync.spool import overlap
@@ -24,9 +32,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 _THREADS = 4
-# Each trap of a fleet that reconnects holds a connection for a moment, and one whose link is lost for two
-# minutes; with waitress's own limit of a hundred the next would wait.
-_CONNECTIONS = 2000
+_LARGEST_HEAD = 16 * 1024  # bytes
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -36,6 +42,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     password_file: Path | None = None,
+    behind_proxy: str = "",
+    url: str = "",
     verify: Verify | None = None,
     examiner: Examiner = NO_EXAMINER,
     min_free: int = 0,
@@ -44,20 +52,23 @@ def serve(
     """Run the hub in this folder until SIGTERM or SIGINT; to be called in the main thread.
 
     `password_file` holds the password of the user `trapsync`, an admin, and is needed on any address but
-    loopback unless there are users already. `verify` checks published documents, `examiner` looks at
-    pictures; with less than `min_free` bytes of free space nothing is stored. `say` gets what a person should know.
-    Raises SettingsError or StorageError, one line, when it cannot start.
+    loopback unless there are users already. `behind_proxy` is the address of a web server in front, whose word on a
+    client's address and scheme is taken; `url` is how the hub is called from outside. `verify` checks published
+    documents, `examiner` looks at pictures; with less than `min_free` bytes of free space nothing is stored. `say`
+    gets what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
     """
+    _require_addresses(behind_proxy, url)
     with _only_one(folder):
-        _allow_files(_CONNECTIONS + 200)
+        _allow_files(2 * CONNECTIONS + 200)  # each with the file of a body
         hub = Hub.open(folder, examiner=examiner, verify=verify, min_free=min_free)
-        prepare_accounts(hub, host, password_file, say)
+        tempfile.tempdir = str(hub.store.incoming)  # of waitress and werkzeug; /tmp may be memory
+        prepare_accounts(hub, host, password_file, say, behind_proxy=bool(behind_proxy))
         if hub.accounts.named("trap"):
             say(
                 "traps share the account 'trap', with which a stolen one speaks for all; let each join with a code "
                 "(trapsync hub invite), and then: trapsync hub users remove trap"
             )
-        server = listen(make_app(hub), host, port)
+        server = listen(make_app(hub), host, port, behind_proxy=behind_proxy, url=url)
         for number in _SIGNALS:
             signal.signal(number, _end)
         with suppress(SystemExit):  # waitress catches it as soon as it runs
@@ -67,69 +78,101 @@ def serve(
         say("the hub has stopped")
 
 
+def _require_addresses(behind_proxy: str, url: str) -> None:
+    parts = urlsplit(url)
+    if behind_proxy and not is_address(behind_proxy):
+        raise SettingsError(f"--behind-proxy {behind_proxy}: give the web server's IP address, as 127.0.0.1")
+    if url and (parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/")):
+        raise SettingsError(f"--url {url}: give scheme and name only, as https://hub.example.org")
+
+
 def prepare_accounts(
-    hub: Hub, host: str, password_file: Path | None = None, say: Callable[[str], None] = log.info
+    hub: Hub,
+    host: str,
+    password_file: Path | None = None,
+    say: Callable[[str], None] = log.info,
+    *,
+    behind_proxy: bool = False,
 ) -> None:
     """Make sure that somebody can log in, and that nobody on the network can guess a password.
 
-    Raises SettingsError on an address that others can reach, when nobody has set a password.
+    Raises SettingsError on an address that others can reach, by a proxy too, when nobody has set a password.
     """
+    only_here = is_loopback(host) and not behind_proxy
+    reached = f"others can reach {host}{' by the proxy' if behind_proxy else ''}"
     if password_file is not None:
         password = config_file.read_secret(password_file.absolute(), "--password-file")
         hub.accounts.add(DEFAULT_NAME, password, "admin")
-    elif not hub.accounts.names() and is_loopback(host):
+    elif not hub.accounts.names() and only_here:
         hub.accounts.add(DEFAULT_NAME, DEFAULT_PASSWORD, "admin")
         say(f"made a user for this machine only: {DEFAULT_NAME}, with the password {DEFAULT_PASSWORD}")
-    if is_loopback(host):
+    if only_here:
         return
     if not hub.accounts.names():
         raise SettingsError(
-            f"others can reach {host}, and nobody can log in; first type: trapsync hub users add NAME --role admin "
+            f"{reached}, and nobody can log in; first type: trapsync hub users add NAME --role admin "
             f"--folder {hub.folder}"
         )
     weak = hub.accounts.with_default_password()
     if weak:
         raise SettingsError(
-            f"others can reach {host}, and {weak[0]!r} has a default password: "
-            "set another with --password-file"
+            f"{reached}, and {weak[0]!r} has a default password: set another with --password-file"
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address. A name other than localhost is taken for open."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def listen(app: Flask, host: str, port: int, sockets: dict[int, Any] | None = None) -> Any:
+def listen(
+    app: Flask,
+    host: str,
+    port: int,
+    sockets: dict[int, Any] | None = None,
+    *,
+    behind_proxy: str = "",
+    url: str = "",
+) -> Any:
     """Bind the port and return waitress's server. Its `run` serves until SystemExit. Raises SettingsError.
 
     After SystemExit the requests under way have five seconds. An upload that is cut is asked for and sent again.
     `sockets` receives what is opened, for a process that goes on without the server.
     """
-    import waitress
-    from waitress import wasyncore
-
     sockets = {} if sockets is None else sockets
+    hub: Hub = app.extensions["hub"]
+    only_here = is_loopback(host) and not behind_proxy
+    gate = Gate(
+        admission=Admission(hub.accounts, app, hub.clock, only_here=only_here),
+        passwords=PasswordQueue(hub.accounts),
+        clock=hub.clock,
+        room=hub.room,
+        proxy=behind_proxy,
+        url=url,
+    )
     try:
-        return waitress.create_server(
-            app,
-            map=sockets,
+        settings = Adjustments(
             host=host,
             port=port,
             threads=_THREADS,
-            connection_limit=_CONNECTIONS,
             asyncore_use_poll=True,  # select(2) knows no file descriptor beyond 1023
             ident="trapsync-hub",
-            # Room for the headers of the parts; the app itself holds the body to the exact limit.
+            recv_bytes=64 * 1024,
+            max_request_header_size=_LARGEST_HEAD,
+            # Each endpoint has a limit of its own.
             max_request_body_size=LARGEST_BODY + 64 * 1024,
+            inbuf_overflow=IN_MEMORY,
+            log_socket_errors=False,
             clear_untrusted_proxy_headers=True,
         )
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(_THREADS)
+        servers = [
+            Server(gate, app, sockets, dispatcher=dispatcher, adj=settings, sockinfo=one)
+            for one in settings.listen
+        ]
     except (OSError, ValueError) as error:
         wasyncore.close_all(sockets)
         raise SettingsError(_why_not(error, host, port)) from error
+    if len(servers) == 1:
+        return servers[0]
+    listening = [(one.effective_host, one.effective_port) for one in servers]  # as for "localhost"
+    return MultiSocketServer(sockets, settings, listening, dispatcher)
 
 
 def address(server: Any) -> str:
