@@ -820,6 +820,22 @@ def test_a_stranger_is_401_in_the_originals_words(
     assert answer.headers["Content-Type"].startswith("text/html")
 
 
+def test_a_login_that_is_no_text_is_nobodys(
+    empty_hub: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"Authorization": b"Basic \xff"}
+    assert requests.post(f"{empty_hub.url}/get_token", headers=headers, timeout=10).status_code == 401
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_what_is_no_number_of_a_code_is_404(
+    empty_hub: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"{empty_hub.url}/invitations/{10**30}"
+    assert requests.delete(url, auth=empty_hub.auth("owner"), timeout=10).status_code == 404
+    assert not any(record.exc_info for record in caplog.records)
+
+
 @pytest.mark.parametrize(
     ("user", "path"),
     [

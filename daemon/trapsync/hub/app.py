@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from flask import Flask, Response, g, jsonify, request, send_file
+from werkzeug.datastructures import Authorization
 from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, NotFound, Unauthorized
 
 from trapsync.clock import Clock, SystemClock
@@ -161,7 +162,7 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints, enrolment: EnrolmentEndp
         ("PUT", "/traps/<device>/groups", _ADMINS, enrolment.put_groups),
         ("GET", "/invitations", _ADMINS, enrolment.get_invitations),
         ("POST", "/invitations", _ADMINS, enrolment.invite),
-        ("DELETE", "/invitations/<int:number>", _ADMINS, enrolment.withdraw),
+        ("DELETE", "/invitations/<int(max=1000000000):number>", _ADMINS, enrolment.withdraw),
     )
 
 
@@ -229,14 +230,14 @@ class _Endpoints:
         if what not in {"metadata", *get_args(What)}:
             raise BadRequest(f"{one_line(what, 40)!r} is not one of: metadata, {', '.join(get_args(What))}")
         rows = self._hub.store.find(wanted)
-        return self._answers.send(
-            {**row, "url": "" if what == "metadata" else self._address(row, what)} for row in rows
-        )
+        if what == "metadata":
+            return self._answers.send({**row, "url": ""} for row in rows)
+        sign = self._hub.links.signer(what, g.user)  # type: ignore[arg-type]
+        return self._answers.send({**row, "url": self._address(row, sign)} for row in rows)
 
-    def _address(self, row: Row, what: Any) -> str:
+    def _address(self, row: Row, sign: Callable[[int], str]) -> str:
         # Signed in the query, not in the path: servers and proxies write paths into their logs.
-        name = self._hub.store.path(row).name
-        return f"{request.host_url}image/{name}?signed={self._hub.links.sign(row['id'], what, g.user)}"
+        return f"{request.host_url}image/{self._hub.store.path(row).name}?signed={sign(row['id'])}"
 
 
 class _Files:
@@ -275,7 +276,7 @@ def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Calla
     largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
 
     def guard(**parts: str) -> Response:
-        given = request.authorization
+        given = _login()
         user: User | None = request.environ.get(USER)  # who was admitted
         if user is None and given is not None and given.type == "basic":
             user = hub.accounts.recognise(given.username or "", given.password or "")
@@ -292,6 +293,14 @@ def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Calla
         return found if isinstance(found, Response) else jsonify(found)
 
     return guard
+
+
+def _login() -> Authorization | None:
+    """What the request says of who sends it; nothing where that is no text at all."""
+    try:
+        return request.authorization
+    except ValueError:
+        return None
 
 
 def _keys() -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Addresses of images that need no password and expire, as presigned addresses of an S3 do."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -28,8 +29,13 @@ class Links:
         It ends with the account's password. The end in time is rounded up to the hour: asked twice, an image has the
         same address, and a client's cache of it holds.
         """
+        return self.signer(what, user)(number)
+
+    def signer(self, what: What, user: User) -> Callable[[int], str]:
+        """The same for many images: the account is looked at once."""
         until = (int(self._clock.wall()) // _STEP + 1) * _STEP + LINK_LIFE
-        return str(self._serializer.dumps([number, what, until, user.id, self._mark(user.id)]))
+        mark = self._mark(user.id)
+        return lambda number: str(self._serializer.dumps([number, what, until, user.id, mark]))
 
     def read(self, signed: str) -> tuple[int, What] | None:
         """The image id and the kind of file of an address; None if it is not ours, was changed, or has ended."""
