@@ -355,6 +355,41 @@ def test_a_conflict_sent_again_and_again_is_kept_once(hub: RunningHub) -> None:
     assert len(list(hub.store.conflicts.rglob("*.jpg"))) == 1
 
 
+def test_a_file_is_written_once_as_it_comes(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Werkzeug wrote it to a temporary file first."""
+    monkeypatch.setattr(
+        "werkzeug.formparser.default_stream_factory", lambda *_, **__: pytest.fail("a second copy")
+    )
+    large = GOOD + bytes(3 * 10**6)
+
+    assert hub.upload(NAME, large, md5_of(large)).status_code == 200
+    assert hub.store.path(hub.rows()[0]).read_bytes() == large
+    assert list(hub.store.incoming.iterdir()) == []
+
+
+def test_of_many_other_versions_of_one_second_ten_are_kept(hub: RunningHub) -> None:
+    hub.upload(NAME, GOOD)
+    others = [dressed(shade=shade) for shade in range(10, 22)]
+
+    said = [hub.upload(NAME, other).text for other in others]
+
+    assert ["was moved to conflicts" in text for text in said] == [True] * 10 + [False] * 2
+    assert "was not kept: 10 others are in conflicts" in said[-1]
+    assert {path.read_bytes() for path in hub.store.conflicts.rglob("*.jpg")} == {*others[:10]}
+    assert "was moved to conflicts" in hub.upload(NAME, others[3]).text  # it is there already
+    assert list(hub.store.incoming.iterdir()) == []
+
+
+def test_of_a_hundred_files_in_a_request_all_are_looked_at_and_none_of_more_stays(hub: RunningHub) -> None:
+    files = {f"{DEVICE}.2026-06-20_20-{n // 60:02}-{n % 60:02}.jpg": ("x", GOOD) for n in range(101)}
+    url, auth = f"{hub.url}/_put_new_images", hub.auth()
+
+    assert requests.post(url, files=files, auth=auth, timeout=60).status_code == 413
+    assert [path for path in hub.store.images.rglob("*") if path.is_file()] == []
+    files.popitem()
+    assert len(requests.post(url, files=files, auth=auth, timeout=60).json()) == 100
+
+
 def test_a_device_in_another_case_is_the_same_device(hub: RunningHub) -> None:
     hub.upload(NAME, GOOD)
 
@@ -820,17 +855,13 @@ def test_a_stranger_is_401_in_the_originals_words(
     assert answer.headers["Content-Type"].startswith("text/html")
 
 
-def test_a_login_that_is_no_text_is_nobodys(
-    empty_hub: RunningHub, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_login_that_is_no_text_is_nobodys(empty_hub: RunningHub, caplog: pytest.LogCaptureFixture) -> None:
     headers = {"Authorization": b"Basic \xff"}
     assert requests.post(f"{empty_hub.url}/get_token", headers=headers, timeout=10).status_code == 401
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_what_is_no_number_of_a_code_is_404(
-    empty_hub: RunningHub, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_no_number_of_a_code_is_404(empty_hub: RunningHub, caplog: pytest.LogCaptureFixture) -> None:
     url = f"{empty_hub.url}/invitations/{10**30}"
     assert requests.delete(url, auth=empty_hub.auth("owner"), timeout=10).status_code == 404
     assert not any(record.exc_info for record in caplog.records)

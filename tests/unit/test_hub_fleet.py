@@ -20,6 +20,7 @@ from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
 from trapsync.errors import TrapsyncError
 from trapsync.fleet.table import traps
+from trapsync.hub import fleet as fleet_module
 from trapsync.hub.app import Hub
 from trapsync.hub.fleet import KEPT, LARGEST_DOCUMENT, NotTaken
 from trapsync.net import heartbeat
@@ -280,6 +281,19 @@ def test_what_an_earlier_hub_took_is_an_answer_all_the_same(tmp_path: Path, body
     answer["traps"] = list(answer["traps"])
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert [trap.verdict for trap in traps(answer)] == ["failing"]
+
+
+def test_more_traps_than_a_hub_knows_are_refused_and_the_others_are_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_module, "MOST_TRAPS", 2)
+    fleet = Hub.open(tmp_path, FakeTime()).fleet
+    for number in (1, 2):
+        fleet.take(f"{number:08x}", json.dumps({"device": f"{number:08x}"}).encode())
+    with pytest.raises(NotTaken, match="knows 2 traps, and takes no more"):
+        fleet.take("00000003", b'{"device": "00000003"}')
+    fleet.take("00000001", b'{"device": "00000001"}')
+    assert len(list(fleet.snapshot()["traps"])) == 2
 
 
 def test_a_reader_cannot_speak_for_a_trap(hub: RunningHub) -> None:

@@ -1,8 +1,10 @@
 """A hub whose disk is full, or almost: it says so, stores nothing and nothing by half, and goes on when there is room."""
 
 import logging
+import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -93,9 +95,11 @@ def test_a_full_database_is_told_as_that_and_what_was_sent_is_taken_later(
     assert not any(record.exc_info for record in caplog.records)
 
 
-@pytest.mark.parametrize("call", ["write", "make_folder", "flush_folder"])
+@pytest.mark.parametrize(
+    ("module", "call"), [(os, "fsync"), (durable, "make_folder"), (durable, "flush_folder")]
+)
 def test_a_full_disk_is_told_as_that_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: Any, call: str
 ) -> None:
     with hub_server.running(tmp_path) as hub:
         hub.auth()
@@ -103,7 +107,7 @@ def test_a_full_disk_is_told_as_that_and_leaves_nothing(
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device", "somewhere")
 
-        monkeypatch.setattr(durable, call, full)
+        monkeypatch.setattr(module, call, full)
         assert hub.upload(NAME, drawings.trap()).status_code == 507
         monkeypatch.undo()
         assert hub.rows() == []

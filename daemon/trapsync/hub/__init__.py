@@ -4,6 +4,7 @@
 
     server.py     runs it: the port, the accounts of a first start, the end
     app.py        the endpoints, with the status codes and bodies of the Sticky Pi server
+    arrivals.py   writes what is uploaded to the disk as it comes
     intake.py     checks an uploaded file, its name and its metadata, and makes its row
     store.py      images in folders, their rows beside them; nothing is ever overwritten
     thumbnails.py  their small copies, and who looks at pictures

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from flask import Flask, Response, g, jsonify, request, send_file
 from werkzeug.datastructures import Authorization
@@ -23,6 +23,7 @@ from trapsync.hub import enrolment_app, fleet_app
 from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
 from trapsync.hub.admission import REALM, USER, Endpoint
 from trapsync.hub.annotations import Annotations
+from trapsync.hub.arrivals import Arrival, HubRequest
 from trapsync.hub.database import Database
 from trapsync.hub.enrolment import LARGEST_REQUEST, Enrolment
 from trapsync.hub.enrolment_app import EnrolmentEndpoints
@@ -118,6 +119,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = largest_body
     app.json = ForeignJson(app)
+    app.request_class = type("Request", (HubRequest,), {"folder": hub.store.incoming})
     answers = LongAnswers(hub.store.incoming)
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
     parts = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
@@ -197,7 +199,9 @@ class _Endpoints:
         if len(files) > len(request.files):  # the original stores the first alone, and says nothing
             raise BadRequest("two files in the request have the same name")
         return [
-            self._hub.intake.take(name, file.stream, request.form.get(f"{name}.md5", ""), g.user)
+            self._hub.intake.take(
+                name, cast("Arrival", file.stream), request.form.get(f"{name}.md5", ""), g.user
+            )
             for name, file in files
         ]
 

@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import IO
 
 from trapsync import __version__
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import one_line
 from trapsync.hub.accounts import User
-from trapsync.hub.store import AlreadyHere, Arrival, Row, Store
+from trapsync.hub.arrivals import Arrival
+from trapsync.hub.store import AlreadyHere, Row, Store
 from trapsync.hub.thumbnails import Examiner
 from trapsync.hub.wire import BadRequest, Busy
 from trapsync.image import Image
@@ -37,7 +37,7 @@ class Intake:
     examiner: Examiner
     clock: Clock
 
-    def take(self, name: str, stream: IO[bytes], md5: str, user: User) -> Row:
+    def take(self, name: str, arrival: Arrival, md5: str, user: User) -> Row:
         """Store one upload and return its row as the protocol's answer, whose `id` is null.
 
         `name` is the name of the multipart part; folders in it do not count. `md5` is the sender's, empty
@@ -50,19 +50,19 @@ class Intake:
             raise BadRequest(
                 f"{iso(taken)} lies in the future: this hub's clock says {iso(utc(self.clock.wall()))}"
             )
-        with self.store.arriving(stream) as arrival:
-            if md5 and md5 != arrival.md5:
-                raise BadRequest(f"the file's md5 is {arrival.md5}, not {md5[:40]} as its sender says")
-            image = self._examined(arrival)
-            if reason := metadata_problem(image.metadata):
-                raise BadRequest(reason)
-            # The hub's own digest: who examines a picture may have been taken over by it.
-            row = {**self._row(image, user), "md5": arrival.md5, "device": device, "datetime": iso(taken)}
-            try:
-                self.store.keep(row, arrival.path)
-            except AlreadyHere:
-                log.info("%s is stored already, sent again by %s", one_line(name), user.name)
-                raise
+        if md5 and md5 != arrival.md5:
+            raise BadRequest(f"the file's md5 is {arrival.md5}, not {md5[:40]} as its sender says")
+        arrival.flush()
+        image = self._examined(arrival)
+        if reason := metadata_problem(image.metadata):
+            raise BadRequest(reason)
+        # The hub's own digest: who examines a picture may have been taken over by it.
+        row = {**self._row(image, user), "md5": arrival.md5, "device": device, "datetime": iso(taken)}
+        try:
+            self.store.keep(row, arrival.path)
+        except AlreadyHere:
+            log.info("%s is stored already, sent again by %s", one_line(name), user.name)
+            raise
         log.info("stored %s: %d bytes from %s", self.store.path(row).name, arrival.size, user.name)
         return {"id": None, **row, "but": None if row["but"] is None else bool(row["but"])}
 

@@ -10,15 +10,12 @@
 import hashlib
 import json
 import logging
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from trapsync.errors import StorageError, TrapsyncError
 from trapsync.files import durable, failpoint
@@ -30,7 +27,7 @@ log = logging.getLogger(__name__)
 
 INCOMING = Path("images", ".incoming")  # below the hub's folder
 
-_CHUNK = 256 * 1024
+_MOST_VERSIONS = 10  # of one device and second that are kept in `conflicts`
 _COLUMNS = (
     *("device", "datetime", "md5", "device_version", "width", "height"),
     *("lat", "lng", "alt", "temp", "hum", "lum", "bat", "but"),
@@ -100,16 +97,7 @@ class AlreadyHere(TrapsyncError):
 
 
 class Conflict(TrapsyncError):
-    """Other bytes are stored under this device and second; these were moved to `conflicts`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """An upload in `.incoming`: flushed, but not yet examined."""
-
-    path: Path
-    size: int
-    md5: str
+    """Other bytes are stored under this device and second."""
 
 
 class Store:
@@ -134,23 +122,11 @@ class Store:
         """The path of a row's image."""
         return self.images / _place(row)
 
-    @contextmanager
-    def arriving(self, stream: IO[bytes]) -> Iterator[Arrival]:
-        """Write an upload to a temporary file, removed at the end of the block unless `keep` moved it."""
-        path = self.incoming / f"{secrets.token_hex(8)}.jpg"
-        digest = hashlib.md5(usedforsecurity=False)
-        try:
-            durable.write(path, _hashed(stream, digest))
-            yield Arrival(path, path.stat().st_size, digest.hexdigest())
-        finally:
-            path.unlink(missing_ok=True)
-            failpoint.hit("hub: arrival removed")
-
     def keep(self, row: Row, arrival: Path) -> None:
         """Give a flushed, verified file its final name, then its row.
 
         Raises AlreadyHere or Conflict, with what is stored left as it is; in a conflict the new file
-        moves to `conflicts`. A crash half-way leaves a file without a row; see `_clear`.
+        moves to `conflicts`, if there is room for it. A crash half-way leaves a file without a row; see `_clear`.
         """
         target = self.path(row)
         durable.make_folder(target.parent)
@@ -162,9 +138,11 @@ class Store:
                 failpoint.hit("hub: renamed")
                 durable.flush_folder(target.parent)
                 connection.execute(_INSERT, row)
-        except Conflict:
-            self._set_aside(arrival, row, row["md5"])
-            raise
+        except Conflict as error:
+            with self._moving:
+                raise Conflict(
+                    f"{error}; it stays as it is, and {self._keep_version(arrival, row)}"
+                ) from None
 
     def find(self, wanted: Wanted) -> Iterator[Row]:
         """The rows that are wanted, in the order of the table; unknown ones are missing.
@@ -203,10 +181,16 @@ class Store:
         name = _place(row).name
         if stored["md5"] == row["md5"]:
             raise AlreadyHere(f"{name} is stored already, with the same bytes")
-        raise Conflict(
-            f"conflict: {name} is stored already with other bytes (md5 {stored['md5']}); "
-            "it stays as it is, and the new file was moved to conflicts"
-        )
+        raise Conflict(f"conflict: {name} is stored already with other bytes (md5 {stored['md5']})")
+
+    def _keep_version(self, arrival: Path, row: Row) -> str:
+        """Keep other bytes for one second, unless there are many of them; what became of them."""
+        place = self.conflicts / _place(row)
+        kept = {path.name for path in place.parent.glob(f"{place.stem}.*.jpg")}
+        if len(kept) >= _MOST_VERSIONS and f"{place.stem}.{row['md5']}.jpg" not in kept:
+            return f"the new file was not kept: {len(kept)} others are in conflicts"
+        self._set_aside(arrival, row, row["md5"])
+        return "the new file was moved to conflicts"
 
     def _clear(self, target: Path, row: Row) -> None:
         """Move a file out of the way whose second has no row.
@@ -236,9 +220,3 @@ def _place(row: Row) -> Path:
     taken = datetime.strptime(row["datetime"], "%Y-%m-%dT%H:%M:%S%z")
     name = TrapName(row["device"].lower(), taken)
     return Path(name.folder, str(name))
-
-
-def _hashed(stream: IO[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
-    while chunk := stream.read(_CHUNK):
-        digest.update(chunk)
-        yield chunk
