@@ -38,6 +38,7 @@ _NOT_ON_THE_CARD = {
     "files/process_note.py: close",
     "fleet/operator_key.py: keep",
     "fleet/operator_key.py: keep_secret",
+    "fleet/operator_settings.py: remember_password",
 }
 
 
