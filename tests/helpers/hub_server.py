@@ -33,7 +33,7 @@ from trapsync.hub.store import Row, Store, by_ranges
 from trapsync.hub.thumbnails import Examiner
 from trapsync.image import Image
 from trapsync.jpeg import examination
-from trapsync.net.invitation import hash_of
+from trapsync.net.invitation import Terms, hash_of
 
 PASSWORD = "a password for tests"
 USERS: dict[str, Role] = {"owner": "admin", "trap": "manager", "reader": "viewer"}
@@ -85,6 +85,7 @@ class RunningHub:
         code = {"secret_hash": hash_of(secret), "until": wall + 60, "groups": groups}
         self.hub.enrolment.invite(json.dumps(code).encode(), "owner")
         asked = {"secret": secret, "device": device, "token_sha256": hash_of(password)}
+        asked["fingerprint"] = Terms(groups=groups).fingerprint()
         self.hub.enrolment.join(json.dumps(asked).encode())
 
     def ask(self, path: str, body: Any, user: str = "trap") -> requests.Response:

@@ -505,7 +505,7 @@ def shared() -> Iterator[Site]:
 def test_a_command_that_is_told_works_as_it_is_written(
     shared: Site, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if words.endswith("push") or words.startswith("trapsync hub"):
+    if words.endswith(("push", "join")) or words.startswith("trapsync hub"):
         words += " --help"
     arguments = ["--config", str(shared.config), *words.split()[1:]]
     monkeypatch.setattr(sys, "argv", ["trapsync", *arguments])
@@ -582,6 +582,8 @@ HANDS = (
     ),
     *("deliver, prune or change it",),
     *("remove it, for the code is in it", "the service sees no homes; copy it", "such as: name = valley-3"),
+    *("try again", "ask for shorter ranges of time", "ask again, or for less", "name the devices"),
+    *("copy all of it once more", "free some space there"),
     *("ask for a code that begins with https", "copy all of it, in quotes", "check the address in the code"),
     *("takes precedence; remove it there first", "ask its operator for a new code"),
     *("ask its operator for another", "ask the hub's operator for another", "and make a new code"),
@@ -615,6 +617,7 @@ CHOICES = (
         "if the key was used on another computer, give --above",
         "make another key, and revoke this one with it",
     ),
+    *("start it with --password-file", "give the web server's IP address", "give scheme and name only"),
     *("give --hub URL", "see key in {}", "write --to device:{}", "write the device ({})"),
     *("names and passwords do not belong there; use {}", "remove hub.mqtt.host, or this", "put in what"),
 )

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def invite(hub: Hub, clock: FakeTime, *, uses: int = 1, days: float = 1, terms: 
 
 
 def join(hub: Hub, code: Code, device: str = MINE, token: str = "one") -> dict[str, Any]:
-    body = {"secret": code.secret, "device": device, "token_sha256": digest(token), "name": "meadow"}
+    body = {"secret": code.secret, "fingerprint": code.fingerprint, "device": device, "name": "meadow"}
+    body["token_sha256"] = digest(token)
     return hub.enrolment.join(json.dumps(body).encode())
 
 
@@ -110,6 +112,16 @@ def test_a_code_is_for_so_many_traps_and_so_long(hub: tuple[Hub, FakeTime]) -> N
     with pytest.raises(NotJoined, match="does not know the code"):
         join(home, Code.new("https://hub.example.org", TERMS), "00000003")
     assert home.enrolment.invitations() == []
+
+
+def test_a_slip_in_the_end_of_a_code_costs_no_use_and_makes_no_account(hub: tuple[Hub, FakeTime]) -> None:
+    home, clock = hub
+    code = invite(home, clock)
+
+    with pytest.raises(NotJoined, match="copy all of it once more"):
+        join(home, replace(code, fingerprint="A" * 20))
+    assert not recognised(home)
+    assert join(home, code)
 
 
 def test_a_code_that_was_withdrawn_lets_nobody_join(hub: tuple[Hub, FakeTime]) -> None:
@@ -207,11 +219,13 @@ def test_an_odd_request_to_join_is_refused_in_one_line(running: RunningHub, body
 @pytest.fixture
 def joined(running: RunningHub) -> RunningHub:
     code = Code.new(running.url, TERMS)
-    asked = {"secret_hash": code.secret_hash, "until": time.time() + 60, "groups": ["valley"], "uses": 2}
+    asked = {"secret_hash": code.secret_hash, "until": time.time() + 60, "uses": 2}
+    asked |= {"keys": [KEY], "groups": ["valley"]}
     made = requests.post(f"{running.url}/invitations", json=asked, auth=running.auth("owner"), timeout=30)
     assert made.status_code == 200
     for device in (MINE, OTHER):
-        body = {"secret": code.secret, "device": device, "token_sha256": digest(device)}
+        body = {"secret": code.secret, "fingerprint": code.fingerprint, "device": device}
+        body["token_sha256"] = digest(device)
         assert requests.post(f"{running.url}/join", json=body, timeout=30).status_code == 200
     return running
 

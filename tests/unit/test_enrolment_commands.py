@@ -52,7 +52,8 @@ def code_in(out: str) -> Code:
 
 
 def joins(hub: RunningHub, code: Code, device: str, name: str = "") -> requests.Response:
-    body = {"secret": code.secret, "device": device, "token_sha256": hash_of(device), "name": name}
+    body = {"secret": code.secret, "fingerprint": code.fingerprint, "device": device, "name": name}
+    body["token_sha256"] = hash_of(device)
     return requests.post(f"{hub.url}/join", json=body, timeout=30)
 
 
@@ -61,7 +62,7 @@ def test_a_login_is_tried_and_kept_and_a_new_key_signs_from_then_on(
 ) -> None:
     (desk / "wrong").write_text("wrong")
     (desk / "wrong").chmod(0o600)
-    code, _, err = say("hub", "login", hub.url, "--user", "owner", "--password-file", "wrong")
+    code, _, err = say("hub", "login", hub.url, "--user", "mia", "--password-file", "wrong")
     assert (code, "login rejected (401)" in err, (desk / "config").exists()) == (1, True, False)
 
     logged_in(say, hub)

@@ -60,7 +60,7 @@ def connect(operator: "Operator", password: str = "") -> "Connection":
     if operator.broker.host:
         return BrokerConnection(operator.broker, SystemClock())
     raise SettingsError(
-        "give --hub URL, --folder DIR or --broker HOST, or write it into ~/.config/trapsync/owner.toml"
+        "give --hub URL, --folder DIR or --broker HOST, or log in at a hub: trapsync hub login URL --user NAME"
     )
 
 

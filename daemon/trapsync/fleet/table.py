@@ -75,14 +75,14 @@ class Trap:
         return (
             self.name,
             self.verdict,
-            ago(self.age),
+            "never" if self.joined is not None else ago(self.age),
             self._image(),
             self._since(beat.newest_delivery_age_s),
             _or_dash(beat.ledger.pending, "{}"),
             self._room(),
             self.settings,
             _or_dash(beat.battery, "{:.0f}%") + _or_nothing(beat.battery_days, " {:.0f} d"),
-            "ok" if beat.clock.trusted else "unset",
+            "-" if self.joined is not None else "ok" if beat.clock.trusted else "unset",
         )
 
     @property

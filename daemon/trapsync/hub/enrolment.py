@@ -17,7 +17,7 @@ from trapsync.errors import TrapsyncError, one_line
 from trapsync.hub.accounts import put_user
 from trapsync.hub.database import Database
 from trapsync.net import foreign_json
-from trapsync.net.invitation import DEVICE, DIGEST, GROUP, PUBLIC_KEY, hash_of
+from trapsync.net.invitation import DEVICE, DIGEST, GROUP, PUBLIC_KEY, Terms, hash_of
 
 LARGEST_REQUEST = 8 * 1024  # bytes of any body here
 _MOST_USES, _MOST_DAYS = 1000, 400
@@ -53,11 +53,15 @@ class Invite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Join(msgspec.Struct, frozen=True):
-    """What a trap asks that joins. `token_sha256`: the SHA-256, in hex, of the password that it made."""
+    """What a trap asks that joins. `token_sha256`: the SHA-256, in hex, of the password that it made.
+
+    `fingerprint` is the other half of the code: a slip of the pen in it shall not cost a use, nor make an account.
+    """
 
     secret: str
     device: str
     token_sha256: str
+    fingerprint: str
     name: str = ""
 
 
@@ -133,6 +137,8 @@ class Enrolment:
         with self._database.writing() as connection:
             code = self._code(connection, asked.secret)
             terms = json.loads(code["terms"])
+            if asked.fingerprint != Terms(**terms).fingerprint():
+                raise NotJoined("the end of the code is not right: copy all of it once more")
             trap = connection.execute("SELECT * FROM traps WHERE device = ?", (asked.device,)).fetchone()
             if trap and trap["ended"] is not None and code["made"] <= trap["ended"]:
                 raise NotJoined(

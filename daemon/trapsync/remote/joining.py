@@ -84,7 +84,8 @@ def ask(hub: Hub, code: Code, name: str, clock: Clock, sleep: Callable[[float], 
     """
     assert hub.password_file
     token = read_secret(hub.password_file, "hub.password_file")
-    asked = {"secret": code.secret, "device": hub.username, "token_sha256": hash_of(token), "name": name}
+    asked = {"secret": code.secret, "fingerprint": code.fingerprint, "device": hub.username, "name": name}
+    asked["token_sha256"] = hash_of(token)
     agent, proxy = f"trapsync/{__version__}", proxy_for(hub.url, hub, "hub")
     client = HttpClient(hub.url, agent, clock, sleep, timeout=_PATIENCE, authorities=hub.ca_file, proxy=proxy)
     with closing(client):
