@@ -18,6 +18,7 @@ from fault_server import HTML, JSON, FaultServer, Forwarding, Reply
 from hub_server import RunningHub
 from trapsync import cli
 from trapsync.doctor import network
+from trapsync.errors import SettingsError
 from trapsync.files import failpoint
 from trapsync.hardware import prepared_card
 from trapsync.hub.enrolment import NoSuchTrap
@@ -27,6 +28,7 @@ from trapsync.settings import config_file
 from trapsync.settings.layers import Files
 
 DEVICE = "0a5bb6f4"
+NOBODY = 65534
 KEY, OTHER = new_key().public, new_key().public
 TERMS = Terms((str(KEY),), ("valley", "moths"))
 BEFORE = f"""\
@@ -290,6 +292,28 @@ def test_the_doctor_says_what_the_trap_has_joined_and_that_the_card_is_another_t
     assert said.verdict == "failing"
     assert f"joined as {DEVICE}, and this trap is 00000001" in said.text
     assert f'set trap.device = "{DEVICE}"' in said.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root steps down")
+@pytest.mark.parametrize("what", ["remote.joining.ask", "runtime.config_check.check"])
+def test_root_asks_the_hub_and_checks_the_settings_in_the_accounts_name(
+    trap: Trap, join: Join, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    state = trap.config.with_name("state")
+    state.mkdir()
+    os.chown(state, NOBODY, NOBODY)
+
+    def say_who(*_: object) -> None:
+        raise SettingsError(f"done by {os.geteuid()}")
+
+    if "check" in what:  # the folders of a test are closed to others, and so the password is
+        terms = {"keys": TERMS.keys, "groups": TERMS.groups, "images": True}
+        monkeypatch.setattr("trapsync.remote.joining.ask", lambda *_: json.dumps(terms))
+    monkeypatch.setattr(f"trapsync.{what}", say_who)
+    assert f"done by {NOBODY}" in join(trap.code(), code=1).err
+    (token,) = trap.tokens
+    found = token.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, NOBODY, 0o640)
 
 
 # ── Refused ──────────────────────────────────────────────────────────────────────────────────────────

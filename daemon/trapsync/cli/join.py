@@ -162,7 +162,7 @@ def _authorities(path: Path | None) -> Path | None:
     if path is None:
         return None
     path = path.absolute()
-    if drop_root.is_root() and path.parts[1] in _HOMES:
+    if drop_root.is_root() and _HOMES & {*path.parts[1:2]}:
         raise SettingsError(f"{path}: the service sees no homes; copy it to /etc/trapsync, and name it there")
     return path
 
@@ -263,7 +263,9 @@ def _put(source: Path, before: str, after: str, group: int | None) -> None:
 
 def _tidy(source: Path, *texts: str) -> None:
     """Remove the passwords of codes that led to nothing: those that no text of the config names."""
-    for token in source.parent.glob("hub-????????.token"):
+    from trapsync.remote import joining
+
+    for token in source.parent.glob(joining.TOKENS):
         if not any(token.name in text for text in texts):
             token.unlink()
             failpoint.hit("join: password removed")

@@ -40,6 +40,8 @@ _LARGEST_ANSWER = 64 * 1024  # bytes; a document in a slot is no larger
 _LONGEST = 4000  # characters of what a hub answered
 _NAMES = ("archive", "hub", *(f"hub-{number}" for number in range(2, 100)))
 
+TOKENS = f"hub-{'[0-9a-f]' * 8}.token"
+
 Change = tuple[Key, Any]
 """A key and its new value; None: a line that is to go."""
 
