@@ -93,6 +93,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
+        self.code = ""  # the last one that was printed, with which a trap joins
         self._folder = folder
         self._running: list[subprocess.Popen[str]] = []
         for name in ("home", "private", "bin", "tmp"):

@@ -95,6 +95,8 @@ def obey(block: Block, command: str, machine: Machine) -> None:
             machine.start(plain, says)
             machine.serve_tls()
             return
+    if plain.startswith("sudo trapsync join"):  # with the code that was printed, as whoever reads it would
+        command = re.sub(r"https://\S+", machine.code, command)
     done = machine.run(command)
     said = f"{block}: {command}\nended with {done.returncode}\n{done.stdout}{done.stderr}\n{ADVICE}"
     assert "Traceback" not in done.stderr, said
@@ -106,6 +108,8 @@ def obey(block: Block, command: str, machine: Machine) -> None:
         assert done.returncode == 0, said
     if plain.startswith("trapsync keys new"):  # its lines go onto the traps
         machine.settle(tomllib.loads(done.stdout))
+    if found := re.search(r"https://\S+/join#\S+", done.stdout):
+        machine.code = found[0]
     if plain == "trapsync fleet":
         assert block.lines[1].split() == done.stdout.splitlines()[0].split(), (
             f"{block}: is no longer what is printed"
