@@ -213,6 +213,22 @@ def test_an_odd_request_to_join_is_refused_in_one_line(running: RunningHub, body
     assert answer.text.count("\n") == 1
 
 
+def test_whoever_guesses_codes_does_not_fill_the_log(
+    running: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"secret": "A" * 16, "fingerprint": "A" * 20, "device": MINE, "token_sha256": digest("x")}
+    answers = {requests.post(f"{running.url}/join", json=body, timeout=30).status_code for _ in range(20)}
+
+    told = [record.getMessage() for record in caplog.records if "joins" in record.getMessage()]
+    assert answers == {403}
+    assert told == [
+        (
+            "403 for 127.0.0.1 as a trap that joins (this hub does not know the code, or it was withdrawn; "
+            "ask its operator for another)"
+        )
+    ]
+
+
 # ── What the account of a trap may do ────────────────────────────────────────────────────────────────
 
 

@@ -4,6 +4,7 @@ import functools
 import ipaddress
 import logging
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -85,7 +86,9 @@ class Endpoint(NamedTuple):
 class Admission:
     """Decides on heads; asked by one thread."""
 
-    def __init__(self, accounts: Accounts, app: Flask, clock: Clock, *, only_here: bool) -> None:
+    def __init__(
+        self, accounts: Accounts, app: Flask, clock: Clock, refusals: "Refusals", *, only_here: bool
+    ) -> None:
         """`app.extensions["endpoints"]` has the app's endpoints by name.
 
         `only_here`: nobody but this machine is meant to reach the hub, so that an account may have a default password.
@@ -100,7 +103,7 @@ class Admission:
         self._default = (
             {DEFAULT_NAME} if demo and accounts.recognise(DEFAULT_NAME, DEFAULT_PASSWORD) else set()
         )
-        self.refusals = Refusals(clock)
+        self.refusals = refusals
 
     def decide(self, head: Head) -> Admitted | Denied | Login:
         """Look at a head. After a Login `decide_hashed` has the last word."""
@@ -236,32 +239,35 @@ class Guesses:
 
 
 class Refusals:
-    """Logs who was refused: the first at once, more of the same once a minute with their number."""
+    """Logs who was refused: the first at once, more of the same once a minute with their number. For any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._noted: dict[tuple[int, str, str], tuple[float, int]] = {}
 
     def note(self, status: int, address: str, name: str) -> None:
         """Somebody was refused; `address` and `name` are one line."""
         key = (status, address, name)
-        if key not in self._noted and len(self._noted) >= _MOST_LINES:
-            key = (status, "many addresses", "many names")
-        if key in self._noted:
-            since, more = self._noted[key]
-            self._noted[key] = (since, more + 1)
-        else:
-            log.warning("%d for %s as %s", status, address, name)
-            self._noted[key] = (self._clock.monotonic(), 0)
+        with self._lock:
+            if key not in self._noted and len(self._noted) >= _MOST_LINES:
+                key = (status, "many addresses", "many names")
+            if key in self._noted:
+                since, more = self._noted[key]
+                self._noted[key] = (since, more + 1)
+            else:
+                log.warning("%d for %s as %s", status, address, name)
+                self._noted[key] = (self._clock.monotonic(), 0)
 
     def tell(self) -> None:
         """Log the numbers of the minutes that have passed."""
         now = self._clock.monotonic()
-        for key, (since, more) in list(self._noted.items()):
-            if now < since + 60:
-                continue
-            if more:
-                log.warning("%d for %s as %s: %d times more in a minute", *key, more)
-                self._noted[key] = (now, 0)
-            else:
-                del self._noted[key]
+        with self._lock:
+            for key, (since, more) in list(self._noted.items()):
+                if now < since + 60:
+                    continue
+                if more:
+                    log.warning("%d for %s as %s: %d times more in a minute", *key, more)
+                    self._noted[key] = (now, 0)
+                else:
+                    del self._noted[key]

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from flask import Flask, Response, g, jsonify, request, send_file
+from flask import Flask, Response, current_app, g, jsonify, request, send_file
 from werkzeug.datastructures import Authorization
 from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, NotFound, Unauthorized
 
@@ -21,7 +21,7 @@ from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError, one_line
 from trapsync.hub import enrolment_app, fleet_app
 from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
-from trapsync.hub.admission import REALM, USER, Endpoint
+from trapsync.hub.admission import REALM, USER, Endpoint, Refusals
 from trapsync.hub.annotations import Annotations
 from trapsync.hub.arrivals import Arrival, HubRequest
 from trapsync.hub.database import Database
@@ -77,6 +77,7 @@ class Hub:
     fleet: Fleet
     enrolment: Enrolment
     room: Room
+    refusals: Refusals
     clock: Clock
 
     @classmethod
@@ -110,6 +111,7 @@ class Hub:
             fleet=Fleet(database, clock, verify),
             enrolment=Enrolment(database, clock),
             room=Room(folder, min_free, clock),
+            refusals=Refusals(clock),
             clock=clock,
         )
 
@@ -345,8 +347,12 @@ def _explain(room: Room, error: Exception) -> Any:
 def _explain_plainly(error: Exception) -> Response:
     """Answer with one line of plain text, and the status code of the error."""
     text = one_line(error, 500)
-    log.warning("%s %s: %s", request.method, one_line(request.path), text)
     status = _STATUSES[type(error)]  # type: ignore[index]
+    if request.endpoint == "join":  # which everybody may try, as often as he likes
+        hub: Hub = current_app.extensions["hub"]
+        hub.refusals.note(status, request.remote_addr or "-", f"a trap that joins ({one_line(error, 150)})")
+    else:
+        log.warning("%s %s: %s", request.method, one_line(request.path), text)
     answer = Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
     if status == 503:
         answer.headers["Retry-After"] = str(_RETRY_AFTER)

@@ -134,6 +134,8 @@ class Enrolment:
         _require(bool(DEVICE.fullmatch(asked.device)), "a device is 8 hexadecimal digits in lower case")
         _require(bool(DIGEST.fullmatch(asked.token_sha256)), "token_sha256 is no SHA-256 in hex")
         stored = f"sha256:{asked.token_sha256}"
+        with self._database.reading() as connection:  # who only guesses holds no writer up
+            self._code(connection, asked.secret)
         with self._database.writing() as connection:
             code = self._code(connection, asked.secret)
             terms = json.loads(code["terms"])

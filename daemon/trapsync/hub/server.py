@@ -138,7 +138,7 @@ def listen(
     hub: Hub = app.extensions["hub"]
     only_here = is_loopback(host) and not behind_proxy
     gate = Gate(
-        admission=Admission(hub.accounts, app, hub.clock, only_here=only_here),
+        admission=Admission(hub.accounts, app, hub.clock, hub.refusals, only_here=only_here),
         passwords=PasswordQueue(hub.accounts),
         clock=hub.clock,
         room=hub.room,
