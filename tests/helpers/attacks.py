@@ -13,6 +13,7 @@ import attacked_documents as documents
 import attacked_files as files
 import attacked_hub as hub
 import attacked_pictures as pictures
+import flooded_hub
 import odd_requests
 
 
@@ -49,6 +50,9 @@ ATTACKS = {
     "overwriting": _once(hub.overwriting),
     "bodies of 5 and 50 MB": Attack(50_000_000, lambda size, _chance, folder: hub.odd_bodies(size, folder)),
     "made-up requests": Attack(20_000, odd_requests.made_up, 50),
+    "a flooded hub": Attack(
+        3_000, lambda count, _chance, folder: flooded_hub.no_trap_is_locked_out(count, folder)
+    ),
     "JPEGs": _anywhere(pictures.through_the_pool, 3_300),
     "small copies": _anywhere(pictures.thumbnails, 1_500),
     # A tenth would take two minutes of the suite.

@@ -109,7 +109,7 @@ def _temporary(pid: int) -> float:
     return total / 1e6
 
 
-def flooded(folder: Path, connections: int, bodies: int, guessers: int, seconds: float) -> tuple[Seen, Seen]:
+def flood(folder: Path, connections: int, bodies: int, guessers: int, seconds: float) -> tuple[Seen, Seen]:
     """What a trap sees alone, and under attack."""
     with running(folder) as (hub, port, token):
         alone = visited(hub, port, token, seconds / 4)
@@ -121,6 +121,16 @@ def flooded(folder: Path, connections: int, bodies: int, guessers: int, seconds:
             assert attacker.poll() is None
         assert hub.poll() is None
     return alone, attacked
+
+
+def no_trap_is_locked_out(count: int, folder: Path) -> str:
+    """So many connections, a sixtieth as many bodies, and a tenth as many guessers: a trap gets through."""
+    alone, flooded = flood(folder, count, count // 60, count // 10, count / 100)
+    # In the suite the machine may be busy with other things.
+    assert statistics.median(flooded.waits) <= (2 if count >= 3000 else 10), flooded
+    assert flooded.temporary <= 64, flooded
+    assert flooded.memory <= 160, flooded
+    return f"alone {alone}; flooded {flooded}"
 
 
 # ── The attacker ─────────────────────────────────────────────────────────────────────────────────────

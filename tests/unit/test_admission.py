@@ -233,6 +233,16 @@ def test_names_of_this_machine_are_not_from_elsewhere(tmp_path: Path, host: str)
     assert isinstance(desk.decide("/get_token", DEFAULT_NAME, DEFAULT_PASSWORD, HOST=host), Admitted)
 
 
+def test_a_web_server_in_front_that_was_not_named_is_told_once(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        desk.decide("/get_token", desk.token("moth"), "", X_FORWARDED_FOR="203.0.113.10")
+    assert caplog.messages == [
+        "a web server passes requests on to this hub: start it with --behind-proxy, too"
+    ]
+
+
 # ── The log ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -488,15 +488,6 @@ def test_a_default_password_is_for_this_machine_only(tmp_path: Path) -> None:
 # ── All at once ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_flood_from_many_addresses_locks_no_trap_out(tmp_path: Path) -> None:
-    """In small; with full numbers by `scripts/torture --attacks`."""
-    _, flooded = flooded_hub.flooded(tmp_path, connections=300, bodies=5, guessers=30, seconds=4)
-
-    assert sorted(flooded.waits)[len(flooded.waits) // 2] < 5
-    assert flooded.temporary <= 64
-    assert flooded.memory <= 160
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root sees what another process has open")
 def test_what_is_being_received_lies_in_the_hubs_own_folder(tmp_path: Path) -> None:
     with flooded_hub.running(tmp_path) as (process, port, token):

@@ -98,6 +98,7 @@ class Admission:
         self._endpoints: Mapping[str, Endpoint] = app.extensions["endpoints"]
         self._guesses = Guesses(clock)
         self._only_here = only_here
+        self._told_of_proxy = False
         demo = only_here and DEFAULT_NAME in accounts.names()
         # The users that have, as far as it is known: hashes cannot be asked at each request.
         self._default = (
@@ -114,6 +115,9 @@ class Admission:
             return Denied(status, f"{status.phrase}\n")
         if endpoint.roles is None:
             return _within(head, None, endpoint.largest)
+        if self._only_here and not self._told_of_proxy and _is_forwarded(head.headers):
+            self._told_of_proxy = True
+            log.warning("a web server passes requests on to this hub: start it with --behind-proxy, too")
         login = _login(head.headers)
         if login is None:
             return self._refuse(head, 401, "nobody")
@@ -180,10 +184,13 @@ def _within(head: Head, user: User | None, largest: int) -> Admitted | Denied:
 
 def _is_from_elsewhere(headers: Mapping[str, str]) -> bool:
     """Whether a request has come through a proxy, or was meant for another name than this machine's."""
-    forwarded = {"FORWARDED", "X_REAL_IP", "VIA"} & headers.keys()
     host = headers.get("HOST", "localhost").lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return bool(forwarded) or any(key.startswith("X_FORWARDED_") for key in headers) or not is_loopback(name)
+    return _is_forwarded(headers) or not is_loopback(name)
+
+
+def _is_forwarded(headers: Mapping[str, str]) -> bool:
+    return any(key in {"FORWARDED", "X_REAL_IP", "VIA"} or key.startswith("X_FORWARDED_") for key in headers)
 
 
 def is_loopback(host: str) -> bool:

@@ -126,7 +126,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
     parts = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
     # For the look at a request's head, before its body is received; see `admission`.
-    endpoints = {"image": Endpoint(None, 0), "join": Endpoint(None, LARGEST_REQUEST)}
+    endpoints = {name: Endpoint(None, LARGEST_REQUEST) for name in ("image", "join")}
     app.extensions |= {"hub": hub, "endpoints": endpoints}
     for method, rule, roles, view in _rules(*parts):
         largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)

@@ -41,7 +41,8 @@ IN_MEMORY = 64 * 1024
 _COPIES = 3
 _LINGER = 5.0  # seconds, and bytes:
 _LINGER_KNOWN, _LINGER_UNKNOWN = 4 * 2**20, 64 * 1024
-_NEWCOMERS = 64  # connections that are accepted at once, and have not had the time to send a head
+_ACCEPT_AT_ONCE = 512
+_NEWCOMERS = 64  # connections that may not have had the time to send a head
 _NO_SNIFF = ("X-Content-Type-Options", "nosniff")  # no browser is to take a picture for a page
 
 
@@ -298,7 +299,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def handle_accept(self) -> None:
         """Accept what waits: a turn of the loop for each would take too long where there are two thousand."""
-        for _ in range(_NEWCOMERS):
+        for _ in range(_ACCEPT_AT_ONCE):
             before = len(self.active_channels)
             super().handle_accept()
             if len(self.active_channels) == before:
