@@ -88,7 +88,8 @@ def test_a_code_carries_the_fingerprint_of_the_keys_and_the_group(
     logged_in(say, hub)
     say("keys", "new", "--out", "second.key")
     second = str(OperatorKey.read(desk / "second.key").private.public)
-    code, out, _ = say("hub", "invite", "--group", "valley", "--uses", "2", "--trust", second)
+    code, out, err = say("hub", "invite", "--group", "valley", "--uses", "2", "--trust", second)
+    assert f"{hub.url} is this computer itself: a trap elsewhere cannot use the code" in err
     own = str(OperatorKey.read(desk / "config" / "trapsync.key").private.public)
 
     found = code_in(out)

@@ -24,6 +24,20 @@ def test_a_code_is_read_as_it_was_written_and_as_people_type_it(hub: str) -> Non
     assert code.fingerprint == TERMS.fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("hub", "is_here"),
+    [
+        ("http://127.0.0.1:8080", True),
+        ("http://localhost", True),
+        ("https://[::1]:1", True),
+        ("https://hub.example.org", False),
+        ("http://10.0.0.1:8080", False),
+    ],
+)
+def test_a_code_that_leads_to_the_operators_own_computer_is_known(hub: str, is_here: bool) -> None:
+    assert Code.new(hub, TERMS).leads_here is is_here
+
+
 def test_no_two_codes_have_one_secret_and_none_is_shown_by_accident() -> None:
     codes = [Code.new("https://hub.example.org", TERMS) for _ in range(100)]
 

@@ -114,6 +114,12 @@ def _show(number: int, code: "Code", terms: "Terms", uses: int, until: datetime)
     click.echo(f"sudo trapsync join {code}\n")
     click.echo("or write the code into the file trapsync-join.txt on the boot partition of its card.")
     click.echo(f"The traps will trust the key {ids}, and no other.")
+    if code.leads_here:
+        click.echo(
+            f"trapsync: warning: {code.hub} is this computer itself: a trap elsewhere cannot use the code; log in at the "
+            "address that the traps call: trapsync hub login URL --user NAME",
+            err=True,
+        )
     if sys.stdout.isatty():
         _show_as_picture(str(code))
 

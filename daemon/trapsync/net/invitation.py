@@ -15,6 +15,8 @@ import json
 import re
 import secrets
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from trapsync.errors import SettingsError
 
@@ -73,6 +75,15 @@ class Code:
                 f"and here are {len(letters)}; copy all of it, in quotes"
             )
         return cls(address.removesuffix(_PATH), letters[:_SECRET], letters[_SECRET:])
+
+    @property
+    def leads_here(self) -> bool:
+        """Whether its address is that of this computer itself, which no other can reach."""
+        host = urlsplit(self.hub).hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
     @property
     def secret_hash(self) -> str:
