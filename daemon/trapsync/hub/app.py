@@ -126,15 +126,22 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
     parts = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
     # For the look at a request's head, before its body is received; see `admission`.
-    endpoints = {name: Endpoint(None, LARGEST_REQUEST) for name in ("image", "join")}
+    endpoints: dict[str, Endpoint] = {}
     app.extensions |= {"hub": hub, "endpoints": endpoints}
+    for method, rule, view in (
+        ("POST", "/join", parts[2].join),
+        ("GET", "/image/<name>", _Files(hub).send),
+        ("GET", "/health", partial(_health, hub)),
+        ("GET", "/", _greet),
+    ):
+        name = rule.split("/")[1] or "greeting"
+        endpoints[name] = Endpoint(None, LARGEST_REQUEST)
+        app.add_url_rule(rule, endpoint=name, view_func=view, methods=[method])
     for method, rule, roles, view in _rules(*parts):
         largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
         endpoints[view.__name__] = Endpoint(roles, largest_body if largest is None else largest)
         guarded = _guarded(hub, roles, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
-    app.add_url_rule("/join", view_func=parts[2].join, methods=["POST"], endpoint="join")
-    app.add_url_rule("/image/<name>", view_func=_Files(hub).send, methods=["GET"], endpoint="image")
     app.register_error_handler(Exception, partial(_explain, hub.room))
     for kind in _STATUSES:
         app.register_error_handler(kind, _explain_plainly)
@@ -274,6 +281,20 @@ def _md5(path: Path) -> str:
     """The MD5 of the stored bytes, as S3 returns it: a request for one byte shows whether they still match the row."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _greet() -> Response:
+    """What somebody sees who looks at the hub's address in a browser."""
+    text = "This is a trapsync hub. Its operator sees it with: trapsync fleet\n"
+    return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _health(hub: Hub) -> Response:
+    """For monitors and load balancers: 200 where the hub can read its database and store something, else 500 or 507."""
+    hub.room.require()
+    with hub.database.reading() as connection:
+        connection.execute("SELECT count(*) FROM invitations").fetchone()
+    return Response("ok\n", content_type="text/plain; charset=utf-8")
 
 
 def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
