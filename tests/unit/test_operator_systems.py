@@ -44,7 +44,21 @@ def typed(folder: Path, command: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize(
     "command",
-    ["", "fleet", "fleet watch", "push", "resend", "keys", "keys new", "hub", "settings", "settings check"],
+    [
+        "",
+        "fleet",
+        "fleet watch",
+        "push",
+        "resend",
+        "keys",
+        "keys new",
+        "hub",
+        "hub login",
+        "hub invite",
+        "hub devices",
+        "settings",
+        "settings check",
+    ],
 )
 def test_each_operator_command_shows_its_help(tmp_path: Path, command: str) -> None:
     done = typed(tmp_path, f"{command} --help")
@@ -63,6 +77,13 @@ def test_a_key_is_made_and_settings_and_requests_are_signed_and_published(tmp_pa
         done = typed(tmp_path, command)
         assert done.returncode == 0, done.stderr
     assert len([path for path in (tmp_path / "site").rglob("*") if path.is_file()]) == 2
+
+
+def test_a_new_key_signs_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAPSYNC_OWNER", str(tmp_path / "config" / "owner.toml"))
+    done = typed(tmp_path, "keys new")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "config" / "owner.toml").read_text() == 'key = "trapsync.key"\n'
 
 
 def test_the_fleet_asks_its_hub(tmp_path: Path) -> None:
