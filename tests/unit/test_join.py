@@ -1,5 +1,6 @@
 """`trapsync join`: an account at the hub, and a config file that has it; or one line, and nothing is changed."""
 
+import errno
 import json
 import os
 import stat
@@ -181,8 +182,8 @@ def test_a_trap_joins_and_its_config_has_all_of_it_and_what_was_there(trap: Trap
         f"device  {DEVICE}, named valley-3",
         "groups  valley, moths",
         f"keys    {KEY.id}",
-        "images  go there too, by [destinations.archive]",
-        "next    counts from the next start on; now: sudo systemctl reload-or-restart trapsync",
+        "images  delivered there: [destinations.archive]",
+        "next    this applies from the next start on; now: sudo systemctl reload-or-restart trapsync",
     ]
 
 
@@ -256,15 +257,13 @@ def test_a_code_without_images_adds_no_destination_and_the_name_archive_may_be_t
     trap: Trap, join: Join
 ) -> None:
     trap.config.write_text(BEFORE + '[destinations.archive]\nkind = "directory"\npath = "away"\n')
-    assert "do not go there" in join(trap.code(Terms((str(KEY),), (), images=False))).out
+    assert "not delivered there" in join(trap.code(Terms((str(KEY),), (), images=False))).out
     assert trap.tables["destinations"].keys() == {"archive"}
     trap.forget()
     assert "[destinations.hub]" in join(trap.code()).out
 
 
-def test_the_running_daemon_begins_anew_with_it(
-    trap: Trap, join: Join, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_running_daemon_restarts_with_it(trap: Trap, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trapsync.trap.holder", lambda _state: 4711)
     note = trap.config.with_name("told")
     monkeypatch.setattr(
@@ -273,7 +272,7 @@ def test_the_running_daemon_begins_anew_with_it(
     join(trap.code(), "--no-restart")
     assert not note.exists()
     trap.forget()
-    assert "the daemon begins anew" in join(trap.code()).out
+    assert "the daemon restarts" in join(trap.code()).out
     assert note.read_text() == "4711 1"
 
 
@@ -314,6 +313,19 @@ def test_root_asks_the_hub_and_checks_the_settings_in_the_accounts_name(
     (token,) = trap.tokens
     found = token.stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, NOBODY, 0o640)
+
+
+def test_a_hub_with_a_certificate_of_its_own(trap: Trap, join: Join) -> None:
+    authorities = trap.config.with_name("hub.pem")
+    authorities.touch(0o600)
+    join(trap.code(), "--ca-file", str(authorities))
+    for table in (trap.tables["hub"], trap.tables["destinations"]["archive"]):
+        assert table["ca_file"] == str(authorities)
+    if os.geteuid() == 0:
+        said = join(trap.code(), "--ca-file", "/home/pi/hub.pem", code=1).err
+        assert "the service sees no homes; copy it to /etc/trapsync" in said
+    assert "ca_file" in join(trap.code(), "--ca-file", "/nowhere.pem", code=1).err
+    join("x", "--ca-file", "/", code=1)
 
 
 # ── Refused ──────────────────────────────────────────────────────────────────────────────────────────
@@ -520,6 +532,25 @@ def test_a_prepared_card_joins_and_loses_its_file(trap: Trap, join: Join, boot: 
     assert prepared_card.waiting() is None
     assert trap.tables["trap"]["name"] == "valley-3"
     assert "there is no trapsync-join.txt" in join("--card").out
+
+
+def test_where_the_boot_partition_takes_no_writes_the_trap_has_joined_and_says_that_the_code_is_there(
+    trap: Trap, join: Join, boot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot.write_text(trap.code())
+
+    unlink = Path.unlink
+
+    def refuse(path: Path, **more: Any) -> None:
+        if path == boot:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        unlink(path, **more)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    said = join("--card")
+    assert f"{boot} cannot be removed (Read-only file system); remove it" in said.err
+    assert str(prepared_card.waiting()).startswith(f"joined, but {boot} cannot be removed")
+    assert trap.tables["hub"]["username"] == DEVICE
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -141,7 +141,7 @@ def _join(
             ("keys", joining.key_ids(terms) or "none: no settings can be sent to this trap"),
             (
                 "images",
-                f"go there too, by [destinations.{destination}]" if destination else "do not go there",
+                f"delivered there: [destinations.{destination}]" if destination else "not delivered there",
             ),
             ("next", _next(is_told=is_told)),
         ]
@@ -203,7 +203,7 @@ def _check(check: Callable[[Files], None], files: Files) -> str:
 
 
 def _tell_daemon(state: Path) -> str:
-    """Have the daemon begin anew with the config file, if it runs."""
+    """Have the daemon restart with the config file, if it runs."""
     from trapsync.trap import holder, tell_daemon
 
     process = holder(state)
@@ -218,8 +218,8 @@ def _tell_daemon(state: Path) -> str:
 
 def _next(*, is_told: bool) -> str:
     if is_told:
-        return "the daemon begins anew with this; at the operator's computer: trapsync fleet"
-    return "counts from the next start on; now: sudo systemctl reload-or-restart trapsync"
+        return "the daemon restarts with this; at the operator's computer: trapsync fleet"
+    return "this applies from the next start on; now: sudo systemctl reload-or-restart trapsync"
 
 
 # ── Files of root's, or of whoever types this ────────────────────────────────────────────────────────
