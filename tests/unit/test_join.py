@@ -18,13 +18,15 @@ import hub_server
 from fault_server import HTML, JSON, FaultServer, Forwarding, Reply
 from hub_server import RunningHub
 from trapsync import cli
+from trapsync.clock import SystemClock
 from trapsync.doctor import network
-from trapsync.errors import SettingsError
+from trapsync.errors import SettingsError, Unauthorised
 from trapsync.files import failpoint
 from trapsync.hardware import prepared_card
 from trapsync.hub.enrolment import NoSuchTrap
-from trapsync.net.invitation import Code, Terms
+from trapsync.net.invitation import NOT_KNOWN, Code, Terms
 from trapsync.remote.document import new_key
+from trapsync.remote.uplink.http import HttpLink
 from trapsync.settings import config_file
 from trapsync.settings.layers import Files
 
@@ -313,6 +315,17 @@ def test_root_asks_the_hub_and_checks_the_settings_in_the_accounts_name(
     (token,) = trap.tokens
     found = token.stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, NOBODY, 0o640)
+
+
+def test_a_trap_that_was_revoked_is_told_what_to_do(trap: Trap, join: Join) -> None:
+    join(trap.code())
+    trap.real.hub.enrolment.revoke(DEVICE)
+    settings = config_file.load(trap.config)
+    found = network.destinations(settings, SystemClock(), time.sleep, trap.config)
+    assert [one.verdict for one in found if NOT_KNOWN in one.text] == ["failing"]
+    link = HttpLink(settings.hub, DEVICE, [], SystemClock(), time.sleep)
+    with pytest.raises(Unauthorised, match=f"401 .*{NOT_KNOWN}"):
+        link.tell(b"{}")
 
 
 def test_a_hub_with_a_certificate_of_its_own(trap: Trap, join: Join) -> None:

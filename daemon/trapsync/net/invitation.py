@@ -24,6 +24,8 @@ DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 PUBLIC_KEY = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=", re.ASCII)
 GROUP = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+# What it means that a hub rejects the login of a trap that has joined.
+NOT_KNOWN = "the hub does not know this trap, or no more; ask its operator for a new code, and then: sudo trapsync join CODE"
 _SECRET, _FINGERPRINT = (
     16,
     20,

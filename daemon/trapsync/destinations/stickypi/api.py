@@ -19,6 +19,7 @@ from trapsync.errors import Unreachable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import Pieces
+from trapsync.net.invitation import DEVICE, NOT_KNOWN
 from trapsync.settings.schema import require_address, within
 from trapsync.settings.units import Duration
 
@@ -221,7 +222,10 @@ class _Tokens:
         answer = self._client.insist(
             lambda _: self._client.send("POST", "/get_token", auth=account, largest=_LARGEST_TOKEN)
         )
-        advice = f"look at username ({self._settings.username!r}) and {self._settings.password_file}"
+        user = self._settings.username
+        advice = f"look at username ({user!r}) and {self._settings.password_file}"
+        if DEVICE.fullmatch(user):  # it has joined
+            advice = NOT_KNOWN
         http_service.admitted(answer, advice)
         text = answer.json(dict).get("token")
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):

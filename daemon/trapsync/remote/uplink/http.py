@@ -17,7 +17,7 @@ from trapsync.clock import Clock
 from trapsync.errors import SettingsError, Unauthorised, Unreachable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
-from trapsync.net.invitation import DEVICE
+from trapsync.net.invitation import DEVICE, NOT_KNOWN
 from trapsync.net.proxy import proxy_for
 from trapsync.settings.config_file import read_secret
 from trapsync.settings.schema import Hub
@@ -138,10 +138,7 @@ class HttpLink:
         if answer.status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return
         if DEVICE.fullmatch(self._hub.username):  # it has joined
-            raise Unauthorised(
-                f"{answer}: the hub does not know this trap, or no more; ask its operator for a new code, and then: "
-                "sudo trapsync join CODE"
-            )
+            raise Unauthorised(f"{answer}: {NOT_KNOWN}")
         raise Unauthorised(f"{answer}: check hub.username and hub.password_file")
 
 
