@@ -16,6 +16,7 @@ import drawings
 import hub_server
 import processes
 from trapsync.errors import DamagedImage, ExaminerKilled, TrapsyncError
+from trapsync.hub import thumbnails
 from trapsync.hub.store import INCOMING
 from trapsync.hub.thumbnails import MAKING
 from trapsync.image import Image
@@ -100,6 +101,36 @@ def test_an_examiner_that_was_taken_over_cannot_lie_about_the_bytes(tmp_path: Pa
 def _stored(hub: hub_server.RunningHub) -> str:
     (path,) = (hub.folder / "images").rglob("*.jpg")
     return str(path.relative_to(hub.folder / "images"))
+
+
+class Weary(hub_server.InThisProcess):
+    """Fails at each picture."""
+
+    tries = 0
+
+    def make_thumbnails(self, folder: Path, name: str, into: Path) -> None:
+        self.tries += 1
+        raise DamagedImage("it took too long, twice")
+
+
+def test_a_picture_of_which_no_small_copy_can_be_made_is_tried_once(tmp_path: Path) -> None:
+    examiner = Weary()
+    with hub_server.running(tmp_path, examiner=examiner) as hub:
+        hub.upload(drawings.NAME, drawings.trap())
+        (row,) = hub.ask("get_images/thumbnail", [KEY]).json()
+        for _ in range(3):
+            assert requests.get(row["url"], timeout=30).content == drawings.trap()
+    assert examiner.tries == 1
+
+
+def test_who_waits_for_a_small_copy_for_long_gets_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnails, "_PATIENCE", 0.1)
+    with hub_server.running(tmp_path) as hub, hub.hub.thumbnails._one_at_a_time:
+        hub.upload(drawings.NAME, drawings.trap())
+        (row,) = hub.ask("get_images/thumbnail", [KEY]).json()
+        assert requests.get(row["url"], timeout=30).content == drawings.trap()
 
 
 def test_a_small_copy_is_made_anew_where_a_crash_left_half_of_one(tmp_path: Path) -> None:

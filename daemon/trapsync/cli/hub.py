@@ -12,7 +12,6 @@ from click.core import ParameterSource
 from trapsync.cli import enrolment
 from trapsync.cli.common import Quantity, show_table, start_logging
 from trapsync.errors import SettingsError
-from trapsync.files.private_memory import keep_memory_private
 from trapsync.settings.units import Size
 
 if TYPE_CHECKING:
@@ -91,7 +90,6 @@ def hub(
     from trapsync.runtime.hub_examiner import HubExaminer
 
     start_logging()
-    keep_memory_private()
     folder = folder.absolute()
     with closing(HubExaminer(folder / INCOMING, folder / MAKING)) as examiner:
         serve(

@@ -7,14 +7,13 @@ but the body gives the reason, in one line.
 import gzip
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from flask import Flask, Response, current_app, g, jsonify, request, send_file
-from werkzeug.datastructures import Authorization
 from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, NotFound, Unauthorized
 
 from trapsync.clock import Clock, SystemClock
@@ -31,7 +30,7 @@ from trapsync.hub.fleet import Fleet, Verify
 from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Intake
 from trapsync.hub.links import Links, What
-from trapsync.hub.long_answers import LongAnswers
+from trapsync.hub.long_answers import MANY_ROWS, LongAnswers
 from trapsync.hub.room import Room, is_full
 from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
@@ -236,7 +235,7 @@ class _Endpoints:
         return self._annotations(by_ranges(_ranges(), g.user.device), what)
 
     def _annotations(self, wanted: Wanted, what: str) -> Response:
-        return self._answers.send(self._hub.annotations.find(wanted, with_json=what != "metadata"))
+        return self._send(wanted, self._hub.annotations.find(wanted, with_json=what != "metadata"))
 
     def _images(self, wanted: Wanted, what: str) -> Response:
         """Rows with their `url`: empty for the metadata alone, else an address that expires."""
@@ -244,9 +243,12 @@ class _Endpoints:
             raise BadRequest(f"{one_line(what, 40)!r} is not one of: metadata, {', '.join(get_args(What))}")
         rows = self._hub.store.find(wanted)
         if what == "metadata":
-            return self._answers.send({**row, "url": ""} for row in rows)
+            return self._send(wanted, ({**row, "url": ""} for row in rows))
         sign = self._hub.links.signer(what, g.user)  # type: ignore[arg-type]
-        return self._answers.send({**row, "url": self._address(row, sign)} for row in rows)
+        return self._send(wanted, ({**row, "url": self._address(row, sign)} for row in rows))
+
+    def _send(self, wanted: Wanted, rows: Iterator[Row]) -> Response:
+        return self._answers.send(rows, is_long=self._hub.store.has_many(wanted, MANY_ROWS))
 
     def _address(self, row: Row, sign: Callable[[int], str]) -> str:
         # Signed in the query, not in the path: servers and proxies write paths into their logs.
@@ -303,7 +305,7 @@ def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Calla
     largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
 
     def guard(**parts: str) -> Response:
-        given = _login()
+        given = request.authorization
         user: User | None = request.environ.get(USER)  # who was admitted
         if user is None and given is not None and given.type == "basic":
             user = hub.accounts.recognise(given.username or "", given.password or "")
@@ -320,14 +322,6 @@ def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Calla
         return found if isinstance(found, Response) else jsonify(found)
 
     return guard
-
-
-def _login() -> Authorization | None:
-    """What the request says of who sends it; nothing where that is no text at all."""
-    try:
-        return request.authorization
-    except ValueError:
-        return None
 
 
 def _keys() -> list[tuple[str, str]]:

@@ -186,6 +186,15 @@ class Database:
                     raise TooMany(f"more than {most} rows: ask for shorter ranges of time")
                 yield dict(row)
 
+    def has(self, count: int, sql: str, values: Sequence[object]) -> bool:
+        """Whether a query finds so many rows; none of them is read."""
+        with self.reading() as connection:
+            (found,) = connection.execute(
+                f"SELECT count(*) FROM ({sql} LIMIT ?)",  # noqa: S608
+                (*values, count),
+            ).fetchone()
+        return bool(found == count)
+
     @contextmanager
     def writing(self, *, foreign_keys: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction: durable when the block ends, rolled back when it raises."""

@@ -6,7 +6,7 @@ So memory does not depend on the answer, and a slow reader holds neither the dat
 import gzip
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -19,6 +19,7 @@ from trapsync.hub.wire import BadRequest, Busy
 # Bytes of JSON that are answered from memory: a trap's question about 512 images has a third of it.
 _SHORT = 2**19
 _LARGEST = 200 * 2**20
+MANY_ROWS = 2000  # make an answer that is long
 _AT_ONCE = 2  # that are being made: each keeps a core busy, and heartbeats are not to wait
 _MOST_UNSENT = 16  # files that wait for their readers
 
@@ -32,12 +33,17 @@ class LongAnswers:
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
         self._unsent: list[IO[bytes]] = []
 
-    def send(self, rows: Iterator[Any], begin: str = "[", end: str = "]\n") -> Response:
-        """Answer with a list of rows, as `jsonify` writes it, and what stands around it.
+    def send(
+        self, rows: Iterator[Any], begin: str = "[", end: str = "]\n", *, is_long: bool = False
+    ) -> Response:
+        """Answer with a list of rows, as `jsonify` writes it, and what stands around it. `is_long`: that is known.
 
         Raises Busy where too many are made at once, and BadRequest for what is longer than any answer.
         """
-        with closing(_pieces(rows, begin, end)) as pieces:
+        with ExitStack() as stack:
+            if is_long:  # then none of it is made in vain
+                stack.enter_context(self._turn())
+            pieces = stack.enter_context(closing(_pieces(rows, begin, end)))
             short = bytearray()
             for piece in pieces:
                 short += piece
@@ -45,12 +51,18 @@ class LongAnswers:
                     break
             else:
                 return Response(bytes(short), mimetype="application/json")
-            if not self._turns.acquire(blocking=False):
-                raise Busy("other long answers are being made: ask again, or for less")
-            try:
-                return self._long(short, pieces)
-            finally:
-                self._turns.release()
+            if not is_long:
+                stack.enter_context(self._turn())
+            return self._long(short, pieces)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._turns.acquire(blocking=False):
+            raise Busy("other long answers are being made: ask again, or for less")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def _long(self, start: bytearray, pieces: Iterator[bytes]) -> Response:
         self._unsent = [file for file in self._unsent if not file.closed]

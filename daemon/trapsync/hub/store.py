@@ -152,6 +152,10 @@ class Store:
         sql = f"SELECT * FROM images WHERE {wanted.condition} ORDER BY id"  # noqa: S608
         return self._database.rows(sql, wanted.values, MOST_ROWS)
 
+    def has_many(self, wanted: Wanted, count: int) -> bool:
+        """Whether so many images, or more, are wanted."""
+        return self._database.has(count, f"SELECT 1 FROM images WHERE {wanted.condition}", wanted.values)  # noqa: S608
+
     def by_id(self, number: int) -> Row | None:
         """The row with this id."""
         with self._database.reading() as connection:

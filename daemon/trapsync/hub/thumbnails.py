@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Literal, Protocol
 
-from trapsync.errors import StorageError, TrapsyncError
+from trapsync.errors import DamagedImage, ExaminerKilled, StorageError, TrapsyncError
 from trapsync.files import durable, failpoint
 from trapsync.hub.store import Store
 from trapsync.image import Image
@@ -22,6 +22,8 @@ from trapsync.jpeg import examination
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 5.0  # seconds until it is one's turn
+_MOST_WITHOUT = 10_000
 MAKING = Path("thumbnails", ".making")  # below the hub's folder
 
 
@@ -60,6 +62,7 @@ class Thumbnails:
         self._store = store
         self._examiner = examiner
         self._one_at_a_time = threading.Lock()  # or two would make the same
+        self._without: set[Path] = set()  # of which none can be made, so far as this process knows
         try:
             durable.make_folder(self._making)
             for left_over in self._making.iterdir():
@@ -72,19 +75,27 @@ class Thumbnails:
         """The path of a small copy, which is made if there is none; the image's own if none can be made."""
         copies = self._paths(image)
         wanted = copies[what == "thumbnail-mini"]
-        with self._one_at_a_time:
-            try:
-                if not wanted.exists() or wanted.stat().st_mtime < image.stat().st_mtime:
-                    self._make(image, copies)
-            except (TrapsyncError, TimeoutError) as error:
-                log.warning("no thumbnail of %s: %s", image.name, error)
-                return image
+        if image in self._without or not self._one_at_a_time.acquire(timeout=_PATIENCE):
+            return image
+        try:
+            if not wanted.exists() or wanted.stat().st_mtime < image.stat().st_mtime:
+                self._make(image, copies)
+        except (TrapsyncError, TimeoutError) as error:
+            log.warning("no thumbnail of %s: %s", image.name, error)
+            if isinstance(error, DamagedImage) and not isinstance(
+                error, ExaminerKilled
+            ):  # which is so tomorrow, too, and may have taken a minute
+                self._without = {image, *list(self._without)[: _MOST_WITHOUT - 1]}
+            return image
+        finally:
+            self._one_at_a_time.release()
         return wanted
 
     def delete(self, image: Path) -> None:
         """Delete both copies of an image, as far as there are any."""
         for copy in self._paths(image):
             copy.unlink(missing_ok=True)
+            self._without.discard(image)
             failpoint.hit("hub: small copy deleted")
 
     def _make(self, image: Path, copies: tuple[Path, Path]) -> None:
