@@ -147,6 +147,11 @@ def test_a_wrong_password_delays_the_next_one_for_this_name_from_there_only(desk
         assert isinstance(desk.decide("/get_token", "owner", "wrong"), Login)
         assert isinstance(desk.decide("/get_token", desk.token("moth"), ""), Admitted)
         desk.clock.sleep(wait)
+    asked = desk.decide("/get_token", "moth", PASSWORD)
+    desk.admission.decide_hashed(desk.head, asked, desk.hub.accounts.recognise(*asked))
+    asked = desk.decide("/get_token", "moth", "wrong")
+    desk.admission.decide_hashed(desk.head, asked, None)
+    assert desk.decide("/get_token", "moth", "wrong").retry_after == 1
 
 
 def test_a_right_password_or_a_quarter_of_an_hour_ends_the_delays() -> None:

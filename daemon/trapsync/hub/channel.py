@@ -36,9 +36,9 @@ _WINDOW = 60.0  # seconds, in which a transfer moves as many bytes at least:
 _LEAST = 12_000  # 200 B/s
 _BUSY = 5  # seconds after which to try again
 _ALL_BODIES = 10**9
-# Bodies from this size on are written to files, in the end three times: received, parsed and stored.
+# Bodies from this size on are written to files, in the end twice: received, and stored.
 IN_MEMORY = 64 * 1024
-_COPIES = 3
+_COPIES = 2
 _LINGER = 5.0  # seconds, and bytes:
 _LINGER_KNOWN, _LINGER_UNKNOWN = 4 * 2**20, 64 * 1024
 _ACCEPT_AT_ONCE = 512
