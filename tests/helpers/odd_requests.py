@@ -18,6 +18,7 @@ from pathlib import Path
 
 import drawings
 import hub_server
+from trapsync.hub.app import Hub, make_app
 from trapsync.hub.links import What
 from trapsync.net.invitation import Code, Terms
 
@@ -81,8 +82,14 @@ ENDPOINTS: list[tuple[str, str, object]] = [
         {"secret_hash": "0" * 64, "until": 1.8e9, "keys": [_KEY], "groups": ["valley"], "uses": 3},
     ),
     ("DELETE", "/invitations/1", None),
-    ("POST", "/join", {"secret": "x", "device": "0a5bb6f4", "token_sha256": "0" * 64, "name": "x"}),
+    (
+        "POST",
+        "/join",
+        {"secret": "x", "device": "0a5bb6f4", "token_sha256": "0" * 64, "name": "x", "fingerprint": "x"},
+    ),
     ("GET", "/image/x?signed=x", None),
+    ("GET", "/health", None),
+    ("GET", "/", None),
 ]
 _VALUES = (
     *("null", "true", "-0.0", "1e999", "-1e999", "NaN", "Infinity", "9" * 20, "9" * 5000, "-9223372036854775809"),
@@ -172,6 +179,7 @@ def made_up(count: int, chance: random.Random, folder: Path) -> str:
     logging.getLogger().addHandler(records)
     try:
         with hub_server.running(folder / "made-up") as hub:
+            _require_all(hub.hub)
             logins = _logins(hub)
             for number in range(count):
                 if number % 100 == 0:
@@ -192,6 +200,14 @@ def made_up(count: int, chance: random.Random, folder: Path) -> str:
     return ", ".join(f"{number} × {status}" for status, number in sorted(statuses.items(), key=str))
 
 
+def _require_all(hub: Hub) -> None:
+    """Each endpoint is among those that are tried."""
+    app = make_app(hub)
+    find = app.url_map.bind("hub").match
+    tried = {find(path.partition("?")[0], method)[0] for method, path, _ in ENDPOINTS}
+    assert {rule.endpoint for rule in app.url_map.iter_rules()} == tried
+
+
 def _logins(hub: hub_server.RunningHub) -> list[str]:
     """Of every role, of a trap of its own, and of nobody."""
     code = Code.new(hub.url, Terms(keys=(_KEY,), groups=("valley",), images=True))
@@ -202,9 +218,13 @@ def _logins(hub: hub_server.RunningHub) -> list[str]:
     }
     hub.hub.enrolment.invite(json.dumps(asked | {"keys": [_KEY]}).encode(), "owner")
     token = hashlib.sha256(b"token").hexdigest()
-    hub.hub.enrolment.join(
-        json.dumps({"secret": code.secret, "device": "0a5bb6f4", "token_sha256": token}).encode()
-    )
+    joining = {
+        "secret": code.secret,
+        "device": "0a5bb6f4",
+        "token_sha256": token,
+        "fingerprint": code.fingerprint,
+    }
+    hub.hub.enrolment.join(json.dumps(joining).encode())
     pairs = [":".join(hub.auth(user)) for user in hub_server.USERS] + ["0a5bb6f4:token"]
     logins = [f"Basic {base64.b64encode(pair.encode()).decode()}" for pair in pairs]
     return [
