@@ -98,7 +98,7 @@ class Admission:
         self._endpoints: Mapping[str, Endpoint] = app.extensions["endpoints"]
         self._guesses = Guesses(clock)
         self._only_here = only_here
-        self._told_of_proxy = False
+        self._told: set[str] = set()
         demo = only_here and DEFAULT_NAME in accounts.names()
         # The users that have, as far as it is known: hashes cannot be asked at each request.
         self._default = (
@@ -115,9 +115,8 @@ class Admission:
             return Denied(status, f"{status.phrase}\n")
         if endpoint.roles is None:
             return _within(head, None, endpoint.largest)
-        if self._only_here and not self._told_of_proxy and _is_forwarded(head.headers):
-            self._told_of_proxy = True
-            log.warning("a web server passes requests on to this hub: start it with --behind-proxy, too")
+        if self._only_here and _is_forwarded(head.headers):
+            self._tell_once("a web server passes requests on to this hub: start it with --behind-proxy, too")
         login = _login(head.headers)
         if login is None:
             return self._refuse(head, 401, "nobody")
@@ -148,15 +147,19 @@ class Admission:
             known = login.password in {DEFAULT_PASSWORD, user.name}
             (self._default.add if known else self._default.discard)(user.name)
         if self._only_here and user.name in self._default and _is_from_elsewhere(head.headers):
-            log.error(
-                "%r has a default password, and somebody else than this machine can reach the hub: "
-                "start it with --password-file, and with --behind-proxy if there is one",
-                one_line(user.name, 40),
+            self._tell_once(
+                f"{one_line(user.name, 40)!r} has a default password, and others than this machine reach the hub: "
+                "start it with --password-file, and with --behind-proxy if there is a web server in front"
             )
             return self._refuse(head, 403, user.name)
         if endpoint.roles is not None and user.role not in endpoint.roles:
             return self._refuse(head, 403, user.name)
         return _within(head, user, endpoint.largest)
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     def _refuse(self, head: Head, status: int, name: str, wait: int = 0) -> Denied:
         self.refusals.note(status, head.address, one_line(name, 40))
