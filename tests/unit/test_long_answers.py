@@ -221,6 +221,28 @@ def test_two_long_answers_are_made_at_once_and_whoever_wants_a_third_comes_again
         assert [len(one.result().json()) for one in made] == [ROWS, ROWS]
 
 
+def test_of_large_annotations_one_body_is_read_at_a_time(
+    full: RunningHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(*_: Any) -> list[Any]:
+        begun.set()
+        assert go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(annotations.Annotations, "put", slowly)
+    full.auth()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(full.ask, "put_uid_annotations", ["x" * 2**20])
+        assert begun.wait(60)
+        assert full.ask("put_uid_annotations", ["x" * 2**20]).status_code == 503
+        go_on.set()
+        assert full.ask("put_uid_annotations", []).status_code == 200
+        assert first.result().status_code == 200
+    assert full.ask("put_uid_annotations", ["x" * 2**20]).status_code == 200
+
+
 def test_the_fleet_of_as_many_traps_as_there_can_be_takes_little_memory(tmp_path: Path) -> None:
     with hub_server.running(tmp_path) as hub:
         with hub.hub.database.writing() as connection:

@@ -7,6 +7,7 @@ but the body gives the reason, in one line.
 import gzip
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -182,6 +183,7 @@ class _Endpoints:
     def __init__(self, hub: Hub, answers: LongAnswers) -> None:
         self._hub = hub
         self._answers = answers
+        self._large = threading.Lock()
 
     def get_token(self) -> Any:
         """A token for a day; the expiry is on this machine's clock."""
@@ -224,7 +226,14 @@ class _Endpoints:
 
     def put_uid_annotations(self) -> Any:
         """Store annotations, all of them or none."""
-        return self._hub.annotations.put(request.get_json(), g.user)
+        if (request.content_length or 0) <= LARGEST_QUESTION:
+            return self._hub.annotations.put(request.get_json(), g.user)
+        if not self._large.acquire(blocking=False):  # one takes some ten times its length in memory
+            raise Busy("other annotations of more than a megabyte are being read: come again")
+        try:
+            return self._hub.annotations.put(request.get_json(), g.user)
+        finally:
+            self._large.release()
 
     def get_uid_annotations(self, what: str) -> Any:
         """The annotations of these images; with their `json` when `what` is data."""
