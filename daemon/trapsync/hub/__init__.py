@@ -3,6 +3,9 @@
 ::
 
     server.py     runs it: the port, the accounts of a first start, the end
+    channel.py    its connections: heads before bodies, deadlines, limits
+    admission.py  who may send what, by the head of a request; guesses; who was refused
+    password_queue.py  compares passwords one after another
     app.py        the endpoints, with the status codes and bodies of the Sticky Pi server
     arrivals.py   writes what is uploaded to the disk as it comes
     intake.py     checks an uploaded file, its name and its metadata, and makes its row
