@@ -124,6 +124,14 @@ def acknowledged(folder: Path) -> dict[str, str]:
     return {name: md5 for md5, name in lines}
 
 
+class _Examiner(hub_server.InThisProcess):
+    """Draws nothing: libvips, which has drawn the pictures, does not survive the fork that each life begins with."""
+
+    def make_thumbnails(self, folder: Path, name: str, into: Path) -> None:
+        for path in examination.thumbnail_paths(into, name):
+            path.write_bytes((folder / name).read_bytes())
+
+
 def live(folder: Path, number: int, order: str) -> None:
     """A life, to the failpoint of `order`; without an order to its end, and how often each was hit is in `hits`."""
     os.environ[failpoint.VARIABLE] = order
@@ -131,7 +139,7 @@ def live(folder: Path, number: int, order: str) -> None:
     counted: Counter[str] = Counter()
     if not order:
         failpoint.hit = lambda name: counted.update([name])
-    with hub_server.running(folder / "hub") as hub:
+    with hub_server.running(folder / "hub", examiner=_Examiner()) as hub:
         _Life(folder, number, hub).live()
     if not order:
         (folder / "hits").write_text(json.dumps(counted))
