@@ -617,7 +617,12 @@ CHOICES = (
         "if the key was used on another computer, give --above",
         "make another key, and revoke this one with it",
     ),
-    *("start it with --password-file", "give the web server's IP address", "give scheme and name only"),
+    *(
+        "start it with --password-file",
+        "start it with --behind-proxy",
+        "give the web server's IP address",
+        "give scheme and name only",
+    ),
     *("give --hub URL", "see key in {}", "write --to device:{}", "write the device ({})"),
     *("names and passwords do not belong there; use {}", "remove hub.mqtt.host, or this", "put in what"),
 )
