@@ -904,7 +904,7 @@ def test_only_post_is_known(empty_hub: RunningHub, path: str) -> None:
     assert requests.get(f"{empty_hub.url}/{path}", auth=empty_hub.auth(), timeout=10).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["nowhere", "get_images", "get_images/", "get_image_series", ""])
+@pytest.mark.parametrize("path", ["nowhere", "get_images", "get_images/", "get_image_series", "images/x"])
 def test_an_unknown_path_is_404(empty_hub: RunningHub, path: str) -> None:
     assert empty_hub.ask(path, [KEY]).status_code == 404
 

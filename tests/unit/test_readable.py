@@ -111,7 +111,13 @@ def test_a_moment_may_be_so_long_ago() -> None:
     assert abs(found - timedelta(days=3)) < timedelta(minutes=5)
 
 
-@pytest.mark.parametrize("text", ["soon", "3 ago", "28.11.2026", "999999999 days ago"])
+def test_a_moment_may_be_so_far_ahead() -> None:
+    found = Moment().convert("in 3 days", None, None) - datetime.now(UTC)
+    assert abs(found - timedelta(days=3)) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("text", ["soon", "3 ago", "28.11.2026", "999999999 days ago", "in"])
 def test_what_is_no_moment_says_how_one_is_written(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="write 2026-11-28, '2026-11-28 21:00' or '3 days ago'"):
+    says = "write 2026-11-28, '2026-11-28 21:00', '3 days ago' or 'in 3 days'"
+    with pytest.raises(click.BadParameter, match=says):
         Moment().convert(text, None, None)

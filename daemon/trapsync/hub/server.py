@@ -61,7 +61,6 @@ def serve(
     with _only_one(folder):
         _allow_files(2 * CONNECTIONS + 200)  # each with the file of a body
         hub = Hub.open(folder, examiner=examiner, verify=verify, min_free=min_free)
-        tempfile.tempdir = str(hub.store.incoming)  # of waitress and werkzeug; /tmp may be memory
         prepare_accounts(hub, host, password_file, say, behind_proxy=bool(behind_proxy))
         if hub.accounts.named("trap"):
             say(
@@ -71,11 +70,24 @@ def serve(
         server = listen(make_app(hub), host, port, behind_proxy=behind_proxy, url=url)
         for number in _SIGNALS:
             signal.signal(number, _end)
-        with suppress(SystemExit):  # waitress catches it as soon as it runs
+        with (
+            _temporary_files_in(hub.store.incoming),
+            suppress(SystemExit),
+        ):  # which waitress catches when it runs
             say(f"the hub listens on {address(server)} and keeps images in {hub.store.images}")
             server.run()
         hub.database.close()
         say("the hub has stopped")
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have waitress and werkzeug keep bodies here: /tmp may be memory."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _require_addresses(behind_proxy: str, url: str) -> None:
