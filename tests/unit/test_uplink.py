@@ -587,6 +587,22 @@ def test_silence_at_home_is_a_fact_and_a_warning_when_it_is_old_but_no_error(
     assert [record.levelname for record in caplog.records if record.name.startswith("trapsync")] == ["INFO"]
 
 
+def test_a_hub_that_rejects_the_trap_is_a_warning_at_once(script: tuple[type[Scripted], str]) -> None:
+    server, url = script
+    refused: tuple[int, dict[str, str], bytes] = (401, {}, b"Unauthorized Access")
+    server.answers = {f"/pushed/{slot}": refused for slot in SLOTS} | {f"/heartbeats/{DEVICE}": refused}
+    bench = Bench(url)
+
+    bench.live(1000)
+    now = of_silence(bench.memory["hub"], 900, bench.time.wall())
+
+    assert now is not None
+    assert now.startswith("the hub rejects this trap: 127.0.0.1:")
+    server.answers = {f"/heartbeats/{DEVICE}": (200, {}, b"{}")}
+    bench.live(2 * 3600)
+    assert of_silence(bench.memory["hub"], 900, bench.time.wall()) is None
+
+
 def test_one_way_that_works_is_enough() -> None:
     bad = Link(since=0.0, error="no")
     good = Link(reached=0.0)

@@ -93,11 +93,12 @@ class NotTakenIn(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """One link to the hub: when it was last reached, since when it fails (unix seconds), and why."""
+    """One link to the hub: when it was last reached, since when it fails (unix seconds), why, and whether it rejects us."""
 
     reached: float | None = None
     since: float | None = None
     error: str | None = None
+    denied: bool = False
 
     @property
     def works(self) -> bool:

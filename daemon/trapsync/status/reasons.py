@@ -130,9 +130,13 @@ def of_remote_settings(status: Status) -> list[Reason]:
 
 
 def of_silence(links: Mapping[str, Link], every: float, now: float) -> str | None:
-    """What to warn of if the hub has not been reached for a while by any link; None if there is nothing."""
+    """What to warn of if no link has reached the hub for a while, or it rejects this trap; None if there is nothing."""
     if not links or any(link.error is None for link in links.values()):
         return None
+    if denied := next(
+        (link.error for link in links.values() if link.denied), None
+    ):  # time alone mends nothing
+        return f"the hub rejects this trap: {denied}"
     silent = min(now - (link.reached or link.since or 0.0) for link in links.values())
     if silent < max(_SILENT * every, 3600.0):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from trapsync.catalog.facts import Facts, Link, Name
 from trapsync.clock import Clock
-from trapsync.errors import TrapsyncError, Unreachable
+from trapsync.errors import TrapsyncError, Unauthorised, Unreachable
 from trapsync.remote import heartbeat
 from trapsync.remote.uplink.http import HttpLink, Receive
 from trapsync.remote.uplink.mqtt import MqttLink
@@ -150,7 +150,8 @@ class Uplink:
             else:
                 self._visits.failed(getattr(trouble, "wait", 0.0))
             web.close()
-        self._note("web", str(trouble) if trouble else odd, reached=told or trouble is None)
+        is_denied = isinstance(trouble, Unauthorised)
+        self._note("web", str(trouble) if trouble else odd, reached=told or trouble is None, denied=is_denied)
 
     def _pull(self, web: HttpLink) -> tuple[str | None, Unreachable | None]:
         """What is wrong with one document, and why none could be asked for."""
@@ -167,14 +168,14 @@ class Uplink:
     def _note_broker(self, trouble: str | None) -> None:
         self._note("mqtt", trouble, reached=trouble is None)
 
-    def _note(self, way: str, trouble: str | None, *, reached: bool) -> None:
+    def _note(self, way: str, trouble: str | None, *, reached: bool, denied: bool = False) -> None:
         """Remember the state of a link: when it last worked, since when it does not and why. Each change is logged once."""
         now = self._clock.wall()
         with self._lock:
             before = self._ways.get(way, Link())
             is_same = before.error is not None and before.works == reached
             since = (before.since if is_same else now) if trouble else None
-            self._ways[way] = Link(now if reached else before.reached, since, trouble)
+            self._ways[way] = Link(now if reached else before.reached, since, trouble, denied)
             if (before.error is None) != (trouble is None):
                 log.info("%s", f"hub: {trouble}" if trouble else f"the hub is reached again, by {way}")
             self._callbacks.remember("hub", dict(self._ways))
