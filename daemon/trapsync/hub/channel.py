@@ -42,6 +42,7 @@ _COPIES = 2
 _LINGER = 5.0  # seconds, and bytes:
 _LINGER_KNOWN, _LINGER_UNKNOWN = 4 * 2**20, 64 * 1024
 _ACCEPT_AT_ONCE = 512
+_FAIR_TURNS = 3  # of the loop, which may take long under load
 _NEWCOMERS = 64  # connections that may not have had the time to send a head
 _NO_SNIFF = ("X-Content-Type-Options", "nosniff")  # no browser is to take a picture for a page
 
@@ -100,6 +101,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._must_linger = False
         self._lingers = 0  # until so many bytes have moved
         self._moved = 0  # bytes, both ways
+        self._turns = 0  # of the loop that it has seen
         self.since = self._active = server.gate.clock.monotonic()  # when it was last seen at work
         self._window = (self._active, 0)
         super().__init__(server, sock, addr, *rest, **more)
@@ -107,7 +109,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────
 
     def readable(self) -> bool:
-        """Whether more may come."""
+        """Whether more may come; asked once in each turn of the loop."""
+        self._turns += 1
         if self._lingers or not self.connected:
             return bool(self.connected)
         return self._login is None and bool(super().readable())
@@ -234,6 +237,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Whether nobody has logged in by it. A proxy's connection is anybody's, when it rests."""
         return self.user is None and (self.is_busy or not self.through_proxy)
 
+    def waits_unknown(self, now: float) -> bool:
+        """Whether nobody has logged in by it though it had the time: a second, and turns of the loop that read what came.
+
+        Who waits for a password to be compared has said all that it could.
+        """
+        return self.is_unknown and self._login is None and self.since < now - 1 and self._turns > _FAIR_TURNS
+
     @property
     def promised(self) -> int:
         """The bytes of bodies that were admitted and are not answered yet."""
@@ -353,7 +363,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         for channel in list(self.active_channels.values()):
             if channel.is_overdue(now):
                 channel.leave()
-            elif channel.is_unknown and channel.since < now - 1:
+            elif channel.waits_unknown(now):
                 waiting.setdefault(network(channel.address), []).append(channel)
         for same in waiting.values():
             for channel in same[:-PER_NETWORK]:
