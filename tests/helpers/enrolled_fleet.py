@@ -12,17 +12,16 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import processes
 from daemon_process import Daemon
+from fault_server import JSON, FaultServer
 
 _PASSWORD = "an operator's password"
 _PATIENCE = 300.0  # seconds, of thirty daemons that start on two cores
@@ -179,39 +178,15 @@ def be_lied_to(fleet: EnrolledFleet, folder: Path) -> None:
     """Whoever took the hub over names keys of his own to a trap that joins: it refuses them, and is as it was."""
     terms = {"keys": [f"ed25519:{'A' * 43}="], "groups": ["valley"], "images": True}
     code = fleet.invite(1)
-    with _answering(json.dumps({"device": "deadbeef", **terms}).encode()) as url:
+    answer = json.dumps({"device": "deadbeef", **terms}).encode()
+    with FaultServer(lambda *_: (200, JSON, answer)) as liar:
         trap = new_trap(folder, "deadbeef")
         before = trap.config.read_bytes()
-        words = ("-c", str(trap.config), "join", code.replace(fleet.url, url), "--no-restart")
+        words = ("-c", str(trap.config), "join", code.replace(fleet.url, liar.url), "--no-restart")
         said = fleet.type("trap", *words, code=1)
     assert "names other keys or groups than the code" in said
     assert (said.count("\n"), trap.config.read_bytes()) == (1, before)
     assert not list(trap.folder.glob("*.token"))
-
-
-@contextmanager
-def _answering(body: bytes) -> Iterator[str]:
-    """A hub in somebody else's hands: it answers this to whatever is posted."""
-
-    class Liar(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Liar)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def commands_by_place(typed: Sequence[tuple[str, str]]) -> dict[str, int]:

@@ -514,14 +514,14 @@ MUTANTS = (
     Mutant(
         "a trap's account stores images of any device",
         "hub/intake.py",
-        "if user.device not in {None, device.lower()}:",
+        "if not user.may_see(device):",
         "if False:",
         ("test_enrolment.py::test_a_trap_stores_and_reads_its_own_images_alone",),
     ),
     Mutant(
         "a trap's account finds images of any device",
         "hub/app.py",
-        "return [key for key in keys if g.user.device in {None, key[0].lower()}]",
+        "return [key for key in keys if g.user.may_see(key[0])]",
         "return keys",
         ("test_enrolment.py::test_a_trap_stores_and_reads_its_own_images_alone",),
     ),
@@ -535,7 +535,7 @@ MUTANTS = (
     Mutant(
         "a trap's account annotates any image",
         "hub/annotations.py",
-        " if user.device in {None, key[0].lower()} else None",
+        " if user.may_see(key[0]) else None",
         "",
         ("test_enrolment.py::test_a_trap_annotates_and_reads_annotations_of_its_own_images_alone",),
     ),

@@ -623,7 +623,13 @@ CHOICES = (
         "give the web server's IP address",
         "give scheme and name only",
     ),
-    *("give --hub URL", "see key in {}", "write --to device:{}", "write the device ({})"),
+    *(
+        "see key and trusted_keys in owner.toml",
+        "give --hub URL",
+        "see key in {}",
+        "write --to device:{}",
+        "write the device ({})",
+    ),
     *("names and passwords do not belong there; use {}", "remove hub.mqtt.host, or this", "put in what"),
 )
 # Installs something, which needs a network: that what is named exists is held below.

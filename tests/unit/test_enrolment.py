@@ -192,6 +192,7 @@ def test_the_secret_is_not_in_the_hubs_file(hub: tuple[Hub, FakeTime], tmp_path:
         {"groups": "valley"},
         {"more": 1},
         {"keys": [KEY] * 100},
+        {"keys": [KEY] * 3},
     ],
 )
 def test_odd_terms_are_refused_in_one_line(hub: tuple[Hub, FakeTime], change: dict[str, Any]) -> None:

@@ -103,6 +103,21 @@ def test_a_code_carries_the_fingerprint_of_the_keys_and_the_group(
     assert found.secret not in (desk / "hub" / "hub.sqlite").read_bytes().decode("latin-1")
 
 
+def test_a_code_of_more_keys_than_a_trap_trusts_is_refused_before_it_is_made(
+    say: Say, desk: Path, hub: RunningHub
+) -> None:
+    logged_in(say, hub)
+    more = []
+    for name in ("second.key", "third.key"):
+        say("keys", "new", "--out", name)
+        more += ["--trust", str(OperatorKey.read(desk / name).private.public)]
+    assert say("hub", "invite", *more[:2], *more[:2])[0] == 0, "one key named twice is one"
+    code, _, err = say("hub", "invite", *more)
+
+    assert (code, "a trap trusts 2 keys at most, and here are 3" in err) == (1, True)
+    assert len(hub.hub.enrolment.invitations()) == 1
+
+
 def test_without_a_key_there_is_no_code(say: Say, hub: RunningHub) -> None:
     say("hub", "login", hub.url, "--user", "owner", "--password-file", "password")
     code, _, err = say("hub", "invite")

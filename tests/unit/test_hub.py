@@ -31,7 +31,7 @@ from hub_server import PASSWORD, RunningHub
 from trapsync.errors import SettingsError, StorageError, TrapsyncError
 from trapsync.hub import store as store_module
 from trapsync.hub.accounts import DEFAULT_PASSWORD
-from trapsync.hub.admission import Guesses, is_loopback
+from trapsync.hub.admission import Guesses
 from trapsync.hub.app import Hub, make_app
 from trapsync.hub.database import Database
 from trapsync.hub.links import LINK_LIFE
@@ -40,6 +40,7 @@ from trapsync.hub.store import Store
 from trapsync.hub.wire import moment
 from trapsync.image import Image
 from trapsync.jpeg import exif, structure, thumbnail
+from trapsync.settings.open_links import is_loopback
 
 DEVICE = "0a5bb6f4"
 NAME = f"{DEVICE}.2026-06-20_20-19-15.jpg"

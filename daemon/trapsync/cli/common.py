@@ -133,6 +133,14 @@ def with_trap(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def given_password(file: Path | None, question: str, *, twice: bool = False) -> str:
+    """The password in a file, or one that is typed; `twice`, where nothing else tells a slip. Raises SettingsError."""
+    if file:
+        return config_file.read_secret(file.absolute(), "--password-file")
+    typed: str = click.prompt(question, hide_input=True, confirmation_prompt=twice)
+    return typed
+
+
 def giving_a_verdict(command: Callable[..., Any]) -> Callable[..., Any]:
     """Exit with 2 after an error: a monitor that reads exit codes must not take it for a warning."""
     import functools

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trapsync.cli.common import Moment, show_table
+from trapsync.cli.common import Moment, given_password, show_table
 from trapsync.cli.fleet import connect, connected
 from trapsync.errors import SettingsError
 
@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 def login(url: str, user: str, password_file: Path | None, ca_file: Path | None) -> None:
     """Try the account at the hub URL, and keep address, name and password in owner.toml, for all other commands."""
     from trapsync.fleet import operator_settings
-    from trapsync.settings.config_file import read_secret
 
-    if password_file:
-        password = read_secret(password_file.absolute(), "--password-file")
-    else:
-        password = click.prompt(f"Password of {user} at {url}", hide_input=True)
+    password = given_password(password_file, f"Password of {user} at {url}")
     given = operator_settings.Options(url, None, None, user, None, ca_file and ca_file.absolute(), False)
     operator = operator_settings.with_options(given)
     connect(operator, password).fleet()
@@ -93,6 +89,7 @@ def _public_keys(operator: "Operator", trust: tuple[str, ...]) -> tuple[str, ...
     """The public halves of the operator's keys: of the one that signs, and of those that are only named."""
     from trapsync.fleet.operator_key import OperatorKey
     from trapsync.remote.document import public_from_text
+    from trapsync.settings.schema import MOST_KEYS
 
     named = [*operator.trusted_keys, *trust]
     keys = [str(public_from_text(text, "trusted_keys")) for text in named]
@@ -100,16 +97,21 @@ def _public_keys(operator: "Operator", trust: tuple[str, ...]) -> tuple[str, ...
         keys.insert(0, str(OperatorKey.read(operator.key).private.public))
     if not keys:
         raise SettingsError("there is no key that these traps could trust; make one first: trapsync keys new")
-    return tuple(dict.fromkeys(keys))
+    if len(different := tuple(dict.fromkeys(keys))) > MOST_KEYS:
+        raise SettingsError(
+            f"a trap trusts {MOST_KEYS} keys at most, and here are {len(different)}: see key and trusted_keys in "
+            "owner.toml, and --trust"
+        )
+    return different
 
 
 def _show(number: int, code: "Code", terms: "Terms", uses: int, until: datetime) -> None:
     from trapsync.fleet.enrolment import group_names
-    from trapsync.remote.document import public_from_text
+    from trapsync.remote import document
     from trapsync.settings.words import count
 
     whom = ", ".join(filter(None, [f"for {count(uses, 'trap')}", group_names(terms.groups)]))
-    ids = ", ".join(public_from_text(key, "key").id for key in terms.keys)
+    ids = document.key_ids(terms.keys)
     click.echo(f"code {number}, {whom}, until {until:%Y-%m-%d %H:%M %Z}. On each trap type:\n")
     click.echo(f"sudo trapsync join {code}\n")
     click.echo("or write the code into the file trapsync-join.txt on the boot partition of its card.")
@@ -167,7 +169,7 @@ def revoke(connection: "Connection", _operator: "Operator", trap: str, yes: bool
 
     It joins again only with a code that is made afterwards.
     """
-    return _end(connection, trap, yes, forget=False)
+    return _end(connection, trap, yes, "revoke")
 
 
 @click.command(short_help="Lock a trap out, and show it no more: one that is retired.")
@@ -179,17 +181,16 @@ def forget(connection: "Connection", _operator: "Operator", trap: str, yes: bool
 
     It joins again only with a code that is made afterwards.
     """
-    return _end(connection, trap, yes, forget=True)
+    return _end(connection, trap, yes, "forget")
 
 
-def _end(connection: "Connection", text: str, yes: bool, *, forget: bool) -> int:
+def _end(connection: "Connection", text: str, yes: bool, word: str) -> int:
     registry = _registry(connection)
     trap = registry.find(text)
-    word = "forget" if forget else "revoke"
     if not yes and not click.confirm(f"{word.capitalize()} trap {trap.called} ({trap.device})?"):
         click.echo("nothing was changed")
         return 1
-    registry.forget(trap.device) if forget else registry.revoke(trap.device)
+    registry.end(trap.device, word)
     click.echo(f"trap {trap.called} ({trap.device}) is locked out; its images stay")
     for one in registry.codes():
         click.echo(

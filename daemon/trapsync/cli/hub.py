@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from trapsync.cli import enrolment
-from trapsync.cli.common import Quantity, show_table, start_logging
+from trapsync.cli.common import Quantity, given_password, show_table, start_logging
 from trapsync.errors import SettingsError
 from trapsync.settings.units import Size
 
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from trapsync.hub.accounts import Accounts, Role
 
 
-@click.group(invoke_without_command=True, short_help="Run a hub, and say who may use it.")
-@click.option(
+_FOLDER = click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("trapsync-hub"),
     show_default=True,
-    help="Where it stores images.",
+    help="The hub's folder, with its images.",
 )
+
+
+@click.group(invoke_without_command=True, short_help="Run a hub, and say who may use it.")
+@_FOLDER
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
@@ -139,15 +142,6 @@ def users() -> None:
     """
 
 
-_FOLDER = click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("trapsync-hub"),
-    show_default=True,
-    help="The hub's folder.",
-)
-
-
 @users.command("add", short_help="Add an account, or change one.")
 @click.argument("name")
 @click.option(
@@ -161,12 +155,7 @@ _FOLDER = click.option(
 @_FOLDER
 def add_user(name: str, role: "Role", password_file: Path | None, folder: Path) -> None:
     """Add the account NAME, or give it another password or role."""
-    from trapsync.settings.config_file import read_secret
-
-    if password_file:
-        password = read_secret(password_file.absolute(), "--password-file")
-    else:
-        password = click.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True)
+    password = given_password(password_file, f"Password for {name}", twice=True)
     with _accounts(folder) as accounts:
         accounts.add(name, password, role)
         click.echo(f"{name} is {'an' if role == 'admin' else 'a'} {role} of the hub in {folder}")

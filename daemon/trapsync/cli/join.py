@@ -99,7 +99,7 @@ def _join(
 
     from trapsync.hardware.device_id import device_id
     from trapsync.net.invitation import Code
-    from trapsync.remote import joining
+    from trapsync.remote import document, joining
     from trapsync.runtime import config_check
     from trapsync.trap import system_clock
 
@@ -138,7 +138,7 @@ def _join(
             ("hub", code.hub),
             ("device", f"{device}{named}"),
             ("groups", ", ".join(terms.groups) or "none"),
-            ("keys", joining.key_ids(terms) or "none: no settings can be sent to this trap"),
+            ("keys", document.key_ids(terms.keys) or "none: no settings can be sent to this trap"),
             (
                 "images",
                 f"delivered there: [destinations.{destination}]" if destination else "not delivered there",

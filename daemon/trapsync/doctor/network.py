@@ -14,7 +14,6 @@ from trapsync.files import durable
 from trapsync.hardware.device_id import device_id
 from trapsync.net.connecting import connect
 from trapsync.net.http_errors import unreachable
-from trapsync.net.invitation import DEVICE
 from trapsync.net.proxy import proxy_for
 from trapsync.remote import document
 from trapsync.remote.in_force import InForce, report
@@ -22,7 +21,7 @@ from trapsync.runtime.destination_context import connect_all
 from trapsync.settings import config_file, open_links
 from trapsync.settings.config_file import read_secret, replaceable
 from trapsync.settings.layers import OVERRIDE
-from trapsync.settings.schema import ENVIRONMENT, Hub, Settings, Table
+from trapsync.settings.schema import DEVICE, ENVIRONMENT, Hub, Settings, Table
 from trapsync.settings.words import age
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read

@@ -12,10 +12,10 @@ from trapsync.errors import SettingsError, one_line
 from trapsync.fleet.connection import Connection
 from trapsync.fleet.table import Trap, ago, traps
 from trapsync.settings import config_file, layers
-from trapsync.settings.schema import Settings
+from trapsync.settings.schema import DEVICE, GROUP, Settings
 from trapsync.settings.words import count
 
-_ADDRESS = re.compile(r"(device:[0-9a-f]{8}|group:[a-z0-9][a-z0-9_-]{0,63}|all)", re.ASCII)
+_ADDRESS = re.compile(rf"device:{DEVICE.pattern}|group:{GROUP.pattern}|all")
 _MOST_NAMED = 5
 _LONG_NAMED = 2 * 86400.0  # seconds for which a trap has to have its name before an address may be that name
 

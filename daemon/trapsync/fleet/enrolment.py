@@ -106,13 +106,9 @@ class Registry:
         which = ", ".join(trap.device for trap in found)
         raise SettingsError(f"{len(found)} traps are called {one_line(text, 60)}: write the device ({which})")
 
-    def revoke(self, device: str) -> None:
-        """Lock a trap out."""
-        self._ask("POST", f"/traps/{device}/revoke")
-
-    def forget(self, device: str) -> None:
-        """Lock a trap out and show it no more."""
-        self._ask("POST", f"/traps/{device}/forget")
+    def end(self, device: str, how: str) -> None:
+        """Lock a trap out: `revoke`, or `forget` to show it no more, too."""
+        self._ask("POST", f"/traps/{device}/{how}")
 
     def regroup(self, device: str, groups: Sequence[str]) -> None:
         """Give a trap other groups."""

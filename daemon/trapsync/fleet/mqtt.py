@@ -12,13 +12,13 @@ from trapsync.net.heartbeat import Heartbeat
 from trapsync.net.slots import slot_at, topic_of
 from trapsync.remote.document import document_hash
 from trapsync.remote.uplink.mqtt import connection, name_of, translated
-from trapsync.settings.schema import HubMqtt
+from trapsync.settings.schema import DEVICE, HubMqtt
 
 _PATIENCE = 20.0  # seconds for the broker to answer
 _SILENCE = 1.0  # seconds after which what lies retained has all come
 _TURN = 0.1
 _MOST_TOPICS, _MOST_BYTES = 10_000, 32 * 2**20
-_TRAP = re.compile(r"traps/([0-9a-f]{8})/(heartbeat|online)")
+_TRAP = re.compile(rf"traps/({DEVICE.pattern})/(heartbeat|online)")
 
 
 class BrokerConnection:

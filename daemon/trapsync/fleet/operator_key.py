@@ -61,12 +61,8 @@ class OperatorKey:
         if now.last >= last:
             raise StorageError(f"{self.path}: number {last} was used in between; push again")
         path = Path(os.path.realpath(self.path))
-        temporary = path.with_name(durable.temporary_name(path.name))
         try:
-            temporary.unlink(missing_ok=True)  # of a push that was cut short
-            keep_secret(temporary, f"{self.private}\nlast-number:{last}\n")
-            temporary.replace(path)
-            durable.flush_folder(path.parent)
+            replace_secret(path, f"{self.private}\nlast-number:{last}\n")
         except OSError as error:
             raise StorageError(
                 f"the number of the last document is kept in the key's file: {durable.explain(error, path)}"
@@ -106,6 +102,15 @@ class OperatorKey:
     @property
     def _history(self) -> Path:
         return self.path.with_name(f"{self.path.name}.history")
+
+
+def replace_secret(path: Path, text: str) -> None:
+    """Write a file that nobody else may read, durably, instead of the one before. Raises OSError or StorageError."""
+    temporary = path.with_name(durable.temporary_name(path.name))
+    temporary.unlink(missing_ok=True)  # of an attempt that was cut short
+    keep_secret(temporary, text)
+    temporary.replace(path)
+    durable.flush_folder(path.parent)
 
 
 def keep_secret(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trapsync.errors import SettingsError, StorageError
 from trapsync.files import durable
-from trapsync.fleet.operator_key import keep_secret
+from trapsync.fleet.operator_key import replace_secret
 from trapsync.settings import config_file, editing
 from trapsync.settings.config_file import changed
 from trapsync.settings.schema import HubMqtt, Table, require_proxy
@@ -61,11 +61,8 @@ def remember_password(password: str) -> Path:
     """Keep the hub's password beside the file, instead of the one before; its file. Raises StorageError."""
     path = where().with_name(_PASSWORD)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(durable.temporary_name(path.name))
-        temporary.unlink(missing_ok=True)
-        keep_secret(temporary, f"{password}\n")
-        temporary.replace(path)
+        durable.make_folder(path.parent)
+        replace_secret(path, f"{password}\n")
     except OSError as error:
         raise StorageError(durable.explain(error, path)) from None
     return path

@@ -22,7 +22,8 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import SettingsError
 from trapsync.hub.database import Database
-from trapsync.net.invitation import DEVICE, hash_of
+from trapsync.net.invitation import hash_of
+from trapsync.settings.schema import DEVICE
 
 Role = Literal["admin", "manager", "viewer", "trap"]
 PEOPLE: tuple[Role, ...] = ("admin", "manager", "viewer")
@@ -46,6 +47,10 @@ class User:
     def device(self) -> str | None:
         """The one device whose images, heartbeats and slots this account is for; None for people, who may see all."""
         return self.name if self.role == "trap" else None
+
+    def may_see(self, device: str) -> bool:
+        """Whether the images of this device, in any spelling, are for this account."""
+        return self.device in {None, device.lower()}
 
 
 class Accounts:
@@ -210,7 +215,12 @@ def put_user(connection: sqlite3.Connection, name: str, password_hash: str, role
 
 def random_hash(password: str) -> str:
     """What is kept of a password that was drawn at random: to try it takes no time, and guessing it is hopeless."""
-    return f"{_RANDOM}{hash_of(password)}"
+    return stored_digest(hash_of(password))
+
+
+def stored_digest(digest: str) -> str:
+    """The same, from its SHA-256 in hex."""
+    return f"{_RANDOM}{digest}"
 
 
 def fingerprint(password_hash: str) -> str:

@@ -17,7 +17,8 @@ from werkzeug.exceptions import HTTPException
 from trapsync.clock import Clock
 from trapsync.errors import one_line
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD, Accounts, User
-from trapsync.net.invitation import DEVICE
+from trapsync.settings.open_links import is_loopback
+from trapsync.settings.schema import DEVICE
 
 log = logging.getLogger(__name__)
 
@@ -194,14 +195,6 @@ def _is_from_elsewhere(headers: Mapping[str, str]) -> bool:
 
 def _is_forwarded(headers: Mapping[str, str]) -> bool:
     return any(key in {"FORWARDED", "X_REAL_IP", "VIA"} or key.startswith("X_FORWARDED_") for key in headers)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address. A name other than localhost is taken for open."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def is_address(text: str) -> bool:

@@ -74,7 +74,7 @@ class Annotations:
 def _parent(connection: sqlite3.Connection, about: dict[str, Any], user: User) -> int:
     sql = "SELECT id, md5 FROM images WHERE device = ? AND datetime = ?"
     key = (short(about["device"]), moment(about["datetime"]))
-    image = connection.execute(sql, key).fetchone() if user.device in {None, key[0].lower()} else None
+    image = connection.execute(sql, key).fetchone() if user.may_see(key[0]) else None
     if image is None:
         raise BadRequest(f"there is no image {key[0]} {key[1]} to annotate")
     if image["md5"] != about["md5"]:

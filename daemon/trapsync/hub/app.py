@@ -139,8 +139,8 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
         app.add_url_rule(rule, endpoint=name, view_func=view, methods=[method])
     for method, rule, roles, view in _rules(*parts):
         largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
-        endpoints[view.__name__] = Endpoint(roles, largest_body if largest is None else largest)
-        guarded = _guarded(hub, roles, view)
+        endpoint = endpoints[view.__name__] = Endpoint(roles, largest_body if largest is None else largest)
+        guarded = _guarded(hub, endpoint, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
     app.register_error_handler(Exception, partial(_explain, hub.room))
     for kind in _STATUSES:
@@ -308,10 +308,8 @@ def _health(hub: Hub) -> Response:
     return Response("ok\n", content_type="text/plain; charset=utf-8")
 
 
-def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Callable[..., Response]:
+def _guarded(hub: Hub, endpoint: Endpoint, view: Callable[..., Any]) -> Callable[..., Response]:
     """Check login and role before the view; send what it returns as JSON."""
-
-    largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
 
     def guard(**parts: str) -> Response:
         given = request.authorization
@@ -320,11 +318,10 @@ def _guarded(hub: Hub, roles: frozenset[str], view: Callable[..., Any]) -> Calla
             user = hub.accounts.recognise(given.username or "", given.password or "")
         if user is None:
             raise Unauthorized
-        if user.role not in roles:
+        if user.role not in (endpoint.roles or ()):
             raise Forbidden
         g.user = user
-        if largest is not None:
-            request.max_content_length = largest  # the rest of a longer body is not read
+        request.max_content_length = endpoint.largest  # the rest of a longer body is not read
         if view.__name__ in _STORING:
             hub.room.require()
         found = view(**parts)
@@ -340,7 +337,7 @@ def _keys() -> list[tuple[str, str]]:
 
 def _own(keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those of the keys that the account may read."""
-    return [key for key in keys if g.user.device in {None, key[0].lower()}]
+    return [key for key in keys if g.user.may_see(key[0])]
 
 
 def _ranges() -> list[tuple[str, str, str]]:

@@ -14,14 +14,15 @@ import msgspec
 
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import TrapsyncError, one_line
-from trapsync.hub.accounts import put_user
+from trapsync.hub.accounts import put_user, stored_digest
 from trapsync.hub.database import Database
 from trapsync.net import foreign_json
-from trapsync.net.invitation import DEVICE, DIGEST, GROUP, PUBLIC_KEY, Terms, hash_of
+from trapsync.net.invitation import DIGEST, PUBLIC_KEY, Terms, hash_of
+from trapsync.settings.schema import DEVICE, GROUP, MOST_KEYS
 
 LARGEST_REQUEST = 8 * 1024  # bytes of any body here
 _MOST_USES, _MOST_DAYS = 1000, 400
-_MOST_GROUPS = _MOST_KEYS = 20
+_MOST_GROUPS = 20
 _MOST_CODES = 1000
 
 
@@ -86,8 +87,8 @@ class Enrolment:
         _require(1 <= asked.uses <= _MOST_USES, f"a code is for 1 to {_MOST_USES} traps")
         _require(now < asked.until <= now + _MOST_DAYS * 86400, f"a code ends within {_MOST_DAYS} days")
         _require(
-            len(asked.keys) <= _MOST_KEYS and all(map(PUBLIC_KEY.fullmatch, asked.keys)),
-            "a key is written ed25519:…, as `trapsync keys new` prints it",
+            len(asked.keys) <= MOST_KEYS and all(map(PUBLIC_KEY.fullmatch, asked.keys)),
+            f"a trap trusts {MOST_KEYS} keys at most, written ed25519:…, as `trapsync keys new` prints them",
         )
         terms = {"keys": list(asked.keys), "groups": _groups(asked.groups), "images": asked.images}
         with self._database.writing() as connection:
@@ -133,7 +134,7 @@ class Enrolment:
         asked = _read(body, Join)
         _require(bool(DEVICE.fullmatch(asked.device)), "a device is 8 hexadecimal digits in lower case")
         _require(bool(DIGEST.fullmatch(asked.token_sha256)), "token_sha256 is no SHA-256 in hex")
-        stored = f"sha256:{asked.token_sha256}"
+        stored = stored_digest(asked.token_sha256)
         with self._database.reading() as connection:  # who only guesses holds no writer up
             self._code(connection, asked.secret)
         with self._database.writing() as connection:

@@ -17,11 +17,11 @@ from trapsync.errors import TrapsyncError
 from trapsync.hub.database import Database
 from trapsync.net import foreign_json, heartbeat
 from trapsync.net.slots import SLOT
+from trapsync.settings.schema import DEVICE
 
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as every trap has it
 MOST_TRAPS = 5000
 KEPT = 100  # heartbeats of one trap: a day's at one in a quarter of an hour
-_DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
 _FIRST_LINE = re.compile(rb"trapsync-signed-1 [0-9a-f]{16} [0-9a-f]{128}\n")
 
 # Raises TrapsyncError for a document that no trusted key has signed.
@@ -98,7 +98,7 @@ class Fleet:
         Raises NotYours, and NotTaken for anything but a small JSON object of that device. One in which a known key holds
         what it cannot hold is not taken either; that it came is stored in its place, for the operator to see.
         """
-        if not _DEVICE.fullmatch(device):
+        if not DEVICE.fullmatch(device):
             raise NotTaken(f"{device[:40]!r} is not a device: 8 hexadecimal digits in lower case")
         self._require_sender(device, sender)
         content = _content(device, data)

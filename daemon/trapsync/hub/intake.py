@@ -44,7 +44,7 @@ class Intake:
         if it gave none. Raises BadRequest, DamagedImage, Busy, AlreadyHere or Conflict, all with nothing changed.
         """
         device, taken = read_name(PurePosixPath(name).name)
-        if user.device not in {None, device.lower()}:
+        if not user.may_see(device):
             raise BadRequest(f"the account of trap {user.device} stores images of {user.device} only")
         if taken.timestamp() > self.clock.wall() + _AHEAD:
             raise BadRequest(

@@ -18,13 +18,14 @@ from waitress.task import ThreadedTaskDispatcher
 from trapsync.errors import SettingsError, StorageError
 from trapsync.files.locks import locked
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
-from trapsync.hub.admission import Admission, is_address, is_loopback
+from trapsync.hub.admission import Admission, is_address
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.channel import CONNECTIONS, IN_MEMORY, Gate, Server
 from trapsync.hub.fleet import Verify
 from trapsync.hub.password_queue import PasswordQueue
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner
 from trapsync.settings import config_file
+from trapsync.settings.open_links import is_loopback
 from trapsync.spool import overlap
 
 log = logging.getLogger(__name__)

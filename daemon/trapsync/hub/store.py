@@ -47,6 +47,7 @@ class Wanted(NamedTuple):
 
     condition: str
     values: tuple[str | None, ...]
+    at_most: int | None = None  # so many there can be; None: nobody knows
 
 
 def by_keys(keys: Iterable[tuple[str, str]]) -> Wanted:
@@ -54,7 +55,8 @@ def by_keys(keys: Iterable[tuple[str, str]]) -> Wanted:
     return Wanted(
         "(images.device, images.datetime) IN "
         "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
-        (json.dumps(list(keys)),),
+        (json.dumps(asked := list(keys)),),
+        len(asked),
     )
 
 
@@ -154,6 +156,8 @@ class Store:
 
     def has_many(self, wanted: Wanted, count: int) -> bool:
         """Whether so many images, or more, are wanted."""
+        if wanted.at_most is not None and wanted.at_most < count:
+            return False
         return self._database.has(count, f"SELECT 1 FROM images WHERE {wanted.condition}", wanted.values)  # noqa: S608
 
     def by_id(self, number: int) -> Row | None:

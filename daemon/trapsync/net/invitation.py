@@ -15,15 +15,13 @@ import json
 import re
 import secrets
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from trapsync.errors import SettingsError
+from trapsync.settings.open_links import is_loopback
 
-DEVICE = re.compile(r"[0-9a-f]{8}", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 PUBLIC_KEY = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=", re.ASCII)
-GROUP = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 # What it means that a hub rejects the login of a trap that has joined.
 NOT_KNOWN = "the hub does not know this trap, or no more; ask its operator for a new code, and then: sudo trapsync join CODE"
 _SECRET, _FINGERPRINT = (
@@ -81,11 +79,7 @@ class Code:
     @property
     def leads_here(self) -> bool:
         """Whether its address is that of this computer itself, which no other can reach."""
-        host = urlsplit(self.hub).hostname or ""
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(urlsplit(self.hub).hostname or "")
 
     @property
     def secret_hash(self) -> str:

@@ -12,8 +12,10 @@ the trap share this.
 import re
 from collections.abc import Sequence
 
+from trapsync.settings.schema import DEVICE, GROUP
+
 SLOT = re.compile(
-    r"(?:device-[0-9a-f]{8}|group-[a-z0-9][a-z0-9_-]{0,63}|all)\.(?:settings|resend)|key-[0-9a-f]{16}\.keys",
+    rf"(?:device-{DEVICE.pattern}|group-{GROUP.pattern}|all)\.(?:settings|resend)|key-[0-9a-f]{{16}}\.keys",
     re.ASCII,
 )
 

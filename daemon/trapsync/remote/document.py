@@ -23,19 +23,20 @@ import hashlib
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from trapsync.errors import RefusedDocument, SettingsError
 from trapsync.remote.record import LARGEST_NUMBER
+from trapsync.settings.schema import DEVICE, GROUP
 
 LARGEST = 64 * 1024  # bytes, of the whole document
 _DOMAIN = b"trapsync signed document 1\0"
 _FIRST_LINE = re.compile(rb"trapsync-signed-1 ([0-9a-f]{16}) ([0-9a-f]{128})\n")
 KEY_ID = re.compile(r"[0-9a-f]{16}")
-_ADDRESSEE = re.compile(r"device:[0-9a-f]{8}|group:[a-z0-9][a-z0-9_-]{0,63}|all")
+_ADDRESSEE = re.compile(rf"device:{DEVICE.pattern}|group:{GROUP.pattern}|all")
 _DEEPEST = 8  # tables in one another
 _MOST_REVOKED = 32
 KINDS = ("settings", "resend", "keys")
@@ -87,6 +88,11 @@ def private_from_text(text: str, where: object) -> PrivateKey:
 def public_from_text(text: str, where: object = "remote.keys") -> PublicKey:
     """Read the written form, `ed25519:…`; SettingsError says how it is written."""
     return PublicKey(_decoded(text, "ed25519:", where))
+
+
+def key_ids(keys: Iterable[str]) -> str:
+    """The ids of written keys, each once, as the operator's commands show them. Raises SettingsError for what is none."""
+    return ", ".join(sorted({public_from_text(key).id for key in keys}))
 
 
 def _decoded(text: str, prefix: str, where: object) -> bytes:

@@ -147,7 +147,7 @@ def with_terms(files: Files, hub: Hub, terms: Terms, name: str, *, replace: bool
     before = set(files.local.remote.keys)
     if before and before != set(terms.keys) and not replace:
         raise SettingsError(
-            f"{files.source}: the trap trusts the keys of another operator ({_ids(before)}); "
+            f"{files.source}: the trap trusts the keys of another operator ({document.key_ids(before)}); "
             "to trust those of this code instead: --replace"
         )
     destination = _destination(files, hub.url) if terms.images else ""
@@ -187,12 +187,3 @@ def _destination(files: Files, url: str) -> str:
         if isinstance(table, dict) and table.get("kind") == "stickypi" and _is_same(table.get("url"), url):
             return name
     return next(name for name in _NAMES if name not in there)
-
-
-def _ids(keys: set[str]) -> str:
-    return ", ".join(sorted(document.public_from_text(key, "remote.keys").id for key in keys))
-
-
-def key_ids(terms: Terms) -> str:
-    """The ids of the operator's keys, as his own commands show them; Raises SettingsError for one that is none."""
-    return _ids(set(terms.keys))

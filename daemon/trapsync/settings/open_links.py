@@ -25,6 +25,14 @@ def is_open_to_all(url: str) -> bool:
     return parts.scheme == "http" and not is_near
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address. A name other than localhost is taken for open."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def told(table: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Of a table of settings each key whose address is open to all, and what that means.
 

@@ -14,6 +14,10 @@ import msgspec
 from trapsync.settings.schedule import parse_window
 from trapsync.settings.units import Duration, Exposure, Size, shown
 
+DEVICE = re.compile("[0-9a-f]{8}")
+GROUP = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
+MOST_KEYS = 2  # that a trap trusts at once
+
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the config file. Its fields are the keys, their defaults the defaults."""
@@ -75,7 +79,7 @@ class Trap(Table, frozen=True):
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
-        if self.device and not re.fullmatch("[0-9a-f]{8}", self.device):
+        if self.device and not DEVICE.fullmatch(self.device):
             raise ValueError(f"device: {self.device!r} is not 8 hexadecimal digits in lower case")
         within(self, latitude=(-90, 90), longitude=(-180, 180), altitude=(-500, 9000))
 
@@ -394,13 +398,13 @@ class Remote(Table, frozen=True):
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         within(self, trial=(1, 7 * 86400))
-        if len(self.keys) > 2:
+        if len(self.keys) > MOST_KEYS:
             raise ValueError("keys: at most two are trusted at once, the old one and the new one")
         if self.enabled and not self.keys:
             raise ValueError(
                 'keys: is empty, so nothing could be taken; put in what "trapsync keys new" shows'
             )
-        if bad := [group for group in self.groups if not re.fullmatch("[a-z0-9][a-z0-9_-]{0,63}", group)]:
+        if bad := [group for group in self.groups if not GROUP.fullmatch(group)]:
             raise ValueError(f"groups: {bad[0]!r} is not a name of a-z, 0-9, - and _")
 
 

@@ -17,10 +17,10 @@ from trapsync.clock import Clock
 from trapsync.errors import SettingsError, Unauthorised, Unreachable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
-from trapsync.net.invitation import DEVICE, NOT_KNOWN
+from trapsync.net.invitation import NOT_KNOWN
 from trapsync.net.proxy import proxy_for
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import Hub
+from trapsync.settings.schema import DEVICE, Hub
 
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as `document` has it
 _MAGIC = b"trapsync-signed-"
