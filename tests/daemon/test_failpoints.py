@@ -36,9 +36,8 @@ _WITHOUT_A_TRACE = {"_flushes"}
 # A note in memory; and the operator's own computer, where no trap is killed (`test_push_numbers.py` cuts a push short).
 _NOT_ON_THE_CARD = {
     "files/process_note.py: close",
-    "fleet/operator_key.py: keep",
     "fleet/operator_key.py: keep_secret",
-    "fleet/operator_settings.py: remember_password",
+    "fleet/operator_key.py: replace_secret",
 }
 
 
