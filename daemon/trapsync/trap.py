@@ -7,9 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from trapsync.catalog import Catalog
 from trapsync.catalog.card_reserve import Reserve
@@ -21,12 +19,11 @@ from trapsync.files import durable, failpoint
 from trapsync.files.locks import locked
 from trapsync.settings import schedule
 from trapsync.settings.schema import Settings
+from trapsync.settings.time_zone import zone
 from trapsync.spool import quarantine
 
 log = logging.getLogger(__name__)
 
-_ZONE_FILE = re.compile(r"^.*/zoneinfo/((posix|right)/)?")
-_UTC = ZoneInfo("UTC")
 _NO_ROOM = 100_000  # bytes: SQLite needs 32 kB beside the catalog even to read it
 
 
@@ -151,40 +148,6 @@ def place(settings: Settings) -> schedule.Place:
             f"taken in it; write smaller offsets"
         )
     return at
-
-
-def zone(settings: Settings) -> ZoneInfo:
-    """The time zone of its place; SettingsError for one that there is not."""
-    name = settings.trap.timezone
-    if name == "system":
-        return system_zone()
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise SettingsError(
-            f'trap.timezone = {name!r}: there is no such time zone; write "Europe/Zurich", "UTC" or "system"'
-        ) from None
-
-
-def system_zone(root: Path = Path("/etc")) -> ZoneInfo:
-    """The time zone of the machine: what the variable TZ says, else /etc/localtime; UTC where nothing does."""
-    names = [os.environ.get("TZ", "").removeprefix(":")]
-    with suppress(OSError):
-        names.append(str((root / "localtime").readlink()))
-    with suppress(OSError, UnicodeError):  # where localtime is a copy
-        names.append((root / "timezone").read_text(encoding="utf-8").strip())
-    for name in names:
-        with suppress(ZoneInfoNotFoundError, ValueError, OSError):
-            return ZoneInfo(_ZONE_FILE.sub("", name))
-    with suppress(OSError, ValueError):  # of a zone that has no name here
-        return _zone_of_file(root / "localtime", (root / "localtime").stat().st_mtime_ns)
-    return _UTC
-
-
-@lru_cache(maxsize=1)
-def _zone_of_file(path: Path, _mtime_ns: int) -> ZoneInfo:
-    with path.open("rb") as file:
-        return ZoneInfo.from_file(file, key="localtime")
 
 
 def open_catalog(settings: Settings, clock: Clock) -> Catalog:

@@ -1,9 +1,11 @@
 """A destination's context in memory: time that stands still, records that end with the test."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, tzinfo
+from datetime import UTC, timezone, tzinfo
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,12 @@ _NOWHERE = Path("/nowhere")
 SOURCE = Path("trapsync.toml")
 
 
+@cache
+def _states() -> tempfile.TemporaryDirectory[str]:
+    """Where each context has a state folder of its own; it goes when the tests end."""
+    return tempfile.TemporaryDirectory(prefix="trapsync-states-")
+
+
 @dataclass
 class MemoryContext:
     """See `trapsync.destinations.DestinationContext`; what the trap and its other destinations say is set by the test."""
@@ -25,9 +33,12 @@ class MemoryContext:
     clock: Clock = field(default_factory=FakeTime)
     sleep: Callable[[float], None] = lambda _seconds: None
     device: str = drawings.DEVICE
+    trap_name: str = ""
     zone: tzinfo = UTC
+    offset: timezone = UTC
     format: str = "2022"
     spool: Path = _NOWHERE
+    state: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(dir=_states().name)))
     results: Path = _NOWHERE
     thumbnails: Path = _NOWHERE
     notes: dict[str, str] = field(default_factory=dict)

@@ -9,7 +9,8 @@ import pytest
 
 from trapsync.errors import SettingsError
 from trapsync.settings.schema import Capture, Settings, Trap
-from trapsync.trap import place, system_zone, zone
+from trapsync.settings.time_zone import system_zone, zone
+from trapsync.trap import place
 
 ZONES = files("tzdata") / "zoneinfo"
 

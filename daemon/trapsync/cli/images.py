@@ -44,7 +44,7 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
     Whoever has an address can see the picture, for as long as the address is good.
     """
     from trapsync.runtime import clock_correction
-    from trapsync.trap import zone
+    from trapsync.settings.time_zone import zone
 
     with reading(trap) as catalog:
         rows = catalog.images.listing(state, limit)

@@ -128,9 +128,9 @@ def status(trap: Trap, as_json: bool, watch: bool) -> int:
     from trapsync.hardware.device_id import device_id
     from trapsync.remote.in_force import report
     from trapsync.runtime import config_check
+    from trapsync.settings.time_zone import zone
     from trapsync.status import snapshot
     from trapsync.status.model import VERDICTS
-    from trapsync.trap import zone
 
     found, device = trap.found, device_id(trap.settings.trap)
     while True:
@@ -158,8 +158,8 @@ def clock(trap: Trap, as_json: bool) -> None:
     unsure if the trap was switched off first.
     """
     from trapsync.runtime import clock_correction
+    from trapsync.settings.time_zone import zone
     from trapsync.settings.words import full
-    from trapsync.trap import zone
 
     with reading(trap) as catalog:
         facts = clock_correction.snapshot(catalog, trap.clock, trap.clock.trusted_by())

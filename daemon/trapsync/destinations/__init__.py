@@ -8,7 +8,7 @@ exact answer, *Failed* when it works but did not accept this image, *Held* when 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import tzinfo
+from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -71,12 +71,18 @@ class DestinationContext(Protocol):
     name: str
     clock: Clock
     device: str
+    # The trap's name, "" where it has none.
+    trap_name: str
     # The time zone of the trap's place.
     zone: tzinfo
+    # The one offset of its local time, summer and winter.
+    offset: timezone
     # The setting capture.format: how new pictures' EXIF is written.
     format: str
     # Where the images lie.
     spool: Path
+    # The folder of what is remembered beside the catalog, and survives its loss.
+    state: Path
     # The folder for files that a service made of images.
     results: Path
 

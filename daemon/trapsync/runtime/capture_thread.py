@@ -18,8 +18,8 @@ from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.context import Context
 from trapsync.settings import schedule
 from trapsync.settings.schedule import Place, Window
+from trapsync.settings.time_zone import system_zone
 from trapsync.spool import spool_mark
-from trapsync.trap import system_zone
 
 log = logging.getLogger(__name__)
 

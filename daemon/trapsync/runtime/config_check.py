@@ -21,7 +21,8 @@ from trapsync.runtime.destination_context import check_all
 from trapsync.settings import config_file, last_good
 from trapsync.settings.layers import OVERRIDE, Fallback, Files, merge
 from trapsync.settings.schema import Destination, Settings
-from trapsync.trap import place, system_clock, zone
+from trapsync.settings.time_zone import zone
+from trapsync.trap import place, system_clock
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from datetime import tzinfo
+from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from trapsync.hardware.device_id import device_id
 from trapsync.image import Image, Label
 from trapsync.jpeg.examination import thumbnail_paths
 from trapsync.settings.schema import Settings
+from trapsync.settings.time_zone import fixed_offset, zone
 from trapsync.spool import overlap
-from trapsync.trap import zone
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,12 @@ class TrapContext:
         self.clock = clock
         self.sleep = sleep
         self.device = device_id(settings.trap)
+        self.trap_name = settings.trap.name
         self.zone: tzinfo = zone(settings)
+        self.offset: timezone = fixed_offset(settings)
         self.format: str = settings.capture.format
         self.spool = settings.storage.spool
+        self.state = settings.storage.state
         self.results = settings.storage.results / destination.name
         self.name = destination.name
         self._after = destination.settings.depends_on

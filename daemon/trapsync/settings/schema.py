@@ -16,6 +16,7 @@ from trapsync.settings.units import Duration, Exposure, Size, shown
 
 DEVICE = re.compile("[0-9a-f]{8}")
 GROUP = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
+UTC_OFFSET = re.compile(r"[+-](0\d|1[0-4]):[0-5]\d")
 MOST_KEYS = 2  # that a trap trusts at once
 
 
@@ -74,6 +75,7 @@ class Trap(Table, frozen=True):
     longitude: float = 0.0
     altitude: float | None = None
     timezone: str = "system"
+    utc_offset: str = ""
     clock: Literal["auto", "trusted"] = "auto"
     uncertain_times: Literal["hold", "deliver"] = "hold"
 
@@ -81,6 +83,8 @@ class Trap(Table, frozen=True):
         """Check what a type cannot say."""
         if self.device and not DEVICE.fullmatch(self.device):
             raise ValueError(f"device: {self.device!r} is not 8 hexadecimal digits in lower case")
+        if self.utc_offset and not UTC_OFFSET.fullmatch(self.utc_offset):
+            raise ValueError(f'utc_offset: {self.utc_offset!r} is no offset such as "+01:00" or "-03:30"')
         within(self, latitude=(-90, 90), longitude=(-180, 180), altitude=(-500, 9000))
 
     @property
