@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Protocol
 from trapsync import __version__
 from trapsync.cameras import Camera, Frame
 from trapsync.clock import Clock, evidence
-from trapsync.destinations import Destination, Receipt, confirmation, outcomes
-from trapsync.destinations.outcomes import Outcome, Turn
+from trapsync.destinations import Destination, confirmation, next_upload, outcomes
+from trapsync.destinations.outcomes import Outcome, Send, Turn
 from trapsync.errors import (
     DamagedImage,
     ExaminerKilled,
@@ -327,17 +327,17 @@ class Uploads(Protocol):
 
     @property
     def has_room(self) -> bool:
-        """Whether one more can be started."""
+        """Whether one more upload can be started."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is one that `finished` has not returned yet."""
+        """Whether there is an image that `finished` has not returned yet."""
 
-    def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
-        """Send an image in the background."""
+    def start(self, images: Sequence[Image], send: Send) -> None:
+        """Send images in the background, as one upload."""
 
     def finished(self, within: float) -> tuple[Image, Outcome] | None:
-        """Wait for one that ends within so many seconds, and return what became of it; None if none does."""
+        """Wait for an upload that ends within so many seconds; what became of one of its images. None if none does."""
 
     def time_left(self) -> float:
         """Seconds until the first one is late, negative when it is; 0 when none is under way."""
@@ -369,9 +369,8 @@ def deliver(
 
             # Send the rest. Those in flight when trouble came may have arrived, and are recorded before it is raised.
             unknown = [image for image in images if image.id not in known]
-            send = partial(
-                _send, destination, spool, catalog.deliveries.off_card(image.id for image in unknown)
-            )
+            off_card = catalog.deliveries.off_card(image.id for image in unknown)
+            send = partial(_send, destination, spool, off_card)
             _send_all(catalog, destination, turn, images, unknown, send, clock, uploads, progress)
             if turn.trouble:
                 raise turn.trouble
@@ -390,7 +389,7 @@ def _send_all(
     turn: Turn,
     batch: list[Image],
     unknown: list[Image],
-    send: Callable[[Image], Receipt],
+    send: Send,
     clock: Clock,
     uploads: Uploads,
     progress: Callable[[float], object],
@@ -406,7 +405,7 @@ def _send_all(
             if turn.trouble or _is_overtaken(catalog, destination, batch):
                 waiting.clear()
             else:
-                uploads.start(waiting.popleft(), send)
+                uploads.start(next_upload(waiting, destination.deliver_batch), send)
 
         # Trouble is noted at once, before the next one is started.
         if one := uploads.finished(within=_COMMIT_AFTER):
@@ -421,12 +420,10 @@ def _send_all(
             ended, recorded_at = [], clock.monotonic()
 
 
-def _one_of_each_identity(images: Iterable[Image]) -> list[Image]:
+def _one_of_each_identity(images: Sequence[Image]) -> list[Image]:
     """Two of one name are never sent at once: the second is asked about, and sent, after the first."""
-    first: dict[str, Image] = {}
-    for image in images:
-        first.setdefault(image.place.casefold(), image)
-    return list(first.values())
+    first = {image.place.casefold(): image for image in reversed(images)}
+    return list(reversed(first.values()))
 
 
 def _due(catalog: Catalog, destination: Destination, limit: int) -> list[Image]:
@@ -440,12 +437,14 @@ def _is_overtaken(catalog: Catalog, destination: Destination, batch: list[Image]
     return bool(first) and first[0].id not in {image.id for image in batch}
 
 
-def _send(destination: Destination, spool: Path, off_card: Container[int], image: Image) -> Receipt:
+def _send(
+    destination: Destination, spool: Path, off_card: Container[int], images: Sequence[Image]
+) -> Mapping[int, Outcome]:
     # Of one that is off the card, another image may have the path by now: that is not its file.
-    path = spool / (_NOWHERE if image.id in off_card else "") / image.path
-    receipt = destination.deliver(image, path)
+    files = [(i, spool / (_NOWHERE if i.id in off_card else "") / i.path) for i in images]
+    answers = destination.deliver_all(files)
     failpoint.hit("deliver: confirmed")
-    return receipt
+    return answers
 
 
 # ── Prune ────────────────────────────────────────────────────────────────────────────────────────────

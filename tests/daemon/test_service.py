@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,7 +15,7 @@ import statuses
 from fake_time import FakeTime
 from trap_bench import Memory, Trap
 from trapsync.destinations import Receipt
-from trapsync.destinations.outcomes import Turn
+from trapsync.destinations.outcomes import Outcome, Turn
 from trapsync.errors import CatalogDamaged, CatalogError, SettingsError
 from trapsync.image import Image
 from trapsync.pipeline import Uploads
@@ -189,17 +190,18 @@ class CutShort:
         self.home = Memory()
         self.home.settings = structs.replace(self.home.settings, transfers=2)
 
-    def send(self, image: Image) -> Receipt:
+    def send(self, images: Sequence[Image]) -> Mapping[int, Outcome]:
+        (image,) = images
         if image.path == "1.jpg":
             self.has_begun.set()
             assert self.may_end.wait(60)
         assert self.has_begun.wait(60)
         self.arrived.append(image.path)
-        return Receipt(f"md5:{image.md5}")
+        return {image.id: Receipt(f"md5:{image.md5}")}
 
     def deliver(self, _c: object, _d: object, _s: object, _t: object, uploads: Uploads, _p: object) -> Turn:
         for number in range(2):
-            uploads.start(Image(f"{number}.jpg", 1, "", "", 1, 1), self.send)
+            uploads.start([Image(f"{number}.jpg", 1, "", "", 1, 1)], self.send)
         assert uploads.finished(60)
         raise self.error
 

@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -29,6 +29,7 @@ import odd_entries
 import trap_bench as bench
 from fault_server import Backend, FaultServer, Reply
 from trapsync.destinations import Destination, Receipt
+from trapsync.destinations.outcomes import Outcome, Send
 from trapsync.errors import DeliveryError, Failed, Held, Refused, Unauthorised, Unreachable
 from trapsync.image import Image
 from trapsync.jpeg.examination import examine
@@ -65,30 +66,22 @@ class Card:
 class AllAtOnce(bench.OneByOne):
     """As many uploads at a time as there are images, which all begin at one moment."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._ended: list[tuple[Image, Receipt | Exception]] = []
-
     @property
     def has_room(self) -> bool:
         return True
 
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._started or self._ended)
-
-    def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
+    def finished(self, within: float) -> tuple[Image, Outcome] | None:
         count = len(self._started)
         begin = threading.Barrier(max(1, count))
 
-        def one(_number: int) -> tuple[Image, Receipt | Exception]:
+        def one(images: Sequence[Image], send: Send) -> list[tuple[Image, Outcome]]:
             begin.wait(10)
-            outcome = super(AllAtOnce, self).finished(within)
-            assert outcome
-            return outcome
+            return self.make(images, send)
 
         with ThreadPoolExecutor(max(1, count)) as pool:
-            self._ended += pool.map(one, range(count))
+            for ended in pool.map(one, *zip(*self._started, strict=True)) if count else ():
+                self._ended += ended
+        self._started.clear()
         return self._ended.pop() if self._ended else None
 
 

@@ -1,7 +1,7 @@
 """A trap on the bench: a real spool and a real catalog, time that stands still, and a destination in memory."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from fake_time import FakeTime
 from trapsync import pipeline
 from trapsync.catalog import Catalog
 from trapsync.destinations import Checked, Destination, Finding, Receipt, SimpleDestination
-from trapsync.destinations.outcomes import Turn
+from trapsync.destinations.outcomes import Outcome, Send, Turn
 from trapsync.errors import DamagedImage
 from trapsync.image import Found, Image
 from trapsync.jpeg.examination import examine
@@ -85,10 +85,11 @@ class Memory(SimpleDestination):
 
 
 class OneByOne:
-    """`pipeline.Uploads` in the calling thread: each image is sent before the next one is started."""
+    """`pipeline.Uploads` in the calling thread: each upload is made before the next one is started."""
 
     def __init__(self) -> None:
-        self._started: list[tuple[Image, Callable[[Image], Receipt]]] = []
+        self._started: list[tuple[Sequence[Image], Send]] = []
+        self._ended: list[tuple[Image, Outcome]] = []
 
     @property
     def has_room(self) -> bool:
@@ -96,19 +97,24 @@ class OneByOne:
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._started)
+        return bool(self._started or self._ended)
 
-    def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
-        self._started.append((image, send))
+    def start(self, images: Sequence[Image], send: Send) -> None:
+        self._started.append((images, send))
 
-    def finished(self, within: float) -> tuple[Image, Receipt | Exception] | None:
-        if not self._started:
-            return None
-        image, send = self._started.pop()
+    def finished(self, within: float) -> tuple[Image, Outcome] | None:
+        if self._started:
+            self._ended += self.make(*self._started.pop())
+        return self._ended.pop(0) if self._ended else None
+
+    @staticmethod
+    def make(images: Sequence[Image], send: Send) -> list[tuple[Image, Outcome]]:
+        """Make one upload; what became of its images."""
         try:
-            return image, send(image)
+            answers = send(images)
         except Exception as error:
-            return image, error
+            return [(image, error) for image in images]
+        return [(image, answers[image.id]) for image in images]
 
     def time_left(self) -> float:
         return 0.0

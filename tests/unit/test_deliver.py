@@ -1,7 +1,8 @@
 """From the catalog to the destinations: once, whole, and again when it must be."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import drawings
 from trap_bench import Memory, OneByOne, Trap
 from trapsync.catalog.counts import Counts
 from trapsync.catalog.rows import Proof
-from trapsync.destinations import Receipt
+from trapsync.destinations import Receipt, next_upload
+from trapsync.destinations.outcomes import Outcome, Send
 from trapsync.errors import (
     CatalogError,
     Failed,
@@ -485,8 +487,8 @@ def test_no_more_images_are_under_way_than_the_owner_allows(trap: Trap) -> None:
     under_way: list[int] = []
 
     class Counted(UploadPool):
-        def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
-            super().start(image, send)
+        def start(self, images: Sequence[Image], send: Send) -> None:
+            super().start(images, send)
             under_way.append(len(self._uploads))
 
     uploads = Counted(structs.replace(home.settings, transfers=4), trap.time)
@@ -500,16 +502,94 @@ def test_a_new_picture_does_not_wait_for_a_long_backlog(trap: Trap) -> None:
     newest = ""
 
     class WhileAPictureIsTaken(OneByOne):
-        def start(self, image: Image, send: Callable[[Image], Receipt]) -> None:
+        def start(self, images: Sequence[Image], send: Send) -> None:
             nonlocal newest
             if home.sent and not newest:
                 newest = trap.put(100, seed=100).rpartition("/")[2]
                 trap.ingest()
-            super().start(image, send)
+            super().start(images, send)
 
     assert trap.deliver(home, WhileAPictureIsTaken()).delivered == 6
     assert home.sent.index(newest) == 2
     assert len(home.asked) == 2
+
+
+class Batches(Memory):
+    """A destination that takes several images as one upload."""
+
+    deliver_batch = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uploads: list[list[str]] = []
+
+    def deliver_all(self, images: Sequence[tuple[Image, Path]]) -> Mapping[int, Outcome]:
+        self.uploads.append([image.key for image, _ in images])
+        return super().deliver_all(images)
+
+
+def test_a_destination_that_takes_several_images_at_once_is_given_so_many(trap: Trap) -> None:
+    home = Batches()
+    keys = fill(trap, 7, home)[::-1]
+    assert trap.deliver(home, UploadPool(home.settings, trap.time)).delivered == 7
+    assert sorted(home.uploads) == sorted([keys[:3], keys[3:6], keys[6:]])
+    assert trap.ledger() == (7, 7, 0, 0, 0)
+
+
+def test_of_images_that_are_sent_at_once_each_has_its_own_outcome(trap: Trap) -> None:
+    home = Batches()
+    refused, good, failed = fill(trap, 3, home)
+    home.trouble |= {refused: Refused("never"), failed: Failed("not now")}
+    turn = trap.deliver(home, UploadPool(home.settings, trap.time))
+    assert (turn.delivered, turn.refused, turn.postponed, turn.trouble) == (1, 1, 1, None)
+    assert len(home.uploads) == 1
+    assert home.stored.keys() == {good}
+
+
+def test_where_sending_several_fails_as_a_whole_it_is_the_outcome_of_each(trap: Trap) -> None:
+    class Away(Batches):
+        def deliver_all(self, _images: Sequence[tuple[Image, Path]]) -> Mapping[int, Outcome]:
+            raise Unreachable("away")
+
+    home = Away()
+    fill(trap, 5, home)
+    turn = trap.deliver(home, UploadPool(structs.replace(home.settings, transfers=1), trap.time))
+    assert str(turn.trouble) == "away"
+    assert trap.ledger() == (5, 0, 5, 0, 0)
+
+
+def test_a_destination_that_forgets_one_of_several_costs_that_one(trap: Trap) -> None:
+    home = Batches()
+    forgotten = fill(trap, 3, home)[1]
+    all_of_them = home.deliver_all
+
+    def forgetful(images: Sequence[tuple[Image, Path]]) -> Mapping[int, Outcome]:
+        gone = {image.id for image, _ in images if image.key == forgotten}
+        return {number: one for number, one in all_of_them(images).items() if number not in gone}
+
+    home.deliver_all = forgetful  # type: ignore[method-assign]
+    turn = trap.deliver(home, UploadPool(home.settings, trap.time))
+    assert (turn.delivered, turn.bugs, turn.postponed) == (2, 1, 1)
+
+
+def test_a_new_picture_waits_for_one_upload_and_its_bytes_are_few(trap: Trap) -> None:
+    home = Batches()
+    fill(trap, 9, home)
+    newest = ""
+
+    class WhileAPictureIsTaken(OneByOne):
+        def start(self, images: Sequence[Image], send: Send) -> None:
+            nonlocal newest
+            if len(home.uploads) == 1 and not newest:
+                newest = trap.put(100, seed=100).rpartition("/")[2]
+                trap.ingest()
+            super().start(images, send)
+
+    assert trap.deliver(home, WhileAPictureIsTaken()).delivered == 10
+    assert home.uploads[2][0] == newest
+    large = deque(Image(f"{number}.jpg", 7_000_000, "", "", 1, 1) for number in range(4))
+    assert [len(next_upload(large, 16)) for _ in range(2)] == [2, 2]
+    assert len(next_upload(deque([Image("1.jpg", 10**8, "", "", 1, 1)]), 16)) == 1
 
 
 def test_a_burst_of_deliveries_is_recorded_together_and_a_slow_one_at_once(

@@ -6,6 +6,7 @@ exact answer, *Failed* when it works but did not accept this image, *Held* when 
 *Refused* when it will never be accepted. It keeps nothing on the card: what is pending stands in the catalog.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone, tzinfo
@@ -23,6 +24,8 @@ from trapsync.settings.schema import Settings
 # Each destination is a thread of the scheduler's, each transfer one of its own: TasksMax of the service holds them.
 MOST_DESTINATIONS = 16
 MOST_TRANSFERS = 64
+# So many bytes go as one upload: two minutes of a link of 1 Mbit/s, for which a new picture may have to wait.
+_UPLOAD_MAX = 16_000_000
 
 WhileAway = Literal["last re-reading", "last confirmation", "nothing"]
 
@@ -133,8 +136,9 @@ class Destination(Protocol):
 
     name: str
     settings: DestinationSettings
-    # How many images one `find_existing` may ask about.
+    # How many images one `find_existing` may ask about, and how many one `deliver_all` may be given.
     batch: int
+    deliver_batch: int
     # Which place this is, as far as the settings say it: kind, normalised address, account (and project). None
     # where only the place itself can tell (a folder, by the id in its mark): see `place`.
     identity: str | None
@@ -177,6 +181,9 @@ class Destination(Protocol):
         """Send one image from the file at `path` and confirm it. Raises DeliveryError, or
         FileNotFoundError when the file is gone."""
 
+    def deliver_all(self, images: Sequence[tuple[Image, Path]]) -> Mapping[int, Receipt | Exception]:
+        """Send several images, each from its file: what became of each, by its id; what `deliver` would raise too."""
+
     def follow_up(self) -> bool:
         """Do what follows beyond single images: submit complete nights, fetch results.
 
@@ -204,10 +211,19 @@ class Destination(Protocol):
         """Close connections."""
 
 
+def next_upload(waiting: deque[Image], most: int) -> list[Image]:
+    """Take away the images that go next as one upload: one at least, `most` at most, and few bytes."""
+    images = [waiting.popleft()]
+    while waiting and len(images) < most and sum(i.size for i in (*images, waiting[0])) <= _UPLOAD_MAX:
+        images.append(waiting.popleft())
+    return images
+
+
 class SimpleDestination:
     """What most destinations share: no follow-up, no addresses, and asking again after a failure."""
 
     batch: int
+    deliver_batch = 1
     identity: str | None = None
     keeps = True
     while_away: WhileAway = "last confirmation"
@@ -231,6 +247,20 @@ class SimpleDestination:
     ) -> Mapping[int, Receipt | Exception]:
         """The same as `find_existing`: that rests on bytes which the other end hashed itself."""
         return self.find_existing(images)
+
+    def deliver(self, image: Image, path: Path) -> Receipt:
+        """See Destination."""
+        raise NotImplementedError
+
+    def deliver_all(self, images: Sequence[tuple[Image, Path]]) -> Mapping[int, Receipt | Exception]:
+        """One after another."""
+        answers: dict[int, Receipt | Exception] = {}
+        for image, path in images:
+            try:
+                answers[image.id] = self.deliver(image, path)
+            except Exception as error:
+                answers[image.id] = error
+        return answers
 
     def ask_about(self, image: Image) -> Receipt | None:
         """The receipt if the image is there, None if it is not. Raises what is said against the image."""

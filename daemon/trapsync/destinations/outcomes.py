@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # as in `pipeline`: the camera's process need not load SQLite
 
 log = logging.getLogger(__name__)
 Outcome: TypeAlias = Receipt | Exception
+# Sends images as one upload: what became of each, by its id.
+Send: TypeAlias = Callable[[Sequence[Image]], Mapping[int, Outcome]]
 
 # Who is to blame when a server answers, and takes no image? So many images in a row: the server, which is
 # then left alone for a while. One that failed so often while others passed: the image, which is then refused.
