@@ -26,11 +26,13 @@ from advice import ACCOUNT, Site
 from trapsync import cli
 from trapsync.cli import drop_root
 from trapsync.clock import SystemClock
+from trapsync.destinations import layouts
 from trapsync.destinations.directory import MARK
 from trapsync.errors import StorageError
 from trapsync.files import durable
 from trapsync.remote.in_force import load
 from trapsync.runtime import startup
+from trapsync.settings.schema import Settings, Trap
 from trapsync.spool.scan import scan, why_unreadable
 from trapsync.trap import lock, tell_daemon
 
@@ -127,6 +129,24 @@ def _settings_that_all_can_change_are_closed(site: Site) -> None:
         site.type(command(site.line("is open, and everybody can change")))
         assert site.is_gone("everybody")
         file.chmod(mode)
+
+
+# ── Layouts ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@follows(
+    "write the time as %Y%m%d%H%M%S, and the id as {device:undated}",
+    "has no format in {{}}: write {{}}:%Y-%m-%d}, say",
+)
+def _a_layout_is_written_as_it_says(_site: Site) -> None:
+    trap = Settings(trap=Trap(device="12345678"))
+    for wrong, right in (
+        ("{device}_{local:%Y%m%d_%H%M%S}.jpg", "{device:undated}_{local:%Y%m%d%H%M%S}.jpg"),
+        ("{local}/{name}.jpg", "{local:%Y-%m-%d}/{name}.jpg"),
+    ):
+        with pytest.raises(ValueError, match="write"):
+            layouts.require(wrong, trap)
+        layouts.require(right, trap)
 
 
 # ── Folders ──────────────────────────────────────────────────────────────────────────────────────────

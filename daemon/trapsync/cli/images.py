@@ -2,13 +2,15 @@
 
 import json
 import time
-from datetime import tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import PurePosixPath
 from typing import Any
 
 import click
 
 from trapsync.cli.common import Trap, between, destination_names, reading, show_table, with_trap
-from trapsync.errors import printable
+from trapsync.errors import SettingsError, printable
+from trapsync.image import TrapName, parse_name
 
 _MEASURED = ("temp", "hum", "bat")
 
@@ -32,22 +34,31 @@ _MEASURED = ("temp", "hum", "bat")
     shell_complete=destination_names,
     help="Show where they can be fetched, at all destinations or at one.",
 )
+@click.option("--layout", metavar="LAYOUT", help="Show the names that a layout would give them.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, newest first."
+    "-n", "--limit", type=click.IntRange(min=1), help="How many, newest first: 20; with --layout 10."
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_trap
-def images(trap: Trap, state: str | None, source: str | None, limit: int, as_json: bool) -> None:
+def images(
+    trap: Trap, state: str | None, source: str | None, layout: str | None, limit: int | None, as_json: bool
+) -> None:
     """List images, the newest first, with the state of each delivery.
 
     With --url, the addresses of each at the destinations that have it and give addresses (ImageKit, say).
     Whoever has an address can see the picture, for as long as the address is good.
+
+    With --layout, the names that the next images would have at a destination with that layout: a word (standard, flat,
+    antenna, amber, camtrapr) or a template, such as "{trap}/{local:%Y%m%d%H%M%S}-{device}.jpg". Nothing is changed.
     """
     from trapsync.runtime import clock_correction
     from trapsync.settings.time_zone import zone
 
+    if layout is not None:
+        _show_names(trap, layout, state, limit or 10, as_json)
+        return
     with reading(trap) as catalog:
-        rows = catalog.images.listing(state, limit)
+        rows = catalog.images.listing(state, limit or 20)
         boots = catalog.times.boots() if any(row["timing"] in {"unsure", "released"} for row in rows) else []
     for row in rows:
         if row["timing"] in {"unsure", "released"}:
@@ -66,6 +77,33 @@ def images(trap: Trap, state: str | None, source: str | None, limit: int, as_jso
         _show_images(rows, zone(trap.settings))
     else:
         click.echo(f"no image is {'in ' if state == 'conflict' else ''}{state}" if state else "no images yet")
+
+
+def _show_names(trap: Trap, text: str, state: str | None, limit: int, as_json: bool) -> None:
+    """Print the names that a layout gives to images of the trap's own; to the next ones, where there are none yet."""
+    from trapsync.destinations import layouts
+    from trapsync.hardware.device_id import device_id
+
+    try:
+        layouts.require(text, trap.settings)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    layout = layouts.of_trap(text, trap.settings)
+    rows: list[dict[str, Any]] = []
+    if trap.settings.storage.catalog.exists():
+        with reading(trap) as catalog:
+            rows = catalog.images.listing(state, limit)
+    names = [name for row in rows if (name := parse_name(PurePosixPath(row["path"]).name))]
+    if not names:
+        click.echo("No images yet; the next ones would be named so:", err=True)
+        every = timedelta(seconds=trap.settings.capture.every)
+        now = datetime.fromtimestamp(int(trap.clock.wall()), UTC)
+        names = [TrapName(device_id(trap.settings.trap), now + number * every) for number in range(limit)]
+    table = [(str(name), layout.name_of(name)) for name in names]
+    if as_json:
+        click.echo(json.dumps([dict(zip(("image", "name"), one, strict=True)) for one in table], indent=2))
+    else:
+        show_table(("image", "its name there"), table, "")
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

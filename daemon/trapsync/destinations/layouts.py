@@ -6,7 +6,8 @@ image is, and that it is there only once, depends on no name. Names on the card 
 ::
 
     {trap}       the trap's name (trap.name) in letters, digits, - and _; its id where it has none
-    {device}     the trap's id of 8 hexadecimal digits, as the image's own name has it
+    {device}     the trap's id of 8 hexadecimal digits, as the image's own name has it; {device:undated} is the
+                 same, but one of digits only is 1234-5678, which no program takes for a date
     {name}       the name on the card without its end: 0a5bb6f4.2026-06-01_22-00-00 (UTC)
     {night}      the date of its evening, in the trap's local time: from noon to noon
     {local:…}    the trap's local time: %Y %m %d %H %M %S
@@ -28,7 +29,7 @@ from string import Formatter
 from typing import Any
 
 from trapsync.destinations import DestinationContext
-from trapsync.errors import SettingsError
+from trapsync.errors import Held, SettingsError, StorageError
 from trapsync.files import durable, failpoint
 from trapsync.hardware.device_id import device_id
 from trapsync.image import Image, TrapName, is_others_folder
@@ -49,11 +50,12 @@ PRESETS = {
     "standard": "{device}/{utc:%Y-%m-%d}/{name}.jpg",
     "flat": "{name}.jpg",
     "antenna": "{trap}/{local:%Y%m%d%H%M%S}-{device}.jpg",
-    "amber": "{trap}/snapshot_images/{device}-{local:%Y%m%d%H%M%S}-snapshot.jpg",
+    "amber": "{trap}/snapshot_images/{device:undated}-{local:%Y%m%d%H%M%S}-snapshot.jpg",
     "camtrapr": "{trap}/{device}/{trap}__{device}__{local:%Y-%m-%d}__{local:%H-%M-%S}.jpg",
 }
 _FIELDS = ("trap", "device", "name", "night", "local", "utc")
 _OF_TIME = set("YmdHMS")
+_UNDATED = "undated"
 # Where images lie that are none of a trap's own: in a folder of their trap's, under their own path.
 _OTHERS = "other"
 
@@ -85,6 +87,14 @@ class WithLayout(Destination, frozen=True, kw_only=True):
         require(self.layout, settings, self.prefix_of_keys)
 
 
+class _Device(str):
+    """A trap's id, as a field of a template."""
+
+    def __format__(self, form: str) -> str:
+        is_like_a_date = form == _UNDATED and self.isdigit()
+        return f"{self[:4]}-{self[4:]}" if is_like_a_date else str(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A template, and what its fields stand for at one trap: a name follows from these and from the image alone.
@@ -101,7 +111,7 @@ class Layout:
         local = name.taken.astimezone(timezone(timedelta(minutes=self.offset)))
         fields = {
             "trap": self.trap or name.device,
-            "device": name.device,
+            "device": _Device(name.device),
             "name": str(name).removesuffix(".jpg"),
             "night": f"{local - timedelta(hours=12):%Y-%m-%d}",
             "local": local,
@@ -111,9 +121,11 @@ class Layout:
 
 
 def layout_of(text: str, trap_name: str, offset: timezone) -> Layout:
-    """The layout that a setting names at a trap of this name and offset."""
+    """The layout that a setting names at a trap of this name and offset; what the names do not show is left out."""
+    template = PRESETS.get(text, text)
+    has_trap, is_local = "{trap}" in template, "{local:" in template or "{night}" in template
     minutes = round((offset.utcoffset(None) or timedelta()).total_seconds() / 60)
-    return Layout(PRESETS.get(text, text), _in_names(trap_name), minutes)
+    return Layout(template, _in_names(trap_name) if has_trap else "", minutes if is_local else 0)
 
 
 def of_trap(text: str, settings: Settings) -> Layout:
@@ -159,6 +171,8 @@ def _problem(text: str) -> str | None:
 
 
 def _odd_form(field: str, form: str) -> str | None:
+    if field == "device" and form == _UNDATED:
+        return None
     if field not in {"local", "utc"}:
         return f"has {form!r} in {{{field}}}, which takes no format" if form else None
     if not form:
@@ -226,7 +240,7 @@ def _misread(layout: Layout, stem: str, text: str) -> str | None:
         return None
     return (
         f"makes names in which programs would take {found[0]!r} for the time: write the time as "
-        f"%Y%m%d%H%M%S, and ids of digits after it"
+        f"%Y%m%d%H%M%S, and the id as {{device:undated}}"
     )
 
 
@@ -249,11 +263,9 @@ class Keys:
         self._current = layout_of(settings.layout, context.trap_name, context.offset)
         self._standard = layout_of("standard", "", UTC)
         self._is_shared = is_shared
-        self._lock = threading.Lock()
-        known = _read(self._file).get(self._name)
         # A folder may hold images from before there were layouts.
-        self._earlier = [self._standard] if known is None and not is_shared else known or []
-        self._is_remembered = bool(known) and self._earlier[-1] == self._current
+        self._earlier = _read(self._file).get(self._name, [] if is_shared else [self._standard])
+        self._is_remembered = self._earlier[-1:] == [self._current]
 
     def of(self, image: Image) -> str:
         """Where a new image belongs: a relative path with forward slashes."""
@@ -272,21 +284,23 @@ class Keys:
         return image.place
 
     def remember(self) -> None:
-        """Write down that images are sent by this layout; to be called before one is. Raises StorageError."""
-        with self._lock:
-            if self._is_remembered:
-                return
-            with _writing:
-                record = _read(self._file)
-                others = [one for one in self._earlier if one != self._current]
-                record[self._name] = [*others, self._current][-_MOST_EARLIER:]
-                plain = {name: [asdict(one) for one in some] for name, some in record.items()}
+        """Write down that images are sent by this layout; to be called before one is. Raises Held where that fails."""
+        if self._is_remembered:
+            return
+        with _writing:
+            record = _read(self._file)
+            others = [one for one in self._earlier if one != self._current]
+            record[self._name] = [*others, self._current][-_MOST_EARLIER:]
+            plain = {name: [asdict(one) for one in some] for name, some in record.items()}
+            try:
                 durable.write(self._file, [json.dumps(plain, indent=1).encode()])
-            failpoint.hit("layouts: remembered")
-            self._is_remembered = True
+            except StorageError as error:
+                raise Held(f"it cannot be written down under which names images are sent: {error}") from error
+        failpoint.hit("layouts: remembered")
+        self._is_remembered = True
 
 
-_writing = threading.Lock()  # several destinations have one file
+_writing = threading.Lock()  # several destinations, and several uploads, have one file
 
 
 def _read(file: Path) -> dict[str, list[Layout]]:

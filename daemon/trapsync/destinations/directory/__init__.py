@@ -19,13 +19,13 @@ from typing import BinaryIO, Literal
 
 from trapsync.destinations import DestinationContext, Finding, Receipt, SimpleDestination, WhileAway, finding
 from trapsync.destinations.directory import disk_errors, manifest, medium, names
+from trapsync.destinations.layouts import Keys, WithLayout
 from trapsync.errors import DeliveryError, Failed, NotThere, Refused, StorageError, Unreachable
 from trapsync.files import destination_mark, failpoint
 from trapsync.files.folder import Folder, NotRegular
 from trapsync.image import Image
 from trapsync.net.http_body import FilePiece, opened
 from trapsync.net.throttle import Throttle
-from trapsync.settings.schema import Destination
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _ALMOST_FULL = 10**9
 _TOLD = 100
 
 
-class Settings(Destination, frozen=True, kw_only=True):
+class Settings(WithLayout, frozen=True, kw_only=True):
     """[destinations.NAME] with kind = "directory"."""
 
     path: Path
@@ -50,7 +50,7 @@ def connect(name: str, settings: Settings, context: DestinationContext) -> "Dire
 
 
 class Directory(SimpleDestination):
-    """One folder that copies are kept in, below it as `<device>/<date>/<name>`.
+    """One folder that copies are kept in, below it under the names of its layout.
 
     Other bytes under a taken name lie beside it, under a name that their digest gives (see `names.of`).
     """
@@ -66,6 +66,7 @@ class Directory(SimpleDestination):
         self.while_away: WhileAway = "last re-reading" if settings.hotplug else "nothing"
         self._spool = context.spool
         self._device = context.device
+        self._keys = Keys(settings, context, is_shared=False)  # other bytes under a name are told apart here
         self._throttle = Throttle(settings.bandwidth, context.clock.monotonic, context.sleep)
         # One copy at a time: a stick gains nothing from two, and a manifest has one writer.
         self._lock = threading.Lock()
@@ -92,27 +93,43 @@ class Directory(SimpleDestination):
 
     def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """What the manifests say, as long as the copies have the size recorded there: a note, no proof."""
-        by_folder: dict[PurePosixPath, list[Image]] = {}
-        for image in images:
-            if names.is_below(image.place):
-                by_folder.setdefault(PurePosixPath(image.place).parent, []).append(image)
         found: dict[int, Receipt | Exception] = {}
         with self._proven() as root:
-            for place, some in by_folder.items():
-                try:
-                    with root.below(place.parts) as folder:
-                        found |= self._noted(root, folder, place, some)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    reason = self._of_entry(error, root, str(place))
-                    found |= dict.fromkeys((image.id for image in some), reason)
+            for number, places in enumerate(self._by_layout(images)):
+                by_folder: dict[PurePosixPath, list[tuple[Image, str]]] = {}
+                for image, place in places:
+                    if image.id not in found:
+                        asked = [(image, name) for name in names.of(place, image)]
+                        by_folder.setdefault(place.parent, []).extend(asked)
+                for folder, asked in by_folder.items():
+                    found |= self._found(root, folder, asked, is_earlier=number > 0)
         return found
 
-    def _noted(
-        self, root: Folder, folder: Folder, place: PurePosixPath, images: Sequence[Image]
+    def _by_layout(self, images: Sequence[Image]) -> list[list[tuple[Image, PurePosixPath]]]:
+        """The paths of images below the folder: where they belong, then where earlier layouts would have put them."""
+        paths = [(image, self._keys.all_of(image)) for image in images]
+        most = max((len(some) for _, some in paths), default=0)
+        return [
+            [(i, PurePosixPath(some[n])) for i, some in paths if n < len(some) and names.is_below(some[n])]
+            for n in range(most)
+        ]
+
+    def _found(
+        self, root: Folder, place: PurePosixPath, asked: list[tuple[Image, str]], *, is_earlier: bool
     ) -> dict[int, Receipt | Exception]:
-        asked = [(image, name) for image in images for name in names.of(image)]
+        """What the manifest of one folder says of these. What an earlier layout's folder hides costs nothing."""
+        try:
+            with root.below(place.parts) as folder:
+                return self._noted(root, folder, place, asked)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            reason = self._of_entry(error, root, str(place))
+            return {} if is_earlier else dict.fromkeys((image.id for image, _ in asked), reason)
+
+    def _noted(
+        self, root: Folder, folder: Folder, place: PurePosixPath, asked: list[tuple[Image, str]]
+    ) -> dict[int, Receipt | Exception]:
         try:
             entries = manifest.read(folder, {name for _, name in asked})
         except manifest.NotOurs as error:
@@ -164,9 +181,8 @@ class Directory(SimpleDestination):
 
     def _read_again(self, root: Folder, image: Image, at: str) -> Receipt | DeliveryError | None:
         """The first copy with the right bytes; else what is in its place; None if nothing is."""
-        folder = PurePosixPath(image.place).parent
         wrong: DeliveryError | None = None
-        for place in [PurePosixPath(at)] if at else [folder / name for name in names.of(image)]:
+        for place in [PurePosixPath(at)] if at else self._places(image):
             if not names.is_below(str(place)):
                 return Failed(f"{str(place)!r} is not a place below the folder")
             try:
@@ -182,6 +198,14 @@ class Directory(SimpleDestination):
                 return answer
             wrong = wrong or answer
         return wrong
+
+    def _places(self, image: Image) -> list[PurePosixPath]:
+        """Every path at which its copy may lie, by this layout and the earlier ones."""
+        return [
+            own.parent / name
+            for own in map(PurePosixPath, self._keys.all_of(image))
+            for name in names.of(own, image)
+        ]
 
     def _strike(self, folder: Folder, name: str) -> None:
         """Take a copy that is not the image out of the manifest, which would vouch for it when asked next."""
@@ -215,26 +239,46 @@ class Directory(SimpleDestination):
 
     def deliver(self, image: Image, path: Path) -> Receipt:
         """Copy one image, read the copy back, give it its name, and write it into the manifest."""
-        if not names.is_below(image.place):
-            raise Refused(f"{image.place!r} is not a place below the folder")
+        place = self._keys.of(image)
+        if not names.is_below(place):
+            raise Refused(f"{place!r} is not a place below the folder")
+        self._keys.remember()
         with self._lock, opened(image, path) as source, self._proven() as root:
             try:
                 return self._bring(root, image, source)
             except OSError as error:
-                raise disk_errors.explained(error, root, image.place, size=image.size) from error
+                raise disk_errors.explained(error, root, place, size=image.size) from error
 
     def _bring(self, root: Folder, image: Image, source: BinaryIO) -> Receipt:
-        place = PurePosixPath(image.place).parent
-        with root.below(place.parts, make=True) as folder:
-            for name in names.of(image):
-                if self._is_there(root, folder, place / name, image, source):
+        own, *earlier = map(PurePosixPath, self._keys.all_of(image))
+        place = self._brought_before(root, earlier, image, source) or self._copied(root, own, image, source)
+        return Receipt(f"sha256:{image.sha256}", at=str(place))
+
+    def _brought_before(
+        self, root: Folder, earlier: Sequence[PurePosixPath], image: Image, source: BinaryIO
+    ) -> PurePosixPath | None:
+        """Where an earlier layout put it: a power cut may have come before that was noted."""
+        for own in earlier:
+            for name in names.of(own, image):
+                # What cannot be read there is no copy, and the stick's own trouble is told by what follows.
+                with suppress(OSError), root.below(own.parent.parts) as folder:
+                    if self._is_there(root, folder, own.with_name(name), image, source, may_copy=False):
+                        self._note(root, folder, own.with_name(name), image)
+                        return own.with_name(name)
+        return None
+
+    def _copied(self, root: Folder, own: PurePosixPath, image: Image, source: BinaryIO) -> PurePosixPath:
+        """Where it lies now, after it was copied if it was not there."""
+        with root.below(own.parent.parts, make=True) as folder:
+            for name in names.of(own, image):
+                if self._is_there(root, folder, own.with_name(name), image, source):
                     break
             else:
                 raise Refused(
                     f"other files have all names for it in {folder.path}: move them away, then retry"
                 )
-            self._note(root, folder, place / name, image)
-        return Receipt(f"sha256:{image.sha256}", at=str(place / name))
+            self._note(root, folder, own.with_name(name), image)
+        return own.with_name(name)
 
     def _note(self, root: Folder, folder: Folder, place: PurePosixPath, image: Image) -> None:
         """Write a copy into the manifest. It is there without that too: what is odd about a manifest costs a note."""
@@ -251,7 +295,14 @@ class Directory(SimpleDestination):
             self._tell_once(folder, reason)
 
     def _is_there(
-        self, root: Folder, folder: Folder, place: PurePosixPath, image: Image, source: BinaryIO
+        self,
+        root: Folder,
+        folder: Folder,
+        place: PurePosixPath,
+        image: Image,
+        source: BinaryIO,
+        *,
+        may_copy: bool = True,
     ) -> bool:
         """Whether the image lies under this name, after it was copied if the name was free; False: it is taken."""
         temporary = names.temporary(place.name, self._device)
@@ -259,6 +310,8 @@ class Directory(SimpleDestination):
         try:
             copy = folder.file(place.name)
         except FileNotFoundError:
+            if not may_copy:
+                return False
             self._copy(image, source, folder, place.name, temporary)
             return True
         except NotRegular:

@@ -9,12 +9,12 @@ from trapsync.image import Image
 _LONGEST_NAME = 255  # bytes, on every file system that a stick has
 
 
-def of(image: Image) -> list[str]:
+def of(own: PurePosixPath, image: Image) -> list[str]:
     """The names that its copy may have, in this order: its own, and where other bytes have that, those with its digest.
 
-    They are the same at each time, so that a copy is found again after the catalog was lost.
+    `own` is the path that the layout gives it. They are the same at each time, so that a copy is found again after the
+    catalog was lost.
     """
-    own = PurePosixPath(image.place)
     return [own.name, *(_with_digest(own, image.sha256[:digits]) for digits in (8, 32))]
 
 
