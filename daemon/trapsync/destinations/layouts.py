@@ -176,7 +176,7 @@ def _odd_form(field: str, form: str) -> str | None:
     if field not in {"local", "utc"}:
         return f"has {form!r} in {{{field}}}, which takes no format" if form else None
     if not form:
-        return f"has no format in {{{field}}}: write {{{field}:%Y-%m-%d}}, say"
+        return f"has no format in {{{field}}}, such as {{{field}:%Y-%m-%d}}"
     codes = re.findall("%(.?)", form)
     if wrong := [code for code in codes if code not in _OF_TIME]:
         return f"has %{wrong[0]} in {{{field}:…}}; there are %Y %m %d %H %M %S"
