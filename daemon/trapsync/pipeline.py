@@ -13,8 +13,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, tzinfo
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -34,7 +34,7 @@ from trapsync.errors import (
 )
 from trapsync.files import durable, failpoint
 from trapsync.files.space import free_bytes
-from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading
+from trapsync.image import UNKNOWN, Evidence, Found, Image, Reading, TrapName
 from trapsync.jpeg import exif
 from trapsync.settings.schema import Prune, Settings, Storage
 from trapsync.spool import missing, new_files, pruning, spool_mark
@@ -71,13 +71,14 @@ def capture(
     taken: Container[str] = (),
     reading: Reading = UNKNOWN,
     inspect: Callable[[Frame], object] = lambda _frame: None,
+    offset: tzinfo = UTC,
 ) -> str:
     """Take one picture, store it durably in the spool, and return its path there.
 
     When this returns, the image survives a power cut. Runs in the camera's own process. `taken` are names
     of images that have left the card, `reading` is what the sensors measured, `inspect` is called with the
-    frame before it is stored. Raises CameraError, or StorageError when the card is too full or refuses, or
-    the spool is another one than last time.
+    frame before it is stored, `offset` is that of its EXIF's times from UTC. Raises CameraError, or StorageError
+    when the card is too full or refuses, or the spool is another one than last time.
     """
     # Below the mount point of a disk that is not mounted, a picture would be hidden once it is.
     spool_mark.check(settings.storage)
@@ -100,7 +101,7 @@ def capture(
     # If an image whose time was corrected has got that name meanwhile, this one takes the next.
     while True:
         name = new_files.free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
-        jpeg = exif.embed_metadata(frame.jpeg, _facts(settings, name.taken, frame, seen, reading))
+        jpeg = exif.embed_metadata(frame.jpeg, _facts(settings, offset, name, frame, seen, reading))
         path = f"{name.folder}/{name}"
         with suppress(FileExistsError):
             durable.write(settings.storage.spool / path, [jpeg], replace=False)
@@ -109,11 +110,18 @@ def capture(
     return path
 
 
-def _facts(settings: Settings, taken: datetime, frame: Frame, seen: Evidence, reading: Reading) -> exif.Facts:
+def _facts(
+    settings: Settings, offset: tzinfo, name: TrapName, frame: Frame, seen: Evidence, reading: Reading
+) -> exif.Facts:
     trap = settings.trap
     return exif.Facts(
         format=settings.capture.format,
-        taken=taken,
+        taken=name.taken,
+        offset=offset,
+        device=name.device,
+        description=trap.name,
+        artist=trap.owner,
+        copyright=trap.copyright,
         model=frame.model,
         software=f"trapsync {__version__}",
         version=__version__,
@@ -124,10 +132,7 @@ def _facts(settings: Settings, taken: datetime, frame: Frame, seen: Evidence, re
         latitude=trap.latitude if trap.has_place else None,
         longitude=trap.longitude if trap.has_place else None,
         altitude=trap.altitude,
-        temperature=reading.temperature,
-        humidity=reading.humidity,
-        battery=reading.battery,
-        button=reading.button,
+        **asdict(reading),
         evidence=seen,
     )
 

@@ -31,8 +31,10 @@ from trapsync.jpeg import examination, exif
 from trapsync.runtime import clock_correction
 from trapsync.settings.schema import Settings
 from trapsync.settings.schema import Trap as TrapSettings
+from trapsync.settings.time_zone import exif_offset
 
 HOUR, DAY = 3600.0, 86400.0
+KATHMANDU = timedelta(hours=5, minutes=45)  # where all these pictures are taken
 
 
 class Killed(BaseException):
@@ -62,7 +64,10 @@ class Field:
     def __init__(self, trap: Trap, **settings: Any) -> None:
         self.trap, self.time, self.home = trap, trap.time, Memory()
         self.settings = Settings(
-            trap=TrapSettings(latitude=46.2, longitude=6.1, altitude=400.0, **settings), storage=trap.storage
+            trap=TrapSettings(
+                latitude=46.2, longitude=6.1, altitude=400.0, timezone="Asia/Kathmandu", **settings
+            ),
+            storage=trap.storage,
         )
         self.truth: dict[bytes, float] = {}
         self.failures = clock_correction.Failures(trap.time)
@@ -97,7 +102,9 @@ class Field:
 
     def take(self, taken: Container[str] = ()) -> str:
         """Take a picture, and tell nobody; its path. `taken` are the names that are known not to be free."""
-        path = pipeline.capture(self._eye, self.settings, drawings.DEVICE, self.time, taken)
+        path = pipeline.capture(
+            self._eye, self.settings, drawings.DEVICE, self.time, taken, offset=exif_offset(self.settings)
+        )
         self.truth[self.picture(path)] = self.now()
         return path
 
@@ -144,7 +151,8 @@ class Field:
             assert name
             assert abs(name.taken.timestamp() - self.truth[self.picture(row["path"])]) < 2
             found = examination.examine(self.trap.storage.spool, row["path"])
-            assert found.metadata["DateTimeOriginal"] == f"{name.taken:%Y:%m:%d %H:%M:%S}"
+            assert found.metadata["DateTimeOriginal"] == f"{name.taken + KATHMANDU:%Y:%m:%d %H:%M:%S}"
+            assert found.metadata["OffsetTimeOriginal"] == "+05:45"
             assert (found.sha256, found.md5, found.size) == (row["sha256"], row["md5"], row["size"])
             assert found.metadata == row["metadata"]
         self.trap.ledger()
@@ -332,8 +340,9 @@ def test_what_the_clock_showed_is_kept_in_the_catalog_and_in_the_file(field: Fie
     )
     taken = row["key"][9:19].replace("-", ":").encode()
     assert blocks["GPS"][piexif.GPSIFD.GPSDateStamp] == taken
-    assert blocks["0th"][piexif.ImageIFD.DateTime].startswith(taken)
-    assert blocks["Exif"][piexif.ExifIFD.DateTimeDigitized].startswith(taken)
+    local = f"{drawings.TAKEN + KATHMANDU:%Y:%m:%d %H}".encode()
+    assert blocks["0th"][piexif.ImageIFD.DateTime].startswith(local)
+    assert blocks["Exif"][piexif.ExifIFD.DateTimeDigitized].startswith(local)
     names, values = blocks["Exif"][piexif.ExifIFD.UserComment].decode().split("\n")
     assert dict(zip(names.split(","), values.split(","), strict=True))["l"] == f"{set_at:.0f}"
     assert row["metadata"]["format"] == "2022"
@@ -441,7 +450,9 @@ def test_the_owner_may_have_unsure_images_delivered_as_they_are(field: Field) ->
     paths = field.capture(2)
     field.reboot(HOUR, wrong_by=-30 * DAY)
     assert field.settle() == 0
-    field.settings = Settings(trap=TrapSettings(uncertain_times="deliver"), storage=field.trap.storage)
+    field.settings = Settings(
+        trap=TrapSettings(timezone="Asia/Kathmandu", uncertain_times="deliver"), storage=field.trap.storage
+    )
     assert field.settle() == 2
     field.trap.deliver(field.home)
     assert sorted(field.home.sent) == [Path(path).name for path in paths]
@@ -802,6 +813,8 @@ def test_the_daemon_corrects_what_it_took_90_days_in_the_past_before_it_delivers
     with hub_server.running(tmp_path / "hub") as hub:
         more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
         trap = Machine(tmp_path, more, wrong_by=-90 * DAY)
+        text = trap.config.read_text().replace("[trap]", '[trap]\ntimezone = "America/Panama"')
+        trap.config.write_text(text)
         trap.start("--captures", "3")
         try:
             trap.until(lambda facts: facts["clock"]["held"] == 3)
@@ -813,6 +826,11 @@ def test_the_daemon_corrects_what_it_took_90_days_in_the_past_before_it_delivers
             assert (facts["clock"]["held"], facts["ledger"]["captured"]) == (0, 3)
             right = trap.evidence()
             assert set(hub.stored()) == {name for name, _ in right}
+            for picture in trap.spool.rglob("*.jpg"):  # in local time, as they were written
+                tags, _ = exif.read(drawings.block_of(picture.read_bytes()))
+                local = datetime.strptime(picture.name[9:28], "%Y-%m-%d_%H-%M-%S") - timedelta(hours=5)
+                assert tags["DateTimeOriginal"] == f"{local:%Y:%m:%d %H:%M:%S}"
+                assert tags["OffsetTimeOriginal"] == "-05:00"
             assert not set(hub.stored()) & set(wrong)
             errors = []
             for name, seen in right:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import processes
 import signed
 from fault_server import FaultServer, Original
 from trap_bench import Memory, Trap
+from trapsync.image import TrapName, parse_name
+from trapsync.jpeg import exif
 from trapsync.runtime.single_run import due_destinations
 from trapsync.settings.schema import Destination
 from trapsync.settings.units import Duration
@@ -32,10 +35,26 @@ def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
     with hub_server.running(tmp_path / "hub") as hub:
         more = daemon_process.deliver_to(tmp_path, hub.url, hub.user, hub.password)
         trap = daemon_process.Daemon(tmp_path, more, camera="simulated")
+        about = (
+            '[trap]\ntimezone = "America/Panama"\nname = "Bäume 3"\nowner = "María"\ncopyright = "CC BY 4.0"'
+        )
+        trap.config.write_text(trap.config.read_text().replace("[trap]", about))
         done = once(trap)
         assert done.returncode == 0, done.stderr
         assert "the time for it is over" not in done.stderr
-        assert len(hub.stored()) == 1
+        (picture,) = trap.spool.rglob("*.jpg")
+        assert set(hub.stored()) == {picture.name}
+        tags, _ = exif.read(drawings.block_of(picture.read_bytes()))
+        moment = datetime.strptime(
+            f"{tags['DateTimeOriginal']}{tags['OffsetTimeOriginal']}", "%Y:%m:%d %H:%M:%S%z"
+        )
+        assert (moment.utcoffset(), TrapName(drawings.DEVICE, moment.astimezone(UTC))) == (
+            timedelta(hours=-5),
+            parse_name(picture.name),
+        )
+        assert {tags[tag] for tag in ("ImageDescription", "BodySerialNumber", "Artist", "Copyright")} == {
+            *("Bäume 3", drawings.DEVICE, "María", "CC BY 4.0")
+        }
         facts = trap.status()
         assert facts["ledger"]["delivered"] == 1
         assert (facts["verdict"], facts["reasons"]) == ("ok", [])  # no daemon runs, and none should

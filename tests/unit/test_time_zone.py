@@ -1,15 +1,16 @@
 """The time zone of the trap: what the settings say, and by default the machine's own."""
 
 import shutil
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
 from trapsync.errors import SettingsError
 from trapsync.settings.schema import Capture, Settings, Trap
-from trapsync.settings.time_zone import system_zone, zone
+from trapsync.settings.time_zone import fixed_offset, system_zone, zone
 from trapsync.trap import place
 
 ZONES = files("tzdata") / "zoneinfo"
@@ -67,3 +68,47 @@ def test_a_window_that_never_opens_at_the_place_is_refused_with_its_text() -> No
     )
     with pytest.raises(SettingsError, match=r"'sunset\+7h - sunrise-7h' opens on no day of the year"):
         place(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        ("America/Panama", -5),
+        ("Asia/Kathmandu", 5.75),
+        ("Europe/Berlin", 1),
+        ("America/St_Johns", -3.5),
+        ("Australia/Lord_Howe", 10.5),  # half an hour of summer time
+        ("Pacific/Chatham", 12.75),
+        ("Pacific/Kiritimati", 14),
+        ("Europe/Dublin", 0),  # its law calls the winter's the exception
+        ("Africa/Casablanca", 1),  # all year, but for the weeks of Ramadan
+        ("Antarctica/Troll", 0),  # two hours of summer time
+        ("America/Sao_Paulo", -3),  # had summer time until 2019
+        ("America/Nuuk", -2),  # -3 until 2023
+        ("Asia/Gaza", 2),
+        ("UTC", 0),
+    ],
+)
+def test_local_time_is_written_in_the_zones_standard_time(name: str, hours: float) -> None:
+    assert fixed_offset(Settings(trap=Trap(timezone=name))).utcoffset(None) == timedelta(hours=hours)
+
+
+def test_no_zone_of_the_world_gets_its_summer_time() -> None:
+    """Held against what its law calls summer time, of which only Ireland has it the other way round."""
+    days = [datetime(2037, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(365)]
+    other = set()
+    names = available_timezones()
+    for name in names:
+        place = ZoneInfo(name)
+        offset = fixed_offset(Settings(trap=Trap(timezone=name))).utcoffset(None)
+        standard = {at.utcoffset() for day in days if not (at := day.astimezone(place)).dst()}
+        assert offset % timedelta(minutes=1) == timedelta(0), name  # EXIF has no room for seconds
+        if standard != {offset}:
+            other.add(name)
+    assert len(names) > 400
+    assert other <= {"Europe/Dublin", "Eire"}
+
+
+def test_an_offset_in_the_settings_goes_before_the_zone() -> None:
+    settings = Settings(trap=Trap(timezone="Europe/Berlin", utc_offset="-03:30"))
+    assert fixed_offset(settings).utcoffset(None) == timedelta(hours=-3.5)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Set
 from dataclasses import replace
+from datetime import tzinfo
 from multiprocessing.connection import Connection
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,6 +21,7 @@ from trapsync.runtime import restricted
 from trapsync.runtime.child_process import become_child, spawn
 from trapsync.settings.schema import Camera as CameraSettings
 from trapsync.settings.schema import Flash, Settings
+from trapsync.settings.time_zone import exif_offset
 from trapsync.spool import spool_mark
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class CameraProcess:
     ) -> None:
         self._make = make
         self._settings = settings
+        self._offset = exif_offset(settings)
         self._device = device
         self._clock = clock
         self._process: multiprocessing.process.BaseProcess | None = None
@@ -131,7 +134,10 @@ class CameraProcess:
         ours, theirs = spawn.Pipe()
         process = spawn.Process(
             target=_run_camera,
-            args=(theirs, self._settings, self._device, self._clock, self._make, self._rights),
+            args=(
+                *(theirs, self._settings, self._device, self._clock, self._make),
+                *(self._offset, self._rights),
+            ),
             name="camera",
             daemon=True,
         )
@@ -204,6 +210,7 @@ def _run_camera(
     device: str,
     clock: Clock,
     make: Callable[[CameraSettings, str], Camera],
+    offset: tzinfo,
     rights: restricted.Rights,
 ) -> None:
     """Run the camera process: for each request take a picture, and answer with its path or the error."""
@@ -234,7 +241,7 @@ def _run_camera(
                 camera.open()
                 is_open = True
             reading = replace(reading, button=button.is_pressed())
-            path = pipeline.capture(camera, settings, device, clock, taken, reading, inspect)
+            path = pipeline.capture(camera, settings, device, clock, taken, reading, inspect, offset)
             answer = path, oddities[0]
         except StorageError as error:  # no fault of the camera's
             answer = error

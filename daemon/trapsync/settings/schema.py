@@ -71,11 +71,14 @@ class Trap(Table, frozen=True):
 
     device: str = ""
     name: str = ""
+    owner: str = ""
+    copyright: str = ""
     latitude: float = 0.0
     longitude: float = 0.0
     altitude: float | None = None
     timezone: str = "system"
     utc_offset: str = ""
+    exif_time: Literal["local", "utc"] = "local"
     clock: Literal["auto", "trusted"] = "auto"
     uncertain_times: Literal["hold", "deliver"] = "hold"
 

@@ -3,7 +3,7 @@
 import os
 import re
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -68,3 +68,8 @@ def fixed_offset(settings: Settings) -> timezone:
         datetime(_YEAR, month, 15, 12, tzinfo=place).utcoffset() or timedelta() for month in range(1, 13)
     ]
     return timezone(min(one for one in offsets if offsets.count(one) >= _FEWEST))
+
+
+def exif_offset(settings: Settings) -> timezone:
+    """The offset of the times in a picture's EXIF, by `trap.exif_time`; SettingsError as from `fixed_offset`."""
+    return UTC if settings.trap.exif_time == "utc" else fixed_offset(settings)

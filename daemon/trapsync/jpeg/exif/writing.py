@@ -1,11 +1,13 @@
 """Write EXIF: the tags of a new picture, and a corrected time."""
 
+import hashlib
 import math
 import re
 from ast import literal_eval
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, TypeGuard
 
 from trapsync.clock import utc
@@ -17,20 +19,27 @@ from trapsync.jpeg.structure import header, without_exif
 
 _SECONDS = "%Y-%m-%d %H:%M:%S"
 _NEVER_SYNCED = "2000-01-01 00:00:00"  # as the firmware writes it
+_LONGEST_NAME = 200  # bytes of a text that somebody chose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The values that are written as EXIF.
 
-    `taken` is UTC. `version` is the column `v` and has at most 8 characters on the server. `exposure` is
-    in seconds, a `gain` of 1.0 is ISO 100. Places are WGS-84 degrees and metres; `temperature` is in degrees
-    Celsius, `humidity` and `battery` in per cent. `last_sync` is when the clock was last set, in unix seconds.
-    None is unknown, everywhere. `format` is the year of the format in which Sticky Pi servers find the values:
-    those of branch main read that of 2020 only.
+    `taken` is UTC; `offset` is the one from UTC, of whole minutes, in which the times for people are written.
+    `version` is the column `v` and has at most 8 characters on the server. `exposure` is in seconds, a `gain` of 1.0
+    is ISO 100. Places are WGS-84 degrees and metres; `temperature` is in degrees Celsius, `humidity` and `battery` in
+    per cent. `last_sync` is when the clock was last set, in unix seconds. None is unknown, everywhere, as is an empty
+    text. `format` is the year of the format in which Sticky Pi servers find the values: those of branch main read
+    that of 2020 only.
     """
 
     taken: datetime
+    offset: tzinfo = UTC
+    device: str = ""
+    description: str = ""
+    artist: str = ""
+    copyright: str = ""
     model: str
     software: str
     version: str
@@ -62,7 +71,8 @@ def embed_metadata(jpeg: bytes, facts: Facts) -> bytes:
 def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> bytes:
     """Return a JPEG of ours with another time of capture: `taken` (UTC), wherever a time stands in it.
 
-    The evidence stays as it was and gets `offset` besides; the Sticky Pi `l` becomes `last_sync`, in unix
+    It is written in the offset from UTC in which the old one is: of images from before there was a choice, 0. The
+    evidence stays as it was and gets `offset` besides; the Sticky Pi `l` becomes `last_sync`, in unix
     seconds. The same arguments give the same bytes. Raises DamagedImage when it is none of ours.
     """
     import piexif
@@ -74,9 +84,9 @@ def correct(jpeg: bytes, taken: datetime, offset: float, last_sync: float) -> by
         evidence = evidence_in(details.get(piexif.ExifIFD.MakerNote))
         if evidence is None:
             raise ValueError("it holds no evidence of its time")
-        moment = taken.strftime("%Y:%m:%d %H:%M:%S").encode()
-        blocks["0th"][piexif.ImageIFD.DateTime] = moment
-        details[piexif.ExifIFD.DateTimeOriginal] = details[piexif.ExifIFD.DateTimeDigitized] = moment
+        zeroth, original = _times(taken, _offset(details.get(piexif.ExifIFD.OffsetTimeOriginal)))
+        blocks["0th"] |= zeroth
+        details |= original
         details[piexif.ExifIFD.MakerNote] = evidence_text(replace(evidence, offset=offset))
         if piexif.ExifIFD.UserComment in details:
             details[piexif.ExifIFD.UserComment] = _synced(details[piexif.ExifIFD.UserComment], last_sync)
@@ -111,21 +121,23 @@ def _block(facts: Facts) -> bytes:
     import piexif
 
     image, exif = piexif.ImageIFD, piexif.ExifIFD
-    moment = facts.taken.strftime("%Y:%m:%d %H:%M:%S").encode()
+    zeroth_times, times = _times(facts.taken, facts.offset)
+    texts = {
+        image.Model: facts.model,
+        image.Software: facts.software,
+        image.ImageDescription: facts.description,
+        image.Artist: facts.artist,
+        image.Copyright: facts.copyright,
+    }
     zeroth: dict[int, Any] = {
         # In the format of 2022 exactly one word: its server evaluates it as Python.
         image.Make: b"StickyPi" if facts.format == "2022" else make_of_2020(facts),
-        image.Model: _ascii(facts.model),
-        image.Software: _ascii(facts.software),
-        image.DateTime: moment,
+        **{tag: _text(text) for tag, text in texts.items() if text},
+        **zeroth_times,
     }
     details: dict[int, Any] = {
         exif.ExifVersion: b"0231",  # the first with time offsets
-        exif.DateTimeOriginal: moment,
-        exif.DateTimeDigitized: moment,
-        exif.OffsetTime: b"+00:00",
-        exif.OffsetTimeOriginal: b"+00:00",
-        exif.OffsetTimeDigitized: b"+00:00",
+        **times,
         exif.ColorSpace: 1,
         exif.PixelXDimension: facts.width,
         exif.PixelYDimension: facts.height,
@@ -136,10 +148,48 @@ def _block(facts: Facts) -> bytes:
         details[exif.ExposureTime] = (_within_long(facts.exposure * 1e6), 1_000_000)
     if _positive(facts.gain):
         details[exif.ISOSpeedRatings] = min(65535, max(1, round(facts.gain * 100)))
+    if _is_sane(facts.temperature, 999.0):
+        details[exif.Temperature] = (round(facts.temperature * 10), 10)
+    if _is_sane(facts.humidity, 999.0) and facts.humidity >= 0:
+        details[exif.Humidity] = (round(facts.humidity * 10), 10)
+    if facts.device:
+        details[exif.BodySerialNumber] = _text(facts.device)
     if facts.evidence is not None:
-        details[exif.MakerNote] = evidence_text(facts.evidence)
+        details[exif.MakerNote] = note = evidence_text(facts.evidence)
+        details[exif.ImageUniqueID] = _unique_id(facts.device, note)
     block: bytes = piexif.dump({"0th": zeroth, "Exif": details, "GPS": _gps(facts)})
     return block
+
+
+def _times(taken: datetime, offset: tzinfo) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """The tags of the moment of capture in an offset from UTC: those of the first directory, and of the EXIF directory."""
+    import piexif
+
+    exif, local = piexif.ExifIFD, taken.astimezone(offset)
+    moment = local.strftime("%Y:%m:%d %H:%M:%S").encode()
+    ahead = local.isoformat(timespec="seconds")[19:].encode()
+    return {piexif.ImageIFD.DateTime: moment}, {
+        exif.DateTimeOriginal: moment,
+        exif.DateTimeDigitized: moment,
+        exif.OffsetTime: ahead,
+        exif.OffsetTimeOriginal: ahead,
+        exif.OffsetTimeDigitized: ahead,
+    }
+
+
+def _offset(text: bytes | None) -> tzinfo:
+    """Read `OffsetTimeOriginal`, such as `+05:45`; UTC where there is none."""
+    with suppress(ValueError):
+        return datetime.strptime((text or b"").decode("ascii"), "%z").tzinfo or UTC
+    return UTC
+
+
+def _unique_id(device: str, note: bytes) -> bytes:
+    """32 hexadecimal digits that no other image has: the trap and all its clocks at the moment of capture, as noted.
+
+    So it needs nothing that is kept elsewhere, and can be worked out again. A corrected image keeps the one it has.
+    """
+    return hashlib.sha256(device.encode() + b" " + note).hexdigest()[:32].encode()
 
 
 def user_comment(facts: Facts) -> bytes:
@@ -201,8 +251,13 @@ def _within_long(number: float) -> int:
     return min(2**32 - 1, max(1, round(number)))
 
 
-def _ascii(text: str) -> bytes:
-    return text.encode("ascii", "replace").replace(b"\0", b"")[:200]
+def _text(text: str) -> bytes:
+    """A text of any alphabet, in UTF-8 under the type ASCII.
+
+    As the Metadata Working Group advises, and as exiftool reads it. UTF-8 has had a type of its own since EXIF 3.0, which
+    hardly a program knows yet.
+    """
+    return clean(text).encode()[:_LONGEST_NAME].decode(errors="ignore").encode()
 
 
 def _gps(facts: Facts) -> dict[int, Any]:
