@@ -11,8 +11,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+import s3_store
 from conformance import Card
 from leftover_processes import LeftOver
+from s3_store import Store
 from trap_bench import Trap
 
 # Many a machine that tests is root, and so would be the daemons of the tests.
@@ -58,6 +60,20 @@ def folder_in_memory(tmp_path: Path) -> Iterator[Path]:
 def card(tmp_path: Path) -> Card:
     """A spool without images."""
     return Card(tmp_path / "spool")
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A SeaweedFS that serves all tests; each has a folder of its own in it."""
+    with s3_store.seaweed(tmp_path_factory.mktemp("seaweed")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """An `rclone serve s3` for all of them."""
+    with s3_store.rclone(tmp_path_factory.mktemp("rclone") / "served") as store:
+        yield store
 
 
 # A container or a network namespace keeps every filesystem that is mounted when it begins; a card whose power is

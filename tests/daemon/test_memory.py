@@ -44,7 +44,7 @@ def table(kind: str, folder: Path) -> dict[str, Any]:
             (folder / key).write_text("a secret for a test")
             (folder / key).chmod(0o600)
             example[key] = str(folder / key)
-        elif key in {"url", "api_url", "upload_url"}:
+        elif key in {"url", "api_url", "upload_url", "endpoint"}:
             example[key] = "http://127.0.0.1:9"
         elif key == "path":
             example[key] = str(folder / "copies")

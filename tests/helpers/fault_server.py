@@ -75,6 +75,10 @@ class FaultServer:
         self._plans[path].extend(faults)
         self._planned.update(faults)
 
+    def count(self, path: str) -> int:
+        """How many requests of this name there were."""
+        return sum(fnmatchcase(request, path) for request in self.requests)
+
     def left(self, path: str) -> int:
         """How many planned faults of a path have not happened yet."""
         return len(self._plans[path])
@@ -163,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:  # what a client that follows a redirect would get: success, as from a portal
             self.reply(200, HTML, PORTAL)
 
-    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815
 
     @property
     def called(self) -> str:
@@ -193,13 +197,20 @@ class _Handler(BaseHTTPRequestHandler):
     def reply(
         self, status: int, headers: Mapping[str, str], content: bytes, *, length: int | None = None
     ) -> None:
-        """Answer; another `length` than the content's is a lie."""
+        """Answer; another `length` than the content's is a lie. To HEAD, with the length that the headers tell."""
         self.send_response_only(status)
-        for name, value in {"Date": format_datetime(datetime.now(UTC), usegmt=True), **headers}.items():
+        shown = {"Date": format_datetime(datetime.now(UTC), usegmt=True)}
+        shown["Content-Length"] = str(len(content) if length is None else length)
+        told = {
+            name: value
+            for name, value in headers.items()
+            if self.command == "HEAD" or name != "Content-Length"
+        }
+        for name, value in (shown | told).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) if length is None else length))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def cut(self) -> None:
         """Reset the connection."""
@@ -275,6 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _half_json(self) -> None:
         status, headers, content = self.served()
+        if self.command == "HEAD":  # an answer that is nothing but headers
+            headers = {name: headers[name] for name in headers if name.lower() != "etag"}
         self.reply(status, headers, content[: len(content) // 2])
 
     def _json_as_html(self) -> None:
@@ -494,14 +507,33 @@ class Forwarding:
 
     def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """Pass one request on."""
+        passed = {name: headers[name] for name in ("Authorization", "Content-Type") if name in headers}
+        status, shown, content = self.passed_on(path, passed, body)
+        return status, {"Content-Type": shown["Content-Type"]}, content
+
+    def passed_on(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """The answer to a request with these headers."""
         method, _, path = path.rpartition(" ")
         connection = http.client.HTTPConnection(self._address, timeout=30)
-        passed = {name: headers[name] for name in ("Authorization", "Content-Type") if name in headers}
-        connection.request(method or "POST", path, body, passed)
+        connection.request(method or "POST", path, body, dict(headers))
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        return answer.status, {"Content-Type": answer.headers["Content-Type"]}, content
+        return answer.status, dict(answer.headers), content
+
+
+class ForwardingSigned(Forwarding):
+    """A real S3 store behind the faults: its requests are signed with their headers, and headers are its answers."""
+
+    methods = ("GET", "HEAD", "PUT", "DELETE")
+
+    def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Pass one request on, as it is."""
+        status, shown, content = self.passed_on(path, headers, body)
+        return status, {name: shown[name] for name in shown if name not in _OF_THE_CONNECTION}, content
+
+
+_OF_THE_CONNECTION = {"Connection", "Transfer-Encoding", "Keep-Alive"}
 
 
 def _json(content: object, headers: Mapping[str, str] | None = None) -> Reply:

@@ -10,6 +10,14 @@ from trapsync.errors import SettingsError
 HUB = {"kind": "stickypi", "url": "https://api.example.org/v1", "username": "trap", "password_file": "pw"}
 GALLERY = {"kind": "imagekit", "private_key_file": "key", "url_endpoint": "https://ik.imagekit.io/meadow"}
 STUDIO = {"kind": "skylab", "key_file": "key", "profile": 7}
+BUCKET = {
+    "kind": "s3",
+    "endpoint": "https://s3.example.org",
+    "bucket": "moths",
+    "prefix": "valley",
+    "access_key": "x",
+    "secret_file": "secret",
+}
 LABELS = {"kind": "scale", "api_key_file": "key", "project": "moths"}
 
 
@@ -33,7 +41,14 @@ def place(table: dict[str, Any]) -> str:
 )
 def test_an_address_that_is_written_otherwise_is_the_same_place(url: str) -> None:
     assert place(HUB | {"url": url}) == place(HUB)
-    for table, key in ((GALLERY, "url_endpoint"), (GALLERY, "api_url"), (STUDIO, "url"), (LABELS, "url")):
+    others = (
+        (GALLERY, "url_endpoint"),
+        (GALLERY, "api_url"),
+        (STUDIO, "url"),
+        (LABELS, "url"),
+        (BUCKET, "endpoint"),
+    )
+    for table, key in others:
         assert place(table | {key: url}) == place(table | {key: HUB["url"]})
 
 
@@ -69,6 +84,14 @@ def test_what_is_no_account_makes_no_other_place() -> None:
     assert place(HUB | {"password_file": "other", "bandwidth": "1 kB"}) == place(HUB)
     assert place(GALLERY | {"folder": "/elsewhere", "content": "original"}) == place(GALLERY)
     assert place(STUDIO | {"key_file": "changed", "profile": 8}) == place(STUDIO)
+    keys = {
+        "access_key": "new",
+        "secret_file": "new",
+        "region": "eu-2",
+        "layout": "antenna",
+        "prefix": "/valley/",
+    }
+    assert place(BUCKET | keys) == place(BUCKET)
     assert place(LABELS | {"prefix": "meadow", "api_key_file": "changed"}) == place(LABELS)
 
 
@@ -77,6 +100,8 @@ def test_another_account_of_each_kind_is_another_place() -> None:
     assert place(GALLERY | {"api_url": "https://other.example"}) != place(GALLERY)
     assert place(STUDIO | {"url": "https://other.example"}) != place(STUDIO)
     assert place(LABELS | {"project": "beetles"}) != place(LABELS)
+    assert place(BUCKET | {"bucket": "beetles"}) != place(BUCKET)
+    assert place(BUCKET | {"prefix": "forest"}) != place(BUCKET)
 
 
 def test_the_same_address_is_another_place_under_another_kind() -> None:
@@ -86,6 +111,7 @@ def test_the_same_address_is_another_place_under_another_kind() -> None:
         GALLERY | {"url_endpoint": url},
         STUDIO | {"url": url},
         LABELS | {"url": url},
+        BUCKET | {"endpoint": url},
     )
     assert len({place(table) for table in tables}) == len(tables)
 
@@ -97,6 +123,7 @@ def test_a_person_knows_the_place_again_and_no_secret_is_in_it() -> None:
     )
     assert place(GALLERY) == "imagekit https://api.imagekit.io, account https://ik.imagekit.io/meadow"
     assert place(STUDIO) == "skylab https://studio.skylabtech.ai/api/public/v1"
+    assert place(BUCKET) == "s3 https://s3.example.org, bucket moths/valley"
     assert place(LABELS) == "scale https://api.scale.com/v1, project moths"
 
 

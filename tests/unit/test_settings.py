@@ -509,6 +509,7 @@ def test_two_destinations_whose_files_have_one_name_do_not_share_a_credential(
         "stickypi": f'{nowhere}\nusername = "trap"\npassword_file',
         "imagekit": f'api_{nowhere}\nurl_endpoint = "https://example.org/moths"\nprivate_key_file',
         "skylab": f"{nowhere}\nprofile = 1\nkey_file",
+        "s3": 'endpoint = "http://127.0.0.1:9"\nbucket = "moths"\naccess_key = "x"\nsecret_file',
         "scale": f'{nowhere}\nproject = "moths"\napi_key_file',
     }
     tables = "".join(

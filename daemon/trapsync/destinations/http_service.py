@@ -5,13 +5,14 @@ import re
 import threading
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from trapsync import __version__
 from trapsync.clock import Clock
-from trapsync.destinations import DestinationContext
+from trapsync.destinations import DestinationContext, Finding
 from trapsync.errors import SettingsError, Unauthorised, printable
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer, reason
@@ -21,6 +22,7 @@ from trapsync.settings.schema import Destination, require_proxy, within
 from trapsync.settings.units import Size
 
 _DENIED = {401: "rejects the login", 402: "asks for payment", 403: "does not permit this"}
+_CLOCK_TOLERANCE = 60.0
 _ABSENCE_LIFE = 3600.0
 _MOST_ABSENCES = 4096
 _LONGEST_ID, _LONGEST_URL = 200, 8000  # characters; a signed address has some 1,500
@@ -52,10 +54,10 @@ def identity(kind: str, url: str, *account: str) -> str:
     another place: what answers without TLS need not be what answers with it. To take one place for two costs
     a question for each batch of images; to take two for one could cost the images.
     """
-    return ", ".join([f"{kind} {_address(url)}", *account])
+    return ", ".join([f"{kind} {address(url)}", *account])
 
 
-def _address(url: str) -> str:
+def address(url: str) -> str:
     """The address in its one spelling: scheme, host, a port that is not the scheme's own, path."""
     parts = urlsplit(url)
     host, port = _host(parts.hostname or ""), parts.port
@@ -108,6 +110,18 @@ def admitted(answer: Answer, advice: str, *, hide: str = "") -> Answer:
     return answer
 
 
+def clock_finding(name: str, answer: Answer, clock: Clock) -> Finding:
+    """For the doctor: whether our clock agrees with the server's, by its answer."""
+    if answer.date is None:
+        return Finding("ok", name, "the server does not tell its time")
+    ahead = clock.wall() - answer.date
+    if abs(ahead) <= _CLOCK_TOLERANCE:
+        return Finding("ok", name, "the server's clock and ours agree")
+    amount = timedelta(seconds=round(abs(ahead)))
+    side = "ahead of" if ahead > 0 else "behind"
+    return Finding("warning", name, f"our clock is {amount} {side} the server's; set it (timedatectl)")
+
+
 def identifier(value: object) -> int | str | None:
     """What a service calls a thing of its own, fit to be kept and asked for: a number or a short text; None for others."""
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -125,10 +139,11 @@ def location(value: object) -> str | None:
 
 
 class Absences:
-    """What a service lately said it does not have: believed for an hour. May be used from several threads."""
+    """What a service lately said it does not have: believed for an hour, or so long. May be used from several threads."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, life: float = _ABSENCE_LIFE) -> None:
         self._clock = clock
+        self._life = life
         self._lock = threading.Lock()
         self._noted: dict[Hashable, float] = {}
 
@@ -142,7 +157,7 @@ class Absences:
 
     def __contains__(self, key: Hashable) -> bool:
         noted = self._noted.get(key)
-        return noted is not None and self._clock.monotonic() - noted < _ABSENCE_LIFE
+        return noted is not None and self._clock.monotonic() - noted < self._life
 
     def take(self, key: Hashable) -> bool:
         """Whether this is absent, for one upload: from then on it may be there."""

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any
+from typing import Any, Protocol
 
 from trapsync.destinations import DestinationContext
 from trapsync.errors import Held, SettingsError, StorageError
@@ -247,6 +247,14 @@ def _misread(layout: Layout, stem: str, text: str) -> str | None:
 # ── Names of a destination's images ──────────────────────────────────────────────────────────────────
 
 
+class HasLayout(Protocol):
+    """Settings with a layout: of a destination that is a server too, which cannot have two kinds of base."""
+
+    @property
+    def layout(self) -> str:
+        """A word or a template."""
+
+
 class Keys:
     """The names of images at one destination, now and by its earlier layouts. May be used from several threads.
 
@@ -256,7 +264,7 @@ class Keys:
     `is_shared`: images of other cameras lie in a folder of their trap's own, for several traps have an IMG_0001.JPG.
     """
 
-    def __init__(self, settings: WithLayout, context: DestinationContext, *, is_shared: bool = True) -> None:
+    def __init__(self, settings: HasLayout, context: DestinationContext, *, is_shared: bool = True) -> None:
         self._name = context.name
         self._file = context.state / "layouts.json"
         self._device = context.device

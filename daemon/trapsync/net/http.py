@@ -207,7 +207,8 @@ class HttpClient:
     What the environment says about proxies, certificates and .netrc does not count: what a trap does
     depends on its settings. All goes through the `proxy`, if there is one. `authorities` names a file of
     certificate authorities to trust instead of the usual ones. `asked_to_wait` reads from a 429 or 503 how
-    many seconds to stay away, for a server that says it otherwise than by Retry-After.
+    many seconds to stay away, for a server that says it otherwise than by Retry-After. `judge` sees every answer first,
+    and raises what it means, for a service that tells redirects and the like in words of its own.
     """
 
     def __init__(
@@ -224,6 +225,7 @@ class HttpClient:
         authorities: Path | None = None,
         proxy: Proxy | None = None,
         asked_to_wait: "Callable[[Answer], float] | None" = None,
+        judge: "Callable[[Answer], None] | None" = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(self.base_url).netloc
@@ -234,6 +236,7 @@ class HttpClient:
         self._slowest = min(min_rate, bandwidth / transfers / 2) if bandwidth else min_rate
         self._timeout = timeout
         self._asked_to_wait = asked_to_wait or retry_after
+        self._judge = judge
         self._proxy = proxy
         self._authorities = authorities
         self._adapter = _Adapter(proxy, transfers)
@@ -335,6 +338,8 @@ class HttpClient:
     def _final(self, answer: Answer) -> Answer:
         if answer.status == 407 and self._proxy:
             raise self._proxy.denial()
+        if self._judge:
+            self._judge(answer)
         return require_final(answer, self._asked_to_wait, is_plain=self._is_plain)
 
     def _pieces(self, raw: Any, ends: float, largest: int) -> Iterator[bytes]:

@@ -9,7 +9,6 @@ which is one for all of them.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ from trapsync.net.stickypi_rules import FIRST_DAY, problem
 
 __all__ = ["Settings", "StickyPi", "connect"]
 
-_CLOCK_TOLERANCE = 60.0
 _PAUSE = 0.5  # seconds until the next image is sent to a server that failed at one
 
 # Notes: the images whose stored bytes were found not to be what the server's row says. Their rows are no proof.
@@ -289,23 +287,14 @@ class StickyPi(SimpleDestination):
             f"{self.settings.url} lets {self.settings.username!r} in and answers; "
             f"whether it may write shows only with an image (403 if not)"
         )
-        findings = [Finding("ok", self.name, text), self._clock_finding(answer)]
+        findings = [
+            Finding("ok", self.name, text),
+            http_service.clock_finding(self.name, answer, self._clock),
+        ]
         if self._api.reads_2020_only and self._context.format != "2020":
             text = 'is of branch main, which reads images of the format of 2020 only; set capture.format = "2020"'
             findings.append(Finding("warning", self.name, f"{self.settings.url} {text}"))
         return findings
-
-    def _clock_finding(self, answer: Answer) -> Finding:
-        if answer.date is None:
-            return Finding("ok", self.name, "the server does not tell its time")
-        ahead = self._clock.wall() - answer.date
-        if abs(ahead) <= _CLOCK_TOLERANCE:
-            return Finding("ok", self.name, "the server's clock and ours agree")
-        amount = timedelta(seconds=round(abs(ahead)))
-        side = "ahead of" if ahead > 0 else "behind"
-        return Finding(
-            "warning", self.name, f"our clock is {amount} {side} the server's; set it (timedatectl)"
-        )
 
 
 def _key(image: Image) -> Key | None:
