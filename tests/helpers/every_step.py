@@ -202,8 +202,10 @@ class _Life:
         kept.tend()
 
     def _connect(self) -> list[Destination]:
-        given = context(self.time)
-        stick = {"kind": "directory", "path": str(self.folder / "stick")}
+        given = context(self.time, name="stick", state=self.storage.state)
+        # Its layout is another one in every other life: whatever a kill left, nothing is brought under both names.
+        layout = "{night}/{name}.jpg" if self.number % 2 else "standard"
+        stick = {"kind": "directory", "path": str(self.folder / "stick"), "layout": layout}
         hub = {
             "kind": "stickypi",
             "url": self.hub.url,
@@ -262,6 +264,8 @@ class _Life:
 
     def _in_the_way(self, catalog: Catalog, stick: Destination) -> None:
         """Where a folder of the stick belongs, somebody has put a file; then a copy that he made himself."""
+        if self.number % 2:  # by this layout it belongs elsewhere
+            return
         odd = self.folder / "stick" / OTHER / f"{taken_by_others(self.number, 0):%Y-%m-%d}"
         odd.parent.mkdir(exist_ok=True)
         for left_over in [path for path in odd.parent.iterdir() if path.is_file()]:
@@ -280,8 +284,8 @@ class _Life:
         kept = catalog.proofs.delivered_to("stick", 0, 1000)[-3:]
         for name in ("stick", "odd"):
             catalog.proofs.withdraw_proofs(name, [one.id for one in kept])
-        for one in kept:
-            (self.folder / "stick" / one.place).unlink(missing_ok=True)
+        for place in catalog.proofs.lies_at("stick", [one.id for one in kept]).values():
+            (self.folder / "stick" / place).unlink(missing_ok=True)
         self.odd.stored.clear()
         causes = [Refused("too good"), Held("not now"), Failed("not in the mood")]
         self.odd.trouble = {one.key: cause for one, cause in zip(kept, causes, strict=False)}
