@@ -27,6 +27,7 @@ from memory_context import context
 from trapsync import pipeline
 from trapsync.destinations import Destination, Receipt, directory
 from trapsync.destinations.directory import MARK, Directory, Settings, disk_errors, manifest
+from trapsync.destinations.layouts import Keys
 from trapsync.destinations.outcomes import Turn
 from trapsync.errors import Failed, NotThere, Refused, Unreachable
 from trapsync.files.folder import Folder
@@ -91,6 +92,46 @@ class TestDirectory(Conformance):
         """Where its copy lies, and where the manifest does."""
         yield from entries_in_the_way(site.path / image.place)
         for what in entries_in_the_way((site.path / image.place).with_name(manifest.NAME)):
+            yield f"manifest: {what}"
+
+
+class LaidOutStick(Stick):
+    """One whose owner wants other names."""
+
+    def connect(self, **more: Any) -> Directory:
+        given = context(name="stick", trap_name="Valley")
+        settings = Settings(kind="directory", path=self.path, layout="camtrapr", **more)
+        return directory.connect("stick", settings, given)
+
+    def stored(self) -> dict[str, bytes]:
+        """The images, by the names that they have on the card."""
+        found = {}
+        for path, content in self.files().items():
+            if path.endswith(".jpg"):
+                _, device, date, time = Path(path).stem.split("__")
+                is_beside = "." in time  # under a name with its digest
+                found[Path(path).name if is_beside else f"{device}.{date}_{time}.jpg"] = content
+        return found
+
+
+class TestDirectoryByLayout(Conformance):
+    """The same promises under the names of a layout."""
+
+    stores_beside = True
+
+    @pytest.fixture
+    def site(self, tmp_path: Path) -> Stick:
+        """Such a stick in its place."""
+        return LaidOutStick(tmp_path / "stick")
+
+    def strange_entries(self, site: Stick, card: Card, image: Image) -> Iterator[str]:
+        """Where its copy lies, and where the manifest does."""
+        keys = Keys(
+            Settings(kind="directory", path=site.path, layout="camtrapr"), context(trap_name="Valley")
+        )
+        place = site.path / keys.of(image)
+        yield from entries_in_the_way(place)
+        for what in entries_in_the_way(place.with_name(manifest.NAME)):
             yield f"manifest: {what}"
 
 
