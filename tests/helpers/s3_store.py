@@ -13,7 +13,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +132,7 @@ def seaweed(folder: Path) -> Iterator[Store]:
 @contextmanager
 def rclone(folder: Path) -> Iterator[Store]:
     """rclone's server over a folder. It overwrites whatever If-None-Match says."""
-    (folder / "pictures").mkdir(parents=True)
+    folder.mkdir(parents=True)
     (port,) = _free_ports(1)
     command = [
         *(
@@ -276,3 +276,29 @@ def site(store: Store, folder: Path) -> Iterator[Site]:
     """A site of its own in a store."""
     with FaultServer(ForwardingSigned(store.url)) as front:
         yield Site(front, store, folder)
+
+
+def error(
+    status: int, code: str, message: str = "no", *, headers: Mapping[str, str] | None = None, **more: str
+) -> Reply:
+    """An error as S3 tells it."""
+    fields = {"Code": code, "Message": message, **more}
+    text = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+    told = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{text}</Error>'
+    return status, {"Content-Type": "application/xml", **(headers or {})}, told.encode()
+
+
+class Saying(ForwardingSigned):
+    """A store that answers some requests otherwise: `says` gives an answer, or None for its own."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.says: Callable[[str, Mapping[str, str], bytes], Reply | None] = lambda *_: None
+        self.changes: Callable[[str, Reply], Reply] = lambda _path, reply: reply
+        self.asked: list[tuple[str, Mapping[str, str]]] = []
+
+    def __call__(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Answer one request."""
+        self.asked.append((path.partition("?")[0], {name.lower(): value for name, value in headers.items()}))
+        answer = self.says(path, self.asked[-1][1], body)
+        return answer or self.changes(path, super().__call__(path, headers, body))

@@ -554,12 +554,14 @@ HANDS = (
     *("the card is full; free some space", "the disk quota is used up; free some space"),
     *(
         "set it (timedatectl)",
+        "set the trap's (timedatectl)",
         "check how the name is written",
         "use another network or server",
     ),
     *("move them away, then retry", "links are not followed; remove it", "a link is in the way; remove it"),
     *(
         "delete or rename that one at ImageKit",
+        "delete or rename that one in the bucket",
         "move or rename it on the card",
         "remove the one there, then retry",
     ),
@@ -659,6 +661,37 @@ SEE = (
 ELSEWHERE = {
     'set capture.format = "2020"': "unit/test_stickypi.py::"
     "test_a_server_of_branch_main_is_sent_one_image_of_2022_and_says_what_to_set",
+    **dict.fromkeys(
+        (
+            "does not know this access_key; look at it",
+            "rejects the signature; look at secret_file",
+            "does not permit this; let the key list the bucket, read and write objects",
+            "has no such bucket; look at bucket",
+        ),
+        "unit/test_s3_answers.py::test_when_advice_is_taken_what_it_is_about_goes_away",
+    ),
+    **dict.fromkeys(
+        (
+            "has no bucket of such a name; look at bucket",
+            "has no such storage class; look at storage_class",
+            "set region, and endpoint to that region's",
+            "let the key read objects (s3:GetObject)",
+            "let the key list the bucket (s3:ListBucket)",
+        ),
+        "unit/test_s3_answers.py::test_an_answer_is_the_right_error_and_one_line_and_nothing_is_stored",
+    ),
+    **dict.fromkeys(
+        ("wants another region; look at region", "the bucket's region is {}; set region"),
+        "unit/test_s3_answers.py::test_a_region_that_the_store_names_is_taken",
+    ),
+    **dict.fromkeys(
+        (
+            'its ETags are no MD5s, so no image would leave the card; set checksum = "sha256"',
+            "let the key write objects (s3:PutObject)",
+            "the probe may not be removed: delete {} in the bucket",
+        ),
+        "unit/test_s3.py::test_with_probe_the_doctor_says_what_the_store_promises_and_leaves_nothing",
+    ),
     "run: sudo chown root {}": "unit/test_settings.py::test_what_another_user_owns_is_not_believed",
     "move it into a folder of your own": "unit/test_settings.py::test_what_another_user_owns_is_not_believed",
     "set {} = true": "unit/test_proxy.py::test_what_goes_without_tls_is_told",

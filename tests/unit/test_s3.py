@@ -83,3 +83,39 @@ class TestS3(OverHttp):
             assert mangled.times, what
             destination.close()
         assert site.stored() == held
+
+
+# --- The doctor ---------------------------------------------------------------------------------------------
+
+
+def test_without_probe_the_doctor_only_lists(site: Site) -> None:
+    findings = site.connect().check()
+    assert {one.verdict for one in findings} == {"ok"}
+    assert "shows only with an image, or with probe = true" in findings[0].text
+    assert set(site.front.requests) == {"GET /pictures"}
+
+
+@pytest.mark.parametrize("name", ["seaweed", "rclone_s3"])
+def test_with_probe_the_doctor_says_what_the_store_promises_and_leaves_nothing(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    store: Store = request.getfixturevalue(name)
+    with s3_store.site(store, tmp_path) as site:
+        saying = site.front.backend = s3_store.Saying(store.url)
+        texts = [(one.verdict, one.text) for one in site.connect(probe=True).check()]
+        minds = "minds" if name == "seaweed" else "does not mind"
+        assert texts[2:] == [("ok", f"a probe was written and read; the store {minds} If-None-Match")]
+        assert site.stored() == {}
+        saying.says = lambda path, *_: (
+            s3_store.error(403, "AccessDenied") if path.startswith("DELETE") else None
+        )
+        assert "may not be removed: delete" in site.connect(probe=True).check()[-1].text
+        saying.says = lambda path, *_: s3_store.error(405, "No") if path.startswith("PUT") else None
+        (finding,) = site.connect(probe=True).check()
+        assert finding.verdict == "failing"
+        assert "let the key write objects (s3:PutObject)" in finding.text
+        saying.says = lambda path, *_: (200, {"ETag": '"x-1"'}, b"") if path.startswith("PUT") else None
+        verdicts = {one.text: one.verdict for one in site.connect(probe=True).check()}
+        assert [verdicts[text] for text in verdicts if "does not have it" in text] == ["failing"]
+        assert [verdicts[text] for text in verdicts if 'set checksum = "sha256"' in text] == ["warning"]
+        assert [verdicts[text] for text in verdicts if "takes what is not what" in text] == ["failing"]

@@ -53,6 +53,8 @@ _BROKEN = {
     *("BadDigest", "InvalidDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),
     *("XAmzContentChecksumMismatch", "ContentSHA256Mismatch"),
 }
+# Codes that say that it will never take this image.
+_NEVER = {"EntityTooLarge", "KeyTooLongError"}
 
 
 def connect(name: str, settings: Settings, context: DestinationContext) -> "S3":
@@ -253,8 +255,8 @@ class S3(SimpleDestination):
                 return Unauthorised(
                     f"{answer.host} does not let the key write {told}; allow s3:PutObject, or look at the account"
                 )
-            case 413:
-                return Refused(f"{answer.host} takes no image of {image.size} bytes {told}")
+            case _ if answer.status == 413 or code in _NEVER:
+                return Refused(f"{answer.host} takes no image of this size, or of this name {told}")
             case 304 | 409 | 412:  # MinIO has answered 304 to what is there (minio#19442)
                 return Unresolved(f"{answer.host} was sent another file of this name just now {told}")
             case _ if code in _BROKEN:

@@ -26,7 +26,7 @@ from trapsync.net.http_body import Body
 _LARGEST_ERROR = 64 * 1024
 _MOST_ROWS = 1000  # what one listing gives
 _LARGEST_LIST = 4 * 2**20  # of keys of 1,024 bytes, which take up to three times as many
-_CLOCK_TOLERANCE = 60.0
+_CLOCK_TOLERANCE = 240.0  # seconds: some stores bear five minutes, most a quarter of an hour
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _REGION = re.compile(r"[a-z0-9-]{1,64}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -326,8 +326,9 @@ class Bucket:
         code = error.get("Code", "")
         region = error.get("Region", "") or answer.headers.get("x-amz-bucket-region", "")
         told = f"({answer.status}{_told(error)})"
-        if code == "RequestTimeTooSkewed":
+        if answer.status in {400, 403}:
             self._adopt_time(answer)
+        if code == "RequestTimeTooSkewed":
             says = clocks.iso(clocks.utc(self._clock.wall()))
             text = f"the trap's clock says {says}, and the store's another time: set it (timedatectl)"
             raise Unreachable(f"{self.host} does not take requests of this time {told}: {text}")
@@ -345,7 +346,11 @@ class Bucket:
             raise kind(f"{self.host} {text} {told}")
 
     def _adopt_time(self, answer: Answer) -> None:
-        """Go by the store's clock in signatures, as far as it differs from what it was taken for."""
+        """Go by the store's clock in signatures, where it declines one and differs by more than stores bear.
+
+        Most say that this is why; some say that access is denied. To sign by its clock gives no right that its own
+        key has not, for a quarter of an hour.
+        """
         if answer.date is None:
             return
         ahead = answer.date - self._clock.wall()
