@@ -357,8 +357,36 @@ def test_several_destinations_remember_their_layouts_in_one_file(tmp_path: Path,
         )
         keys.remember()
     read = json.loads((tmp_path / "state" / "layouts.json").read_text())
-    assert [len(read[name]) for name in "ab"] == [2, 1]
+    presets = {one: name for name, one in layouts.PRESETS.items()}
+    written = {name: [presets[one["template"]] for one in some] for name, some in read.items()}
+    assert written == {"a": ["antenna", "amber"], "b": ["antenna", "flat"]}
     assert len(keys.all_of(images[0])) == 2
+
+
+def test_a_destination_under_another_name_is_asked_by_the_layouts_that_there_were(
+    stick: Path, card: Card, tmp_path: Path
+) -> None:
+    image = card.image()
+    for name, layout in (
+        ("stick", "antenna"),
+        ("stick", "flat"),
+        ("drive", "camtrapr"),
+        ("drive", "standard"),
+    ):
+        one = at(stick, a_trap(tmp_path, name=name), layout)
+        if image.id not in one.find_existing([image]):
+            one.deliver(image, card.path(image))
+        other = card.image(len(jpegs(stick)))  # so that each layout is remembered
+        one.deliver(other, card.path(other))
+    assert len(jpegs(stick)) == 5
+    assert (
+        len(
+            layouts.Keys(
+                directory.Settings(kind="directory", path=stick), a_trap(tmp_path, name="new")
+            ).all_of(image)
+        )
+        == 4
+    )
 
 
 def test_nothing_is_sent_by_a_layout_that_cannot_be_remembered(

@@ -271,9 +271,14 @@ class Keys:
         self._current = layout_of(settings.layout, context.trap_name, context.offset)
         self._standard = layout_of("standard", "", UTC)
         self._is_shared = is_shared
-        # A folder may hold images from before there were layouts.
-        self._earlier = _read(self._file).get(self._name, [] if is_shared else [self._standard])
-        self._is_remembered = self._earlier[-1:] == [self._current]
+        known = _read(self._file)
+        # One of a name that is new may be one that there was under another name. A folder may hold images from before
+        # there were layouts.
+        others = [] if is_shared else [self._standard]
+        others += [layout for some in known.values() for layout in some]
+        self._earlier = known.get(self._name, list(dict.fromkeys(others)))
+        is_as_it_was = self._earlier[-1:] == [self._current]
+        self._is_remembered = is_as_it_was and (self._name in known or self._earlier == [self._standard])
 
     def of(self, image: Image) -> str:
         """Where a new image belongs: a relative path with forward slashes."""
