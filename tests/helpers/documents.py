@@ -15,6 +15,7 @@ WITH_COMMANDS = [
     "README.md",
     "config/README.md",
     "config/imagekit.md",
+    "config/rclone.md",
     "config/s3.md",
     "config/scale.md",
     "config/skylab.md",

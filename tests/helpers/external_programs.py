@@ -17,6 +17,8 @@ _PACKAGES = {
     "nft": "nftables",
     "ip": "iproute2",
     "exiftool": "libimage-exiftool-perl",
+    "rclone": "rclone",
+    "sshd": "openssh-server",
 }
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 

@@ -12,7 +12,7 @@ from typing import Any
 import drawings
 from fake_time import FakeTime
 from trapsync.clock import Clock
-from trapsync.destinations import Destination, check
+from trapsync.destinations import Destination, DestinationContext, check
 from trapsync.image import Image, Label
 from trapsync.jpeg.examination import thumbnail_paths
 
@@ -95,6 +95,6 @@ def context(time: FakeTime | None = None, **more: Any) -> MemoryContext:
     return MemoryContext(time, time.sleep, **more)
 
 
-def connected(name: str, table: dict[str, Any], given: MemoryContext | None = None) -> Destination:
+def connected(name: str, table: dict[str, Any], given: DestinationContext | None = None) -> Destination:
     """The destination of this table."""
     return check(name, table, SOURCE).connect(given or context())

@@ -86,7 +86,7 @@ class TestAdded(Conformance):
 
 def test_listing_the_kinds_imports_none(install: Install) -> None:
     install("shelf", code="raise RuntimeError('imported')")
-    assert kinds.names() == ["directory", "imagekit", "s3", "scale", "shelf", "skylab", "stickypi"]
+    assert kinds.names() == ["directory", "imagekit", "rclone", "s3", "scale", "shelf", "skylab", "stickypi"]
     with pytest.raises(SettingsError, match=r"must be one of: .*shelf"):
         destinations.check("one", {"kind": "shelve"}, SOURCE)
     assert "toy_destination" not in sys.modules

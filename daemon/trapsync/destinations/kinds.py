@@ -18,6 +18,7 @@ GROUP = "trapsync.destinations"
 BUILT_IN = {
     "directory": "trapsync.destinations.directory",
     "imagekit": "trapsync.destinations.imagekit",
+    "rclone": "trapsync.destinations.rclone",
     "s3": "trapsync.destinations.s3",
     "scale": "trapsync.destinations.scale",
     "skylab": "trapsync.destinations.skylab",
