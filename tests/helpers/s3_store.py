@@ -27,7 +27,7 @@ import processes
 from fault_server import FaultServer, ForwardingSigned, Reply
 from memory_context import SOURCE, MemoryContext
 from trapsync import destinations
-from trapsync.clock import SystemClock
+from trapsync.clock import Clock, SystemClock
 from trapsync.destinations import s3
 from trapsync.destinations.s3 import S3, Settings
 
@@ -182,7 +182,7 @@ class Site:
         self.store = store
         self.folder = folder
         self.prefix = f"of-{secrets.token_hex(6)}"
-        self.time = SystemClock(always_trusted=True)
+        self.time: Clock = SystemClock(always_trusted=True)
         self.sleep = lambda _seconds: None
         self._secret = folder / "s3.secret"
         self.change_secret(store.secret)
