@@ -17,6 +17,9 @@ from leftover_processes import LeftOver
 from s3_store import Store
 from trap_bench import Trap
 
+# What is there to be copied has tests of its own, which `test_kinds.py` runs in such a copy.
+collect_ignore = ["destination_template"]
+
 # Many a machine that tests is root, and so would be the daemons of the tests.
 os.environ["TRAPSYNC_AS_ROOT"] = "1"
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from failpoints import HITS, MODULES, ROOT, Victim, calls, declared, hits, together
+from failpoints import HITS, MODULES, ROOT, Victim, declared, together
+from side_effects import unnamed
 from trapsync.files import failpoint
 
 # So many names share a trap, and it is killed twice at each; `scripts/torture --failpoints` gives each name a trap
@@ -21,31 +22,12 @@ KILLS = 2
 
 # ── Every side effect has a name ─────────────────────────────────────────────────────────────────────
 
-_DURABLE = {"rename", "unlink", "fsync", "fdatasync", "flush_folder", "link", "hardlink_to", "rmdir"}
-_DURABLE |= {"write_bytes", "write_text", "posix_fallocate"}
-
-
-def is_durable(call: ast.Call) -> bool:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    words = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
-    return name in _DURABLE or ast.unparse(call.func) == "os.replace" or "COMMIT" in words
-
-
-# What is flushed there has no name on the card: the doctor measures how long a flush takes.
-_WITHOUT_A_TRACE = {"_flushes"}
 # A note in memory; and the operator's own computer, where no trap is killed (`test_push_numbers.py` cuts a push short).
 _NOT_ON_THE_CARD = {
     "files/process_note.py: close",
     "fleet/operator_key.py: keep_secret",
     "fleet/operator_key.py: replace_secret",
 }
-
-
-def unnamed(tree: ast.Module) -> list[str]:
-    """The functions that do something durable and hit no failpoint."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    functions = [function for function in functions if function.name not in _WITHOUT_A_TRACE]
-    return [f.name for f in functions if any(map(is_durable, calls(f))) and not any(map(hits, calls(f)))]
 
 
 def test_every_durable_side_effect_has_a_failpoint() -> None:

@@ -26,6 +26,7 @@ import pytest
 import drawings
 import killed_trap
 import odd_entries
+import side_effects
 import trap_bench as bench
 from fault_server import Backend, FaultServer, Reply
 from trapsync.destinations import Destination, Receipt
@@ -161,6 +162,10 @@ def attempt(destination: Destination, card: Card, image: Image) -> Receipt | Exc
         return error
 
 
+# What a line of code looks like at which tests can kill the program.
+_FAILPOINT = 'failpoint.hit("{}: what happened")'
+
+
 class Conformance:
     """The tests. A subclass brings the fixture `site`."""
 
@@ -178,6 +183,11 @@ class Conformance:
         if self.echoes:
             return {f"echo:{image.sha256}"}
         return {f"md5:{image.md5}", f"sha256:{image.sha256}"}
+
+    @pytest.fixture
+    def card(self, tmp_path: Path) -> Card:
+        """A spool without images."""
+        return Card(tmp_path / "spool")
 
     @pytest.fixture
     def destination(self, site: Site) -> Iterator[Destination]:
@@ -418,6 +428,17 @@ class Conformance:
         assert len(receipts) == 8
         assert site.stored() == self.held(card, *images)
 
+    def test_a_failpoint_stands_beside_whatever_changes_something_that_lasts(
+        self, destination: Destination
+    ) -> None:
+        kind = destination.settings.kind
+        for file, tree in side_effects.modules_of(kind).items():
+            for function in side_effects.unnamed(tree):
+                pytest.fail(
+                    f"{file.name}: {function}() writes or removes something: put {_FAILPOINT.format(kind)} behind that, "
+                    "so that tests can kill the program there (from trapsync.files import failpoint)"
+                )
+
     def test_the_doctor_is_told_how_it_is(self, destination: Destination, site: Site) -> None:
         assert all(finding.verdict != "failing" for finding in destination.check())
         with site.broken():
@@ -425,13 +446,39 @@ class Conformance:
         assert site.stored() == {}
 
 
-class HttpSite(Site, Protocol):
-    """The other end with a fault server in front."""
-
-    front: FaultServer
+class TableSite(Site, Protocol):
+    """The other end of a trap that is a process of its own."""
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """The [destinations] of a config file that delivers there; its secrets are in files that it names."""
+
+
+class Killed(Conformance):
+    """The same, and what a destination must do that is killed."""
+
+    @pytest.mark.timeout(300)
+    def test_killed_at_each_failpoint_every_image_is_there_once(
+        self, site: TableSite, card: Card, tmp_path: Path
+    ) -> None:
+        program = killed_trap.Program(tmp_path / "trap", site.tables())
+        kind = next(iter(site.tables().values()))["kind"]
+        failpoints = sorted(side_effects.failpoints_of(kind))
+        assert failpoints, f"put {_FAILPOINT.format(kind)} behind whatever changes something at the other end"
+        images: list[Image] = []
+        for failpoint in failpoints:
+            for nth in (1, 2):
+                new = [card.image(len(images)), card.image(len(images) + 1, seed=len(images))]
+                images += new
+                program.lay_in(card.path(image) for image in new)
+                assert program.killed_at(failpoint, nth) or nth > 1, f"never came to {failpoint!r}"
+                assert program.deliver() == 0
+                assert site.stored() == self.held(card, *images), (failpoint, nth)
+
+
+class HttpSite(TableSite, Protocol):
+    """The other end with a fault server in front."""
+
+    front: FaultServer
 
 
 # How an upload can fail, and what may come of it besides a receipt. A receipt is right where the destination found
@@ -528,7 +575,7 @@ ATTEMPTS = 36  # until a question that a server fails to answer is given up
 EVERY_FIELD = "*"
 
 
-class OverHttp(Conformance):
+class OverHttp(Killed):
     """What a destination must do besides, whose other end is a server."""
 
     kind: ClassVar[str]
@@ -682,20 +729,3 @@ class OverHttp(Conformance):
                 destination.close()
         mangled.field = ""
         assert site.stored() == held
-
-    @pytest.mark.timeout(300)
-    def test_killed_at_each_failpoint_every_image_is_there_once(
-        self, site: HttpSite, card: Card, tmp_path: Path
-    ) -> None:
-        program = killed_trap.Program(tmp_path / "trap", site.tables())
-        failpoints = sorted(killed_trap.declared(self.kind))
-        assert failpoints
-        images: list[Image] = []
-        for failpoint in failpoints:
-            for nth in (1, 2):
-                new = [card.image(len(images)), card.image(len(images) + 1, seed=len(images))]
-                images += new
-                program.lay_in(card.path(image) for image in new)
-                assert program.killed_at(failpoint, nth) or nth > 1, f"never came to {failpoint!r}"
-                assert program.deliver() == 0
-                assert site.stored() == self.held(card, *images), (failpoint, nth)

@@ -22,6 +22,7 @@ WITH_COMMANDS = [
     "scripts/README.md",
     "systemd/README.md",
     "daemon/README.md",
+    "daemon/trapsync/destinations/README.md",
     "daemon/trapsync/hub/README.md",
     ".github/CONTRIBUTING.md",
 ]

@@ -13,13 +13,13 @@ import json
 import multiprocessing
 import signal
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import every_step
 import promises
 import trapsync
+from side_effects import hits
 from trapsync.destinations.kinds import BUILT_IN
 from trapsync.hub.database import Database
 from trapsync.hub.store import Store
@@ -39,20 +39,6 @@ HITS = (1, 2, 4, 3, 6)  # which hit of its name each of five kills is
 # A life is forked from a server that has loaded everything already: it takes a third of a second, not two.
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["every_step"])
-
-
-def calls(node: ast.AST) -> Iterator[ast.Call]:
-    """The calls in a function's own body; those of functions inside it are theirs."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Call):
-            yield child
-        if not isinstance(child, ast.FunctionDef):
-            yield from calls(child)
-
-
-def hits(call: ast.Call) -> bool:
-    """Whether this call is a failpoint."""
-    return ast.unparse(call.func) == "failpoint.hit"
 
 
 def declared() -> list[str]:

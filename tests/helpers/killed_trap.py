@@ -8,7 +8,6 @@ The other end lives on in the test's own process, as a server would::
     assert program.deliver() == 0
 """
 
-import ast
 import importlib
 import multiprocessing
 import os
@@ -22,7 +21,6 @@ import tomli_w
 
 import drawings
 import trap_bench as bench
-import trapsync
 from trapsync import pipeline, trap
 from trapsync.files import failpoint
 from trapsync.jpeg.examination import thumbnails
@@ -32,18 +30,6 @@ from trapsync.spool.undecided import UndecidedFiles
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["every_step", "killed_trap"])
-
-
-def declared(kind: str) -> set[str]:
-    """The failpoints of a kind of destination: those whose names begin with it."""
-    calls = (
-        node
-        for path in Path(trapsync.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "failpoint.hit"
-    )
-    names = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
-    return {name for name in names if isinstance(name, str) and name.startswith(f"{kind}: ")}
 
 
 class Program:

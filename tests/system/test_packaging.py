@@ -191,7 +191,7 @@ def test_no_text_asks_an_index_for_a_project_of_this_name() -> None:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix in suffixes
     ]
-    asks = re.compile(r"(pip|pipx|uv tool) install [^\n]*\btrapsync\b(?!/)")
+    asks = re.compile(r"(pip|pipx|uv tool) install [^\n]*(?<!/)\btrapsync\b(?!/)")
     assert [str(path) for path in [ROOT / "README.md", *files] if asks.search(path.read_text())] == []
 
 

@@ -1,25 +1,38 @@
 """Kinds of destinations that packages installed beside the program add."""
 
+import os
+import re
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import invalidate_caches
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from conformance import Card, Conformance, entries_in_the_way
+import documents
+from conformance import Conformance
 from fake_time import FakeTime
-from memory_context import SOURCE, connected
+from memory_context import SOURCE
 from trapsync import destinations
-from trapsync.destinations import Destination, kinds
+from trapsync.destinations import kinds
 from trapsync.doctor.network import destinations as look
 from trapsync.errors import SettingsError
-from trapsync.image import Image
 from trapsync.settings.schema import Settings
 
 Install = Callable[..., Path]
-HELPERS = Path(__file__).parents[1] / "helpers"
+PAGE = "daemon/trapsync/destinations/README.md"
+
+
+def described(folder: Path, package: str, kind: str, module: str) -> None:
+    """Write what an installer writes beside a package: its name, and what it adds."""
+    metadata = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[{kinds.GROUP}]\n{kind} = {module}\n")
 
 
 @pytest.fixture
@@ -31,10 +44,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     def add(kind: str, module: str = "", *, package: str = "toy", code: str = "") -> Path:
         module = module or f"{package}_destination"
-        metadata = folder / f"{package}-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (metadata / "entry_points.txt").write_text(f"[{kinds.GROUP}]\n{kind} = {module}\n")
+        described(folder, package, kind, module)
         (folder / f"{module}.py").write_text(code)
         invalidate_caches()
         return folder
@@ -46,42 +56,54 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
             del sys.modules[name]
 
 
-class Shelf:
-    """A site: a folder, and a package that delivers there."""
+def test_who_follows_the_page_has_a_destination_of_ones_own_that_passes(tmp_path: Path) -> None:
+    """Every command of the page as it is written, but for those that need a network."""
+    (block,) = (one for one in documents.blocks(PAGE) if one.language == "sh")
+    clone, *copy, _environment, _packages, tests = block.commands
+    assert clone.startswith("git clone ")
+    (tmp_path / "trapsync").symlink_to(documents.ROOT)
+    for command in copy:
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
+    package = tmp_path / "trapsync-attic"
+    assert "shelf" not in "".join(path.read_text().lower() for path in package.iterdir())
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    ((kind, module),) = project["entry-points"][kinds.GROUP].items()
+    assert (kind, project["name"]) == ("attic", "trapsync-attic")
+    described(package, project["name"], kind, module)
+    python, rest = tests.split(" ", 1)
+    assert python.endswith("/.venv/bin/python")
+    paths = {"PYTHONPATH": os.pathsep.join([str(package), *filter(None, sys.path)])}
+    done = subprocess.run(
+        f"{sys.executable} {rest} -p no:cacheprovider",
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | paths,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    def connect(self) -> Destination:
-        """By the settings alone, as the daemon does."""
-        return connected("shelf", {"kind": "shelf", "path": str(self.folder)})
-
-    def stored(self) -> dict[str, bytes]:
-        """All that is there, half-written files included."""
-        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
-
-    @contextmanager
-    def broken(self) -> Iterator[None]:
-        """The folder is away."""
-        away = self.folder.rename(self.folder.with_name("away"))
-        yield
-        away.rename(self.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed in ", done.stdout)
+    assert passed
+    assert int(passed[1]) >= 20
 
 
-class TestAdded(Conformance):
-    """The promises that all destinations make, by the template of one that is not part of the program."""
+NO_FAILPOINT = """
+from trapsync.settings.schema import Destination as Settings
 
-    @pytest.fixture
-    def site(self, install: Install, tmp_path: Path) -> Shelf:
-        """It is installed as a package `toy`."""
-        code = (HELPERS / "example_destination.py").read_text()
-        install("shelf", code=code)
-        return Shelf(tmp_path / "shelf")
+def connect(name, settings, context):
+    settings.path.write_text("")
+"""
 
-    def strange_entries(self, site: Shelf, card: Card, image: Image) -> Iterator[str]:
-        """Where its copy lies."""
-        yield from entries_in_the_way(site.folder / image.name)
+
+def test_a_package_without_a_failpoint_is_told_what_to_write_and_where(install: Install) -> None:
+    install("shelf", code=NO_FAILPOINT)
+    one = SimpleNamespace(settings=SimpleNamespace(kind="shelf"))
+    told = r'toy_destination\.py: connect\(\) writes .* put failpoint\.hit\("shelf: what happened"\) behind'
+    with pytest.raises(pytest.fail.Exception, match=told):
+        Conformance().test_a_failpoint_stands_beside_whatever_changes_something_that_lasts(cast("Any", one))
 
 
 def test_listing_the_kinds_imports_none(install: Install) -> None:

@@ -1,10 +1,4 @@
-"""A destination as a package beside trapsync adds it: a template to begin with.
-
-It keeps images in one folder, each under its name. A package adds it by an entry point:
-
-    [project.entry-points."trapsync.destinations"]
-    shelf = "example_destination"
-"""
+"""The kind "shelf": images in one folder, each under its name."""
 
 import errno
 import hashlib
