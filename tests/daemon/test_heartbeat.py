@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import daemon_process
+import heartbeat_schema
 import hub_server
 import mosquitto
 from daemon_process import Daemon
@@ -45,6 +46,7 @@ def heard(hub: RunningHub, claim: Callable[[dict[str, Any]], object], trap: Daem
         until(is_so, 40)
     except AssertionError:
         pytest.fail(f"in vain: {found}\n{trap.text()}")
+    heartbeat_schema.require(found)
     return found
 
 

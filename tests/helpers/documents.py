@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 WITH_COMMANDS = [
     "README.md",
     "config/README.md",
+    "config/heartbeat.md",
     "config/imagekit.md",
     "config/rclone.md",
     "config/s3.md",

@@ -14,6 +14,7 @@ import pytest
 _PACKAGES = {
     "mosquitto": "mosquitto",
     "openssl": "openssl",
+    "curl": "curl",
     "nft": "nftables",
     "ip": "iproute2",
     "exiftool": "libimage-exiftool-perl",

@@ -138,6 +138,7 @@ class Machine:
             "TMPDIR": str(self._folder / "tmp"),
             "LANG": "C.UTF-8",
             "TRAPSYNC_AS_ROOT": "1",
+            "CURL_CA_BUNDLE": str(self._folder / "certificate"),
         }
 
     def run(self, command: str, answer: str = f"{_PASSWORD}\n") -> "subprocess.CompletedProcess[str]":
@@ -225,7 +226,7 @@ def running(folder: Path) -> Iterator[Machine]:
     shows = "the documents' commands, as they are written"
     if os.geteuid() != 0:
         pytest.skip(f"NOT SHOWN HERE: {shows}; only root can make a machine for them")
-    external_programs.require("openssl", "ip", shows=shows)
+    external_programs.require("openssl", "ip", "curl", shows=shows)
     machine = Machine(folder)
     try:
         yield machine

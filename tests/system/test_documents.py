@@ -35,7 +35,8 @@ VERDICT = re.compile(r"(sudo )?trapsync (status|doctor|fleet|once|spool)\b")
 # Commands that do not end by themselves, and what they say when they are ready.
 ENDLESS = {"trapsync hub --": "the hub listens", "trapsync run": "watching over"}
 # For people; the other pages are for developers, who know what a line of Python is.
-FOR_DEVELOPERS = {"daemon/README.md", "daemon/trapsync/destinations/README.md", ".github/CONTRIBUTING.md"}
+FOR_DEVELOPERS = {"config/heartbeat.md", "daemon/README.md", "daemon/trapsync/destinations/README.md"}
+FOR_DEVELOPERS |= {".github/CONTRIBUTING.md"}
 FOR_USERS = [name for name in WITH_COMMANDS if name not in FOR_DEVELOPERS]
 
 

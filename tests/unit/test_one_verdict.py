@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import drawings
+import heartbeat_schema
 import trap_bench as bench
 from fault_server import FaultServer, Original
 from trapsync import destinations, doctor, trap
@@ -318,7 +319,9 @@ def judge(name: str, tmp_path: Path, far: FaultServer, monkeypatch: pytest.Monke
     assert {subject: said.get(subject) for subject in worst(why)} == worst(why), name
     assert {subject for subject in JUDGED & set(said) if said[subject] != "ok"} <= set(worst(why)), name
     # Heartbeat, fleet and light have the verdict of the status.
-    beat = read_heartbeat.read(read_heartbeat.decode(heartbeat.compose(status, 900)))
+    sent = read_heartbeat.decode(heartbeat.compose(status, 900))
+    heartbeat_schema.require(sent)
+    beat = read_heartbeat.read(sent)
     (row,) = table.traps({"traps": [{"device": "0a1b2c3d", "age_s": 5, "heartbeat": beat.plain()}]})
     assert [beat.verdict, row.verdict] == [status.verdict, status.verdict], name
     assert seen == ("failing" if name == "stick helper failed" else status.verdict), name

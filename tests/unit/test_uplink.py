@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import heartbeat_schema
 import hub_server
 from fake_time import FakeTime
 from fault_server import PORTAL
@@ -149,6 +150,7 @@ def test_a_heartbeat_holds_what_a_table_of_traps_needs() -> None:
     report = {"state": "trial", "last_received_hash": "a" * 64, "effective_hash": "b" * 64}
 
     beat = json.loads(heartbeat.compose(status(battery=81, remote=report), 900.0))
+    heartbeat_schema.require(beat)
 
     assert (beat["newest_delivery"], beat["newest_delivery_age_s"]) == ("2026-06-21T20:00:00Z", 1155)
     assert (beat["battery"], beat["refused"], beat["capture_failures"], beat["every_s"]) == (81, 2, 0, 900)
