@@ -323,6 +323,21 @@ def test_once_the_clock_is_set_times_are_corrected_and_the_images_delivered_once
     assert field.settle() == 0
 
 
+def test_another_offset_counts_for_new_pictures_and_a_correction_leaves_each_its_own(field: Field) -> None:
+    (first,) = field.capture()
+    field.settings = Settings(trap=TrapSettings(utc_offset="-05:00"), storage=field.trap.storage)
+    (second,) = field.capture()
+    field.synchronise()
+    field.settle()
+    ahead = {row["was"]: row["metadata"]["OffsetTimeOriginal"] for row in field.rows()}
+    assert ahead == {Path(first).name: "+05:45", Path(second).name: "-05:00"}
+    for row in field.rows():
+        tags, name = row["metadata"], parse_name(row["key"])
+        moment = f"{tags['DateTimeOriginal']}{tags['OffsetTimeOriginal']}"
+        assert name
+        assert datetime.strptime(moment, "%Y:%m:%d %H:%M:%S%z") == name.taken
+
+
 def test_what_the_clock_showed_is_kept_in_the_catalog_and_in_the_file(field: Field) -> None:
     showed = field.time.wall()
     (path,) = field.capture()
