@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -385,6 +386,36 @@ def test_a_stick_is_mounted_written_and_unmounted_by_its_unit_within_its_limits(
         subprocess.run(["umount", place], check=True)
     config.write_text(CONFIG)
     box.run("systemctl", "reload", "trapsync")
+
+
+def test_rclone_runs_within_the_limits_of_the_service(box: Container, tmp_path: Path) -> None:
+    rclone = shutil.which("rclone", path=sysconfig.get_path("scripts"))
+    assert rclone
+    shutil.copy2(rclone, box.root / "usr/local/bin/rclone")
+    there, file = tmp_path / "there", box.root / STATE / "rclone/rclone.conf"
+    there.mkdir()
+    box.run("install", "-d", "-o", "trapsync", "-m", "700", f"/{STATE}/rclone")
+    file.write_text(f"[lab]\ntype = webdav\nurl = http://127.0.0.1:{PORT + 1}\nvendor = other\n")
+    box.run("chown", "trapsync:", f"/{STATE}/rclone/rclone.conf")
+    box.run("chmod", "600", f"/{STATE}/rclone/rclone.conf")
+    table = (
+        f'[destinations.lab]\nkind = "rclone"\nremote = "lab"\nconfig_file = "/{STATE}/rclone/rclone.conf"\n'
+    )
+    config = box.root / "etc/trapsync/trapsync.toml"
+    config.write_text(f'{CONFIG}{table}required = false\nevery = "1 s"\n')
+    with box.network():
+        command = [rclone, "serve", "webdav", str(there), "--addr", f"127.0.0.1:{PORT + 1}"]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        box.run("systemctl", "reload", "trapsync")
+        box.until(lambda: len(list(there.rglob("*.jpg"))) >= 3)
+        box.until(lambda: status(box)["destinations"]["lab"]["delivered"] >= 3)
+    finally:
+        server.kill()
+        server.wait()
+        config.write_text(CONFIG)
+        box.run("systemctl", "reload", "trapsync")
+    assert not box.says("journalctl", "-q", "-k", "-o", "cat", "--grep", "killed process|seccomp")
 
 
 def test_a_mistake_in_the_config_is_told_by_reload_status_and_hub_and_costs_no_picture(

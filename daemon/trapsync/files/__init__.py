@@ -5,5 +5,6 @@ locks             locks between processes
 space             how much room a file system has left
 folder            a folder opened once, and what lies below it, without following a link
 destination_mark  the mark in a folder that images are delivered to, which holds the folder's own id
+parent            a child process that ends with the one that started it
 failpoint         names in the code at which tests kill the program
 """

@@ -5,15 +5,14 @@ child that does not answer is killed and another takes its place. Children die w
 What they may do is in `restricted`, what they answer in `answers`.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
 
+from trapsync.files.parent import end_with
 from trapsync.files.private_memory import keep_memory_private
 from trapsync.runtime.answers import Spawn
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 spawn = Spawn()  # libvips and libcamera do not survive a fork
 
 
@@ -25,7 +24,5 @@ def become_child() -> None:
     signal.pthread_sigmask(
         signal.SIG_SETMASK, ()
     )  # the daemon's threads block what its main thread waits for
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent and os.getppid() != parent.pid:  # it died before we asked
-        os._exit(0)
+    end_with((parent and parent.pid) or os.getppid())

@@ -13,10 +13,12 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trapsync.clock import Clock
 from trapsync.errors import Unauthorised, Unreachable, one_line
+from trapsync.files.parent import end_with
 from trapsync.net import foreign_json
 
 _LOOK = 0.5  # seconds between two looks at whether the daemon stops
@@ -69,17 +71,18 @@ def run(
         raise Unauthorised(
             f"the program {binary} is not there; run: sudo apt install rclone (or correct the setting binary)"
         )
-    # A child is killed with the thread that started it, which waits for it here.
-    dies_with_us = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _OF_GO
     with _input(given) as source:
         process = subprocess.Popen(  # noqa: S603 - the program that the config file names
-            [*dies_with_us, program, *arguments],
+            [program, *arguments],
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
             start_new_session=True,
+            # It dies with the thread that started it, which waits for it here. setpriv could do it from outside, but not
+            # within the limits of the service.
+            preexec_fn=partial(end_with, os.getpid()),
         )
     try:
         with suppress(OSError):  # the service may not set priorities, and is as nice as it should be
