@@ -18,12 +18,14 @@ from typing import Any
 import requests
 
 import hub_server
+import s3_store
 from bench import pictures
 from memory_context import MemoryContext
 from trap_bench import Trap, examiner
 from trapsync import pipeline
 from trapsync.catalog.rows import Proof
 from trapsync.clock import SystemClock
+from trapsync.destinations import s3
 from trapsync.destinations.stickypi import Settings, connect
 from trapsync.runtime.upload_pool import UploadPool
 from trapsync.settings.schema import Prune
@@ -33,7 +35,7 @@ from trapsync.spool.undecided import UndecidedFiles
 
 @dataclass(frozen=True)
 class Job:
-    """So many images of so many bytes, by one way: ours, peer, curl, or sink (bytes and nothing else).
+    """So many images of so many bytes, by one way: ours, s3 (a bucket), peer, curl, or sink (bytes and nothing else).
 
     No two jobs may share a number from `first` on: that is the images' names.
     """
@@ -63,8 +65,19 @@ class Job:
 
 def _connected(job: Job) -> Any:
     secret = Path(job.folder) / "password"
-    secret.write_text(hub_server.PASSWORD)
+    secret.write_text(s3_store.SECRET if job.way == "s3" else hub_server.PASSWORD)
     secret.chmod(0o600)
+    context = MemoryContext(SystemClock(always_trusted=True), time.sleep, "0a1b2c3d")
+    if job.way == "s3":
+        bucket = s3.Settings(
+            kind="s3",
+            endpoint=job.url,
+            bucket="pictures",
+            access_key=s3_store.ACCESS_KEY,
+            secret_file=secret,
+            transfers=job.parallel,
+        )
+        return s3.connect("home", bucket, context)
     settings = Settings(
         kind="stickypi",
         url=job.url,
@@ -73,7 +86,7 @@ def _connected(job: Job) -> Any:
         ca_file=Path(job.certificate) if job.url.startswith("https") else None,
         transfers=job.parallel,
     )
-    return connect("home", settings, MemoryContext(SystemClock(always_trusted=True), time.sleep, "0a1b2c3d"))
+    return connect("home", settings, context)
 
 
 def ours(job: Job) -> float:
@@ -186,6 +199,7 @@ def main() -> None:
         lay(job)
     ways: dict[str, Callable[[Job], float]] = {
         "ours": ours,
+        "s3": ours,
         "peer": peer,
         "curl": curl,
         "sink": sink,

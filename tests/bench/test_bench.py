@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import s3_backlog
+from bench import slow_link
 from bench.__main__ import MEASURED, measured
 from bench.table import Row, plain, text
 
@@ -25,6 +27,12 @@ def test_every_measurement_gives_its_rows(tmp_path: Path, name: str) -> None:
         assert row.name == name
         assert math.isfinite(row.figure)
         assert row.ratio >= 0
+
+
+def test_a_backlog_goes_to_a_bucket_over_a_slow_link(tmp_path: Path) -> None:
+    if reason := slow_link.missing():
+        pytest.skip(f"NOT SHOWN HERE: deliveries to a bucket over a slow link; {reason}")
+    assert s3_backlog.stores_s3(tmp_path, images=4, rate=200e6, delay=0.005) > 0
 
 
 def test_a_ratio_is_held_to_its_target_from_its_own_side() -> None:

@@ -83,3 +83,10 @@ def test_all_services_together_cost_at_most_5_mb_over_one(tmp_path: Path) -> Non
     more = min(facts["kb"] for facts in some) - one
     sys.stdout.write(f"{', '.join(services)}: {more} kB over {one} kB with one\n")
     assert more <= 5 * 1024
+
+
+def test_a_bucket_costs_at_most_1_mb_over_a_sticky_pi_server(tmp_path: Path) -> None:
+    both = [[loaded(tmp_path / kind, [kind])["kb"] for kind in ("stickypi", "s3")] for _ in range(2)]
+    server, bucket = (min(some) for some in zip(*both, strict=True))
+    sys.stdout.write(f"s3: {bucket - server} kB over {server} kB with stickypi\n")
+    assert bucket - server <= 1024

@@ -12,8 +12,10 @@ import tomli_w
 import daemon_process
 import drawings
 import hub_server
+import s3_store
 from fault_server import FaultServer
 from imagekit_stub import ImageKit
+from s3_store import Store
 from scale_stub import PROJECT, TEST_KEY, Scale
 from skylab_stub import BASE, PROFILE, Skylab
 
@@ -22,10 +24,11 @@ QUICK = {"every": "1 s", "retry_initial": "200 ms", "retry_max": "1 s"}
 
 
 class World:
-    """A hub, ImageKit, Skylab Studio and Scale AI, each on a port of its own."""
+    """A hub, a bucket, ImageKit, Skylab Studio and Scale AI, each on a port of its own."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, store: Store) -> None:
         self.folder = folder
+        self.bucket = stack.enter_context(s3_store.site(store, folder))
         self.hub = stack.enter_context(hub_server.running(folder / "hub"))
         self.imagekit, self.skylab, self.scale = ImageKit(), Skylab(), Scale()
         self.gallery = stack.enter_context(FaultServer(self.imagekit))
@@ -34,7 +37,7 @@ class World:
         self.skylab.url = self.studio.url
 
     def tables(self) -> dict[str, dict[str, Any]]:
-        """Their tables in a config file: only the hub must have an image before it may be pruned."""
+        """Their tables in a config file: only the hub and the bucket must have an image before it may be pruned."""
         gallery = self.gallery.url
         return {
             "labels": {
@@ -58,6 +61,7 @@ class World:
                 "key_file": self._secret("skylab", self.skylab.key),
                 "profile": PROFILE,
             },
+            "bucket": self.bucket.table(layout="antenna"),
             "hub": {
                 "kind": "stickypi",
                 "url": self.hub.url,
@@ -78,10 +82,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, seaweed: Store) -> Iterator[World]:
     """All of them listen."""
     with ExitStack() as stack:
-        yield World(tmp_path, stack)
+        yield World(tmp_path, stack, seaweed)
 
 
 def put_images(folder: Path) -> dict[str, str]:
@@ -104,6 +108,8 @@ def test_every_service_has_each_image_once_and_scale_fetched_them_at_imagekit(
     assert facts["ledger"]["delivered"] == IMAGES
     assert facts["destinations"]["labels"]["depends_on"] == "gallery"
     assert world.hub.stored() == names
+    in_bucket = {hashlib.md5(content).hexdigest() for content in world.bucket.stored().values()}
+    assert in_bucket == set(names.values())
     stored = {file.name: hashlib.md5(file.content).hexdigest() for file in world.imagekit.files.values()}
     assert stored == names
     assert sorted(hashlib.md5(one).hexdigest() for one in world.skylab.stored().values()) == sorted(

@@ -12,8 +12,10 @@ import re
 import secrets
 import shutil
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,7 @@ class Store:
     """A store that listens, with one bucket."""
 
     port: int
+    host: str = "127.0.0.1"
     bucket: str = "pictures"
     access_key: str = ACCESS_KEY
     secret: str = SECRET
@@ -48,7 +51,7 @@ class Store:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def client(self) -> Any:
         """boto3's client: what somebody else sees."""
@@ -88,6 +91,7 @@ def _program(name: str) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Of this machine's; in another network all are free."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
         for one in sockets:
@@ -96,8 +100,8 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def seaweed(folder: Path) -> Iterator[Store]:
-    """A SeaweedFS, which is one process: master, volumes, filer and its S3."""
+def seaweed(folder: Path, host: str = "127.0.0.1", where: Sequence[str] = ()) -> Iterator[Store]:
+    """A SeaweedFS, which is one process: master, volumes, filer and its S3. `where` puts it into another network."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "s3.json"
     key = {"accessKey": ACCESS_KEY, "secretKey": SECRET}
@@ -117,14 +121,18 @@ def seaweed(folder: Path) -> Iterator[Store]:
     ]
     sockets = [f"-{service}.localSocket={folder / service}.sock" for service in ("filer", "s3")]
     command = [
-        *(_program("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *(*where, _program("weed"), "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}"),
         *("-filer", "-s3", f"-s3.config={config}", "-s3.autoCreateBucket=false", *named, *sockets),
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-volume.max=32"),
         *("-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
     ]
-    store = Store(ports[6])
+    store = Store(ports[6], host)
     with processes.started(command, stdout=DEVNULL, stderr=DEVNULL, cwd=folder) as process:
-        _until_up(store)
+        if where:  # it can only be reached from there
+            code = f"import s3_store; s3_store.until_up(s3_store.Store({store.port}, {host!r}))"
+            subprocess.run([*where, sys.executable, "-c", code], check=True)
+        else:
+            until_up(store)
         yield store
         process.kill()  # it would take seconds to say goodbye to itself
 
@@ -148,16 +156,16 @@ def rclone(folder: Path) -> Iterator[Store]:
     ]
     store = Store(port)
     with processes.started(command, stdout=DEVNULL, stderr=DEVNULL) as process:
-        _until_up(store)
+        until_up(store)
         yield store
         process.kill()
 
 
-def _until_up(store: Store) -> None:
+def until_up(store: Store) -> None:
     """Wait until it takes and gives an object: SeaweedFS listens before it can."""
     ends = time.monotonic() + _START
     while True:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", store.port), 1):
+        with suppress(OSError), socket.create_connection((store.host, store.port), 1):
             break
         assert time.monotonic() < ends, "the store does not come up"
         time.sleep(0.05)

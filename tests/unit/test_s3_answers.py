@@ -377,6 +377,19 @@ def test_a_byte_that_turned_over_in_flight_gives_no_receipt(either: Odd, card: C
     assert isinstance(bucket.deliver(image, card.path(image)), Receipt)
 
 
+def test_an_object_that_says_our_digest_and_has_other_bytes_is_not_taken_for_the_image(
+    odd: Odd, card: Card
+) -> None:
+    """As of a store that does not look at Content-MD5: its ETag is the MD5 of what it has."""
+    image = card.image()
+    odd.site.store.put(odd.key(image), card.bytes(image)[::-1], Metadata={"sha256": image.sha256})
+    for checksum in ("auto", "md5", "sha256"):
+        bucket = odd.site.connect(checksum=checksum)
+        assert isinstance(bucket.find_existing([image])[image.id], Refused)
+        with pytest.raises(Refused, match="both are kept"):
+            bucket.deliver(image, card.path(image))
+
+
 # --- What is there already --------------------------------------------------------------------------------------
 
 
