@@ -223,8 +223,8 @@ MUTANTS = (
     ),
     Mutant(
         "children outlive the daemon",
-        "runtime/child_process.py",
-        "    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)\n",
+        "files/parent.py",
+        "    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)\n",
         "",
         ("test_worker_processes.py::test_a_camera_that_is_stuck_does_not_outlive_its_daemon",),
     ),
