@@ -1,7 +1,10 @@
 """The unit's TasksMax holds whatever valid settings lead to: its parts are measured, the bounds asked of the settings."""
 
+import os
 import re
+import shutil
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import daemon_process
 import drawings
 from processes import children
 from trapsync import destinations
+from trapsync.clock import SystemClock
 from trapsync.destinations import directory
+from trapsync.destinations.rclone import child
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
 from trapsync.settings.schema import Destination, Ingest
@@ -64,6 +69,29 @@ def test_more_destinations_or_transfers_than_the_service_can_have_are_one_line(t
     assert largest(lambda count: checked(tmp_path, count, 16)) * 16 == destinations.MOST_TRANSFERS
     with pytest.raises(SettingsError, match=r"destinations\.d4\.transfers: 80 of all destinations together"):
         checked(tmp_path, 5, 16)
+
+
+def test_rclone_counts_with_the_threads_that_it_has(tmp_path: Path) -> None:
+    table = '[destinations.d{}]\nkind = "rclone"\nremote = "lab"\nconfig_file = "rclone.conf"\n'
+    checked = "".join(map(table.format, range(4)))
+    with pytest.raises(SettingsError, match=r"destinations\.d3\.transfers: 80 of .* \(d0 counts as 20\)"):
+        destinations.check_all(config_file.parse(checked, "trap.toml"), tmp_path / "trap.toml")
+    (tmp_path / "from").mkdir()
+    for number in range(4):
+        (tmp_path / "from" / f"{number}.jpg").write_bytes(os.urandom(500_000))
+    seen = 0
+
+    def look(_seconds: float) -> None:
+        nonlocal seen
+        seen = max([seen, *map(tasks, children(os.getpid()))])
+
+    arguments = ["copy", f"{tmp_path}/from", f"{tmp_path}/to", "--bwlimit", "500k"]
+    for program in ("/usr/bin/rclone", shutil.which("rclone", path=sysconfig.get_path("scripts"))):
+        assert program
+        done = child.run(program, arguments, b"", SystemClock(), look, within=60, most=1000)
+        assert done.code == 0, done
+        shutil.rmtree(tmp_path / "to")
+    assert 1 < seen <= 10
 
 
 def test_the_largest_number_of_tasks_that_settings_lead_to_fits_the_unit(tmp_path: Path) -> None:

@@ -350,9 +350,12 @@ def _require_few(checked: Sequence[Checked], source: Path) -> None:
         raise SettingsError(
             f"{source}: destinations: {len(checked)} are too many; at most {MOST_DESTINATIONS} can be"
         )
-    transfers = sum(one.settings.transfers for one in checked)
+    transfers = sum(one.settings.tasks for one in checked)
     if transfers > MOST_TRANSFERS:
         text = f"transfers: {transfers} of all destinations together are too many; at most {MOST_TRANSFERS} can be"
+        for one in checked:
+            if one.settings.tasks != one.settings.transfers:
+                text += f" ({one.name} counts as {one.settings.tasks})"
         raise SettingsError(f"{source}: destinations.{checked[-1].name}.{text}")
 
 

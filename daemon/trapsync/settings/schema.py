@@ -374,6 +374,11 @@ class Destination(Table, frozen=True):
     def require(self, settings: "Settings") -> None:
         """Raise ValueError for what the rest of the settings, or the card, does not allow."""
 
+    @property
+    def tasks(self) -> int:
+        """How many threads and processes its uploads take at the most."""
+        return self.transfers
+
     def slowest(self) -> float:
         """Bytes per second: one that sends more slowly has given up by itself, or hangs."""
         return 2000.0

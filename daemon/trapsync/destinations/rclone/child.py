@@ -30,8 +30,9 @@ _STAMP = re.compile(r"^[\d/]+ [\d:]+ (?:[A-Z]+ *: )?")  # before a line that is 
 _LOGIN, _QUERY = re.compile(r"//[^/@\s]*@"), re.compile(r"\?[^\s\"']+")
 # What a child finds in its environment: no option of rclone's, which would come before ours, no proxy, no agent of ssh.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "TZ")
-# Go collects its garbage before it takes more; what it needs at the least is 45 to 70 MB, most of it the program.
-_OF_GO = {"GOMEMLIMIT": "64MiB", "GOGC": "50"}
+# Go collects its garbage before it takes more; what it needs at the least is 45 to 70 MB, most of it the program. With two
+# cores of four it leaves some to the camera, and has fewer threads.
+_OF_GO = {"GOMEMLIMIT": "64MiB", "GOGC": "50", "GOMAXPROCS": "2"}
 
 
 @dataclass(frozen=True, slots=True)
