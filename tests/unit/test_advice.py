@@ -602,6 +602,13 @@ HANDS = (
     *("ask for a code that begins with https", "copy all of it, in quotes", "check the address in the code"),
     *("takes precedence; remove it there first", "ask its operator for a new code"),
     *("ask its operator for another", "ask the hub's operator for another", "and make a new code"),
+    *("make it, or correct the setting path", "put its new key there", "correct it with: rclone config"),
+    *(
+        "is full; make room there",
+        "take the password off with: rclone config",
+        "move or rename that one, then retry",
+    ),
+    *("renews its login in {}, and may not write there",),
 )
 # Names an option or a setting, whose value a person chooses: that there are these is held below.
 CHOICES = (
