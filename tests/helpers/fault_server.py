@@ -168,6 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(200, HTML, PORTAL)
 
     do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815
+    do_PROPFIND = do_MKCOL = do_MOVE = do_OPTIONS = do_POST  # noqa: N815 - of WebDAV
 
     @property
     def called(self) -> str:

@@ -12,6 +12,7 @@
 
 import contextlib
 import getpass
+import logging
 import os
 import shutil
 import socket
@@ -19,14 +20,16 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import external_programs
 import processes
+from s3_store import Store
 
 DEBIANS = "/usr/bin/rclone"
 TODAYS = str(Path(sys.executable).with_name("rclone"))
@@ -53,10 +56,12 @@ class End:
     keys: dict[str, str]
     path: str
     stored: Callable[[], dict[str, bytes]]
+    # Puts a file there, as somebody else may: the name below the path, and its bytes.
+    put: Callable[[str, bytes], None]
     port: int = 0
     # What a section says the port in, so that a link can be put in front.
     port_key: str = "port"
-    more: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path("/nowhere")
 
     def section(self, name: str, port: int = 0, **changes: str) -> str:
         """Its section in rclone.conf; with the port of a link in front."""
@@ -72,6 +77,16 @@ def _files_below(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def _in_folder(folder: Path) -> tuple[Callable[[], dict[str, bytes]], Callable[[str, bytes], None]]:
+    """What is stored in a folder, and how to put something there."""
+
+    def put(name: str, content: bytes) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return lambda: _files_below(folder), put
 
 
 def free_port() -> int:
@@ -132,7 +147,7 @@ def sftp(folder: Path) -> Iterator[End]:
             "md5sum_command": "md5sum",
             "sha1sum_command": "sha1sum",
         }
-        yield End(keys, str(pictures), lambda: _files_below(pictures), port, more={"folder": folder})
+        yield End(keys, str(pictures), *_in_folder(pictures), port, folder=folder)
 
 
 @contextmanager
@@ -163,9 +178,7 @@ def webdav(folder: Path) -> Iterator[End]:
         "pass": obscured(PASSWORD),
     }
     try:
-        yield End(
-            keys, "pictures", lambda: _files_below(folder / "pictures"), port, "url", {"folder": folder}
-        )
+        yield End(keys, "pictures", *_in_folder(folder / "pictures"), port, "url", folder)
     finally:
         server.stop()
 
@@ -173,8 +186,9 @@ def webdav(folder: Path) -> Iterator[End]:
 @contextmanager
 def ftp(folder: Path) -> Iterator[End]:
     """pyftpdlib, which takes nobody's login without TLS."""
+    with warnings.catch_warnings(action="ignore"):  # of the parts of Python that it uses
+        from pyftpdlib.handlers import TLS_FTPHandler
     from pyftpdlib.authorizers import DummyAuthorizer
-    from pyftpdlib.handlers import TLS_FTPHandler
     from pyftpdlib.servers import ThreadedFTPServer
 
     external_programs.require("openssl", shows="a folder by FTP with TLS")
@@ -190,19 +204,20 @@ def ftp(folder: Path) -> Iterator[End]:
         certificate.write_bytes(certificate.read_bytes() + key.read_bytes())
         people = DummyAuthorizer()
         people.add_user("trap", PASSWORD, str(folder), perm="elradfmwMT")
-        handler = type(
-            "Handler",
-            (TLS_FTPHandler,),
-            {
-                "certfile": str(certificate),
-                "authorizer": people,
-                "tls_control_required": True,
-                "tls_data_required": True,
-                "ssl_context": None,
-                "auth_failed_timeout": 0,
-            },
-        )
-        server = ThreadedFTPServer(("127.0.0.1", 0), handler)
+
+        class Handler(TLS_FTPHandler):  # type: ignore[misc]
+            """As other servers do, it says 550 of what is not there (RFC 959), not 501."""
+
+            authorizer = people
+            tls_control_required = tls_data_required = True
+            auth_failed_timeout = 0
+
+            def respond(self, answer: str, *more: Any, **named: Any) -> None:
+                super().respond(answer.replace("501 No such", "550 No such"), *more, **named)
+
+        Handler.certfile = str(certificate)
+        logging.getLogger("pyftpdlib").setLevel(logging.CRITICAL)
+        server = ThreadedFTPServer(("127.0.0.1", 0), Handler)
         port = int(server.address[1])
         threading.Thread(target=server.serve_forever, daemon=True).start()
         stack.callback(server.close_all)
@@ -215,7 +230,27 @@ def ftp(folder: Path) -> Iterator[End]:
             "explicit_tls": "true",
             "no_check_certificate": "true",
         }
-        yield End(keys, "pictures", lambda: _files_below(folder / "pictures"), port, more={"folder": folder})
+        yield End(keys, "pictures", *_in_folder(folder / "pictures"), port, folder=folder)
+
+
+def s3(store: Store, prefix: str) -> End:
+    """A folder in a bucket of a SeaweedFS that runs."""
+    keys = {
+        "type": "s3",
+        "provider": "Other",
+        "access_key_id": store.access_key,
+        "secret_access_key": store.secret,
+        "endpoint": store.url,
+        "no_check_bucket": "true",
+    }
+
+    def stored() -> dict[str, bytes]:
+        return {key.removeprefix(f"{prefix}/"): body for key, body in store.objects(prefix).items()}
+
+    def put(name: str, content: bytes) -> None:
+        store.put(f"{prefix}/{name}", content)
+
+    return End(keys, f"{store.bucket}/{prefix}", stored, put, store.port, "endpoint")
 
 
 class Link:
@@ -283,3 +318,20 @@ class Link:
         for end in (one, other):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+
+def stores_rclone(folder: Path) -> None:
+    """Both versions of rclone at each other end under all faults, cuts and kills: part of `scripts/torture --stores`."""
+    tests = Path(__file__).parents[1] / "unit"
+    files = [str(tests / name) for name in ("test_rclone.py", "test_rclone_ends.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={folder / 'rclone'}",
+    ]
+    done = subprocess.run([*command, *files], env=os.environ | {"TRAPSYNC_EVERY_STORE": "1"}, check=False)
+    assert done.returncode == 0, "rclone and its other ends: see above"

@@ -117,6 +117,7 @@ class Rclone(SimpleDestination):
         # Where a beginning of our own image lies, of a transfer that was cut.
         self._parts: set[str] = set()
         self._old_version: bool | None = None
+        self._is_clear = False  # of what a crash left
 
     def close(self) -> None:
         """Nothing is held open between calls."""
@@ -134,6 +135,9 @@ class Rclone(SimpleDestination):
 
     def find_existing(self, images: Sequence[Image]) -> Mapping[int, Receipt | Exception]:
         """Ask for each under the names that its layouts gave it, all at once."""
+        with self._sending:
+            if not self._is_clear:
+                self._clear()
         names = {image.id: self._keys.all_of(image) for image in images}
         found = self._answers(images, names)
         for image in images:
@@ -198,7 +202,7 @@ class Rclone(SimpleDestination):
         done = self._run("lsjson", self._target(), *_QUESTION, *hashes, *_LIST, names=wanted)
         if not done.code:
             return dict(rows.read(done.output, remote.hash))
-        if trouble := reasons.of_all(done, self.settings.remote_name):
+        if trouble := reasons.of_question(done, self.settings.remote_name):
             raise trouble
         if not reasons.is_of_one(done):
             raise reasons.of_nothing_done(done, self.settings.remote_name)
@@ -348,14 +352,16 @@ class Rclone(SimpleDestination):
     def _clear(self) -> None:
         """Remove the links, those that a crash left too."""
         shutil.rmtree(self._links, ignore_errors=True)
+        self._is_clear = True
         failpoint.hit("rclone: links removed")
 
     # --- The child --------------------------------------------------------------------------------------
 
     def _target(self, name: str = "") -> str:
+        """What rclone calls the folder there, or a file in it. The slash says that it is a folder, and no key of S3's."""
         folder = self.settings.folder
-        path = f"{folder}{'/' if folder and name and not folder.endswith('/') else ''}{name}"
-        return f"{self.settings.remote_name}:{path}"
+        slash = "/" if folder and not folder.endswith("/") else ""
+        return f"{self.settings.remote_name}:{folder}{slash}{name}"
 
     def _run(
         self,

@@ -38,11 +38,11 @@ _FULL = re.compile(
     re.IGNORECASE,
 )
 _BUSY = re.compile(r"\b429\b|too many requests|rate.?limit|slow.?down|userratelimit", re.IGNORECASE)
-_ABSENT = re.compile(r"nosuchbucket|bucket does not exist|directory not found|root.*not found", re.IGNORECASE)
-_COUNTS_ONLY = re.compile(r"Attempt \d|Can't retry|Failed to read hash|Failed to \w+ with \d+ errors")
-_DENIED = re.compile(
-    r"permission denied|\b403\b|forbidden|access.?denied|read-only|\b550\b|not permitted", re.IGNORECASE
+_NO_BUCKET = re.compile(
+    r"nosuchbucket|bucket does not exist|bucket.*not found|container.*not found", re.IGNORECASE
 )
+_COUNTS_ONLY = re.compile(r"Attempt \d|Can't retry|Failed to read hash|Failed to \w+ with \d+ errors")
+_FORBIDDEN = re.compile(r"\b403\b|forbidden|access.?denied", re.IGNORECASE)
 
 
 # What is wrong with the remote as a whole, in the order in which it is looked for: network first, for a login cannot be
@@ -76,6 +76,12 @@ _OF_ALL: tuple[tuple[re.Pattern[str], Callable[[str, str], Unreachable]], ...] =
             f"{name}: rejects the login; correct it with: rclone config ({said})"
         ),
     ),
+    (
+        _NO_BUCKET,
+        lambda name, said: Unauthorised(
+            f"{name}: has no such bucket; make it, or correct the setting path ({said})"
+        ),
+    ),
     (_FULL, lambda name, said: Unreachable(f"{name}: is full; make room there ({said})", wait=_FULL_FOR)),
     (
         _BUSY,
@@ -95,15 +101,19 @@ def of_all(done: Done, name: str) -> Unreachable | None:
     return None
 
 
+def of_question(done: Done, name: str) -> Unreachable | None:
+    """The same of a question. What may not be asked about is not sent, so a 403 is of the remote, and of no name."""
+    forbidden = next((text for text in _texts(done.said) if _FORBIDDEN.search(text)), None)
+    if forbidden and not _LOGIN.search(forbidden):
+        return Unauthorised(f"{name}: rejects the login, or does not let it list and read ({forbidden})")
+    return of_all(done, name)
+
+
 def of_nothing_done(done: Done, name: str) -> Unreachable:
     """What is wrong where rclone could not begin, or not one file could be sent or asked about."""
     text = told(done.said)
-    if _ABSENT.search(text):
-        return Unauthorised(
-            f"{name}: has no such bucket or folder; make it, or correct the setting path ({text})"
-        )
-    if _DENIED.search(text):
-        return Unauthorised(f"{name}: does not let us in there, or not write ({text})")
+    if done.code == 3:
+        return Unauthorised(f"{name}: has no such folder; make it, or correct the setting path ({text})")
     return Unreachable(f"rclone ended with {done.code}: {text}")
 
 
