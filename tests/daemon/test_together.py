@@ -28,6 +28,7 @@ class World:
 
     def __init__(self, folder: Path, stack: ExitStack, store: Store) -> None:
         self.folder = folder
+        self.addresses_from = "gallery"  # where Scale fetches images
         self.bucket = stack.enter_context(s3_store.site(store, folder))
         self.hub = stack.enter_context(hub_server.running(folder / "hub"))
         self.imagekit, self.skylab, self.scale = ImageKit(), Skylab(), Scale()
@@ -42,7 +43,7 @@ class World:
         return {
             "labels": {
                 "kind": "scale",
-                "depends_on": "gallery",
+                "depends_on": self.addresses_from,
                 "url": f"{self.office.url}/v1",
                 "api_key_file": self._secret("scale", TEST_KEY),
                 "project": PROJECT,
@@ -96,9 +97,11 @@ def put_images(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in (folder / "spool").rglob("*.jpg")}
 
 
-def test_every_service_has_each_image_once_and_scale_fetched_them_at_imagekit(
-    world: World, tmp_path: Path
+@pytest.mark.parametrize("at", ["gallery", "bucket"])
+def test_every_service_has_each_image_once_and_scale_fetched_them_at_another(
+    world: World, tmp_path: Path, at: str
 ) -> None:
+    world.addresses_from = at
     names = put_images(tmp_path)
     with daemon_process.running(tmp_path, world.config()) as trap:
         facts = trap.until(
@@ -106,7 +109,7 @@ def test_every_service_has_each_image_once_and_scale_fetched_them_at_imagekit(
         )
         trap.stop()
     assert facts["ledger"]["delivered"] == IMAGES
-    assert facts["destinations"]["labels"]["depends_on"] == "gallery"
+    assert facts["destinations"]["labels"]["depends_on"] == at
     assert world.hub.stored() == names
     in_bucket = {hashlib.md5(content).hexdigest() for content in world.bucket.stored().values()}
     assert in_bucket == set(names.values())

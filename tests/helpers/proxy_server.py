@@ -99,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         far = http.client.HTTPConnection(*self._way(parts.netloc))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         heads = {name: value for name, value in self.headers.items() if name != "Proxy-Authorization"}
-        far.request(self.command, parts.path, body, heads)
+        query = f"?{parts.query}" if parts.query else ""
+        far.request(self.command, parts.path + query, body, heads)
         answer = far.getresponse()
         content = answer.read()
         self.send_response_only(answer.status)
@@ -109,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
         far.close()
 
-    do_GET = do_PUT = do_POST  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""

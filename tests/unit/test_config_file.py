@@ -15,7 +15,7 @@ from config_examples import EXAMPLES, FILE, LINES, uncommented
 from trapsync import destinations
 from trapsync.destinations import kinds
 from trapsync.runtime import config_check
-from trapsync.settings import config_file
+from trapsync.settings import config_file, open_links
 from trapsync.settings.layers import Files
 from trapsync.settings.schema import Destination, Settings, Table
 
@@ -51,6 +51,11 @@ def test_every_key_of_a_table_stands_in_the_file(name: str) -> None:
 
 def test_there_is_an_example_of_every_kind_of_destination() -> None:
     assert sorted(table["kind"] for table in EXAMPLES.values()) == sorted(kinds.BUILT_IN)
+
+
+def test_each_file_that_holds_a_secret_is_known_as_one_to_the_doctor() -> None:
+    keys = {key for table in EXAMPLES.values() for key in table if key.endswith("_file")}
+    assert keys - {"ca_file", "config_file"} == set(open_links.SECRETS)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -259,7 +259,7 @@ def test_a_broker_cannot_be_reached_through_one() -> None:
 def test_every_destination_over_http_has_one_and_nobody_sends_one_from_afar() -> None:
     for kind in kinds.BUILT_IN:
         has_one = "proxy" in kinds.load(kind).Settings.__struct_fields__
-        assert has_one == (kind != "directory")
+        assert has_one == (kind not in {"directory", "rclone"})  # rclone has settings of its own for it
     for key in ("proxy", "proxy_username", "proxy_password_file"):
         assert not can_be_remote(("destinations", "far", key))
         assert not can_be_remote(("hub", key))
@@ -382,6 +382,13 @@ def test_variables_that_do_not_count_are_told_once(tmp_path: Path, monkeypatch: 
             ),
         ),
         ('[hub.mqtt]\nhost = "10.0.0.7"\ntls = false\n', ""),
+        (
+            '[destinations.x]\nkind = "s3"\nendpoint = "http://8.8.8.8"\nsecret_file = "x"\n',
+            (
+                "destinations.x: everybody on the way to 8.8.8.8 can read what is sent, and answer in its place; "
+                "write https:// in destinations.x.endpoint"
+            ),
+        ),
         (
             '[destinations.x]\nkind = "stickypi"\nurl = "http://8.8.8.8"\npassword_file = "x"\n',
             "destinations.x: everybody on the way to 8.8.8.8 can read its password; write https:// in destinations.x.url",

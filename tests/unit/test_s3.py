@@ -19,6 +19,7 @@ import s3_store
 from conformance import Card, OverHttp, attempt
 from fake_time import FakeTime
 from memory_context import SOURCE, MemoryContext
+from proxy_server import ProxyServer
 from s3_store import BROKEN_XML, Mangled, Site, Store
 from trapsync import destinations
 from trapsync.destinations import Receipt, s3
@@ -291,6 +292,18 @@ def test_no_command_log_or_file_tells_the_secret_nor_an_address(
     shown = {where for where, text in texts.items() if b"X-Amz-Signature" in text}
     assert "images --url bucket --json, plan 2" in shown
     assert {where.partition(",")[0] for where in shown} == {"images --url bucket --json"}
+
+
+def test_through_a_proxy_a_request_is_signed_for_the_stores_own_name(site: Site, card: Card) -> None:
+    images = [card.image(second) for second in range(3)]
+    with ProxyServer({"s3.test": site.front.port}) as proxy:
+        bucket = site.connect(endpoint="http://S3.test:80/", proxy=proxy.url)
+        for image in images:
+            bucket.deliver(image, card.path(image))
+        assert len(bucket.find_existing(images)) == 3
+    assert site.stored() == {image.name: card.bytes(image) for image in images}
+    assert all(" http://s3.test/pictures" in request for request in proxy.asked)
+    assert len(proxy.asked) == len(site.front.requests) == 7
 
 
 # --- Settings -----------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ MEANINGS: list[tuple[tuple[str, ...], Reply, type[DeliveryError], str]] = [
     (ANY, (307, {"Location": "http://portal.example"}, b""), Unreachable, "captive portal"),
     (ANY, error(503, "SlowDown", headers={"Retry-After": "7"}), Unreachable, "come later, in 7 s"),
     (ANY, error(503, "ServiceUnavailable"), Unreachable, "it asks to come later"),
-    (ANY, error(429, "TooManyRequests"), Unreachable, "it asks to come later"),
+    (ANY, error(429, "TooManyRequests", "Quota exceeded"), Unreachable, "it asks to come later"),
     (ANY, error(403, "RequestTimeTooSkewed", headers={"Date": "x"}), Unreachable, "set it .timedatectl"),
     (("PUT",), error(403, "QuotaExceeded"), Unreachable, "no room left"),
     (("PUT",), error(507, "XMinioStorageFull"), Unreachable, "no room left"),

@@ -171,7 +171,8 @@ def proxies(settings: Settings) -> list[Finding]:
     )
     for name, table in settings.destinations.items():
         if isinstance(table, dict) and table.get("kind") != "directory":
-            asked[name] = (str(table.get("url", "https://")), str(table.get("proxy", "")))
+            url = table.get("url", table.get("endpoint", "https://"))
+            asked[name] = (str(url), str(table.get("proxy", "")))
     used = {name: _proxy(url, proxy) for name, (url, proxy) in asked.items() if proxy}
     variables = [name for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY") if _variable(name)]
     if used:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-SECRETS = ("password_file", "key_file", "private_key_file", "api_key_file", "proxy_password_file")
-"""The keys that name a file with a secret, in whatever table."""
+_SENT = ("password_file", "key_file", "private_key_file", "api_key_file")
+SECRETS = (*_SENT, "proxy_password_file", "secret_file")
+"""The keys that name a file with a secret, in whatever table. The last one only signs, and is never sent."""
 
 
 def is_open_to_all(url: str) -> bool:
@@ -43,7 +44,7 @@ def told(table: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         addresses["tls"] = f"http://{table['host']}"
     if not table.get("proxy_password_file"):
         addresses.pop("proxy", None)
-    own = any(table.get(key) for key in SECRETS if key != "proxy_password_file")
+    own = any(table.get(key) for key in _SENT)
     for key, url in addresses.items():
         if is_open_to_all(url):
             what = "its password" if own or key == "proxy" else "what is sent, and answer in its place"

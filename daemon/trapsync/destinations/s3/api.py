@@ -337,7 +337,8 @@ class Bucket:
         if answer.status in {400, 403} and region and _REGION.fullmatch(region) and region != self._region:
             self._region = region
             raise _Adopted(f"{self.host}: the bucket's region is {region}; set region")
-        if answer.status == 507 or _NO_ROOM.search(f"{code} {error.get('Message', '')}"):
+        is_later = answer.status in {429, 503}  # which may speak of a quota of requests
+        if answer.status == 507 or (not is_later and _NO_ROOM.search(f"{code} {error.get('Message', '')}")):
             raise Unreachable(
                 f"{self.host} has no room left {told}: free some space there, or raise its quota"
             )
