@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trapsync.catalog import integrity, states
@@ -297,6 +297,20 @@ class Images(Part):
             after=after,
             limit=limit,
         )
+
+    def oldest_first(self, page: int = 1000) -> Iterator[dict[str, Any]]:
+        """Every image, a page in memory at a time. Within `one_moment` each is there once, whatever a writer does."""
+        last = {"rank": -math.inf, "id": 0}
+        while rows := self._connection.query(
+            """SELECT id, key, rank, size, md5, sha256, width, height, state, gone_why, boot_id, monotonic, timing, metadata
+               FROM images WHERE (rank, id) > (:rank, :id) ORDER BY rank, id LIMIT :page""",
+            page=page,
+            **last,
+        ):
+            for row in rows:
+                row["metadata"] = without_unknown(json.loads(row["metadata"]))
+                yield row
+            last = {key: rows[-1][key] for key in ("rank", "id")}
 
     def listing(self, state: str | None, limit: int) -> list[dict[str, Any]]:
         """Images newest first, with their deliveries as JSON: for people.

@@ -14,7 +14,19 @@ from typing import Any
 import click
 
 from trapsync import __version__
-from trapsync.cli import deliveries, fleet, focus, hub, images, join, labels, settings, trap, usb_stick
+from trapsync.cli import (
+    deliveries,
+    export,
+    fleet,
+    focus,
+    hub,
+    images,
+    join,
+    labels,
+    settings,
+    trap,
+    usb_stick,
+)
 from trapsync.errors import TrapsyncError, printable
 from trapsync.files.private_memory import keep_memory_private
 from trapsync.settings import config_file
@@ -114,7 +126,7 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
 
 # `trapsync --help` lists them in this order.
 cli.add_section("Trap", (*trap.COMMANDS, *focus.COMMANDS, settings.settings_group, *join.COMMANDS))
-cli.add_section("Images", (*images.COMMANDS, *deliveries.COMMANDS, *labels.COMMANDS))
+cli.add_section("Images", (*images.COMMANDS, *deliveries.COMMANDS, *labels.COMMANDS, *export.COMMANDS))
 cli.add_section("Remote settings", (fleet.keys, fleet.push, fleet.resend))
 cli.add_section("Fleet", (fleet.fleet,))
 cli.add_section("Hub", hub.COMMANDS)
