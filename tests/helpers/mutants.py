@@ -36,6 +36,64 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "rclone overwrites what lies there",
+        "destinations/rclone/__init__.py",
+        '    "--immutable",\n',
+        "",
+        ("test_rclone.py::test_one_conflict_of_a_batch_costs_only_itself",),
+    ),
+    Mutant(
+        "any shorter file at an rclone storage is taken for a beginning of the image",
+        "destinations/rclone/__init__.py",
+        "if done.code or done.output != own:",
+        "if done.code:",
+        ("test_rclone.py::test_a_shorter_file_that_is_no_beginning_of_it_stays",),
+    ),
+    Mutant(
+        "other bytes of the same size are taken for the image, whatever their checksum",
+        "destinations/rclone/__init__.py",
+        "row.size != image.size or (row.hash and wanted and row.hash != wanted)",
+        "row.size != image.size",
+        ("test_rclone.py::test_a_checksum_of_another_kind_proves_an_image_whose_file_has_it",),
+    ),
+    Mutant(
+        "the checksum of a file that changed proves the image",
+        "destinations/rclone/__init__.py",
+        "name in whole and whole[name].hash == image.sha256",
+        "name in whole",
+        ("test_rclone.py::test_a_checksum_of_another_kind_proves_an_image_whose_file_has_it",),
+    ),
+    Mutant(
+        "a checksum that rclone wrote down itself is a proof",
+        "destinations/rclone/remotes.py",
+        '"azureblob": ("md5", False)',
+        '"azureblob": ("md5", True)',
+        ("test_rclone.py::test_a_checksum_counts_only_where_the_server_computed_it",),
+    ),
+    Mutant(
+        "a renewed login makes another place",
+        "destinations/rclone/remotes.py",
+        "if not _NOT_THE_PLACE.search(key):",
+        "if key:",
+        (
+            "test_rclone.py::test_another_server_or_account_under_the_same_name_is_another_place_and_another_password_is_not",
+        ),
+    ),
+    Mutant(
+        "the environment sets options of rclone's",
+        "destinations/rclone/child.py",
+        "for name in _PASSED_ON if name in os.environ}",
+        "for name in os.environ}",
+        ("test_rclone.py::test_a_child_is_given_no_option_by_the_environment",),
+    ),
+    Mutant(
+        "the log shows the login in an address of rclone's",
+        "destinations/rclone/child.py",
+        '_LOGIN.sub("//", text[:_LONGEST_LINE])',
+        "text[:_LONGEST_LINE]",
+        ("test_rclone.py::test_what_it_writes_into_its_log_is_bounded_cleaned_and_without_secrets",),
+    ),
+    Mutant(
         "a refused delivery counts as delivered",
         "catalog/rows.py",
         "AND state = 'delivered' AND digest NOT LIKE 'echo:%'",

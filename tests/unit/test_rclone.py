@@ -21,10 +21,11 @@ import rclone_ends
 import side_effects
 from conformance import Card, Conformance, entries_in_the_way
 from memory_context import connected, context
+from rclone_ends import DEBIANS, TODAYS
 from trap_bench import Trap
 from trapsync.clock import SystemClock
 from trapsync.destinations import Destination, DestinationContext, Receipt
-from trapsync.destinations.rclone import child
+from trapsync.destinations.rclone import child, remotes
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable, Unresolved
 from trapsync.image import Image
 
@@ -77,7 +78,7 @@ class TestPromises(Conformance):
 
     @pytest.fixture
     def site(self, tmp_path: Path, card: Card) -> Place:
-        return Place(tmp_path, card, rclone_ends.TODAYS)
+        return Place(tmp_path, card, TODAYS)
 
     def strange_entries(self, site: Place, card: Card, image: Image) -> Iterator[str]:
         """Where its copy lies."""
@@ -103,7 +104,7 @@ def commands(log: Path) -> list[str]:
 def test_a_batch_is_one_child_that_copies_and_questions_before_and_after(
     tmp_path: Path, trap: Trap, card: Card
 ) -> None:
-    binary, log = noted(tmp_path, rclone_ends.DEBIANS)
+    binary, log = noted(tmp_path, DEBIANS)
     place = Place(tmp_path, card, binary)
     lab = place.connect(trap.context("lab"))
     trap.register(lab)
@@ -212,6 +213,70 @@ def test_a_new_layout_is_for_new_images_and_older_ones_are_found_where_they_lie(
     assert (known.at, new.id in found) == (at, False)
     assert isinstance(flat.confirm([image], {image.id: at})[image.id], Receipt)
     assert flat.deliver(new, card.path(new)).at == new.name
+
+
+# ── What proves that it is there ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("binary", "kind"),
+    [(DEBIANS, "sha1"), (DEBIANS, "dropbox"), (DEBIANS, "quickxor"), (TODAYS, "quickxor")],
+)
+def test_a_checksum_of_another_kind_proves_an_image_whose_file_has_it(
+    tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch, kind: str, binary: str
+) -> None:
+    """A folder stands for OneDrive, Dropbox or Box: rclone says for it which checksum of theirs a file has."""
+    monkeypatch.setitem(remotes.HASHES, "local", (kind, True))
+    place = Place(tmp_path, card, binary)
+    image, other = card.image(0), card.image(1, seed=2)
+    lab = place.connect()
+    answers = lab.deliver_all([(one, card.path(one)) for one in (image, other)])
+    receipt = answers[image.id]
+    assert isinstance(receipt, Receipt)
+    assert receipt.digest == f"sha256:{image.sha256}"
+    assert str(receipt.detail["by"]).startswith(f"{kind}:")
+
+    (place.folder / other.place).write_bytes(card.bytes(other)[::-1])
+    confirmed = lab.confirm([image, other], {image.id: receipt.at})
+    assert isinstance(confirmed[image.id], Receipt)
+    assert isinstance(confirmed[other.id], Refused)
+    card.path(image).write_bytes(
+        card.bytes(image)[::-1]
+    )  # no longer of our SHA-256: its checksum proves nothing
+    unproven = lab.confirm([image], {image.id: receipt.at})[image.id]
+    assert isinstance(unproven, Receipt)
+    assert unproven.digest == f"echo:{image.sha256}"
+
+
+@pytest.mark.parametrize(
+    ("config", "proves"),
+    [
+        ("type = s3\nprovider = AWS", True),
+        ("type = s3\nserver_side_encryption = AES256", True),
+        ("type = s3\nserver_side_encryption = aws:kms", False),
+        ("type = s3\nsse_customer_algorithm = AES256", False),
+        ("type = s3\ndirectory_bucket = true", False),
+        ("type = drive", True),
+        ("type = sftp", True),
+        ("type = webdav\nvendor = nextcloud", False),
+        ("type = crypt\nremote = other:", False),
+        ("type = azureblob", False),
+        ("type = local", False),
+    ],
+)
+def test_a_checksum_counts_only_where_the_server_computed_it(place: Place, config: str, proves: bool) -> None:
+    place.write_config(f"[nas]\n{config}\n")
+    assert remotes.read(place.config, "nas", "", "destinations.lab.config_file").proves == proves
+
+
+def test_what_proves_nothing_lets_no_image_leave_the_card(place: Place, trap: Trap) -> None:
+    lab = place.connect(trap.context("lab"))
+    trap.register(lab)
+    trap.put()
+    trap.ingest()
+    assert trap.deliver(lab).delivered == 1
+    assert trap.prune() == 0
+    assert len(trap.on_card()) == 1
 
 
 # ── The config file ──────────────────────────────────────────────────────────────────────────────────
@@ -383,15 +448,8 @@ def test_a_child_is_given_no_option_by_the_environment(
         monkeypatch.setenv(name, "x")
     done = run(script(tmp_path, "env"))
     names = {line.partition("=")[0] for line in done.output.decode().splitlines()}
-    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} <= {
-        "PATH",
-        "HOME",
-        "LANG",
-        "TMPDIR",
-        "TZ",
-        "GOMEMLIMIT",
-        "GOGC",
-    }
+    shells = {"PWD", "SHLVL", "_", "OLDPWD"}
+    assert names - shells - child._OF_GO.keys() <= {"PATH", "HOME", "LANG", "TMPDIR", "TZ"}
     assert "GOMEMLIMIT" in names
 
 
