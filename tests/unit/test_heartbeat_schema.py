@@ -1,6 +1,8 @@
 """The heartbeat's schema for other programs says what the hub accepts and what a trap sends, in every version of it."""
 
 import json
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,14 @@ from jsonschema import Draft202012Validator
 
 import documents
 import heartbeat_schema
+import signed
 from heartbeat_schema import FILE, PAGE
+from statuses import status
 from trapsync.fleet.table import traps
 from trapsync.hub.app import Hub
 from trapsync.net import heartbeat
+from trapsync.remote import heartbeat as remote_heartbeat
+from trapsync.remote import in_force, record
 
 OLDER = Path(__file__).parents[1] / "helpers" / "older"
 SCHEMA = heartbeat_schema.written()
@@ -78,6 +84,29 @@ def is_read(beat: object) -> bool:
 )
 def test_without_a_device_it_is_no_heartbeat(beat: object) -> None:
     assert not VALID.is_valid(beat)
+
+
+def test_all_that_a_trap_tells_of_remote_settings_is_described(tmp_path: Path) -> None:
+    config = tmp_path / "trap.toml"
+    config.write_text(f'[storage]\nstate = "state"\n[capture]\nevery = "5 min"\n{signed.TRUSTING}')
+    record.change(
+        tmp_path / "state",
+        lambda before: replace(
+            before,
+            state="rolled_back",
+            refused=record.Refusal("a" * 64, 9, "expired", "it expired"),
+            asked=record.ResendRequest("b" * 64, 1.0, 2.0, again=3, gone=0),
+        ),
+    )
+    report = in_force.report(in_force.load(config))
+    beat = heartbeat.decode(remote_heartbeat.compose(status(remote=report), 900))
+
+    heartbeat_schema.require(beat)
+    described = SCHEMA["$defs"]["Remote"]["properties"].keys()
+    assert beat["remote"].keys() == described
+    assert datetime.fromisoformat(beat["remote"]["floor"]).tzinfo
+    assert (beat["remote"]["groups"], beat["remote"]["values"]) == (["valley"], {"capture.every": "5 min"})
+    assert beat["remote"]["resend"] == {"hash": "b" * 64, "again": 3, "gone": 0}
 
 
 def test_a_heartbeat_of_an_older_trap_is_valid_and_the_hub_takes_and_shows_it(tmp_path: Path) -> None:
