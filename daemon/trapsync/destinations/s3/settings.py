@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from trapsync.destinations import http_service, layouts
 from trapsync.settings.schema import Settings as AllSettings
 from trapsync.settings.schema import require_address, within
-from trapsync.settings.units import Duration
+from trapsync.settings.units import Duration, Size
 
 # Names are checked by the store; here only what would not fit into an address or a signature, or is no name anywhere.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,254}")
@@ -34,6 +34,10 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
     checksum: Literal["auto", "md5", "sha256"] = "auto"
     probe: bool = False
     url_lifetime: Duration = Duration(_WEEK)
+    # Two uploads wait for their answers at the same moment: of a link of 10 Mbit/s with 100 ms they fill 0.7, four fill it.
+    # Each at half the slowest rate, so that a weak link need carry no more than for two.
+    transfers: int = 4
+    min_rate: Size = Size(1000)
     ca_file: Path | None = None
     timeout: Duration = Duration(120)
 
