@@ -137,10 +137,7 @@ class S3(SimpleDestination):
     def _by_first_byte(self, image: Image, key: str) -> Receipt | Refused | Failed | None:
         try:
             stored = self._bucket.first_byte(key)
-        except (
-            Failed,
-            Unauthorised,
-        ) as error:  # an object in an archive, say, from which it would have to be fetched
+        except (Failed, Unauthorised) as error:  # it is in an archive, say
             return Failed(f"its stored bytes cannot be asked for: {error}")
         # With the first byte come no digests but the ETag.
         return self._judged(image, key, replace(stored, is_whole=False)) if stored else None
@@ -165,10 +162,8 @@ class S3(SimpleDestination):
             prefix = commonprefix([rest[0], rest[-1]])  # noqa: RUF071 - of characters is meant
             try:
                 page, is_cut = self._bucket.list(prefix, rest[0][:-1], len(rest) + _ROOM_FOR_OTHERS)
-            except (
-                NoList
-            ):  # a name of somebody else's that XML cannot hold: then they are asked for one by one
-                break
+            except NoList:
+                break  # they are asked for one by one
             stored |= {key: page[key] for key in rest if key in page}
             last = max(page, key=str.encode, default="").encode()
             left = [key for key in rest if is_cut and key.encode() > last]

@@ -146,9 +146,11 @@ class Bucket:
         if answer.status in {400, 403}:
             before = self._region, self._ahead
             self.list_some()  # raises why, or learns it
-            if before != (self._region, self._ahead) or self._asking():
-                self._dropped |= {SHA256} if before == (self._region, self._ahead) else set()
-                answer = ask()
+            is_wiser = before != (self._region, self._ahead)
+            if not is_wiser and answer.status == 400 and self._asking():
+                is_wiser = True
+                self._dropped.add(SHA256)
+            answer = ask() if is_wiser else answer
         is_there = answer.status in {200, 206} and "ETag" in answer.headers
         if is_there or (answer.status == 404 and answer.kind != "text/html"):
             return answer
