@@ -7,7 +7,8 @@ traps live in a hostile world (`tests/helpers/hostile_world.py`), so many worlds
 instead: take one check at a door to the outside after the other out of a copy, and see that the worlds notice it. With
 --attacks instead: attack at full numbers (`tests/helpers/attacks.py`). With --enrolment instead: have thirty traps join a
 hub (`tests/helpers/enrolled_fleet.py`). With --account instead: have root type each command
-while the account's folders hold something odd (`tests/helpers/taken_over.py`).
+while the account's folders hold something odd (`tests/helpers/taken_over.py`). With --stores instead: send a backlog to a
+bucket over a slow link (`tests/helpers/s3_backlog.py`), and let both versions of rclone meet all faults at each other end.
 """
 
 import argparse
@@ -28,6 +29,8 @@ import hostile_world
 import hub_server
 import long_run
 import mutants
+import rclone_ends
+import s3_backlog
 import taken_over
 import world_checks
 from fault_server import FaultServer, Forwarding
@@ -70,6 +73,7 @@ def main() -> None:
     )
     parser.add_argument("--world-checks", action="store_true", help="take checks out, one at a time")
     parser.add_argument("--enrolment", action="store_true", help="thirty traps join a hub, and nothing else")
+    parser.add_argument("--stores", action="store_true", help="buckets and rclone storages, and nothing else")
     parser.add_argument("--attacks", action="store_true", help="attacks at full numbers, and nothing else")
     asked = parser.parse_args()
     if asked.mutants:
@@ -82,6 +86,8 @@ def main() -> None:
         take_checks_out(asked.seed)
     elif asked.enrolment:
         enrol()
+    elif asked.stores:
+        fill_stores()
     elif asked.attacks:
         attack(asked.seed)
     else:
@@ -102,6 +108,13 @@ def torture(asked: argparse.Namespace) -> None:
         kill(min(_KILLS, asked.kills - done), asked.seed + done)
     if asked.hours:
         take(round(asked.hours * 3600))
+
+
+def fill_stores() -> None:
+    """A backlog over a slow link to a bucket; then every fault between rclone and each of its other ends."""
+    with tempfile.TemporaryDirectory(prefix="trapsync-torture-") as folder:
+        assert s3_backlog.stores_s3(Path(folder)) >= 0.95, "of what one long plain transfer gets of the link"
+        rclone_ends.stores_rclone(Path(folder))
 
 
 def kill_at_failpoints() -> None:
