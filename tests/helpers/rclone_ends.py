@@ -322,8 +322,9 @@ class Link:
 
 def stores_rclone(folder: Path) -> None:
     """Both versions of rclone at each other end under all faults, cuts and kills: part of `scripts/torture --stores`."""
-    tests = Path(__file__).parents[1] / "unit"
-    files = [str(tests / name) for name in ("test_rclone.py", "test_rclone_ends.py")]
+    tests = Path(__file__).parents[1]
+    names = ("unit/test_rclone.py", "unit/test_rclone_ends.py", "daemon/test_rclone_memory.py")
+    files = [str(tests / name) for name in names]
     command = [
         sys.executable,
         "-m",

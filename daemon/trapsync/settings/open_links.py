@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 _SENT = ("password_file", "key_file", "private_key_file", "api_key_file")
-SECRETS = (*_SENT, "proxy_password_file", "secret_file")
+SECRETS = (*_SENT, "proxy_password_file", "config_file", "secret_file")
 """The keys that name a file with a secret, in whatever table. The last one only signs, and is never sent."""
 
 
