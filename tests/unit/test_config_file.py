@@ -55,7 +55,7 @@ def test_there_is_an_example_of_every_kind_of_destination() -> None:
 
 def test_each_file_that_holds_a_secret_is_known_as_one_to_the_doctor() -> None:
     keys = {key for table in EXAMPLES.values() for key in table if key.endswith("_file")}
-    assert keys - {"ca_file", "config_file"} == set(open_links.SECRETS)
+    assert keys - {"ca_file"} == set(open_links.SECRETS)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
