@@ -11,11 +11,13 @@ from typing import Any, cast
 import pytest
 
 import external_programs
+import s3_store
 from conformance import Card
 from fake_time import FakeTime
 from fault_server import FaultServer, Original
 from memory_context import SOURCE, connected, context
 from proxy_server import ProxyServer
+from s3_store import Store
 from trapsync import destinations
 from trapsync.destinations import Finding, http_service, kinds
 from trapsync.doctor import network
@@ -120,6 +122,20 @@ def test_an_image_reaches_its_destination_through_the_proxy_only(
     assert [request.split(" ")[1] for request in proxy.asked] == [
         f"http://{NAME}{path}" for path in front.requests
     ]
+
+
+def test_a_bucket_is_reached_through_a_tunnel_by_an_authority_of_its_own(
+    seaweed: Store, certificate: Path, card: Card, tmp_path: Path
+) -> None:
+    image = card.image()
+    with s3_store.site(seaweed, tmp_path) as site, ProxyServer({f"{NAME}:443": site.front.port}) as proxy:
+        with_tls(site.front, certificate)
+        keys: dict[str, Any] = {"endpoint": f"https://{NAME}", "proxy": proxy.url}
+        site.connect(**keys, ca_file=str(certificate)).deliver(image, card.path(image))
+        with pytest.raises(Unreachable, match="its certificate cannot be trusted"):
+            site.connect(**keys).deliver(image, card.path(image))
+        assert set(proxy.asked) == {f"CONNECT {NAME}:443"}
+    assert site.stored() == {image.name: card.bytes(image)}
 
 
 def test_https_goes_through_a_tunnel_and_the_server_is_verified(
