@@ -29,6 +29,9 @@ from trapsync.destinations.rclone import child, remotes
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable, Unresolved
 from trapsync.image import Image
 
+# Each test starts a dozen programs, which are nicer than whatever else a busy machine does.
+pytestmark = pytest.mark.timeout(300)
+
 
 class Place:
     """A site: a folder of this machine as a remote, and rclone's config file, in a folder of its own."""
@@ -397,7 +400,7 @@ def test_proofs_at_another_place_under_the_name_do_not_count(place: Place, trap:
         ("path", "a/../b", "no path of a folder"),
         ("path", "a\nb", "no path of a folder"),
         ("binary", "", "name or the path of a program"),
-        ("transfers", 2, "transfers"),
+        ("transfers", 2, "transfers: must be 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(place: Place, key: str, value: object, reason: str) -> None:

@@ -23,7 +23,6 @@ from trapsync.files import durable, failpoint
 from trapsync.image import Image
 from trapsync.net import foreign_json
 from trapsync.net.http_body import FilePiece, opened
-from trapsync.settings.schema import within
 
 __all__ = ["Rclone", "Settings", "connect"]
 
@@ -66,7 +65,8 @@ class Settings(WithLayout, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         super().__post_init__()
-        within(self, transfers=(1, 1))
+        if self.transfers != 1:
+            raise ValueError("transfers: must be 1: one rclone sends several images, one after another")
         if not _NAME.fullmatch(self.remote_name):
             raise ValueError(
                 f'remote: {self.remote!r} is not the name of a remote in the config file of rclone, such as "drive"'
