@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-# Sticky Pi's own convention, and the identity of an image: device and UTC second.
-_NAME = re.compile(r"([0-9a-fA-F]{8})\.([1-9]\d{3}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.(?i:jpe?g)", re.ASCII)
+# Sticky Pi's own convention, and the identity of an image: device and UTC second. The year 9999 is none: its last day has
+# no local time.
+_NAME = re.compile(
+    r"([0-9a-fA-F]{8})\.((?!9999)[1-9]\d{3}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.(?i:jpe?g)", re.ASCII
+)
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 
 # Files that may be images. Everything else in the spool (notes, temporary files) is left alone.

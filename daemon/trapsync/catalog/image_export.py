@@ -6,7 +6,7 @@ What is not known is empty. The columns are described in scripts/README.md.
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timezone
 from typing import Any
 
 from trapsync.clock import iso
@@ -102,7 +102,7 @@ def _no_formula(text: str, before: str = "'") -> str:
 def _times(local: datetime | None) -> Row:
     if local is None:
         return {}
-    known = {"time_local": f"{local:%Y-%m-%d %H:%M:%S}"}
+    known = {"time_local": local.isoformat(" ")[:19]}
     ahead = local.utcoffset()
     if ahead is not None:
         known |= {"time_utc": iso(local), "utc_offset_h": f"{ahead.total_seconds() / 3600:g}"}
@@ -113,8 +113,9 @@ def _taken_by_other_camera(metadata: Mapping[str, Any]) -> datetime | None:
     """Local time, as its EXIF has it; with its offset from UTC, if that is there."""
     with suppress(ValueError):
         local = datetime.strptime(metadata.get("DateTimeOriginal", ""), "%Y:%m:%d %H:%M:%S")
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):  # which no year from 1 to 9999 has in UTC
             offset = datetime.strptime(metadata.get("OffsetTimeOriginal", ""), "%z").tzinfo
+            local.replace(tzinfo=offset).astimezone(UTC)
             return local.replace(tzinfo=offset)
         return local
     return None
