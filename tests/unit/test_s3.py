@@ -181,11 +181,12 @@ def test_an_image_is_found_where_an_earlier_layout_put_it_and_is_not_sent_again(
 
 
 def test_by_bytes_the_first_byte_of_each_is_read(site: Site, card: Card) -> None:
-    images = [card.image(second) for second in range(4)]
+    images = [card.image(second) for second in range(5)]
     bucket = site.connect(checksum="sha256")
     at = {image.id: bucket.deliver(image, card.path(image)).at for image in images}
     site.store.client().delete_object(Bucket=site.store.bucket, Key=at[images[1].id])
     site.store.put(at[images[2].id], card.bytes(images[2])[::-1])
+    site.store.put(at[images[4].id], b"")  # which has no first byte
     saying = site.front.backend = s3_store.Saying(site.store.url)
     archived = s3_store.error(403, "InvalidObjectState", "not valid for the object's storage class")
     saying.says = lambda path, *_: archived if images[3].name in path else None
@@ -194,9 +195,10 @@ def test_by_bytes_the_first_byte_of_each_is_read(site: Site, card: Card) -> None
     assert images[1].id not in found
     assert isinstance(found[images[2].id], Refused)
     assert isinstance(found[images[3].id], Failed)
+    assert "0 bytes" in str(found[images[4].id])
     assert [headers.get("range") for path, headers in saying.asked if path.startswith("GET /pictures/")] == [
         "bytes=0-0"
-    ] * 4
+    ] * 5
     more = card.image(9)
     bucket.deliver(more, card.path(more))  # that one could not be read says nothing of checksums
     assert "x-amz-checksum-sha256" in saying.asked[-1][1]

@@ -135,6 +135,7 @@ MEANINGS: list[tuple[tuple[str, ...], Reply, type[DeliveryError], str]] = [
     ),
     (("HEAD",), (404, {"Content-Type": "text/html"}, b""), Unreachable, "404 with text/html"),
     (("HEAD",), (403, {}, b""), Unauthorised, "let the key read objects"),
+    (("HEAD",), (400, {}, b""), Failed, "declines to be asked for it by its name .400"),
     (("HEAD",), (405, {}, b""), Unreachable, "answered 405"),
 ]
 

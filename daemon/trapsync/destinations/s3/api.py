@@ -130,6 +130,8 @@ class Bucket:
         answer = self._of_object(lambda: self._fetched(key))
         if answer.status == 404:
             return None
+        if answer.status == 416:  # what lies there has no first byte
+            return Stored(0, "")
         kind, _, size = answer.headers.get("Content-Range", "").rpartition("/")
         return self._stored(answer, size if kind else answer.headers.get("Content-Length", ""))
 
@@ -152,8 +154,10 @@ class Bucket:
                 self._dropped.add(SHA256)
             answer = ask() if is_wiser else answer
         is_there = answer.status in {200, 206} and "ETag" in answer.headers
-        if is_there or (answer.status == 404 and answer.kind != "text/html"):
+        if is_there or (answer.status in {404, 416} and answer.kind != "text/html"):
             return answer
+        if answer.status == 400:  # and a list it gives
+            raise Failed(f"{self.host} declines to be asked for it by its name ({answer.status})")
         http_service.admitted(answer, "let the key read objects (s3:GetObject)")
         raise Unreachable(f"{answer}{answer.portal}")
 
