@@ -29,9 +29,6 @@ from trapsync.destinations.rclone import child, remotes
 from trapsync.errors import Failed, Refused, SettingsError, Unauthorised, Unreachable, Unresolved
 from trapsync.image import Image
 
-# Each test starts a dozen programs, which are nicer than whatever else a busy machine does.
-pytestmark = pytest.mark.timeout(300)
-
 
 class Place:
     """A site: a folder of this machine as a remote, and rclone's config file, in a folder of its own."""

@@ -44,8 +44,6 @@ def pairs(*some: tuple[str, str]) -> list[tuple[str, str]]:
     return [(name, version) for name in PROVES for version in VERSIONS] if EVERY else list(some)
 
 
-# Programs that are nicer than whatever else a busy machine does.
-pytestmark = pytest.mark.timeout(300)
 # The digests that a receipt has there.
 PROVES = {"sftp": "md5", "s3": "md5", "webdav": "echo", "ftp": "echo"}
 

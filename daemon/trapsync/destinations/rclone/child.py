@@ -25,7 +25,6 @@ _LOOK = 0.5  # seconds between two looks at whether the daemon stops
 _END = 5.0  # seconds for a process that was killed to be gone
 _LONGEST_SAID = 64 * 1024  # bytes of its log
 _LONGEST_LINE = 16 * 1024
-_NICE = 10
 _STAMP = re.compile(r"^[\d/]+ [\d:]+ (?:[A-Z]+ *: )?")  # before a line that is no JSON
 _LOGIN, _QUERY = re.compile(r"//[^/@\s]*@"), re.compile(r"\?[^\s\"']+")
 # What a child finds in its environment: no option of rclone's, which would come before ours, no proxy, no agent of ssh.
@@ -86,8 +85,6 @@ def run(
             preexec_fn=partial(end_with, os.getpid()),
         )
     try:
-        with suppress(OSError):  # the service may not set priorities, and is as nice as it should be
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         output, log = _read(process, clock, pause, clock.monotonic() + within, within, most)
         return Done(process.wait(_END), output, _lines(log))
     except subprocess.TimeoutExpired:
