@@ -457,6 +457,7 @@ def test_a_child_is_given_no_option_by_the_environment(
     ("text", "limits", "reason"),
     [
         ("sleep 60 & sleep 60", {"within": 0.5}, "did not end within"),
+        ("sleep 60 & exit", {"within": 1.0}, "did not end within"),
         ("yes", {"most": 100_000}, "more than 100000 bytes"),
         ("exec 1>&- 2>&-; sleep 60", {}, "does not end"),
     ],

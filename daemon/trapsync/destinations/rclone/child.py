@@ -135,7 +135,7 @@ def _read(
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """See to it that it is gone, with what it started. One that is stuck in the kernel is not waited for."""
-    if process.poll() is None:
+    if process.returncode is None:  # not waited for yet: the group is its own, even where it has ended itself
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
