@@ -364,6 +364,22 @@ def test_another_server_or_account_under_the_same_name_is_another_place_and_anot
     assert len({of(config, path="moths") for config in OTHERS} | {first, of(SFTP, path="/moths")}) == 6
 
 
+def test_what_arrives_while_the_config_file_is_exchanged_is_no_proof_for_the_place_of_before(
+    place: Place, card: Card
+) -> None:
+    destination, image = place.connect(), card.image()
+    before = destination.place()
+    place.write_config("[nas]\ntype = local\nhost = another\n")
+    for ask in (
+        lambda: destination.deliver(image, card.path(image)),
+        lambda: destination.confirm([image], {}),
+    ):
+        with pytest.raises(Unreachable, match="says another place than before"):
+            ask()
+    assert destination.place() != before
+    destination.deliver(image, card.path(image))
+
+
 def test_a_remote_made_of_others_is_the_place_that_these_are(place: Place) -> None:
     def of(host: str) -> str:
         place.write_config(

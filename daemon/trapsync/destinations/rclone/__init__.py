@@ -118,18 +118,29 @@ class Rclone(SimpleDestination):
         self._parts: set[str] = set()
         self._old_version: bool | None = None
         self._is_clear = False  # of what a crash left
+        self._place = ""
 
     def close(self) -> None:
         """Nothing is held open between calls."""
 
     def place(self) -> str:
-        """The server, account and folder that the config file says today."""
-        return self._remote().place
+        """The server, account and folder that the config file says today.
+
+        From then on another one is unreachable, until it is asked again which place this is.
+        """
+        self._place = ""
+        self._place = self._remote().place
+        return self._place
 
     def _remote(self) -> remotes.Remote:
         settings = self.settings
         setting = f"destinations.{self.name}.config_file"
-        return remotes.read(settings.config_file, settings.remote_name, settings.folder, setting)
+        remote = remotes.read(settings.config_file, settings.remote_name, settings.folder, setting)
+        if self._place not in {"", remote.place}:
+            raise Unreachable(
+                f"{settings.config_file} says another place than before: asked again at the next turn"
+            )
+        return remote
 
     # --- Asking -----------------------------------------------------------------------------------------
 
