@@ -103,11 +103,12 @@ def test_no_command_of_the_documents_leaves_a_secret_in_the_shells_history() -> 
         *ROOT.glob("config/*"),
     ]
     words = re.compile(r"(echo|printf)\b.*(password|secret|\bkey\b)|<<<.*(password|secret)", re.IGNORECASE)
+    from_a_file = re.compile(r'"\$\(cat [\w./-]+\)"')  # of which the history has the name
     told = [
         (path.name, line)
         for path in documents
         if path.is_file() and path != ROOT / "CHANGELOG.md"
         for line in path.read_text().splitlines()
-        if words.search(line)
+        if words.search(from_a_file.sub("", line))
     ]
     assert told == []
