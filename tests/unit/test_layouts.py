@@ -342,11 +342,36 @@ def test_a_record_that_is_damaged_costs_no_image(
     ):
         (tmp_path / "state" / "layouts.json").write_text(content)
         one = at(stick, given, "antenna")
-        assert "earlier layouts are not known" in caplog.text
+        assert "so earlier layouts are not known" in caplog.text
         caplog.clear()
         one.deliver(image, card.path(image))
         assert json.loads((tmp_path / "state" / "layouts.json").read_text())["stick"][-1]["trap"] == "Valley"
     assert len(jpegs(stick)) == 1
+
+
+def test_a_record_that_cannot_be_read_now_is_not_written_over(
+    stick: Path, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_path: Path, _most: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    first, second = card.image(0), card.image(5)
+    at(stick, a_trap(tmp_path), "antenna").deliver(first, card.path(first))
+    with monkeypatch.context() as broken:
+        broken.setattr(durable, "read_plain", failing)
+        one = at(stick, a_trap(tmp_path), "amber")
+        with pytest.raises(Held, match="Input/output error"):
+            one.deliver(second, card.path(second))
+    assert first.id in at(stick, a_trap(tmp_path), "amber").find_existing([first])
+
+
+def test_twenty_layouts_ago_is_not_forgotten(stick: Path, card: Card, tmp_path: Path) -> None:
+    first = card.image()
+    at(stick, a_trap(tmp_path), "antenna").deliver(first, card.path(first))
+    for number in range(20):
+        one, image = at(stick, a_trap(tmp_path), f"{number}/{{name}}.jpg"), card.image(number + 1)
+        one.deliver(image, card.path(image))
+    assert first.id in at(stick, a_trap(tmp_path), "flat").find_existing([first])
 
 
 def test_several_destinations_remember_their_layouts_in_one_file(tmp_path: Path, card: Card) -> None:

@@ -1,6 +1,7 @@
 """A bucket in an S3 store as a destination, by real stores: one copy of each image, and receipts that prove something."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -169,8 +170,10 @@ def test_an_image_is_found_where_an_earlier_layout_put_it_and_is_not_sent_again(
     at = {image.id: first.deliver(image, card.path(image)).at for image in images[:3]}
     assert set(at.values()) == {s3_key(site, image) for image in images[:3]}
     second = site.connect(given, layout="antenna")
-    for some in ([images[0]], images):
+    for some, questions in (([images[0]], {"HEAD": 2}), (images, {"GET": 1})):  # where a list serves, no more
+        site.front.requests.clear()
         known = second.find_existing(some)
+        assert Counter(one.split()[0] for one in site.front.requests) == questions
         assert {number: one.at for number, one in known.items() if isinstance(one, Receipt)} == {
             image.id: at[image.id] for image in some if image.id in at
         }

@@ -95,7 +95,7 @@ def _show_names(trap: Trap, text: str, state: str | None, limit: int, as_json: b
             rows = catalog.images.listing(state, limit)
     names = [name for row in rows if (name := parse_name(PurePosixPath(row["path"]).name))]
     if not names:
-        click.echo("No images yet; the next ones would be named so:", err=True)
+        click.echo("No images of its own yet; the next ones would be named so:", err=True)
         every = timedelta(seconds=trap.settings.capture.every)
         now = datetime.fromtimestamp(int(trap.clock.wall()), UTC)
         names = [TrapName(device_id(trap.settings.trap), now + number * every) for number in range(limit)]

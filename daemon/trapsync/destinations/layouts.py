@@ -17,6 +17,7 @@ Local time has one fixed offset (`trap.utc_offset`): with summer time an hour of
 it two images would have one name.
 """
 
+import errno
 import json
 import logging
 import re
@@ -60,8 +61,9 @@ _UNDATED = "undated"
 _OTHERS = "other"
 
 LONGEST = 255  # characters of a key: what Antenna's table takes
-_MOST_EARLIER = 8
+_MOST_EARLIER = 32
 _LARGEST_RECORD = 256 * 1024
+_NOT_OURS = {errno.EFBIG, errno.ELOOP, errno.ENXIO, errno.EISDIR}  # too large, a link, a pipe, a folder
 # No file system of Windows has them in names, nor has a stick.
 _NOT_IN_NAMES = re.compile(r'[\0-\x1f\x7f\\:?*"<>|]')
 _OF_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
@@ -271,7 +273,11 @@ class Keys:
         self._current = layout_of(settings.layout, context.trap_name, context.offset)
         self._standard = layout_of("standard", "", UTC)
         self._is_shared = is_shared
-        known = _read(self._file)
+        try:
+            known = _read(self._file)
+        except OSError as error:  # then nothing is sent either, see `remember`
+            log.warning("%s cannot be read, so earlier layouts are not known: %s", self._file, error.strerror)
+            known = {}
         # One of a name that is new may be one that there was under another name. A folder may hold images from before
         # there were layouts.
         others = [] if is_shared else [self._standard]
@@ -301,13 +307,13 @@ class Keys:
         if self._is_remembered:
             return
         with _writing:
-            record = _read(self._file)
-            others = [one for one in self._earlier if one != self._current]
-            record[self._name] = [*others, self._current][-_MOST_EARLIER:]
-            plain = {name: [asdict(one) for one in some] for name, some in record.items()}
             try:
+                record = _read(self._file)
+                others = [one for one in self._earlier if one != self._current]
+                record[self._name] = [*others, self._current][-_MOST_EARLIER:]
+                plain = {name: [asdict(one) for one in some] for name, some in record.items()}
                 durable.write(self._file, [json.dumps(plain, indent=1).encode()])
-            except StorageError as error:
+            except (OSError, StorageError) as error:
                 raise Held(f"it cannot be written down under which names images are sent: {error}") from error
         failpoint.hit("layouts: remembered")
         self._is_remembered = True
@@ -317,14 +323,19 @@ _writing = threading.Lock()  # several destinations, and several uploads, have o
 
 
 def _read(file: Path) -> dict[str, list[Layout]]:
-    """The layouts by which images were sent, by destination, the oldest first; of a damaged file, none."""
+    """The layouts by which images were sent, by destination, the oldest first; of what is no such file, none.
+
+    Raises OSError where the card does not let it be read: what it holds must not be written over then.
+    """
     try:
         content = foreign_json.decode(durable.read_plain(file, _LARGEST_RECORD), _LARGEST_RECORD)
         return {str(name): [_layout(one) for one in some] for name, some in content.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        log.warning("%s cannot be read, so earlier layouts are not known: %s", file, type(error).__name__)
+        if isinstance(error, OSError) and error.errno not in _NOT_OURS:
+            raise
+        log.warning("%s is not what it was, so earlier layouts are not known: %s", file, type(error).__name__)
         return {}
 
 

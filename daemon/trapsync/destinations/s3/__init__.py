@@ -97,9 +97,9 @@ class S3(SimpleDestination):
             if _is_too_long(some[0]):
                 found[image.id] = _too_long()
         asked = {key for some in keys.values() for key in some}
-        # Before it is sent, an image is asked for once more under its present key, and under earlier ones never.
-        earlier = {key for some in keys.values() for key in some[1:]}
-        stored = self._stored(asked, earlier) if len(images) > _FEW else self._stored((), asked)
+        # Before it is sent, an image is asked for once more under its present key, and not under earlier ones: to lie there
+        # unknown it was sent before its layout was changed, with an answer that was lost.
+        stored = self._stored(asked, ()) if len(images) > _FEW else self._stored((), asked)
         for image in images:
             if (outcome := self._outcome(image, keys[image.id], stored)) and image.id not in found:
                 found[image.id] = outcome
