@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
@@ -85,7 +86,8 @@ class Store:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name)
+    """A program of the tests' own environment, which need not be activated."""
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     assert found, f"{name} is missing: the extra dev has it"
     return found
 
