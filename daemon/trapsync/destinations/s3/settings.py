@@ -34,9 +34,9 @@ class Settings(http_service.Settings, frozen=True, kw_only=True):
     checksum: Literal["auto", "md5", "sha256"] = "auto"
     probe: bool = False
     url_lifetime: Duration = Duration(_WEEK)
-    # Two uploads wait for their answers at the same moment: of what a link of 10 Mbit/s with 100 ms carries they fill 0.7, four
-    # 0.93, eight all. More at once would take longer each, and a weak link breaks before one is through. Each at half the
-    # slowest rate, so that such a link need carry no more than for two.
+    # Two uploads wait for their answers at the same moment: of what a link of 10 Mbit/s with 100 ms carries they fill 0.7,
+    # four 0.93, eight all. More at once would take longer each, and a weak link breaks before one is through. Each at half
+    # the slowest rate, so that such a link need carry no more than for two.
     transfers: int = 4
     min_rate: Size = Size(1000)
     ca_file: Path | None = None
