@@ -98,19 +98,18 @@ class Directory(SimpleDestination):
             for number, places in enumerate(self._by_layout(images)):
                 by_folder: dict[PurePosixPath, list[tuple[Image, str]]] = {}
                 for image, place in places:
-                    if image.id not in found:
-                        asked = [(image, name) for name in names.of(place, image)]
-                        by_folder.setdefault(place.parent, []).extend(asked)
+                    for path in names.of(place, image) if image.id not in found else ():
+                        by_folder.setdefault(path.parent, []).append((image, path.name))
                 for folder, asked in by_folder.items():
                     found |= self._found(root, folder, asked, is_earlier=number > 0)
         return found
 
-    def _by_layout(self, images: Sequence[Image]) -> list[list[tuple[Image, PurePosixPath]]]:
+    def _by_layout(self, images: Sequence[Image]) -> list[list[tuple[Image, str]]]:
         """The paths of images below the folder: where they belong, then where earlier layouts would have put them."""
         paths = [(image, self._keys.all_of(image)) for image in images]
         most = max((len(some) for _, some in paths), default=0)
         return [
-            [(i, PurePosixPath(some[n])) for i, some in paths if n < len(some) and names.is_below(some[n])]
+            [(image, some[n]) for image, some in paths if n < len(some) and names.is_below(some[n])]
             for n in range(most)
         ]
 
@@ -201,11 +200,7 @@ class Directory(SimpleDestination):
 
     def _places(self, image: Image) -> list[PurePosixPath]:
         """Every path at which its copy may lie, by this layout and the earlier ones."""
-        return [
-            own.parent / name
-            for own in map(PurePosixPath, self._keys.all_of(image))
-            for name in names.of(own, image)
-        ]
+        return [path for place in self._keys.all_of(image) for path in names.of(place, image)]
 
     def _strike(self, folder: Folder, name: str) -> None:
         """Take a copy that is not the image out of the manifest, which would vouch for it when asked next."""
@@ -250,35 +245,32 @@ class Directory(SimpleDestination):
                 raise disk_errors.explained(error, root, place, size=image.size) from error
 
     def _bring(self, root: Folder, image: Image, source: BinaryIO) -> Receipt:
-        own, *earlier = map(PurePosixPath, self._keys.all_of(image))
+        own, *earlier = (names.of(place, image) for place in self._keys.all_of(image))
         place = self._brought_before(root, earlier, image, source) or self._copied(root, own, image, source)
         return Receipt(f"sha256:{image.sha256}", at=str(place))
 
     def _brought_before(
-        self, root: Folder, earlier: Sequence[PurePosixPath], image: Image, source: BinaryIO
+        self, root: Folder, earlier: Sequence[list[PurePosixPath]], image: Image, source: BinaryIO
     ) -> PurePosixPath | None:
         """Where an earlier layout put it: a power cut may have come before that was noted."""
-        for own in earlier:
-            for name in names.of(own, image):
-                # What cannot be read there is no copy, and the stick's own trouble is told by what follows.
-                with suppress(OSError), root.below(own.parent.parts) as folder:
-                    if self._is_there(root, folder, own.with_name(name), image, source, may_copy=False):
-                        self._note(root, folder, own.with_name(name), image)
-                        return own.with_name(name)
+        for path in (path for paths in earlier for path in paths):
+            # What cannot be read there is no copy, and the stick's own trouble is told by what follows.
+            with suppress(OSError), root.below(path.parent.parts) as folder:
+                if self._is_there(root, folder, path, image, source, may_copy=False):
+                    self._note(root, folder, path, image)
+                    return path
         return None
 
-    def _copied(self, root: Folder, own: PurePosixPath, image: Image, source: BinaryIO) -> PurePosixPath:
+    def _copied(
+        self, root: Folder, own: list[PurePosixPath], image: Image, source: BinaryIO
+    ) -> PurePosixPath:
         """Where it lies now, after it was copied if it was not there."""
-        with root.below(own.parent.parts, make=True) as folder:
-            for name in names.of(own, image):
-                if self._is_there(root, folder, own.with_name(name), image, source):
-                    break
-            else:
-                raise Refused(
-                    f"other files have all names for it in {folder.path}: move them away, then retry"
-                )
-            self._note(root, folder, own.with_name(name), image)
-        return own.with_name(name)
+        with root.below(own[0].parent.parts, make=True) as folder:
+            for path in own:
+                if self._is_there(root, folder, path, image, source):
+                    self._note(root, folder, path, image)
+                    return path
+            raise Refused(f"other files have all names for it in {folder.path}: move them away, then retry")
 
     def _note(self, root: Folder, folder: Folder, place: PurePosixPath, image: Image) -> None:
         """Write a copy into the manifest. It is there without that too: what is odd about a manifest costs a note."""

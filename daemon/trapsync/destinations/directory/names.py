@@ -9,13 +9,14 @@ from trapsync.image import Image
 _LONGEST_NAME = 255  # bytes, on every file system that a stick has
 
 
-def of(own: PurePosixPath, image: Image) -> list[str]:
-    """The names that its copy may have, in this order: its own, and where other bytes have that, those with its digest.
+def of(place: str, image: Image) -> list[PurePosixPath]:
+    """The paths that its copy may have, in this order: its own, and where other bytes have that, those with its digest.
 
-    `own` is the path that the layout gives it. They are the same at each time, so that a copy is found again after the
+    `place` is the one that the layout gives it. They are the same at each time, so that a copy is found again after the
     catalog was lost.
     """
-    return [own.name, *(_with_digest(own, image.sha256[:digits]) for digits in (8, 32))]
+    own = PurePosixPath(place)
+    return [own, *(own.with_name(_with_digest(own, image.sha256[:digits])) for digits in (8, 32))]
 
 
 def _with_digest(own: PurePosixPath, digits: str) -> str:
