@@ -60,12 +60,12 @@ def row(
     image: Mapping[str, Any],
     trap: str,
     offset: timezone,
-    bounds: Callable[[Mapping[str, Any]], tuple[str | None, str | None]],
+    bounds: Callable[[Mapping[str, Any]], Mapping[str, str | None]],
 ) -> Row:
     """The row of an image of `catalog.images.oldest_first`.
 
     `trap` is what people call the trap, and `offset` that of its local time; `bounds` says between which moments an
-    image was taken whose time is unsure.
+    image was taken whose time is unsure (`not_before`, `not_after`).
     """
     metadata = image["metadata"]
     found = {ours: metadata.get(name) for name, ours in _MEASURED.items()}
@@ -88,7 +88,7 @@ def row(
     if image["boot_id"] is not None:  # else another program's, and nothing is known of its clock
         found["time_state"] = state = _STATES.get(image["timing"], image["timing"])
         if state == "unsure":
-            found["not_before"], found["not_after"] = bounds(image)
+            found |= bounds(image)
         if state in {"held", "unsure"}:
             return found
     return found | _times(name.taken.astimezone(offset))

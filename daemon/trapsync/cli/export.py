@@ -75,9 +75,8 @@ def _rows(trap: Trap, catalog: "Catalog") -> Iterator[dict[str, Any]]:
 
     boots, offset = catalog.times.boots(), fixed_offset(trap.settings)
 
-    def bounds(image: Mapping[str, Any]) -> tuple[str | None, str | None]:
-        earliest, latest = clock_correction.bounds(boots, image["boot_id"], image["monotonic"])
-        return clock_correction.moment(earliest), clock_correction.moment(latest)
+    def bounds(image: Mapping[str, Any]) -> Mapping[str, str | None]:
+        return clock_correction.bounds_in_words(boots, image["boot_id"], image["monotonic"])
 
     for image in catalog.images.oldest_first():
         yield image_export.row(image, trap.settings.trap.name, offset, bounds)

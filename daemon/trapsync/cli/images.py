@@ -62,11 +62,7 @@ def images(
         boots = catalog.times.boots() if any(row["timing"] in {"unsure", "released"} for row in rows) else []
     for row in rows:
         if row["timing"] in {"unsure", "released"}:
-            earliest, latest = clock_correction.bounds(boots, row["boot_id"], row["monotonic"])
-            row |= {
-                "not_before": clock_correction.moment(earliest),
-                "not_after": clock_correction.moment(latest),
-            }
+            row |= clock_correction.bounds_in_words(boots, row["boot_id"], row["monotonic"])
     if source is not None:
         _add_addresses(trap, rows, source or None)
     if as_json:

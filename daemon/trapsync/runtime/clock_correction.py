@@ -223,6 +223,12 @@ def bounds(boots: list[dict[str, Any]], boot_id: str, monotonic: float) -> tuple
     )
 
 
+def bounds_in_words(boots: list[dict[str, Any]], boot_id: str, monotonic: float) -> dict[str, str | None]:
+    """Return the same as UTC text: `not_before` and `not_after`."""
+    earliest, latest = bounds(boots, boot_id, monotonic)
+    return {"not_before": moment(earliest), "not_after": moment(latest)}
+
+
 def snapshot(catalog: Catalog, clock: Clock, trusted_by: str) -> dict[str, Any]:
     """Return what is known of the clock and of the times of images, for `trapsync clock`. Moments are UTC text."""
     boots = catalog.times.boots()
