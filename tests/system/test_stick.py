@@ -104,10 +104,7 @@ class Stick:
 
     def put_in(self) -> "subprocess.Popen[bytes]":
         """Plug it in: udev starts the unit."""
-        done = subprocess.run(
-            ["losetup", "-f", "--show", self._image], check=True, capture_output=True, text=True
-        )
-        self._device = done.stdout.strip()
+        self._device = self._loop_device()
         with self.said.open("ab") as said:
             return subprocess.Popen(self._keeper("take"), stdout=said, stderr=said, env=self.environment)
 
@@ -145,11 +142,20 @@ class Stick:
         place = self._image.with_name("elsewhere")
         place.mkdir(exist_ok=True)
         mount = self.environment["PATH"].split(":")[0] + "/mount"
-        subprocess.run([mount, "-t", self._kind, "-o", "loop", self._image, place], check=True)
+        # Not by `-o loop`, which takes a device that has this image already: the one that was pulled while the daemon
+        # wrote may be held for a moment yet, with the filesystem whose driver is dead.
+        device = self._loop_device()
+        subprocess.run([mount, "-t", self._kind, device, place], check=True)
         try:
             yield place
         finally:
             subprocess.run(["umount", place], check=True)
+            subprocess.run(["losetup", "-d", device], check=True)
+
+    def _loop_device(self) -> str:
+        """A device of its own with what the stick holds."""
+        command = ["losetup", "-f", "--show", self._image]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def images(self) -> dict[str, bytes]:
         """What it holds, and that its sums are right; half-written files must not look like images."""
