@@ -17,7 +17,8 @@ from trapsync.destinations import kinds
 from trapsync.runtime import config_check
 from trapsync.settings import config_file, open_links
 from trapsync.settings.layers import Files
-from trapsync.settings.schema import Destination, Settings, Table
+from trapsync.settings.schema import Destination, Settings
+from trapsync.settings.table import Table
 
 KEY = re.compile(r"#?([a-z_]+) = ")
 HEADING = re.compile(r"#?\[(.+)\]")

@@ -56,7 +56,7 @@ DOORS = {
     "pebble": {"runtime.examiners"},
     "msgspec": {
         "settings.config_file",
-        "settings.schema",
+        "settings.table",
         "net.heartbeat",
         "hub",
         "fleet.enrolment",

@@ -19,7 +19,8 @@ from trapsync import destinations
 from trapsync.destinations import http_service
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
-from trapsync.settings.schema import Camera, Capture, Ingest, Prune, Settings, Storage, Table, Trap
+from trapsync.settings.schema import Camera, Capture, Ingest, Prune, Settings, Storage, Trap
+from trapsync.settings.table import Table
 from trapsync.settings.units import Duration, Exposure, Size
 
 

@@ -18,7 +18,8 @@ from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer, reason
 from trapsync.net.proxy import proxy_for
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import Destination, require_proxy, within
+from trapsync.settings.schema import Destination, require_proxy
+from trapsync.settings.table import within
 from trapsync.settings.units import Size
 
 _DENIED = {401: "rejects the login", 402: "asks for payment", 403: "does not permit this"}

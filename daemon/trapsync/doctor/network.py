@@ -21,7 +21,8 @@ from trapsync.runtime.destination_context import connect_all
 from trapsync.settings import config_file, open_links
 from trapsync.settings.config_file import read_secret, replaceable
 from trapsync.settings.layers import OVERRIDE
-from trapsync.settings.schema import DEVICE, ENVIRONMENT, Hub, Settings, Table
+from trapsync.settings.schema import DEVICE, ENVIRONMENT, Hub, Settings
+from trapsync.settings.table import Table
 from trapsync.settings.words import age
 from trapsync.spool import overlap
 from trapsync.trap import open_to_read

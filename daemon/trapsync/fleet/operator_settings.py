@@ -10,7 +10,8 @@ from trapsync.files import durable
 from trapsync.fleet.operator_key import replace_secret
 from trapsync.settings import config_file, editing
 from trapsync.settings.config_file import changed
-from trapsync.settings.schema import HubMqtt, Table, require_proxy
+from trapsync.settings.schema import HubMqtt, require_proxy
+from trapsync.settings.table import Table
 
 ENVIRONMENT_KEY = "TRAPSYNC_OWNER"
 DEFAULT_PATH = Path("~/.config/trapsync/owner.toml")

@@ -12,7 +12,8 @@ import requests
 
 from trapsync.errors import SettingsError, Unauthorised
 from trapsync.settings.config_file import read_secret
-from trapsync.settings.schema import ENVIRONMENT, require_address
+from trapsync.settings.schema import ENVIRONMENT
+from trapsync.settings.table import require_address
 
 EXAMPLE = "http://proxy.example.org:3128"
 

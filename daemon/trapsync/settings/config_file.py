@@ -18,7 +18,8 @@ import msgspec
 from trapsync.errors import SettingsError
 from trapsync.files import durable
 from trapsync.settings.messages import dotted, explain
-from trapsync.settings.schema import Settings, Table
+from trapsync.settings.schema import Settings
+from trapsync.settings.table import Table
 from trapsync.settings.units import Duration, Exposure, Size, exactly
 
 DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")

@@ -7,49 +7,15 @@ and bytes. `config/trapsync.toml` shows every key with its default; a test holds
 import re
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
-
-import msgspec
 
 from trapsync.settings.schedule import parse_window
-from trapsync.settings.units import Duration, Exposure, Size, shown
+from trapsync.settings.table import Table, require_address, within
+from trapsync.settings.units import Duration, Exposure, Size
 
 DEVICE = re.compile("[0-9a-f]{8}")
 GROUP = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 UTC_OFFSET = re.compile(r"[+-](0\d|1[0-4]):[0-5]\d")
 MOST_KEYS = 2  # that a trap trusts at once
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the config file. Its fields are the keys, their defaults the defaults."""
-
-
-def within(table: Table, **bounds: tuple[float, float]) -> None:
-    """Refuse a value out of bounds; for `__post_init__`. The text starts with the key."""
-    for key, (least, most) in bounds.items():
-        value = getattr(table, key)
-        if value is not None and not least <= value <= most:
-            raise ValueError(
-                f"{key}: {shown(value)} is not between {shown(least, value)} and {shown(most, value)}"
-            )
-
-
-def require_address(key: str, url: str, example: str, *, instead: str = "") -> None:
-    """Refuse what is not the address of a server; for `__post_init__`.
-
-    `example` is one that is. Names and passwords do not belong in it; `instead` says where they do.
-    """
-    parts = urlsplit(url)
-    if instead and (parts.username or parts.password):
-        raise ValueError(f"{key}: names and passwords do not belong there; use {instead}")
-    try:
-        is_plain = not (parts.query or parts.fragment or "@" in parts.netloc or parts.port == 0)
-    except ValueError:  # its port is no number of one
-        is_plain = False
-    if parts.scheme not in {"https", "http"} or not parts.hostname or not is_plain:
-        raise ValueError(f'{key}: {url!r} is not an address such as "{example}"')
-
-
 ENVIRONMENT = "environment"
 
 
@@ -434,7 +400,7 @@ class Settings(Table, frozen=True):
     warnings: Warnings = Warnings()
     remote: Remote = Remote()
     hub: Hub = Hub()
-    destinations: dict[str, dict[str, Any]] = {}
+    destinations: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - msgspec makes a new one each time
 
     def __post_init__(self) -> None:
         """Check what one table alone cannot say."""

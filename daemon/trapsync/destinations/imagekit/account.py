@@ -11,7 +11,7 @@ from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer, retry_after
 from trapsync.net.http_body import Pieces
 from trapsync.settings.schema import Settings as AllSettings
-from trapsync.settings.schema import require_address, within
+from trapsync.settings.table import require_address, within
 from trapsync.settings.units import Duration
 
 _UPLOAD = "/api/v1/files/upload"

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from trapsync.destinations import http_service, layouts
 from trapsync.settings.schema import Settings as AllSettings
-from trapsync.settings.schema import require_address, within
+from trapsync.settings.table import require_address, within
 from trapsync.settings.units import Duration, Size
 
 # Names are checked by the store; here only what would not fit into an address or a signature, or is no name anywhere.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trapsync.destinations import http_service
-from trapsync.settings.schema import require_address, within
+from trapsync.settings.table import require_address, within
 from trapsync.settings.units import Duration
 
 GEOMETRIES = ("box", "polygon", "line", "point", "ellipse", "cuboid")

@@ -33,7 +33,7 @@ from trapsync.image import Image
 from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import FilePiece, opened
-from trapsync.settings.schema import require_address, within
+from trapsync.settings.table import require_address, within
 from trapsync.settings.units import Duration
 
 log = logging.getLogger(__name__)

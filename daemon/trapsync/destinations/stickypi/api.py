@@ -20,7 +20,8 @@ from trapsync.net.http import HttpClient
 from trapsync.net.http_answer import Answer
 from trapsync.net.http_body import Pieces
 from trapsync.net.invitation import NOT_KNOWN
-from trapsync.settings.schema import DEVICE, require_address, within
+from trapsync.settings.schema import DEVICE
+from trapsync.settings.table import require_address, within
 from trapsync.settings.units import Duration
 
 _TOKEN_LIFE = 86400.0 - 1800.0
