@@ -180,6 +180,7 @@ class _Life:
             self._capture()
             self._ingest(catalog)
             self._put_times_right(catalog)
+            catalog.deployments.settle(drawings.DEVICE, {"every": self.number})
             self._thumbnails(catalog)
             destinations[0].place()
             self._in_the_way(catalog, destinations[0])

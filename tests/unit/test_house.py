@@ -236,7 +236,9 @@ def test_only_its_command_leads_to_the_hub() -> None:
 
 # Where JSON is decoded: what comes from outside in one place, and what the program, or its own child, wrote.
 DECODERS = {"net.foreign_json", "remote.record", "settings.last_good", "doctor.camera", "hub.enrolment"}
-DECODERS |= {f"catalog.{part}" for part in ("deliveries", "facts", "images", "labels", "notes", "rows")}
+DECODERS |= {
+    f"catalog.{part}" for part in ("deliveries", "deployments", "facts", "images", "labels", "notes", "rows")
+}
 
 
 def test_json_from_outside_is_decoded_in_one_place() -> None:

@@ -12,6 +12,7 @@ from typing import Self
 from trapsync.catalog.connection import Connection
 from trapsync.catalog.counts import Counts
 from trapsync.catalog.deliveries import Deliveries
+from trapsync.catalog.deployments import Deployments
 from trapsync.catalog.facts import FactTable
 from trapsync.catalog.images import Images
 from trapsync.catalog.labels import Labels
@@ -31,6 +32,7 @@ class Catalog:
     - `proofs`: what destinations confirmed, and what may leave the card for it
     - `places`: the destinations of the settings, and the places that they are
     - `times`: boots, and the images whose time they hold up
+    - `deployments`: where the trap stood, from when until when
     - `quarantine`, `labels`, `notes` (of destinations), `facts` (for `status`), `counts`
     """
 
@@ -41,6 +43,7 @@ class Catalog:
         self.proofs = Proofs(connection)
         self.places = Places(connection)
         self.times = Times(connection)
+        self.deployments = Deployments(connection)
         self.quarantine = Quarantine(connection)
         self.labels = Labels(connection)
         self.notes = Notes(connection)

@@ -317,3 +317,24 @@ def m006_pending(db: Database) -> None:
     )
     # Off the card though pending: their destinations are asked for them before they are dropped.
     db.execute("CREATE INDEX images_missing ON images (id) WHERE state = 'pending' AND gone_at IS NOT NULL")
+
+
+@migrations()
+def m007_deployments(db: Database) -> None:
+    """Where the trap stood, and from when until when."""
+    _run(
+        db,
+        """
+-- A row is a moment from which on a deployment was in force, until that of the next row; or none, where the owner ended
+-- the one before. Their order is that of `number`: one whose time is not known yet lies between its neighbours.
+CREATE TABLE deployments (
+    number INTEGER PRIMARY KEY,
+    id TEXT UNIQUE,                 -- NULL: from here on there was none
+    began REAL NOT NULL,            -- by the wall clock, in whole seconds
+    boot_id TEXT,                   -- the boot and its clock, while the time is still to be corrected; NULL: it is right
+    monotonic REAL,
+    terms TEXT NOT NULL,            -- JSON: what the settings said
+    is_whole INTEGER NOT NULL DEFAULT 1 -- 0: found in images after the catalog was lost, which do not hold all terms
+) STRICT;
+""",
+    )
