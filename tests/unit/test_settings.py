@@ -158,6 +158,37 @@ def test_a_value_out_of_range_is_named_with_its_range(text: str, says: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "sampling_design = 'simple random'",
+            "sampling_design: there is no 'simple random'; did you mean 'simpleRandom'?",
+        ),
+        ("data_license = 'CC BY 4.0'", "data_license: there is no 'CC BY 4.0'; did you mean 'CC-BY-4.0'?"),
+        ("media_license = 'mine'", "media_license: there is no 'mine'; there are CC0-1.0, CC-BY-4.0"),
+        ("website = 'moths'", "website: 'moths' is not an address such as"),
+        ("taxa = { moth = 3 }", "taxa: must be a table of texts in quotes"),
+        ("taxa = { moth = ' ' }", "taxa: 'moth' has no name"),
+        ("contributors = 'Ada'", "contributors = 'Ada': must be a list of tables"),
+        ("contributors = ['Ada']", "contributors = ['Ada']: must be a list of tables"),
+        ("contributors = [{ role = 'contact' }]", "contributors[0].title: is missing, and has no default"),
+        ("contributors = [{ title = '' }]", "contributors[0].title: is empty"),
+        (
+            "contributors = [{ title = 'A', emial = 'x' }]",
+            "contributors.emial: there is no such setting; did",
+        ),
+        ("contributors = [{ title = 'A' }, { title = 3 }]", "contributors[1].title = 3: must be text in"),
+        (
+            "contributors = [{ title = 'A', role = 'boss' }]",
+            "contributors[0].role: there is no 'boss'; there",
+        ),
+    ],
+)
+def test_a_wrong_word_about_the_project_is_named_with_those_that_there_are(text: str, says: str) -> None:
+    assert complaint(f"project.{text}").startswith(f"project.{says}")
+
+
+@pytest.mark.parametrize(
     "text", ["[trap", 'a = "b', "a = 1\na = 2", "a = " + "[" * 5000, "a = " + "9" * 5000]
 )
 def test_what_is_not_toml_is_said_to_be_not_toml(text: str) -> None:

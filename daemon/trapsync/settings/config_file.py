@@ -139,8 +139,11 @@ def _refuse_unknown(table: dict[str, Any], kind: type[Table], source: object, at
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
             raise SettingsError(f"{source}: {where}: there is no such setting; {hint}")
         inner = known[key]
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Table):
-            _refuse_unknown(value, inner, source, where)
+        if isinstance(value, list):  # of tables, perhaps
+            inner = (*typing.get_args(inner), None)[0]
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict) and isinstance(inner, type) and issubclass(inner, Table):
+                _refuse_unknown(one, inner, source, where)
 
 
 def _from_toml(kind: type, value: object) -> object:

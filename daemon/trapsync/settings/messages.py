@@ -25,10 +25,14 @@ def explain(message: str, table: dict[str, Any], kind: type, at: str) -> str:
     """Put msgspec's complaint into words for a person: `camera.quality = 'x': must be a whole number`."""
     complaint = _COMPLAINT.fullmatch(message)
     assert complaint is not None, message
-    reason, where, value, wanted = complaint["reason"], at, table, kind
-    for key in re.findall(r"\.(\w+)", complaint["place"] or ""):
-        where, value = dotted(where, key), value[key]
-        wanted = typing.get_type_hints(wanted)[key]
+    value: Any = table
+    reason, where, wanted = complaint["reason"], at, kind
+    for key, number in re.findall(r"\.(\w+)|\[(\d+)\]", complaint["place"] or ""):
+        if key:
+            where, value = dotted(where, key), value[key]
+            wanted = typing.get_type_hints(wanted)[key]
+        elif isinstance(value[int(number)], dict):  # one of a list of tables
+            where, value, wanted = f"{where}[{number}]", value[int(number)], typing.get_args(wanted)[0]
     if own := _FROM_WITHIN.fullmatch(reason):  # the key leads, and the value is in the text
         return f"{dotted(where, own[1])}: {own[2]}"
     if missing := _MISSING.fullmatch(reason):
@@ -61,7 +65,9 @@ def _in_words(wanted: Any) -> str:
         return " or ".join(_in_words(part) for part in parts if part is not types.NoneType)
     if origin is tuple:
         count = "" if parts[-1] is ... else f"{len(parts)} "
-        return f"a list of {count}{_PLURALS[parts[0]]}"
+        return f"a list of {count}{_PLURALS.get(parts[0], 'tables')}"
+    if origin is dict and parts[-1] is str:
+        return "a table of texts in quotes"
     if origin is dict:
         return "a table" if parts[-1] is Any else "tables with names of your choice: [destinations.NAME]"
     return _WORDS.get(wanted, "a table")

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from trapsync.settings.project import Project
 from trapsync.settings.schedule import parse_window
 from trapsync.settings.table import Table, require_address, within
 from trapsync.settings.units import Duration, Exposure, Size
@@ -400,6 +401,7 @@ class Settings(Table, frozen=True):
     warnings: Warnings = Warnings()
     remote: Remote = Remote()
     hub: Hub = Hub()
+    project: Project = Project()
     destinations: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - msgspec makes a new one each time
 
     def __post_init__(self) -> None:
