@@ -665,7 +665,7 @@ MUTANTS = (
     Mutant(
         "anybody sends the heartbeats of a trap",
         "hub/fleet.py",
-        "        self._require_sender(device, sender)\n",
+        "        require_sender(self._database, device, sender)\n",
         "",
         ("test_enrolment.py::test_nobody_but_a_trap_itself_sends_its_heartbeats",),
     ),

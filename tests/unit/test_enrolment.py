@@ -443,6 +443,7 @@ def test_a_hub_of_before_keeps_its_images_accounts_and_heartbeats(tmp_path: Path
     (trap,) = home.enrolment.traps()
     assert (trap["device"], trap["name"], trap["state"]) == (MINE, "valley-1", "shared")
     assert len(home.fleet.history(MINE)) == 1
+    assert home.reports.take(MINE, b"", 0)["newest"] == 0
     assert Hub.open(folder).accounts.names() == ["reader", "trap", "trapsync"]
 
 

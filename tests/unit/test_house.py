@@ -58,6 +58,7 @@ DOORS = {
         "settings.config_file",
         "settings.table",
         "net.heartbeat",
+        "net.reports",
         "hub",
         "fleet.enrolment",
         "remote.record",

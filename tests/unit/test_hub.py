@@ -1119,7 +1119,7 @@ def test_the_schema_is_made_once_and_numbered(tmp_path: Path) -> None:
 
     assert Hub.open(tmp_path).accounts.names() == ["moth"]
     with closing(sqlite3.connect(tmp_path / "hub.sqlite")) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

@@ -32,6 +32,8 @@ from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.long_answers import MANY_ROWS, LongAnswers
+from trapsync.hub.reports import Reports
+from trapsync.hub.reports_app import ReportEndpoints
 from trapsync.hub.room import Room, is_full
 from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
@@ -57,7 +59,7 @@ _PEOPLE = frozenset(PEOPLE)
 _ADMINS = frozenset({"admin"})
 # Of what is not the Sticky Pi protocol: the status that each error has.
 _STATUSES = fleet_app.STATUSES | enrolment_app.STATUSES | {Busy: 503}
-_STORING = {"put_new_images", "put_uid_annotations", "put_heartbeat"}
+_STORING = {"put_new_images", "put_uid_annotations", "put_heartbeat", "put_reports"}
 _Rule = tuple[str, str, frozenset[str], Callable[..., Any]]
 _RANGE = ("device", "start_datetime", "end_datetime")
 
@@ -75,6 +77,7 @@ class Hub:
     intake: Intake
     thumbnails: Thumbnails
     fleet: Fleet
+    reports: Reports
     enrolment: Enrolment
     room: Room
     refusals: Refusals
@@ -109,6 +112,7 @@ class Hub:
             intake=Intake(store, examiner, clock),
             thumbnails=Thumbnails(folder, store, examiner),
             fleet=Fleet(database, clock, verify),
+            reports=Reports(database, clock),
             enrolment=Enrolment(database, clock),
             room=Room(folder, min_free, clock),
             refusals=Refusals(clock),
@@ -125,6 +129,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     answers = LongAnswers(hub.store.incoming)
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
     parts = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
+    reports = ReportEndpoints(hub.reports, answers)
     # For the look at a request's head, before its body is received; see `admission`.
     endpoints: dict[str, Endpoint] = {}
     app.extensions |= {"hub": hub, "endpoints": endpoints}
@@ -137,7 +142,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
         name = rule.split("/")[1] or "greeting"
         endpoints[name] = Endpoint(None, LARGEST_REQUEST)
         app.add_url_rule(rule, endpoint=name, view_func=view, methods=[method])
-    for method, rule, roles, view in _rules(*parts):
+    for method, rule, roles, view in (*_rules(*parts), *_rules_of_reports(reports)):
         largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
         endpoint = endpoints[view.__name__] = Endpoint(roles, largest_body if largest is None else largest)
         guarded = _guarded(hub, endpoint, view)
@@ -174,6 +179,13 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints, enrolment: EnrolmentEndp
         ("GET", "/invitations", _ADMINS, enrolment.get_invitations),
         ("POST", "/invitations", _ADMINS, enrolment.invite),
         ("DELETE", "/invitations/<int(max=1000000000):number>", _ADMINS, enrolment.withdraw),
+    )
+
+
+def _rules_of_reports(reports: ReportEndpoints) -> tuple[_Rule, ...]:
+    return (
+        ("POST", "/reports/<device>", _WRITERS, reports.put_reports),
+        ("GET", "/effort", _PEOPLE, reports.get_effort),
     )
 
 

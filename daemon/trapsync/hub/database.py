@@ -133,6 +133,23 @@ _MIGRATIONS = (
         SELECT device, CASE WHEN json_valid(body) THEN coalesce(json_extract(body, '$.name'), '') ELSE '' END, 0
         FROM heartbeats WHERE id IN (SELECT max(id) FROM heartbeats GROUP BY device);
     """,
+    """
+    -- A row is the newest report of a trap about one thing: a night (`key`: its date), a deployment (its id). `body` is JSON
+    -- as it came, `sha256` the digest of the line that it came in, in hex. Each that is stored gets a higher `number`, one
+    -- that takes the place of another too: by these a trap goes on where it was. `received`: unix seconds of this machine.
+    CREATE TABLE reports (
+        number   INTEGER PRIMARY KEY AUTOINCREMENT,
+        device   TEXT NOT NULL,
+        kind     TEXT NOT NULL,
+        key      TEXT NOT NULL,
+        sha256   TEXT NOT NULL,
+        received REAL NOT NULL,
+        body     TEXT NOT NULL,
+        UNIQUE (device, kind, key)
+    ) STRICT;
+    CREATE INDEX reports_of_device ON reports (device, number);
+    CREATE INDEX reports_of_kind ON reports (kind, device, key);
+    """,
 )
 
 

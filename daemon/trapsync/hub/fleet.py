@@ -100,7 +100,7 @@ class Fleet:
         """
         if not DEVICE.fullmatch(device):
             raise NotTaken(f"{device[:40]!r} is not a device: 8 hexadecimal digits in lower case")
-        self._require_sender(device, sender)
+        require_sender(self._database, device, sender)
         content = _content(device, data)
         try:
             heartbeat.read(content)
@@ -108,19 +108,6 @@ class Fleet:
             self._keep(device, {"device": device, "odd": str(error)})
             raise NotTaken(f"the heartbeat makes no sense: {error}") from None
         return self._keep(device, content)
-
-    def _require_sender(self, device: str, sender: str | None) -> None:
-        if sender not in {device, None}:
-            raise NotYours(f"the account of trap {sender} sends the heartbeats of {sender} only")
-        if sender is None:
-            with self._database.reading() as connection:
-                row = connection.execute("SELECT * FROM traps WHERE device = ?", (device,)).fetchone()
-            if row and row["joined"] is not None:
-                raise NotYours(
-                    f"trap {device} has an account of its own, and sends its heartbeats with that alone"
-                )
-            if row and row["ended"] is not None:
-                raise NotYours(f"trap {device} was revoked")
 
     def _keep(self, device: str, content: dict[str, Any]) -> str:
         text, now = json.dumps(content, ensure_ascii=False), self._clock.wall()
@@ -186,6 +173,19 @@ class Fleet:
             "age_s": self._since(row["received"]),
             "heartbeat": _stored(row["body"]),
         }
+
+
+def require_sender(database: Database, device: str, sender: str | None) -> None:
+    """Raise NotYours unless `sender`, a trap or None for somebody else, may speak for this trap."""
+    if sender not in {device, None}:
+        raise NotYours(f"the account of trap {sender} speaks for {sender} only")
+    if sender is None:
+        with database.reading() as connection:
+            row = connection.execute("SELECT * FROM traps WHERE device = ?", (device,)).fetchone()
+        if row and row["joined"] is not None:
+            raise NotYours(f"trap {device} has an account of its own, and speaks with that alone")
+        if row and row["ended"] is not None:
+            raise NotYours(f"trap {device} was revoked")
 
 
 def _enter(connection: sqlite3.Connection, device: str, name: object, now: float) -> None:

@@ -6,12 +6,16 @@ from typing import Any
 from flask.json.provider import DefaultJSONProvider
 
 from trapsync.errors import TrapsyncError
-from trapsync.net import foreign_json
+from trapsync.net import foreign_json, reports
 
 # Bytes of the JSON that asks for something: 10,000 images are 650 kB. Other bodies, by the name of their view; None: as
 # large as an upload may be.
 LARGEST_QUESTION = 2**20
-LARGEST_BODIES: dict[str, int | None] = {"put_new_images": None, "put_uid_annotations": 16 * 2**20}
+LARGEST_BODIES: dict[str, int | None] = {
+    "put_new_images": None,
+    "put_uid_annotations": 16 * 2**20,
+    "put_reports": reports.LARGEST_BATCH,
+}
 _MOST_VALUES = 10**6  # in annotations: five hundred outlines of two hundred points are 300,000
 _LONGEST = 1000  # characters of a device or a date in a question
 
