@@ -250,6 +250,11 @@ def test_every_pushable_key_is_a_setting_and_can_be_pushed(trap: RemoteSettings,
         "warnings": {
             "battery": 30.0, "battery_days": 5.0, "card_days": 7.0, "temperature": 80.0, "under_voltage": False,
         },
+        "deployment": {
+            "location_id": "A1", "location_name": "Creek", "coordinate_uncertainty": 10, "setup_by": "Ana",
+            "camera_height": 1.5, "camera_tilt": -90, "camera_heading": 360, "detection_distance": 0.4, "bait_use": True,
+            "feature_type": "culvert", "habitat": "forest", "groups": ["grid:A"], "tags": ["bait:light"], "comments": "fog",
+        },
         "destinations": {"stick": {
             "every": "10 min", "order": "oldest", "transfers": 1, "bandwidth": "1 MB", "retry_initial": "1 min",
             "retry_max": "2 h",

@@ -118,6 +118,8 @@ def _present(trap: Trap, key: str) -> str:
     values = trap.beat.remote.values
     if values is None:
         return "?" if trap.beat.remote.groups is not None else "takes no remote settings"
+    if key.startswith("deployment."):
+        return "not in its heartbeat"
     return one_line(values[key]) if key in values else f"default{_default(key)}"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from trapsync import destinations
 from trapsync.errors import RefusedDocument, SettingsError
 from trapsync.settings import config_file, layers, schedule
+from trapsync.settings.deployment import Deployment
 from trapsync.settings.layers import Files, Key
 from trapsync.settings.schema import Camera, Destination, Settings, Warnings
 from trapsync.trap import place
@@ -24,6 +25,7 @@ PUSHABLE = frozenset(
         ("ingest", "thumbnails"),
         *(("prune", key) for key in ("min_age", "keep_free")),
         *(("warnings", key) for key in Warnings.__struct_fields__),
+        *(("deployment", key) for key in Deployment.__struct_fields__),
         *(("destinations", "*", key) for key in ("every", "order", "transfers", "bandwidth")),
         *(("destinations", "*", key) for key in ("retry_initial", "retry_max")),
     }
@@ -68,13 +70,23 @@ def can_be_remote(key: Key) -> bool:
     return (("destinations", "*", key[2]) if is_destination else key) in PUSHABLE
 
 
+def needs_trial(tables: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether the trap could work otherwise with these tables than with those of before: texts about it change nothing."""
+    return {**tables, "deployment": None} != {**before, "deployment": None}
+
+
 def values(settings: Settings) -> dict[str, Any] | None:
-    """What can be set remotely and is not as by default, as in the config file; None if that is too much for a heartbeat."""
+    """What can be set remotely and is not as by default, as in the config file; None if that is too much for a heartbeat.
+
+    Without the texts of [deployment], which are long.
+    """
     tables, default = config_file.plain(settings), config_file.plain(Settings())
     found = {
         ".".join(key): value
         for key in layers.keys(tables)
-        if can_be_remote(key) and (value := layers.value_at(tables, key)) != layers.value_at(default, key)
+        if can_be_remote(key)
+        and key[0] != "deployment"
+        and (value := layers.value_at(tables, key)) != layers.value_at(default, key)
     }
     return found if len(str(found)) <= _MOST_SHOWN else None
 

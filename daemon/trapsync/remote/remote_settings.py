@@ -110,7 +110,10 @@ class RemoteSettings:
                 outcome = replace(outcome, code="known", text="it was accepted before")
                 return record
             try:
-                return self._judged(record, document, name, before)
+                record = self._judged(record, document, name, before)
+                if record.committed and record.committed.hash == name:
+                    outcome = replace(outcome, text=f"settings {document.version} need no trial")
+                return record
             except RefusedDocument as refused:
                 outcome = replace(outcome, code=refused.code, text=str(refused))
                 if not outcome.is_news or refused.code == "key":
@@ -157,18 +160,20 @@ class RemoteSettings:
         if name in record.rejected:
             raise RefusedDocument("rejected_before", "this trap has tried it, and rolled it back")
         last = Last(document.key, document.version, document.issued.timestamp())
+        record = replace(
+            record, guard=replace(guard, last=last), code=None, reason=None, refused=None, damaged=None
+        )
+        taken = Taken(name, document.version, document.settings, document.key)
+        # One that is under way ends: what was committed before it comes back, with other texts.
+        if not policy.needs_trial(document.settings, record.committed.tables if record.committed else {}):
+            return _committed(record, taken)
         return replace(
             record,
-            guard=replace(guard, last=last),
-            candidate=Taken(name, document.version, document.settings, document.key),
+            candidate=taken,
             starts=0,
             # During a trial the trap is not as it was before: what was noted then stays.
             before=record.before if record.state == "trial" else before(),
             state="validated",
-            code=None,
-            reason=None,
-            refused=None,
-            damaged=None,
         )
 
     def _require_new(self, record: Record, document: Document, name: str) -> None:
@@ -299,14 +304,7 @@ class RemoteSettings:
     def commit(self) -> None:
         """Keep the settings on trial."""
         self._change_trial(
-            lambda record: replace(
-                record,
-                committed=record.candidate,
-                candidate=None,
-                state="committed",
-                starts=0,
-                before=None,
-            )
+            lambda record: _committed(record, record.candidate) if record.candidate else record
         )
 
     def roll_back(self, code: str, reason: str) -> None:
@@ -353,6 +351,18 @@ def _revoked(record: Record, document: Document) -> Record:
     if record.candidate and record.candidate.key in revoked:
         return _rolled_back(record, "key", f"the key {record.candidate.key}, which signed them, was revoked")
     return record
+
+
+def _committed(record: Record, taken: Taken) -> Record:
+    """The record with these settings in force, from the next start on at the latest."""
+    return replace(
+        record,
+        committed=taken,
+        candidate=None,
+        state="committed",
+        starts=0,
+        before=None,
+    )
 
 
 def _rolled_back(record: Record, code: str, reason: str) -> Record:

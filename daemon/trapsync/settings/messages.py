@@ -60,7 +60,8 @@ def _in_words(wanted: Any) -> str:
     """What a value of this type is, for somebody who knows no types."""
     parts, origin = typing.get_args(wanted), typing.get_origin(wanted)
     if origin is Literal:
-        return f"one of: {', '.join(map(str, parts))}" if len(parts) > 1 else f'"{parts[0]}"'
+        words = [str(part) for part in parts if part != ""]  # which stands for none of them
+        return f"one of: {', '.join(words)}" if len(words) > 1 else f'"{words[0]}"'
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_in_words(part) for part in parts if part is not types.NoneType)
     if origin is tuple:

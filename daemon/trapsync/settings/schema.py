@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from trapsync.settings.deployment import Deployment
 from trapsync.settings.project import Project
 from trapsync.settings.schedule import parse_window
 from trapsync.settings.table import Table, require_address, within
@@ -370,7 +371,10 @@ class Remote(Table, frozen=True):
     enabled: bool = False
     keys: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ("capture", "camera", "ingest", "prune", "warnings", "destinations")
+    allow: tuple[str, ...] = (
+        *("capture", "camera", "ingest", "prune", "warnings", "destinations"),
+        "deployment",
+    )
     trial: Duration = Duration(3600)
     limits: RemoteLimits = RemoteLimits()
 
@@ -391,6 +395,7 @@ class Settings(Table, frozen=True):
     """The whole config file. `destinations` stays raw here: each kind decodes its own table."""
 
     trap: Trap = Trap()
+    deployment: Deployment = Deployment()
     storage: Storage = Storage()
     camera: Camera = Camera()
     sensors: Sensors = Sensors()
