@@ -18,6 +18,7 @@ import requests
 
 import drawings
 import hub_server
+import reported
 import trap_bench as bench
 from fake_time import FakeTime
 from memory_context import connected, context
@@ -29,9 +30,11 @@ from trapsync.errors import Failed, Held, Refused, Unreachable
 from trapsync.files import failpoint
 from trapsync.image import Correction, Evidence, Image, Label
 from trapsync.jpeg import examination, exif
+from trapsync.remote.uplink.http import HttpLink
+from trapsync.remote.uplink.reports import Report, Reporter
 from trapsync.runtime import clock_correction
 from trapsync.runtime.destination_context import registered
-from trapsync.settings.schema import Camera, Capture, Prune, Settings, SimulatedCamera, Storage, Trap
+from trapsync.settings.schema import Camera, Capture, Hub, Prune, Settings, SimulatedCamera, Storage, Trap
 from trapsync.settings.units import Duration, Size
 from trapsync.spool import new_files, quarantine, spool_mark
 from trapsync.spool.undecided import UndecidedFiles
@@ -187,6 +190,7 @@ class _Life:
             self._deliver(catalog, destinations)
             self._misfortunes(catalog, destinations)
             self._label(catalog)
+            self._report(catalog)
             self._stranger()
             pipeline.prune(catalog, self.storage, self.settings.prune, self.time, destinations)
             catalog.facts.set("bug", self.number)
@@ -323,6 +327,17 @@ class _Life:
         some = catalog.proofs.delivered_to("odd", 0, 1000)[-6:]
         for image in some:
             catalog.labels.put("odd", {image.id: Label("task", "done")})
+
+    def _report(self, catalog: Catalog) -> None:
+        """The hub is told of a night more in each life, and of how the one before was after all."""
+        reported.heard(self.hub.hub)
+        secret = self.folder / "password"
+        settings = Hub(url=self.hub.url, username=self.hub.user, password_file=secret)
+        link = HttpLink(settings, drawings.DEVICE, (), self.time, self.time.sleep)
+        nights = [reported.night(number, taken=4) for number in range(self.number)]
+        made = [Report("night", one["night"], one) for one in (*nights, reported.night(self.number, taken=3))]
+        Reporter(drawings.DEVICE, catalog.reports, [lambda _is_held: made], self.time).send(link.report)
+        link.close()
 
     def _take_away(self, catalog: Catalog) -> None:
         """Somebody takes a picture from the card, sees that it is none of his, and puts it back."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import every_step
 import promises
+import reported
 import trapsync
 from side_effects import hits
 from trapsync.destinations.kinds import BUILT_IN
@@ -70,6 +71,7 @@ class Victim:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._catalog = folder / "state" / "catalog.sqlite"
         self.kills = 0
         self._lives = 0
         self._names: set[str] = set()
@@ -115,6 +117,7 @@ class Victim:
         assert len(expected) >= 6 * self.kills
         at_hub = self._check_places(expected)
         self._check_account(at_hub)
+        self._check_reports()
         self._check_card()
 
     def _check_places(self, expected: dict[str, str]) -> dict[str, str]:
@@ -129,9 +132,8 @@ class Victim:
 
     def _check_account(self, at_hub: dict[str, str]) -> None:
         """Nothing pending, nothing dropped; quarantine's rows and files are the same ones."""
-        path = self.folder / "state" / "catalog.sqlite"
-        promises.catalog_is_sound(path)
-        with closing(sqlite3.connect(path)) as catalog:
+        promises.catalog_is_sound(self._catalog)
+        with closing(sqlite3.connect(self._catalog)) as catalog:
             states = dict(catalog.execute("SELECT state, count(*) FROM images GROUP BY 1"))
             kept_as = {row[0] for row in catalog.execute("SELECT kept_as FROM quarantine")}
             left = catalog.execute(
@@ -144,6 +146,16 @@ class Victim:
         assert kept == kept_as
         assert len(kept) % 3 == 0
         assert left == (0,)  # all of it was pruned
+
+    def _check_reports(self) -> None:
+        """The hub has the night of each life once, as it was last told, and the trap knows that."""
+        database = Database(self.folder / "hub" / "hub.sqlite")
+        nights = [reported.night(number, taken=4) for number in range(self._lives - 1)]
+        nights.append(reported.night(self._lives - 1, taken=3))
+        expected = {one["night"]: reported.line(one).sha256 for one in nights}
+        with database.reading() as hub, closing(sqlite3.connect(self._catalog)) as catalog:
+            at_hub = dict(map(tuple, hub.execute("SELECT key, sha256 FROM reports")))
+            assert at_hub == expected == dict(catalog.execute("SELECT key, sha256 FROM reports"))
 
     def _check_card(self) -> None:
         """Nothing is left but what is in quarantine, and there is no litter anywhere."""

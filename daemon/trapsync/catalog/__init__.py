@@ -20,6 +20,7 @@ from trapsync.catalog.notes import Notes
 from trapsync.catalog.places import Places
 from trapsync.catalog.proofs import Proofs
 from trapsync.catalog.quarantine import Quarantine
+from trapsync.catalog.reports import Reports
 from trapsync.catalog.times import Times
 from trapsync.clock import Clock
 
@@ -33,6 +34,7 @@ class Catalog:
     - `places`: the destinations of the settings, and the places that they are
     - `times`: boots, and the images whose time they hold up
     - `deployments`: where the trap stood, from when until when
+    - `reports`: what the hub holds of that which it is to be told once
     - `quarantine`, `labels`, `notes` (of destinations), `facts` (for `status`), `counts`
     """
 
@@ -49,6 +51,7 @@ class Catalog:
         self.notes = Notes(connection)
         self.facts = FactTable(connection)
         self.counts = Counts(connection)
+        self.reports = Reports(connection)
 
     @classmethod
     def open(cls, path: Path, clock: Clock, *, beside: bool = False) -> Self:

@@ -338,3 +338,28 @@ CREATE TABLE deployments (
 ) STRICT;
 """,
     )
+
+
+@migrations()
+def m008_reports(db: Database) -> None:
+    """What the hub holds of that which it is to be told once."""
+    _run(
+        db,
+        """
+-- A row is a report that the hub holds, as it said: a night (`key`: its date), a deployment (its id). `sha256` is the
+-- digest of its line, in hex; one that differs from what the trap would send is sent again.
+CREATE TABLE reports (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) STRICT, WITHOUT ROWID;
+
+-- The one row is the hub that `reports` is about, by its own id. It counts what it stores: up to `number` it has said so.
+CREATE TABLE reports_hub (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    hub TEXT NOT NULL,
+    number INTEGER NOT NULL
+) STRICT;
+""",
+    )

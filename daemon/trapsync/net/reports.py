@@ -94,11 +94,16 @@ class Night(msgspec.Struct, frozen=True):
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """A deployment as Camtrap DP has it: where and how the trap stood, from when until when. `terms`: by its own words."""
+    """A deployment as Camtrap DP has it: where and how the trap stood, from when until when. `terms`: by its own words.
+
+    `is_sure`: it is known when it began, for the trap's clock was set; `is_whole`: with all its terms.
+    """
 
     id: _Key
     began: _Moment
     ended: _Moment | None = None
+    is_sure: bool = True
+    is_whole: bool = True
     terms: Annotated[dict[Annotated[str, Meta(max_length=64)], _Term], Meta(max_length=100)] = {}
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ from trapsync.hardware.sensors import Sensors
 from trapsync.remote.in_force import InForce, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Callbacks, Uplink
-from trapsync.runtime import catalog_check, config_check, signals, startup, systemd, trial
+from trapsync.runtime import catalog_check, config_check, hub_reports, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
@@ -330,7 +330,8 @@ class Service:
             add_for_spool(PRUNE, 60.0, self._jobs.prune)
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
         if self.settings.hub.is_set:
-            self._uplink.recall(self._catalog.facts.read())
+            reporter = hub_reports.reporter(self._device, self._catalog, self._clock)
+            self._uplink.recall(self._catalog.facts.read(), reporter)
             self._scheduler.add("uplink", self._uplink.tick_every, self._uplink.tick)
         for destination in self._destinations:
             work = partial(self._jobs.deliver, destination)

@@ -25,7 +25,7 @@ from trapsync.hardware.sensors import Sensors
 from trapsync.remote.in_force import InForce, report
 from trapsync.remote.remote_settings import Outcome, RemoteSettings
 from trapsync.remote.uplink.calls import Callbacks, Uplink
-from trapsync.runtime import config_check, signals, startup, systemd, trial
+from trapsync.runtime import config_check, hub_reports, signals, startup, systemd, trial
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
@@ -117,7 +117,7 @@ class SingleRun:
         )
         self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)
         known = self._catalog.facts.read()
-        self._uplink.recall(known)
+        self._uplink.recall(known, hub_reports.reporter(self._device, self._catalog, self._clock))
         self._context = Context(
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
             *(Liveness(self._clock), self._stop),

@@ -1,4 +1,4 @@
-"""One turn of the uplink: ask the hub for remote settings, send the heartbeat, and remember how that went.
+"""One turn of the uplink: ask the hub for remote settings, send heartbeat and reports, and remember how that went.
 
 Whatever is received goes to one callable as it is; what it means is decided elsewhere (`remote_settings`). That no hub
 is reached is no error of the trap: it is remembered, shown, and tried again.
@@ -17,6 +17,7 @@ from trapsync.remote import heartbeat
 from trapsync.remote.uplink.http import HttpLink, Receive
 from trapsync.remote.uplink.mqtt import MqttLink
 from trapsync.remote.uplink.pacing import CallTimer
+from trapsync.remote.uplink.reports import Reporter
 from trapsync.settings.schema import Hub as HubSettings
 from trapsync.status.model import Status
 
@@ -58,6 +59,7 @@ class Uplink:
         self._ways: dict[str, Link] = {}
         self._told: list[Any] | None = None
         self._look_at = clock.monotonic()
+        self._reporter: Reporter | None = None
         self._web = self._broker = None
         self._forget_at, self._stood = clock.monotonic() + _DAY, self._stands()
         if settings.url or settings.tell_url:
@@ -78,10 +80,14 @@ class Uplink:
         """Seconds between two ticks."""
         return min(_TICK, self._every)
 
-    def recall(self, known: Facts) -> None:
-        """Continue from what an earlier run remembered: settings on trial begin with a start, which is news."""
+    def recall(self, known: Facts, reporter: Reporter | None = None) -> None:
+        """Continue from what an earlier run remembered: settings on trial begin with a start, which is news.
+
+        `reporter` has its turn after each heartbeat that a server took.
+        """
         self._ways = dict(known.hub)
         self._told = known.told
+        self._reporter = reporter
 
     def close(self) -> None:
         """Close the connections."""
@@ -102,6 +108,8 @@ class Uplink:
         """Make the next turn due at once."""
         for timer in self._timers():
             timer.call_now()
+        if self._reporter:
+            self._reporter.look_now()
 
     def _look(self) -> None:
         """Look once a minute whether anything should not wait for the next turn."""
@@ -130,7 +138,15 @@ class Uplink:
         return [*([self._visits] if self._web else []), *([self._beats] if self._broker else [])]
 
     def _visit(self, web: HttpLink) -> None:
-        """Ask for documents, then send the heartbeat, so that it reports what was just received.
+        """Ask for documents, send the heartbeat and, where that was taken, reports."""
+        try:
+            if self._call(web) and self._reporter:
+                self._reporter.send(web.report)
+        finally:
+            web.close()
+
+    def _call(self, web: HttpLink) -> bool:
+        """Ask for documents, then send the heartbeat, so that it reports what was just received; whether it was taken.
 
         An answer that is no document, such as a captive portal's, does not keep the heartbeat back.
         """
@@ -149,9 +165,9 @@ class Uplink:
                 self._visits.succeeded()
             else:
                 self._visits.failed(getattr(trouble, "wait", 0.0))
-            web.close()
         is_denied = isinstance(trouble, Unauthorised)
         self._note("web", str(trouble) if trouble else odd, reached=told or trouble is None, denied=is_denied)
+        return told
 
     def _pull(self, web: HttpLink) -> tuple[str | None, Unreachable | None]:
         """What is wrong with one document, and why none could be asked for."""

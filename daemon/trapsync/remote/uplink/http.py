@@ -4,6 +4,7 @@
 
     GET  <url>/pushed/<slot>                 device-0123abcd.settings, group-valley.resend, all.settings, key-….keys
     POST <heartbeat_url>/heartbeats/<device>
+    POST <heartbeat_url>/reports/<device>    what a hub is to know once: see `reports`
 
 The first needs no program on the other side: a folder on any web server, or a bucket, will do.
 """
@@ -112,6 +113,11 @@ class HttpLink:
             raise Unreachable(f"{answer}: it takes no heartbeats; set hub.heartbeat_url")
         if answer.status not in _TAKEN or "html" in answer.kind:
             raise Unreachable(f"{answer} to a heartbeat{answer.portal}")
+
+    def report(self, lines: bytes, since: int) -> Answer:
+        """Post reports, one a line; whatever is answered. Raises Unreachable where nothing is. See `net.reports`."""
+        path = f"/reports/{self._device}?since={since}"
+        return self._telling.send("POST", path, lines, kind="application/x-ndjson", auth=self._auth())
 
     def _auth(self) -> tuple[str, str] | None:
         hub = self._hub

@@ -1,0 +1,30 @@
+"""What the hub is to know once and for good, made from the catalog: see `remote.uplink.reports`."""
+
+from collections.abc import Iterator
+
+from trapsync.catalog import Catalog
+from trapsync.catalog.deployments import Deployment
+from trapsync.clock import Clock, iso, utc
+from trapsync.remote.uplink.reports import IsHeld, Report, Reporter
+
+
+def reporter(device: str, catalog: Catalog, clock: Clock) -> Reporter:
+    """What sends the reports of this trap."""
+
+    def deployments(_is_held: IsHeld) -> Iterator[Report]:
+        return map(_deployment, catalog.deployments.all())
+
+    return Reporter(device, catalog.reports, [deployments], clock)
+
+
+def _deployment(one: Deployment) -> Report:
+    """`is_sure`: it is known when it began; `is_whole`: with all its terms."""
+    body = {
+        "id": one.id,
+        "began": iso(utc(one.began)),
+        "ended": None if one.ended is None else iso(utc(one.ended)),
+        "is_sure": one.is_sure,
+        "is_whole": one.is_whole,
+        "terms": one.terms,
+    }
+    return Report("deployment", one.id, body)
