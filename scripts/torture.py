@@ -9,6 +9,7 @@ instead: take one check at a door to the outside after the other out of a copy, 
 hub (`tests/helpers/enrolled_fleet.py`). With --account instead: have root type each command
 while the account's folders hold something odd (`tests/helpers/taken_over.py`). With --stores instead: send a backlog to a
 bucket over a slow link (`tests/helpers/s3_backlog.py`), and let both versions of rclone meet all faults at each other end.
+With --packages instead: export 100,000 pictures as a package of Camtrap DP (`tests/helpers/camtrap_packages.py`).
 """
 
 import argparse
@@ -23,6 +24,7 @@ from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 import attacks
+import camtrap_packages
 import enrolled_fleet
 import failpoints
 import hostile_world
@@ -43,6 +45,7 @@ _STEPS_OF_A_LIFE = 50
 _LIVES = 200  # from one seed
 _REPLAYS = 400  # traps to which old documents are sent
 _FLEET = 30  # traps that join
+_PICTURES = 100_000  # of one package
 _WORLDS = 10  # of one trap; then another
 
 
@@ -75,6 +78,9 @@ def main() -> None:
     parser.add_argument("--enrolment", action="store_true", help="thirty traps join a hub, and nothing else")
     parser.add_argument("--stores", action="store_true", help="buckets and rclone storages, and nothing else")
     parser.add_argument("--attacks", action="store_true", help="attacks at full numbers, and nothing else")
+    parser.add_argument(
+        "--packages", action="store_true", help="a package of 100,000 pictures, and nothing else"
+    )
     asked = parser.parse_args()
     if asked.mutants:
         look_for_survivors()
@@ -88,6 +94,8 @@ def main() -> None:
         enrol()
     elif asked.stores:
         fill_stores()
+    elif asked.packages:
+        write_package()
     elif asked.attacks:
         attack(asked.seed)
     else:
@@ -250,6 +258,16 @@ def take(pictures: int) -> None:
         report = long_run.soak(Path(name), pictures, lambda line: print(line, flush=True))
     print(*report.lines(), f"in {time.monotonic() - began:.0f} s", sep="\n", flush=True)
     report.check()
+
+
+def write_package() -> None:
+    """Export as many pictures as thirty traps take in a month; it is valid, and quick and small enough."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, memory = camtrap_packages.weigh(Path(folder), _PICTURES)
+        print(f"{_PICTURES} pictures: {seconds:.1f} s of CPU, {memory / 1000:.1f} MB")
+        assert seconds <= 60
+        assert memory <= 100_000
+        assert camtrap_packages.problems(Path(folder, "package")) == []
 
 
 if __name__ == "__main__":

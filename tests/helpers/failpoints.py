@@ -33,8 +33,9 @@ ASIDE = {
     *("catalog: marked as damaged", "catalog: mark of damage removed"),
 }
 CONFLICT = "hub: set aside"  # which happens to an image that finds its name taken at the hub
-# At those of the services the program is killed by `conformance.OverHttp`, whose server outlives it; and by `test_join.py`.
-SERVICES = set(BUILT_IN) - {"directory", "stickypi"} | {"join"}
+# At those of the services the program is killed by `conformance.OverHttp`, whose server outlives it; at the others by
+# `test_join.py` and `test_camtrap_dp.py`.
+SERVICES = set(BUILT_IN) - {"directory", "stickypi"} | {"join", "camtrap-dp"}
 HITS = (1, 2, 4, 3, 6)  # which hit of its name each of five kills is
 
 # A life is forked from a server that has loaded everything already: it takes a third of a second, not two.

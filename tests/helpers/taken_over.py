@@ -104,6 +104,7 @@ TYPED = {
     "labels": ["labels"],
     "labels export": ["labels export"],
     "export csv": ["export csv -", "export csv {trap}/stick/images.csv"],
+    "export camtrap-dp": ["export camtrap-dp {trap}/stick/package --copy"],
     "stick": ["stick --check --folder {trap}/stick", "stick --patience 100ms --folder {trap}/stick"],
 }
 # These read nothing of a trap's: they are for the operator's computer, or only print.

@@ -20,7 +20,7 @@ LAYERS = [
     ["status"],
     ["pipeline"],
     ["trap"],
-    ["cameras", "spool", "destinations", "hub"],
+    ["cameras", "spool", "destinations", "hub", "camtrap_dp"],
     ["catalog", "jpeg", "net", "hardware"],
     ["settings"],
     ["image", "clock"],

@@ -70,8 +70,8 @@ def row(
     metadata = image["metadata"]
     found = {ours: metadata.get(name) for name, ours in _MEASURED.items()}
     found |= {
-        "image": _no_formula(image["key"], "./"),
-        "trap": _no_formula(trap),
+        "image": no_formula(image["key"], "./"),
+        "trap": no_formula(trap),
         "size_bytes": image["size"],
         "width_px": image["width"],
         "height_px": image["height"],
@@ -79,22 +79,34 @@ def row(
         "md5": image["md5"],
         "state": "lost" if image["gone_why"] == "lost" else image["state"],
         "button": {True: "TRUE", False: "FALSE"}.get(metadata.get("but")),
-        "model": _no_formula(metadata.get("Model", "")),
+        "model": no_formula(metadata.get("Model", "")),
     }
+    at, state = taken(image)
     name = parse_name(image["key"])
     if name is None:
-        return found | _times(_taken_by_other_camera(metadata))
-    found["device"] = name.device
-    if image["boot_id"] is not None:  # else another program's, and nothing is known of its clock
-        found["time_state"] = state = _STATES.get(image["timing"], image["timing"])
-        if state == "unsure":
-            found |= bounds(image)
-        if state in {"held", "unsure"}:
-            return found
-    return found | _times(name.taken.astimezone(offset))
+        return found | _times(at)
+    found |= {"device": name.device, "time_state": state}
+    if state == "unsure":
+        found |= bounds(image)
+    return found | _times(at.astimezone(offset) if at else None)
 
 
-def _no_formula(text: str, before: str = "'") -> str:
+def taken(image: Mapping[str, Any]) -> tuple[datetime | None, str]:
+    """When an image of `catalog.images.oldest_first` was taken, if that is known, and how it is known.
+
+    `sure`, `corrected`, `held`, `unsure`; "" for another program's, of whose clock nothing is known. Another camera's
+    time is as its EXIF has it, with a time zone or without one.
+    """
+    name = parse_name(image["key"])
+    if name is None:
+        return taken_by_camera(image["metadata"]), ""
+    if image["boot_id"] is None:
+        return name.taken, ""
+    state = _STATES.get(image["timing"], image["timing"])
+    return (None if state in {"held", "unsure"} else name.taken), state
+
+
+def no_formula(text: str, before: str = "'") -> str:
     """The text with something before it, if a spreadsheet would take it for a formula; before a path, what leaves it one."""
     return before + text if text.startswith(_FORMULA) else text
 
@@ -109,7 +121,7 @@ def _times(local: datetime | None) -> Row:
     return known
 
 
-def _taken_by_other_camera(metadata: Mapping[str, Any]) -> datetime | None:
+def taken_by_camera(metadata: Mapping[str, Any]) -> datetime | None:
     """Local time, as its EXIF has it; with its offset from UTC, if that is there."""
     with suppress(ValueError):
         local = datetime.strptime(metadata.get("DateTimeOriginal", ""), "%Y:%m:%d %H:%M:%S")

@@ -302,8 +302,8 @@ class Images(Part):
         """Every image, a page in memory at a time. Within `one_moment` each is there once, whatever a writer does."""
         last = {"rank": -math.inf, "id": 0}
         while rows := self._connection.query(
-            """SELECT id, key, rank, size, md5, sha256, width, height, state, gone_why, boot_id, monotonic, timing, metadata
-               FROM images WHERE (rank, id) > (:rank, :id) ORDER BY rank, id LIMIT :page""",
+            """SELECT id, key, path, rank, size, md5, sha256, width, height, state, gone_why, conflict, boot_id, monotonic,
+                   timing, metadata FROM images WHERE (rank, id) > (:rank, :id) ORDER BY rank, id LIMIT :page""",
             page=page,
             **last,
         ):
@@ -311,6 +311,15 @@ class Images(Part):
                 row["metadata"] = without_unknown(json.loads(row["metadata"]))
                 yield row
             last = {key: rows[-1][key] for key in ("rank", "id")}
+
+    def paths_of(self, image_ids: Iterable[int]) -> dict[int, str]:
+        """Where the files of these images lie, relative to the spool; of those that are on the card."""
+        rows = self._connection.query(
+            """SELECT image_id, min(iif(folder = '', name, folder || '/' || name)) AS path FROM files
+               WHERE leaving != 2 AND image_id IN (SELECT value FROM json_each(:ids)) GROUP BY image_id""",
+            ids=json.dumps(list(image_ids)),
+        )
+        return {row["image_id"]: row["path"] for row in rows}
 
     def listing(self, state: str | None, limit: int) -> list[dict[str, Any]]:
         """Images newest first, with their deliveries as JSON: for people.

@@ -1,7 +1,7 @@
 """Labels: what destinations answered about the images that they were given."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trapsync.catalog import integrity
@@ -56,6 +56,19 @@ class Labels(Part):
             destination=destination,
         )
         return [_labelled(row) for row in rows]
+
+    def done_of(self, image_ids: Iterable[int]) -> Iterator[tuple[Labelled, str, float]]:
+        """What was answered about these images, without errors: with the kind of the destination, and when it came."""
+        rows = self._connection.query(
+            """SELECT images.id AS image_id, images.key, sha256, width, height, destination, labels.state, task, reason,
+                   annotations, kind, at
+               FROM labels JOIN images ON images.id = image_id JOIN destinations ON destinations.key = destination
+               WHERE labels.state = 'done' AND image_id IN (SELECT value FROM json_each(:ids))
+               ORDER BY images.id, destination""",
+            ids=json.dumps(list(image_ids)),
+        )
+        for row in rows:
+            yield _labelled(row), row["kind"], row["at"]
 
     def counts(self) -> list[dict[str, Any]]:
         """For each destination that was given a task: how many are `open`, `done` and in `error`."""

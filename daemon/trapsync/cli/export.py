@@ -1,19 +1,27 @@
-"""What was taken, as files for other programs: export csv."""
+"""What was taken, as files for other programs: export csv, export camtrap-dp."""
 
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trapsync.cli import packages
 from trapsync.cli.common import Moment, Trap, reading, with_trap
 from trapsync.clock import iso
+from trapsync.errors import SettingsError
 from trapsync.settings.words import count
 
 if TYPE_CHECKING:
+    from trapsync.camtrap_dp.trap import CatalogTrap
     from trapsync.catalog import Catalog
+
+Address = Callable[[Mapping[str, Any]], str | None]
+_MISSING = "are not there: their rows name no file, or no address"
 
 
 @click.group(name="export", short_help="Write what was taken into files for other programs.")
@@ -80,6 +88,92 @@ def _rows(trap: Trap, catalog: "Catalog") -> Iterator[dict[str, Any]]:
 
     for image in catalog.images.oldest_first():
         yield image_export.row(image, trap.settings.trap.name, offset, bounds)
+
+
+# ── Camtrap DP ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@export_group.command(
+    name="camtrap-dp", short_help="Write a package of Camtrap DP, the field's exchange standard."
+)
+@packages.ordered
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Of the pictures in this folder, of a stick say, and not of the trap's.",
+)
+@with_trap
+def camtrap_dp(trap: Trap, order: packages.Order, source: Path | None) -> None:
+    """Write a package of Camtrap DP 1.0.2 into the new folder FOLDER.
+
+    Tables of the deployments, of the pictures, of what was seen in them, and of when pictures were due and were not taken,
+    in local time. What only people know stands in [project] of the config file. The pictures themselves are in it with
+    --copy or --link. FOLDER is written whole or not at all.
+    """
+    order = order._replace(project=trap.settings.project, source=trap.source)
+    order.span()  # before anything is opened
+    if source:
+        _of_folder(trap, order, source)
+        return
+    with (
+        reading(trap) as catalog,
+        catalog.connection.one_moment(),
+        _addresses(trap, catalog, order) as address,
+    ):
+        packages.write(order, [_of_catalog(trap, catalog, order, address)], _MISSING)
+
+
+def _of_catalog(trap: Trap, catalog: "Catalog", order: packages.Order, address: Address) -> "CatalogTrap":
+    from trapsync.camtrap_dp.trap import CatalogTrap
+    from trapsync.hardware.device_id import device_id
+    from trapsync.runtime import clock_correction
+
+    boots = catalog.times.boots()
+    now = trap.clock.wall() if trap.clock.trusted() else None
+    return CatalogTrap(
+        catalog,
+        trap.settings,
+        device_id(trap.settings.trap),
+        now,
+        bounds=lambda row: clock_correction.bounds(boots, row["boot_id"], row["monotonic"]),
+        gaps=lambda: iter(()),
+        address=address,
+        with_files=bool(order.way),
+    )
+
+
+@contextmanager
+def _addresses(trap: Trap, catalog: "Catalog", order: packages.Order) -> Iterator[Address]:
+    """What says where an image can be fetched at the destination that was named; nothing, without one."""
+    if order.destination is None:
+        yield lambda _row: None
+        return
+    from trapsync.runtime import destination_context
+
+    destination_context.require(trap.settings, trap.source, order.destination)
+    checked = destination_context.check_all(trap.settings, trap.source)
+    connected = destination_context.connect_all(trap.settings, checked, catalog, trap.clock, time.sleep)
+    try:
+        (one,) = (one for one in connected if one.name == order.destination)
+        yield lambda row: destination_context.address(one, catalog, row)
+    finally:
+        for destination in connected:
+            destination.close()
+
+
+def _of_folder(trap: Trap, order: packages.Order, source: Path) -> None:
+    from trapsync.camtrap_dp.folder import FolderTraps
+
+    if order.destination:
+        raise SettingsError(
+            f"--url: {order.destination!r} is no address such as https://pictures.example.org"
+        )
+    traps = FolderTraps(source, trap.settings)
+    packages.write(order, traps, _MISSING)
+    if traps.damaged:
+        click.echo(
+            f"left out: {count(traps.damaged, 'file')} that cannot be read, or are not whole", err=True
+        )
 
 
 COMMANDS = (export_group,)

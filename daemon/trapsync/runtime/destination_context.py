@@ -11,7 +11,7 @@ from trapsync.catalog import Catalog
 from trapsync.catalog.rows import Registered
 from trapsync.clock import Clock
 from trapsync.destinations import Checked, Destination
-from trapsync.errors import CatalogError, DeliveryError, NotThere, SettingsError
+from trapsync.errors import CatalogError, DeliveryError, NotThere, SettingsError, Unreachable
 from trapsync.files.space import free_bytes
 from trapsync.hardware.device_id import device_id
 from trapsync.image import Image, Label
@@ -156,8 +156,7 @@ def addresses(
     Where a destination could not say, there is an `error` instead. One that has no addresses is left out.
     `not_there` gets the name of one that does not have the image any more, and the image's id.
     """
-    plain = {key: row[key] for key in ("id", "path", "size", "md5", "sha256", "width", "height", "metadata")}
-    image, found = Image(**plain), {}
+    image, found = _image(row), {}
     for destination in destinations:
         detail = catalog.deliveries.receipt(destination.name, image.id)
         try:
@@ -169,6 +168,26 @@ def addresses(
         if some:
             found[destination.name] = some
     return found
+
+
+def address(destination: Destination, catalog: Catalog, row: Mapping[str, Any]) -> str | None:
+    """Where an image of the catalog's can be fetched at a destination; None where it does not have it, or does not say.
+
+    Raises Unreachable.
+    """
+    detail = catalog.deliveries.receipt(destination.name, row["id"])
+    try:
+        return None if detail is None else destination.address(_image(row), detail)
+    except Unreachable:
+        raise
+    except DeliveryError:
+        return None
+
+
+def _image(row: Mapping[str, Any]) -> Image:
+    """The image that a row stands for, without its evidence."""
+    plain = ("id", "path", "size", "md5", "sha256", "width", "height", "metadata")
+    return Image(**{key: row[key] for key in plain})
 
 
 def require(settings: Settings, source: Path, only: str | None) -> None:
