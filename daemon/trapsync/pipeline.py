@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, tzinfo
 from functools import partial
 from pathlib import Path
@@ -56,8 +56,7 @@ Examiner = Callable[[Iterable[Found]], Iterator[tuple[Found, Image | Exception]]
 _NOWHERE = ".off-the-card"
 
 # What became of uploads is recorded in one commit for so many, or after so many seconds.
-_COMMIT_MAX = 16
-_COMMIT_AFTER = 2.0
+_COMMIT_MAX, _COMMIT_AFTER = 16, 2.0
 
 
 # ── Capture ──────────────────────────────────────────────────────────────────────────────────────────
@@ -72,13 +71,14 @@ def capture(
     reading: Reading = UNKNOWN,
     inspect: Callable[[Frame], object] = lambda _frame: None,
     offset: tzinfo = UTC,
+    deployment: str = "",
 ) -> str:
     """Take one picture, store it durably in the spool, and return its path there.
 
     When this returns, the image survives a power cut. Runs in the camera's own process. `taken` are names
     of images that have left the card, `reading` is what the sensors measured, `inspect` is called with the
-    frame before it is stored, `offset` is that of its EXIF's times from UTC. Raises CameraError, or StorageError
-    when the card is too full or refuses, or the spool is another one than last time.
+    frame before it is stored, `offset` is that of its EXIF's times from UTC, `deployment` the id of its deployment. Raises
+    CameraError, or StorageError when the card is too full or refuses, or the spool is another one than last time.
     """
     # Below the mount point of a disk that is not mounted, a picture would be hidden once it is.
     spool_mark.check(settings.storage)
@@ -101,7 +101,8 @@ def capture(
     # If an image whose time was corrected has got that name meanwhile, this one takes the next.
     while True:
         name = new_files.free_name(settings.storage.spool, device, name.taken.timestamp(), taken)
-        jpeg = exif.embed_metadata(frame.jpeg, _facts(settings, offset, name, frame, seen, reading))
+        facts = replace(_facts(settings, offset, name, frame, seen, reading), deployment=deployment)
+        jpeg = exif.embed_metadata(frame.jpeg, facts)
         path = f"{name.folder}/{name}"
         with suppress(FileExistsError):
             durable.write(settings.storage.spool / path, [jpeg], replace=False)
@@ -119,7 +120,7 @@ def _facts(
         taken=name.taken,
         offset=offset,
         device=name.device,
-        description=trap.name,
+        description=", ".join(filter(None, (trap.name, settings.deployment.location_name))),
         artist=trap.owner,
         copyright=trap.copyright,
         model=frame.model,

@@ -198,7 +198,7 @@ def test_a_picture_belongs_to_the_deployment_in_whose_time_it_lies(trap: bench.T
     second = begin(trap, 100, location_name="Hill")
     put(trap, 100)
     trap.time.step_wall(50)
-    trap.catalog.deployments.end()
+    trap.catalog.deployments.end(drawings.DEVICE)
     put(trap, 160)
     assert export().code == 0
     nobody = f"{drawings.DEVICE}-undeclared"

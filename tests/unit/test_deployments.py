@@ -1,6 +1,6 @@
 """Deployments in the catalog: one after another, never two at once, with times that are corrected."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +105,11 @@ def test_what_the_owner_ended_stays_ended_until_it_is_begun_again(
 ) -> None:
     deployments.settle(DEVICE, CREEK)
     trap.time.sleep(DAY)
-    deployments.end()
+    deployments.end(DEVICE)
     trap.time.sleep(DAY)
     assert deployments.settle(DEVICE, CREEK | {"latitude": 1.0}) is None
     with pytest.raises(CatalogError, match="no deployment is under way"):
-        deployments.end()
+        deployments.end(DEVICE)
     deployments.start(DEVICE, CREEK)
     assert spans(deployments) == [
         ("2026-06-21T20:19:15Z", "2026-06-22T20:19:15Z"),
@@ -128,6 +128,51 @@ def test_two_that_begin_in_one_second_have_two_ids(deployments: Deployments) -> 
     ]
 
 
+# ── A catalog that is new ────────────────────────────────────────────────────────────────────────────
+
+
+def put(trap: Trap, second: int, deployment: str, **facts: Any) -> None:
+    """A picture of a deployment lies on the card."""
+    taken = drawings.TAKEN + timedelta(seconds=second)
+    content = drawings.trap(taken=taken, deployment=deployment, **facts)
+    drawings.put(trap.storage.spool, content, f"{DEVICE}/{DEVICE}.{taken:%Y-%m-%d_%H-%M-%S}.jpg")
+
+
+def test_the_deployments_of_a_lost_catalog_are_found_again_by_the_pictures(
+    trap: Trap, deployments: Deployments
+) -> None:
+    place = {"latitude": 46.2, "longitude": 6.1}
+    put(trap, 60, f"{DEVICE}-20260621T201955Z", **place)
+    put(trap, 120, f"{DEVICE}-boot-5b0c0d5e-2000", latitude=1.0, longitude=2.0)
+    put(trap, 90, f"{DEVICE}-boot-5b0c0d5e-2000", latitude=1.0, longitude=2.0)
+    put(trap, 240, f"{DEVICE}-20260621T202300Z", **place)
+    put(trap, 200, f"{DEVICE}-20260621T202300Z", **place)
+    put(trap, 230, "0a1b2c3f-20260621T202300Z")  # another trap's
+    trap.ingest()
+    assert deployments.all() == []
+    deployments.settle(DEVICE, CREEK)
+    assert [(one.id, moment(one.began), one.is_whole) for one in deployments.all()] == [
+        (f"{DEVICE}-20260621T201955Z", "2026-06-21T20:19:55Z", False),
+        (f"{DEVICE}-boot-5b0c0d5e-2000", "2026-06-21T20:20:45Z", False),
+        (f"{DEVICE}-20260621T202300Z", "2026-06-21T20:23:00Z", True),
+    ]
+    assert [one.terms.get("latitude") for one in deployments.all()] == [46.2, 1.0, 46.2]
+    assert deployments.all()[-1].terms == CREEK
+
+
+def test_at_another_place_another_deployment_follows_those_of_the_pictures(
+    trap: Trap, deployments: Deployments
+) -> None:
+    put(trap, 0, f"{DEVICE}-20260620T000000Z", latitude=46.2, longitude=6.1)
+    trap.ingest()
+    trap.time.sleep(60)
+    deployments.settle(DEVICE, CREEK | {"latitude": 46.3})
+    assert spans(deployments) == [
+        ("2026-06-20T00:00:00Z", "2026-06-21T20:20:15Z"),
+        ("2026-06-21T20:20:15Z", None),
+    ]
+
+
 # ── Moments that a person names ──────────────────────────────────────────────────────────────────────
 
 
@@ -143,7 +188,7 @@ def busy(trap: Trap) -> Deployments:
 
 def test_a_deployment_can_begin_and_end_at_a_moment_that_is_over(busy: Deployments) -> None:
     busy.start(DEVICE, CREEK, unix("2026-06-21T21:30:00Z"))
-    busy.end(unix("2026-06-21T22:00:00.5Z"))
+    busy.end(DEVICE, unix("2026-06-21T22:00:00.5Z"))
     assert spans(busy) == [
         ("2026-06-21T20:19:15Z", "2026-06-21T21:30:00Z"),
         ("2026-06-21T21:30:00Z", "2026-06-21T22:00:00Z"),
@@ -163,7 +208,7 @@ def test_a_moment_that_cannot_be_changes_nothing(busy: Deployments, at: str, rea
     with pytest.raises(CatalogError, match=reason):
         busy.start(DEVICE, CREEK, unix(at))
     with pytest.raises(CatalogError, match=reason):
-        busy.end(unix(at))
+        busy.end(DEVICE, unix(at))
     assert busy.all() == known
 
 

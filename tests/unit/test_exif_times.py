@@ -244,6 +244,28 @@ def test_a_name_in_any_alphabet_is_one_line_of_utf_8(name: str, shown: str) -> N
     assert exif.read(drawings.block_of(picture))[0]["ImageDescription"] == shown
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("", "deployment 0a1b2c3d-20260621T201915Z"),
+        ("valley-1, Creek", "valley-1, Creek, deployment 0a1b2c3d-20260621T201915Z"),
+        ("é" * 300, "é" * 81 + ", deployment 0a1b2c3d-20260621T201915Z"),
+    ],
+)
+def test_the_description_ends_with_the_deployment_whole_and_it_is_read_back(name: str, shown: str) -> None:
+    picture = small(description=name, deployment="0a1b2c3d-20260621T201915Z")
+    for one in (picture, exif.correct(picture, drawings.TAKEN, 1000.0, 1000.0)):
+        read, _ = exif.read(drawings.block_of(one))
+        assert (read["ImageDescription"], read["deployment"]) == (shown, "0a1b2c3d-20260621T201915Z")
+
+
+@pytest.mark.parametrize(
+    "text", ["a deployment of mine", "deployment 0a1b2c3d", "deployment 0a1b2c3d-x, on a hill"]
+)
+def test_a_description_of_somebody_else_names_no_deployment(text: str) -> None:
+    assert "deployment" not in exif.read(drawings.block_of(small(description=text)))[0]
+
+
 def test_no_two_pictures_have_one_id_and_a_corrected_one_keeps_its_own() -> None:
     one = Evidence(BOOT, 10.0, 1000.25, trusted=False)
     others: list[dict[str, Any]] = [

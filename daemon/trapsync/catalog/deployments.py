@@ -27,6 +27,7 @@ _PLACE = ("latitude", "longitude", "every", "schedule")
 _NAMES = ("location_id", "location_name")
 _NEAR = 1e-4  # degrees, 11 m: a picture's EXIF holds five decimals
 _SLICE = 5000  # images that are looked at in one query
+_OURS = "boot_id IS NOT NULL AND key LIKE :device || '.%'"  # an image that this trap took
 _SURE = f"(timing IS NULL OR NOT {HELD})"  # of an image: its time is known
 
 
@@ -68,6 +69,11 @@ class Deployments(Part):
         known = self.all()
         return known[-1] if known and known[-1].ended is None else None
 
+    def current_id(self) -> str | None:
+        """The id of the deployment in force; None where there is none."""
+        rows = self._connection.query("SELECT id FROM deployments ORDER BY number DESC LIMIT 1")
+        return rows[0]["id"] if rows else None
+
     # By command
 
     def start(self, device: str, terms: Terms, at: float | None = None) -> Deployment:
@@ -77,15 +83,15 @@ class Deployments(Part):
         """
         self._recover(device, terms)
         with self._connection.transaction("deployments") as db:
-            self._begin(db, device, terms, self._given(at))
+            self._begin(db, device, terms, self._given(device, at))
         return self._last()
 
-    def end(self, at: float | None = None) -> Deployment:
+    def end(self, device: str, at: float | None = None) -> Deployment:
         """End the deployment in force, now or at a moment of the past. Raises CatalogError."""
         with self._connection.transaction("deployments") as db:
             if self.current() is None:
                 raise CatalogError("no deployment is under way; to begin one: trapsync deployment start")
-            self._insert(db, None, self._given(at), {})
+            self._insert(db, None, self._given(device, at), {})
         return self._last()
 
     # By themselves
@@ -159,7 +165,7 @@ class Deployments(Part):
     def _last(self) -> Deployment:
         return self.all()[-1]
 
-    def _given(self, at: float | None) -> _Moment:
+    def _given(self, device: str, at: float | None) -> _Moment:
         """The moment that a person names, where it can be; now, without one."""
         now = self._now()
         if at is None:
@@ -172,7 +178,7 @@ class Deployments(Part):
         floor = max([max(one.began, one.ended or 0.0) for one in last], default=-math.inf)
         if at < floor:
             raise CatalogError(f"{iso(utc(at))} is before {iso(utc(floor))}, when the last change was")
-        newest = self._newest_image()
+        newest = self._newest_image(device)
         if last and newest is not None and at <= newest:
             raise CatalogError(
                 f"{iso(utc(at))} is before the newest picture, of {iso(utc(newest))}, which says in its EXIF to which "
@@ -180,10 +186,10 @@ class Deployments(Part):
             )
         return _Moment(float(math.floor(at)))
 
-    def _newest_image(self) -> float | None:
-        """When the newest image of this program's own was taken whose time is known."""
+    def _newest_image(self, device: str) -> float | None:
+        """When the newest image of this trap was taken whose time is known."""
         rows = self._connection.query(
-            f"SELECT rank FROM images WHERE boot_id IS NOT NULL AND {_SURE} ORDER BY rank DESC LIMIT 1"
+            f"SELECT rank FROM images WHERE {_OURS} AND {_SURE} ORDER BY rank DESC LIMIT 1", device=device
         )
         return float(rows[0]["rank"]) if rows else None
 
@@ -228,11 +234,10 @@ class Deployments(Part):
 
     def _first_moment(self, device: str) -> _Moment | None:
         """When the first image of this trap was taken, as far as that is known."""
-        ours = "boot_id IS NOT NULL AND key LIKE :device || '.%'"
         sure, held = (
             self._connection.query(
                 f"""SELECT rank, boot_id, monotonic, timing FROM images
-                    WHERE {ours} AND {which} ORDER BY {order} LIMIT 1""",
+                    WHERE {_OURS} AND {which} ORDER BY {order} LIMIT 1""",
                 device=device,
             )
             for which, order in ((_SURE, "rank"), (HELD, "id"))

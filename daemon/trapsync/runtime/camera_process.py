@@ -38,7 +38,8 @@ class CameraProcess:
     The ladder: a failed capture closes the camera, and the next one opens it again; a second failure in a row,
     or one that passes its deadline, costs the process. Each is a CameraError; whether to give up is the
     caller's business. A picture that looks wrong is kept; `oddity` says what is wrong with the last one, and
-    several in a row cost the process once. `make` makes the camera, there.
+    several in a row cost the process once. `make` makes the camera, there; `deployment` tells the id of the deployment to
+    which a picture belongs.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class CameraProcess:
         device: str,
         clock: Clock,
         make: Callable[[CameraSettings, str], Camera] = cameras.make,
+        deployment: Callable[[], str] = lambda: "",
     ) -> None:
         self._make = make
+        self._deployment = deployment
         self._settings = settings
         self._offset = exif_offset(settings)
         self._device = device
@@ -94,7 +97,7 @@ class CameraProcess:
         except OSError as error:  # no process, memory or descriptor is left
             raise CameraError(f"the camera's process cannot be started: {error}") from error
         try:
-            pipe.send((taken, reading))
+            pipe.send((taken, reading, self._deployment()))
             if not pipe.poll(deadline):
                 self._kill()
                 raise CameraError(
@@ -233,7 +236,7 @@ def _run_camera(
     answer: tuple[str, str | None] | TrapsyncError
     while True:
         try:
-            taken, reading = pipe.recv()
+            taken, reading, deployment = pipe.recv()
         except (EOFError, OSError):  # the daemon is done with us
             break
         try:
@@ -241,7 +244,9 @@ def _run_camera(
                 camera.open()
                 is_open = True
             reading = replace(reading, button=button.is_pressed())
-            path = pipeline.capture(camera, settings, device, clock, taken, reading, inspect, offset)
+            path = pipeline.capture(
+                camera, settings, device, clock, taken, reading, inspect, offset, deployment
+            )
             answer = path, oddities[0]
         except StorageError as error:  # no fault of the camera's
             answer = error

@@ -82,6 +82,7 @@ def correct_times(
     # may be found in its images, if the catalog was lost since.
     catalog.times.note_boot()
     catalog.times.learn_offsets()
+    catalog.deployments.correct_times()
 
     # A file that was corrected before, and is there again as it was, is the same image.
     if twins := catalog.times.drop_twins():

@@ -36,7 +36,10 @@ class Jobs:
         destinations: Sequence[Destination],
         go_on: Callable[[str, float], object],
         pause: Callable[[float], object],
+        settle: Callable[[], object] = lambda: None,
     ) -> None:
+        """`settle` is called when a sweep finds nothing new: all that there is, is in the catalog."""
+        self._settle = settle
         self._context = context
         self._settings = context.settings
         self._catalog = context.catalog
@@ -50,6 +53,8 @@ class Jobs:
         """Offer every file of the spool that the catalog does not know to the inbox."""
         seen = pipeline.sweep(self._catalog, self._settings.storage, self._inbox.put)
         self._context.tell_not_taken_in("sweep", seen.tallies())
+        if not seen.offered:
+            self._settle()
 
     def prune(self) -> None:
         """Free space on the card."""

@@ -38,6 +38,7 @@ from trapsync.runtime import catalog_check, config_check, hub_reports, signals, 
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
+from trapsync.runtime.deployment_keeper import DeploymentKeeper
 from trapsync.runtime.destination_context import check_all
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import IngestThread
@@ -125,19 +126,25 @@ class Service:
 
     def _make_parts(self) -> None:
         self._examiners = Examiners(self.settings.ingest, self.settings.storage, tells_rights=True)
-        self._camera = CameraProcess(self.settings, self._device, self._clock)
         context = self._context = Context(
             self.settings, self._device, self._clock, self._catalog, self._inbox, self._liveness, self._stop
         )
+        keeper = self._deployment = DeploymentKeeper(context, self._found)
+        keeper.begin()
+        self._camera = CameraProcess(self.settings, self._device, self._clock, deployment=keeper.current_id)
         context.not_taken_in.remember(self._catalog.facts.read().not_taken_in)
         self._capture_thread = CaptureThread(
             context, self._place, self._camera, self._sensors, self.captures_left
         )
         # What a start finds is delivered at once: the first turns came before it was known.
-        self._ingest_thread = IngestThread(
-            context, self._examiners, when_through=partial(self._scheduler.run_now, DELIVER)
+        self._ingest_thread = IngestThread(context, self._examiners, when_through=self._is_through)
+        self._jobs = Jobs(
+            context, self._destinations, self._scheduler.go_on, self._pause, settle=keeper.settle
         )
-        self._jobs = Jobs(context, self._destinations, self._scheduler.go_on, self._pause)
+
+    def _is_through(self) -> None:
+        self._scheduler.run_now(DELIVER)
+        self._deployment.settle()
 
     def _start(self) -> None:
         self._start_watcher()
@@ -254,6 +261,8 @@ class Service:
             self._judge = None
             if end == "rolled back":
                 self._begin_again()
+            else:
+                self._deployment.commit()
 
     def _end(self) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay pending."""

@@ -29,6 +29,7 @@ from trapsync.runtime import config_check, hub_reports, signals, startup, system
 from trapsync.runtime.camera_process import CameraProcess
 from trapsync.runtime.capture_thread import CaptureThread
 from trapsync.runtime.context import Context
+from trapsync.runtime.deployment_keeper import DeploymentKeeper
 from trapsync.runtime.destination_context import check_all
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.ingest_thread import IngestThread
@@ -124,7 +125,11 @@ class SingleRun:
         )
         self._context.not_taken_in.remember(known.not_taken_in)
         self._sensors = Sensors(self._settings.sensors)
-        self._camera = CameraProcess(self._settings, self._device, self._clock)
+        self._deployment = DeploymentKeeper(self._context, self._found)
+        self._deployment.begin()
+        self._camera = CameraProcess(
+            self._settings, self._device, self._clock, deployment=self._deployment.current_id
+        )
         self._examiners = Examiners(self._settings.ingest, self._settings.storage)
         self._capture_thread = CaptureThread(self._context, self._place, self._camera, self._sensors)
         self._ingest_thread = IngestThread(self._context, self._examiners)
@@ -198,6 +203,7 @@ class SingleRun:
             half = (self._clock.monotonic() + self._over_at) / 2
             until = max(half, self._over_at - _FOR_THE_HUB)
             self._try_in_spool("deliver", partial(self._ingest_and_deliver, until))
+            self._try("deployment", self._settle)
             self._try("uplink", self._report)
             self._try_in_spool("deliver", partial(self._ingest_and_deliver, self._over_at + _TICK))
             self._try_in_spool("ask again", self._ask_again)
@@ -242,6 +248,10 @@ class SingleRun:
             elif not was_busy:  # else another destination may have got something to send meanwhile
                 break
         self._ingest_thread.tell_not_taken_in()
+
+    def _settle(self) -> None:
+        if self._context.inbox.is_empty():
+            self._deployment.settle()
 
     def _busy(self) -> list[Future[None]]:
         return [turn for turn in self._turns.values() if not turn.done()]

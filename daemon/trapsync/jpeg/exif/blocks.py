@@ -15,6 +15,20 @@ def clean(text: str) -> str:
     return UNWRITABLE.sub(" ", text[:LONGEST_TEXT]).strip()
 
 
+_DEPLOYMENT = re.compile(r"(?:.*, )?deployment ([0-9a-f]{8}-[0-9A-Za-z-]{1,60})", re.ASCII)
+
+
+def deployment_text(deployment_id: str) -> bytes:
+    """How a description ends of which `deployment_in` finds the id."""
+    return f", deployment {deployment_id}".encode("ascii", "replace")
+
+
+def deployment_in(description: str) -> str | None:
+    """The id of a deployment at the end of a description; None where there is none."""
+    match = _DEPLOYMENT.fullmatch(description)
+    return match[1] if match else None
+
+
 _EVIDENCE = re.compile(
     rb"trapsync 1 boot=([0-9A-Za-z-]*) mono=(\d{1,15}\.\d{3}) wall=(-?\d{1,15}\.\d{3}) trusted=([01])"
     rb"(?: offset=(-?\d{1,15}\.\d{3}))?"

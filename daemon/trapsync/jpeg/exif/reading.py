@@ -7,7 +7,7 @@ from typing import Any
 
 from trapsync.image import Evidence, without_unknown
 from trapsync.jpeg.exif import tiff
-from trapsync.jpeg.exif.blocks import LONGEST_TEXT, UNREADABLE, clean, evidence_in
+from trapsync.jpeg.exif.blocks import LONGEST_TEXT, UNREADABLE, clean, deployment_in, evidence_in
 from trapsync.jpeg.exif.tiff import Directory, Tag
 
 # What the Sticky Pi server calls those columns, and how it reads them (its ImageParser). `l` it ignores.
@@ -84,6 +84,7 @@ def read(app1: bytes | None) -> tuple[dict[str, Any], Evidence | None]:
     - `Make Model DateTimeOriginal ...`: standard tags under their EXIF names: texts up to their first NUL (blank
       ones are left out), whole numbers (`ISOSpeedRatings`), or floats (`ExposureTime` in seconds).
       `UserComment` when it is somebody's prose.
+    - `deployment`: the id of its deployment, where `ImageDescription` ends with it, as `embed_metadata` writes it.
 
     The evidence is what `embed_metadata` noted about the time of capture.
     """
@@ -93,6 +94,8 @@ def read(app1: bytes | None) -> tuple[dict[str, Any], Evidence | None]:
         block = _Block(tiff.read(app1))
         metadata = {"exif": True, **_standard_tags(block)}
         metadata |= _sticky_pi_fields(block)
+        if deployment := deployment_in(metadata.get("ImageDescription", "")):
+            metadata["deployment"] = deployment
         if metadata.get("lat") is None and metadata.get("lng") is None:
             metadata |= _place(block)
         if block.skipped:

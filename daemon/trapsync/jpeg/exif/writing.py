@@ -14,7 +14,7 @@ from trapsync.clock import utc
 from trapsync.errors import DamagedImage
 from trapsync.image import Evidence
 from trapsync.jpeg.exif import tiff
-from trapsync.jpeg.exif.blocks import UNREADABLE, clean, evidence_in, evidence_text
+from trapsync.jpeg.exif.blocks import UNREADABLE, clean, deployment_text, evidence_in, evidence_text
 from trapsync.jpeg.structure import header, without_exif
 
 _SECONDS = "%Y-%m-%d %H:%M:%S"
@@ -27,17 +27,18 @@ class Facts:
     """The values that are written as EXIF.
 
     `taken` is UTC; `offset` is the one from UTC, of whole minutes, in which the times for people are written.
-    `version` is the column `v` and has at most 8 characters on the server. `exposure` is in seconds, a `gain` of 1.0
-    is ISO 100. Places are WGS-84 degrees and metres; `temperature` is in degrees Celsius, `humidity` and `battery` in
-    per cent. `last_sync` is when the clock was last set, in unix seconds. None is unknown, everywhere, as is an empty
-    text. `format` is the year of the format in which Sticky Pi servers find the values: those of branch main read
-    that of 2020 only.
+    `deployment` is the id of one, and ends the description. `version` is the column `v` and has at most 8 characters on
+    the server. `exposure` is in seconds, a `gain` of 1.0 is ISO 100. Places are WGS-84 degrees and metres; `temperature`
+    is in degrees Celsius, `humidity` and `battery` in per cent. `last_sync` is when the clock was last set, in unix
+    seconds. None is unknown, everywhere, as is an empty text. `format` is the year of the format in which Sticky Pi
+    servers find the values: those of branch main read that of 2020 only.
     """
 
     taken: datetime
     offset: tzinfo = UTC
     device: str = ""
     description: str = ""
+    deployment: str = ""
     artist: str = ""
     copyright: str = ""
     model: str
@@ -125,7 +126,6 @@ def _block(facts: Facts) -> bytes:
     texts = {
         image.Model: facts.model,
         image.Software: facts.software,
-        image.ImageDescription: facts.description,
         image.Artist: facts.artist,
         image.Copyright: facts.copyright,
     }
@@ -133,6 +133,7 @@ def _block(facts: Facts) -> bytes:
         # In the format of 2022 exactly one word: its server evaluates it as Python.
         image.Make: b"StickyPi" if facts.format == "2022" else make_of_2020(facts),
         **{tag: _text(text) for tag, text in texts.items() if text},
+        **({image.ImageDescription: description} if (description := _description(facts)) else {}),
         **zeroth_times,
     }
     details: dict[int, Any] = {
@@ -258,6 +259,14 @@ def _text(text: str) -> bytes:
     hardly a program knows yet.
     """
     return clean(text).encode()[:_LONGEST_NAME].decode(errors="ignore").encode()
+
+
+def _description(facts: Facts) -> bytes:
+    """What people read of trap and place, and by what the deployment is known again, whole: `deployment_in`."""
+    end = deployment_text(facts.deployment) if facts.deployment else b""
+    room = _LONGEST_NAME - len(end)
+    begin = _text(facts.description)[:room].decode(errors="ignore").encode()
+    return begin + end if begin else end.removeprefix(b", ")
 
 
 def _gps(facts: Facts) -> dict[int, Any]:
