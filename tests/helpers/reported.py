@@ -22,7 +22,9 @@ def night(number: int = 0, *, taken: int = 2, gaps: int = 1, reason: str = "came
     """The body of a night, so many after NIGHT."""
     day = NIGHT + timedelta(days=number)
     hours = [[f"{day}T{hour}:00:00Z", 4, taken, taken + 1] for hour in range(19, 24)]
-    missed = [[f"{day}T{20 + at % 4}:20:00Z", f"{day}T23:40:00Z", 4 - taken, reason] for at in range(gaps)]
+    counts = [5 * (4 - taken) // max(gaps, 1)] * gaps
+    counts[:1] = [5 * (4 - taken) - sum(counts[1:])] * bool(gaps)
+    missed = [[f"{day}T{20 + at % 4}:20:00Z", f"{day}T23:40:00Z", n, reason] for at, n in enumerate(counts)]
     return {"schema": 1, "night": str(day), "timezone": "Europe/Vienna", "hours": hours, "gaps": missed}
 
 

@@ -194,7 +194,7 @@ def test_people_see_what_was_watched_and_a_trap_does_not(running: RunningHub) ->
 
     mine = [row for row in seen["nights"] if row["device"] == DEVICE]
     assert [row["night"] for row in mine] == ["2026-06-26", "2026-06-27"]
-    assert (mine[0]["expected"], mine[0]["taken"], mine[0]["missed"]) == (20, 10, {"camera": 2})
+    assert (mine[0]["expected"], mine[0]["taken"], mine[0]["missed"]) == (20, 10, {"camera": 10})
     assert requests.get(url, auth=(DEVICE, "mine"), timeout=30).status_code == 403
     assert (
         requests.get(f"{running.url}/effort?from=x", auth=running.auth("reader"), timeout=30).status_code
@@ -225,6 +225,14 @@ def test_nights_and_deployments_are_read_by_trap_and_span(hub: Hub) -> None:
         f"{DEVICE}-20260721T200000Z",
     ]
     assert [d.began.day for _, d in hub.reports.deployments([DEVICE], until=july)] == [21]
+
+
+def test_what_was_missed_without_a_gap_is_of_unknown_reason(hub: Hub) -> None:
+    hub.reports.take(
+        DEVICE, lines({**night(), "gaps": [[f"{TOMORROW}T00:00:00Z", f"{TOMORROW}T01:00:00Z", 3, "card"]]}), 0
+    )
+    (one,) = hub.reports.effort()
+    assert (one.expected - one.taken, one.missed) == (10, {"card": 3, "unknown": 7})
 
 
 def test_texts_of_a_deployment_are_read_as_one_printable_line_each(hub: Hub) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from trapsync.cli import enrolment
+from trapsync.cli import enrolment, fleet_effort
 from trapsync.cli.common import Quantity, given_password, show_table, start_logging
 from trapsync.errors import SettingsError
 from trapsync.settings.units import Size
@@ -198,6 +198,6 @@ def _accounts(folder: Path) -> Iterator["Accounts"]:
         database.close()
 
 
-for command in enrolment.COMMANDS:
+for command in (*enrolment.COMMANDS, *fleet_effort.COMMANDS):
     hub.add_command(command)
 COMMANDS = (hub,)

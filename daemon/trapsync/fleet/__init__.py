@@ -7,4 +7,5 @@ mqtt               the same with an MQTT broker
 audience           whom a document reaches, as far as the traps say
 push               a document: checked, compared with the one before, numbered, signed
 table              all traps in one table
+effort             what they watched and what not, night by night
 """

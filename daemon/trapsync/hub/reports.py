@@ -7,18 +7,17 @@ decoded each time that it is read: nothing unchecked gets to an export or a page
 import json
 import logging
 import sqlite3
-from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from trapsync.clock import Clock
 from trapsync.errors import one_line
 from trapsync.hub.database import Database
 from trapsync.hub.fleet import NotTaken, require_sender
 from trapsync.net import reports
-from trapsync.net.reports import Deployment, Line, Night
+from trapsync.net.reports import Deployment, Line, Night, Watched
 
 log = logging.getLogger(__name__)
 
@@ -30,21 +29,6 @@ _PUT = """
     SELECT :device, :kind, :key, :sha256, :received, :body
     WHERE NOT EXISTS (SELECT 1 FROM reports WHERE device = :device AND kind = :kind AND key = :key AND sha256 = :sha256)
 """
-
-
-class Watched(NamedTuple):
-    """What one trap watched in one night: slots, those with a picture, and the others by reason."""
-
-    device: str
-    name: str
-    night: date
-    expected: int
-    taken: int
-    missed: dict[str, int]
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {**self._asdict(), "night": str(self.night)}
 
 
 class Reports:
@@ -106,17 +90,26 @@ class Reports:
 
     def effort(self, since: date | None = None, until: date | None = None) -> Iterator[Watched]:
         """What was expected, taken and missed in the nights from `since` on and before `until`, of all traps."""
-        with self._database.reading() as connection:
-            names = dict(connection.execute("SELECT device, name FROM traps").fetchall())
+        names = self._names()
         for device, night in self.nights(None, since, until):
-            missed = Counter[str]()
-            for gap in night.gaps:
-                missed[gap.reason] += gap.missed
-            expected, taken = (
-                sum(hour.expected for hour in night.hours),
-                sum(hour.taken for hour in night.hours),
-            )
-            yield Watched(device, one_line(names.get(device, ""), 60), night.night, expected, taken, missed)
+            expected, taken = night.sums()
+            yield Watched(device, names.get(device, ""), night.night, expected, taken, night.missed())
+
+    def without(self, since: date | None = None, until: date | None = None) -> list[dict[str, str]]:
+        """The traps of which there is none of these nights: `device` and `name`."""
+        sql = (
+            "SELECT device FROM traps WHERE NOT forgotten AND device NOT IN "
+            "(SELECT device FROM reports WHERE kind = 'night' AND key >= ? AND key < ?) ORDER BY device"
+        )
+        names, span = self._names(), (str(since or date.min), str(until or date.max))
+        with self._database.reading() as connection:
+            devices = [row["device"] for row in connection.execute(sql, span)]
+        return [{"device": device, "name": names[device]} for device in devices]
+
+    def _names(self) -> dict[str, str]:
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT device, name FROM traps").fetchall()
+        return {row["device"]: one_line(row["name"], 60) for row in rows}
 
     def _is_known(self, device: str) -> bool:
         with self._database.reading() as connection:

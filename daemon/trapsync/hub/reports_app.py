@@ -6,6 +6,7 @@
     GET  /effort?from=2026-06-01&until=…       what was expected, taken and missed: a row for each trap and night
 """
 
+import json
 from datetime import date
 from typing import Any
 
@@ -33,9 +34,13 @@ class ReportEndpoints:
         return self._reports.take(device, request.stream.read(LARGEST_BATCH + 1), int(given), g.user.device)
 
     def get_effort(self) -> Response:
-        """What the traps watched in the nights from `from` on and before `until`; a trap's `name` may be empty."""
-        rows = self._reports.effort(_day("from"), _day("until"))
-        return self._answers.send((row.plain() for row in rows), '{"nights": [', "]}\n")
+        """What the traps watched in the nights from `from` on and before `until`; a trap's `name` may be empty.
+
+        `without` names the traps of which no such night has come.
+        """
+        span = _day("from"), _day("until")
+        rows, without = (row.plain() for row in self._reports.effort(*span)), self._reports.without(*span)
+        return self._answers.send(rows, f'{{"without": {json.dumps(without)}, "nights": [', "]}\n")
 
 
 def _day(name: str) -> date | None:
@@ -43,4 +48,4 @@ def _day(name: str) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
-        raise NotTaken(f"{name}: {one_line(text, 40)!r} is no day; write 2026-06-21") from None
+        raise NotTaken(f"{name}: {one_line(text, 40)!r} is no day of the form 2026-06-21") from None

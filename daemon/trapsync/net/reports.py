@@ -17,6 +17,7 @@ are not known here are passed over.
 
 import hashlib
 import json
+from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -89,6 +90,19 @@ class Night(msgspec.Struct, frozen=True):
         _require(all(hour.taken <= hour.expected for hour in self.hours), "more taken than expected")
         _require(all(gap.since <= gap.until for gap in self.gaps), "a gap that ends before it begins")
 
+    def sums(self) -> tuple[int, int]:
+        """How many pictures were expected, and how many of those were taken."""
+        return sum(hour.expected for hour in self.hours), sum(hour.taken for hour in self.hours)
+
+    def missed(self) -> dict[str, int]:
+        """How many were missed for each reason; `unknown` for those of which the gaps say nothing."""
+        found = Counter[str]()
+        for gap in self.gaps:
+            found[gap.reason] += gap.missed
+        expected, taken = self.sums()
+        found["unknown"] += max(0, expected - taken - found.total())
+        return {reason: number for reason, number in found.items() if number}
+
     def _is_near(self, moment: datetime) -> bool:
         return moment.year in _YEARS and abs(moment.date() - self.night) <= _FARTHEST
 
@@ -121,6 +135,25 @@ class Deployment(msgspec.Struct, frozen=True):
 
 
 KINDS: dict[str, type[Night | Deployment]] = {"night": Night, "deployment": Deployment}
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What one trap watched in one night, as a hub adds it up: slots, those with a picture, and the others by reason.
+
+    `name` is what people call the trap; it may be empty.
+    """
+
+    device: str
+    name: Annotated[str, Meta(max_length=1000)]
+    night: date
+    expected: _Number
+    taken: _Number
+    missed: dict[_Reason, _Number]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
 
 class Line(NamedTuple):
@@ -207,7 +240,12 @@ def answer(content: object, device: str) -> Answer:
     return found
 
 
-def _converted(content: object, kind: type[Any]) -> Any:
+def watched(content: object) -> list[Watched]:
+    """What a hub answers about the nights of its traps; ValueError with one line if it makes no sense."""
+    return _converted(content, list[Watched])  # type: ignore[no-any-return]
+
+
+def _converted(content: object, kind: Any) -> Any:
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
