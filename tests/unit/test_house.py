@@ -30,6 +30,7 @@ LAYERS = [
 # Of its own layer the hub needs only what tells one folder from another.
 HUB_STANDS_ON = {
     "spool.overlap",
+    "camtrap_dp",
     "catalog",
     "jpeg",
     "net",

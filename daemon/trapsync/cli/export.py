@@ -13,7 +13,6 @@ import click
 from trapsync.cli import packages
 from trapsync.cli.common import Moment, Trap, reading, with_trap
 from trapsync.clock import iso
-from trapsync.errors import SettingsError
 from trapsync.settings.words import count
 
 if TYPE_CHECKING:
@@ -164,10 +163,7 @@ def _addresses(trap: Trap, catalog: "Catalog", order: packages.Order) -> Iterato
 def _of_folder(trap: Trap, order: packages.Order, source: Path) -> None:
     from trapsync.camtrap_dp.folder import FolderTraps
 
-    if order.destination:
-        raise SettingsError(
-            f"--url: {order.destination!r} is no address such as https://pictures.example.org"
-        )
+    order.require_address()
     traps = FolderTraps(source, trap.settings)
     packages.write(order, traps, _MISSING)
     if traps.damaged:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from trapsync.cli import enrolment, fleet_effort
+from trapsync.cli import enrolment, fleet_effort, packages
 from trapsync.cli.common import Quantity, given_password, show_table, start_logging
+from trapsync.clock import SystemClock
 from trapsync.errors import SettingsError
+from trapsync.settings import config_file
+from trapsync.settings.time_zone import fixed_offset
 from trapsync.settings.units import Size
 
 if TYPE_CHECKING:
@@ -196,6 +199,36 @@ def _accounts(folder: Path) -> Iterator["Accounts"]:
         yield Accounts(database)
     finally:
         database.close()
+
+
+# ── What the hub holds, for other programs ───────────────────────────────────────────────────────────
+
+
+@hub.group(short_help="Write what the hub holds into files for other programs.")
+def export() -> None:
+    """Write what the hub holds into files for other programs; on the hub's machine. It may run meanwhile."""
+
+
+@export.command("camtrap-dp", short_help="Write a package of Camtrap DP, the field's exchange standard.")
+@packages.ordered
+@_FOLDER
+@click.pass_context
+def camtrap_dp(context: click.Context, order: packages.Order, folder: Path) -> None:
+    """Write a package of Camtrap DP 1.0.2 of all traps into the new folder FOLDER.
+
+    As `trapsync export camtrap-dp` on a trap, with the annotations of detectors, and with the deployments and gaps that the
+    traps reported. What only people know stands in [project] of a config file: trapsync -c project.toml hub export …
+    """
+    _require_packages()
+    from trapsync.hub.packages import traps
+
+    source = config_file.find(context.find_root().obj)
+    settings = config_file.load(source)
+    order = order._replace(project=settings.project, source=source)
+    order.span()
+    order.require_address()
+    with closing(traps(folder, SystemClock(), fixed_offset(settings))) as some:
+        packages.write(order, some, "are not there: the hub has lost their files")
 
 
 for command in (*enrolment.COMMANDS, *fleet_effort.COMMANDS):

@@ -48,6 +48,11 @@ class Order(NamedTuple):
         """The destination that knows the address of each picture."""
         return None if self.base else self.url
 
+    def require_address(self) -> None:
+        """Raise SettingsError where a destination is named, and there is none."""
+        if self.destination:
+            raise SettingsError(f"--url: {self.url!r} is no address such as https://pictures.example.org")
+
     def span(self) -> "Span":
         """Which pictures are wanted. Raises SettingsError for what only people know and is missing, and for an odd span."""
         from trapsync.camtrap_dp import package
@@ -65,7 +70,7 @@ def ordered(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(
         *arguments: Any,
-        folder: Path,
+        package: Path,
         since: datetime | None,
         until: datetime | None,
         deployment: str | None,
@@ -75,7 +80,7 @@ def ordered(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if way and url:
             raise click.UsageError("--url says where the pictures are: without --copy and --link")
-        order = Order(folder.absolute(), since, until, deployment, way, url, Project(), Path())
+        order = Order(package.absolute(), since, until, deployment, way, url, Project(), Path())
         return command(*arguments, order=order, **others)
 
     for option in (
@@ -89,7 +94,7 @@ def ordered(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--deployment", metavar="ID", help="Only this deployment."),
         click.option("--until", type=Moment(), help="The moment after the last."),
         click.option("--from", "since", type=Moment(), help="The first moment."),
-        click.argument("folder", type=click.Path(path_type=Path)),
+        click.argument("package", metavar="FOLDER", type=click.Path(path_type=Path)),
     ):
         wrapped = option(wrapped)
     return wrapped

@@ -23,5 +23,6 @@
     accounts.py   who may log in: roles, passwords, tokens
     links.py      addresses of images that expire
     wire.py       dates and JSON of requests
+    packages.py   what a package of Camtrap DP has of a hub
     database.py   the SQLite file under all of them
 """

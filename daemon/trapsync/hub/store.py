@@ -122,7 +122,7 @@ class Store:
 
     def path(self, row: Row) -> Path:
         """The path of a row's image."""
-        return self.images / _place(row)
+        return self.images / place_of(row)
 
     def keep(self, row: Row, arrival: Path) -> None:
         """Give a flushed, verified file its final name, then its row.
@@ -186,14 +186,14 @@ class Store:
         stored = connection.execute(sql, row).fetchone()
         if stored is None:
             return
-        name = _place(row).name
+        name = place_of(row).name
         if stored["md5"] == row["md5"]:
             raise AlreadyHere(f"{name} is stored already, with the same bytes")
         raise Conflict(f"conflict: {name} is stored already with other bytes (md5 {stored['md5']})")
 
     def _keep_version(self, arrival: Path, row: Row) -> str:
         """Keep other bytes for one second, unless there are many of them; what became of them."""
-        place = self.conflicts / _place(row)
+        place = self.conflicts / place_of(row)
         kept = {path.name for path in place.parent.glob(f"{place.stem}.*.jpg")}
         if len(kept) >= _MOST_VERSIONS and f"{place.stem}.{row['md5']}.jpg" not in kept:
             return f"the new file was not kept: {len(kept)} others are in conflicts"
@@ -214,7 +214,7 @@ class Store:
             self._set_aside(target, row, found)
 
     def _set_aside(self, path: Path, row: Row, md5: str) -> None:
-        place = self.conflicts / _place(row)
+        place = self.conflicts / place_of(row)
         target = place.with_name(f"{place.stem}.{md5}.jpg")
         durable.make_folder(target.parent)
         path.rename(target)
@@ -223,7 +223,7 @@ class Store:
         log.warning("conflict: moved to %s", target)
 
 
-def _place(row: Row) -> Path:
+def place_of(row: Row) -> Path:
     """`<device>/<date>/<name>`: one spelling of the device, so that one image has one place."""
     taken = datetime.strptime(row["datetime"], "%Y-%m-%dT%H:%M:%S%z")
     name = TrapName(row["device"].lower(), taken)

@@ -63,7 +63,11 @@ def fixed_offset(settings: Settings) -> timezone:
     text = settings.trap.utc_offset
     if text:
         return datetime.strptime(text, "%z").tzinfo  # type: ignore[return-value]
-    place = zone(settings)
+    return standard_offset(zone(settings))
+
+
+def standard_offset(place: ZoneInfo) -> timezone:
+    """The offset of a zone's standard time."""
     offsets = [
         datetime(_YEAR, month, 15, 12, tzinfo=place).utcoffset() or timedelta() for month in range(1, 13)
     ]
