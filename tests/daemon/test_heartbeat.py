@@ -117,6 +117,32 @@ def test_a_trap_whose_capture_stopped_on_a_full_card_says_failing_at_home(tmp_pa
             trap.kill()
 
 
+def test_a_daemon_tells_the_hub_once_where_it_stands_and_since_when(tmp_path: Path) -> None:
+    place = "[deployment]\nlocation_name = 'the upper meadow'\n"
+
+    def told(hub: RunningHub, trap: Daemon) -> object:
+        trap.signal(signal.SIGUSR1)  # else it looks for news once an hour
+        return list(hub.hub.reports.deployments())
+
+    with (
+        hub_server.running(tmp_path / "hub") as hub,
+        daemon_process.running(
+            tmp_path / "trap", at_home(hub, tmp_path / "trap") + place, camera="simulated"
+        ) as trap,
+    ):
+        until(lambda: told(hub, trap), 40)
+        trap.kill()
+        beats, began = len(hub.hub.fleet.history(DEVICE)), len(trap.text())
+        trap.start()
+        trap.until_log("watching over", since=began)
+        until(lambda: told(hub, trap) and len(hub.hub.fleet.history(DEVICE)) > beats + 2, 40)
+
+        ((device, found),) = hub.hub.reports.deployments()
+        assert (device, found.terms["location_name"], found.ended) == (DEVICE, "the upper meadow", None)
+        assert hub.hub.reports.take(DEVICE, b"", 0)["newest"] == 1
+        assert "ERROR" not in trap.text()
+
+
 def test_a_home_that_cannot_be_reached_costs_the_trap_nothing(tmp_path: Path) -> None:
     with hub_server.running(tmp_path / "hub") as hub:
         table = daemon_process.deliver_to(tmp_path / "trap", hub.url, hub.user, hub.password)

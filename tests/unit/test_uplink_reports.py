@@ -287,6 +287,20 @@ def test_a_hub_that_lost_its_database_gets_everything_again(trap: Trap, tmp_path
     assert list(reported.held(trap.hub.reports)) == DAYS[:6]
 
 
+def test_another_hub_that_knows_the_trap_is_asked_what_it_holds(trap: Trap, tmp_path: Path) -> None:
+    trap.bodies = [night(number) for number in range(5)]
+    trap.turns()
+    trap.put_back(tmp_path / "busy")
+    trap.hub.reports.take(DEVICE, reported.lines(*map(night, (0, 1, 2, 3, 4, 100, 101))), 0)
+    trap.posted.clear()
+
+    trap.bodies.append(night(5))
+    trap.turns(2)
+
+    assert trap.sent() == [DAYS[5]]
+    assert list(reported.held(trap.hub.reports))[:6] == DAYS[:6]
+
+
 def test_a_hub_that_was_put_back_to_an_older_copy_gets_what_it_lacks_and_no_more(
     trap: Trap, tmp_path: Path
 ) -> None:
@@ -339,6 +353,7 @@ def test_a_hub_that_names_more_than_it_may_fills_no_card(trap: Trap, monkeypatch
 def test_reports_follow_a_heartbeat_that_was_taken_and_no_other(trap: Trap, tmp_path: Path) -> None:
     trap.bodies = [night()]
     with hub_server.running(tmp_path / "other") as hub:
+        reported.heard(hub.hub)
         secret = tmp_path / "password"
         secret.write_text(hub_server.PASSWORD)
         secret.chmod(0o600)
@@ -358,5 +373,5 @@ def test_reports_follow_a_heartbeat_that_was_taken_and_no_other(trap: Trap, tmp_
         uplink.tick()
 
         assert list(reported.held(hub.hub.reports)) == ["2026-06-21"]
-        assert len(hub.hub.fleet.history(DEVICE)) == 1
+        assert len(hub.hub.fleet.history(DEVICE)) == 2
     trap.hub.database.close()
