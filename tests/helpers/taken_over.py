@@ -94,6 +94,9 @@ TYPED = {
     "settings unset": ["settings unset trap.clock"],
     "settings take": ["settings take {trap}/media/settings.signed"],
     "join": ["join {code}"],
+    "deployment show": ["deployment show", "deployment show --json"],
+    "deployment start": ["deployment start"],
+    "deployment end": ["deployment end"],
     "images": ["images", "images --url", "images --layout antenna"],
     "quarantine": ["quarantine", "quarantine --release 1"],
     "deliver": ["deliver"],
@@ -114,7 +117,7 @@ OTHERS = {
     *("hub login", "hub invite", "hub devices", "hub groups", "hub revoke", "hub forget", "hub effort"),
     *("hub export", "hub export camtrap-dp"),
     *("hub users", "hub users list", "hub users add", "hub users remove"),
-    *("settings", "settings example", "export"),
+    *("settings", "settings example", "export", "deployment"),
 }
 _OWN_FILE = (
     "settings set",

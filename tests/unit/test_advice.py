@@ -707,6 +707,13 @@ ELSEWHERE = {
     'set proxy = "environment"': "unit/test_proxy.py::test_variables_that_do_not_count_are_told_once",
     "write https:// instead of http://": "unit/test_http.py::test_a_server_that_wants_tls_is_told_as_what_to_write",
     "is there already; move it away first": "unit/test_cli.py::test_a_file_is_not_put_back_over_another",
+    "no deployment is under way; to begin one: trapsync": "unit/test_deployment_commands.py::"
+    "test_where_there_is_none_to_end_the_advice_begins_one",
+    "name a moment that is over": "unit/test_deployment_commands.py::test_a_moment_that_cannot_be_is_one_line",
+    "name a later moment": "unit/test_deployment_commands.py::"
+    "test_a_later_moment_than_the_newest_picture_is_taken",
+    "leave out --at": "unit/test_deployment_commands.py::"
+    "test_before_the_clock_is_set_one_begins_now_and_is_told_to_be_corrected",
     "is no moment; write": "unit/test_readable.py::test_a_day_and_a_time_are_read_in_the_machines_zone",
     "to deliver them as they are, set trap.uncertain_times": "daemon/test_clock.py::"
     "test_the_owner_may_have_unsure_images_delivered_as_they_are",

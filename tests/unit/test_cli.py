@@ -471,6 +471,7 @@ def test_status_as_json_has_these_keys_in_this_order(
         "disk": {"free_bytes": said.json["disk"]["free_bytes"], "days_left": None},
         "ledger": {"captured": 2, "delivered": 1, "pending": 1, "quarantined": 0, "dropped": 0, "lost": 0},
         "newest_image": {"name": newest.name, "age_s": said.json["newest_image"]["age_s"]},
+        "deployment": None,
         "battery": said.json["battery"],
         "battery_days": None,
         "destinations": {

@@ -81,7 +81,7 @@ class Deployments(Part):
 
         Raises CatalogError for a moment that cannot be.
         """
-        self._recover(device, terms)
+        self._recover(device, terms, is_begun=True)
         with self._connection.transaction("deployments") as db:
             self._begin(db, device, terms, self._given(device, at))
         return self._last()
@@ -195,8 +195,11 @@ class Deployments(Part):
 
     # From the images
 
-    def _recover(self, device: str, terms: Terms) -> None:
-        """In a catalog without deployments: find them in the images, or begin the first."""
+    def _recover(self, device: str, terms: Terms, *, is_begun: bool = False) -> None:
+        """In a catalog without deployments: find them in the images, or begin the first.
+
+        `is_begun`: one is to begin anyway; then there is another first one only if there are images of before.
+        """
         if self.is_settled():
             return
         found = sorted(self._in_images(device), key=lambda one: one[1].at)
@@ -204,8 +207,9 @@ class Deployments(Part):
             for deployment_id, moment, known in found:
                 self._insert(db, deployment_id, moment, known)
             db.execute("UPDATE deployments SET is_whole = 0")
-            if not found:
-                self._begin(db, device, terms, self._first_moment(device) or self._now())
+            first = self._first_moment(device) or (None if is_begun else self._now())
+            if not found and first:
+                self._begin(db, device, terms, first)
 
     def _in_images(self, device: str) -> Iterator[tuple[str, _Moment, Terms]]:
         """The deployments of this trap that its images name, with what these say of each."""

@@ -16,6 +16,7 @@ import click
 from trapsync import __version__
 from trapsync.cli import (
     deliveries,
+    deployment,
     export,
     fleet,
     focus,
@@ -125,7 +126,9 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
 
 
 # `trapsync --help` lists them in this order.
-cli.add_section("Trap", (*trap.COMMANDS, *focus.COMMANDS, settings.settings_group, *join.COMMANDS))
+cli.add_section(
+    "Trap", (*trap.COMMANDS, *deployment.COMMANDS, *focus.COMMANDS, settings.settings_group, *join.COMMANDS)
+)
 cli.add_section("Images", (*images.COMMANDS, *deliveries.COMMANDS, *labels.COMMANDS, *export.COMMANDS))
 cli.add_section("Remote settings", (fleet.keys, fleet.push, fleet.resend))
 cli.add_section("Fleet", (fleet.fleet,))

@@ -6,6 +6,7 @@ from trapsync.hardware import usb_stick
 from trapsync.settings.words import age, count, days_of, when
 from trapsync.status.model import (
     ClockStatus,
+    DeploymentStatus,
     DestinationStatus,
     DiskStatus,
     LinkStatus,
@@ -26,6 +27,7 @@ def lines(status: Status, timezone: tzinfo) -> list[tuple[str, str]]:
         (status.verdict, f"trap {status.device}{name}"),
         *(("", f"- {reason}") for reason in status.reasons),
         ("newest image", _newest(status.newest_image)),
+        *((("deployment", _deployment(one, status.at, timezone)),) if (one := status.deployment) else ()),
         *((("next picture", text),) if (text := _next_picture(status, timezone)) else ()),
         *((name, _destination(one, status.at, timezone)) for name, one in status.destinations.items()),
         ("images", _ledger(status)),
@@ -53,6 +55,11 @@ def _newest(newest: NewestImage | None) -> str:
     if newest is None:
         return "none yet"
     return newest.name if newest.age_s is None else f"{newest.name}, {age(newest.age_s)} ago"
+
+
+def _deployment(one: DeploymentStatus, now: str, timezone: tzinfo) -> str:
+    where = f", {one.location_name}" if one.location_name else ""
+    return f"{one.id}{where}, since {when(one.since, now, timezone)}"
 
 
 def _next_picture(status: Status, timezone: tzinfo) -> str:

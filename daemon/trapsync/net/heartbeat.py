@@ -47,6 +47,13 @@ class NewestImage(_Part, frozen=True):
     age_s: _Number | None = None
 
 
+class Deployment(_Part, frozen=True):
+    """The deployment under way."""
+
+    id: _Text | None = None
+    since: _Text | None = None
+
+
 class Ledger(_Part, frozen=True):
     """How many images there are of each kind."""
 
@@ -97,6 +104,7 @@ class Heartbeat(_Part, frozen=True):
     verdict: Literal["ok", "warning", "failing"] | None = None
     reasons: Annotated[list[_Text], Meta(max_length=50)] = []
     newest_image: NewestImage | None = None
+    deployment: Deployment | None = None
     schedule_open: bool | None = None
     next_picture_s: _Number | None = None
     newest_delivery: _Text | None = None

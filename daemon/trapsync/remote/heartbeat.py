@@ -33,6 +33,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "at": status.at,
         "verdict": status.verdict,
         "newest_image": plain["newest_image"],
+        "deployment": {"id": one.id, "since": one.since} if (one := status.deployment) else None,
         "schedule_open": status.schedule.open if status.schedule else None,
         "next_picture_s": _next_picture(status),
         "newest_delivery": max((d.last_delivery for d in destinations if d.last_delivery), default=None),
@@ -69,7 +70,7 @@ def _small(beat: dict[str, Any]) -> bytes:
 
 def _shortened(value: Any, longest: int) -> Any:
     if isinstance(value, dict):
-        return {key: _shortened(inner, longest) for key, inner in value.items()}
+        return {key: inner if key == "id" else _shortened(inner, longest) for key, inner in value.items()}
     if isinstance(value, list):
         return [_shortened(inner, longest) for inner in value]
     # A hash is of use whole or not at all, and always has its 64 characters.

@@ -2,19 +2,24 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from trapsync import pipeline, trap
 from trapsync.catalog import Catalog
+from trapsync.catalog.deployments import Deployment
 from trapsync.clock import Clock
 from trapsync.destinations import Destination
 from trapsync.destinations.outcomes import Turn
+from trapsync.hardware.device_id import device_id
+from trapsync.remote.in_force import InForce
+from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.runtime import clock_correction
 from trapsync.runtime.destination_context import check_all, connect_all, registered, require
 from trapsync.runtime.examiners import Examiners
 from trapsync.runtime.jobs import take_turn
+from trapsync.settings.deployment import terms
 from trapsync.settings.schema import Settings
 from trapsync.spool import spool_mark
 from trapsync.spool.inbox import Inbox
@@ -108,6 +113,21 @@ def _tell_not_taken_in(bench: Bench, seen: Seen, undecided: UndecidedFiles) -> N
     found.remember(bench.catalog.facts.read().not_taken_in)
     found.told("sweep", seen.tallies(), now)
     bench.catalog.facts.set("not_taken_in", found.told("ingest", undecided.tallies(), now) or None)
+
+
+def start_deployment(found: InForce, clock: Clock, at: float | None) -> Deployment:
+    """Begin a deployment by a person's word, beside a daemon too. Raises CatalogError for a moment that cannot be."""
+    settings = RemoteSettings(found.files, clock).previous() if found.is_trial else found.settings
+    with closing(trap.open_catalog(found.settings, clock)) as catalog:
+        catalog.times.note_boot()
+        return catalog.deployments.start(device_id(settings.trap), terms(settings), at)
+
+
+def end_deployment(found: InForce, clock: Clock, at: float | None) -> Deployment:
+    """End the deployment that is under way, as above."""
+    with closing(trap.open_catalog(found.settings, clock)) as catalog:
+        catalog.times.note_boot()
+        return catalog.deployments.end(device_id(found.settings.trap), at)
 
 
 def pending(catalog: Catalog) -> int:

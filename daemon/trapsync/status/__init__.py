@@ -20,6 +20,7 @@ from msgspec import UNSET, UnsetType
 from trapsync import __version__
 from trapsync.catalog import Catalog, facts
 from trapsync.catalog.counts import Ledger
+from trapsync.catalog.deployments import Deployment
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import CatalogError
 from trapsync.files.mounts import read_only_card
@@ -35,6 +36,7 @@ from trapsync.status.model import (
     BoardStatus,
     ClockStatus,
     DaemonStatus,
+    DeploymentStatus,
     DestinationStatus,
     DiskStatus,
     LinkStatus,
@@ -158,6 +160,7 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
     status.old_places = msgspec.convert(catalog.counts.old_places(), list[OldPlace])
     newest = catalog.images.newest()
     status.newest_image = _newest(newest, clock)
+    status.deployment = _deployment(catalog.deployments.current())
     status.battery = _battery(newest)
     status.battery_days = _battery_days(catalog, clock.wall())
     status.disk.days_left = _days_left(status.disk.free_bytes, catalog, settings, clock)
@@ -214,6 +217,14 @@ def _newest(image: Image | None, clock: Clock) -> NewestImage | None:
     else:
         age = None
     return NewestImage(name=image.name, age_s=None if age is None else round(max(0.0, age), 1))
+
+
+def _deployment(one: Deployment | None) -> DeploymentStatus | None:
+    if one is None:
+        return None
+    return DeploymentStatus(
+        id=one.id, since=iso(utc(one.began)), location_name=one.terms.get("location_name")
+    )
 
 
 def _days_left(free: int, catalog: Catalog, settings: Settings, clock: Clock) -> float | None:

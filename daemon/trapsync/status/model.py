@@ -51,6 +51,14 @@ class NewestImage(_Part):
     age_s: float | None
 
 
+class DeploymentStatus(_Part):
+    """The deployment under way: its id, since when it is, and the name of the location."""
+
+    id: str
+    since: str
+    location_name: str | None = None
+
+
 class ScheduleStatus(_Part):
     """When pictures are taken: whether that is now, until when, and when the next one is due, if that is known.
 
@@ -154,6 +162,7 @@ class Status(_Part):
     disk: DiskStatus
     ledger: Ledger
     newest_image: NewestImage | None = None
+    deployment: DeploymentStatus | None = None
     schedule: ScheduleStatus | UnsetType = UNSET
     battery: float | None = None
     battery_days: float | None = None
