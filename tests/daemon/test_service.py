@@ -245,7 +245,7 @@ def test_what_hangs_at_the_end_does_not_keep_the_process(
     monkeypatch.setattr("trapsync.runtime.service._END", 0.01)
     monkeypatch.setattr(service, "_watcher", Hanging(), raising=False)
     with pytest.raises(InterruptedError):
-        service._end()
+        service._end("stopped")
     assert codes == [1]
 
 

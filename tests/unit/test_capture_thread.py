@@ -1,6 +1,7 @@
 """The capture thread: its rhythm, and what is done while the camera gives no picture."""
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -64,6 +65,7 @@ class Facts:
 
     def __init__(self, failures: int = 0) -> None:
         self.capture: dict[str, Any] = {"failures": failures}
+        self.reasons: set[str] = set()
 
     @property
     def facts(self) -> "Facts":
@@ -81,6 +83,20 @@ class Facts:
 
     def set(self, _name: str, value: object) -> None:
         self.capture = msgspec.to_builtins(value)
+
+    @property
+    def connection(self) -> "Facts":
+        return self
+
+    @property
+    def runs(self) -> "Facts":
+        return self
+
+    def unflushed(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def note_failure(self, reason: str, _error: str) -> None:
+        self.reasons.add(reason)
 
 
 SETTINGS = Settings(capture=Capture(every=Duration(1)), camera=Camera(kind="simulated"))

@@ -21,6 +21,7 @@ from trapsync.catalog.places import Places
 from trapsync.catalog.proofs import Proofs
 from trapsync.catalog.quarantine import Quarantine
 from trapsync.catalog.reports import Reports
+from trapsync.catalog.runs import Runs
 from trapsync.catalog.times import Times
 from trapsync.clock import Clock
 
@@ -35,6 +36,7 @@ class Catalog:
     - `times`: boots, and the images whose time they hold up
     - `deployments`: where the trap stood, from when until when
     - `reports`: what the hub holds of that which it is to be told once
+    - `runs`: runs of the daemon, and captures that failed
     - `quarantine`, `labels`, `notes` (of destinations), `facts` (for `status`), `counts`
     """
 
@@ -46,6 +48,7 @@ class Catalog:
         self.places = Places(connection)
         self.times = Times(connection)
         self.deployments = Deployments(connection)
+        self.runs = Runs(connection)
         self.quarantine = Quarantine(connection)
         self.labels = Labels(connection)
         self.notes = Notes(connection)

@@ -363,3 +363,57 @@ CREATE TABLE reports_hub (
 ) STRICT;
 """,
     )
+
+
+@migrations()
+def m009_runs(db: Database) -> None:
+    """When pictures were due, and why some were not taken: see `catalog.runs`."""
+    _run(
+        db,
+        """
+-- A row is what the settings said of captures, at some start of the daemon.
+CREATE TABLE schedules (
+    id INTEGER PRIMARY KEY,
+    every REAL NOT NULL,            -- seconds
+    windows TEXT NOT NULL,          -- as in capture.schedule, each in its line
+    latitude REAL NOT NULL,
+    longitude REAL NOT NULL,
+    timezone TEXT NOT NULL,
+    UNIQUE (every, windows, latitude, longitude, timezone)
+) STRICT;
+
+-- A row is a run of the daemon, or single runs one after another. A moment is the boot's monotonic clock, the wall
+-- clock, and whether that was trusted.
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    first_boot TEXT NOT NULL,       -- of `began`
+    boot_id TEXT NOT NULL,          -- of `ended`: another one after several single runs
+    schedule INTEGER REFERENCES schedules (id), -- NULL: without a camera
+    is_single INTEGER NOT NULL,
+    began REAL NOT NULL,
+    began_wall REAL NOT NULL,
+    began_trusted INTEGER NOT NULL,
+    ended REAL,                     -- of an orderly end, or the newest single run; NULL: it runs, or there was none
+    ended_wall REAL,
+    ended_trusted INTEGER,
+    ending TEXT CHECK (ending IN ('stopped', 'settings', 'card', 'failed'))
+) STRICT;
+
+-- A row is a span of a run in which captures failed, from the first failure to the last.
+CREATE TABLE failures (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (id),
+    boot_id TEXT NOT NULL,
+    reason TEXT NOT NULL CHECK (reason IN ('camera', 'card')),
+    first REAL NOT NULL,
+    first_wall REAL NOT NULL,
+    first_trusted INTEGER NOT NULL,
+    last REAL NOT NULL,
+    last_wall REAL NOT NULL,
+    last_trusted INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    error TEXT NOT NULL             -- the first
+) STRICT;
+CREATE INDEX failures_of_run ON failures (run);
+""",
+    )

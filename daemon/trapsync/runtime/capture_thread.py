@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from trapsync import cameras
 from trapsync.catalog import facts
+from trapsync.catalog.runs import FailureReason
 from trapsync.errors import CameraError, CatalogError, StorageError
 from trapsync.hardware.sensors import Sensors
 from trapsync.runtime import systemd
@@ -187,8 +188,11 @@ class CaptureThread:
 
     def _take_picture(self) -> bool:
         """Take one picture; return whether there is one. Only a new image counts for liveness."""
-        if spool_mark.problem(self._settings.storage):  # the trap waits on purpose, and its status says why
+        if problem := spool_mark.problem(
+            self._settings.storage
+        ):  # the trap waits on purpose; its status says why
             self._report()
+            self._remember_failure("card", problem)
             return False
         try:
             path = self._camera.capture(self._taken_names(), self._sensors.reading())
@@ -255,9 +259,18 @@ class CaptureThread:
                 "%d failures in a row: it is tried less often from here on, and not logged each time",
                 _GIVEN_UP,
             )
+        self._remember_failure("camera" if isinstance(error, CameraError) else "card", str(error))
         self._context.tell("capture", facts.Capture(self._failures, str(error)))
         if isinstance(error, CameraError):
             self._consider_reboot(error)
+
+    def _remember_failure(self, reason: FailureReason, error: str) -> None:
+        """Remember why pictures are missing. Not flushed by itself: one more than the fact of each failure would cost."""
+        try:
+            with self._context.catalog.connection.unflushed():
+                self._context.catalog.runs.note_failure(reason, error)
+        except CatalogError as problem:
+            log.error("%s", problem)
 
     def _consider_reboot(self, error: CameraError) -> None:
         """Ask for a reboot as the last resort: nothing else ends what hangs in the kernel."""

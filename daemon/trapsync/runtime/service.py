@@ -25,6 +25,7 @@ from typing import NoReturn
 
 from trapsync.catalog import facts
 from trapsync.catalog.card_reserve import Reserve
+from trapsync.catalog.runs import Ending
 from trapsync.clock import Clock
 from trapsync.destinations import Destination
 from trapsync.errors import CatalogError, StorageError, TrapsyncError
@@ -118,11 +119,16 @@ class Service:
             self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock, intervals)
             self._make_parts()
             self._watcher = observer.Watcher(storage.spool, self._inbox.put, self._sweep_soon)
+            ending: Ending = "failed"
             try:
                 self._start()
                 self._watch_over()
+                ending = "settings" if self.reload else "stopped"
+            except (CatalogError, StorageError):
+                ending = "card"
+                raise
             finally:
-                self._end()
+                self._end(ending)
 
     def _make_parts(self) -> None:
         self._examiners = Examiners(self.settings.ingest, self.settings.storage, tells_rights=True)
@@ -264,7 +270,7 @@ class Service:
             else:
                 self._deployment.commit()
 
-    def _end(self) -> None:
+    def _end(self, ending: Ending) -> None:
         """End within ten seconds, whatever hangs; uploads in flight stay pending."""
         last = threading.Timer(_END, os._exit, (1,))
         last.daemon = True
@@ -286,6 +292,8 @@ class Service:
         self._uplink.close()
         for destination in self._destinations:
             destination.close()
+        with suppress(CatalogError):  # then it counts as a power cut
+            self._catalog.runs.end(ending)
         self._catalog.close()
         self._context.live.close()
         self._led.close()

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from trapsync.catalog import Catalog, stop_marks
+from trapsync.catalog.runs import Schedule
 from trapsync.clock import Clock
 from trapsync.destinations import Checked, Destination
 from trapsync.errors import StorageError, TrapsyncError
@@ -14,7 +15,7 @@ from trapsync.files import durable
 from trapsync.runtime.destination_context import connect_all, registered
 from trapsync.settings.schema import Settings, Storage
 from trapsync.spool import new_files, pruning, spool_mark
-from trapsync.trap import Occupied, lock, open_catalog
+from trapsync.trap import Occupied, lock, open_catalog, place
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,18 @@ def open_trap(
     catalog.facts.set("jobs", None)
     catalog.facts.set("single_runs", is_single_run or None)
     destinations = connect_all(settings, checked, catalog, clock, pause)
-    catalog.places.register(registered(destinations))
+    with catalog.together():
+        catalog.places.register(registered(destinations))
+        catalog.runs.begin(schedule_of(settings), is_single=is_single_run)
     if has_spool and not settings.prune.enabled:
         pruning.unmark_all(catalog, settings.storage.spool)
     new_files.remove_unfinished(settings.storage.spool, device)
     return catalog, destinations
+
+
+def schedule_of(settings: Settings) -> Schedule | None:
+    """When pictures are due by these settings; None without a camera."""
+    if settings.camera.kind == "none":
+        return None
+    at, capture = place(settings), settings.capture
+    return Schedule(capture.every, capture.schedule, at.latitude, at.longitude, str(at.timezone))
