@@ -106,6 +106,7 @@ TYPED = {
     "verify": ["verify --bytes --resend"],
     "labels": ["labels"],
     "labels export": ["labels export"],
+    "effort": ["effort", "effort --calendar"],
     "export csv": ["export csv -", "export csv {trap}/stick/images.csv"],
     "export camtrap-dp": ["export camtrap-dp {trap}/stick/package --copy"],
     "stick": ["stick --check --folder {trap}/stick", "stick --patience 100ms --folder {trap}/stick"],

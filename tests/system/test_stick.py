@@ -154,8 +154,9 @@ class Stick:
 
     def _loop_device(self) -> str:
         """A device of its own with what the stick holds."""
-        command = ["losetup", "-f", "--show", self._image]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        command = ["losetup", "-f", "--show", str(self._image)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
 
     def images(self) -> dict[str, bytes]:
         """What it holds, and that its sums are right; half-written files must not look like images."""

@@ -18,7 +18,7 @@ LAYERS = [
     ["doctor", "fleet", "runtime"],
     ["remote"],
     ["status"],
-    ["pipeline"],
+    ["effort", "pipeline"],
     ["trap"],
     ["cameras", "spool", "destinations", "hub", "camtrap_dp"],
     ["catalog", "jpeg", "net", "hardware"],

@@ -17,6 +17,7 @@ from trapsync import __version__
 from trapsync.cli import (
     deliveries,
     deployment,
+    effort,
     export,
     fleet,
     focus,
@@ -129,7 +130,9 @@ def help_(context: click.Context, words: tuple[str, ...]) -> None:
 cli.add_section(
     "Trap", (*trap.COMMANDS, *deployment.COMMANDS, *focus.COMMANDS, settings.settings_group, *join.COMMANDS)
 )
-cli.add_section("Images", (*images.COMMANDS, *deliveries.COMMANDS, *labels.COMMANDS, *export.COMMANDS))
+cli.add_section(
+    "Images", (*images.COMMANDS, *effort.COMMANDS, *deliveries.COMMANDS, *labels.COMMANDS, *export.COMMANDS)
+)
 cli.add_section("Remote settings", (fleet.keys, fleet.push, fleet.resend))
 cli.add_section("Fleet", (fleet.fleet,))
 cli.add_section("Hub", hub.COMMANDS)

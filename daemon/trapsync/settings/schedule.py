@@ -8,7 +8,7 @@ belongs to the capture thread.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import time, timedelta
 from functools import lru_cache
 
@@ -64,6 +64,39 @@ def open_at(windows: Sequence[str], place: Place, at: float) -> list[Window]:
     if not windows:
         return [ALWAYS]
     return [one for one in _around(windows, place, at) if one.begin <= at < one.end]
+
+
+def openings(windows: Sequence[str], place: Place, since: float, until: float) -> list[Window]:
+    """The windows that are open at any moment of a span, in order; each in one piece, however long it is.
+
+    One that opened more than a week before, or closes more than a week after, has no begin or end here.
+    """
+    if not windows:
+        return [ALWAYS]
+    first, last = int(since // _WEEK) - 1, int(until // _WEEK) + 1
+    found = {piece for text in windows for piece in _pieces(text, place, range(first, last + 1))}
+    return sorted(one for one in found if one.begin < until and one.end > since)
+
+
+def _pieces(text: str, place: Place, weeks: range) -> Iterator[Window]:
+    """The openings of one window, each put together again of what the weeks cut it into."""
+    begin, end = weeks.start * _WEEK, weeks.stop * _WEEK
+    left: Window | None = None
+    for week in weeks:
+        since, until = week * _WEEK, (week + 1) * _WEEK
+        for one in _around((text,), place, since):
+            if one.end <= since or one.begin >= until:
+                continue
+            piece = Window(max(one.begin, since), min(one.end, until))
+            if left and left.end == piece.begin == since:
+                piece = Window(left.begin, piece.end)
+            elif left:
+                yield left
+            left = piece
+    if left:
+        yield Window(
+            -math.inf if left.begin == begin else left.begin, math.inf if left.end == end else left.end
+        )
 
 
 def next_opening(windows: Sequence[str], place: Place, at: float, days: int = _YEAR) -> float | None:

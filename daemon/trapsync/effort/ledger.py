@@ -1,0 +1,135 @@
+"""Every slot of a trap, with the picture that is in it or the reason why there is none."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from trapsync.catalog import Catalog
+from trapsync.catalog.runs import Run
+from trapsync.effort.reasons import Now, Reason, Reasons, in_force
+from trapsync.effort.slots import Span, filled, wanted
+from trapsync.settings.schedule import Place
+from trapsync.settings.schema import Settings
+from trapsync.settings.time_zone import system_zone
+from trapsync.trap import holder
+
+_AROUND = (
+    2 * 86400.0
+)  # seconds beyond what is asked about, in which pictures may count for a slot or tell of the one before
+
+
+class Slot(NamedTuple):
+    """A moment at which a picture was due, until the next one (unix seconds), and the reason if there is none."""
+
+    begin: float
+    end: float
+    is_taken: bool
+    reason: Reason | None
+
+
+class Gap(NamedTuple):
+    """Slots one after another that were missed for the same reason: from when until when, and how many."""
+
+    since: float
+    until: float
+    missed: int
+    reason: Reason
+
+
+class Ledger:
+    """What a trap watched, from its first run or picture until now."""
+
+    def __init__(self, catalog: Catalog, now: Now) -> None:
+        """`catalog` is asked again for each slot: let it be of one moment (`connection.one_moment`)."""
+        self._catalog = catalog
+        self._runs = catalog.runs.all()
+        self._now = now._replace(at=max([now.at, *self._known_moments()]))
+        self._schedules = list(in_force(self._runs))
+        self._known_from = self._begin_before_runs()
+
+    @property
+    def began(self) -> float | None:
+        """From when on anything is known; None: nothing is."""
+        return self._schedules[0][0] if self._schedules else None
+
+    @property
+    def now(self) -> float:
+        """Until when (unix seconds)."""
+        return self._now.at
+
+    def slots(self, since: float = -math.inf, until: float = math.inf) -> Iterator[Slot]:
+        """The slots that begin in a span and before now, in order."""
+        until = min(until, self._now.at)
+        if self.began is None or (since := max(since, self.began)) >= until:
+            return
+        # One before, as what is in it may count for the first; and what is over by now.
+        spans = self._spans(since - _AROUND, until)
+        pictures = self._catalog.runs.pictures(since - _AROUND, until + _AROUND)
+        reasons = Reasons(self._catalog, self._now, since - _AROUND)
+        for one in filled(spans, pictures, self._now.at):
+            if one.begin < since:
+                continue
+            is_known = one.begin >= self._known_from
+            missed = None if one.is_taken else reasons.of(one.begin, one.end) if is_known else "unknown"
+            yield Slot(*one, reason=missed)
+
+    def _spans(self, since: float, until: float) -> Iterator[Span]:
+        ends = [at for at, _ in self._schedules[1:]]
+        for (begin, run), end in zip(self._schedules, [*ends, math.inf], strict=True):
+            if run.schedule:
+                windows, every = run.schedule.windows, run.schedule.every
+                yield from wanted(windows, _place(run), every, (begin, end), (since, until))
+
+    def _known_moments(self) -> Iterator[float]:
+        """Moments that are over, whatever a clock says that is not set."""
+        for run in self._runs[-1:]:
+            yield from (one.at for one in (run.began, run.ended) if one and one.at is not None)
+        if (last := self._catalog.runs.newest_picture()) is not None:
+            yield last
+
+    def _begin_before_runs(self) -> float:
+        """Begin with the first picture, if that is older than the first run: then the catalog was lost, or is an older one.
+
+        Returns when that run began: until then no reason is known, and the schedule is taken to be that run's.
+        """
+        first = self._catalog.runs.first_picture()
+        if not self._schedules or first is None or first >= self._schedules[0][0]:
+            return -math.inf
+        known_from, run = self._schedules[0]
+        self._schedules[0] = (first, run)
+        return known_from
+
+
+def ledger(catalog: Catalog, settings: Settings) -> Ledger:
+    """The ledger of the trap whose catalog this is, as of now."""
+    clock = catalog.connection.clock
+    is_running = holder(settings.storage.state) is not None
+    return Ledger(catalog, Now(clock.wall(), clock.boot_id(), is_running, settings.warnings.battery))
+
+
+def gaps(slots: Iterable[Slot]) -> Iterator[Gap]:
+    """What was missed, in order: slots that follow each other, be it in another window, with one reason."""
+    gap: Gap | None = None
+    for one in slots:
+        if gap and one.reason == gap.reason:
+            gap = Gap(gap.since, one.end, gap.missed + 1, gap.reason)
+            continue
+        if gap:
+            yield gap
+        gap = Gap(one.begin, one.end, 1, one.reason) if one.reason else None
+    if gap:
+        yield gap
+
+
+def _place(run: Run) -> Place:
+    assert run.schedule
+    return Place(run.schedule.latitude, run.schedule.longitude, _zone(run.schedule.timezone))
+
+
+def _zone(name: str) -> ZoneInfo:
+    """The zone of that name; UTC for one that this machine does not know."""
+    try:
+        return system_zone() if name == "localtime" else ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        return ZoneInfo("UTC")
