@@ -14,6 +14,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec import UNSET
 
 from season import DEVICE, REASONS, Season, right_reasons
 from trapsync import cli
@@ -24,7 +25,11 @@ from trapsync.effort.ledger import Ledger, Slot, gaps
 from trapsync.effort.reasons import Now
 from trapsync.effort.slots import Span, filled, wanted
 from trapsync.errors import CameraError
+from trapsync.net import heartbeat as read_heartbeat
+from trapsync.remote import heartbeat
 from trapsync.settings.schedule import Place
+from trapsync.status import snapshot
+from trapsync.status.model import LastNight
 
 VIENNA = ZoneInfo("Europe/Vienna")
 ALPS = Place(47.1, 13.2, VIENNA)
@@ -332,7 +337,7 @@ def test_a_night_is_told_with_its_hours_and_gaps(tmp_path: Path) -> None:
     season.watch(at("2026-06-23 21:15") - season.true)
     season.trouble("camera", 4200.0)
     season.watch(86400.0)
-    told = dict(nights.nights(season.catalog, season.settings, None))
+    told = dict(nights.reports(season.catalog, season.settings, lambda _: False))
     assert list(told)[-1] == "2026-06-23"
     assert told["2026-06-23"] == {
         "schema": 1,
@@ -342,6 +347,43 @@ def test_a_night_is_told_with_its_hours_and_gaps(tmp_path: Path) -> None:
         "gaps": [["2026-06-23T19:20:00Z", "2026-06-23T20:20:00Z", 3, "camera"]],
     }
     assert len(json.dumps(told["2026-06-23"])) < 300
+
+
+def test_the_last_night_stands_in_the_status_and_the_heartbeat(tmp_path: Path) -> None:
+    season = Season(tmp_path, ("21:00 - 23:00",), 1200.0)
+    season.start()
+    season.watch(at("2026-06-23 21:15") - season.true)
+    season.trouble("camera", 4200.0)
+    season.watch(at("2026-06-24 12:30") - season.true)
+    status = snapshot(season.settings, season.time, DEVICE)
+    assert status.plain()["last_night"] == {
+        "night": "2026-06-23",
+        "expected": 6,
+        "taken": 3,
+        "missed": {"camera": 3},
+    }
+    told = heartbeat.compose(status, 900)
+    assert read_heartbeat.read(read_heartbeat.decode(told)).last_night == read_heartbeat.LastNight(
+        night="2026-06-23", expected=6, taken=3, missed={"camera": 3}
+    )
+    status.last_night = LastNight(
+        night="2026-06-23", expected=9999, taken=0, missed=dict.fromkeys(REASONS, 1111)
+    )
+    worst = len(heartbeat.compose(status, 900))
+    status.last_night = UNSET
+    assert worst - len(heartbeat.compose(status, 900)) <= 200
+
+
+def test_a_night_that_the_hub_knows_is_told_again_only_while_it_may_change(tmp_path: Path) -> None:
+    season = Season(tmp_path, ("21:00 - 23:00",), 1200.0)
+    season.start()
+    season.watch(30 * 86400.0)
+    told = dict(nights.reports(season.catalog, season.settings, lambda _: False))
+    known = {night for night in told if night != "2026-06-25"}
+    again = dict(nights.reports(season.catalog, season.settings, known.__contains__))
+    assert len(told) == 30
+    assert list(again) == ["2026-06-25", *list(told)[-14:]]
+    assert again == {night: told[night] for night in again}
 
 
 # ── trapsync effort ──────────────────────────────────────────────────────────────────────────────────

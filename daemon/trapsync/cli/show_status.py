@@ -9,6 +9,7 @@ from trapsync.status.model import (
     DeploymentStatus,
     DestinationStatus,
     DiskStatus,
+    LastNight,
     LinkStatus,
     NewestImage,
     NotTakenIn,
@@ -28,6 +29,7 @@ def lines(status: Status, timezone: tzinfo) -> list[tuple[str, str]]:
         *(("", f"- {reason}") for reason in status.reasons),
         ("newest image", _newest(status.newest_image)),
         *((("deployment", _deployment(one, status.at, timezone)),) if (one := status.deployment) else ()),
+        *((("last night", _last_night(status.last_night)),) if status.last_night else ()),
         *((("next picture", text),) if (text := _next_picture(status, timezone)) else ()),
         *((name, _destination(one, status.at, timezone)) for name, one in status.destinations.items()),
         ("images", _ledger(status)),
@@ -60,6 +62,11 @@ def _newest(newest: NewestImage | None) -> str:
 def _deployment(one: DeploymentStatus, now: str, timezone: tzinfo) -> str:
     where = f", {one.location_name}" if one.location_name else ""
     return f"{one.id}{where}, since {when(one.since, now, timezone)}"
+
+
+def _last_night(night: LastNight) -> str:
+    missed = ", ".join(f"{reason.replace('_', ' ')} {number}" for reason, number in night.missed.items())
+    return f"{night.taken} of {night.expected} pictures taken" + (f"; missed: {missed}" if missed else "")
 
 
 def _next_picture(status: Status, timezone: tzinfo) -> str:

@@ -85,7 +85,8 @@ class Reasons:
     def _all_changes(self) -> Iterator[Change]:
         placed = [run for run in self._runs if run.began.at is not None]
         for run, later in pairwise([*placed, None]):
-            assert run
+            if run is None or (later and later.began.at and later.began.at < self._since):
+                continue
             yield from self._in_run(run)
             yield from self._after(run, later)
         for before, after in self._catalog.clock_steps(_STEP, self._since):

@@ -36,7 +36,7 @@ class Row:
             self.missed[slot.reason] += 1
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it. Moments are UTC text, and reasons without a miss are left out."""
+        """As JSON has it. Moments are UTC text,"""
         return {
             "name": self.name,
             "since": iso(utc(self.since)),
@@ -44,8 +44,12 @@ class Row:
             "expected": self.expected,
             "taken": self.taken,
             "pictures": self.pictures,
-            "missed": {reason: self.missed[reason] for reason in REASONS if self.missed[reason]},
+            "missed": self.reasons(),
         }
+
+    def reasons(self) -> dict[str, int]:
+        """How many were missed for each reason; those without a miss are left out."""
+        return {reason: self.missed[reason] for reason in REASONS if self.missed[reason]}
 
 
 class Span(NamedTuple):

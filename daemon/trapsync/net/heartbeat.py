@@ -54,6 +54,15 @@ class Deployment(_Part, frozen=True):
     since: _Text | None = None
 
 
+class LastNight(_Part, frozen=True):
+    """The last whole night, noon to noon: how many pictures were due, how many taken, and why the others were not."""
+
+    night: _Text = ""
+    expected: _Count = 0
+    taken: _Count = 0
+    missed: Annotated[dict[str, _Count], Meta(max_length=50)] = {}
+
+
 class Ledger(_Part, frozen=True):
     """How many images there are of each kind."""
 
@@ -107,6 +116,7 @@ class Heartbeat(_Part, frozen=True):
     deployment: Deployment | None = None
     schedule_open: bool | None = None
     next_picture_s: _Number | None = None
+    last_night: LastNight | None = None
     newest_delivery: _Text | None = None
     newest_delivery_age_s: _Number | None = None
     ledger: Ledger = Ledger()

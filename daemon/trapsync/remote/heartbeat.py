@@ -36,6 +36,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "deployment": {"id": one.id, "since": one.since} if (one := status.deployment) else None,
         "schedule_open": status.schedule.open if status.schedule else None,
         "next_picture_s": _next_picture(status),
+        "last_night": plain.get("last_night"),
         "newest_delivery": max((d.last_delivery for d in destinations if d.last_delivery), default=None),
         "newest_delivery_age_s": min(
             (d.delivery_age_s for d in destinations if d.delivery_age_s is not None), default=None

@@ -1,20 +1,27 @@
 """What the hub is to know once and for good, made from the catalog: see `remote.uplink.reports`."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from trapsync.catalog import Catalog
 from trapsync.catalog.deployments import Deployment
 from trapsync.clock import Clock, iso, utc
+from trapsync.effort import nights
 from trapsync.remote.uplink.reports import IsHeld, Report, Reporter
+from trapsync.settings.schema import Settings
 
 
-def reporter(device: str, catalog: Catalog, clock: Clock) -> Reporter:
+def reporter(device: str, catalog: Catalog, settings: Settings, clock: Clock) -> Reporter:
     """What sends the reports of this trap."""
 
     def deployments(_is_held: IsHeld) -> Iterator[Report]:
         return map(_deployment, catalog.deployments.all())
 
-    return Reporter(device, catalog.reports, [deployments], clock)
+    def watched(is_held: IsHeld) -> Iterator[Report]:
+        for night, body in nights.reports(catalog, settings, partial(is_held, "night")):
+            yield Report("night", night, body)
+
+    return Reporter(device, catalog.reports, [deployments, watched], clock)
 
 
 def _deployment(one: Deployment) -> Report:

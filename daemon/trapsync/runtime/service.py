@@ -347,7 +347,7 @@ class Service:
             add_for_spool(PRUNE, 60.0, self._jobs.prune)
         self._scheduler.add(ASK_AGAIN, 300.0, self._ask_again)
         if self.settings.hub.is_set:
-            reporter = hub_reports.reporter(self._device, self._catalog, self._clock)
+            reporter = hub_reports.reporter(self._device, self._catalog, self.settings, self._clock)
             self._uplink.recall(self._catalog.facts.read(), reporter)
             self._scheduler.add("uplink", self._uplink.tick_every, self._uplink.tick)
         for destination in self._destinations:

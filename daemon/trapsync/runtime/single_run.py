@@ -118,7 +118,9 @@ class SingleRun:
         )
         self._judge = Judge.of(self._found, self._remote, self._catalog, self._clock)
         known = self._catalog.facts.read()
-        self._uplink.recall(known, hub_reports.reporter(self._device, self._catalog, self._clock))
+        self._uplink.recall(
+            known, hub_reports.reporter(self._device, self._catalog, self._settings, self._clock)
+        )
         self._context = Context(
             *(self._settings, self._device, self._clock, self._catalog, Inbox(self._clock)),
             *(Liveness(self._clock), self._stop),

@@ -22,6 +22,7 @@ from trapsync.catalog import Catalog, facts
 from trapsync.catalog.counts import Ledger
 from trapsync.catalog.deployments import Deployment
 from trapsync.clock import Clock, iso, utc
+from trapsync.effort import nights
 from trapsync.errors import CatalogError
 from trapsync.files.mounts import read_only_card
 from trapsync.files.space import free_bytes
@@ -39,6 +40,7 @@ from trapsync.status.model import (
     DeploymentStatus,
     DestinationStatus,
     DiskStatus,
+    LastNight,
     LinkStatus,
     NewestImage,
     NotTakenIn,
@@ -161,6 +163,7 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
     newest = catalog.images.newest()
     status.newest_image = _newest(newest, clock)
     status.deployment = _deployment(catalog.deployments.current())
+    status.last_night = _last_night(catalog, settings)
     status.battery = _battery(newest)
     status.battery_days = _battery_days(catalog, clock.wall())
     status.disk.days_left = _days_left(status.disk.free_bytes, catalog, settings, clock)
@@ -193,6 +196,13 @@ def _board(known: board.Board) -> BoardStatus | UnsetType:
     if known == board.Board():
         return UNSET
     return BoardStatus(temperature=known.temperature, throttled=known.throttled)
+
+
+def _last_night(catalog: Catalog, settings: Settings) -> LastNight | UnsetType:
+    night = nights.last_night(catalog, settings)
+    if night is None:
+        return UNSET
+    return LastNight(night=night.name, expected=night.expected, taken=night.taken, missed=night.reasons())
 
 
 def _battery(newest: Image | None) -> float | None:

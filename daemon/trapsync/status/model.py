@@ -59,6 +59,15 @@ class DeploymentStatus(_Part):
     location_name: str | None = None
 
 
+class LastNight(_Part):
+    """The night before the present one, noon to noon: pictures that were due, those taken, and why the others were not."""
+
+    night: str
+    expected: int
+    taken: int
+    missed: dict[str, int]
+
+
 class ScheduleStatus(_Part):
     """When pictures are taken: whether that is now, until when, and when the next one is due, if that is known.
 
@@ -164,6 +173,7 @@ class Status(_Part):
     newest_image: NewestImage | None = None
     deployment: DeploymentStatus | None = None
     schedule: ScheduleStatus | UnsetType = UNSET
+    last_night: LastNight | UnsetType = UNSET
     battery: float | None = None
     battery_days: float | None = None
     board: BoardStatus | UnsetType = UNSET
