@@ -54,6 +54,11 @@ class Ledger:
         return self._schedules[0][0] if self._schedules else None
 
     @property
+    def known_from(self) -> float:
+        """From when on reasons are known; before that the catalog was lost, or is of an older program."""
+        return self._known_from
+
+    @property
     def now(self) -> float:
         """Until when (unix seconds)."""
         return self._now.at

@@ -23,7 +23,8 @@ def reports(
 ) -> Iterator[tuple[str, Report]]:
     """The nights that are over, oldest first: the date of the evening as text, and what is told of it.
 
-    Those that the hub knows are left out, unless they are of the last two weeks.
+    Those that the hub knows are left out, unless they are of the last two weeks and the catalog knows as much as it did
+    then: what was told before it was lost is better than what its images still say.
     """
     found, here = ledger(catalog, settings), zone(settings)
     if found.began is None:
@@ -34,7 +35,8 @@ def reports(
         first += timedelta(days=1)
     slots = found.slots(noon(first, here), noon(tonight, here))
     for evening, some in groupby(slots, lambda slot: evening_of(slot.begin, here)):
-        if evening >= tonight - _AGAIN or not is_known(evening.isoformat()):
+        may_change = evening >= tonight - _AGAIN and noon(evening, here) >= found.known_from
+        if may_change or not is_known(evening.isoformat()):
             yield evening.isoformat(), _report(catalog, settings, evening, list(some))
 
 
