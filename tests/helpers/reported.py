@@ -32,7 +32,7 @@ def deployment(number: int = 0, device: str = DEVICE, **terms: Any) -> dict[str,
     """The body of a deployment that began so many days after NIGHT and lasts."""
     day = NIGHT + timedelta(days=number)
     known = {"latitude": 46.5, "longitude": 11.3, "location_name": "the upper meadow", **terms}
-    at = {"began": f"{day}T20:00:00Z", "ended": None}
+    at = {"began": f"{day}T20:00:00Z", "ended": None, "is_whole": True}
     return {"id": f"{device}-{day:%Y%m%d}T200000Z", **at, "terms": known}
 
 

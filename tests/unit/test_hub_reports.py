@@ -241,6 +241,20 @@ def test_texts_of_a_deployment_are_read_as_one_printable_line_each(hub: Hub) -> 
     assert (found.terms["comments"], found.terms["tags"]) == ("a ?[2Jb", ["x?y"])
 
 
+def test_a_deployment_of_which_terms_were_lost_with_a_catalog_keeps_those_that_the_hub_knows(
+    hub: Hub,
+) -> None:
+    lost = {"is_whole": False, "terms": {"latitude": 46.5}}
+    hub.reports.take(DEVICE, lines(deployment(habitat="meadow"), deployment(1) | lost), 0)
+    hub.reports.take(DEVICE, lines(deployment() | lost | {"ended": "2026-06-23T00:00:00Z"}), 0)
+
+    first, second = (found for _, found in hub.reports.deployments())
+
+    assert first.ended == datetime(2026, 6, 23, tzinfo=UTC)
+    assert (first.terms["habitat"], first.is_whole) == ("meadow", True)
+    assert (second.terms, second.is_whole) == ({"latitude": 46.5}, False)
+
+
 def test_a_stored_report_that_cannot_be_used_is_passed_over_and_told(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:

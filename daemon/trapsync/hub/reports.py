@@ -143,9 +143,22 @@ class Reports:
         return bool(count < MOST_KEPT)
 
     def _put(self, connection: sqlite3.Connection, device: str, digest: str, report: Line) -> None:
-        text = json.dumps(report.body, ensure_ascii=False, separators=(",", ":"))
+        body = {**report.body, **self._better_terms(connection, device, report)}
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         values = {"device": device, "kind": report.kind, "key": report.key, "sha256": digest, "body": text}
         connection.execute(_PUT, {**values, "received": self._clock.wall()})
+
+    def _better_terms(self, connection: sqlite3.Connection, device: str, report: Line) -> dict[str, Any]:
+        """Of a deployment whose trap lost its catalog: the terms that are known here from before, if they are."""
+        if report.kind != "deployment" or report.body.get("is_whole") is not False:
+            return {}
+        sql = "SELECT body FROM reports WHERE device = ? AND kind = 'deployment' AND key = ?"
+        row = connection.execute(sql, (device, report.key)).fetchone()
+        try:
+            known = reports.understood(report.kind, reports.body(row["body"] if row else ""))
+        except ValueError:  # there is none, or an earlier hub took it
+            return {}
+        return {"terms": known.terms, "is_whole": known.is_whole} if isinstance(known, Deployment) else {}
 
     def _held(self, device: str, since: int) -> dict[str, Any]:
         sql = "SELECT kind, key, sha256, number FROM reports WHERE device = ? AND number > ? ORDER BY number LIMIT ?"
