@@ -23,6 +23,7 @@ import drawings
 import trap_bench as bench
 import trapsync
 from trapsync import cli
+from trapsync.catalog.runs import Schedule
 from trapsync.files import failpoint
 from trapsync.image import Label
 
@@ -196,6 +197,8 @@ def many(trap: bench.Trap, count: int) -> None:
 def weigh(folder: Path, count: int) -> tuple[float, int]:
     """Export so many pictures with the installed program; seconds of CPU, and kilobytes of memory at the most."""
     trap = bench.Trap(folder)
+    trap.catalog.times.note_boot()
+    trap.catalog.runs.begin(Schedule(60.0, (), 46.2, -6.1, "UTC"), is_single=False)
     many(trap, count)
     trap.catalog.close()
     (folder / "trap.toml").write_text(CONFIG + PROJECT)

@@ -15,10 +15,11 @@ import drawings
 import trap_bench as bench
 from camtrap_packages import CONFIG, PROJECT
 from trapsync import cli
-from trapsync.camtrap_dp import observations
-from trapsync.clock import utc
+from trapsync.camtrap_dp import observations, tables
+from trapsync.catalog.runs import Schedule
+from trapsync.clock import evidence, utc
+from trapsync.effort import reasons
 from trapsync.image import Evidence
-from trapsync.jpeg import exif
 
 TAKEN = drawings.TAKEN.timestamp()
 FIRST, SECOND = f"{drawings.DEVICE}-20260621T201915Z", f"{drawings.DEVICE}-20260621T202000Z"
@@ -65,7 +66,7 @@ def put(trap: bench.Trap, second: int, **facts: Any) -> str:
 
 def begin(trap: bench.Trap, second: int, **terms: Any) -> str:
     """A deployment begins at that second, and is the present; its id."""
-    trap.time.step_wall(TAKEN + second - trap.time.wall())
+    trap.time.sleep(TAKEN + second - trap.time.wall())
     return trap.catalog.deployments.start(drawings.DEVICE, TERMS | terms).id
 
 
@@ -148,6 +149,15 @@ def test_everything_about_a_picture_and_its_deployment_has_its_field(
     }
 
 
+def test_a_text_of_many_semicolons_does_not_mislead_who_guesses_what_stands_between_values(
+    trap: bench.Trap, export: Export
+) -> None:
+    begin(trap, 0, comments='windy; "quoted"; wet; cold; dark; and so on')
+    put(trap, 0)
+    export()
+    assert packages.problems(Path("package")) == []
+
+
 def test_the_descriptor_says_what_only_people_know(trap: bench.Trap, export: Export) -> None:
     begin(trap, 0)
     export()
@@ -197,7 +207,7 @@ def test_a_picture_belongs_to_the_deployment_in_whose_time_it_lies(trap: bench.T
     put(trap, 99)
     second = begin(trap, 100, location_name="Hill")
     put(trap, 100)
-    trap.time.step_wall(50)
+    trap.time.sleep(50)
     trap.catalog.deployments.end(drawings.DEVICE)
     put(trap, 160)
     assert export().code == 0
@@ -250,6 +260,34 @@ def test_a_picture_of_unknown_time_has_no_row_and_its_deployment_says_so(
     assert issues == ["false", "true"]
     assert [len(media(Path(name))) for name in ("package", "again")] == [1, 1]
     assert packages.problems(Path("again")) == []
+
+
+def test_when_pictures_were_due_and_not_taken_is_a_table_of_its_own_cut_to_the_deployments(
+    trap: bench.Trap, export: Export
+) -> None:
+    first = begin(trap, 0)
+    trap.catalog.times.note_boot()
+    trap.catalog.runs.begin(Schedule(60.0, (), 46.2, -6.1, "UTC"), is_single=False)
+    for second in (0, 60):
+        trap.time.sleep(TAKEN + second - trap.time.wall())
+        put(trap, second, evidence=evidence(trap.time))
+    trap.time.sleep(60)
+    trap.catalog.runs.note_failure("camera", "no picture")
+    hill = begin(trap, 150, location_name="Hill")
+    trap.time.sleep(90)
+    put(trap, 240, evidence=evidence(trap.time))
+    export("package", "--until", "2026-06-21T20:22:00Z")
+    rows = packages.rows(Path("package"), "sampling-gaps")
+    assert [(row["deploymentID"], row["gapStart"][11:19], row["gapEnd"][11:19]) for row in rows] == [
+        (first, "02:06:00", "02:06:45"),
+        (hill, "02:06:45", "02:07:00"),
+    ]
+    assert {row["reason"] for row in rows} == {"camera"}
+    assert packages.problems(Path("package")) == []
+
+
+def test_the_reasons_are_those_of_the_effort() -> None:
+    assert tables.REASONS == reasons.REASONS
 
 
 def test_another_cameras_picture_is_in_it_if_its_time_has_an_offset(trap: bench.Trap, export: Export) -> None:
@@ -311,19 +349,21 @@ def test_what_is_odd_on_a_stick_costs_itself_and_is_counted(trap: bench.Trap, ex
 
 
 def test_pictures_on_a_stick_say_in_which_deployment_they_were_taken(
-    trap: bench.Trap, export: Export, monkeypatch: pytest.MonkeyPatch
+    trap: bench.Trap, export: Export
 ) -> None:
-    folder = stick(trap, "a.jpg", "b.jpg", "c.jpg")
-    read = exif.read
-
-    def with_deployment(app1: bytes | None) -> Any:
-        metadata, evidence = read(app1)
-        named = "first" if metadata["DateTimeOriginal"][14:16] == "19" else "second"
-        return metadata | {"deployment": named}, evidence
-
-    monkeypatch.setattr(exif, "read", with_deployment)
-    export("package", "--source", str(folder))
-    assert [row["deploymentID"] for row in media()] == ["first", "second", "second"]
+    for minute, which in enumerate((FIRST, FIRST, SECOND)):
+        content = drawings.trap(
+            taken=utc(TAKEN + 60 * minute),
+            device=drawings.DEVICE,
+            description="valley-1, Meadow",
+            deployment=which,
+        )
+        drawings.put(trap.folder / "stick", content, f"IMG_{minute}.JPG")
+    export("package", "--source", "stick")
+    assert [row["deploymentID"] for row in media()] == [FIRST, FIRST, SECOND]
+    rows = packages.rows(Path("package"), "deployments")
+    assert {row["locationName"] for row in rows} == {"valley-1, Meadow"}
+    assert [row["deploymentEnd"][11:19] for row in rows] == ["02:05:16", "02:06:16"]
 
 
 # ── What was seen ────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,8 @@ from trapsync.clock import iso
 from trapsync.settings.project import Project
 
 _STANDARD = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2"
+# Readers guess it else, and a text of many semicolons has them guess wrong (frictionless 5.21).
+_DIALECT = {"delimiter": ",", "lineTerminator": "\r\n", "quoteChar": '"', "doubleQuote": True}
 _GAPS: dict[str, Any] = {
     "name": "sampling-gaps",
     "title": "Sampling gaps",
@@ -125,6 +127,7 @@ def _resource(name: str) -> dict[str, Any]:
         "format": "csv",
         "mediatype": "text/csv",
         "encoding": "utf-8",
+        "dialect": _DIALECT,
         "schema": f"{_STANDARD}/{name}-table-schema.json",
     }
 

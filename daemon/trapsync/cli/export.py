@@ -16,6 +16,7 @@ from trapsync.clock import iso
 from trapsync.settings.words import count
 
 if TYPE_CHECKING:
+    from trapsync.camtrap_dp.records import Gap, Span
     from trapsync.camtrap_dp.trap import CatalogTrap
     from trapsync.catalog import Catalog
 
@@ -135,10 +136,19 @@ def _of_catalog(trap: Trap, catalog: "Catalog", order: packages.Order, address: 
         device_id(trap.settings.trap),
         now,
         bounds=lambda row: clock_correction.bounds(boots, row["boot_id"], row["monotonic"]),
-        gaps=lambda: iter(()),
+        gaps=lambda: _gaps(trap, catalog, order.span()),
         address=address,
         with_files=bool(order.way),
     )
+
+
+def _gaps(trap: Trap, catalog: "Catalog", span: "Span") -> "Iterator[Gap]":
+    from trapsync.camtrap_dp.records import Gap
+    from trapsync.effort.ledger import gaps, ledger
+
+    bounds = {"since": span.since, "until": span.until}
+    slots = ledger(catalog, trap.settings).slots(**{key: at for key, at in bounds.items() if at is not None})
+    return (Gap(one.since, one.until, one.reason) for one in gaps(slots))
 
 
 @contextmanager
