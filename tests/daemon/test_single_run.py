@@ -19,6 +19,7 @@ import processes
 import signed
 from fault_server import FaultServer, Original
 from trap_bench import Memory, Trap
+from trapsync.clock import iso
 from trapsync.image import TrapName, parse_name
 from trapsync.jpeg import exif
 from trapsync.runtime.single_run import due_destinations
@@ -57,6 +58,7 @@ def test_one_picture_is_taken_and_all_is_home(tmp_path: Path) -> None:
         }
         facts = trap.status()
         assert facts["ledger"]["delivered"] == 1
+        assert facts["deployment"]["since"] == iso(moment)  # the first one begins with the first picture
         assert (facts["verdict"], facts["reasons"]) == ("ok", [])  # no daemon runs, and none should
 
 

@@ -1,6 +1,12 @@
 """Deployments in the catalog: one after another, never two at once, with times that are corrected."""
 
+import importlib
+import multiprocessing
+import os
+import signal
+from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +15,13 @@ import pytest
 import drawings
 from fake_time import FakeTime
 from trap_bench import Trap
+from trapsync.catalog import Catalog
 from trapsync.catalog.deployments import Deployment, Deployments
 from trapsync.clock import evidence, iso, utc
 from trapsync.errors import CatalogError
+from trapsync.files import failpoint
+from trapsync.runtime import clock_correction
+from trapsync.settings.schema import Trap as TrapSettings
 
 DEVICE = drawings.DEVICE
 CREEK: dict[str, Any] = {"latitude": 46.2, "longitude": 6.1, "location_name": "Creek", "every": 1200.0}
@@ -149,6 +159,7 @@ def test_the_deployments_of_a_lost_catalog_are_found_again_by_the_pictures(
     put(trap, 200, f"{DEVICE}-20260621T202300Z", **place)
     put(trap, 230, "0a1b2c3f-20260621T202300Z")  # another trap's
     trap.ingest()
+    trap.time.sleep(300)
     assert deployments.all() == []
     deployments.settle(DEVICE, CREEK)
     assert [(one.id, moment(one.began), one.is_whole) for one in deployments.all()] == [
@@ -171,6 +182,45 @@ def test_at_another_place_another_deployment_follows_those_of_the_pictures(
         ("2026-06-20T00:00:00Z", "2026-06-21T20:20:15Z"),
         ("2026-06-21T20:20:15Z", None),
     ]
+
+
+def test_an_id_of_the_future_does_not_keep_later_deployments_there(
+    trap: Trap, deployments: Deployments
+) -> None:
+    put(trap, 0, f"{DEVICE}-99981231T000000Z")
+    trap.ingest()
+    trap.time.sleep(60)
+    deployments.settle(DEVICE, CREEK)
+    trap.time.sleep(60)
+    deployments.start(DEVICE, CREEK)
+    assert moment(deployments.all()[-1].began) == "2026-06-21T20:21:15Z"
+
+
+# ── Killed ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def live(folder: Path, number: int, when: str) -> None:
+    """A start at the n-th place, and a text that comes later; killed before, or after, the first commit about it."""
+    os.environ[failpoint.VARIABLE] = f"catalog: {when} deployments#1"
+    importlib.reload(failpoint)
+    catalog = Catalog.open(folder / "catalog.sqlite", FakeTime(1_782_073_155.0 + 60 * number))
+    terms = CREEK | {"latitude": float(number)}
+    catalog.deployments.settle(DEVICE, terms)
+    catalog.deployments.keep(DEVICE, terms | {"comments": "fog"})
+
+
+def test_after_a_hundred_kills_no_deployment_is_lost_and_none_is_there_twice(folder_in_memory: Path) -> None:
+    forks = multiprocessing.get_context("fork")
+    for number, when in product(range(26), ("before", "after", "before", "after")):
+        process = forks.Process(target=live, args=(folder_in_memory, number, when))
+        process.start()
+        process.join(30)
+        assert process.exitcode == -signal.SIGKILL
+    with closing(Catalog.open(folder_in_memory / "catalog.sqlite", FakeTime(1_782_080_000.0))) as catalog:
+        known = catalog.deployments.all()
+    assert [one.terms["latitude"] for one in known] == [float(number) for number in range(26)]
+    assert {one.terms["comments"] for one in known} == {"fog"}
+    assert [one.ended for one in known] == [*(one.began for one in known[1:]), None]
 
 
 # ── Moments that a person names ──────────────────────────────────────────────────────────────────────
@@ -235,8 +285,10 @@ def test_what_began_before_the_clock_was_set_is_corrected_and_keeps_its_id(tmp_p
 
     trap.time.step_wall(unix("2026-07-01T12:02:00Z") - trap.time.wall())
     trap.time.is_trusted = True
-    trap.catalog.times.note_boot()
-    assert [trap.catalog.deployments.correct_times() for _ in range(2)] == [2, 0]
+    clock_correction.correct_times(
+        *(trap.catalog, trap.storage, TrapSettings(), lambda _: iter(())),
+        clock_correction.Failures(trap.time),
+    )
     assert spans(trap.catalog.deployments) == [
         ("2026-07-01T12:00:00Z", "2026-07-01T12:01:00Z"),
         ("2026-07-01T12:01:00Z", None),
@@ -263,6 +315,16 @@ def test_no_deployment_ever_begins_before_the_one_before_it(
         ("2026-06-21T20:19:15Z", ends[0]),
         (ends[0], ends[1]),
         (ends[1], None),
+    ]
+
+
+def test_a_clock_that_lost_years_takes_no_deployment_back(trap: Trap, deployments: Deployments) -> None:
+    deployments.settle(DEVICE, CREEK)
+    trap.time.step_wall(-9000 * DAY)
+    deployments.start(DEVICE, CREEK)
+    assert spans(deployments) == [
+        ("2026-06-21T20:19:15Z", "2026-06-21T20:19:15Z"),
+        ("2026-06-21T20:19:15Z", None),
     ]
 
 

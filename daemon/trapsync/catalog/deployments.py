@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from trapsync.catalog.connection import Part, Transaction
@@ -26,6 +27,9 @@ _PLACE = ("latitude", "longitude", "every", "schedule")
 # A name that a place gets is no other place; one that is exchanged, or taken away, is.
 _NAMES = ("location_id", "location_name")
 _NEAR = 1e-4  # degrees, 11 m: a picture's EXIF holds five decimals
+_MOST_FOUND = (
+    10_000  # deployments in images: a trap has one a day at the most, and foreign images are bounded
+)
 _SLICE = 5000  # images that are looked at in one query
 _OURS = "boot_id IS NOT NULL AND key LIKE :device || '.%'"  # an image that this trap took
 _SURE = f"(timing IS NULL OR NOT {HELD})"  # of an image: its time is known
@@ -202,7 +206,7 @@ class Deployments(Part):
         """
         if self.is_settled():
             return
-        found = sorted(self._in_images(device), key=lambda one: one[1].at)
+        found = sorted(self._in_images(device), key=lambda one: one[1].at)[-_MOST_FOUND:]
         with self._connection.transaction("deployments") as db:
             for deployment_id, moment, known in found:
                 self._insert(db, deployment_id, moment, known)
@@ -218,8 +222,11 @@ class Deployments(Part):
             known = firsts.setdefault(row["deployment"], row)
             if row["rank"] < known["rank"]:
                 firsts[row["deployment"]] = row
+        now = self._now()
         for deployment_id, row in firsts.items():
             moment = _in_id(deployment_id) or self._moment_of(row)
+            if now.boot_id is None:  # a clock that was in the future must not keep all later ones there
+                moment = moment._replace(at=min(moment.at, now.at))
             yield deployment_id, moment, _terms_in(json.loads(row["metadata"]))
 
     def _naming_images(self, device: str) -> Iterator[dict[str, Any]]:
@@ -270,16 +277,16 @@ def _deployments(rows: Sequence[dict[str, Any]]) -> Iterator[Deployment]:
 
 
 def _in_order(moments: Sequence[tuple[float, bool]]) -> list[float]:
-    """Moments of which none is before the one before it: what is not sure lies between what is."""
+    """Moments of which none is before the one before it: what is sure goes first, what is not lies between."""
+    known, earliest = [], -math.inf
+    for at, is_sure in moments:
+        earliest = max(earliest, at) if is_sure else earliest
+        known.append((earliest if is_sure else at, is_sure))
     latest, bounded = math.inf, []
-    for at, is_sure in reversed(moments):
-        latest = min(latest, at) if is_sure else latest
+    for at, is_sure in reversed(known):
+        latest = at if is_sure else latest
         bounded.append(min(at, latest))
-    earliest, ordered = -math.inf, []
-    for at in reversed(bounded):
-        earliest = max(earliest, at)
-        ordered.append(earliest)
-    return ordered
+    return list(accumulate(reversed(bounded), max))
 
 
 def _moment(clock: Clock, offset: float | None) -> _Moment:
