@@ -89,6 +89,19 @@ def test_of_another_day_one_night_more_is_told(told: Told) -> None:
     assert not set(again) & set(first)
 
 
+def test_a_night_that_says_something_else_by_now_is_told_again_with_the_next_one(told: Told) -> None:
+    told.turn()
+    (night, *_) = told.on_trap()
+    with told.season.catalog.connection.transaction("together") as db:
+        db.execute("UPDATE images SET rank = rank + 100000 WHERE id = (SELECT min(id) FROM images)")
+
+    assert told.turn() == []
+    told.season.watch(86400.0)
+
+    assert night in told.turn()
+    assert told.at_hub() == told.on_trap()
+
+
 def test_what_was_told_before_the_catalog_was_lost_stays_at_the_hub(told: Told) -> None:
     told.turn()
     before = told.at_hub()
