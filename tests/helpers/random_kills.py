@@ -14,6 +14,7 @@ is on the card in the end is on the stick, too; and the accounts agree. All of t
 """
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import piexif
 
 import daemon_process
 import drawings
@@ -472,6 +475,7 @@ class Torment:
             "lost": 0,
         }
         assert self.trap.stop() == 0
+        self._check_effort(expected)
         self._account_for_what_left()
         # 0 lost, 0 damaged: at the hub, byte for byte; what is on the card is on the stick, too.
         assert promises.hub_holds(self.hub.store, expected) == expected
@@ -507,6 +511,18 @@ class Torment:
         self.report.faults = sum(self.front.injected.values())
         self.report.sent_again = self._stores.sent_again
         self.report.pruned = len(expected) - len(on_card)
+
+    def _check_effort(self, expected: dict[str, str]) -> None:
+        """Each hour has the pictures that were taken in it, and what was due and is not there has a reason."""
+        shown = self.trap.run("effort", "--by", "hour", "--json")
+        rows = json.loads(shown.stdout)["rows"]
+        assert all(row["expected"] - row["taken"] == sum(row["missed"].values()) for row in rows)
+        taken = Counter(
+            f"{path.name[9:19]}T{path.name[20:22]}:00:00Z"
+            for path in promises.images_in(self.hub.store.images)
+            if path.name in expected and piexif.load(str(path))["Exif"].get(piexif.ExifIFD.MakerNote)
+        )
+        assert {row["since"]: row["pictures"] for row in rows if row["pictures"]} == taken
 
     def _survivors(self) -> list[int]:
         """Processes of any of the trap's lives: they name its config, or are children that outlived it."""

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec import UNSET
 
+from fake_time import FakeTime
 from season import DEVICE, REASONS, Season, right_reasons
 from trapsync import cli
 from trapsync.catalog import Catalog
@@ -36,6 +37,7 @@ ALPS = Place(47.1, 13.2, VIENNA)
 TROMSO = Place(69.6, 18.9, ZoneInfo("Europe/Oslo"))
 EVERY = 300.0
 # Nights, and how often each trouble comes: `scripts/torture --season` has 90 and 40.
+OLDER = Path(__file__).parents[1] / "helpers" / "older"
 LEDGER = ("runs", "schedules", "failures")
 NIGHTS, TROUBLES = json.loads(os.environ.get("TRAPSYNC_SEASON", "[16, 7]"))
 
@@ -244,14 +246,52 @@ def test_single_runs_share_a_row_and_are_without_power_in_between(tmp_path: Path
     assert reasons == {None: 97, "camera": 3, "no_power": 10}
 
 
+def forget_runs(season: Season) -> None:
+    """Leave what a sweep finds again after the catalog was lost."""
+    with closing(sqlite3.connect(season.settings.storage.catalog)) as db, db:
+        for table in ("failures", "runs", "schedules"):
+            db.execute(f"DELETE FROM {table}")
+
+
+def test_a_catalog_of_an_older_program_has_its_pictures_and_no_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((OLDER / "catalog-13fe5f4.sql").read_text())
+        connection.commit()
+    time = FakeTime()
+    with closing(Catalog.open(path, time)) as catalog:
+        newest = catalog.runs.newest_picture()
+        assert newest
+        time.step_wall(newest + 5 - time.wall())
+        catalog.runs.begin(Schedule(60.0, (), 47.1, 13.2, "UTC"), is_single=False)
+        time.sleep(600)
+        slots = list(
+            Ledger(catalog, Now(time.wall(), time.boot_id(), is_running=True, low_battery=20.0)).slots()
+        )
+        pictures = list(catalog.runs.pictures(newest - 86400, 1e11))
+    assert pictures
+    assert {one.reason for one in slots} <= {None, "unknown"}
+    assert {moment // 60 for moment in pictures} <= {one.begin // 60 for one in slots if one.is_taken}
+
+
+def test_pictures_of_another_season_are_no_slots_of_this_one(tmp_path: Path) -> None:
+    season = Season(tmp_path, (), 1.0)
+    season.picture()
+    season.pass_(150 * 86400.0)
+    season.picture()
+    season.pass_(10.0)
+    season.start()
+    season.pass_(10.0)
+    slots = list(ledger(season).slots())
+    assert 15 < len(slots) < 30
+    assert slots[0].is_taken
+
+
 def test_after_the_catalog_was_lost_what_is_missing_is_unknown(tmp_path: Path) -> None:
     season = Season(tmp_path, ("21:00 - 05:00",), EVERY)
     season.live(4, 1)
     whole = list(ledger(season).slots())
-    with closing(sqlite3.connect(season.settings.storage.catalog)) as db, db:
-        db.execute("PRAGMA foreign_keys = OFF")
-        for table in ("failures", "runs", "schedules"):
-            db.execute(f"DELETE FROM {table}")
+    forget_runs(season)
     season.start()
     rebuilt = list(ledger(season).slots())
     assert {one.begin for one in rebuilt if one.is_taken} == {one.begin for one in whole if one.is_taken}
@@ -384,6 +424,19 @@ def test_a_night_that_the_hub_knows_is_told_again_only_while_it_may_change(tmp_p
     assert len(told) == 30
     assert list(again) == ["2026-06-25", *list(told)[-14:]]
     assert again == {night: told[night] for night in again}
+
+
+def test_what_the_hub_knows_is_not_replaced_by_what_a_lost_catalog_knows(tmp_path: Path) -> None:
+    season = Season(tmp_path, ("21:00 - 23:00",), 1200.0)
+    season.start()
+    season.watch(5 * 86400.0)
+    forget_runs(season)
+    season.start()
+    season.watch(3 * 86400.0)
+    told = dict(nights.reports(season.catalog, season.settings, lambda _: False))
+    again = dict(nights.reports(season.catalog, season.settings, lambda _: True))
+    assert (len(told), len(again)) == (8, 2)
+    assert list(again) == list(told)[-2:]
 
 
 # ── trapsync effort ──────────────────────────────────────────────────────────────────────────────────

@@ -189,9 +189,19 @@ class Runs(Part):
             yield from (row["rank"] for row in rows)
             last = rows[-1]
 
-    def first_picture(self) -> float | None:
-        """When the first of these was taken."""
-        return next(self.pictures(-1e11, 1e11), None)
+    def first_picture_before(self, until: float, silence: float) -> float | None:
+        """When the first of those was taken that lead up to a moment, with never more than `silence` seconds in between."""
+        before = f"FROM images WHERE rank < :until AND {_CERTAIN}"
+        rows = self._connection.query(f"SELECT rank {before} ORDER BY rank DESC LIMIT 1", until=until)
+        if not rows or rows[0]["rank"] < until - silence:
+            return None
+        (row,) = self._connection.query(
+            f"""SELECT rank FROM (SELECT rank, rank - lag(rank) OVER (ORDER BY rank) AS passed {before})
+                WHERE passed IS NULL OR passed > :silence ORDER BY rank DESC LIMIT 1""",
+            until=until,
+            silence=silence,
+        )
+        return float(row["rank"])
 
     def newest_picture(self) -> float | None:
         """When the last of these was taken."""

@@ -126,11 +126,17 @@ def _show(rows: "list[Row]", unit: str) -> None:
     from trapsync.effort.tables import total
 
     shown = [*rows, total(rows)] if len(rows) > 1 else rows
+    counts = ("expected", "taken", "missed", "pictures")
     cells = [
-        (row.name, *map(str, (row.expected, row.taken, row.missed.total(), row.pictures)), _why(row))
+        (row.name, *_right(counts, (row.expected, row.taken, row.missed.total(), row.pictures)), _why(row))
         for row in shown
     ]
-    show_table((unit, "expected", "taken", "missed", "pictures", "why"), cells, "")
+    show_table((unit, *counts, "why"), cells, "")
+
+
+def _right(titles: Sequence[str], numbers: Sequence[int]) -> list[str]:
+    """Numbers below the ends of their titles."""
+    return [f"{number:{len(title)}}" for title, number in zip(titles, numbers, strict=True)]
 
 
 def _why(row: "Row") -> str:
@@ -157,7 +163,7 @@ def _draw(rows: "list[Row]", here: "ZoneInfo") -> None:
     click.echo(f"{'':10}  {' '.join(f'{hour:02}' for hour in shown)}")
     for night, hours in nights.items():
         click.echo(f"{night}  {' '.join(_field(hours.get(hour, [])) for hour in shown)}")
-    _explain({reason for row in rows for reason in row.missed})
+    _explain({row.missed.most_common(1)[0][0] for row in rows if row.expected and not row.taken})
 
 
 def _field(rows: "list[Row]") -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,8 @@ from trapsync.trap import holder
 _AROUND = (
     2 * 86400.0
 )  # seconds beyond what is asked about, in which pictures may count for a slot or tell of the one before
+
+_SILENCE = 14 * 86400.0  # seconds without a picture, before the first run, that are no season of this trap
 
 
 class Slot(NamedTuple):
@@ -46,17 +49,19 @@ class Ledger:
         self._runs = catalog.runs.all()
         self._now = now._replace(at=max([now.at, *self._known_moments()]))
         self._schedules = list(in_force(self._runs))
-        self._known_from = self._begin_before_runs()
 
-    @property
-    def began(self) -> float | None:
-        """From when on anything is known; None: nothing is."""
+    @cached_property
+    def known_from(self) -> float | None:
+        """When the first run began; before it no reason is known: the catalog was lost, or is of an older program."""
         return self._schedules[0][0] if self._schedules else None
 
-    @property
-    def known_from(self) -> float:
-        """From when on reasons are known; before that the catalog was lost, or is of an older program."""
-        return self._known_from
+    @cached_property
+    def began(self) -> float | None:
+        """From when on anything is known: the first run, or the pictures that lead up to it; None: nothing is."""
+        if self.known_from is None:
+            return None
+        earlier = self._catalog.runs.first_picture_before(self.known_from, _SILENCE)
+        return self.known_from if earlier is None else earlier
 
     @property
     def now(self) -> float:
@@ -66,7 +71,11 @@ class Ledger:
     def slots(self, since: float = -math.inf, until: float = math.inf) -> Iterator[Slot]:
         """The slots that begin in a span and before now, in order."""
         until = min(until, self._now.at)
-        if self.began is None or (since := max(since, self.began)) >= until:
+        if self.known_from is None:
+            return
+        if since < self.known_from:
+            since = max(since, self.began or self.known_from)
+        if since >= until:
             return
         # One before, as what is in it may count for the first; and what is over by now.
         spans = self._spans(since - _AROUND, until)
@@ -75,13 +84,15 @@ class Ledger:
         for one in filled(spans, pictures, self._now.at):
             if one.begin < since:
                 continue
-            is_known = one.begin >= self._known_from
+            is_known = one.begin >= self.known_from
             missed = None if one.is_taken else reasons.of(one.begin, one.end) if is_known else "unknown"
             yield Slot(*one, reason=missed)
 
     def _spans(self, since: float, until: float) -> Iterator[Span]:
-        ends = [at for at, _ in self._schedules[1:]]
-        for (begin, run), end in zip(self._schedules, [*ends, math.inf], strict=True):
+        begins = [at for at, _ in self._schedules]
+        if since < begins[0] and self.began is not None:
+            begins[0] = self.began
+        for (_, run), begin, end in zip(self._schedules, begins, [*begins[1:], math.inf], strict=True):
             if run.schedule:
                 windows, every = run.schedule.windows, run.schedule.every
                 yield from wanted(windows, _place(run), every, (begin, end), (since, until))
@@ -92,18 +103,6 @@ class Ledger:
             yield from (one.at for one in (run.began, run.ended) if one and one.at is not None)
         if (last := self._catalog.runs.newest_picture()) is not None:
             yield last
-
-    def _begin_before_runs(self) -> float:
-        """Begin with the first picture, if that is older than the first run: then the catalog was lost, or is an older one.
-
-        Returns when that run began: until then no reason is known, and the schedule is taken to be that run's.
-        """
-        first = self._catalog.runs.first_picture()
-        if not self._schedules or first is None or first >= self._schedules[0][0]:
-            return -math.inf
-        known_from, run = self._schedules[0]
-        self._schedules[0] = (first, run)
-        return known_from
 
 
 def ledger(catalog: Catalog, settings: Settings) -> Ledger:

@@ -15,6 +15,7 @@ from trapsync.settings.time_zone import zone
 Report = dict[str, Any]
 
 _AGAIN = timedelta(days=14)  # in which times of pictures may be corrected, and so what a night says
+_DAY = 86400.0
 _MOST_GAPS = 300  # of a night, which is 20 kB: of further ones only their number is told
 
 
@@ -27,15 +28,15 @@ def reports(
     then: what was told before it was lost is better than what its images still say.
     """
     found, here = ledger(catalog, settings), zone(settings)
-    if found.began is None:
+    if found.began is None or found.known_from is None:
         return
-    tonight = evening_of(found.now, here)
-    first = evening_of(found.began, here)
+    tonight, first = evening_of(found.now, here), evening_of(found.began, here)
+    whole_from = found.known_from if found.began < found.known_from else found.began - _DAY
     while first < tonight - _AGAIN and is_known(first.isoformat()):
         first += timedelta(days=1)
     slots = found.slots(noon(first, here), noon(tonight, here))
     for evening, some in groupby(slots, lambda slot: evening_of(slot.begin, here)):
-        may_change = evening >= tonight - _AGAIN and noon(evening, here) >= found.known_from
+        may_change = evening >= tonight - _AGAIN and noon(evening, here) >= whole_from
         if may_change or not is_known(evening.isoformat()):
             yield evening.isoformat(), _report(catalog, settings, evening, list(some))
 
