@@ -1,9 +1,11 @@
 """One picture, what is due, and an end by itself: for traps that a timer powers."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,9 @@ def test_without_the_disk_of_its_spool_it_ends_at_once_and_takes_no_picture(tmp_
     assert "is its disk mounted" in done.stderr
     assert list(trap.spool.iterdir()) == []
     assert trap.status()["ledger"]["pending"] == 1
+    with closing(sqlite3.connect(tmp_path / "state" / "catalog.sqlite")) as catalog:
+        assert [reason for (reason,) in catalog.execute("SELECT reason FROM failures")] == ["card"]
+        assert catalog.execute("SELECT count(*), sum(is_single) FROM runs").fetchone() == (1, 1)
 
 
 def test_at_its_deadline_it_ends(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ FailureReason = Literal["camera", "card"]
 _INTERVALS, _SECONDS = 3.0, 3600.0
 _PAGE = 5000  # rows of pictures in memory at a time
 # Pictures of our own whose time is known: unlike those of other programs they were due by a schedule.
-_CERTAIN = f"boot_id IS NOT NULL AND NOT coalesce({HELD} OR timing = 'released', 0)"
+# The + keeps SQLite from the index by boots, where the one by time is the short one.
+_CERTAIN = f"+boot_id IS NOT NULL AND NOT coalesce({HELD} OR timing = 'released', 0)"
 
 
 class Schedule(NamedTuple):

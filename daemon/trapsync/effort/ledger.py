@@ -80,7 +80,7 @@ class Ledger:
         # One before, as what is in it may count for the first; and what is over by now.
         spans = self._spans(since - _AROUND, until)
         pictures = self._catalog.runs.pictures(since - _AROUND, until + _AROUND)
-        reasons = Reasons(self._catalog, self._now, since - _AROUND)
+        reasons = Reasons(self._catalog, self._runs, self._now, since - _AROUND)
         for one in filled(spans, pictures, self._now.at):
             if one.begin < since:
                 continue

@@ -53,7 +53,7 @@ class Now(NamedTuple):
 class Reasons:
     """Why pictures were not taken, at any moment."""
 
-    def __init__(self, catalog: Catalog, now: Now, since: float = -math.inf) -> None:
+    def __init__(self, catalog: Catalog, runs: Sequence[Run], now: Now, since: float = -math.inf) -> None:
         """Of pictures, those from `since` on are looked at (unix seconds)."""
         self._catalog = catalog.runs
         self._now = now
@@ -62,7 +62,7 @@ class Reasons:
         self._failures: dict[int, list[Failures]] = {}
         for one in self._catalog.failures():
             self._failures.setdefault(one.run, []).append(one)
-        self._runs = self._catalog.all()
+        self._runs = runs
         self._changes = sorted(self._all_changes(), key=attrgetter("at"))
         self._at = [one.at for one in self._changes]
 

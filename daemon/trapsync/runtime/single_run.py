@@ -37,6 +37,7 @@ from trapsync.runtime.jobs import Jobs
 from trapsync.runtime.liveness import Liveness
 from trapsync.runtime.scheduler import Stopping, run_job
 from trapsync.runtime.trial import Judge
+from trapsync.spool import spool_mark
 from trapsync.spool.inbox import Inbox
 from trapsync.spool.spool_mark import SpoolWatch
 from trapsync.status import snapshot
@@ -199,6 +200,8 @@ class SingleRun:
                 self._start(
                     "uplink", partial(self._try, "uplink", partial(self._uplink.broker.run, self._pause))
                 )
+            if problem := spool_mark.problem(self._settings.storage):
+                self._catalog.runs.note_failure("card", problem)
             self._try_in_spool("capture", self._capture)
             self._try_in_spool("sweep", self._jobs.sweep)
             # With the hub still to be told, uploads may go on meanwhile.
