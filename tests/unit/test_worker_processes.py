@@ -222,7 +222,7 @@ def test_a_camera_whose_daemon_died_stores_its_picture_and_ends_in_silence(
     script(tmp_path, "ok")
     pipe = camera._start()
     assert camera._process
-    pipe.send((frozenset(), UNKNOWN))
+    pipe.send((frozenset(), UNKNOWN, ""))
     pipe.close()
     camera._process.join(20)
     assert camera._process.exitcode == 0
