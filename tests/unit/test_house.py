@@ -238,6 +238,7 @@ def test_only_its_command_leads_to_the_hub() -> None:
 
 # Where JSON is decoded: what comes from outside in one place, and what the program, or its own child, wrote.
 DECODERS = {"net.foreign_json", "remote.record", "settings.last_good", "doctor.camera", "hub.enrolment"}
+DECODERS |= {"hub.packages"}
 DECODERS |= {
     f"catalog.{part}" for part in ("deliveries", "deployments", "facts", "images", "labels", "notes", "rows")
 }

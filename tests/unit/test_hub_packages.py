@@ -123,7 +123,9 @@ def test_what_detectors_found_are_observations(hub: RunningHub, export: Export) 
     assert packages.problems(Path("package")) == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"annotations": 3}', "[" * 99, '{"annotations": [NaN]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"annotations": 3}', "[" * 10**5, '{"annotations": [NaN]}']
+)
 def test_an_annotation_that_is_none_costs_itself(hub: RunningHub, export: Export, text: str) -> None:
     name, md5 = upload(hub, 0)
     annotate(hub, name, md5, [])
