@@ -34,6 +34,7 @@ from trapsync.remote.uplink.http import HttpLink
 from trapsync.remote.uplink.reports import Report, Reporter
 from trapsync.runtime import clock_correction
 from trapsync.runtime.destination_context import registered
+from trapsync.runtime.startup import schedule_of
 from trapsync.settings.schema import Camera, Capture, Hub, Prune, Settings, SimulatedCamera, Storage, Trap
 from trapsync.settings.units import Duration, Size
 from trapsync.spool import new_files, quarantine, spool_mark
@@ -180,7 +181,9 @@ class _Life:
             destinations = [*self._connect(), self.odd]
             catalog.places.register(registered(destinations))
             new_files.remove_unfinished(self.storage.spool, drawings.DEVICE)
+            catalog.runs.begin(schedule_of(self.settings), is_single=False)
             self._capture()
+            catalog.runs.note_failure("camera", "the cable is loose")
             self._ingest(catalog)
             self._put_times_right(catalog)
             catalog.deployments.settle(drawings.DEVICE, {"every": self.number})
@@ -196,6 +199,7 @@ class _Life:
             catalog.facts.set("bug", self.number)
             if "marked as damaged" in os.environ[failpoint.VARIABLE]:
                 stop_marks.mark_damage(self.storage.catalog)
+            catalog.runs.end("stopped")
             catalog.close()
 
     def _reserve(self) -> None:
