@@ -22,7 +22,8 @@ from trapsync.errors import TrapsyncError
 from trapsync.fleet.table import traps
 from trapsync.hub import fleet as fleet_module
 from trapsync.hub.app import Hub
-from trapsync.hub.fleet import KEPT, LARGEST_DOCUMENT, NotTaken
+from trapsync.hub.fleet import LARGEST_DOCUMENT, SHOWN, NotTaken
+from trapsync.hub.heartbeat_history import DAY, MOST
 from trapsync.net import heartbeat
 from trapsync.remote import document
 
@@ -210,16 +211,57 @@ def test_the_fleet_shows_the_newest_heartbeat_of_every_trap_by_the_hubs_own_cloc
         ]
 
 
-def test_the_history_of_a_trap_is_bounded_and_that_of_others_untouched(tmp_path: Path) -> None:
+def test_the_latest_heartbeats_of_a_trap_are_shown(tmp_path: Path) -> None:
     fleet = Hub.open(tmp_path, FakeTime()).fleet
     fleet.take("00000001", b'{"device": "00000001"}')
-    for number in range(KEPT + 5):
+    for number in range(SHOWN + 5):
         fleet.take(DEVICE, json.dumps({"device": DEVICE, "n": number}).encode())
 
-    kept = [entry["heartbeat"]["n"] for entry in fleet.history(DEVICE)]
+    shown = [entry["heartbeat"]["n"] for entry in fleet.history(DEVICE)]
 
-    assert kept == list(range(KEPT + 4, 4, -1))
+    assert shown == list(range(SHOWN + 4, 4, -1))
     assert len(fleet.history("00000001")) == 1
+
+
+def received(hub: Hub, device: str) -> list[float]:
+    with hub.database.reading() as connection:
+        rows = connection.execute("SELECT received FROM heartbeats WHERE device = ? ORDER BY id", (device,))
+        return [row["received"] for row in rows]
+
+
+def filled(hub: Hub, device: str, since: float, every: float, count: int) -> None:
+    """As if a trap had called that often."""
+    with hub.database.writing() as connection:
+        connection.executemany(
+            "INSERT INTO heartbeats (device, received, body) VALUES (?, ?, '{}')",
+            [(device, since + every * number) for number in range(count)],
+        )
+
+
+def test_heartbeats_are_kept_for_a_season_ever_fewer_of_them(tmp_path: Path) -> None:
+    time = FakeTime()
+    hub = Hub.open(tmp_path, time)
+    filled(hub, DEVICE, time.wall() - 200 * DAY, 900, 200 * 96)
+    filled(hub, "00000001", time.wall() - 200 * DAY, 900, 96)
+
+    hub.fleet.take(DEVICE, json.dumps({"device": DEVICE}).encode())
+
+    ages = [time.wall() - at for at in received(hub, DEVICE)]
+    assert sum(age <= 2 * DAY for age in ages) == 2 * 96 + 1
+    assert 88 * 24 <= sum(2 * DAY < age <= 90 * DAY for age in ages) <= 88 * 24 + 1
+    assert 110 <= sum(age > 90 * DAY for age in ages) <= 111
+    assert len(received(hub, "00000001")) == 96
+    time.sleep(30 * DAY)
+    hub.fleet.take(DEVICE, json.dumps({"device": DEVICE}).encode())
+    assert 140 <= sum(time.wall() - at > 90 * DAY for at in received(hub, DEVICE)) <= 141
+
+
+def test_a_trap_that_calls_without_end_does_not_fill_the_hub(tmp_path: Path) -> None:
+    time = FakeTime()
+    hub = Hub.open(tmp_path, time)
+    filled(hub, DEVICE, time.wall() - 4000, 0.1, 40_000)
+    hub.fleet.take(DEVICE, json.dumps({"device": DEVICE}).encode())
+    assert len(received(hub, DEVICE)) <= MOST + 3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@
     room.py       the free space that is left
     fleet_app.py  the endpoints of the fleet: signed settings for the traps, heartbeats from them
     fleet.py      what the hub stores of both
+    heartbeat_history.py  how long heartbeats are kept
     reports.py    what the traps reported once: the effort of their nights, their deployments
     reports_app.py  the endpoints of that
     long_answers.py  answers that are made in a file, row by row

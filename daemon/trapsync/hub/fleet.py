@@ -15,13 +15,14 @@ from typing import Any
 from trapsync.clock import Clock, iso, utc
 from trapsync.errors import TrapsyncError
 from trapsync.hub.database import Database
+from trapsync.hub.heartbeat_history import Thinning
 from trapsync.net import foreign_json, heartbeat
 from trapsync.net.slots import SLOT
 from trapsync.settings.schema import DEVICE
 
 LARGEST_DOCUMENT = 64 * 1024  # bytes, as every trap has it
 MOST_TRAPS = 5000
-KEPT = 100  # heartbeats of one trap: a day's at one in a quarter of an hour
+SHOWN = 100  # heartbeats of one trap: a day's at one in a quarter of an hour
 _FIRST_LINE = re.compile(rb"trapsync-signed-1 [0-9a-f]{16} [0-9a-f]{128}\n")
 
 # Raises TrapsyncError for a document that no trusted key has signed.
@@ -60,6 +61,7 @@ class Fleet:
         self._database = database
         self._clock = clock
         self._verify = verify
+        self._thinning = Thinning(clock)
 
     def held(self, slot: str) -> Held | None:
         """The document in a slot; None when there is none. Raises NoSuchSlot."""
@@ -92,7 +94,7 @@ class Fleet:
         return found
 
     def take(self, device: str, data: bytes, sender: str | None = None) -> str:
-        """Store a trap's heartbeat, and delete its oldest; return when it was received, as UTC text.
+        """Store a trap's heartbeat, and thin out its oldest; return when it was received, as UTC text.
 
         `sender` is the trap that sends it; None for somebody else, who may speak for traps without an account only.
         Raises NotYours, and NotTaken for anything but a small JSON object of that device. One in which a known key holds
@@ -116,11 +118,7 @@ class Fleet:
             connection.execute(
                 "INSERT INTO heartbeats (device, received, body) VALUES (?, ?, ?)", (device, now, text)
             )
-            connection.execute(
-                "DELETE FROM heartbeats WHERE device = :device AND id <= (SELECT id FROM heartbeats "
-                "WHERE device = :device ORDER BY id DESC LIMIT 1 OFFSET :kept)",
-                {"device": device, "kept": KEPT},
-            )
+            self._thinning.added(connection, device)
         return iso(utc(now))
 
     def snapshot(self) -> dict[str, Any]:
@@ -151,10 +149,10 @@ class Fleet:
         }
 
     def history(self, device: str) -> list[dict[str, Any]]:
-        """The stored heartbeats of one trap, the newest first."""
-        sql = "SELECT * FROM heartbeats WHERE device = ? ORDER BY id DESC"
+        """The latest heartbeats of one trap, the newest first."""
+        sql = "SELECT * FROM heartbeats WHERE device = ? ORDER BY id DESC LIMIT ?"
         with self._database.reading() as connection:
-            return [self._entry(row) for row in connection.execute(sql, (device,))]
+            return [self._entry(row) for row in connection.execute(sql, (device, SHOWN))]
 
     def _verify_signature(self, data: bytes) -> None:
         if self._verify:
