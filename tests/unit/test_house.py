@@ -78,6 +78,7 @@ DOORS = {
     "flask": {"hub"},
     "werkzeug": {"hub"},
     "itsdangerous": {"hub"},
+    "prometheus_client": {"hub"},
     "waitress": {"hub"},
 }
 

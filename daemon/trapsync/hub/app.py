@@ -32,6 +32,7 @@ from trapsync.hub.fleet_app import FleetEndpoints
 from trapsync.hub.intake import Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.long_answers import MANY_ROWS, LongAnswers
+from trapsync.hub.metrics import Metrics
 from trapsync.hub.reports import Reports
 from trapsync.hub.reports_app import ReportEndpoints
 from trapsync.hub.room import Room, is_full
@@ -129,7 +130,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     answers = LongAnswers(hub.store.incoming)
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
     parts = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
-    reports = ReportEndpoints(hub.reports, answers)
+    more = ReportEndpoints(hub.reports, answers), Metrics(hub.fleet)
     # For the look at a request's head, before its body is received; see `admission`.
     endpoints: dict[str, Endpoint] = {}
     app.extensions |= {"hub": hub, "endpoints": endpoints}
@@ -142,7 +143,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
         name = rule.split("/")[1] or "greeting"
         endpoints[name] = Endpoint(None, LARGEST_REQUEST)
         app.add_url_rule(rule, endpoint=name, view_func=view, methods=[method])
-    for method, rule, roles, view in (*_rules(*parts), *_rules_of_reports(reports)):
+    for method, rule, roles, view in (*_rules(*parts), *_rules_of_reports(*more)):
         largest = LARGEST_BODIES.get(view.__name__, LARGEST_QUESTION)
         endpoint = endpoints[view.__name__] = Endpoint(roles, largest_body if largest is None else largest)
         guarded = _guarded(hub, endpoint, view)
@@ -182,10 +183,11 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints, enrolment: EnrolmentEndp
     )
 
 
-def _rules_of_reports(reports: ReportEndpoints) -> tuple[_Rule, ...]:
+def _rules_of_reports(reports: ReportEndpoints, metrics: Metrics) -> tuple[_Rule, ...]:
     return (
         ("POST", "/reports/<device>", _WRITERS, reports.put_reports),
         ("GET", "/effort", _PEOPLE, reports.get_effort),
+        ("GET", "/metrics", _PEOPLE, metrics.get_metrics),
     )
 
 
