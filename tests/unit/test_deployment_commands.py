@@ -21,6 +21,7 @@ from trapsync.remote.remote_settings import RemoteSettings
 from trapsync.settings.layers import Files
 from trapsync.status import snapshot
 
+DEVICE = drawings.DEVICE
 FIRST = f"{drawings.DEVICE}-20260621T201915Z"
 PLACE = '[deployment]\nlocation_name = "Creek"\n'
 
@@ -159,3 +160,30 @@ def test_status_and_heartbeat_name_the_deployment_in_few_bytes(
     call("end")
     status = snapshot(load(source).settings, trap.time, drawings.DEVICE)
     assert "deployment" not in heartbeat.decode(remote_heartbeat.compose(status, 900))
+
+
+def test_pictures_after_its_end_are_a_warning_until_one_is_begun(
+    trap: bench.Trap, source: Path, call: Call
+) -> None:
+    def reasons() -> list[str]:
+        return [
+            text
+            for text in snapshot(load(source).settings, trap.time, DEVICE).reasons
+            if "deployment" in text
+        ]
+
+    call("start")
+    trap.put(10)
+    trap.ingest()
+    trap.time.sleep(20)
+    call("end")
+    assert reasons() == []
+    trap.put(30)
+    trap.ingest()
+    trap.time.sleep(20)
+    (text,) = reasons()
+    assert text == (
+        "pictures belong to no deployment, as it was ended on 2026-06-21; to begin one: trapsync deployment start"
+    )
+    assert call(text.split()[-1]).code == 0
+    assert reasons() == []

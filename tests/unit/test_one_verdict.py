@@ -46,7 +46,7 @@ ALWAYS = ("none: only files that others", "simulated: these are no real", "stick
 
 # What the status judges alone; the doctor tries out the destinations and the hub, and looks at the machine.
 JUDGED = {"daemon", "camera", "not taken in", "card", "battery", "clock", "schedule", "images", "catalog"}
-JUDGED |= {"destinations", "remote settings", "computer", "joined"}
+JUDGED |= {"deployment", "destinations", "remote settings", "computer", "joined"}
 
 given: set[tuple[str, int]] = set()  # the reasons that were given, by file and line
 
@@ -167,6 +167,15 @@ def old_image(one: Bench, hours: float, *, began: float) -> None:
     os.utime(one.trap.storage.state / "daemon.lock", (at, at))
 
 
+def ended(one: Bench) -> None:
+    """The owner ended the deployment, and the trap goes on."""
+    one.trap.catalog.deployments.start(drawings.DEVICE, {})
+    one.trap.catalog.deployments.end(drawings.DEVICE)
+    one.trap.time.sleep(60)
+    one.trap.put(30)
+    one.trap.ingest()
+
+
 def broken_catalog(one: Bench) -> None:
     one.trap.catalog.close()
     one.trap.storage.catalog.write_bytes(b"no catalog" * 1000)
@@ -223,6 +232,7 @@ CASES = {
     "times unsure": Case(do=unsure),
     "times stuck": Case(known={"times": {"images": 1, "error": "x"}}),
     "schedule ignored": Case(f'{SIMULATED}[capture]\nschedule = ["21:00 - 22:00"]\n', not_set),
+    "deployment ended": Case(SIMULATED, ended),
     "quarantine": Case(do=quarantined),
     **{what: Case(do=lambda one, what=what: one.counts(what)) for what in ("lost", "missing", "unasked")},  # type: ignore[misc]
     **{what: Case(do=lambda one, what=what: one.counts(what)) for what in ("vanished", "conflicts")},  # type: ignore[misc]

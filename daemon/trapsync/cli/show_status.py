@@ -61,6 +61,8 @@ def _newest(newest: NewestImage | None) -> str:
 
 def _deployment(one: DeploymentStatus, now: str, timezone: tzinfo) -> str:
     where = f", {one.location_name}" if one.location_name else ""
+    if one.ended:
+        return f"none; {one.id}{where} ended {when(one.ended, now, timezone)}"
     return f"{one.id}{where}, since {when(one.since, now, timezone)}"
 
 

@@ -33,7 +33,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "at": status.at,
         "verdict": status.verdict,
         "newest_image": plain["newest_image"],
-        "deployment": {"id": one.id, "since": one.since} if (one := status.deployment) else None,
+        "deployment": _deployment(status),
         "schedule_open": status.schedule.open if status.schedule else None,
         "next_picture_s": _next_picture(status),
         "last_night": plain.get("last_night"),
@@ -51,6 +51,12 @@ def _plain(status: Status) -> dict[str, Any]:
         "battery_days": status.battery_days,
     }
     return {key: value for key, value in beat.items() if value is not None}
+
+
+def _deployment(status: Status) -> dict[str, str] | None:
+    """The deployment that is under way."""
+    one = status.deployment
+    return {"id": one.id, "since": one.since} if one and not one.ended else None
 
 
 def _next_picture(status: Status) -> int | None:

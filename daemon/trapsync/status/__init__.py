@@ -162,7 +162,7 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
     status.old_places = msgspec.convert(catalog.counts.old_places(), list[OldPlace])
     newest = catalog.images.newest()
     status.newest_image = _newest(newest, clock)
-    status.deployment = _deployment(catalog.deployments.current())
+    status.deployment = _deployment(catalog.deployments.all())
     status.last_night = _last_night(catalog, settings)
     status.battery = _battery(newest)
     status.battery_days = _battery_days(catalog, clock.wall())
@@ -229,11 +229,15 @@ def _newest(image: Image | None, clock: Clock) -> NewestImage | None:
     return NewestImage(name=image.name, age_s=None if age is None else round(max(0.0, age), 1))
 
 
-def _deployment(one: Deployment | None) -> DeploymentStatus | None:
-    if one is None:
+def _deployment(known: list[Deployment]) -> DeploymentStatus | None:
+    if not known:
         return None
+    one = known[-1]
     return DeploymentStatus(
-        id=one.id, since=iso(utc(one.began)), location_name=one.terms.get("location_name")
+        id=one.id,
+        since=iso(utc(one.began)),
+        ended=_moment(one.ended),
+        location_name=one.terms.get("location_name"),
     )
 
 

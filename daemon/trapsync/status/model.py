@@ -52,10 +52,11 @@ class NewestImage(_Part):
 
 
 class DeploymentStatus(_Part):
-    """The deployment under way: its id, since when it is, and the name of the location."""
+    """The last deployment: its id, since when it is, whether and when the owner ended it, and the name of the location."""
 
     id: str
     since: str
+    ended: str | None = None
     location_name: str | None = None
 
 

@@ -5,6 +5,7 @@ The verdict is the worst of the reasons. A reason of the verdict ok is news.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import chain
 
 from msgspec import UNSET
@@ -58,6 +59,7 @@ def of_the_trap(status: Status, settings: Settings, clock: Clock) -> list[Reason
         *about("battery", _battery(status, settings.warnings)),
         *about("clock", _clock(status)),
         *about("schedule", _schedule(status)),
+        *about("deployment", _deployment(status, settings)),
         *about("images", _losses(status), _pruning(status)),
         *about("thumbnails", _thumbnails(status)),
         *about("destinations", _destinations(status)),
@@ -264,6 +266,17 @@ def _schedule(status: Status) -> Iterator[Reason]:
     if status.schedule and status.schedule.ignored:
         text = "pictures are taken day and night, whatever capture.schedule says"
         yield Reason("warning", f"{text}: the clock has not been set since the trap started")
+
+
+def _deployment(status: Status, settings: Settings) -> Iterator[Reason]:
+    """Whether pictures are taken that belong to no deployment, since the owner ended the last one."""
+    last, newest = status.deployment, status.newest_image
+    if not (last and last.ended and newest and newest.age_s is not None) or settings.camera.kind == "none":
+        return
+    ended, now = (datetime.fromisoformat(text) for text in (last.ended, status.at))
+    if now - timedelta(seconds=newest.age_s) > ended:
+        text = f"pictures belong to no deployment, as it was ended on {last.ended[:10]}"
+        yield Reason("warning", f"{text}; to begin one: trapsync deployment start")
 
 
 def _losses(status: Status) -> Iterator[Reason]:
