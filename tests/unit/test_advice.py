@@ -706,6 +706,11 @@ ELSEWHERE = {
     "write https:// for the {}": "unit/test_fleet.py::test_what_goes_without_tls_is_told",
     'set proxy = "environment"': "unit/test_proxy.py::test_variables_that_do_not_count_are_told_once",
     "write https:// instead of http://": "unit/test_http.py::test_a_server_that_wants_tls_is_told_as_what_to_write",
+    **dict.fromkeys(
+        ("set what is missing", "name a folder that is not", "set trap.latitude and trap.longitude"),
+        "unit/test_camtrap_dp.py::test_who_does_what_is_asked_for_gets_the_package",
+    ),
+    "name its folder with --folder": "unit/test_hub_packages.py::test_what_no_hub_has_is_one_line",
     "is there already; move it away first": "unit/test_cli.py::test_a_file_is_not_put_back_over_another",
     "no deployment is under way; to begin one: trapsync": "unit/test_deployment_commands.py::"
     "test_where_there_is_none_to_end_the_advice_begins_one",

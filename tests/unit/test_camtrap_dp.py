@@ -4,7 +4,9 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ import trap_bench as bench
 from camtrap_packages import CONFIG, PROJECT
 from trapsync import cli
 from trapsync.camtrap_dp import observations, tables
+from trapsync.camtrap_dp.deployments import Coverage
+from trapsync.camtrap_dp.records import Deployment, Gap, Picture, Place, Span
 from trapsync.catalog.runs import Schedule
 from trapsync.clock import evidence, utc
 from trapsync.effort import reasons
@@ -68,6 +72,33 @@ def begin(trap: bench.Trap, second: int, **terms: Any) -> str:
     """A deployment begins at that second, and is the present; its id."""
     trap.time.sleep(TAKEN + second - trap.time.wall())
     return trap.catalog.deployments.start(drawings.DEVICE, TERMS | terms).id
+
+
+@dataclass
+class Made:
+    """A trap that is made up."""
+
+    known: Sequence[Deployment]
+    images: Sequence[Picture]
+    missed: Sequence[Gap]
+    device: str = drawings.DEVICE
+    name: str = "valley-1"
+    offset: timezone = UTC
+    place: Place | None = (46.2, -6.1)
+    until: float | None = None
+
+    def deployments(self) -> Sequence[Deployment]:
+        return self.known
+
+    def pictures(self) -> Iterator[Picture]:
+        return iter(self.images)
+
+    def gaps(self) -> Iterator[Gap]:
+        return iter(self.missed)
+
+
+def picture(at: float) -> Picture:
+    return Picture(f"{at}", at, f"{at}.jpg", f"{at}.jpg")
 
 
 def unsure(trap: bench.Trap, second: int) -> Evidence:
@@ -290,6 +321,28 @@ def test_the_reasons_are_those_of_the_effort() -> None:
     assert tables.REASONS == reasons.REASONS
 
 
+def test_where_two_deployments_lie_over_each_other_a_gap_counts_once() -> None:
+    one = Made(
+        [Deployment("one", 100.0, 200.0, TERMS)], [picture(50), picture(250)], [Gap(120, 130, "camera")]
+    )
+    coverage = Coverage(one, Span())
+    for taken in one.pictures():
+        assert taken.taken
+        assert coverage.of(taken.taken).take(taken, taken.taken)
+    assert [(covered.id, gap.since) for covered, gap in coverage.gaps(one.gaps())] == [("one", 120)]
+    assert [covered.id for covered in coverage.all()] == ["one", f"{drawings.DEVICE}-undeclared"]
+    outside = list(coverage.gaps(iter([Gap(210, 220, "card")])))
+    assert [covered.is_made_up for covered, _ in outside] == [True]
+
+
+def test_a_deployment_whose_beginning_is_not_known_has_issues_with_times() -> None:
+    one = Made([Deployment("one", 100.0, 200.0, TERMS, is_sure=False)], [], [])
+    coverage = Coverage(one, Span())
+    row = coverage.row(coverage.all()[0])
+    assert row["timestampIssues"]
+    assert "its beginning is not known" in row["deploymentComments"]
+
+
 def test_another_cameras_picture_is_in_it_if_its_time_has_an_offset(trap: bench.Trap, export: Export) -> None:
     begin(trap, 0)
     for name, offset in (("a..b.jpg", "+02:00"), ("c.jpg", "")):
@@ -479,14 +532,14 @@ def test_the_pictures_come_along_as_they_are(trap: bench.Trap, export: Export, w
     original = trap.storage.spool / names[0]
     assert there[0].read_bytes() == original.read_bytes()
     assert there[0].samefile(original) == (way == "--link")
-    assert "1 picture are not there" in done.err.replace("is not", "are not")
+    assert "in the tables without file: 1 picture\n" in done.err
 
 
 def test_a_copy_that_is_not_what_was_recorded_is_left_out(trap: bench.Trap, export: Export) -> None:
     begin(trap, 0)
     name = put(trap, 0)
     (trap.storage.spool / name).write_bytes(b"other")
-    assert "1 picture" in export("package", "--copy").err.splitlines()[-1]
+    assert export("package", "--copy").err.endswith("in the tables without file: 1 picture\n")
     assert list(Path("package").rglob("*.jpg")) == []
 
 
@@ -533,6 +586,17 @@ def test_what_is_missing_or_wrong_is_one_line_and_nothing_is_written(
     assert done.code != 0
     assert says in done.err.splitlines()[-1]
     assert set(Path().iterdir()) == before
+
+
+def test_who_does_what_is_asked_for_gets_the_package(trap: bench.Trap, export: Export) -> None:
+    trap.catalog.deployments.start(drawings.DEVICE, {})
+    put(trap, 1, latitude=None, longitude=None)
+    somewhere = CONFIG.replace("latitude = 46.2", "latitude = 0").replace("longitude = -6.1", "longitude = 0")
+    assert "; set what is missing" in export("package", config=somewhere).err
+    assert "set trap.latitude and trap.longitude" in export("package", config=somewhere + PROJECT).err
+    assert export("package", config=CONFIG + PROJECT).code == 0
+    assert "name a folder that is not" in export("package").err
+    assert export("another").code == 0
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])

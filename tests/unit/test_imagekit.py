@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+import camtrap_packages
 import drawings
 import killed_trap
 import leak_check
 import trap_bench as bench
+from camtrap_packages import PROJECT
 from conformance import STRANGE_PATHS, Card, OverHttp
 from fault_server import JSON, FaultServer, Reply
 from imagekit_site import Account
@@ -559,6 +561,36 @@ def test_the_command_shows_addresses_and_what_they_show(
     site._key.unlink()
     assert "private_key cannot be read" in call("--url")
     assert "there is no destination 'stick'" in call("--url", "stick")
+
+
+def test_a_package_has_the_address_of_each_picture(
+    site: Account,
+    card: Card,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stick = {"kind": "directory", "path": str(tmp_path / "stick"), "required": False}
+    program = killed_trap.Program(tmp_path / "trap", {**site.tables(), "attic": stick})
+    image = card.image()
+    program.lay_in([card.path(image)])
+    program.deliver()
+    program.config.write_text(program.config.read_text() + PROJECT)
+
+    def row(destination: str) -> tuple[dict[str, str], str]:
+        package = tmp_path / f"of-{destination}"
+        words = ["export", "camtrap-dp", str(package), "--url", destination]
+        monkeypatch.setattr(sys, "argv", ["trapsync", "-c", str(program.config), *words])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert camtrap_packages.problems(package) == []
+        return camtrap_packages.rows(package, "media")[0], capsys.readouterr().err
+
+    there, _ = row("gallery")
+    assert site.fetched(there["filePath"]) == (200, card.bytes(image))
+    missing, said = row("attic")
+    assert missing["filePath"].startswith("media/")
+    assert "in the tables without address: 1 picture\n" in said
 
 
 # --- The doctor ---------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from trapsync.catalog import Catalog
 
 Address = Callable[[Mapping[str, Any]], str | None]
-_MISSING = "are not there: their rows name no file, or no address"
 
 
 @click.group(name="export", short_help="Write what was taken into files for other programs.")
@@ -120,7 +119,7 @@ def camtrap_dp(trap: Trap, order: packages.Order, source: Path | None) -> None:
         catalog.connection.one_moment(),
         _addresses(trap, catalog, order) as address,
     ):
-        packages.write(order, [_of_catalog(trap, catalog, order, address)], _MISSING)
+        packages.write(order, [_of_catalog(trap, catalog, order, address)])
 
 
 def _of_catalog(trap: Trap, catalog: "Catalog", order: packages.Order, address: Address) -> "CatalogTrap":
@@ -175,7 +174,7 @@ def _of_folder(trap: Trap, order: packages.Order, source: Path) -> None:
 
     order.require_address()
     traps = FolderTraps(source, trap.settings)
-    packages.write(order, traps, _MISSING)
+    packages.write(order, traps)
     if traps.damaged:
         click.echo(
             f"left out: {count(traps.damaged, 'file')} that cannot be read, or are not whole", err=True

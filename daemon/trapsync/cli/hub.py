@@ -228,7 +228,7 @@ def camtrap_dp(context: click.Context, order: packages.Order, folder: Path) -> N
     order.span()
     order.require_address()
     with closing(traps(folder, SystemClock(), fixed_offset(settings))) as some:
-        packages.write(order, some, "are not there: the hub has lost their files")
+        packages.write(order, some)
 
 
 for command in (*enrolment.COMMANDS, *fleet_effort.COMMANDS):

@@ -100,8 +100,8 @@ def ordered(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def write(order: Order, traps: "Iterable[Trap]", missing: str) -> None:
-    """Write the package, and say on standard error what is in it and what is not. `missing`: where a picture is not."""
+def write(order: Order, traps: "Iterable[Trap]") -> None:
+    """Write the package, and say on standard error what is in it and what is not."""
     from trapsync.camtrap_dp import package
     from trapsync.camtrap_dp.files import Files
 
@@ -110,7 +110,7 @@ def write(order: Order, traps: "Iterable[Trap]", missing: str) -> None:
     files = Files(order.way or "none", base=order.base, by_address=bool(order.destination))
     now = utc(SystemClock().wall())
     written = package.write(order.folder, traps, order.project, files, order.span(), now, order.source)
-    for line in (*_contents(written), *_left_out(written), *_pictures(order, files, missing)):
+    for line in (*_contents(written), *_left_out(written), *_pictures(order, files)):
         click.echo(printable(line), err=True)
     if not order.project.data_license:
         click.echo(
@@ -146,7 +146,8 @@ def _some(names: list[str]) -> str:
     return f"{', '.join(names[:_NAMED])}{more}"
 
 
-def _pictures(order: Order, files: "Files", missing: str) -> list[str]:
+def _pictures(order: Order, files: "Files") -> list[str]:
     if order.way is None and order.url is None:
         return ["the pictures are not in it; for that: --copy, --link, or --url for where they are"]
-    return [f"{count(files.missing, 'picture')} {missing}"] if files.missing else []
+    lacking = "address" if order.url else "file"
+    return [f"in the tables without {lacking}: {count(files.missing, 'picture')}"] if files.missing else []
