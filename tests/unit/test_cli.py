@@ -1238,7 +1238,10 @@ def test_the_hub_without_its_extra_says_what_to_install(call: Call, monkeypatch:
     for name in [name for name in sys.modules if name.split(".")[0] == "flask" or ".hub" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flask", None)
-    assert call("hub").complaint == "the hub needs flask: run `pipx inject trapsync flask prometheus-client waitress`"
+    assert (
+        call("hub").complaint
+        == "the hub needs flask: run `pipx inject trapsync flask prometheus-client waitress`"
+    )
 
 
 def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:

@@ -426,6 +426,17 @@ def test_a_night_that_the_hub_knows_is_told_again_only_while_it_may_change(tmp_p
     assert again == {night: told[night] for night in again}
 
 
+def test_a_night_in_which_nothing_was_due_is_told_as_such(tmp_path: Path) -> None:
+    season = Season(tmp_path, ("21:00 - 23:00",), 1200.0)
+    season.start()
+    season.watch(2 * 86400.0)
+    season.stop("settings")
+    season.catalog.runs.begin(None, is_single=False)
+    season.pass_(3 * 86400.0)
+    told = dict(nights.reports(season.catalog, season.settings, lambda _: False))
+    assert [len(one["hours"]) for one in told.values()] == [1, 2, 2, 0, 0]
+
+
 def test_what_the_hub_knows_is_not_replaced_by_what_a_lost_catalog_knows(tmp_path: Path) -> None:
     season = Season(tmp_path, ("21:00 - 23:00",), 1200.0)
     season.start()

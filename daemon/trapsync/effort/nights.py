@@ -35,10 +35,20 @@ def reports(
     while first < tonight - _AGAIN and is_known(first.isoformat()):
         first += timedelta(days=1)
     slots = found.slots(noon(first, here), noon(tonight, here))
-    for evening, some in groupby(slots, lambda slot: evening_of(slot.begin, here)):
+    coming = groupby(slots, lambda slot: evening_of(slot.begin, here))
+    known = next(coming, None)
+    for evening in _evenings(first, tonight):
+        # A night without a slot, in polar day say, is told too: else it would be looked for each time.
+        some: list[Slot] = []
+        if known and known[0] == evening:
+            some, known = list(known[1]), next(coming, None)
         may_change = evening >= tonight - _AGAIN and noon(evening, here) >= whole_from
         if may_change or not is_known(evening.isoformat()):
-            yield evening.isoformat(), _report(catalog, settings, evening, list(some))
+            yield evening.isoformat(), _report(catalog, settings, evening, some)
+
+
+def _evenings(first: date, end: date) -> Iterator[date]:
+    return (first + timedelta(days=number) for number in range((end - first).days))
 
 
 def _report(catalog: Catalog, settings: Settings, evening: date, slots: list[Slot]) -> Report:
