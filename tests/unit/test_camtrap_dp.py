@@ -224,7 +224,6 @@ def test_a_package_that_is_broken_is_seen_to_be(
     begin(trap, 0)
     put(trap, 5)
     export()
-    assert packages.problems(Path("package")) == []
     packages.change(Path("package"), table, field, value)
     assert packages.problems(Path("package")) != []
 
@@ -441,6 +440,7 @@ SHAPES = [
     (BOX | {"left": 400}, None, None),  # beside the picture
     (BOX | {"width": 0}, None, None),
     ({"type": "polygon", "vertices": []}, None, None),
+    ({"type": "polygon", "vertices": [{"x": -1e999, "y": 0}, {"x": 1e999, "y": 9}]}, None, None),
     ({"type": "polygon", "vertices": [3]}, None, None),
     ({"type": "point", "label": "moth", "x": -1, "y": 60}, None, None),
     ({}, None, None),
@@ -540,6 +540,16 @@ def test_a_copy_that_is_not_what_was_recorded_is_left_out(trap: bench.Trap, expo
     name = put(trap, 0)
     (trap.storage.spool / name).write_bytes(b"other")
     assert export("package", "--copy").err.endswith("in the tables without file: 1 picture\n")
+    assert list(Path("package").rglob("*.jpg")) == []
+
+
+@pytest.mark.parametrize("way", ["--copy", "--link"])
+def test_a_link_in_the_place_of_a_picture_is_not_followed(trap: bench.Trap, export: Export, way: str) -> None:
+    begin(trap, 0)
+    there = trap.storage.spool / put(trap, 0)
+    there.rename(trap.folder / "elsewhere.jpg")
+    there.symlink_to(trap.folder / "elsewhere.jpg")
+    assert export("package", way).err.endswith("in the tables without file: 1 picture\n")
     assert list(Path("package").rglob("*.jpg")) == []
 
 
