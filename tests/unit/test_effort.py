@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -260,8 +261,7 @@ def test_a_catalog_of_an_older_program_has_its_pictures_and_no_reasons(tmp_path:
         connection.commit()
     time = FakeTime()
     with closing(Catalog.open(path, time)) as catalog:
-        newest = catalog.runs.newest_picture()
-        assert newest
+        newest = max(catalog.runs.pictures(0, 1e11))
         time.step_wall(newest + 5 - time.wall())
         catalog.runs.begin(Schedule(60.0, (), 47.1, 13.2, "UTC"), is_single=False)
         time.sleep(600)
@@ -348,6 +348,63 @@ def test_what_ended_the_last_run_holds_until_now(tmp_path: Path) -> None:
     assert {one.reason for one in ledger(season, is_running=False).slots(since)} == {"unknown"}
     season.reboot()
     assert {one.reason for one in ledger(season, is_running=False).slots(since)} == {"no_power"}
+
+
+# ── Clocks that were trusted and wrong ───────────────────────────────────────────────────────────────
+
+
+def restart(season: Season, wrong_by: float, every: float = EVERY) -> None:
+    """Begin another run after a reboot, with a clock that is trusted and so much behind."""
+    season.kill()
+    season.reboot(wrong_by=wrong_by)
+    season.catalog.times.note_boot()
+    season.catalog.runs.begin(Schedule(every, (), 47.1, 13.2, "Europe/Vienna"), is_single=False)
+    season.picture()
+    season.pass_(10 * EVERY)
+
+
+@pytest.mark.parametrize("wrong_by", [-3650 * 86400.0, 3650 * 86400.0, 1800.0])
+def test_a_clock_that_is_wrong_for_a_while_makes_no_slots_of_years_and_none_twice(
+    tmp_path: Path, wrong_by: float
+) -> None:
+    season = Season(tmp_path, (), EVERY)
+    began = season.true
+    restart(season, 0.0)
+    restart(season, wrong_by, 200.0)
+    restart(season, 0.0, 100.0)
+    slots = list(ledger(season).slots())
+    assert slots[0].begin >= began - EVERY
+    assert slots[-1].end <= season.true
+    assert all(one.end <= later.begin for one, later in pairwise(slots))
+    assert {round(one.end - one.begin) for one in slots[-20:]} == {100}
+
+
+def test_what_a_run_says_counts_until_the_next_one_began_even_where_the_clock_was_put_back(
+    tmp_path: Path,
+) -> None:
+    season = Season(tmp_path, (), EVERY)
+    restart(season, -7200.0)
+    season.stop("stopped")
+    restart(season, 0.0)
+    season.stop("card")
+    since = season.true + EVERY
+    season.pass_(40 * EVERY)
+    reasons = {one.reason for one in ledger(season, is_running=False).slots(since) if not one.is_taken}
+    assert reasons == {"card"}
+
+
+def test_slots_are_the_same_whatever_span_is_asked_for(tmp_path: Path) -> None:
+    season = Season(tmp_path, (), EVERY)
+    season.start()
+    season.pass_(EVERY * 1.6)
+    season.picture()
+    season.picture()
+    season.pass_(EVERY * 5)
+    whole = list(ledger(season).slots())
+    assert [one.is_taken for one in whole][:4] == [False, True, True, False]
+    for one in whole:
+        parts = [*ledger(season).slots(until=one.begin), *ledger(season).slots(one.begin)]
+        assert parts == whole
 
 
 # ── Added up ─────────────────────────────────────────────────────────────────────────────────────────

@@ -204,13 +204,8 @@ class Runs(Part):
         )
         return float(row["rank"])
 
-    def newest_picture(self) -> float | None:
-        """When the last of these was taken."""
-        rows = self._connection.query(f"SELECT rank FROM images WHERE {_CERTAIN} ORDER BY rank DESC LIMIT 1")
-        return rows[0]["rank"] if rows else None
-
     def last_picture(self, boot_id: str, since: float, until: float) -> tuple[float, float] | None:
-        """The last of these in a span of a boot's monotonic clock: when it was taken, and that clock then."""
+        """The last of these pictures in a span of a boot's monotonic clock: when it was taken, and that clock then."""
         return self._picture(f"{_CERTAIN} AND monotonic >= :since AND monotonic < :until ORDER BY monotonic DESC",
                              boot=boot_id, since=since, until=until)  # fmt: skip
 
@@ -228,13 +223,17 @@ class Runs(Part):
         return (rows[0]["rank"], rows[0]["monotonic"]) if rows else None
 
     def clock_steps(self, least: float, since: float) -> list[tuple[float, float]]:
-        """Between which pictures of a boot the wall clock went ahead by more than `least` seconds, from `since` on."""
+        """Between which pictures of a boot the wall clock went ahead by more than `least` seconds, from `since` on.
+
+        The first picture is the last one before that.
+        """
         return [
             (row["before"], row["rank"])
             for row in self._connection.query(
                 f"""SELECT before, rank FROM (
                         SELECT rank, lag(rank) OVER boot AS before, monotonic - lag(monotonic) OVER boot AS passed
-                        FROM images WHERE rank >= :since AND {_CERTAIN}
+                        FROM images WHERE rank >= coalesce(
+                            (SELECT max(rank) FROM images WHERE rank < :since AND {_CERTAIN}), :since) AND {_CERTAIN}
                         WINDOW boot AS (PARTITION BY boot_id ORDER BY monotonic))
                     WHERE rank - before - passed > :least""",
                 least=least,

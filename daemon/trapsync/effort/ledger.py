@@ -1,14 +1,14 @@
 """Every slot of a trap, with the picture that is in it or the reason why there is none."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from trapsync.catalog import Catalog
 from trapsync.catalog.runs import Run
-from trapsync.effort.reasons import Now, Reason, Reasons, in_force
+from trapsync.effort.reasons import Now, Reason, Reasons, in_force, in_order
 from trapsync.effort.slots import Span, filled, wanted
 from trapsync.settings.schedule import Place
 from trapsync.settings.schema import Settings
@@ -47,8 +47,9 @@ class Ledger:
         """`catalog` is asked again for each slot: let it be of one moment (`connection.one_moment`)."""
         self._catalog = catalog
         self._runs = catalog.runs.all()
-        self._now = now._replace(at=max([now.at, *self._known_moments()]))
-        self._schedules = list(in_force(self._runs))
+        ordered = in_order(self._runs)
+        self._now = now._replace(at=max([now.at, *self._known_moments(ordered[-1:])]))
+        self._schedules = list(in_force(ordered))
 
     @cached_property
     def known_from(self) -> float | None:
@@ -77,11 +78,13 @@ class Ledger:
             since = max(since, self.began or self.known_from)
         if since >= until:
             return
-        # One before, as what is in it may count for the first; and what is over by now.
-        spans = self._spans(since - _AROUND, until)
+        # Some before and one after: what is in them may count for the first and the last.
+        spans = self._spans(since - _AROUND, min(until + _AROUND, self._now.at))
         pictures = self._catalog.runs.pictures(since - _AROUND, until + _AROUND)
         reasons = Reasons(self._catalog, self._runs, self._now, since - _AROUND)
         for one in filled(spans, pictures, self._now.at):
+            if one.begin >= until:
+                return
             if one.begin < since:
                 continue
             is_known = one.begin >= self.known_from
@@ -97,12 +100,12 @@ class Ledger:
                 windows, every = run.schedule.windows, run.schedule.every
                 yield from wanted(windows, _place(run), every, (begin, end), (since, until))
 
-    def _known_moments(self) -> Iterator[float]:
-        """Moments that are over, whatever a clock says that is not set."""
-        for run in self._runs[-1:]:
+    def _known_moments(self, last: Sequence[Run]) -> Iterator[float]:
+        """Moments of the last run: they are over, whatever a clock says that is not set."""
+        for run in last:
             yield from (one.at for one in (run.began, run.ended) if one and one.at is not None)
-        if (last := self._catalog.runs.newest_picture()) is not None:
-            yield last
+            if picture := self._catalog.runs.last_picture(run.boot_id, 0.0, math.inf):
+                yield picture[0]
 
 
 def ledger(catalog: Catalog, settings: Settings) -> Ledger:

@@ -15,13 +15,14 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from trapsync.catalog import Catalog
 from trapsync.catalog.runs import Failures, Run
+from trapsync.clock import WRITTEN
 
 Reason = Literal["off", "no_power", "battery", "card", "camera", "clock", "paused", "settings", "unknown"]
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
@@ -83,15 +84,27 @@ class Reasons:
     # What each run says
 
     def _all_changes(self) -> Iterator[Change]:
-        placed = [run for run in self._runs if run.began.at is not None]
-        for run, later in pairwise([*placed, None]):
-            if run is None or (later and later.began.at and later.began.at < self._since):
-                continue
-            yield from self._in_run(run)
-            yield from self._after(run, later)
+        for run, later, until in self._placed():
+            # The next run knows better, where the clock was put back meanwhile.
+            changes = chain(self._in_run(run), self._after(run, later))
+            yield from (one for one in changes if one.at <= until)
         for before, after in self._catalog.clock_steps(_STEP, self._since):
             yield Change(before + 1, "clock")
             yield Change(after, None)
+
+    def _placed(self) -> Iterator[tuple[Run, Run | None, float]]:
+        """The runs of known time that tell of anything since then, each with the next one, and until when it counts."""
+        ordered = in_order(self._runs)
+        earlier = [run.id for run in ordered if run.began.at is not None and run.began.at <= self._since]
+        first = earlier[-1] if earlier else -1
+        begins = {run.id: run.began.at for run in ordered}
+        found: list[tuple[Run, Run | None, float]] = []
+        later: Run | None = None
+        until = math.inf
+        for run in reversed([run for run in self._runs if run.began.at is not None and run.id >= first]):
+            found.append((run, later, until))
+            until, later = begins.get(run.id) or until, run
+        return reversed(found)
 
     def _in_run(self, run: Run) -> Iterator[Change]:
         """From a failure until the next picture. Single runs come and go: between them the trap has no power."""
@@ -147,8 +160,28 @@ class Reasons:
         return sum(map(self._catalog.last_of_boot, boots)) if boots else -1.0
 
 
-def in_force(runs: Sequence[Run]) -> Iterator[tuple[float, Run]]:
-    """From when on which schedule was in force: the runs with which another one began."""
+def in_order(runs: Sequence[Run]) -> list[Run]:
+    """The most runs of known time of which each began after the one before; of as many, the later ones.
+
+    A clock that was trusted and wrong puts a run years away: it must not decide what was due in between. None is
+    of a time before this program was written.
+    """
+    placed = [(run.began.at, run) for run in runs if run.began.at is not None and run.began.at >= WRITTEN]
+    before: list[int] = []  # for each, the one before it in the longest row that ends with it
+    ends: list[int] = []  # the last one of the best row of each length
+    for number, (at, _) in enumerate(placed):
+        length = bisect_right(ends, at, key=lambda one: placed[one][0])
+        before.append(ends[length - 1] if length else -1)
+        ends[length : length + 1] = [number]
+    row, last = [], ends[-1] if ends else -1
+    while last >= 0:
+        row.append(placed[last][1])
+        last = before[last]
+    return row[::-1]
+
+
+def in_force(runs: Iterable[Run]) -> Iterator[tuple[float, Run]]:
+    """From when on which schedule was in force: the runs, in order, with which another one began."""
     last: Run | None = None
     for run in runs:
         if run.began.at is not None and (last is None or run.schedule != last.schedule):
