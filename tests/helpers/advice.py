@@ -29,7 +29,7 @@ _FORM = re.compile(
     r"(?:^|[;:,(?] ?|\band |\belse |\bthen )"
     r"(run|set(?! aside)|write(?! latency)|add|give|remove|stop|start it|install|try|look at|check|free|copy|move|replace|"
     r"enable|make|close(?! to)|name|reboot|power off|see|end it|choose|use|let|take|put|wait|restart|mount|raise|"
-    r"lower|delete|correct|ask|charge|change|deliver|shorten)\b(?!=)"
+    r"lower|delete|correct|ask|charge|change|deliver|shorten|leave out|to begin one)\b(?!=)"
 )
 _NOT_SAID = re.compile(r"\b(SELECT|INSERT|UPDATE|CREATE|iif|coalesce)\b|Content-Disposition")
 # No words to a person who has to do something: the help of commands, and what the log says of the program itself.

@@ -714,7 +714,7 @@ ELSEWHERE = {
     "is there already; move it away first": "unit/test_cli.py::test_a_file_is_not_put_back_over_another",
     "no deployment is under way; to begin one: trapsync": "unit/test_deployment_commands.py::"
     "test_where_there_is_none_to_end_the_advice_begins_one",
-    "as it was ended on {}; to begin one: trapsync": "unit/test_deployment_commands.py::"
+    "{}; to begin one: trapsync deployment start": "unit/test_deployment_commands.py::"
     "test_pictures_after_its_end_are_a_warning_until_one_is_begun",
     "name a moment that is over": "unit/test_deployment_commands.py::test_a_moment_that_cannot_be_is_one_line",
     "name a later moment": "unit/test_deployment_commands.py::"
