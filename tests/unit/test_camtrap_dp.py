@@ -19,6 +19,7 @@ from camtrap_packages import CONFIG, PROJECT
 from trapsync import cli
 from trapsync.camtrap_dp import observations, tables
 from trapsync.camtrap_dp.deployments import Coverage
+from trapsync.camtrap_dp.files import Files, Orders, Way
 from trapsync.camtrap_dp.records import Deployment, Gap, Picture, Place, Span
 from trapsync.catalog.runs import Schedule
 from trapsync.clock import evidence, utc
@@ -517,6 +518,16 @@ def test_what_people_at_scale_drew_are_observations(trap: bench.Trap, export: Ex
     assert packages.problems(Path("package")) == []
 
 
+def test_a_person_is_a_human_and_no_animal(trap: bench.Trap, export: Export) -> None:
+    begin(trap, 0)
+    trap.register(bench.Memory("labels"))
+    put(trap, 0)
+    packages.label(trap, "labels", [BOX | {"label": "person"}])
+    export(config=f'{CONFIG}{PROJECT}taxa = {{ person = "Homo sapiens" }}\n')
+    (row,) = packages.rows(Path("package"), "observations")
+    assert (row["observationType"], row["scientificName"]) == ("human", "Homo sapiens")
+
+
 # ── The pictures ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -535,6 +546,17 @@ def test_the_pictures_come_along_as_they_are(trap: bench.Trap, export: Export, w
     assert "in the tables without file: 1 picture\n" in done.err
 
 
+def test_two_pictures_of_one_name_are_two_rows_and_two_files(trap: bench.Trap, export: Export) -> None:
+    begin(trap, 0)
+    name = put(trap, 0)
+    drawings.put(trap.storage.spool, drawings.trap(seed=5), f"again/{name}")
+    trap.ingest(f"again/{name}")
+    export("package", "--copy")
+    assert len({row["mediaID"] for row in media()}) == 2
+    assert len({Path("package", row["filePath"]).read_bytes() for row in media()}) == 2
+    assert packages.problems(Path("package")) == []
+
+
 def test_a_copy_that_is_not_what_was_recorded_is_left_out(trap: bench.Trap, export: Export) -> None:
     begin(trap, 0)
     name = put(trap, 0)
@@ -551,6 +573,19 @@ def test_a_link_in_the_place_of_a_picture_is_not_followed(trap: bench.Trap, expo
     there.symlink_to(trap.folder / "elsewhere.jpg")
     assert export("package", way).err.endswith("in the tables without file: 1 picture\n")
     assert list(Path("package").rglob("*.jpg")) == []
+
+
+@pytest.mark.parametrize("way", ["copy", "link"])
+def test_a_second_picture_for_one_place_costs_itself(tmp_path: Path, way: Way) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text(name)
+    files, orders = Files(way), Orders(tmp_path)
+    for name in ("a.jpg", "b.jpg"):
+        orders.add(tmp_path / name, "one.jpg", "")
+    files.bring(orders, tmp_path)
+    orders.close()
+    assert files.missing == 1
+    assert (tmp_path / "media" / "one.jpg").read_text() == "a.jpg"
 
 
 def test_an_address_stands_in_place_of_the_path(trap: bench.Trap, export: Export) -> None:
@@ -581,6 +616,7 @@ REFUSED = [
     (("--from", "2027-01-01"), CONFIG + PROJECT, "there is nothing to export"),
     (("--deployment", "nobody"), CONFIG + PROJECT, "there is no deployment 'nobody'; there are: 0a1b2c3d-"),
     (("--url", "attic"), CONFIG + PROJECT, "there is no destination 'attic'"),
+    (("--url", "https://a.org/../b"), CONFIG + PROJECT, "'https://a.org/../b' holds two dots in a row"),
     (("--url", "attic", "--copy"), CONFIG + PROJECT, "--url says where the pictures are"),
 ]
 

@@ -10,7 +10,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,7 +51,7 @@ class Files:
         self._way = way
         self._base = base.rstrip("/")
         self._by_address = by_address
-        self.brought = self.missing = 0
+        self.missing = 0
 
     def where(self, picture: Picture) -> Where:
         """Where this picture is to be found by who reads the package."""
@@ -82,9 +81,8 @@ class Files:
             if target.parent not in folders:
                 durable.make_folder(target.parent)
                 folders.add(target.parent)
-            if _copy(source, target, digest) if self._way == "copy" else _link(source, target):
-                self.brought += 1
-            else:
+            bring = _copy if self._way == "copy" else _link
+            if target.exists() or not bring(source, target, digest):
                 self.missing += 1
         for folder in folders:
             durable.flush_folder(folder)
@@ -142,15 +140,13 @@ def _read(file: object, source: Path) -> bytes:
         raise StorageError(durable.explain(error, source)) from error
 
 
-def _link(source: Path, target: Path) -> bool:
+def _link(source: Path, target: Path, _digest: str) -> bool:
     """Give a file a second name, or lead to it by a link where that cannot be; False where it is no file."""
     if source.is_symlink() or not source.is_file():
         return False
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:  # another file system, or one without such links
-        with suppress(FileNotFoundError):
-            target.unlink()
         target.symlink_to(source.absolute())
     failpoint.hit("camtrap-dp: linked")
     return True

@@ -103,10 +103,12 @@ def ordered(command: Callable[..., Any]) -> Callable[..., Any]:
 def write(order: Order, traps: "Iterable[Trap]") -> None:
     """Write the package, and say on standard error what is in it and what is not."""
     from trapsync.camtrap_dp import package
-    from trapsync.camtrap_dp.files import Files
+    from trapsync.camtrap_dp.files import Files, is_path
 
-    if order.url and not (order.base or order.destination):
-        raise SettingsError("--url: is empty")
+    if order.base and not is_path(order.base):
+        raise SettingsError(
+            f"--url: {order.base!r} holds two dots in a row, which Camtrap DP has in no address"
+        )
     files = Files(order.way or "none", base=order.base, by_address=bool(order.destination))
     now = utc(SystemClock().wall())
     written = package.write(order.folder, traps, order.project, files, order.span(), now, order.source)
