@@ -247,6 +247,43 @@ def test_single_runs_share_a_row_and_are_without_power_in_between(tmp_path: Path
     assert reasons == {None: 97, "camera": 3, "no_power": 10}
 
 
+def test_single_runs_are_known_though_the_time_of_the_first_never_was(tmp_path: Path) -> None:
+    season = Season(tmp_path, (), 1200.0)
+    season.time.is_trusted = False
+    for number in range(10):
+        season.catalog.runs.begin(Schedule(1200.0, (), 47.1, 13.2, "Europe/Vienna"), is_single=True)
+        season.catalog.times.note_boot()
+        season.picture()
+        season.pass_(1200 - season.true % 1200 + 5)
+        season.reboot(is_trusted=number > 0)
+    assert len(season.catalog.runs.all()) == 1
+    assert Counter(one.is_taken for one in ledger(season, is_running=False).slots())[True] == 8
+
+
+def test_a_gap_is_of_the_battery_only_after_a_low_reading(tmp_path: Path) -> None:
+    season = Season(tmp_path, (), EVERY)
+    for level in (90.0, 7.0, 90.0, 7.0):
+        season.battery = level
+        season.start()
+        season.watch(2 * EVERY)
+        season.kill()
+        season.pass_(3 * EVERY)
+        season.reboot()
+    missed = [one.reason for one in gaps(ledger(season, is_running=False).slots())]
+    assert missed == ["no_power", "battery", "no_power", "battery"]
+
+
+def test_thousands_of_runs_and_of_missed_slots_are_read_with_few_queries(tmp_path: Path) -> None:
+    season = Season(tmp_path, (), 60.0)
+    season.start()
+    season.picture()
+    season.pass_(10 * 86400.0)
+    season.reboot()
+    said = statements(season.catalog)
+    assert len(list(ledger(season, is_running=False).slots())) > 14000
+    assert len(said) < 100
+
+
 def forget_runs(season: Season) -> None:
     """Leave what a sweep finds again after the catalog was lost."""
     with closing(sqlite3.connect(season.settings.storage.catalog)) as db, db:

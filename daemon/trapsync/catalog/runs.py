@@ -4,6 +4,7 @@ Nothing is written for a picture, nor for one that is due: its own row says that
 reasons of these tables.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -78,13 +79,13 @@ class Runs(Part):
         now = self._now()
         with self._connection.transaction("begin_run") as db:
             known = _schedule_id(db, schedule) if schedule else None
-            last = db.execute("SELECT id, schedule, is_single FROM runs ORDER BY id DESC LIMIT 1").fetchone()
-            if is_single and last and last[1:] == (known, 1):
+            last = db.execute(
+                f"""SELECT id, schedule, is_single, {_at("began", "first_boot")} IS NOT NULL FROM runs
+                    ORDER BY id DESC LIMIT 1"""
+            ).fetchone()
+            if is_single and last and last[1:3] == (known, 1):
                 self._run = int(last[0])
-                db.execute(
-                    "UPDATE runs SET boot_id = ?, ended = ?, ended_wall = ?, ended_trusted = ? WHERE id = ?",
-                    [*now, self._run],
-                )
+                self._go_on(db, now, is_placed=bool(last[3]))
                 return
             row = db.execute(
                 """INSERT INTO runs (boot_id, began, began_wall, began_trusted, schedule, is_single, first_boot)
@@ -92,6 +93,14 @@ class Runs(Part):
                 [*now, known, is_single, now[0]],
             )
             self._run = row.lastrowid
+
+    def _go_on(self, db: Transaction, now: Sequence[Any], *, is_placed: bool) -> None:
+        """Another single run; it is the first one as long as it is not known when that was."""
+        which = "boot_id = ?, ended = ?, ended_wall = ?, ended_trusted = ?"
+        db.execute(f"UPDATE runs SET {which} WHERE id = ?", [*now, self._run])
+        if not is_placed:
+            which = "first_boot = ?, began = ?, began_wall = ?, began_trusted = ?"
+            db.execute(f"UPDATE runs SET {which} WHERE id = ?", [*now, self._run])
 
     def end(self, ending: Ending) -> None:
         """The run of this process ends. Not flushed by itself: the catalog is closed next, which does."""
@@ -259,6 +268,13 @@ class Runs(Part):
             f"SELECT count(*) AS n FROM images WHERE boot_id IS NOT NULL AND NOT ({_CERTAIN})"
         )
         return int(row["n"])
+
+    def next_certain(self, after: float) -> float:
+        """When the next of these was taken, in whatever boot; inf: none was."""
+        rows = self._connection.query(
+            f"SELECT rank FROM images WHERE rank > :after AND {_CERTAIN} ORDER BY rank LIMIT 1", after=after
+        )
+        return rows[0]["rank"] if rows else math.inf
 
     def battery_at(self, at: float) -> float | None:
         """What the last picture before a moment says of the battery (per cent)."""

@@ -14,7 +14,7 @@
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
@@ -59,7 +59,9 @@ class Reasons:
         self._catalog = catalog.runs
         self._now = now
         self._since = max(since, -1e11)
-        self._unsure = self._catalog.unsure_boots()
+        unsure = self._catalog.unsure_boots()
+        self._unsure_runs = [run for run in runs if run.boot_id in unsure]
+        self._battery: tuple[float, float, float | None] = (0.0, 0.0, None)  # of slots from when until when
         self._failures: dict[int, list[Failures]] = {}
         for one in self._catalog.failures():
             self._failures.setdefault(one.run, []).append(one)
@@ -78,7 +80,9 @@ class Reasons:
     def _with_battery(self, reason: Reason, at: float) -> Reason:
         if reason != "no_power":
             return reason
-        level = self._catalog.battery_at(at)
+        if not self._battery[0] <= at < self._battery[1]:
+            self._battery = (at, self._catalog.next_certain(at), self._catalog.battery_at(at))
+        level = self._battery[2]
         return "battery" if level is not None and level < self._now.low_battery else reason
 
     # What each run says
@@ -155,8 +159,9 @@ class Reasons:
 
     def _unsure_time(self, run: Run, later: Run | None) -> float:
         """Seconds of the boots between two runs of whose time nothing is known; -1 without any."""
-        between = [one for one in self._runs if run.id < one.id and (later is None or one.id < later.id)]
-        boots = {one.boot_id for one in between if one.boot_id in self._unsure}
+        first = bisect_right(self._unsure_runs, run.id, key=attrgetter("id"))
+        last = bisect_left(self._unsure_runs, later.id, key=attrgetter("id")) if later else None
+        boots = {one.boot_id for one in self._unsure_runs[first:last]}
         return sum(map(self._catalog.last_of_boot, boots)) if boots else -1.0
 
 
