@@ -36,6 +36,27 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "a run of a clock that was trusted and years behind makes slots of years",
+        "effort/reasons.py",
+        " and run.began.at >= WRITTEN",
+        "",
+        ("test_effort.py::test_a_clock_that_is_wrong_for_a_while_makes_no_slots_of_years_and_none_twice",),
+    ),
+    Mutant(
+        "the last slot that is asked about takes no picture of the one after it",
+        "effort/ledger.py",
+        "min(until + _AROUND, self._now.at)",
+        "until",
+        ("test_effort.py::test_slots_are_the_same_whatever_span_is_asked_for",),
+    ),
+    Mutant(
+        "single runs are lost where the time of the first is not known",
+        "catalog/runs.py",
+        "        if not is_placed:\n",
+        "        if is_placed is None:\n",
+        ("test_effort.py::test_single_runs_are_known_though_the_time_of_the_first_never_was",),
+    ),
+    Mutant(
         "rclone overwrites what lies there",
         "destinations/rclone/__init__.py",
         '    "--immutable",\n',

@@ -400,7 +400,7 @@ def restart(season: Season, wrong_by: float, every: float = EVERY) -> None:
     season.pass_(10 * EVERY)
 
 
-@pytest.mark.parametrize("wrong_by", [-3650 * 86400.0, 3650 * 86400.0, 1800.0])
+@pytest.mark.parametrize("wrong_by", [-400 * 86400.0, 400 * 86400.0, 1800.0])
 def test_a_clock_that_is_wrong_for_a_while_makes_no_slots_of_years_and_none_twice(
     tmp_path: Path, wrong_by: float
 ) -> None:
