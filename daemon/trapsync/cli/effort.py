@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from trapsync.catalog import Catalog
+    from trapsync.effort.ledger import Ledger
     from trapsync.effort.tables import Row, Span
 
 _LETTERS = {
@@ -62,13 +63,17 @@ def effort(
     is not known), paused (the daemon was stopped), settings (it began again with others), unknown.
     """
     _require_span(trap, since, until, [calendar, as_json, as_csv])
+    if calendar and unit != "night":
+        raise click.UsageError("--calendar draws nights and hours: without --by")
     from trapsync.effort import tables
+    from trapsync.effort.ledger import ledger
     from trapsync.settings.time_zone import zone
 
     here = zone(trap.settings)
     with reading(trap) as catalog, catalog.connection.one_moment():
-        span_of = tables.hour_of(here) if calendar else _spans(catalog, unit, here, trap.clock.wall())
-        rows = _rows(trap, catalog, span_of, since, until)
+        found = ledger(catalog, trap.settings)
+        span_of = tables.hour_of(here) if calendar else _spans(catalog, unit, here, found.now)
+        rows = _rows(found, catalog, span_of, since, until)
         unsure = catalog.runs.unsure_pictures()
     if as_json:
         click.echo(json.dumps({"by": unit, "rows": [row.plain() for row in rows]}, indent=2))
@@ -107,19 +112,17 @@ def _spans(catalog: "Catalog", unit: str, here: "ZoneInfo", now: float) -> "Call
 
 
 def _rows(
-    trap: Trap,
+    found: "Ledger",
     catalog: "Catalog",
     span_of: "Callable[[float], Span | None]",
     since: datetime | None,
     until: datetime | None,
 ) -> "list[Row]":
-    from trapsync.effort.ledger import ledger
     from trapsync.effort.tables import added_up
 
     begin = since.timestamp() if since else -1e11
-    end = min(until.timestamp() if until else 1e11, trap.clock.wall())
-    slots = ledger(catalog, trap.settings).slots(begin, end)
-    return added_up(slots, catalog.runs.counts_by_quarter(begin, end), span_of)
+    end = min(until.timestamp() if until else 1e11, found.now)
+    return added_up(found.slots(begin, end), catalog.runs.counts_by_quarter(begin, end), span_of)
 
 
 def _show(rows: "list[Row]", unit: str) -> None:

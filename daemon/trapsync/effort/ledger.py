@@ -15,10 +15,8 @@ from trapsync.settings.schema import Settings
 from trapsync.settings.time_zone import system_zone
 from trapsync.trap import holder
 
-_AROUND = (
-    2 * 86400.0
-)  # seconds beyond what is asked about, in which pictures may count for a slot or tell of the one before
-
+# Intervals beyond what is asked about, in which pictures may count for a slot, or tell of the one before.
+_AROUND = 4
 _SILENCE = 14 * 86400.0  # seconds without a picture, before the first run, that are no season of this trap
 
 
@@ -79,9 +77,12 @@ class Ledger:
         if since >= until:
             return
         # Some before and one after: what is in them may count for the first and the last.
-        spans = self._spans(since - _AROUND, min(until + _AROUND, self._now.at))
-        pictures = self._catalog.runs.pictures(since - _AROUND, until + _AROUND)
-        reasons = Reasons(self._catalog, self._runs, self._now, since - _AROUND)
+        around = _AROUND * max(
+            (run.schedule.every for _, run in self._schedules if run.schedule), default=0.0
+        )
+        spans = self._spans(since - around, min(until + around, self._now.at))
+        pictures = self._catalog.runs.pictures(since - around, until + around)
+        reasons = Reasons(self._catalog, self._runs, self._now, since - around)
         for one in filled(spans, pictures, self._now.at):
             if one.begin >= until:
                 return

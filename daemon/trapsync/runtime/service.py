@@ -328,7 +328,8 @@ class Service:
         return outcome
 
     def _verdict(self) -> str:
-        return snapshot(self.settings, self._clock, self._device, config=self._config.problem()).verdict
+        config = self._config.problem()
+        return snapshot(self.settings, self._clock, self._device, config=config, with_night=False).verdict
 
     def _stay_connected(self) -> None:
         """Keep the connection to the broker, until the end."""

@@ -343,7 +343,8 @@ class SingleRun:
         return snapshot(self._settings, self._clock, self._device, known, config=config, with_hub=False)
 
     def _verdict(self) -> str:
-        return snapshot(self._settings, self._clock, self._device, config=self._config.problem()).verdict
+        config = self._config.problem()
+        return snapshot(self._settings, self._clock, self._device, config=config, with_night=False).verdict
 
 
 def due_destinations(catalog: Catalog, destinations: list[Destination], clock: Clock) -> set[str]:

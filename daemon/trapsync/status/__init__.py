@@ -72,9 +72,10 @@ def snapshot(
     *,
     config: str | None = None,
     with_hub: bool = True,
+    with_night: bool = True,
 ) -> Status:
     """How the trap is now. Reads only; works beside a daemon, without one, and without a catalog."""
-    return judged(settings, clock, device, pushed, config=config, with_hub=with_hub)[0]
+    return judged(settings, clock, device, pushed, config=config, with_hub=with_hub, with_night=with_night)[0]
 
 
 def judged(
@@ -85,6 +86,7 @@ def judged(
     *,
     config: str | None = None,
     with_hub: bool = True,
+    with_night: bool = True,
 ) -> tuple[Status, list[Reason]]:
     """How the trap is now, and why: the one judge, of status, heartbeat, fleet, LED and doctor.
 
@@ -114,6 +116,7 @@ def judged(
         try:
             with catalog.connection.one_moment():
                 told = _read(catalog, status, settings, clock) | told
+                status.last_night = _last_night(catalog, settings) if with_night else UNSET
             is_clock_set = is_clock_set or catalog.times.is_known()
         finally:
             catalog.close()
@@ -163,7 +166,6 @@ def _read(catalog: Catalog, status: Status, settings: Settings, clock: Clock) ->
     newest = catalog.images.newest()
     status.newest_image = _newest(newest, clock)
     status.deployment = _deployment(catalog.deployments.all())
-    status.last_night = _last_night(catalog, settings)
     status.battery = _battery(newest)
     status.battery_days = _battery_days(catalog, clock.wall())
     status.disk.days_left = _days_left(status.disk.free_bytes, catalog, settings, clock)
