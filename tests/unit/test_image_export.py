@@ -95,11 +95,12 @@ def foreign(model: str = "", **texts: str) -> bytes:
 
 
 def test_a_row_has_all_that_was_measured_and_both_times(trap: bench.Trap, export: Export) -> None:
-    name = put(trap, 0)
+    name = put(trap, 0, deployment=f"{drawings.DEVICE}-20260601T200000Z")
     image = trap.catalog.images.newest()
     assert image
     (row,) = table(export("-").out)
     expected = {"image": name, "trap": "valley-1", "device": drawings.DEVICE}
+    expected["deployment"] = f"{drawings.DEVICE}-20260601T200000Z"
     expected |= {
         "time_utc": "2026-06-21T20:19:15Z",
         "time_local": "2026-06-22 02:04:15",
@@ -118,7 +119,7 @@ def test_what_is_not_known_is_empty(trap: bench.Trap, export: Export) -> None:
     some = ("exposure", "gain", "latitude", "longitude", "altitude", "temperature", "humidity", "battery")
     put(trap, 0, **dict.fromkeys(some), button=False)
     (row,) = table(export("-").out)
-    assert [row[key] for key in image_export.COLUMNS[15:-2]] == [""] * 9
+    assert [row[key] for key in image_export.COLUMNS[16:-2]] == [""] * 9
     assert row["button"] == "FALSE"
 
 

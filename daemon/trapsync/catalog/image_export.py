@@ -15,7 +15,7 @@ from trapsync.image import parse_name
 Row = dict[str, Any]
 
 COLUMNS = (
-    *("image", "trap", "device"),
+    *("image", "trap", "device", "deployment"),
     *("time_utc", "time_local", "utc_offset_h", "time_state", "not_before", "not_after"),
     *("size_bytes", "width_px", "height_px", "sha256", "md5", "state"),
     *("latitude", "longitude", "altitude_m", "temperature_c", "humidity_percent", "battery_percent"),
@@ -72,6 +72,7 @@ def row(
     found |= {
         "image": no_formula(image["key"], "./"),
         "trap": no_formula(trap),
+        "deployment": no_formula(metadata.get("deployment", "")),
         "size_bytes": image["size"],
         "width_px": image["width"],
         "height_px": image["height"],
