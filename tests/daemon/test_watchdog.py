@@ -125,7 +125,8 @@ def test_a_child_that_is_frozen_is_replaced_and_the_words_go_on(tmp_path: Path, 
         assert len(both) == 2
         os.kill(both[child], signal.SIGSTOP)
         before = trap.status()["ledger"]["captured"]
-        trap.until(lambda f: f["ledger"]["captured"] > before + 3)
+        # One that was frozen before it took a file is given up after 3 × 2 + 30 s, and another must start.
+        trap.until(lambda f: f["ledger"]["captured"] > before + 3, seconds=90)
         assert systemd.silence() < 2.0
 
 
