@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant(
         "the last slot that is asked about takes no picture of the one after it",
         "effort/ledger.py",
-        "min(until + _AROUND, self._now.at)",
+        "min(until + around, self._now.at)",
         "until",
         ("test_effort.py::test_slots_are_the_same_whatever_span_is_asked_for",),
     ),

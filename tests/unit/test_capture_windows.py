@@ -4,6 +4,7 @@ import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -90,7 +91,7 @@ class Catalog:
     def facts(self) -> "Catalog":
         return self
 
-    images = times = facts
+    images = times = runs = connection = facts
 
     def read(self) -> Facts:
         return Facts()
@@ -102,6 +103,12 @@ class Catalog:
         return self.was_set
 
     def set(self, _name: str, _value: object) -> None:
+        """It is forgotten."""
+
+    def unflushed(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def note_failure(self, _reason: str, _error: str) -> None:
         """It is forgotten."""
 
 
