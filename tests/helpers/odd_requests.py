@@ -71,6 +71,7 @@ ENDPOINTS: list[tuple[str, str, object]] = [
     ),
     ("GET", f"/heartbeats/{_DEVICE}", None),
     ("GET", "/fleet", None),
+    ("GET", "/metrics", None),
     ("GET", "/traps", None),
     ("POST", f"/traps/{_DEVICE}/revoke", None),
     ("POST", f"/traps/{_DEVICE}/forget", None),

@@ -111,6 +111,7 @@ class Season:
         )
         sensors = Sensors(self.settings.sensors, Path("/nowhere"))
         CaptureThread(context, place(self.settings), cast("Any", self.camera), sensors).run()
+        context.live.close()  # a file in memory for each, and paho waits for no file beyond the 1,024th
 
     def stop(self, ending: Ending) -> None:
         """The daemon ends in order."""
