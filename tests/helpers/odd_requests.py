@@ -72,6 +72,8 @@ ENDPOINTS: list[tuple[str, str, object]] = [
     ("GET", f"/heartbeats/{_DEVICE}", None),
     ("GET", "/fleet", None),
     ("GET", "/metrics", None),
+    ("GET", "/effort?from=2026-06-01&until=2026-07-01", None),
+    ("POST", f"/reports/{_DEVICE}?since=0", b'["night","2026-06-21",{"schema":1,"night":"2026-06-21"}]\n'),
     ("GET", "/traps", None),
     ("POST", f"/traps/{_DEVICE}/revoke", None),
     ("POST", f"/traps/{_DEVICE}/forget", None),
