@@ -191,6 +191,31 @@ def test_the_owner_says_retry_and_a_refused_image_is_pending_again(trap: Trap) -
     assert trap.deliver(home).delivered == 1
 
 
+@pytest.mark.parametrize("is_found_first", [False, True])
+def test_an_image_whose_folder_was_moved_waits_for_no_file_at_the_old_path(
+    trap: Trap, is_found_first: bool
+) -> None:
+    home = Memory()
+    trap.register(home)
+    trap.ingest(trap.put(path=f"here/{drawings.NAME}"))
+
+    class Moving(OneByOne):
+        """The folder is moved when the uploads begin, and perhaps found before the first of them fails."""
+
+        def start(self, images: Sequence[Image], send: Send) -> None:
+            if not (trap.storage.spool / "there").exists():
+                (trap.storage.spool / "here").rename(trap.storage.spool / "there")
+                if is_found_first:
+                    trap.ingest()
+            super().start(images, send)
+
+    trap.deliver(home, Moving())
+    trap.ingest()
+    trap.deliver(home)
+
+    assert trap.ledger() == (1, 1, 0, 0, 0)
+
+
 def test_one_image_that_fails_waits_by_itself_while_the_others_go(trap: Trap) -> None:
     home = Memory()
     keys = fill(trap, 3, home)

@@ -175,16 +175,20 @@ class Deliveries(Part):
             )
             states.drop_missing(db, image_id)
 
-    def postpone(self, destination: str, image_id: int, reason: str, wait: float) -> None:
-        """Leave one delivery pending for `wait` seconds."""
+    def postpone(
+        self, destination: str, image_id: int, reason: str, wait: float, *, path: str | None = None
+    ) -> None:
+        """Leave one delivery pending for `wait` seconds; with `path` only if the image's file lies there still."""
         with self._connection.transaction("postpone") as db:
             db.execute(
                 f"""UPDATE deliveries SET error = :reason, wait_boot = :boot,
                    wait_until = :monotonic + :wait, wait_for = :wait
-                   WHERE destination = {KEY} AND image_id = :id AND state = 'pending'""",
+                   WHERE destination = {KEY} AND image_id = :id AND state = 'pending'
+                   AND (:path IS NULL OR EXISTS (SELECT 1 FROM images WHERE id = :id AND path = :path))""",
                 {
                     "reason": reason,
                     "wait": wait,
+                    "path": path,
                     "destination": destination,
                     "id": image_id,
                     **self._connection.now(),

@@ -222,10 +222,13 @@ def _hold(
         if is_dropped:
             log.warning("%s left the card before it was delivered: who removed it?", image.path)
         return
-    reason = str(cause) if isinstance(cause, Held) else "its file is not on the card"
+    is_missing = not isinstance(cause, Held)
+    reason = "its file is not on the card" if is_missing else str(cause)
     longest = destination.settings.retry_max
     wait = cause.wait if isinstance(cause, Held) and cause.wait else longest
-    catalog.deliveries.postpone(destination.name, image.id, reason, min(wait, longest))
+    # A folder may have been moved meanwhile, and the file been found where it lies now.
+    path = image.path if is_missing else None
+    catalog.deliveries.postpone(destination.name, image.id, reason, min(wait, longest), path=path)
     turn.postponed += 1
 
 
