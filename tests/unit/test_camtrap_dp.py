@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timezone
@@ -14,9 +13,9 @@ import pytest
 
 import camtrap_packages as packages
 import drawings
+import operator_desk
 import trap_bench as bench
 from camtrap_packages import CONFIG, PROJECT
-from trapsync import cli
 from trapsync.camtrap_dp import observations, tables
 from trapsync.camtrap_dp.deployments import Coverage
 from trapsync.camtrap_dp.files import Files, Orders, Way
@@ -46,16 +45,14 @@ def export(trap: bench.Trap, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     """Run `trapsync export camtrap-dp package`, with a config."""
     monkeypatch.chdir(trap.folder)
 
+    say = operator_desk.typing(monkeypatch, capfd)
+
     def run(*words: str, config: str = CONFIG + PROJECT) -> Said:
         Path("trap.toml").write_text(config)
-        words = words or ("package",)
-        monkeypatch.setattr(sys, "argv", ["trapsync", "-c", "trap.toml", "export", "camtrap-dp", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
+        code, out, err = say("-c", "trap.toml", "export", "camtrap-dp", *(words or ("package",)))
         assert "Traceback" not in err
         assert out == ""
-        return Said(int(ended.value.code or 0), err)
+        return Said(code, err)
 
     return run
 

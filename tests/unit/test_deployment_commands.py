@@ -1,7 +1,6 @@
 """`trapsync deployment start`, `end`, `show`, and what status and heartbeat say of the deployment."""
 
 import json
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import NamedTuple
 import pytest
 
 import drawings
+import operator_desk
 import signed
 import trap_bench as bench
-from trapsync import cli
 from trapsync.clock import iso, utc
 from trapsync.net import heartbeat
 from trapsync.remote import heartbeat as remote_heartbeat
@@ -56,11 +55,10 @@ def call(
     """Run `trapsync deployment` at the trap's own time."""
     monkeypatch.setattr("trapsync.trap.system_clock", lambda _settings: trap.time)
 
+    say = operator_desk.typing(monkeypatch, capfd)
+
     def run(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["trapsync", "-c", str(source), "deployment", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = Said(int(ended.value.code or 0), *capfd.readouterr())
+        said = Said(*say("-c", source, "deployment", *words))
         assert "Traceback" not in said.err
         return said
 

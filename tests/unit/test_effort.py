@@ -5,11 +5,11 @@ import io
 import json
 import os
 import sqlite3
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec import UNSET
 
+import operator_desk
 from fake_time import FakeTime
 from season import DEVICE, REASONS, Season, right_reasons
-from trapsync import cli
 from trapsync.catalog import Catalog
 from trapsync.catalog.runs import Schedule
 from trapsync.effort import nights, tables
@@ -546,7 +546,7 @@ def test_what_the_hub_knows_is_not_replaced_by_what_a_lost_catalog_knows(tmp_pat
 
 # ── trapsync effort ──────────────────────────────────────────────────────────────────────────────────
 
-Effort = Callable[..., tuple[int, str, str]]
+Effort = operator_desk.Say
 
 
 @pytest.fixture
@@ -568,14 +568,7 @@ def effort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr("trapsync.clock.SystemClock.wall", lambda _: season.time.wall())
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["trapsync", "-c", str(config), "effort", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return run
+    return partial(operator_desk.typing(monkeypatch, capsys), "-c", config, "effort")
 
 
 def test_effort_shows_each_night_and_why_pictures_are_missing(effort: Effort) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 import camtrap_packages as packages
 import drawings
 import hub_server
+import operator_desk
 import reported
 from camtrap_packages import PROJECT
 from hub_server import RunningHub
-from trapsync import cli
 
 OTHER = "00000001"
 HOUR = drawings.TAKEN.replace(minute=0, second=0)
@@ -39,15 +38,14 @@ def export(hub: RunningHub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     """Run `trapsync hub export camtrap-dp package` beside the hub: the exit code, and what it says."""
     monkeypatch.chdir(hub.folder.parent)
 
+    say = operator_desk.typing(monkeypatch, capfd)
+
     def run(*words: str, config: str = PROJECT) -> tuple[int, str]:
         Path("project.toml").write_text(config)
-        call = ["trapsync", "-c", "project.toml", "hub", "export", "camtrap-dp", "package", *words]
-        monkeypatch.setattr(sys, "argv", call if "--folder" in words else [*call, "--folder", "hub"])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
+        folder = () if "--folder" in words else ("--folder", "hub")
+        code, out, err = say("-c", "project.toml", "hub", "export", "camtrap-dp", "package", *words, *folder)
         assert (out, "Traceback" in err) == ("", False)
-        return int(ended.value.code or 0), err
+        return code, err
 
     return run
 

@@ -15,6 +15,7 @@ import camtrap_packages
 import drawings
 import killed_trap
 import leak_check
+import operator_desk
 import trap_bench as bench
 from camtrap_packages import PROJECT
 from conformance import STRANGE_PATHS, Card, OverHttp
@@ -22,7 +23,7 @@ from fault_server import JSON, FaultServer, Reply
 from imagekit_site import Account
 from imagekit_stub import ImageKit as Stub
 from memory_context import SOURCE
-from trapsync import cli, destinations, pipeline
+from trapsync import destinations, pipeline
 from trapsync.destinations import Receipt
 from trapsync.destinations.imagekit import ImageKit
 from trapsync.destinations.imagekit.fields import FIELDS
@@ -547,11 +548,11 @@ def test_the_command_shows_addresses_and_what_they_show(
     assert program.deliver() == 0
     site.stub.needs_signature = True
 
+    say = operator_desk.typing(monkeypatch, capsys)
+
     def call(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["trapsync", "-c", str(program.config), "images", *arguments])
-        with pytest.raises(SystemExit):
-            cli.main()
-        return "".join(capsys.readouterr())
+        _, out, err = say("-c", program.config, "images", *arguments)
+        return out + err
 
     ((name, where, what, url), small) = (line.split("  ") for line in call("--url").splitlines())
     assert (name, where, what, small[2]) == (image.name, "gallery", "image", "small")
@@ -577,14 +578,13 @@ def test_a_package_has_the_address_of_each_picture(
     program.deliver()
     program.config.write_text(program.config.read_text() + PROJECT)
 
+    say = operator_desk.typing(monkeypatch, capsys)
+
     def row(destination: str) -> tuple[dict[str, str], str]:
         package = tmp_path / f"of-{destination}"
-        words = ["export", "camtrap-dp", str(package), "--url", destination]
-        monkeypatch.setattr(sys, "argv", ["trapsync", "-c", str(program.config), *words])
-        with pytest.raises(SystemExit):
-            cli.main()
+        _, _, err = say("-c", program.config, "export", "camtrap-dp", package, "--url", destination)
         assert camtrap_packages.problems(package) == []
-        return camtrap_packages.rows(package, "media")[0], capsys.readouterr().err
+        return camtrap_packages.rows(package, "media")[0], err
 
     there, _ = row("gallery")
     assert site.fetched(there["filePath"]) == (200, card.bytes(image))
