@@ -50,6 +50,17 @@ class Deployment:
     is_sure: bool = True
     is_whole: bool = True
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it, for programs and for the hub. Moments are UTC text."""
+        return {
+            "id": self.id,
+            "began": iso(utc(self.began)),
+            "ended": None if self.ended is None else iso(utc(self.ended)),
+            "is_sure": self.is_sure,
+            "is_whole": self.is_whole,
+            "terms": self.terms,
+        }
+
 
 class _Moment(NamedTuple):
     """A moment in whole unix seconds; `boot_id` and `monotonic` while it may yet be corrected."""

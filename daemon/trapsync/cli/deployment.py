@@ -33,18 +33,7 @@ def show(trap: Trap, as_json: bool) -> None:
     with reading(trap) as catalog:
         known = catalog.deployments.all()
     if as_json:
-        plain = [
-            {
-                "id": one.id,
-                "began": iso(utc(one.began)),
-                "ended": None if one.ended is None else iso(utc(one.ended)),
-                "is_sure": one.is_sure,
-                "is_whole": one.is_whole,
-                "terms": one.terms,
-            }
-            for one in known
-        ]
-        click.echo(json.dumps(plain, indent=2))
+        click.echo(json.dumps([one.plain() for one in known], indent=2))
         return
     timezone = zone(trap.settings)
     rows = [

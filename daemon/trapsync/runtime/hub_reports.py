@@ -5,8 +5,7 @@ from datetime import timedelta
 from functools import partial
 
 from trapsync.catalog import Catalog
-from trapsync.catalog.deployments import Deployment
-from trapsync.clock import Clock, iso, utc
+from trapsync.clock import Clock
 from trapsync.effort import nights
 from trapsync.effort.tables import evening_of
 from trapsync.remote.uplink.reports import IsHeld, Report, Reporter
@@ -18,7 +17,7 @@ def reporter(device: str, catalog: Catalog, settings: Settings, clock: Clock) ->
     """What sends the reports of this trap."""
 
     def deployments(_is_held: IsHeld) -> Iterator[Report]:
-        return map(_deployment, catalog.deployments.all())
+        return (Report("deployment", one.id, one.plain()) for one in catalog.deployments.all())
 
     def watched(is_held: IsHeld) -> Iterator[Report]:
         newest = evening_of(clock.wall(), zone(settings)) - timedelta(days=1)
@@ -28,16 +27,3 @@ def reporter(device: str, catalog: Catalog, settings: Settings, clock: Clock) ->
             yield Report("night", night, body)
 
     return Reporter(device, catalog.reports, [deployments, watched], clock)
-
-
-def _deployment(one: Deployment) -> Report:
-    """`is_sure`: it is known when it began; `is_whole`: with all its terms."""
-    body = {
-        "id": one.id,
-        "began": iso(utc(one.began)),
-        "ended": None if one.ended is None else iso(utc(one.ended)),
-        "is_sure": one.is_sure,
-        "is_whole": one.is_whole,
-        "terms": one.terms,
-    }
-    return Report("deployment", one.id, body)
