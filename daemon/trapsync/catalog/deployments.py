@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from trapsync.catalog.connection import Part, Transaction
 from trapsync.catalog.rows import HELD, to_json
-from trapsync.clock import Clock, iso, utc
+from trapsync.clock import Clock, evidence, iso, utc
 from trapsync.errors import CatalogError
 
 Terms = dict[str, Any]
@@ -302,11 +302,10 @@ def _in_order(moments: Sequence[tuple[float, bool]]) -> list[float]:
 
 def _moment(clock: Clock, offset: float | None) -> _Moment:
     """Now, by the wall clock if it can be trusted, else by what is known of this boot's."""
-    # As in `clock.evidence`: first the trust.
-    trusted, boot_id, monotonic = clock.trusted(), clock.boot_id(), clock.monotonic()
-    wall = clock.wall() if trusted or offset is None else monotonic + offset
-    at = float(math.floor(wall))
-    return _Moment(at) if trusted or offset is not None or not boot_id else _Moment(at, boot_id, monotonic)
+    seen = evidence(clock)
+    is_sure = seen.trusted or offset is not None or not seen.boot_id
+    at = float(math.floor(seen.wall if seen.trusted or offset is None else seen.monotonic + offset))
+    return _Moment(at) if is_sure else _Moment(at, seen.boot_id, seen.monotonic)
 
 
 def _is_other(known: Deployment, terms: Terms) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from trapsync.catalog.connection import Part, Transaction
 from trapsync.catalog.rows import HELD
+from trapsync.clock import evidence
 
 # How a run ended: it was told to stop, it began again with other settings, the card refused, or something else failed.
 Ending = Literal["stopped", "settings", "card", "failed"]
@@ -56,15 +57,13 @@ class Run(NamedTuple):
 
 
 class Failures(NamedTuple):
-    """A span in which captures of a run failed: its first and its last failure, and how many there were."""
+    """A span in which captures of a run failed: its first and its last failure."""
 
     run: int
     boot_id: str
     reason: FailureReason
     first: Moment
     last: Moment
-    failures: int
-    error: str
 
 
 class Runs(Part):
@@ -137,10 +136,9 @@ class Runs(Part):
             )
 
     def _now(self) -> tuple[str, float, float, bool]:
-        """Boot, monotonic and wall time, and whether the wall clock is trusted: that first, as in `clock.evidence`."""
-        clock = self._connection.clock
-        trusted = clock.trusted()
-        return clock.boot_id(), clock.monotonic(), clock.wall(), trusted
+        """Boot, monotonic and wall time, and whether the wall clock is trusted."""
+        seen = evidence(self._connection.clock)
+        return seen.boot_id, seen.monotonic, seen.wall, seen.trusted
 
     # What there was
 
@@ -157,7 +155,7 @@ class Runs(Part):
     def failures(self) -> list[Failures]:
         """Every span of failed captures, in the order in which they began."""
         rows = self._connection.query(
-            f"""SELECT run, boot_id, reason, first, last, count, error,
+            f"""SELECT run, boot_id, reason, first, last,
                     {_at("first", "boot_id", "failures")} AS first_at, {_at("last", "boot_id", "failures")} AS last_at
                 FROM failures ORDER BY id"""
         )
@@ -165,7 +163,6 @@ class Runs(Part):
             Failures(
                 *(row["run"], row["boot_id"], row["reason"]),
                 *(Moment(row["first_at"], row["first"]), Moment(row["last_at"], row["last"])),
-                *(row["count"], row["error"]),
             )
             for row in rows
         ]
