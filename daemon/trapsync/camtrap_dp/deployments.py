@@ -8,15 +8,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from trapsync.camtrap_dp import tables
 from trapsync.camtrap_dp.records import Deployment, Gap, Picture, Place, Span, Trap
+from trapsync.settings.deployment import FeatureType
 
-_FEATURES = (
-    *("roadPaved", "roadDirt", "trailHiking", "trailGame", "roadUnderpass", "roadOverpass", "roadBridge"),
-    *("culvert", "burrow", "nestSite", "carcass", "waterSource", "fruitingTree"),
-)
+_FEATURES = get_args(FeatureType)
 _MADE_UP = "made up by trapsync: pictures that lie in no deployment of the trap"
 
 

@@ -43,7 +43,6 @@ _VALUES: tuple[tuple[str, str, Callable[[Heartbeat], float | None]], ...] = (
     ),
 )
 _VERDICTS = ("ok", "warning", "failing")
-_STATES = ("captured", "delivered", "pending", "quarantined", "dropped", "lost")
 
 
 class _Family:
@@ -84,7 +83,7 @@ class _Collector:
                 image.add(trap, beat.newest_image.age_s + (entry["age_s"] or 0))
             for one in _VERDICTS:
                 verdict.add(trap, None if beat.verdict is None else float(beat.verdict == one), one)
-            for state in _STATES:
+            for state in heartbeat.Ledger.__struct_fields__:
                 images.add(trap, getattr(beat.ledger, state), state)
             for reason, number in (beat.last_night.missed if beat.last_night else {}).items():
                 missed.add(trap, number if _WORD.fullmatch(reason) else None, reason)
