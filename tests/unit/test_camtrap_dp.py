@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 
@@ -16,14 +16,14 @@ import drawings
 import operator_desk
 import trap_bench as bench
 from camtrap_packages import CONFIG, PROJECT
-from trapsync.camtrap_dp import observations, tables
+from trapsync.camtrap_dp import observations
 from trapsync.camtrap_dp.deployments import Coverage
 from trapsync.camtrap_dp.files import Files, Orders, Way
 from trapsync.camtrap_dp.records import Deployment, Gap, Picture, Place, Span
 from trapsync.catalog.runs import Schedule
 from trapsync.clock import evidence, utc
-from trapsync.effort import reasons
 from trapsync.image import Evidence
+from trapsync.net.reports import Reason
 
 TAKEN = drawings.TAKEN.timestamp()
 FIRST, SECOND = f"{drawings.DEVICE}-20260621T201915Z", f"{drawings.DEVICE}-20260621T202000Z"
@@ -314,8 +314,13 @@ def test_when_pictures_were_due_and_not_taken_is_a_table_of_its_own_cut_to_the_d
     assert packages.problems(Path("package")) == []
 
 
-def test_the_reasons_are_those_of_the_effort() -> None:
-    assert tables.REASONS == reasons.REASONS
+def test_the_reasons_are_those_of_the_effort(trap: bench.Trap, export: Export) -> None:
+    put(trap, 0)
+    export()
+    described = json.loads(Path("package/datapackage.json").read_text())
+    (gaps,) = (one for one in described["resources"] if one["name"] == "sampling-gaps")
+    (reason,) = (one for one in gaps["schema"]["fields"] if one["name"] == "reason")
+    assert tuple(reason["constraints"]["enum"]) == get_args(Reason)
 
 
 def test_where_two_deployments_lie_over_each_other_a_gap_counts_once() -> None:

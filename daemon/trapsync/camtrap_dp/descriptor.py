@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from trapsync import __version__
-from trapsync.camtrap_dp import tables
 from trapsync.camtrap_dp.records import Place
 from trapsync.clock import iso
+from trapsync.net.reports import REASONS
 from trapsync.settings.project import Project
 
 _STANDARD = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2"
@@ -35,7 +35,7 @@ _GAPS: dict[str, Any] = {
         {
             "name": "reason",
             "type": "string",
-            "constraints": {"required": True, "enum": list(tables.REASONS)},
+            "constraints": {"required": True, "enum": list(REASONS)},
         },
     ],
     "missingValues": ["", "NA", "NaN", "nan"],

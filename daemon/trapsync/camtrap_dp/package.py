@@ -19,6 +19,7 @@ from trapsync.camtrap_dp.files import Files, Orders, clear
 from trapsync.camtrap_dp.records import Gap, Picture, Span, Trap
 from trapsync.errors import SettingsError, StorageError
 from trapsync.files import durable, failpoint
+from trapsync.net.reports import REASONS
 from trapsync.settings.project import Project
 
 # Metadata that has a name in EXIF: https://exiftool.org/TagNames/EXIF.html
@@ -112,7 +113,7 @@ class Package:
 
     def _add_gap(self, one: Covered, gap: Gap, trap: Trap) -> None:
         begin, end = (tables.moment(at, trap.offset) for at in (gap.since, gap.until))
-        reason = gap.reason if gap.reason in tables.REASONS else "unknown"
+        reason = gap.reason if gap.reason in REASONS else "unknown"
         row = {"deploymentID": one.id, "gapStart": begin, "gapEnd": end, "reason": reason}
         self._tables["sampling-gaps"].add(row)
 

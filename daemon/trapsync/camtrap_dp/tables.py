@@ -35,8 +35,6 @@ OBSERVATIONS = (
 )
 GAPS = ("deploymentID", "gapStart", "gapEnd", "reason")
 FIELDS = {"deployments": DEPLOYMENTS, "media": MEDIA, "observations": OBSERVATIONS, "sampling-gaps": GAPS}
-# Why a picture that was due was not taken.
-REASONS = ("off", "no_power", "battery", "card", "camera", "clock", "paused", "settings", "unknown")
 
 _LONGEST = 4000  # characters of a text; no field of ours has more
 

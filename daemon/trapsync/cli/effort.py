@@ -78,7 +78,7 @@ def effort(
     if as_json:
         click.echo(json.dumps({"by": unit, "rows": [row.plain() for row in rows]}, indent=2))
     elif as_csv:
-        click.echo("".join(tables.csv_lines(rows, unit)), nl=False)
+        click.echo(tables.csv_text(rows, unit), nl=False)
     elif not rows:
         click.echo(
             "no picture was due: the daemon has not run with a camera yet, or not in this span of time"

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 from trapsync.catalog import Catalog
 from trapsync.catalog.runs import Run
-from trapsync.effort.reasons import Now, Reason, Reasons, in_force, in_order
+from trapsync.effort.reasons import Now, Reasons, in_force, in_order
 from trapsync.effort.slots import Span, filled, wanted
+from trapsync.net.reports import Reason
 from trapsync.settings.schedule import Place
 from trapsync.settings.schema import Settings
 from trapsync.settings.time_zone import system_zone

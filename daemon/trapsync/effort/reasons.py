@@ -18,14 +18,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from trapsync.catalog import Catalog
 from trapsync.catalog.runs import Failures, Run
 from trapsync.clock import WRITTEN
-
-Reason = Literal["off", "no_power", "battery", "card", "camera", "clock", "paused", "settings", "unknown"]
-REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
+from trapsync.net.reports import Reason
 
 _STEP = 120.0  # seconds by which the clock must have been stepped to count: it is set a little all the time
 _MOST = 0.5  # the share of a gap that boots of unknown time must fill

@@ -3,14 +3,14 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from trapsync.clock import iso, utc
 from trapsync.effort.ledger import Slot
-from trapsync.effort.reasons import REASONS, Reason
+from trapsync.net.reports import REASONS, Reason
 
 _NOON = 12 * 3600.0  # seconds
 COLUMNS = ("since", "until", "expected", "taken", "pictures", "missed", *REASONS)
@@ -134,7 +134,7 @@ def total(rows: Iterable[Row]) -> Row:
     return sum_
 
 
-def csv_lines(rows: Iterable[Row], what: str) -> Iterator[str]:
+def csv_text(rows: Iterable[Row], what: str) -> str:
     """A table for R and spreadsheets; `what` heads its first column. Moments are UTC text."""
     out = io.StringIO()
     writer = csv.writer(out)
@@ -143,7 +143,7 @@ def csv_lines(rows: Iterable[Row], what: str) -> Iterator[str]:
         misses = (row.missed[reason] for reason in REASONS)
         counts = (row.expected, row.taken, row.pictures, row.missed.total())
         writer.writerow((row.name, iso(utc(row.since)), iso(utc(row.until)), *counts, *misses))
-    yield from out.getvalue().splitlines(keepends=True)
+    return out.getvalue()
 
 
 def _ahead(at: float, zone: ZoneInfo) -> float:

@@ -11,10 +11,8 @@ from urllib.parse import urlencode
 from trapsync.errors import TrapsyncError, one_line
 from trapsync.fleet.connection import HubConnection
 from trapsync.net import reports
-from trapsync.net.reports import Watched
+from trapsync.net.reports import REASONS, Watched
 
-# The reasons that the ledger of a trap has, in the order of the table; a later program may have more.
-REASONS = ("off", "no_power", "battery", "card", "camera", "clock", "paused", "settings", "unknown")
 _LARGEST, _MOST_VALUES = 32 * 2**20, 2_000_000  # of an answer: 300 traps for a year
 
 

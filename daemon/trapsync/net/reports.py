@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections import Counter
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +32,10 @@ LARGEST_BATCH = 64 * 1024  # bytes of a request; a report and its end of line fi
 MOST_AT_ONCE = 200  # reports of a request
 MOST_HELD = 1000  # entries of `held` in one answer; the next one goes on
 MOST_GAPS = 500  # of one night
+
+# Why a picture that was due was not taken; what each stands for is in `effort.reasons`. A later program may have more.
+Reason = Literal["off", "no_power", "battery", "card", "camera", "clock", "paused", "settings", "unknown"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 _DEEPEST, _MOST_VALUES = 6, 5000
 _MOST = 2**53  # what every reader of JSON holds exactly
