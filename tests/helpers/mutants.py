@@ -493,7 +493,7 @@ MUTANTS = (
     ),
     Mutant(
         "why a heartbeat makes no sense is not shown",
-        "fleet/table.py",
+        "net/judgement.py",
         "        if self.odd:\n",
         "        if self.odd and self.silent:\n",
         ("test_fleet.py::test_an_odd_heartbeat_costs_the_row_of_its_trap_only",),

@@ -19,6 +19,7 @@ from trapsync.clock import utc
 from trapsync.fleet import table
 from trapsync.image import Evidence
 from trapsync.net import heartbeat as read_heartbeat
+from trapsync.net import judgement
 from trapsync.remote import heartbeat
 from trapsync.settings.schema import Camera, Capture, Settings
 from trapsync.settings.schema import Trap as TrapSettings
@@ -223,15 +224,15 @@ def test_the_heartbeat_says_when_the_next_picture_is_due_and_the_fleet_shows_it(
     beat = json.loads(heartbeat.compose(trap.status(), 900))
     assert (beat["schedule_open"], beat["next_picture_s"]) == (False, 3 * 3600)
     assert read_heartbeat.read(beat).next_picture_s == 3 * 3600
-    (known,) = table.traps({"traps": [{"device": drawings.DEVICE, "age_s": 1800, "heartbeat": beat}]})
-    assert "13 h, next in 2 h" in known.cells()
+    (known,) = judgement.traps({"traps": [{"device": drawings.DEVICE, "age_s": 1800, "heartbeat": beat}]})
+    assert "13 h, next in 2 h" in table.cells(known)
 
 
 def test_a_heartbeat_of_an_older_trap_says_nothing_of_it(folder: Path) -> None:
     beat = json.loads(heartbeat.compose(statuses.status(), 900))
     assert not {"schedule_open", "next_picture_s"} & set(beat)
-    (known,) = table.traps({"traps": [{"device": drawings.DEVICE, "age_s": 60, "heartbeat": beat}]})
-    assert "2 min" in known.cells()
+    (known,) = judgement.traps({"traps": [{"device": drawings.DEVICE, "age_s": 60, "heartbeat": beat}]})
+    assert "2 min" in table.cells(known)
 
 
 def test_a_month_of_nights_by_the_sun_never_says_that_a_picture_is_missing(folder: Path) -> None:

@@ -21,8 +21,9 @@ from trapsync.fleet.audience import Audience, find
 from trapsync.fleet.connection import FolderConnection, Overtaken
 from trapsync.fleet.mqtt import BrokerConnection
 from trapsync.fleet.operator_key import OperatorKey, keep_secret
-from trapsync.fleet.table import Trap, ago, complaints, summary, traps
+from trapsync.fleet.table import cells, complaints
 from trapsync.net.heartbeat import read
+from trapsync.net.judgement import Trap, ago, summary, traps
 from trapsync.remote import document as envelope
 from trapsync.remote import heartbeat
 from trapsync.settings.schema import HubMqtt
@@ -336,8 +337,8 @@ def test_a_trap_that_is_silent_for_more_than_three_heartbeats_is_failing() -> No
 )
 def test_a_heartbeat_of_another_program_makes_a_row_all_the_same(facts: dict[str, Any]) -> None:
     (trap,) = traps({"traps": [{"device": DEVICE, "age_s": 3, "heartbeat": facts}, 7]})
-    assert len(trap.cells()) == 10
-    assert all(isinstance(cell, str) for cell in trap.cells())
+    assert len(cells(trap)) == 10
+    assert all(isinstance(cell, str) for cell in cells(trap))
     assert trap.verdict == "failing"
     assert summary([trap]) == "1 trap: 1 failing"
 
@@ -434,14 +435,14 @@ def test_what_lies_on_a_broker_for_a_heartbeat_is_one_row(
     assert rows["00000001"].verdict == "ok"
     assert rows[DEVICE].verdict == "failing"
     assert says in "".join(rows[DEVICE].reasons)
-    assert len(rows[DEVICE].cells()) == 10
+    assert len(cells(rows[DEVICE])) == 10
 
 
 @pytest.mark.parametrize("age", ["x", True, [], 2**70, 10**400, float("nan")])
 def test_an_odd_age_is_unknown_and_an_odd_device_a_name(age: object) -> None:
     said = json.loads(beat(name=""))
     (trap,) = traps({"traps": [{"device": ["\x1b]0;x\x07"], "age_s": age, "heartbeat": said}]})
-    assert trap.cells()[2] == "?"
+    assert cells(trap)[2] == "?"
     assert trap.name.isprintable()
 
 

@@ -16,6 +16,7 @@ from trapsync.hardware import board
 from trapsync.hardware.board import Board
 from trapsync.image import Evidence, Found, Image, TrapName
 from trapsync.net import heartbeat as read_heartbeat
+from trapsync.net import judgement
 from trapsync.remote import heartbeat
 from trapsync.settings.schema import Settings, Warnings
 from trapsync.status import snapshot
@@ -126,8 +127,8 @@ def test_status_heartbeat_and_fleet_tell_the_end_of_the_battery(trap: bench.Trap
     assert reason.startswith(f"the battery is at {found.battery:.0f} %, and empty in about ")
     beat = read_heartbeat.read(read_heartbeat.decode(heartbeat.compose(found, 900)))
     assert reason in beat.reasons
-    (row,) = table.traps({"traps": [{"device": "0a1b2c3d", "age_s": 5, "heartbeat": beat.plain()}]})
-    assert row.cells()[table.HEADER.index("bat")] == f"{found.battery:.0f}% {found.battery_days:.0f} d"
+    (row,) = judgement.traps({"traps": [{"device": "0a1b2c3d", "age_s": 5, "heartbeat": beat.plain()}]})
+    assert table.cells(row)[table.HEADER.index("bat")] == f"{found.battery:.0f}% {found.battery_days:.0f} d"
 
 
 def test_pictures_whose_time_is_not_known_are_no_readings(trap: bench.Trap) -> None:

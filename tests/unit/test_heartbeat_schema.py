@@ -14,9 +14,9 @@ import heartbeat_schema
 import signed
 from heartbeat_schema import FILE, PAGE
 from statuses import status
-from trapsync.fleet.table import traps
 from trapsync.hub.app import Hub
 from trapsync.net import heartbeat
+from trapsync.net.judgement import traps
 from trapsync.remote import heartbeat as remote_heartbeat
 from trapsync.remote import in_force, record
 

@@ -19,12 +19,12 @@ import processes
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
 from trapsync.errors import TrapsyncError
-from trapsync.fleet.table import traps
 from trapsync.hub import fleet as fleet_module
 from trapsync.hub.app import Hub
 from trapsync.hub.fleet import LARGEST_DOCUMENT, SHOWN, NotTaken
 from trapsync.hub.heartbeat_history import DAY, MOST
 from trapsync.net import heartbeat
+from trapsync.net.judgement import traps
 from trapsync.remote import document
 
 DEVICE = "0a5bb6f4"

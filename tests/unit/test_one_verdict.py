@@ -24,12 +24,12 @@ from trapsync import destinations, doctor, trap
 from trapsync.catalog.counts import Counts
 from trapsync.clock import utc
 from trapsync.doctor.machine import Machine
-from trapsync.fleet import table
 from trapsync.hardware import board, prepared_card, usb_stick
 from trapsync.hardware.board import Board
 from trapsync.hardware.led import LedState
 from trapsync.image import Evidence
 from trapsync.net import heartbeat as read_heartbeat
+from trapsync.net import judgement
 from trapsync.remote import heartbeat
 from trapsync.remote.in_force import load
 from trapsync.runtime.destination_context import connect_all
@@ -332,7 +332,7 @@ def judge(name: str, tmp_path: Path, far: FaultServer, monkeypatch: pytest.Monke
     sent = read_heartbeat.decode(heartbeat.compose(status, 900))
     heartbeat_schema.require(sent)
     beat = read_heartbeat.read(sent)
-    (row,) = table.traps({"traps": [{"device": "0a1b2c3d", "age_s": 5, "heartbeat": beat.plain()}]})
+    (row,) = judgement.traps({"traps": [{"device": "0a1b2c3d", "age_s": 5, "heartbeat": beat.plain()}]})
     assert [beat.verdict, row.verdict] == [status.verdict, status.verdict], name
     assert seen == ("failing" if name == "stick helper failed" else status.verdict), name
 

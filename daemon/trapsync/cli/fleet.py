@@ -358,12 +358,12 @@ def fleet(
 
     A trap that has been silent for longer than three heartbeats is failing, whatever it reported last.
     """
-    from trapsync.fleet import table as fleets
+    from trapsync.net import judgement
 
     while True:
         answer = connection.fleet()
-        found = fleets.traps(answer)
-        verdict = fleets.worst(found)
+        found = judgement.traps(answer)
+        verdict = judgement.worst(found)
         if watch or watches:
             click.clear()
         if as_json:
@@ -372,7 +372,7 @@ def fleet(
         else:
             _show_fleet(found)
         if not (watch or watches):
-            return fleets.VERDICTS.index(verdict)
+            return judgement.VERDICTS.index(verdict)
         time.sleep(_EVERY)
 
 
@@ -383,25 +383,26 @@ def _show_fleet(found: list[Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from trapsync.fleet import table as fleets
+    from trapsync.fleet import table as rows
+    from trapsync.net import judgement
 
     if not found:
         click.echo("no trap has sent a heartbeat yet")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for title in fleets.HEADER:
+    for title in rows.HEADER:
         right = title in {"heard", "image", "sent", "pending", "disk", "bat"}
         table.add_column(
             title, justify="right" if right else "left", no_wrap=title != "trap", overflow="fold"
         )
     for trap in found:
-        name, verdict, *rest = trap.cells()
+        name, verdict, *rest = rows.cells(trap)
         table.add_row(name, Text(verdict, style=COLOURS[verdict]), *rest)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 400)
     console.print(table)
-    for name, verdict, reason in fleets.complaints(found):
+    for name, verdict, reason in rows.complaints(found):
         console.print(Text.assemble((f"{name}: ", COLOURS[verdict]), reason))
-    console.print(fleets.summary(found))
+    console.print(judgement.summary(found))
 
 
 COMMANDS = (keys, push, resend, fleet)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from trapsync.errors import SettingsError, one_line
 from trapsync.fleet.connection import Connection
-from trapsync.fleet.table import Trap, ago, traps
+from trapsync.net.judgement import Trap, ago, traps
 from trapsync.settings import config_file, layers
 from trapsync.settings.schema import DEVICE, GROUP, Settings
 from trapsync.settings.words import count
