@@ -29,6 +29,7 @@ import requests
 import hub_server
 from hub_server import PASSWORD, RunningHub
 from trapsync.errors import SettingsError, StorageError, TrapsyncError
+from trapsync.hub import database as database_module
 from trapsync.hub import store as store_module
 from trapsync.hub.accounts import DEFAULT_PASSWORD
 from trapsync.hub.admission import Guesses
@@ -1119,7 +1120,7 @@ def test_the_schema_is_made_once_and_numbered(tmp_path: Path) -> None:
 
     assert Hub.open(tmp_path).accounts.names() == ["moth"]
     with closing(sqlite3.connect(tmp_path / "hub.sqlite")) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(database_module._MIGRATIONS),)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

@@ -17,6 +17,8 @@
     heartbeat_history.py  how long heartbeats are kept
     reports.py    what the traps reported once: the effort of their nights, their deployments
     reports_app.py  the endpoints of that
+    holdings.py   what it holds of its traps, by trap and time
+    nights.py     nights and local time
     metrics.py    what the heartbeats say, for Prometheus
     long_answers.py  answers that are made in a file, row by row
     annotations.py  what detectors found in an image

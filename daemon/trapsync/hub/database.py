@@ -150,6 +150,10 @@ _MIGRATIONS = (
     CREATE INDEX reports_of_device ON reports (device, number);
     CREATE INDEX reports_of_kind ON reports (kind, device, key);
     """,
+    """
+    -- By when they came, for plots: a few hundred of a season's.
+    CREATE INDEX heartbeats_by_time ON heartbeats (device, received);
+    """,
 )
 
 

@@ -14,6 +14,8 @@ from trapsync.camtrap_dp.records import Deployment, Finding, Gap, Picture, Place
 from trapsync.clock import Clock
 from trapsync.errors import StorageError
 from trapsync.hub.database import Database
+from trapsync.hub.holdings import Holdings
+from trapsync.hub.nights import Span
 from trapsync.hub.reports import Reports
 from trapsync.hub.store import place_of
 from trapsync.image import without_unknown
@@ -37,6 +39,16 @@ def traps(folder: Path, clock: Clock, offset: timezone) -> "HubTraps":
     if not path.is_file():
         raise StorageError(f"{folder}: there is no hub in this folder; name its folder with --folder")
     return HubTraps(folder, Database(path), clock, offset)
+
+
+def of_one(folder: Path, database: Database, reports: Reports, device: str, within: Span) -> "HubTrap":
+    """One trap of the hub in this folder, and of it what lies in that time."""
+    sql = "SELECT name FROM traps WHERE device = ?"
+    name = next((row["name"] for row in database.rows(sql, (device,), 1)), "")
+    offset = standard_offset(Holdings(database).local_time(device).zone)
+    trap = HubTrap(folder, database, reports, device, name, offset, None, within=within)
+    trap.until = _last(list(trap.nights()))
+    return trap
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,10 @@ def _last(nights: Sequence[Night]) -> float | None:
 
 @dataclass
 class HubTrap:
-    """One trap of a hub. Whether the times of its pictures were sure, the hub does not know."""
+    """One trap of a hub. Whether the times of its pictures were sure, the hub does not know.
+
+    `within`: only what lies in that time; None: all.
+    """
 
     folder: Path
     database: Database
@@ -93,6 +108,7 @@ class HubTrap:
     offset: timezone
     until: float | None
     place: Place | None = None
+    within: Span | None = None
 
     def deployments(self) -> Sequence[Deployment]:
         """Those that the trap reported."""
@@ -105,28 +121,27 @@ class HubTrap:
 
     def gaps(self) -> Iterator[Gap]:
         """Those of the nights that the trap reported."""
-        for _, night in self.reports.nights([self.device]):
+        for night in self.nights():
             for gap in night.gaps:
                 yield Gap(gap.since.timestamp(), gap.until.timestamp(), gap.reason)
 
+    def nights(self) -> Iterator[Night]:
+        """Those that the trap reported."""
+        since = until = None
+        if self.within:  # a night's date is that of its evening, in the zone of the trap
+            since, until = (
+                one.date() + timedelta(days=more) for one, more in zip(self.within, (-2, 2), strict=True)
+            )
+        return (night for _, night in self.reports.nights([self.device], since, until))
+
     def pictures(self) -> Iterator[Picture]:
         """The images that are stored."""
-        last = ""
-        while page := self._page(last):
-            annotated = self._annotated(page)
+        holdings, last = Holdings(self.database), ""
+        while page := holdings.images(self.device, self.within, _PAGE, last):
+            annotated = holdings.annotated(page)
             for row in page:
                 yield self._picture(row, annotated)
             last = page[-1]["datetime"]
-
-    def _page(self, last: str) -> list[dict[str, Any]]:
-        sql = "SELECT * FROM images WHERE device = ? AND datetime > ? ORDER BY datetime LIMIT ?"
-        return list(self.database.rows(sql, (self.device, last, _PAGE), _PAGE))
-
-    def _annotated(self, page: Sequence[Mapping[str, Any]]) -> set[int]:
-        sql = """SELECT DISTINCT parent_image_id AS id FROM uid_annotations
-                 WHERE parent_image_id IN (SELECT value FROM json_each(?))"""
-        ids = json.dumps([row["id"] for row in page])
-        return {row["id"] for row in self.database.rows(sql, (ids,), _PAGE)}
 
     def _picture(self, row: dict[str, Any], annotated: set[int]) -> Picture:
         path = place_of(row)

@@ -173,12 +173,13 @@ class Reports:
         self, kind: str, devices: Collection[str] | None, condition: str, values: tuple[str, ...]
     ) -> Iterator[tuple[str, Night | Deployment]]:
         """Decode what is stored. What an earlier hub took and is none any more is passed over, and told."""
-        some = None if devices is None else json.dumps(sorted(devices))
+        some = "TRUE" if devices is None else "device IN (SELECT value FROM json_each(?))"
+        asked = () if devices is None else (json.dumps(sorted(devices)),)
         sql = (
             f"SELECT device, key, body FROM reports WHERE kind = ? AND {condition} "  # noqa: S608
-            "AND (? IS NULL OR device IN (SELECT value FROM json_each(?))) ORDER BY device, key"
+            f"AND {some} ORDER BY device, key"
         )
-        for row in self._database.rows(sql, (kind, *values, some, some), _MOST_ROWS):
+        for row in self._database.rows(sql, (kind, *values, *asked), _MOST_ROWS):
             try:
                 body = reports.body(row["body"])
                 yield row["device"], reports.understood(kind, body)
