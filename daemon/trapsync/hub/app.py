@@ -23,7 +23,7 @@ from trapsync.hub import enrolment_app, fleet_app
 from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
 from trapsync.hub.admission import REALM, USER, Endpoint, Refusals
 from trapsync.hub.annotations import Annotations
-from trapsync.hub.arrivals import Arrival, HubRequest
+from trapsync.hub.arrivals import HubRequest
 from trapsync.hub.database import Database
 from trapsync.hub.enrolment import LARGEST_REQUEST, Enrolment
 from trapsync.hub.enrolment_app import EnrolmentEndpoints
@@ -217,16 +217,14 @@ class _Endpoints:
 
     def put_new_images(self) -> Any:
         """Store the files one after another; the first that fails ends it, those before it stay stored."""
-        files = list(request.files.items(multi=True))
-        if not files:
+        form = cast("HubRequest", request).receive_form()
+        if not form.files:
             raise BadRequest("there is no file in the request")
-        if len(files) > len(request.files):  # the original stores the first alone, and says nothing
+        if len(dict(form.files)) < len(form.files):  # the original stores the first alone, and says nothing
             raise BadRequest("two files in the request have the same name")
         return [
-            self._hub.intake.take(
-                name, cast("Arrival", file.stream), request.form.get(f"{name}.md5", ""), g.user
-            )
-            for name, file in files
+            self._hub.intake.take(name, arrival, form.texts.get(f"{name}.md5", ""), g.user)
+            for name, arrival in form.files
         ]
 
     def delete_images(self) -> Any:
