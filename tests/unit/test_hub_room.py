@@ -82,6 +82,7 @@ def test_a_full_database_is_told_as_that_and_what_was_sent_is_taken_later(
             return connection
 
         monkeypatch.setattr(Database, "_connect", full)
+        hub.hub.database._resting.clear()
         statuses = set()
         for number in range(40):  # until the last page is full
             statuses.add(
@@ -90,6 +91,7 @@ def test_a_full_database_is_told_as_that_and_what_was_sent_is_taken_later(
         assert statuses == {200, 507}
         count = len(hub.rows())
         monkeypatch.undo()
+        hub.hub.database._resting.clear()
         assert hub.upload(f"{DEVICE}.2026-06-21_20-20-39.jpg", drawings.trap()).status_code == 200
         assert len(hub.stored()) == count + 1
     assert not any(record.exc_info for record in caplog.records)

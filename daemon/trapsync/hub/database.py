@@ -188,6 +188,12 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading; each query sees one state of the file."""
+        with self._connection() as connection:
+            yield connection
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """One that rests, or a new one; closed when the block raises."""
         try:
             connection = self._resting.pop()  # to open one takes longer than most questions
         except IndexError:
@@ -217,20 +223,23 @@ class Database:
         return bool(found == count)
 
     @contextmanager
-    def writing(self, *, foreign_keys: bool = True) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: durable when the block ends, rolled back when it raises."""
-        with closing(self._connect()) as connection:
-            connection.execute(f"PRAGMA foreign_keys = {foreign_keys}")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                if connection.in_transaction:  # SQLite itself ends it where the disk is full
-                    connection.execute("ROLLBACK")
-                raise
-            failpoint.hit("hub: before the commit")
-            connection.execute("COMMIT")
-            failpoint.hit("hub: committed")
+        with self._connection() as connection, self._transaction(connection):
+            yield connection
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if connection.in_transaction:  # SQLite itself ends it where the disk is full
+                connection.execute("ROLLBACK")
+            raise
+        failpoint.hit("hub: before the commit")
+        connection.execute("COMMIT")
+        failpoint.hit("hub: committed")
 
     def secret(self, name: str) -> str:
         """A random text of this hub, made at the first request."""
@@ -249,13 +258,18 @@ class Database:
 
     def _migrate(self) -> None:
         # A table that others refer to is replaced with foreign keys off: else its rows count as deleted.
-        with self.writing(foreign_keys=False) as connection:
-            (done,) = connection.execute("PRAGMA user_version").fetchone()
-            if done > len(_MIGRATIONS):
-                raise StorageError(
-                    f"{self.path}: a newer trapsync has written it; upgrade this one, or restore a copy from before"
-                )
-            for number, migration in enumerate(_MIGRATIONS[done:], start=done + 1):
-                for statement in statements(migration):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {number}")
+        with closing(self._connect()) as connection:
+            connection.execute("PRAGMA foreign_keys = OFF")
+            with self._transaction(connection):
+                self._upgrade(connection)
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        (done,) = connection.execute("PRAGMA user_version").fetchone()
+        if done > len(_MIGRATIONS):
+            raise StorageError(
+                f"{self.path}: a newer trapsync has written it; upgrade this one, or restore a copy from before"
+            )
+        for number, migration in enumerate(_MIGRATIONS[done:], start=done + 1):
+            for statement in statements(migration):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
