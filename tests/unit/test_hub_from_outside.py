@@ -392,6 +392,24 @@ def test_bodies_take_neither_more_room_than_there_is_nor_more_than_their_share(
         assert small.status_code == 500  # the app's own answer
 
 
+def test_a_body_waits_in_memory_while_there_are_few_of_them_and_in_a_file_else(
+    hub: RunningHub, channels: list[Channel]
+) -> None:
+    def received_in_files() -> list[bool]:
+        return [
+            one.request.body_rcv.buf.overflowed
+            for one in channels
+            if one.request and one.request.body_bytes_received >= 1_000_000
+        ]
+
+    with lines(hub, 2) as (first, second):
+        for count, line in enumerate((first, second), start=1):
+            line.ask("/_put_new_images", login=hub.auth(), Content_Length=10_000_000)
+            line.send(b"x" * 1_000_000)
+            until(lambda count=count: len(received_in_files()) == count)  # type: ignore[misc]
+        assert received_in_files() == [False, True]
+
+
 # ── Guessers ─────────────────────────────────────────────────────────────────────────────────────────
 
 

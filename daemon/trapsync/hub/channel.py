@@ -36,8 +36,10 @@ _WINDOW = 60.0  # seconds, in which a transfer moves as many bytes at least:
 _LEAST = 12_000  # 200 B/s
 _BUSY = 5  # seconds after which to try again
 _ALL_BODIES = 10**9
-# Bodies from this size on are written to files, in the end twice: received, and stored.
+# A body of this size or less waits in memory for its end. A larger one does so while there are few of them, so that a
+# picture is written once; else in a file, which makes two copies for a while.
 IN_MEMORY = 64 * 1024
+_IN_MEMORY_TOGETHER = 16 * 2**20  # bytes of all bodies that are on their way
 _COPIES = 2
 _LINGER = 5.0  # seconds, and bytes:
 _LINGER_KNOWN, _LINGER_UNKNOWN = 4 * 2**20, 64 * 1024
@@ -249,6 +251,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """The bytes of bodies that were admitted and are not answered yet."""
         return sum(getattr(request, "promised", 0) for request in (self.request, *self.requests))
 
+    def keep_in_memory(self) -> None:
+        """Have the body that follows received in memory, and not in a file."""
+        self.request.body_rcv.buf.overflow = _IN_MEMORY_TOGETHER
+
     def is_overdue(self, now: float) -> bool:
         """Whether it keeps its place without using it; asked once a second."""
         at_work = self._login is not None or bool(self.requests and not self.total_outbufs_len)
@@ -334,6 +340,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         others = list(self.active_channels.values())
         if channel.promised > IN_MEMORY:
             promised = sum(one.promised for one in others)
+            if promised <= _IN_MEMORY_TOGETHER:
+                channel.keep_in_memory()
             if promised > _ALL_BODIES:
                 return Denied(503, "too many bodies are being received: try again\n", _BUSY)
             try:

@@ -165,7 +165,7 @@ def listen(
             threads=_THREADS,
             asyncore_use_poll=True,  # select(2) knows no file descriptor beyond 1023
             ident="trapsync-hub",
-            recv_bytes=64 * 1024,
+            recv_bytes=256 * 1024,
             max_request_header_size=_LARGEST_HEAD,
             # Each endpoint has a limit of its own.
             max_request_body_size=LARGEST_BODY + 64 * 1024,
