@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,6 +226,10 @@ class Store:
 
 def place_of(row: Row) -> Path:
     """`<device>/<date>/<name>`: one spelling of the device, so that one image has one place."""
-    taken = datetime.strptime(row["datetime"], "%Y-%m-%dT%H:%M:%S%z")
-    name = TrapName(row["device"].lower(), taken)
+    return _place(row["device"].lower(), row["datetime"])
+
+
+@lru_cache(1000)
+def _place(device: str, moment: str) -> Path:
+    name = TrapName(device, datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S%z"))
     return Path(name.folder, str(name))

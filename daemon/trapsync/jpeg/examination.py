@@ -11,7 +11,7 @@ import os
 import signal
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -51,15 +51,17 @@ def prepare(memory: int) -> None:
 
 
 def examine_delivered(folder: Path, name: str) -> Image:
-    """Examine a file that a trap has delivered, as `examine`: without a decoder here, its word stands for one.
+    """Examine a file that a trap has delivered, as `examine`, but for its digests: who stores it has taken them.
+
+    Without a decoder here the trap's word stands for one.
 
     The trap had one when it found the picture whole in spite of stray bytes in its header. To refuse it would keep it
     on the trap for ever.
     """
-    return examine(folder, name, believes_sender=bool(thumbnail.missing()))
+    return examine(folder, name, believes_sender=bool(thumbnail.missing()), with_digests=False)
 
 
-def examine(spool: Path, path: str, *, believes_sender: bool = False) -> Image:
+def examine(spool: Path, path: str, *, believes_sender: bool = False, with_digests: bool = True) -> Image:
     """Read one file of the spool, once, and return the image: digests, size, metadata, evidence.
 
     The memory needed does not depend on the file. Raises IncompleteImage for a file that has no end
@@ -72,7 +74,7 @@ def examine(spool: Path, path: str, *, believes_sender: bool = False) -> Image:
         descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             size = _checked_size(os.fstat(descriptor), full)
-            findings = _Findings()
+            findings = _Findings(_digests if with_digests else _no_digests)
             while chunk := os.read(descriptor, _CHUNK):
                 findings.feed(chunk)
         finally:
@@ -80,7 +82,7 @@ def examine(spool: Path, path: str, *, believes_sender: bool = False) -> Image:
     image = findings.image(path, size)
     if not believes_sender:
         _ask_a_decoder(full, findings)
-    return replace(image, picture=_picture(full)) if image.timing else image
+    return replace(image, picture=_picture(full)) if image.timing and with_digests else image
 
 
 def _ask_a_decoder(full: Path, findings: "_Findings") -> None:
@@ -185,13 +187,31 @@ class _Digest(Protocol):
     def hexdigest(self) -> str: ...
 
 
+class _Untaken:
+    """In the place of a digest that nobody needs."""
+
+    def update(self, data: bytes, /) -> None:
+        """Do nothing."""
+
+    def hexdigest(self) -> str:
+        """Nothing."""
+        return ""
+
+
+def _digests() -> tuple[_Digest, _Digest]:
+    return hashlib.md5(usedforsecurity=False), hashlib.sha256()
+
+
+def _no_digests() -> tuple[_Digest, _Digest]:
+    return _Untaken(), _Untaken()
+
+
 class _Findings:
     """What is known of a file after some of its chunks. Its head is kept until the header is complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, digests: Callable[[], tuple["_Digest", "_Digest"]]) -> None:
         self.size = 0
-        self.md5: _Digest = hashlib.md5(usedforsecurity=False)
-        self.sha256: _Digest = hashlib.sha256()
+        self.md5, self.sha256 = digests()
         self.head = bytearray()
         self.header: structure.Header | None = None
         self.doubt = IncompleteImage("cut off: the file is empty")

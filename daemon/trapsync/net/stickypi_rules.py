@@ -8,6 +8,7 @@ import ast
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from trapsync.image import Image
@@ -54,14 +55,7 @@ def _problem_with_make(metadata: Mapping[str, Any]) -> str | None:
         return "the EXIF has no Make"
     if len(make) > _LONGEST_MAKE:
         return f"the EXIF's Make has {len(make)} characters"
-    try:
-        literal = ast.literal_eval(make)
-    except ValueError:
-        found = "2022"
-    except (SyntaxError, TypeError, MemoryError, RecursionError):
-        found = ""
-    else:
-        found = "2020" if isinstance(literal, dict) else ""
+    found = _format_of(make)
     if not found:
         return f"the EXIF's Make is {make[:40]!r}; it must be one word, as in StickyPi"
     if "format" not in metadata:
@@ -69,6 +63,17 @@ def _problem_with_make(metadata: Mapping[str, Any]) -> str | None:
     if found != metadata["format"]:
         return f"the EXIF's Make is of the format of {found}, its fields are of {metadata['format']}"
     return None
+
+
+@lru_cache(100)  # a fleet's traps have the same
+def _format_of(make: str) -> str:
+    """Which format the server takes an image for, by its Make; empty for neither."""
+    try:
+        return "2020" if isinstance(ast.literal_eval(make), dict) else ""
+    except ValueError:
+        return "2022"
+    except (SyntaxError, TypeError, MemoryError, RecursionError):
+        return ""
 
 
 def _problem_with_columns(metadata: Mapping[str, Any]) -> str | None:

@@ -61,14 +61,16 @@ class Examiners:
         *,
         rights: restricted.Rights | None = None,
         tells_rights: bool = False,
+        tasks: int = _TASKS_PER_EXAMINER,
     ) -> None:
         """`rights`: those of the workers, if they are not the usual ones. `tells_rights`: log once which ones they have
-        given up; a command on a terminal does not."""
+        given up; a command on a terminal does not. `tasks`: how many a worker does before another takes its place."""
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
         os.environ.setdefault("VIPS_CONCURRENCY", "1")
         self._settings = settings
         self._storage = storage
         self._look = look
+        self._tasks = tasks
         self._has_none = False  # none could be started the last time
         self._is_told = not tells_rights
         self._rights = rights or restricted.Rights(write=(storage.spool, storage.thumbnails))
@@ -78,7 +80,7 @@ class Examiners:
         self._folders = self._rights.identity()
         return ProcessPool(
             max_workers=self._settings.workers,
-            max_tasks=_TASKS_PER_EXAMINER,
+            max_tasks=self._tasks,
             initializer=become_examiner,
             initargs=(_MAX_MEMORY, self._rights),
             context=spawn,

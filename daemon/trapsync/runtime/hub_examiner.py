@@ -15,6 +15,7 @@ from trapsync.settings.schema import Ingest, Storage
 from trapsync.settings.units import Duration
 
 _TIMEOUT = 30.0  # seconds for one picture; of 100 MB, a Pi needs some ten
+_TASKS = 2000  # most of them without libvips, which creeps; another start takes a fifth of a second of a core
 _PATIENCE = 10.0  # seconds until it is one's turn: only a picture that hangs its examiner takes so long
 
 
@@ -29,12 +30,15 @@ class HubExaminer:
     ) -> None:
         """`look` is what is done to each file, in the examiner."""
         # An examiner may not ask other programs where libvips is.
-        self._look = look or partial(examination.examine, believes_sender=bool(thumbnail.missing()))
+        self._look = look or partial(
+            examination.examine, believes_sender=bool(thumbnail.missing()), with_digests=False
+        )
         self._examiners = Examiners(
             Ingest(timeout=Duration(_TIMEOUT)),
             Storage(spool=incoming, state=making.parent),
             rights=Rights(read=(incoming,), write=(making,)),
             tells_rights=True,
+            tasks=_TASKS,
         )
         self._turn = threading.Lock()
 
