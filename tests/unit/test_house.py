@@ -80,6 +80,7 @@ DOORS = {
     "itsdangerous": {"hub"},
     "prometheus_client": {"hub"},
     "waitress": {"hub"},
+    "multipart": {"hub"},
 }
 
 # A folder that is one door as a whole.
