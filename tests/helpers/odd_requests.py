@@ -20,12 +20,14 @@ import drawings
 import hub_server
 from trapsync.hub.app import Hub, make_app
 from trapsync.hub.links import What
+from trapsync.hub.sessions import COOKIE, Session
 from trapsync.net.invitation import Code, Terms
 
 # What hub/README.md, the Sticky Pi protocol and HTTP itself know.
 _STATUSES = {
     200,
     206,
+    303,
     304,
     308,
     400,
@@ -40,6 +42,7 @@ _STATUSES = {
     415,
     416,
     417,
+    429,
     431,
     500,
     501,
@@ -51,6 +54,7 @@ _RANGE = [{"device": "%", "start_datetime": "2026-06-21", "end_datetime": "2026-
 _IMAGE = [{"device": _DEVICE, "datetime": _MOMENT}]
 _ABOUT = {"algo_name": "a", "algo_version": "1", "device": _DEVICE, "datetime": _MOMENT, "md5": "0" * 32}
 
+_IN_FORM = b"form=?"  # in the place of a token
 # Method, path and a body that fits, of every endpoint.
 ENDPOINTS: list[tuple[str, str, object]] = [
     ("POST", "/get_token", None),
@@ -93,6 +97,11 @@ ENDPOINTS: list[tuple[str, str, object]] = [
     ("GET", "/image/x?signed=x", None),
     ("GET", "/health", None),
     ("GET", "/", None),
+    ("GET", "/login?next=/", None),
+    ("POST", "/login", _IN_FORM + b"&name=owner&password=wrong&next=/"),
+    ("POST", "/logout", _IN_FORM),
+    ("GET", f"/picture/small/{_NAME}", None),
+    ("GET", "/assets/style.css", None),
 ]
 _VALUES = (
     *("null", "true", "-0.0", "1e999", "-1e999", "NaN", "Infinity", "9" * 20, "9" * 5000, "-9223372036854775809"),
@@ -183,11 +192,12 @@ def made_up(count: int, chance: random.Random, folder: Path) -> str:
     try:
         with hub_server.running(folder / "made-up") as hub:
             _require_all(hub.hub)
-            logins = _logins(hub)
+            logins, sessions = _logins(hub), _sessions(hub)
             for number in range(count):
                 if number % 100 == 0:
                     _restock(hub)
-                request, is_honest = _request(chance, logins, hub)
+                    sessions = _sessions(hub)  # some of those before have logged out
+                request, is_honest = _request(chance, logins, chance.choice(sessions), hub)
                 records.bad.clear()
                 status, body, kind = _answer(hub.port, request, 60 if is_honest else 0.3)
                 statuses[status or "none"] += 1
@@ -240,15 +250,27 @@ def _logins(hub: hub_server.RunningHub) -> list[str]:
     ]
 
 
+def _sessions(hub: hub_server.RunningHub) -> list[Session]:
+    """Of people who are logged in by a browser."""
+    users = [hub.hub.accounts.named(name) for name in hub_server.USERS]
+    secrets = [hub.hub.sessions.begin(user, "x") for user in users if user]
+    return [found for secret in secrets if (found := hub.hub.sessions.find(secret))]
+
+
 def _restock(hub: hub_server.RunningHub) -> None:
     """Store an image again, which an admin may have deleted."""
     assert hub.upload(_NAME, drawings.trap()).status_code in {200, 500}
 
 
-def _request(chance: random.Random, logins: list[str], hub: hub_server.RunningHub) -> tuple[bytes, bool]:
+def _request(
+    chance: random.Random, logins: list[str], session: Session, hub: hub_server.RunningHub
+) -> tuple[bytes, bool]:
     """A request as it is sent, and whether its length is true."""
     method, path, fits = chance.choice(ENDPOINTS)
     body, kind = _form(chance) if path == "/_put_new_images" else (_body(chance, fits), "application/json")
+    if isinstance(fits, bytes) and _IN_FORM in fits:
+        body = body.replace(_IN_FORM, f"form={session.form_token()}".encode())
+        kind = "application/x-www-form-urlencoded"
     if chance.random() < 0.1:
         odd = [body[: len(body) // 2], chance.randbytes(300), b"", body * 50, b"\xef\xbb\xbf" + body]
         body = chance.choice(odd)
@@ -259,6 +281,7 @@ def _request(chance: random.Random, logins: list[str], hub: hub_server.RunningHu
     lines = [f"{method} {_path(chance, path, hub)} HTTP/1.{chance.choice('1111110')}"]
     lines += ["Host: hub", "Connection: close"]
     login = chance.choice(logins)
+    lines += [f"Cookie: {COOKIE}={session.secret}"] * (chance.random() < 0.7)
     lines += [f"Authorization: {login}"] * bool(login) + [f"Content-Type: {kind}"] * bool(kind)
     lines += chance.sample(_HEADERS, chance.choice([0, 0, 0, 1, 2]))
     length, is_honest = str(len(body)), not {"Transfer-Encoding: gzip", "Expect: 200-ok"} & {*lines}
@@ -360,10 +383,11 @@ def _require_words(status: int, body: bytes, kind: str, shown: bytes) -> None:
     if status == 412 and not kind.startswith("text/"):
         return  # the document itself, which is another one than the asked for
     assert kind.startswith(("application/json", "text/plain", "text/html")), (kind, shown)
-    assert len(body) < 2000, (body, shown)
+    assert len(body) < 4000, (body, shown)
     text = body.decode()
-    if kind.startswith("text/html") and "<p>" in text:
-        text = re.sub(r"<[^>]*>", "", text.partition("<p>")[2])
+    if kind.startswith("text/html") and "<p" in text:
+        reason = text[max(0, text.find("<main")) :].partition("<p")[2].partition("</p>")[0]
+        text = re.sub(r"<[^>]*>", "", f"<p{reason}")
     lines = [line for line in text.splitlines() if line.strip()]
     assert len(lines) == 1 or (len(lines) == 3 and "trapsync-hub" in lines[2]), (
         text,

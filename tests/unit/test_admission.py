@@ -40,7 +40,11 @@ class Desk:
     def open(self) -> Admission:
         """Made when the accounts are there."""
         self.admission = Admission(
-            self.hub.accounts, make_app(self.hub), self.clock, Refusals(self.clock), only_here=self.only_here
+            self.hub.accounts,
+            make_app(self.hub),
+            Guesses(self.clock),
+            Refusals(self.clock),
+            only_here=self.only_here,
         )
         return self.admission
 

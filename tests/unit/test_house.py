@@ -76,6 +76,7 @@ DOORS = {
     "rich": {"cli"},
     "segno": {"cli"},
     "flask": {"hub"},
+    "jinja2": {"hub"},
     "werkzeug": {"hub"},
     "itsdangerous": {"hub"},
     "prometheus_client": {"hub"},

@@ -25,6 +25,8 @@
     enrolment.py  which traps belong to it: codes, and traps that join, are revoked, are forgotten
     enrolment_app.py  the endpoints of that
     accounts.py   who may log in: roles, passwords, tokens
+    sessions.py   who is logged in by a browser
+    pages/        what a browser shows
     links.py      addresses of images that expire
     wire.py       dates and JSON of requests
     packages.py   what a package of Camtrap DP has of a hub

@@ -1,4 +1,7 @@
-"""Who may send what: decided on the head of a request, before its body is received. No sockets, no threads."""
+"""Who may send what: decided on the head of a request, before its body is received. No sockets, no threads.
+
+A page is for who is logged in by a browser (`sessions`), all else for who shows a password or a token.
+"""
 
 import functools
 import ipaddress
@@ -8,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from flask import Flask
 from werkzeug.datastructures import Authorization
@@ -17,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 from trapsync.clock import Clock
 from trapsync.errors import one_line
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD, Accounts, User
+from trapsync.hub.sessions import Session
 from trapsync.settings.open_links import is_loopback
 from trapsync.settings.schema import DEVICE
 
@@ -41,6 +45,7 @@ class Head:
     path: str  # in the spelling of WSGI
     headers: Mapping[str, str]
     length: int | None  # None: in chunks, of any length
+    query: str = ""
 
 
 class Admitted(NamedTuple):
@@ -59,45 +64,68 @@ class Login(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """It is answered with this, and the connection ends."""
+    """It is answered with this, and the connection ends. `headers`: those of a page, instead of those for programs."""
 
     status: int
     text: str
     retry_after: int = 0
+    headers: tuple[tuple[str, str], ...] | None = None
 
     def to_response(self, _ident: object = None) -> tuple[str, list[tuple[str, str]], bytes]:
         """Status, headers and body, as waitress asks its errors for them."""
         body = self.text.encode()
-        kind = "text/html" if self.status in {401, 403} else "text/plain"
-        headers = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body)))]
-        if self.status in {401, 403}:
-            headers.append(("WWW-Authenticate", REALM))
+        headers = [*(self._for_programs() if self.headers is None else self.headers)]
+        headers.append(("Content-Length", str(len(body))))
         if self.retry_after:
             headers.append(("Retry-After", str(self.retry_after)))
         return f"{self.status} {HTTPStatus(self.status).phrase}", headers, body
 
+    def _for_programs(self) -> tuple[tuple[str, str], ...]:
+        if self.status in {401, 403}:
+            return ("Content-Type", "text/html; charset=utf-8"), ("WWW-Authenticate", REALM)
+        return (("Content-Type", "text/plain; charset=utf-8"),)
+
 
 class Endpoint(NamedTuple):
-    """Who may use it (None: everybody, without an account), and the longest body that it takes."""
+    """Who may use it (None: everybody, without an account), and the longest body that it takes.
+
+    `is_page`: it is for browsers, and knows who asks by the cookie alone; `is_part`: it is a part of a page, a picture say.
+    """
 
     roles: frozenset[str] | None
     largest: int
+    is_page: bool = False
+    is_part: bool = False
+
+
+class Doors(Protocol):
+    """What pages answer to who may not come in."""
+
+    def session(self, cookies: str) -> Session | None:
+        """The session of this Cookie header."""
+
+    def login_first(self, head: Head) -> Denied:
+        """Lead to the page for logging in."""
+
+    def refuse(self, status: int, text: str) -> Denied:
+        """A page that says why not."""
 
 
 class Admission:
     """Decides on heads; asked by one thread."""
 
     def __init__(
-        self, accounts: Accounts, app: Flask, clock: Clock, refusals: "Refusals", *, only_here: bool
+        self, accounts: Accounts, app: Flask, guesses: "Guesses", refusals: "Refusals", *, only_here: bool
     ) -> None:
-        """`app.extensions["endpoints"]` has the app's endpoints by name.
+        """`app.extensions["endpoints"]` has the app's endpoints by name, `app.extensions["doors"]` is what its pages answer.
 
         `only_here`: nobody but this machine is meant to reach the hub, so that an account may have a default password.
         """
         self._accounts = accounts
         self._routes = app.url_map.bind("")
         self._endpoints: Mapping[str, Endpoint] = app.extensions["endpoints"]
-        self._guesses = Guesses(clock)
+        self._doors: Doors = app.extensions["doors"]
+        self._guesses = guesses
         self._only_here = only_here
         self._told: set[str] = set()
         demo = only_here and DEFAULT_NAME in accounts.names()
@@ -112,12 +140,13 @@ class Admission:
         try:
             endpoint = self._endpoint(head)
         except HTTPException as error:  # 308: a path with // in it
-            status = HTTPStatus(error.code if error.code in {404, 405} else 404)
-            return Denied(status, f"{status.phrase}\n")
+            return self._nowhere(head, HTTPStatus(error.code if error.code in {404, 405} else 404))
         if endpoint.roles is None:
             return _within(head, None, endpoint.largest)
         if self._only_here and _is_forwarded(head.headers):
             self._tell_once("a web server passes requests on to this hub: start it with --behind-proxy, too")
+        if endpoint.is_page:
+            return self._look_at_cookie(head, endpoint)
         login = _login(head.headers)
         if login is None:
             return self._refuse(head, 401, "nobody")
@@ -143,19 +172,41 @@ class Admission:
         name, _ = self._routes.match(head.path.encode("latin-1").decode(errors="replace"), head.method)
         return self._endpoints[name]
 
+    def _nowhere(self, head: Head, status: HTTPStatus) -> Denied:
+        if "text/html" in head.headers.get("ACCEPT", ""):  # a person with a browser
+            return self._doors.refuse(status, "There is no such page at this hub.")
+        return Denied(status, f"{status.phrase}\n")
+
+    def _look_at_cookie(self, head: Head, endpoint: Endpoint) -> Admitted | Denied:
+        """Let in who is logged in; what his role may see, the page says."""
+        session = self._doors.session(head.headers.get("COOKIE", ""))
+        if session is None:
+            can_go = head.method in {"GET", "HEAD"} and not endpoint.is_part
+            return self._doors.login_first(head) if can_go else self._doors.refuse(403, "Log in first.")
+        if self._only_here and session.has_default_password and _is_from_elsewhere(head.headers):
+            self._tell_of_default(session.user.name)
+            self.refusals.note(403, head.address, one_line(session.user.name, 40))
+            return self._doors.refuse(
+                403, "This account has a default password, which counts on the hub's machine only."
+            )
+        return _within(head, session.user, endpoint.largest)
+
     def _may(self, head: Head, endpoint: Endpoint, user: User, login: Login) -> Admitted | Denied:
         if login.name == user.name:  # no token
             known = login.password in {DEFAULT_PASSWORD, user.name}
             (self._default.add if known else self._default.discard)(user.name)
         if self._only_here and user.name in self._default and _is_from_elsewhere(head.headers):
-            self._tell_once(
-                f"{one_line(user.name, 40)!r} has a default password, and others than this machine reach the hub: "
-                "start it with --password-file, and with --behind-proxy if there is a web server in front"
-            )
+            self._tell_of_default(user.name)
             return self._refuse(head, 403, user.name)
         if endpoint.roles is not None and user.role not in endpoint.roles:
             return self._refuse(head, 403, user.name)
         return _within(head, user, endpoint.largest)
+
+    def _tell_of_default(self, name: str) -> None:
+        self._tell_once(
+            f"{one_line(name, 40)!r} has a default password, and others than this machine reach the hub: "
+            "start it with --password-file, and with --behind-proxy if there is a web server in front"
+        )
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
@@ -216,10 +267,11 @@ def network(address: str) -> str:
 
 
 class Guesses:
-    """How long somebody waits after wrong passwords for a name: 1 s, 2 s, 4 s … a minute."""
+    """How long somebody waits after wrong passwords for a name: 1 s, 2 s, 4 s … a minute. For any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._wrong: dict[_Key, tuple[int, float]] = {}
 
     def wait(self, key: _Key) -> int:
@@ -229,12 +281,13 @@ class Guesses:
     def wrong(self, key: _Key) -> None:
         """Count one."""
         now = self._clock.monotonic()
-        count, until = self._wrong.pop(key, (0, now))
-        if now > until + _FORGIVEN_AFTER:
-            count = 0
-        self._wrong[key] = (count + 1, now + min(2**count, _LONGEST_WAIT))
-        if len(self._wrong) > _MOST_GUESSERS:
-            del self._wrong[next(iter(self._wrong))]
+        with self._lock:
+            count, until = self._wrong.pop(key, (0, now))
+            if now > until + _FORGIVEN_AFTER:
+                count = 0
+            self._wrong[key] = (count + 1, now + min(2**count, _LONGEST_WAIT))
+            if len(self._wrong) > _MOST_GUESSERS:
+                del self._wrong[next(iter(self._wrong))]
 
     def right(self, key: _Key) -> None:
         """Forget the wrong ones."""

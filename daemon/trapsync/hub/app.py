@@ -21,7 +21,7 @@ from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError, one_line
 from trapsync.hub import enrolment_app, fleet_app
 from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
-from trapsync.hub.admission import REALM, USER, Endpoint, Refusals
+from trapsync.hub.admission import REALM, USER, Endpoint, Guesses, Refusals
 from trapsync.hub.annotations import Annotations
 from trapsync.hub.arrivals import HubRequest
 from trapsync.hub.database import Database
@@ -33,9 +33,12 @@ from trapsync.hub.intake import Intake
 from trapsync.hub.links import Links, What
 from trapsync.hub.long_answers import MANY_ROWS, LongAnswers
 from trapsync.hub.metrics import Metrics
+from trapsync.hub.pages import frame, site
+from trapsync.hub.password_queue import PasswordQueue
 from trapsync.hub.reports import Reports
 from trapsync.hub.reports_app import ReportEndpoints
 from trapsync.hub.room import Room, is_full
+from trapsync.hub.sessions import Sessions
 from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
 from trapsync.hub.wire import (
@@ -53,6 +56,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_BODY = 100 * 1024 * 1024  # nginx's limit in front of the original
 _GZIP_FROM = 1000  # bytes
+_PAGES = {"text/html", "text/css", "text/javascript"}
 _RETRY_AFTER = 10  # seconds
 _EVERYBODY: frozenset[str] = frozenset(get_args(Role))
 _WRITERS = frozenset({"admin", "manager", "trap"})
@@ -82,6 +86,9 @@ class Hub:
     enrolment: Enrolment
     room: Room
     refusals: Refusals
+    guesses: Guesses
+    passwords: PasswordQueue
+    sessions: Sessions
     clock: Clock
 
     @classmethod
@@ -102,11 +109,11 @@ class Hub:
         clock = clock or SystemClock()
         folder = folder.absolute()  # Flask takes relative paths from its own package
         database = Database(folder / "hub.sqlite")
-        store = Store(folder, database)
+        store, accounts = Store(folder, database), Accounts(database, clock)
         return cls(
             folder=folder,
             database=database,
-            accounts=Accounts(database, clock),
+            accounts=accounts,
             store=store,
             annotations=Annotations(database, clock),
             links=Links(database, clock),
@@ -117,13 +124,16 @@ class Hub:
             enrolment=Enrolment(database, clock),
             room=Room(folder, min_free, clock),
             refusals=Refusals(clock),
+            guesses=Guesses(clock),
+            passwords=PasswordQueue(accounts),
+            sessions=Sessions(database, clock),
             clock=clock,
         )
 
 
 def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     """The hub as a WSGI application."""
-    app = Flask(__name__, static_folder=None)
+    app = Flask(__name__, static_folder=None, template_folder="pages/templates")
     app.config["MAX_CONTENT_LENGTH"] = largest_body
     app.json = ForeignJson(app)
     app.request_class = type("Request", (HubRequest,), {"folder": hub.store.incoming})
@@ -138,9 +148,8 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
         ("POST", "/join", parts[2].join),
         ("GET", "/image/<name>", _Files(hub).send),
         ("GET", "/health", partial(_health, hub)),
-        ("GET", "/", _greet),
     ):
-        name = rule.split("/")[1] or "greeting"
+        name = rule.split("/")[1]
         endpoints[name] = Endpoint(None, LARGEST_REQUEST)
         app.add_url_rule(rule, endpoint=name, view_func=view, methods=[method])
     for method, rule, roles, view in (*_rules(*parts), *_rules_of_reports(*more)):
@@ -148,6 +157,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
         endpoint = endpoints[view.__name__] = Endpoint(roles, largest_body if largest is None else largest)
         guarded = _guarded(hub, endpoint, view)
         app.add_url_rule(rule, endpoint=view.__name__, view_func=guarded, methods=[method])
+    frame.add(app, hub.sessions, hub.refusals, site.pages(hub))
     app.register_error_handler(Exception, partial(_explain, hub.room))
     for kind in _STATUSES:
         app.register_error_handler(kind, _explain_plainly)
@@ -306,12 +316,6 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _greet() -> Response:
-    """What somebody sees who looks at the hub's address in a browser."""
-    text = "This is a trapsync hub. Its operator sees it with: trapsync fleet\n"
-    return Response(text, content_type="text/plain; charset=utf-8")
-
-
 def _health(hub: Hub) -> Response:
     """For monitors and load balancers: 200 where the hub can read its database and store something, else 500 or 507."""
     hub.room.require()
@@ -401,9 +405,9 @@ def _unauthorised(error: Exception) -> Response:
 
 
 def _compressed(answer: Response) -> Response:
-    """Compress long JSON: a trap's link is slow."""
-    wanted = request.accept_encodings.quality("gzip") > 0
-    if wanted and answer.is_json and not answer.direct_passthrough and len(answer.data) >= _GZIP_FROM:
+    """Compress long JSON and pages: a trap's link is slow, and so is a phone's in the field."""
+    wanted = request.accept_encodings.quality("gzip") > 0 and (answer.is_json or answer.mimetype in _PAGES)
+    if wanted and not answer.direct_passthrough and len(answer.data) >= _GZIP_FROM:
         answer.data = gzip.compress(answer.data, 6)
         answer.headers["Content-Encoding"] = "gzip"
         answer.headers["Vary"] = "Accept-Encoding"

@@ -170,7 +170,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             forwarded = _last(request.headers.get("X_FORWARDED_FOR", "")).strip("[]")
             self.address = forwarded if is_address(forwarded) else self.addr[0]
         length = None if request.chunked else request.content_length
-        return Head(self.address, request.command, request.path, request.headers, length)
+        return Head(self.address, request.command, request.path, request.headers, length, request.query)
 
     def _follow(self, verdict: Admitted | Denied | Login) -> None:
         gate = self.server.gate

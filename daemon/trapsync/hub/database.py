@@ -154,6 +154,18 @@ _MIGRATIONS = (
     -- By when they came, for plots: a few hundred of a season's.
     CREATE INDEX heartbeats_by_time ON heartbeats (device, received);
     """,
+    """
+    -- A row is somebody who is logged in by a browser: the SHA-256, in hex, of the secret in the cookie, and which password
+    -- it was (its fingerprint), with which the session ends. `made` and `used` are unix seconds of this machine's clock.
+    CREATE TABLE sessions (
+        secret_hash          TEXT PRIMARY KEY,
+        user                 INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        password             TEXT NOT NULL,
+        has_default_password INTEGER NOT NULL,
+        made                 REAL NOT NULL,
+        used                 REAL NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

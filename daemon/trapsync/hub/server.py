@@ -22,7 +22,6 @@ from trapsync.hub.admission import Admission, is_address
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.channel import CONNECTIONS, IN_MEMORY, Gate, Server
 from trapsync.hub.fleet import Verify
-from trapsync.hub.password_queue import PasswordQueue
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner
 from trapsync.settings import config_file
 from trapsync.settings.open_links import is_loopback
@@ -151,8 +150,8 @@ def listen(
     hub: Hub = app.extensions["hub"]
     only_here = is_loopback(host) and not behind_proxy
     gate = Gate(
-        admission=Admission(hub.accounts, app, hub.clock, hub.refusals, only_here=only_here),
-        passwords=PasswordQueue(hub.accounts),
+        admission=Admission(hub.accounts, app, hub.guesses, hub.refusals, only_here=only_here),
+        passwords=hub.passwords,
         clock=hub.clock,
         room=hub.room,
         proxy=behind_proxy,

@@ -75,10 +75,12 @@ class Thumbnails:
         """The path of a small copy, which is made if there is none; the image's own if none can be made."""
         copies = self._paths(image)
         wanted = copies[what == "thumbnail-mini"]
+        if _is_newer(wanted, image):
+            return wanted
         if image in self._without or not self._one_at_a_time.acquire(timeout=_PATIENCE):
             return image
         try:
-            if not wanted.exists() or wanted.stat().st_mtime < image.stat().st_mtime:
+            if not _is_newer(wanted, image):  # somebody else may have made it meanwhile
                 self._make(image, copies)
         except (TrapsyncError, TimeoutError) as error:
             log.warning("no thumbnail of %s: %s", image.name, error)
@@ -117,6 +119,11 @@ class Thumbnails:
 
     def _paths(self, image: Path) -> tuple[Path, Path]:
         return examination.thumbnail_paths(self._folder, str(image.relative_to(self._store.images)))
+
+
+def _is_newer(copy: Path, image: Path) -> bool:
+    """Whether there is a copy, made since the image came. Raises FileNotFoundError where there is no image."""
+    return copy.exists() and copy.stat().st_mtime >= image.stat().st_mtime
 
 
 def _link(image: Path, name: Path) -> None:

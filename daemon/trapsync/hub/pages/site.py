@@ -1,0 +1,23 @@
+"""Which pages there are."""
+
+from typing import TYPE_CHECKING
+
+from trapsync.hub.pages.fleet import FleetPage
+from trapsync.hub.pages.frame import EVERYBODY, READERS, Page
+from trapsync.hub.pages.login import LoginPages
+from trapsync.hub.pages.pictures import Pictures
+
+if TYPE_CHECKING:
+    from trapsync.hub.app import Hub
+
+
+def pages(hub: "Hub") -> list[Page]:
+    """All pages of a hub. `<name>` in a rule is an argument of its view."""
+    login, pictures, fleet = LoginPages(hub), Pictures(hub), FleetPage(hub)
+    return [
+        Page("GET", "/login", EVERYBODY, login.show),
+        Page("POST", "/login", EVERYBODY, login.log_in),
+        Page("POST", "/logout", READERS, login.log_out),
+        Page("GET", "/picture/<size>/<name>", READERS, pictures.send, is_part=True),
+        Page("GET", "/", READERS, fleet.show),
+    ]
