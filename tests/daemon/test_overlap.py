@@ -22,6 +22,7 @@ from trapsync.hub.server import serve
 from trapsync.remote.in_force import load
 from trapsync.runtime import local_actions
 from trapsync.runtime.service import Service
+from trapsync.settings.hub import Hub
 from trapsync.settings.schema import Storage
 from trapsync.spool import overlap, spool_mark
 
@@ -171,7 +172,7 @@ SIGNS: dict[str, Callable[[Path], object]] = {
 def test_a_hub_does_not_start_in_a_folder_of_a_traps(tmp_path: Path, sign: str, below: str) -> None:
     SIGNS[sign](tmp_path / sign)
     with pytest.raises(SettingsError, match="a hub's folder must not be or lie in a"):
-        serve(tmp_path / below, port=0)
+        serve(Hub(folder=tmp_path / below, port=0))
     assert [path.name for path in tmp_path.iterdir()] == [sign]
 
 

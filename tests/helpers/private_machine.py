@@ -26,8 +26,11 @@ import pytest
 import tomli_w
 
 import external_programs
+import trapsync
 from documents import ROOT
 
+# Of a clone it need not be the one that is installed beside this Python.
+_UNDER_TEST = Path(trapsync.__file__).parents[1]
 CONFIG = "/etc/trapsync/trapsync.toml"
 HUB = "hub.example.org"
 _PASSWORD = "a password for tests"
@@ -99,7 +102,8 @@ class Machine:
         for name in ("home", "private", "bin", "tmp"):
             (folder / name).mkdir(parents=True)
         self._script("sudo", 'exec "$@"')
-        self._script("trapsync", f'exec "{Path(sys.executable).with_name("trapsync")}" "$@"')
+        program = Path(sys.executable).with_name("trapsync")
+        self._script("trapsync", f'PYTHONPATH="{_UNDER_TEST}" exec "{program}" "$@"')
         self._make_certificate()
         script = _SETUP.format(folder=folder, certificates=certifi.where(), hub=HUB)
         self._holder = self._begin(["unshare", "--mount", "--net", "sh", "-c", script], "ready")

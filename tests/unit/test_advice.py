@@ -642,7 +642,7 @@ CHOICES = (
     *(
         "start it with --password-file",
         "start it with --behind-proxy",
-        "give the web server's IP address",
+        "is no IP address; give the web server's",
         "give scheme and name only",
     ),
     *(
@@ -709,6 +709,10 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("set what is missing", "name a folder that is not", "set trap.latitude and trap.longitude"),
         "unit/test_camtrap_dp.py::test_who_does_what_is_asked_for_gets_the_package",
+    ),
+    **dict.fromkeys(
+        ("to begin one: trapsync hub example", "name the file: --config hub.toml"),
+        "unit/test_hub_config.py::test_a_file_that_is_not_there_is_one_line_that_says_how_to_begin_one",
     ),
     "name its folder with --folder": "unit/test_hub_packages.py::test_what_no_hub_has_is_one_line",
     "is there already; move it away first": "unit/test_cli.py::test_a_file_is_not_put_back_over_another",

@@ -1,4 +1,4 @@
-"""config/trapsync.toml is the defaults, the documentation and the list of valid keys."""
+"""config/trapsync.toml, and config/hub.toml for a hub, is the defaults, the documentation and the list of valid keys."""
 
 import importlib
 import re
@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 import trapsync
-from config_examples import EXAMPLES, FILE, LINES, uncommented
+from config_examples import EXAMPLES, FILE, HUB_FILE, HUB_LINES, LINES, uncommented
 from trapsync import destinations
 from trapsync.destinations import kinds
 from trapsync.runtime import config_check
 from trapsync.settings import config_file, open_links
+from trapsync.settings.hub import HubSettings
 from trapsync.settings.layers import Files
 from trapsync.settings.schema import Destination, Settings
 from trapsync.settings.table import Table
@@ -40,6 +41,16 @@ TABLES = tables_of(Settings())
 
 def test_the_file_is_the_defaults() -> None:
     assert config_file.parse("\n".join(LINES), FILE) == Settings()
+
+
+def test_the_hubs_file_is_its_defaults_and_has_every_key() -> None:
+    assert config_file.decode(tomllib.loads("\n".join(HUB_LINES)), HubSettings, HUB_FILE) == HubSettings()
+    shown = tomllib.loads(uncommented(HUB_LINES))
+    for name, table in tables_of(HubSettings()).items():
+        here: Any = shown
+        for part in name.split(".") if name else ():
+            here = here[part]
+        assert set(here) == set(table.__struct_fields__), name
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -77,25 +88,28 @@ def test_every_key_of_a_destination_stands_in_its_example_or_among_the_common_on
     assert common <= set(first)
 
 
-def test_every_key_has_a_comment_above_it_or_above_its_group() -> None:
-    for before, line in pairwise(LINES):
+@pytest.mark.parametrize("lines", [LINES, HUB_LINES])
+def test_every_key_has_a_comment_above_it_or_above_its_group(lines: list[str]) -> None:
+    for before, line in pairwise(lines):
         if KEY.match(line) or HEADING.match(line):
             assert KEY.match(before) or HEADING.match(before) or PROSE.match(before), (
                 f"no comment above: {line}"
             )
-    groups = re.split(r"\n\s*\n", "\n".join(LINES))
+    groups = re.split(r"\n\s*\n", "\n".join(lines))
     for group in groups:
         assert not HEADING.match(group.splitlines()[0]), f"a table without a word about it: {group}"
 
 
-def test_every_comment_is_prose_or_an_example_and_nothing_is_neither() -> None:
-    for line in LINES:
+@pytest.mark.parametrize("lines", [LINES, HUB_LINES])
+def test_every_comment_is_prose_or_an_example_and_nothing_is_neither(lines: list[str]) -> None:
+    for line in lines:
         assert not line or PROSE.match(line) or line == "#" or KEY.match(line) or HEADING.match(line), line
 
 
-def test_the_file_fits_a_terminal() -> None:
-    assert max(map(len, LINES)) <= 110
-    assert all(line == line.rstrip() and "\t" not in line for line in LINES)
+@pytest.mark.parametrize("lines", [LINES, HUB_LINES])
+def test_the_file_fits_a_terminal(lines: list[str]) -> None:
+    assert max(map(len, lines)) <= 110
+    assert all(line == line.rstrip() and "\t" not in line for line in lines)
 
 
 def test_the_defaults_can_be_looked_up_in_the_file_as_they_are_shown() -> None:
@@ -115,8 +129,10 @@ def test_the_file_as_it_is_installed_sets_nothing_and_its_examples_are_valid(tmp
     config_check.check(Files(file))
 
 
-def test_a_wheel_holds_both_files_in_the_place_where_they_are_looked_for() -> None:
+def test_a_wheel_holds_the_files_in_the_place_where_they_are_looked_for() -> None:
     project = tomllib.loads((FILE.parents[1] / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     beside = Path(config_file.__file__).parent.relative_to(Path(trapsync.__file__).parents[1])
-    assert included == {f"config/{name}": str(beside / name) for name in ("minimal.toml", "trapsync.toml")}
+    assert included == {
+        f"config/{name}": str(beside / name) for name in ("hub.toml", "minimal.toml", "trapsync.toml")
+    }

@@ -40,6 +40,7 @@ from trapsync.hub.store import Store
 from trapsync.hub.wire import moment
 from trapsync.image import Image
 from trapsync.jpeg import exif, structure, thumbnail
+from trapsync.settings.hub import Hub as Settings
 from trapsync.settings.open_links import is_loopback
 
 DEVICE = "0a5bb6f4"
@@ -1082,7 +1083,7 @@ def test_an_empty_default_or_readable_password_file_is_refused(
 
 def test_a_taken_port_is_one_clear_line(empty_hub: RunningHub, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refusal:
-        serve(tmp_path / "hub", port=empty_hub.port)
+        serve(Settings(folder=tmp_path / "hub", port=empty_hub.port))
 
     assert str(refusal.value) == f"port {empty_hub.port} is in use; choose another with --port"
 
@@ -1095,14 +1096,14 @@ def test_an_address_that_is_not_ours_is_one_clear_line(tmp_path: Path, host: str
 
 def test_a_folder_belongs_to_one_hub(tmp_path: Path) -> None:
     with running_program(tmp_path), pytest.raises(StorageError, match="another hub"):
-        serve(tmp_path, port=0)
+        serve(Settings(folder=tmp_path, port=0))
 
 
 def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(StorageError):
-        serve(tmp_path / "file" / "hub", port=0)
+        serve(Settings(folder=tmp_path / "file" / "hub", port=0))
 
 
 def test_a_database_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
@@ -1156,7 +1157,8 @@ def running_program(folder: Path) -> Iterator[subprocess.Popen[str]]:
     code = (
         "import sys, functools, pathlib\n"
         "from trapsync.hub.server import serve\n"
-        "serve(pathlib.Path(sys.argv[1]), port=0, say=functools.partial(print, flush=True))\n"
+        "from trapsync.settings.hub import Hub\n"
+        "serve(Hub(folder=pathlib.Path(sys.argv[1]), port=0), say=functools.partial(print, flush=True))\n"
     )
     program = subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],

@@ -1,15 +1,15 @@
 """The hub: a small receiver for the lab, for a field station, and for trying things out; and who may use it."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from trapsync.cli import enrolment, fleet_effort, packages
+from trapsync.cli import enrolment, fleet_effort, hub_config, packages
 from trapsync.cli.common import Quantity, given_password, show_table, start_logging
 from trapsync.clock import SystemClock
 from trapsync.errors import SettingsError
@@ -31,6 +31,7 @@ _FOLDER = click.option(
 
 
 @click.group(invoke_without_command=True, short_help="Run a hub, and say who may use it.")
+@hub_config.CONFIG
 @_FOLDER
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for the whole network.")
 @click.option(
@@ -61,23 +62,13 @@ _FOLDER = click.option(
 )
 @click.option(
     "--owner-key",
-    "keys",
+    "owner_keys",
     multiple=True,
     metavar="KEY",
     help="Accept only settings that this key signed, ed25519:…; may be given twice.",
 )
 @click.pass_context
-def hub(
-    context: click.Context,
-    folder: Path,
-    host: str,
-    port: int,
-    password_file: Path | None,
-    min_free: Size,
-    behind_proxy: str,
-    url: str,
-    keys: tuple[str, ...],
-) -> None:
+def hub(context: click.Context, /, config: Path | None, **options: Any) -> None:
     """Run a hub: a small receiver that speaks the Sticky Pi upload protocol.
 
     Without a command it runs, until Ctrl-C. For the lab, for a field station that collects from traps on the local Wi-Fi,
@@ -96,20 +87,12 @@ def hub(
     from trapsync.runtime.hub_examiner import HubExaminer
 
     start_logging()
-    folder = folder.absolute()
+    given = {name for name in options if context.get_parameter_source(name) != ParameterSource.DEFAULT}
+    settings = hub_config.settings(config, options, given).hub
+    verify = hub_config.verify(settings)
+    folder = settings.folder
     with closing(HubExaminer(folder / INCOMING, folder / MAKING)) as examiner:
-        serve(
-            folder,
-            host=host,
-            port=port,
-            password_file=password_file,
-            behind_proxy=behind_proxy,
-            url=url,
-            verify=_verify(keys) if keys else None,
-            examiner=examiner,
-            min_free=min_free,
-            say=logging.getLogger("trapsync.hub").info,
-        )
+        serve(settings, verify=verify, examiner=examiner, say=logging.getLogger("trapsync.hub").info)
 
 
 def _require_packages() -> None:
@@ -124,13 +107,6 @@ def _require_packages() -> None:
         raise SettingsError(
             f"the hub needs {error.name}: run `pipx inject trapsync flask multipart prometheus-client waitress`"
         ) from None
-
-
-def _verify(keys: tuple[str, ...]) -> Callable[[bytes], object]:
-    from trapsync.remote import document
-
-    trusted = [document.public_from_text(key, "--owner-key") for key in keys]
-    return lambda data: document.verify(data, trusted)
 
 
 # ── Accounts of people ───────────────────────────────────────────────────────────────────────────────
@@ -231,6 +207,6 @@ def camtrap_dp(context: click.Context, order: packages.Order, folder: Path) -> N
         packages.write(order, some)
 
 
-for command in (*enrolment.COMMANDS, *fleet_effort.COMMANDS):
+for command in (*hub_config.COMMANDS, *enrolment.COMMANDS, *fleet_effort.COMMANDS):
     hub.add_command(command)
 COMMANDS = (hub,)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 from flask import Flask
 from waitress import wasyncore
@@ -18,12 +17,13 @@ from waitress.task import ThreadedTaskDispatcher
 from trapsync.errors import SettingsError, StorageError
 from trapsync.files.locks import locked
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
-from trapsync.hub.admission import Admission, is_address
+from trapsync.hub.admission import Admission
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.channel import CONNECTIONS, IN_MEMORY, Gate, Server
 from trapsync.hub.fleet import Verify
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner
 from trapsync.settings import config_file
+from trapsync.settings.hub import Hub as Settings
 from trapsync.settings.open_links import is_loopback
 from trapsync.spool import overlap
 
@@ -37,37 +37,36 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
-    folder: Path,
+    settings: Settings,
     *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    password_file: Path | None = None,
-    behind_proxy: str = "",
-    url: str = "",
     verify: Verify | None = None,
     examiner: Examiner = NO_EXAMINER,
-    min_free: int = 0,
     say: Callable[[str], None] = log.info,
 ) -> None:
-    """Run the hub in this folder until SIGTERM or SIGINT; to be called in the main thread.
+    """Run the hub in its folder until SIGTERM or SIGINT; to be called in the main thread.
 
-    `password_file` holds the password of the user `trapsync`, an admin, and is needed on any address but
-    loopback unless there are users already. `behind_proxy` is the address of a web server in front, whose word on a
-    client's address and scheme is taken; `url` is how the hub is called from outside. `verify` checks published
-    documents, `examiner` looks at pictures; with less than `min_free` bytes of free space nothing is stored. `say`
-    gets what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
+    The file `password_file` holds the password of the user `trapsync`, an admin; on any address but loopback it is
+    needed unless there are users already. `verify` checks published documents, `examiner` looks at pictures. `say` gets
+    what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
     """
-    _require_addresses(behind_proxy, url)
-    with _only_one(folder):
+    with _only_one(settings.folder):
         _allow_files(2 * CONNECTIONS + 200)  # each with the file of a body
-        hub = Hub.open(folder, examiner=examiner, verify=verify, min_free=min_free)
-        prepare_accounts(hub, host, password_file, say, behind_proxy=bool(behind_proxy))
+        hub = Hub.open(settings.folder, examiner=examiner, verify=verify, min_free=settings.min_free)
+        prepare_accounts(
+            hub, settings.host, settings.password_file, say, behind_proxy=bool(settings.behind_proxy)
+        )
         if hub.accounts.named("trap"):
             say(
                 "traps share the account 'trap', with which a stolen one speaks for all; let each join with a code "
                 "(trapsync hub invite), and then: trapsync hub users remove trap"
             )
-        server = listen(make_app(hub), host, port, behind_proxy=behind_proxy, url=url)
+        server = listen(
+            make_app(hub),
+            settings.host,
+            settings.port,
+            behind_proxy=settings.behind_proxy,
+            url=settings.url,
+        )
         for number in _SIGNALS:
             signal.signal(number, _end)
         with (
@@ -90,14 +89,6 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def _require_addresses(behind_proxy: str, url: str) -> None:
-    parts = urlsplit(url)
-    if behind_proxy and not is_address(behind_proxy):
-        raise SettingsError(f"--behind-proxy {behind_proxy}: give the web server's IP address, as 127.0.0.1")
-    if url and (parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/")):
-        raise SettingsError(f"--url {url}: give scheme and name only, as https://hub.example.org")
-
-
 def prepare_accounts(
     hub: Hub,
     host: str,
@@ -113,7 +104,7 @@ def prepare_accounts(
     only_here = is_loopback(host) and not behind_proxy
     reached = f"others can reach {host}{' by the proxy' if behind_proxy else ''}"
     if password_file is not None:
-        password = config_file.read_secret(password_file.absolute(), "--password-file")
+        password = config_file.read_secret(password_file.absolute(), "hub.password_file")
         hub.accounts.add(DEFAULT_NAME, password, "admin")
     elif not hub.accounts.names() and only_here:
         hub.accounts.add(DEFAULT_NAME, DEFAULT_PASSWORD, "admin")

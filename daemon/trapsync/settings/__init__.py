@@ -2,6 +2,7 @@
 
 schema    every table and key with its type, default and limits
 table     what each table is made with, and the checks that several share
+hub       the config file of a hub
 project   what only people know about a study, for packages of Camtrap DP
 config_file  read a config file, decode a table, write settings as text, read a secret, if nobody else could replace it
 open_links   which addresses are reached without TLS over a network of others

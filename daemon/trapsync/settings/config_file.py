@@ -26,6 +26,10 @@ DEFAULT_PATH = Path("/etc/trapsync/trapsync.toml")
 _HERE = Path(__file__).resolve().parent
 _FIRST_PERSON = 1000  # from this number on the accounts are those of people
 _LONGEST_SECRET = 65536  # characters
+_MISSING = (
+    "there is no such config file; to begin one: trapsync settings example > trapsync.toml, "
+    "and name it: --config trapsync.toml"
+)
 ENVIRONMENT_KEY = "TRAPSYNC_CONFIG"
 
 T = TypeVar("T", bound=Table)
@@ -50,15 +54,12 @@ def read(path: Path) -> dict[str, Any]:
     return tables(read_text(path), path)
 
 
-def read_text(path: Path) -> str:
-    """The text of a config file. Raises SettingsError."""
+def read_text(path: Path, missing: str = _MISSING) -> str:
+    """The text of a config file. Raises SettingsError, with the text `missing` where there is no such file."""
     try:
         return path.read_text(encoding="utf-8-sig")  # an editor of Windows may have put a mark in front
     except FileNotFoundError:
-        raise SettingsError(
-            f"{path}: there is no such config file; to begin one: trapsync settings example > trapsync.toml, "
-            f"and name it: --config trapsync.toml"
-        ) from None
+        raise SettingsError(f"{path}: {missing}") from None
     except PermissionError:
         raise SettingsError(
             f"{path}: no permission to read it; run this as the daemon's user, or with sudo"
@@ -96,7 +97,11 @@ def write_as(path: Path, text: str, user: int, group: int, mode: int) -> None:
 
 def example(*, complete: bool) -> str:
     """The text of a config file to begin with, or of one with every setting and its default."""
-    name = "trapsync.toml" if complete else "minimal.toml"
+    return shipped("trapsync.toml" if complete else "minimal.toml")
+
+
+def shipped(name: str) -> str:
+    """The text of a file of the folder config."""
     # In a wheel the files lie beside this one, in a checkout in the folder config.
     folder = next(one for one in (_HERE, _HERE.parents[2] / "config") if (one / name).is_file())
     return (folder / name).read_text(encoding="utf-8")

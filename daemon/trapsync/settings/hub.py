@@ -1,0 +1,67 @@
+"""The hub's config file: how it is reached, and where it keeps things."""
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trapsync.errors import SettingsError
+from trapsync.settings import config_file
+from trapsync.settings.table import Table, within
+from trapsync.settings.units import Size
+
+_MISSING = "there is no such config file; to begin one: trapsync hub example > hub.toml, and name it: --config hub.toml"
+
+
+class Hub(Table, frozen=True):
+    """[hub]: the receiver. Its keys are the options of `trapsync hub`."""
+
+    folder: Path = Path("/var/lib/trapsync-hub")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    password_file: Path | None = None
+    min_free: Size = Size(500_000_000)
+    behind_proxy: str = ""
+    url: str = ""
+    owner_keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, port=(0, 65535))
+        if self.behind_proxy and not _is_address(self.behind_proxy):
+            raise ValueError(
+                f"behind_proxy: {self.behind_proxy!r} is no IP address; give the web server's, as 127.0.0.1"
+            )
+        parts = urlsplit(self.url)
+        if self.url and (parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/")):
+            raise ValueError(f"url: {self.url!r}: give scheme and name only, as https://hub.example.org")
+
+
+class HubSettings(Table, frozen=True):
+    """The whole file."""
+
+    hub: Hub = Hub()
+
+
+def load(path: Path) -> HubSettings:
+    """Read a hub's config file. Paths in it are relative to its own folder. Raises SettingsError, one line."""
+    text = config_file.read_text(path, _MISSING)
+    found = config_file.decode(config_file.tables(text, path), HubSettings, path)
+    return config_file.rooted(found, path.absolute().parent)
+
+
+def with_options(hub: Hub, options: dict[str, Any]) -> Hub:
+    """The same table with what was given on the command line. Raises SettingsError, which names the option."""
+    try:
+        return config_file.changed(hub, **options)
+    except ValueError as error:
+        key, _, reason = str(error).partition(": ")
+        raise SettingsError(f"--{key.replace('_', '-')}: {reason}") from None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
