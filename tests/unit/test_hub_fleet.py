@@ -316,6 +316,7 @@ def test_a_heartbeat_that_makes_no_sense_is_refused_and_shown(tmp_path: Path, od
 def test_what_an_earlier_hub_took_is_an_answer_all_the_same(tmp_path: Path, body: str) -> None:
     hub = Hub.open(tmp_path, FakeTime())
     with hub.database.writing() as connection:
+        connection.execute("INSERT INTO traps (device) VALUES (?)", (DEVICE,))
         connection.execute("INSERT INTO heartbeats (device, received, body) VALUES (?, 0, ?)", (DEVICE, body))
 
     answer = hub.fleet.snapshot()

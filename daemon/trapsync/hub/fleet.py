@@ -128,14 +128,15 @@ class Fleet:
 
         `at` and every `received` are this machine's time: a trap's own clock may be years off.
         """
-        sql = (
-            "SELECT heartbeats.*, traps.named FROM heartbeats LEFT JOIN traps USING (device) WHERE heartbeats.id IN "
-            "(SELECT max(id) FROM heartbeats GROUP BY device) ORDER BY device"
+        sql = (  # a search in the index for each trap, however many heartbeats it has
+            "SELECT heartbeats.*, traps.named FROM traps JOIN heartbeats ON heartbeats.id = "
+            "(SELECT max(id) FROM heartbeats AS one WHERE one.device = traps.device) ORDER BY traps.device"
         )
         newest = self._database.rows(sql, (), 2 * MOST_TRAPS)
         with self._database.reading() as connection:
             unheard = connection.execute(
-                "SELECT * FROM traps WHERE joined IS NOT NULL AND device NOT IN (SELECT device FROM heartbeats)"
+                "SELECT * FROM traps WHERE joined IS NOT NULL AND NOT EXISTS "
+                "(SELECT 1 FROM heartbeats WHERE heartbeats.device = traps.device)"
             ).fetchall()
             slots = connection.execute("SELECT name, hash, stored, user FROM slots ORDER BY name").fetchall()
         return {

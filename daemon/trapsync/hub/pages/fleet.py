@@ -1,13 +1,92 @@
-"""The first page: all traps."""
+"""The first page: a card for each trap, the worst first."""
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
-from flask import Response
+from flask import Response, request
 
+from trapsync.clock import utc
+from trapsync.hub.holdings import Holdings
 from trapsync.hub.pages.frame import render
+from trapsync.hub.store import Row, place_of
+from trapsync.jpeg.thumbnail import SMALL
+from trapsync.net.judgement import VERDICTS, Trap, ago, traps
 
 if TYPE_CHECKING:
     from trapsync.hub.app import Hub
+
+_MOST_REASONS = 3
+
+
+class Filter(NamedTuple):
+    """A link to the traps of one verdict, and how many there are."""
+
+    verdict: str
+    number: int
+    place: str
+    is_chosen: bool
+
+
+class Picture(NamedTuple):
+    """A picture of the hub: its file name, the width and height of its small copy, and how old it is."""
+
+    name: str
+    width: int
+    height: int
+    age: str
+
+    @classmethod
+    def of(cls, row: Row, now: datetime) -> "Picture":
+        """That of a row of `images`."""
+        age = now - datetime.fromisoformat(row["datetime"])
+        scale = min(1.0, SMALL[0] / max(1, row["width"]), SMALL[1] / max(1, row["height"]))
+        width, height = (max(1, round(row[side] * scale)) for side in ("width", "height"))
+        return cls(place_of(row).name, width, height, ago(max(0.0, age.total_seconds())))
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the page shows of a trap; texts are clean."""
+
+    trap: Trap
+    picture: Picture | None
+
+    @property
+    def reasons(self) -> list[str]:
+        """The first ones, and how many there are beside them."""
+        more = len(self.trap.reasons) - _MOST_REASONS
+        return [*self.trap.reasons[:_MOST_REASONS], *([f"and {more} more"] if more > 0 else [])]
+
+    @property
+    def pause(self) -> str:
+        """Until when the schedule is closed."""
+        beat, passed = self.trap.beat, self.trap.age or 0.0
+        if beat.schedule_open is not False or beat.next_picture_s is None:
+            return ""
+        return f"Schedule closed, next picture in {ago(max(0.0, beat.next_picture_s - passed))}"
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What is known of it: a name and a value each."""
+        trap, beat = self.trap, self.trap.beat
+        yield "Heard", "never" if trap.joined is not None else f"{ago(trap.age)} ago"
+        if beat.newest_image and beat.newest_image.age_s is not None:
+            yield "Newest picture", f"{ago(trap.since(beat.newest_image.age_s))} ago"
+        if beat.newest_delivery_age_s is not None:
+            yield "Newest delivery", f"{ago(trap.since(beat.newest_delivery_age_s))} ago"
+        if beat.ledger.pending is not None:
+            yield "Pending", str(beat.ledger.pending)
+        if beat.last_night and beat.last_night.expected:
+            yield "Last night", f"{beat.last_night.taken} of {beat.last_night.expected}"
+        if beat.battery is not None:
+            days = "" if beat.battery_days is None else f", {beat.battery_days:.0f} d left"
+            yield "Battery", f"{beat.battery:.0f} %{days}"
+        if beat.disk.days_left is not None:
+            yield "Card full in", "> 1 y" if beat.disk.days_left > 366 else f"{beat.disk.days_left:.0f} d"
+        if trap.settings != "-":
+            yield "Settings", trap.settings
 
 
 class FleetPage:
@@ -15,7 +94,33 @@ class FleetPage:
 
     def __init__(self, hub: "Hub") -> None:
         self._hub = hub
+        self._holdings = Holdings(hub.database)
 
     def show(self) -> Response:
-        """The names of all traps."""
-        return render("fleet.html", traps=self._hub.enrolment.traps())
+        """The cards of all traps, or of those with one verdict; and which other devices have delivered pictures."""
+        chosen = request.args.get("verdict", "")
+        found, now = judged(self._hub), utc(self._hub.clock.wall())
+        newest = self._holdings.newest(now + timedelta(days=1))
+        pictures = {device: Picture.of(row, now) for device, row in newest.items()}
+        cards = [
+            Card(trap, pictures.get(trap.device))
+            for trap in found
+            if chosen not in VERDICTS or trap.verdict == chosen
+        ]
+        others = {device: pictures[device] for device in pictures.keys() - {trap.device for trap in found}}
+        return render(
+            "fleet.html", cards=cards, filters=_filters(found, chosen), others=sorted(others.items()), now=now
+        )
+
+
+def judged(hub: "Hub") -> list[Trap]:
+    """All traps of the hub, the worst first."""
+    snapshot = hub.fleet.snapshot()
+    return traps({**snapshot, "traps": list(snapshot["traps"])})
+
+
+def _filters(found: list[Trap], chosen: str) -> list[Filter]:
+    numbers = Counter(trap.verdict for trap in found)
+    return [Filter("all", len(found), "/", chosen not in VERDICTS)] + [
+        Filter(one, numbers[one], f"/?verdict={one}", one == chosen) for one in reversed(VERDICTS)
+    ]
