@@ -17,6 +17,7 @@ from trapsync.errors import SettingsError
 from trapsync.settings import config_file
 from trapsync.settings import hub as hub_settings
 from trapsync.settings.hub import Hub, HubSettings
+from trapsync.settings.units import Keeping
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def defaults() -> dict[str, Any]:
 
 
 def test_the_options_of_the_command_have_the_names_and_defaults_of_the_file() -> None:
-    assert defaults().keys() == set(Hub.__struct_fields__)
+    assert defaults().keys() == set(Hub.__struct_fields__) - {"keep"}
     plain = hub_config.settings(None, defaults(), ()).hub
     assert config_file.changed(plain, folder=Hub().folder) == Hub()
 
@@ -70,6 +71,9 @@ def test_a_hub_runs_as_its_file_says(tmp_path: Path, file: Path) -> None:
 
 WRONG = {
     "[hub]\nprot = 1\n": "hub.prot: there is no such setting; did you mean 'port'?",
+    "[hub.keep]\nimage = '1 day'\n": "hub.keep.image: there is no such setting; did you mean 'images'?",
+    "[hub.keep]\nimages = '20 min'\n": "hub.keep.images: 20 min is not between 30 days and for ever",
+    "[hub.keep]\nimages = 400\n": "hub.keep.images = 400: must be a quantity with a unit",
     "[hub]\nport = '80'\n": "hub.port = '80': must be a whole number",
     "[hub]\nport = 70000\n": "hub.port: 70000 is not between 0 and 65535",
     "[hub]\nbehind_proxy = 'caddy'\n": "hub.behind_proxy: 'caddy' is no IP address; give the web server's",
@@ -121,3 +125,10 @@ def test_the_check_of_a_good_file_says_so_and_makes_nothing(file: Path) -> None:
     said = say("hub", "check", "--config", file)
     assert (said.return_value, said.output) == (0, f"{file}: valid\n")
     assert [path.name for path in file.parent.iterdir()] == ["hub.toml"]
+
+
+def test_how_long_things_are_kept_is_written_as_it_is_read() -> None:
+    text = config_file.to_text(HubSettings(hub=Hub()))
+    assert 'images = "for ever"' in text
+    assert config_file.decode(config_file.tables(text, "text"), HubSettings, "text") == HubSettings()
+    assert Keeping.parse("400 days") == Keeping(400 * 86400)

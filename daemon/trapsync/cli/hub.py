@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,15 +85,22 @@ def hub(context: click.Context, /, config: Path | None, **options: Any) -> None:
     from trapsync.hub.server import serve
     from trapsync.hub.store import INCOMING
     from trapsync.hub.thumbnails import MAKING
+    from trapsync.runtime import hub_service
     from trapsync.runtime.hub_examiner import HubExaminer
 
     start_logging()
     given = {name for name in options if context.get_parameter_source(name) != ParameterSource.DEFAULT}
-    settings = hub_config.settings(config, options, given).hub
-    verify = hub_config.verify(settings)
-    folder = settings.folder
+    settings = hub_config.settings(config, options, given)
+    verify = hub_config.verify(settings.hub)
+    folder = settings.hub.folder
     with closing(HubExaminer(folder / INCOMING, folder / MAKING)) as examiner:
-        serve(settings, verify=verify, examiner=examiner, say=logging.getLogger("trapsync.hub").info)
+        serve(
+            settings.hub,
+            verify=verify,
+            examiner=examiner,
+            beside=partial(hub_service.beside, settings),
+            say=logging.getLogger("trapsync.hub").info,
+        )
 
 
 def _require_packages() -> None:

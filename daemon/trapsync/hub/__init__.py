@@ -15,6 +15,8 @@
     fleet_app.py  the endpoints of the fleet: signed settings for the traps, heartbeats from them
     fleet.py      what the hub stores of both
     heartbeat_history.py  how long heartbeats are kept
+    retention.py  deletes what is older than the settings say
+    believed_time.py  what time it is, for who deletes by it
     reports.py    what the traps reported once: the effort of their nights, their deployments
     reports_app.py  the endpoints of that
     holdings.py   what it holds of its traps, by trap and time

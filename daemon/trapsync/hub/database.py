@@ -166,6 +166,24 @@ _MIGRATIONS = (
         used                 REAL NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- A row is an image whose row was deleted, and whose file is perhaps still there.
+    CREATE TABLE removed_images (
+        device   TEXT NOT NULL,
+        datetime TEXT NOT NULL,
+        PRIMARY KEY (device, datetime)
+    ) STRICT, WITHOUT ROWID;
+
+    -- The one row: what this machine's clocks showed when they were last looked at, to delete what is old. `wall` is in unix
+    -- seconds, `monotonic` in seconds of the boot; for `wait` seconds that the hub runs from then on nothing is deleted.
+    CREATE TABLE looks (
+        id        INTEGER PRIMARY KEY CHECK (id = 1),
+        boot      TEXT NOT NULL,
+        monotonic REAL NOT NULL,
+        wall      REAL NOT NULL,
+        wait      REAL NOT NULL
+    ) STRICT;
+    """,
 )
 
 

@@ -4,7 +4,7 @@ import logging
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # It warns of each request that queues while a fleet reconnects.
 logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
+# Runs beside a hub that listens at an address, until its block ends.
+Beside = Callable[[Hub, str], AbstractContextManager[None]]
+
 _THREADS = 4
 _LARGEST_HEAD = 16 * 1024  # bytes
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -41,13 +44,15 @@ def serve(
     *,
     verify: Verify | None = None,
     examiner: Examiner = NO_EXAMINER,
+    beside: Beside | None = None,
     say: Callable[[str], None] = log.info,
 ) -> None:
     """Run the hub in its folder until SIGTERM or SIGINT; to be called in the main thread.
 
     The file `password_file` holds the password of the user `trapsync`, an admin; on any address but loopback it is
-    needed unless there are users already. `verify` checks published documents, `examiner` looks at pictures. `say` gets
-    what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
+    needed unless there are users already. `verify` checks published documents, `examiner` looks at pictures, `beside`
+    does what is to be done while the hub listens. `say` gets what a person should know. Raises SettingsError or
+    StorageError, one line, when it cannot start.
     """
     with _only_one(settings.folder):
         _allow_files(2 * CONNECTIONS + 200)  # each with the file of a body
@@ -71,6 +76,7 @@ def serve(
             signal.signal(number, _end)
         with (
             _temporary_files_in(hub.store.incoming),
+            beside(hub, address(server)) if beside else nullcontext(),
             suppress(SystemExit),
         ):  # which waitress catches when it runs
             say(f"the hub listens on {address(server)} and keeps images in {hub.store.images}")

@@ -118,6 +118,7 @@ class Store:
             for left_over in self.incoming.iterdir():
                 left_over.unlink()
                 failpoint.hit("hub: incoming emptied")
+            self._remove_files()
         except OSError as error:
             raise StorageError(durable.explain(error, self.incoming)) from error
 
@@ -132,9 +133,9 @@ class Store:
         moves to `conflicts`, if there is room for it. A crash half-way leaves a file without a row; see `_clear`.
         """
         target = self.path(row)
-        durable.make_folder(target.parent)
         try:
             with self._moving, self._database.writing() as connection:
+                durable.make_folder(target.parent)
                 self._refuse_known(connection, row)
                 self._clear(target, row)
                 arrival.rename(target)
@@ -170,17 +171,37 @@ class Store:
     def delete(self, keys: Iterable[tuple[str, str]]) -> list[Row]:
         """Delete images and their annotations, then the files; return the deleted rows.
 
-        A crash in between leaves files without rows, which is harmless: see `_clear`.
+        A crash in between leaves files without rows, which the next start removes.
         """
         with self._moving:  # or an upload could store its file between the two steps
             with self._database.writing() as connection:
                 wanted = by_keys(keys)
                 sql = f"DELETE FROM images WHERE {wanted.condition} RETURNING *"  # noqa: S608
                 rows = [dict(row) for row in connection.execute(sql, wanted.values).fetchall()]
-            for row in rows:
-                self.path(row).unlink(missing_ok=True)
-                failpoint.hit("hub: deleted")
+                connection.executemany(
+                    "INSERT OR IGNORE INTO removed_images VALUES (:device, :datetime)", rows
+                )
+            self._remove_files()
         return rows
+
+    def _remove_files(self) -> None:
+        """Remove the files of deleted rows, durably, and then forget these; of an image that came again it stays."""
+        with self._database.reading() as connection:
+            found = connection.execute(
+                "SELECT device, datetime, EXISTS (SELECT 1 FROM images WHERE images.device = removed.device "
+                "AND images.datetime = removed.datetime) AS is_back FROM removed_images AS removed"
+            ).fetchall()
+        paths = [self.path(dict(row)) for row in found if not row["is_back"]]
+        for path in paths:
+            path.unlink(missing_ok=True)
+            failpoint.hit("hub: deleted")
+        for folder in {path.parent for path in paths}:
+            _remove_if_empty(folder)
+        if found:
+            with self._database.writing() as connection:
+                connection.executemany(
+                    "DELETE FROM removed_images WHERE device = ? AND datetime = ?", [row[:2] for row in found]
+                )
 
     def _refuse_known(self, connection: sqlite3.Connection, row: Row) -> None:
         sql = "SELECT md5 FROM images WHERE device = :device AND datetime = :datetime"
@@ -222,6 +243,18 @@ class Store:
         failpoint.hit("hub: set aside")
         durable.flush_folder(target.parent)
         log.warning("conflict: moved to %s", target)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove the folder of a day that has no images any more; else flush that some of them are gone."""
+    try:
+        folder.rmdir()
+        failpoint.hit("hub: folder removed")
+        durable.flush_folder(folder.parent)
+    except FileNotFoundError:
+        return
+    except OSError:  # there are others
+        durable.flush_folder(folder)
 
 
 def place_of(row: Row) -> Path:

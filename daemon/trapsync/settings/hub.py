@@ -1,6 +1,7 @@
-"""The hub's config file: how it is reached, and where it keeps things."""
+"""The hub's config file: how it is reached and where it keeps things ([hub]), and how long ([hub.keep])."""
 
 import ipaddress
+import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,9 +9,33 @@ from urllib.parse import urlsplit
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
 from trapsync.settings.table import Table, within
-from trapsync.settings.units import Size
+from trapsync.settings.units import Keeping, Size
 
+_DAY = 86400.0
 _MISSING = "there is no such config file; to begin one: trapsync hub example > hub.toml, and name it: --config hub.toml"
+_FOR_EVER = Keeping(math.inf)
+
+
+class Keep(Table, frozen=True):
+    """[hub.keep]: how long the hub keeps what it has; what is older is deleted, for good."""
+
+    images: Keeping = _FOR_EVER
+    annotations: Keeping = _FOR_EVER
+    reports: Keeping = _FOR_EVER
+    heartbeats: Keeping = _FOR_EVER
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        within(self, **dict.fromkeys(self.__struct_fields__, (30 * _DAY, math.inf)))
+
+    def has_end(self, what: str) -> bool:
+        """Whether this is ever deleted."""
+        return bool(getattr(self, what) != _FOR_EVER)
+
+    @property
+    def has_any_end(self) -> bool:
+        """Whether anything is ever deleted."""
+        return any(map(self.has_end, self.__struct_fields__))
 
 
 class Hub(Table, frozen=True):
@@ -24,6 +49,7 @@ class Hub(Table, frozen=True):
     behind_proxy: str = ""
     url: str = ""
     owner_keys: tuple[str, ...] = ()
+    keep: Keep = Keep()
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""

@@ -1,5 +1,6 @@
 """Quantities: durations and sizes, written with their units and read as seconds and bytes."""
 
+import math
 import re
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ _SPELLINGS = {
     "hours": "h",
     "week": "weeks",
 }
+_FOR_EVER = "for ever"
 _QUANTITY = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
@@ -36,6 +38,17 @@ class Exposure(Duration):
     def parse(cls, text: object) -> "Exposure":
         """Read the written form; ValueError says how it is written."""
         return cls(0 if text == "auto" else _quantity(text, _UNITS_OF_TIME, '"auto" or "20 ms"'))
+
+
+class Keeping(Duration):
+    """How long something is kept, in seconds, or `"for ever"`, which is infinity."""
+
+    @classmethod
+    def parse(cls, text: object) -> "Keeping":
+        """Read the written form; ValueError says how it is written."""
+        return cls(
+            math.inf if text == _FOR_EVER else _quantity(text, _UNITS_OF_TIME, f'"{_FOR_EVER}" or "400 days"')
+        )
 
 
 class Size(int):
@@ -58,6 +71,8 @@ def _quantity(text: object, units: dict[str, Any], example: str) -> float:
 def shown(number: float, like: object = None) -> str:
     """Write a bound in the unit of the value that it bounds."""
     kind = number if like is None else like
+    if number == math.inf:
+        return _FOR_EVER
     if isinstance(kind, Duration):
         unit = next((u for u in ("day", "h", "min", "s") if number >= _UNITS_OF_TIME[u]), "ms")
         return _with_unit(number, unit if number else "s", _UNITS_OF_TIME)
