@@ -77,6 +77,7 @@ DOORS = {
     "segno": {"cli"},
     "flask": {"hub"},
     "jinja2": {"hub"},
+    "markupsafe": {"hub"},
     "werkzeug": {"hub"},
     "itsdangerous": {"hub"},
     "prometheus_client": {"hub"},
