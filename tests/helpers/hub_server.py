@@ -34,6 +34,7 @@ from trapsync.hub.thumbnails import Examiner
 from trapsync.image import Image
 from trapsync.jpeg import examination
 from trapsync.net.invitation import Terms, hash_of
+from trapsync.settings.project import Project
 
 PASSWORD = "a password for tests"
 USERS: dict[str, Role] = {"owner": "admin", "trap": "manager", "reader": "viewer"}
@@ -146,13 +147,14 @@ def running(
     examiner: Examiner | None = None,
     largest_body: int = LARGEST_BODY,
     min_free: int = 0,
+    project: Project | None = None,
     **outside: str,
 ) -> Iterator[RunningHub]:
     """A hub that listens until the block ends. `outside`: `behind_proxy` and `url`.
 
     A hub that comes back after an outage is the same folder and the same port once more.
     """
-    hub = Hub.open(folder, clock, examiner or InThisProcess(), min_free=min_free)
+    hub = Hub.open(folder, clock, examiner or InThisProcess(), min_free=min_free, project=project)
     if "trap" not in hub.accounts.names():
         hub.accounts.add("trap", PASSWORD, "manager")
     sockets: dict[int, Any] = {}

@@ -102,6 +102,12 @@ ENDPOINTS: list[tuple[str, str, object]] = [
     ("POST", "/logout", _IN_FORM),
     ("GET", f"/picture/small/{_NAME}", None),
     ("GET", "/assets/style.css", None),
+    ("GET", f"/trap/{_DEVICE}?before=2026-06-21&span=all", None),
+    ("GET", f"/trap/{_DEVICE}/settings.toml", None),
+    ("GET", f"/trap/{_DEVICE}/2026-06-21?after=2026-06-21T20:19:15Z", None),
+    ("GET", f"/trap/{_DEVICE}/2026-06-21?image=2026-06-21T20:19:15Z", None),
+    ("GET", f"/trap/{_DEVICE}/2026-06-21/images.zip", None),
+    ("GET", f"/trap/{_DEVICE}/2026-06-21/camtrap-dp.zip", None),
 ]
 _VALUES = (
     *("null", "true", "-0.0", "1e999", "-1e999", "NaN", "Infinity", "9" * 20, "9" * 5000, "-9223372036854775809"),

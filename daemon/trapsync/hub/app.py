@@ -51,6 +51,7 @@ from trapsync.hub.wire import (
     questions,
     short,
 )
+from trapsync.settings.project import Project
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Hub:
     passwords: PasswordQueue
     sessions: Sessions
     clock: Clock
+    project: Project
 
     @classmethod
     def open(
@@ -99,12 +101,13 @@ class Hub:
         examiner: Examiner = NO_EXAMINER,
         verify: Verify | None = None,
         min_free: int = 0,
+        project: Project | None = None,
     ) -> "Hub":
         """Open the hub in this folder, or make a new one there. Raises StorageError.
 
         `examiner` looks at the pictures that are sent, in another process; without one none is taken. `verify` checks the
         signature of each published document; without one only its form is checked. With less than `min_free` bytes of
-        free space nothing is stored.
+        free space nothing is stored. `project`: what packages of Camtrap DP say of the study.
         """
         clock = clock or SystemClock()
         folder = folder.absolute()  # Flask takes relative paths from its own package
@@ -128,6 +131,7 @@ class Hub:
             passwords=PasswordQueue(accounts),
             sessions=Sessions(database, clock),
             clock=clock,
+            project=project or Project(),
         )
 
 

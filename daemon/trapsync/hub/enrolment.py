@@ -161,18 +161,14 @@ class Enrolment:
         """The traps that are not forgotten: `state` is joined, revoked, or shared for one without an account of its own."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT * FROM traps WHERE NOT forgotten ORDER BY device").fetchall()
-        return [
-            {
-                "device": row["device"],
-                "name": row["name"],
-                "named": _moment(row["named"]),
-                "groups": json.loads(row["groups"]),
-                "state": _state(row),
-                "joined": _moment(row["joined"]),
-                "ended": _moment(row["ended"]),
-            }
-            for row in rows
-        ]
+        return [_entry(row) for row in rows]
+
+    def trap(self, device: str) -> dict[str, Any] | None:
+        """The same of one trap; None for one that is not known, or was forgotten."""
+        sql = "SELECT * FROM traps WHERE device = ? AND NOT forgotten"
+        with self._database.reading() as connection:
+            row = connection.execute(sql, (device,)).fetchone()
+        return _entry(row) if row else None
 
     def groups(self, device: str) -> tuple[str, ...]:
         """The groups that a trap was given."""
@@ -259,6 +255,18 @@ def _require(is_true: bool, otherwise: str) -> None:
 
 def _unknown(device: str) -> NoSuchTrap:
     return NoSuchTrap(f"there is no trap {one_line(device, 20)} here; see: trapsync hub devices")
+
+
+def _entry(row: sqlite3.Row) -> dict[str, Any]:
+    return {
+        "device": row["device"],
+        "name": row["name"],
+        "named": _moment(row["named"]),
+        "groups": json.loads(row["groups"]),
+        "state": _state(row),
+        "joined": _moment(row["joined"]),
+        "ended": _moment(row["ended"]),
+    }
 
 
 def _state(row: sqlite3.Row) -> str:

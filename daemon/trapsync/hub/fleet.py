@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,12 +142,26 @@ class Fleet:
         return {
             "at": iso(utc(self._clock.wall())),
             "traps": ({**self._entry(row), "named_s": self._since(row["named"])} for row in newest),
-            "unheard": [
-                {"device": row["device"], "name": row["name"], "joined_s": self._since(row["joined"])}
-                for row in unheard
-            ],
+            "unheard": [self._unheard(row) for row in unheard],
             "slots": {row["name"]: {key: row[key] for key in ("hash", "stored", "user")} for row in slots},
         }
+
+    def of_trap(self, device: str) -> dict[str, Any]:
+        """What `snapshot` says of one trap, without the slots."""
+        newest = "SELECT * FROM heartbeats WHERE device = ? ORDER BY id DESC LIMIT 1"
+        with self._database.reading() as connection:
+            row = connection.execute(newest, (device,)).fetchone()
+            trap = connection.execute("SELECT * FROM traps WHERE device = ?", (device,)).fetchone()
+        if row:
+            return {"traps": [{**self._entry(row), "named_s": self._since(trap["named"] if trap else None)}]}
+        is_unheard = trap is not None and trap["joined"] is not None
+        return {"traps": [], "unheard": [self._unheard(trap)] if is_unheard else []}
+
+    def published(self, slots: Sequence[str]) -> list[dict[str, Any]]:
+        """What is in these slots, without the documents: `name`, `hash`, `stored` (UTC text) and `user` of each."""
+        sql = "SELECT name, hash, stored, user FROM slots WHERE name IN (SELECT value FROM json_each(?)) ORDER BY name"
+        with self._database.reading() as connection:
+            return [dict(row) for row in connection.execute(sql, (json.dumps([*slots]),))]
 
     def history(self, device: str) -> list[dict[str, Any]]:
         """The latest heartbeats of one trap, the newest first."""
@@ -161,6 +175,9 @@ class Fleet:
                 self._verify(data)
             except TrapsyncError as error:
                 raise NotTaken(f"this hub does not accept it: {error}") from None
+
+    def _unheard(self, row: sqlite3.Row) -> dict[str, Any]:
+        return {"device": row["device"], "name": row["name"], "joined_s": self._since(row["joined"])}
 
     def _since(self, moment: float | None) -> int | None:
         return None if moment is None else max(0, round(self._clock.wall() - moment))

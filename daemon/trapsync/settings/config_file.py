@@ -168,9 +168,14 @@ def _from_toml(kind: type, value: object) -> object:
 
 def to_text(settings: Table) -> str:
     """Write settings as TOML that `parse` reads back to the same; durations and sizes with their units."""
+    return dumped(plain(settings))
+
+
+def dumped(tables: dict[str, Any]) -> str:
+    """Write tables as TOML."""
     import tomli_w
 
-    return tomli_w.dumps(plain(settings))
+    return tomli_w.dumps(tables)
 
 
 def plain(value: Any) -> Any:
