@@ -17,6 +17,7 @@ MEASURED = {
     "deliver": "bench.delivering",
     "prune": "bench.pruning",
     "rest": "bench.resting",
+    "store": "bench.storing",
     "card": "bench.card",
 }
 

@@ -83,12 +83,12 @@ def visited(process: "subprocess.Popen[str]", port: int, token: tuple[str, str],
         )
         waits.append(time.perf_counter() - begun)
         assert answer.status_code == 200, answer.text
-        memory, temporary = max(memory, _memory(process.pid)), max(temporary, _temporary(process.pid))
+        memory, temporary = max(memory, memory_of(process.pid)), max(temporary, _temporary(process.pid))
         time.sleep(0.25)
     return Seen(waits, memory, temporary)
 
 
-def _memory(pid: int) -> float:
+def memory_of(pid: int) -> float:
     """Megabytes that are resident, of a process and its children."""
     total = 0
     for one in [pid, *children(pid)]:

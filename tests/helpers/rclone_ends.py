@@ -94,7 +94,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _wait_for(port: int, process: "subprocess.Popen[Any] | None" = None) -> None:
+def wait_for(port: int, process: "subprocess.Popen[Any] | None" = None) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -136,7 +136,7 @@ def sftp(folder: Path) -> Iterator[End]:
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
     command = [str(external_programs.find("sshd")), "-D", "-e", "-f", str(config)]
     with (folder / "log").open("wb") as log, processes.started(command, stderr=log) as server:
-        _wait_for(port, server)
+        wait_for(port, server)
         keys = {
             "type": "sftp",
             "host": "127.0.0.1",

@@ -21,7 +21,8 @@ from trapsync.image import UNKNOWN, Found, Image
 from trapsync.jpeg.examination import examine
 from trapsync.runtime import camera_process
 from trapsync.runtime.camera_process import CameraProcess
-from trapsync.runtime.examiners import Examiners, NoExaminer
+from trapsync.runtime.examiner_process import NoExaminer
+from trapsync.runtime.examiners import Examiners
 from trapsync.settings.schema import Camera, Capture, Flash, Ingest, Settings, Storage
 from trapsync.settings.units import Duration, Size
 from trapsync.spool.scan import stat_file

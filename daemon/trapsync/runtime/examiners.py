@@ -1,7 +1,6 @@
 """The examiners: worker processes that look at new files, each under a limit of time and memory."""
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -17,18 +16,16 @@ from pebble.common.types import RemoteException, Result, ResultStatus
 from pebble.pool.process import Acknowledgement, TaskProblem, TaskResult
 
 from trapsync.errors import DamagedImage, ExaminerKilled, StorageError, TrapsyncError
-from trapsync.files import durable, mounts
+from trapsync.files import durable
 from trapsync.image import Correction, Found, Image
 from trapsync.jpeg import examination
 from trapsync.runtime import answers, restricted
 from trapsync.runtime.child_process import spawn
-from trapsync.runtime.examiner_process import become_examiner
+from trapsync.runtime.examiner_process import MAX_MEMORY, NoExaminer, become_examiner, set_up, why_none
 from trapsync.settings.schema import Ingest, Storage
 
 log = logging.getLogger(__name__)
 
-# Bytes of address space that one file may take; an image of 12 megapixels was seen to take 51 MB of memory.
-_MAX_MEMORY = 512 * 10**6
 _TASKS_PER_EXAMINER = 500  # then a fresh one: libvips creeps from 46 to 67 MB in some hundred images
 # What befalls an examiner; the last when it was killed in between two files, or at its very start.
 _MISFORTUNES = (DeadlinePassed, CancelledError, ProcessExpired, BrokenExecutor)
@@ -43,10 +40,6 @@ answers.expect(
 )
 
 
-class NoExaminer(StorageError):
-    """No worker can be started, which is about no file."""
-
-
 class Examiners:
     """The worker pool that looks at files, each under a limit of time and memory. One thread uses it.
 
@@ -59,30 +52,25 @@ class Examiners:
         storage: Storage,
         look: Callable[[Path, str], Image] = examination.examine,
         *,
-        rights: restricted.Rights | None = None,
         tells_rights: bool = False,
-        tasks: int = _TASKS_PER_EXAMINER,
     ) -> None:
-        """`rights`: those of the workers, if they are not the usual ones. `tells_rights`: log once which ones they have
-        given up; a command on a terminal does not. `tasks`: how many a worker does before another takes its place."""
-        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-        os.environ.setdefault("VIPS_CONCURRENCY", "1")
+        """`tells_rights`: log once which rights the workers have given up; a command on a terminal does not."""
+        set_up()
         self._settings = settings
         self._storage = storage
         self._look = look
-        self._tasks = tasks
         self._has_none = False  # none could be started the last time
         self._is_told = not tells_rights
-        self._rights = rights or restricted.Rights(write=(storage.spool, storage.thumbnails))
+        self._rights = restricted.Rights(write=(storage.spool, storage.thumbnails))
         self._pool = self._make_pool()
 
     def _make_pool(self) -> ProcessPool:
         self._folders = self._rights.identity()
         return ProcessPool(
             max_workers=self._settings.workers,
-            max_tasks=self._tasks,
+            max_tasks=_TASKS_PER_EXAMINER,
             initializer=become_examiner,
-            initargs=(_MAX_MEMORY, self._rights),
+            initargs=(MAX_MEMORY, self._rights),
             context=spawn,
         )
 
@@ -126,7 +114,7 @@ class Examiners:
             future = self._pool.schedule(work, args=arguments, timeout=timeout)
         except (RuntimeError, OSError) as error:
             self._has_none = True
-            raise NoExaminer(_why_none(error)) from error
+            raise NoExaminer(why_none(error)) from error
         self._has_none = False
         return future
 
@@ -208,20 +196,6 @@ class Examiners:
             except (*_MISFORTUNES, MemoryError) as error:
                 yield one, DamagedImage(_describe_failure(error, self._settings))
 
-    def do(self, work: Callable[..., Any], path: str, *more: Any) -> Any:
-        """Have a piece of work done on one file: a function of the spool, the path, and more.
-
-        What it raises goes through. DamagedImage where it came to grief twice, ExaminerKilled where somebody else did that.
-        """
-        try:
-            done = self._do(work, path, path, *more)
-            self._tell_rights()
-            return done
-        except (*_MISFORTUNES, MemoryError) as error:
-            if _was_killed(error):
-                raise ExaminerKilled("its examiner was killed each time: too little memory?") from error
-            raise DamagedImage(_describe_failure(error, self._settings)) from error
-
     def make_thumbnails(self, image: Image, path: str) -> bool:
         """Make the small copies of one image; False if they cannot be made, ExaminerKilled if nobody knows."""
         try:
@@ -252,16 +226,6 @@ class Examiners:
         ending.join(_TO_END)
 
 
-def _why_none(error: BaseException) -> str:
-    """Why no worker can be started, and what to do."""
-    if text := mounts.no_shared_memory():
-        return text
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return f"no file can be examined: no process can be started for it ({str(cause) or repr(cause)})"
-
-
 def _wrong_answer() -> DamagedImage:
     """What counts where a worker answers about another file than it was asked about: something has taken it over."""
     return DamagedImage("its examiner answered about another file")
@@ -278,5 +242,5 @@ def _describe_failure(error: Exception, settings: Ingest) -> str:
     if isinstance(error, DeadlinePassed):
         return f"examining it took longer than {settings.timeout:.0f} s, twice"
     if isinstance(error, MemoryError):
-        return f"examining it took more than {_MAX_MEMORY / 1e6:.0f} MB of memory"
+        return f"examining it took more than {MAX_MEMORY / 1e6:.0f} MB of memory"
     return "examining it crashed the examiner, twice"
