@@ -7,6 +7,7 @@
     admission.py  who may send what, by the head of a request; guesses; who was refused
     password_queue.py  compares passwords one after another
     app.py        the endpoints, with the status codes and bodies of the Sticky Pi server
+    uploads.py    the endpoint that takes images
     arrivals.py   writes what is uploaded to the disk as it comes
     intake.py     checks an uploaded file, its name and its metadata, and makes its row
     store.py      images in folders, their rows beside them; nothing is ever overwritten

@@ -123,6 +123,13 @@ class Admission:
         """
         self._accounts = accounts
         self._routes = app.url_map.bind("")
+        # Those without a part that differs: an upload among them.
+        self._plain_routes = {
+            (method, rule.rule): rule.endpoint
+            for rule in app.url_map.iter_rules()
+            if not rule.arguments
+            for method in rule.methods or ()
+        }
         self._endpoints: Mapping[str, Endpoint] = app.extensions["endpoints"]
         self._doors: Doors = app.extensions["doors"]
         self._guesses = guesses
@@ -169,7 +176,10 @@ class Admission:
         return self._may(head, self._endpoint(head), user, tried)
 
     def _endpoint(self, head: Head) -> Endpoint:
-        name, _ = self._routes.match(head.path.encode("latin-1").decode(errors="replace"), head.method)
+        name = self._plain_routes.get((head.method, head.path))
+        if name is None:
+            path = head.path.encode("latin-1").decode(errors="replace")
+            name, _ = self._routes.match(path, head.method)
         return self._endpoints[name]
 
     def _nowhere(self, head: Head, status: HTTPStatus) -> Denied:

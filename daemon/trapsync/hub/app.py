@@ -19,7 +19,7 @@ from werkzeug.exceptions import Forbidden, HTTPException, InternalServerError, N
 
 from trapsync.clock import Clock, SystemClock
 from trapsync.errors import TrapsyncError, one_line
-from trapsync.hub import enrolment_app, fleet_app
+from trapsync.hub import enrolment_app, fleet_app, uploads
 from trapsync.hub.accounts import PEOPLE, Accounts, Role, User
 from trapsync.hub.admission import REALM, USER, Endpoint, Guesses, Refusals
 from trapsync.hub.annotations import Annotations
@@ -41,6 +41,7 @@ from trapsync.hub.room import Room, is_full
 from trapsync.hub.sessions import Sessions
 from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
+from trapsync.hub.uploads import Uploads
 from trapsync.hub.wire import (
     LARGEST_BODIES,
     LARGEST_QUESTION,
@@ -140,7 +141,7 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     app = Flask(__name__, static_folder=None, template_folder="pages/templates")
     app.config["MAX_CONTENT_LENGTH"] = largest_body
     app.json = ForeignJson(app)
-    app.request_class = type("Request", (HubRequest,), {"folder": hub.store.incoming})
+    app.request_class = requests = type("Request", (HubRequest,), {"folder": hub.store.incoming})
     answers = LongAnswers(hub.store.incoming)
     fleet = FleetEndpoints(hub.fleet, hub.enrolment, answers)
     parts = _Endpoints(hub, answers), fleet, EnrolmentEndpoints(hub.enrolment)
@@ -168,6 +169,8 @@ def make_app(hub: Hub, *, largest_body: int = LARGEST_BODY) -> Flask:
     app.register_error_handler(Unauthorized, _unauthorised)
     app.register_error_handler(Forbidden, _unauthorised)
     app.after_request(_compressed)
+    before = Uploads(hub.intake, hub.room, requests, largest_body, app.wsgi_app)
+    setattr(app, "wsgi_app", before)  # noqa: B010 - mypy minds a method that is replaced
     return app
 
 
@@ -177,7 +180,7 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints, enrolment: EnrolmentEndp
         ("POST", "/get_token", _EVERYBODY, images.get_token),
         ("POST", "/get_images/<what>", _EVERYBODY, images.get_images),
         ("POST", "/get_image_series/<what>", _EVERYBODY, images.get_image_series),
-        ("POST", "/_put_new_images", _WRITERS, images.put_new_images),
+        ("POST", uploads.RULE, _WRITERS, images.put_new_images),
         ("POST", "/delete_images", _ADMINS, images.delete_images),
         ("POST", "/put_uid_annotations", _WRITERS, images.put_uid_annotations),
         ("POST", "/get_uid_annotations/<what>", _EVERYBODY, images.get_uid_annotations),
@@ -230,16 +233,8 @@ class _Endpoints:
         return self._images(by_ranges(_ranges(), g.user.device), what)
 
     def put_new_images(self) -> Any:
-        """Store the files one after another; the first that fails ends it, those before it stay stored."""
-        form = cast("HubRequest", request).receive_form()
-        if not form.files:
-            raise BadRequest("there is no file in the request")
-        if len(dict(form.files)) < len(form.files):  # the original stores the first alone, and says nothing
-            raise BadRequest("two files in the request have the same name")
-        return [
-            self._hub.intake.take(name, arrival, form.texts.get(f"{name}.md5", ""), g.user)
-            for name, arrival in form.files
-        ]
+        """Store the files; where the hub has not done so before Flask was asked, see `uploads`."""
+        return uploads.take(cast("HubRequest", request), self._hub.intake, g.user)
 
     def delete_images(self) -> Any:
         """Delete images, their annotations and their files; answer with the deleted rows."""
