@@ -4,6 +4,7 @@
 
     server.py     runs it: the port, the accounts of a first start, the end
     channel.py    its connections: heads before bodies, deadlines, limits
+    threads.py    who answers: threads for programs, and others for browsers
     admission.py  who may send what, by the head of a request; guesses; who was refused
     password_queue.py  compares passwords one after another
     app.py        the endpoints, with the status codes and bodies of the Sticky Pi server

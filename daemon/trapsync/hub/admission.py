@@ -53,6 +53,7 @@ class Admitted(NamedTuple):
 
     user: User | None
     largest: int
+    is_page: bool = False
 
 
 class Login(NamedTuple):
@@ -149,7 +150,7 @@ class Admission:
         except HTTPException as error:  # 308: a path with // in it
             return self._nowhere(head, HTTPStatus(error.code if error.code in {404, 405} else 404))
         if endpoint.roles is None:
-            return _within(head, None, endpoint.largest)
+            return _within(head, None, endpoint)
         if self._only_here and _is_forwarded(head.headers):
             self._tell_once("a web server passes requests on to this hub: start it with --behind-proxy, too")
         if endpoint.is_page:
@@ -199,7 +200,7 @@ class Admission:
             return self._doors.refuse(
                 403, "This account has a default password, which counts on the hub's machine only."
             )
-        return _within(head, session.user, endpoint.largest)
+        return _within(head, session.user, endpoint)
 
     def _may(self, head: Head, endpoint: Endpoint, user: User, login: Login) -> Admitted | Denied:
         if login.name == user.name:  # no token
@@ -210,7 +211,7 @@ class Admission:
             return self._refuse(head, 403, user.name)
         if endpoint.roles is not None and user.role not in endpoint.roles:
             return self._refuse(head, 403, user.name)
-        return _within(head, user, endpoint.largest)
+        return _within(head, user, endpoint)
 
     def _tell_of_default(self, name: str) -> None:
         self._tell_once(
@@ -239,12 +240,12 @@ def _login(headers: Mapping[str, str]) -> Login | None:
     return Login(given.username, given.password or "")
 
 
-def _within(head: Head, user: User | None, largest: int) -> Admitted | Denied:
+def _within(head: Head, user: User | None, endpoint: Endpoint) -> Admitted | Denied:
     if head.length is None and user is None:
         return Denied(411, "send a Content-Length\n")
-    if head.length is not None and head.length > largest:
-        return Denied(413, f"the body is longer than {largest} bytes\n")
-    return Admitted(user, largest)
+    if head.length is not None and head.length > endpoint.largest:
+        return Denied(413, f"the body is longer than {endpoint.largest} bytes\n")
+    return Admitted(user, endpoint.largest, endpoint.is_page)
 
 
 def _is_from_elsewhere(headers: Mapping[str, str]) -> bool:

@@ -22,6 +22,7 @@ from trapsync.hub.accounts import User
 from trapsync.hub.admission import USER, Admission, Admitted, Denied, Head, Login, is_address, network
 from trapsync.hub.password_queue import PasswordQueue
 from trapsync.hub.room import NoRoom, Room
+from trapsync.hub.threads import Threads
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._unread = b""
         self._login: Login | None = None  # being compared
         self._refused = False  # and not answered yet
+        self.asks_for_page = False  # for browsers; see `threads`
         self._must_linger = False
         self._lingers = 0  # until so many bytes have moved
         self._moved = 0  # bytes, both ways
@@ -181,7 +183,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             verdict = Denied(503, "too many passwords are being compared: try again\n", _BUSY)
         self._login = None
         if isinstance(verdict, Admitted):
-            self.user, self.request.largest = verdict
+            self.user, self.request.largest, self.asks_for_page = verdict
             self.request.promised = verdict.largest if self.request.chunked else self.request.content_length
             verdict = self.server.admit(self) or verdict
         if isinstance(verdict, Denied):
@@ -306,6 +308,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     """A listening socket with its connections."""
 
     channel_class = Channel
+    task_dispatcher: Threads
 
     def __init__(self, gate: Gate, *rest: Any, **more: Any) -> None:
         self.gate = gate
@@ -339,6 +342,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         """Look whether there is room for a request that may be sent; else the reason."""
         others = list(self.active_channels.values())
         if channel.promised > IN_MEMORY:
+            self.task_dispatcher.note_picture()
             promised = sum(one.promised for one in others)
             if promised <= _IN_MEMORY_TOGETHER:
                 channel.keep_in_memory()

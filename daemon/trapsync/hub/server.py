@@ -12,7 +12,6 @@ from flask import Flask
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import MultiSocketServer
-from waitress.task import ThreadedTaskDispatcher
 
 from trapsync.errors import SettingsError, StorageError
 from trapsync.files.locks import locked
@@ -21,6 +20,7 @@ from trapsync.hub.admission import Admission
 from trapsync.hub.app import LARGEST_BODY, Hub, make_app
 from trapsync.hub.channel import CONNECTIONS, IN_MEMORY, Gate, Server
 from trapsync.hub.fleet import Verify
+from trapsync.hub.threads import Threads
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner
 from trapsync.settings import config_file
 from trapsync.settings.hub import Hub as Settings
@@ -34,7 +34,6 @@ logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 # Runs beside a hub that listens at an address, until its block ends.
 Beside = Callable[[Hub, str], AbstractContextManager[None]]
 
-_THREADS = 4
 _LARGEST_HEAD = 16 * 1024  # bytes
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -158,7 +157,6 @@ def listen(
         settings = Adjustments(
             host=host,
             port=port,
-            threads=_THREADS,
             asyncore_use_poll=True,  # select(2) knows no file descriptor beyond 1023
             ident="trapsync-hub",
             recv_bytes=256 * 1024,
@@ -169,8 +167,7 @@ def listen(
             log_socket_errors=False,
             clear_untrusted_proxy_headers=True,
         )
-        dispatcher = ThreadedTaskDispatcher()
-        dispatcher.set_thread_count(_THREADS)
+        dispatcher = Threads(hub.clock)
         servers = [
             Server(gate, app, sockets, dispatcher=dispatcher, adj=settings, sockinfo=one)
             for one in settings.listen
