@@ -14,7 +14,14 @@ import large_fleet
 from hub_server import RunningHub
 
 SCREENS = list(browser.SCREENS)
-PATHS = {"fleet": "/", "failing": "/?verdict=failing"}
+PATHS = {
+    "fleet": "/",
+    "failing": "/?verdict=failing",
+    "map": "/map",
+    "devices": "/devices",
+    "device": "/devices/0a000001",
+    "forget": "/devices/0a000001/forget",
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,38 @@ def test_the_form_for_logging_in_can_be_read_and_reached_and_says_what_was_wrong
         browser.require_readable(visit)
         browser.require_large_targets(visit)
         browser.require_keyboard(visit)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_code_is_made_and_shown_once(chromium: Browser, empty: RunningHub, screen: str) -> None:
+    with browser.visit(chromium, empty, "owner", screen) as visit:
+        visit.open("/devices")
+        visit.page.get_by_label("Groups, if any").fill("valley")
+        visit.page.get_by_label("Public keys").fill("ed25519:yG0BrYsvtpSyL/YOPJ2eftkNtWBHcrdEUNQJE7mpy68=")
+        visit.page.get_by_role("button", name="Make a code").click()
+        expect(visit.page.get_by_role("heading", name="Code 1")).to_be_visible()
+        box = visit.page.locator("svg.qr").bounding_box()
+        assert box is not None
+        assert box["width"] == box["height"] > 150
+        visit.shoot("code")
+        browser.require_readable(visit)
+        browser.require_keyboard(visit)
+        visit.page.get_by_role("link", name="Back to the devices").click()
+        visit.shoot("codes")
+        browser.require_large_targets(visit)
+        visit.page.get_by_role("button", name="Withdraw code 1").click()
+        expect(visit.page.get_by_text("No code is open.")).to_be_visible()
+
+
+def test_a_mark_on_the_map_leads_to_the_trap_and_who_has_no_position_stands_below(
+    chromium: Browser, hub: RunningHub
+) -> None:
+    with browser.visit(chromium, hub, "reader", "desktop") as visit:
+        visit.open("/map")
+        expect(visit.page.locator(".mark")).to_have_count(22)
+        expect(visit.page.locator("h2:has-text('Without a position') + ul li")).to_have_count(2)
+        visit.page.locator(".mark.failing").click()
+        assert visit.page.url.endswith("/trap/0a000007")
 
 
 # ── What others send ─────────────────────────────────────────────────────────────────────────────────

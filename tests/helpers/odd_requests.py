@@ -15,6 +15,7 @@ import socket
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import drawings
 import hub_server
@@ -102,6 +103,14 @@ ENDPOINTS: list[tuple[str, str, object]] = [
     ("POST", "/logout", _IN_FORM),
     ("GET", f"/picture/small/{_NAME}", None),
     ("GET", "/assets/style.css", None),
+    ("GET", "/map", None),
+    ("GET", "/devices", None),
+    ("POST", "/devices/invite", _IN_FORM + f"&uses=2&days=7&groups=valley&keys={quote_plus(_KEY)}".encode()),
+    ("POST", "/devices/codes/1/withdraw", _IN_FORM),
+    ("GET", f"/devices/{_DEVICE}", None),
+    ("POST", f"/devices/{_DEVICE}/groups", _IN_FORM + b"&groups=valley"),
+    ("GET", f"/devices/{_DEVICE}/forget", None),
+    ("POST", f"/devices/{_DEVICE}/revoke", _IN_FORM),
     ("GET", f"/trap/{_DEVICE}?before=2026-06-21&span=all", None),
     ("GET", f"/trap/{_DEVICE}/settings.toml", None),
     ("GET", f"/trap/{_DEVICE}/2026-06-21?after=2026-06-21T20:19:15Z", None),

@@ -163,7 +163,7 @@ NEEDS = {
     "remote": "nacl",
     "operator": "nacl, segno",
     "mqtt": "paho.mqtt",
-    "hub": "flask, waitress",
+    "hub": "flask, segno, waitress",
     "libvips": "pyvips",
 }
 

@@ -74,7 +74,7 @@ DOORS = {
     "paho": {"remote.uplink.mqtt"},
     "click": {"cli"},
     "rich": {"cli"},
-    "segno": {"cli"},
+    "segno": {"cli", "hub"},
     "flask": {"hub"},
     "jinja2": {"hub"},
     "markupsafe": {"hub"},

@@ -1,10 +1,8 @@
 """Pages of the hub: who gets in, by which cookie; forms; headers; pictures. See tests/browser for what a browser shows."""
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -13,6 +11,7 @@ import drawings
 import hub_server
 from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
+from pages_visitor import Visitor
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
 from trapsync.hub.sessions import COOKIE, LIFE
 
@@ -36,48 +35,6 @@ def clock() -> FakeTime:
 def hub(tmp_path: Path, clock: FakeTime) -> Iterator[RunningHub]:
     with hub_server.running(tmp_path / "hub", clock=clock) as running:
         yield running
-
-
-class Visitor:
-    """A browser without a face: it keeps the cookie `secret`, and follows no redirect."""
-
-    def __init__(self, hub: RunningHub, name: str = "", secret: str = "") -> None:
-        self._hub = hub
-        self.secret = secret
-        if name:
-            assert self.log_in(name).status_code == 303
-
-    def get(self, path: str, **headers: str) -> requests.Response:
-        """GET a page. `_` in a header's name is `-`."""
-        return self._ask("GET", path, headers)
-
-    def post(self, path: str, headers: dict[str, str] | None = None, **fields: str) -> requests.Response:
-        """Send a form."""
-        return self._ask("POST", path, headers or {}, fields)
-
-    def _ask(
-        self, method: str, path: str, headers: dict[str, str], data: dict[str, str] | None = None
-    ) -> requests.Response:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if self.secret:
-            sent["Cookie"] = f"{COOKIE}={self.secret}"
-        answer = requests.request(
-            method, self._hub.url + path, headers=sent, data=data, allow_redirects=False, timeout=40
-        )
-        self.secret = answer.cookies.get(COOKIE) or self.secret
-        return answer
-
-    def log_in(self, name: str, password: str = PASSWORD, **more: Any) -> requests.Response:
-        """Send the form for that."""
-        if name in hub_server.USERS:
-            self._hub.auth(name)  # makes the account
-        return self.post("/login", name=name, password=password, **more)
-
-    def token(self, page: str = "/") -> str:
-        """The token of the forms of a page."""
-        found = re.search(r'name="form" value="([0-9a-f]+)"', self.get(page).text)
-        assert found
-        return found[1]
 
 
 # ── Who gets in ──────────────────────────────────────────────────────────────────────────────────────

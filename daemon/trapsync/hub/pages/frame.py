@@ -144,7 +144,7 @@ def _let_in(page: Page, sessions: Sessions) -> Response | None:
     if page.roles is not None:
         if session is None:
             return go_to("/login")
-        g.session = session
+        g.session, g.user = session, session.user
         if session.user.role not in page.roles:
             raise NotAllowed(f"This is not for the account of a {session.user.role}.")
         sessions.note(session)
