@@ -19,6 +19,7 @@ from trapsync.hub.app import Hub
 from trapsync.hub.database import Database
 from trapsync.hub.holdings import Holdings
 from trapsync.hub.nights import LocalTime, Span
+from trapsync.hub.store import Wanted, by_keys, by_ranges
 from trapsync.net.reports import Deployment
 
 VIENNA = LocalTime(ZoneInfo("Europe/Vienna"), True)
@@ -191,6 +192,27 @@ def test_no_question_reads_a_table_from_end_to_end(hub: Hub, held: Holdings, num
     assert plans(held, QUESTIONS[number])
     scans = [plan for plan in plans(held, QUESTIONS[number]) if is_scan(plan)]
     assert scans == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "how"),
+    [
+        (by_keys([(device(1), "2026-06-24T20:00:00Z")]), "device=? AND datetime=?"),
+        (by_ranges([(device(1), "2026-06-24", "2026-06-25")]), "device=? AND datetime>? AND datetime<?"),
+    ],
+)
+def test_images_that_are_named_are_found_by_the_whole_index(
+    hub: Hub, held: Holdings, wanted: Wanted, how: str
+) -> None:
+    def ask(_: Holdings) -> None:
+        assert list(hub.store.find(wanted))
+        list(hub.annotations.find(wanted, with_json=False))
+
+    found = [plan for plan in plans(held, ask) if "one" in plan or "asked" in plan]
+    assert any(how in plan for plan in found)
+    # What looks at all images does it for each pattern that is asked for: there is none.
+    for before, plan in pairwise(["", *found]):
+        assert not plan.startswith("SCAN one") or before.startswith("SCAN asked")
 
 
 def test_the_nights_and_deployments_of_one_trap_are_found_by_an_index(hub: Hub) -> None:

@@ -246,6 +246,8 @@ def test_of_large_annotations_one_body_is_read_at_a_time(
 def test_the_fleet_of_as_many_traps_as_there_can_be_takes_little_memory(tmp_path: Path) -> None:
     with hub_server.running(tmp_path) as hub:
         with hub.hub.database.writing() as connection:
+            devices = [(f"{n:08x}",) for n in range(fleet.MOST_TRAPS)]
+            connection.executemany("INSERT INTO traps (device) VALUES (?)", devices)
             connection.executemany(
                 "INSERT INTO heartbeats (device, received, body) VALUES (?, 0, ?)",
                 (

@@ -54,8 +54,9 @@ class Wanted(NamedTuple):
 def by_keys(keys: Iterable[tuple[str, str]]) -> Wanted:
     """The images of these devices and moments. One parameter, however many: a client may ask for tens of thousands."""
     return Wanted(
-        "(images.device, images.datetime) IN "
-        "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+        # Not as a comparison of pairs, for which SQLite looks at all images of the device.
+        "images.id IN (SELECT one.id FROM json_each(?) AS asked JOIN images AS one "
+        "ON one.device = json_extract(asked.value, '$[0]') AND one.datetime = json_extract(asked.value, '$[1]'))",
         (json.dumps(asked := list(keys)),),
         len(asked),
     )
@@ -78,8 +79,9 @@ def by_ranges(ranges: Iterable[tuple[str, str, str]], only: str | None = None) -
 
 
 _Range = tuple[str, str, str]
+# CROSS: what is asked for comes first, so that all images are looked at for patterns only.
 _FOUND = (
-    "SELECT one.id FROM json_each(?) AS asked JOIN images AS one ON one.device {} json_extract(asked.value, '$[0]') "
+    "SELECT one.id FROM json_each(?) AS asked CROSS JOIN images AS one ON one.device {} json_extract(asked.value, '$[0]') "
     "AND one.datetime >= json_extract(asked.value, '$[1]') AND one.datetime < json_extract(asked.value, '$[2]')"
 )
 
