@@ -96,6 +96,7 @@ def hub(context: click.Context, /, config: Path | None, **options: Any) -> None:
     with closing(HubExaminer(folder / INCOMING, folder / MAKING)) as examiner:
         serve(
             settings.hub,
+            project=settings.project,
             verify=verify,
             examiner=examiner,
             beside=partial(hub_service.beside, settings),

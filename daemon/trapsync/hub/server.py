@@ -25,6 +25,7 @@ from trapsync.hub.thumbnails import NO_EXAMINER, Examiner
 from trapsync.settings import config_file
 from trapsync.settings.hub import Hub as Settings
 from trapsync.settings.open_links import is_loopback
+from trapsync.settings.project import Project
 from trapsync.spool import overlap
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def serve(
     settings: Settings,
     *,
+    project: Project | None = None,
     verify: Verify | None = None,
     examiner: Examiner = NO_EXAMINER,
     beside: Beside | None = None,
@@ -49,13 +51,15 @@ def serve(
     """Run the hub in its folder until SIGTERM or SIGINT; to be called in the main thread.
 
     The file `password_file` holds the password of the user `trapsync`, an admin; on any address but loopback it is
-    needed unless there are users already. `verify` checks published documents, `examiner` looks at pictures, `beside`
-    does what is to be done while the hub listens. `say` gets what a person should know. Raises SettingsError or
-    StorageError, one line, when it cannot start.
+    needed unless there are users already. `project` is what packages of Camtrap DP say of the study. `verify` checks
+    published documents, `examiner` looks at pictures, `beside` does what is to be done while the hub listens. `say` gets
+    what a person should know. Raises SettingsError or StorageError, one line, when it cannot start.
     """
     with _only_one(settings.folder):
         _allow_files(2 * CONNECTIONS + 200)  # each with the file of a body
-        hub = Hub.open(settings.folder, examiner=examiner, verify=verify, min_free=settings.min_free)
+        hub = Hub.open(
+            settings.folder, examiner=examiner, verify=verify, min_free=settings.min_free, project=project
+        )
         prepare_accounts(
             hub, settings.host, settings.password_file, say, behind_proxy=bool(settings.behind_proxy)
         )

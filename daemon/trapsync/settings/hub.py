@@ -1,4 +1,4 @@
-"""The hub's config file: how it is reached and where it keeps things ([hub]), and how long ([hub.keep])."""
+"""The hub's config file: how it is reached and where it keeps things ([hub]), how long ([hub.keep]), and of which study."""
 
 import ipaddress
 import math
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
+from trapsync.settings.project import Project
 from trapsync.settings.table import Table, within
 from trapsync.settings.units import Keeping, Size
 
@@ -67,6 +68,7 @@ class HubSettings(Table, frozen=True):
     """The whole file."""
 
     hub: Hub = Hub()
+    project: Project = Project()
 
 
 def load(path: Path) -> HubSettings:
