@@ -19,6 +19,7 @@ MEASURED = {
     "rest": "bench.resting",
     "store": "bench.storing",
     "card": "bench.card",
+    "pages": "bench.showing",
 }
 
 
