@@ -70,7 +70,7 @@ def wheels(distribution: str, architecture: str = NATIVE) -> Path:
     lists = sorted((ROOT / "scripts" / "requirements").iterdir())
     kind = hashlib.sha256(b"".join(path.read_bytes() for path in [script, *lists])).hexdigest()[:12]
     folder = _CACHE / f"wheels-{PYTHON[distribution]}-{architecture}-{kind}"
-    options = ["--python", PYTHON[distribution], "--arch", architecture]
+    options = ["--python", PYTHON[distribution], "--arch", architecture, "--hub"]
     _make(folder, lambda target: [str(script), str(target), *options])
     return folder
 

@@ -22,6 +22,7 @@ WITH_COMMANDS = [
     "config/skylab.md",
     "scripts/README.md",
     "systemd/README.md",
+    "systemd/hub.md",
     "daemon/README.md",
     "daemon/trapsync/destinations/README.md",
     "daemon/trapsync/hub/README.md",

@@ -25,7 +25,7 @@ def installed(tmp_path: Path) -> list[str]:
     """The units as they are on a trap, where what they start is there."""
     for unit in UNITS:
         text = re.sub(
-            r"/opt/trapsync/current/(bin/trapsync|units/(?:reboot-guard|stick-keeper))",
+            r"/opt/trapsync(?:-hub)?/current/(bin/trapsync|units/(?:reboot-guard|stick-keeper))",
             "/bin/true",
             unit.read_text(),
         )
@@ -41,7 +41,7 @@ def test_systemd_has_nothing_to_say_against_the_units(installed: list[str]) -> N
 
 # In tenths. Seen by Bookworm's systemd (252) and by Trixie's (257): 1.5, 1.3, 1.7, and 2.4 of the one that joins.
 EXPOSED = {"trapsync.service": 15, "trapsync-reboot.service": 15, "trapsync-stick@.service": 20}
-EXPOSED |= {"trapsync-join.service": 25}
+EXPOSED |= {"trapsync-join.service": 25, "trapsync-hub.service": 15}
 
 
 @needs_systemd
@@ -58,9 +58,12 @@ def test_every_service_has_its_measure() -> None:
 
 
 def test_every_unit_is_put_in_its_place_and_taken_away_again() -> None:
-    for script in ("install", "uninstall"):
+    for script in ("install", "uninstall", "install-hub"):
         text = (ROOT / "scripts" / script).read_text()
-        assert [unit.name for unit in UNITS if unit.name not in text] == []
+        of_the_hub = script == "install-hub"
+        assert [
+            unit.name for unit in UNITS if ("hub" in unit.name) == of_the_hub and unit.name not in text
+        ] == []
 
 
 @pytest.mark.skipif(shutil.which("udevadm") is None, reason="udevadm is not installed here")

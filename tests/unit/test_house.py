@@ -237,7 +237,7 @@ def test_the_hub_stands_beside_the_program() -> None:
 
 def test_only_its_command_leads_to_the_hub() -> None:
     leading = {m for m in PROGRAM if any(head(other) == "hub" for other in ours(MODULES[m]))}
-    assert leading == {"cli.hub", "runtime.hub_service"}  # which serves nothing else
+    assert leading == {"cli.hub", "cli.hub_backup", "runtime.hub_service"}  # which serves nothing else
 
 
 # Where JSON is decoded: what comes from outside in one place, and what the program, or its own child, wrote.

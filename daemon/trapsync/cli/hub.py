@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from trapsync.cli import enrolment, fleet_effort, hub_config, packages
+from trapsync.cli import enrolment, fleet_effort, hub_backup, hub_config, packages
 from trapsync.cli.common import Quantity, given_password, show_table, start_logging
 from trapsync.clock import SystemClock
 from trapsync.errors import SettingsError
@@ -216,6 +216,6 @@ def camtrap_dp(context: click.Context, order: packages.Order, folder: Path) -> N
         packages.write(order, some)
 
 
-for command in (*hub_config.COMMANDS, *enrolment.COMMANDS, *fleet_effort.COMMANDS):
+for command in (*hub_config.COMMANDS, *hub_backup.COMMANDS, *enrolment.COMMANDS, *fleet_effort.COMMANDS):
     hub.add_command(command)
 COMMANDS = (hub,)

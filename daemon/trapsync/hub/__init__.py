@@ -19,6 +19,7 @@
     heartbeat_history.py  how long heartbeats are kept
     retention.py  deletes what is older than the settings say
     believed_time.py  what time it is, for who deletes by it
+    backup.py     copies a hub while it runs
     reports.py    what the traps reported once: the effort of their nights, their deployments
     reports_app.py  the endpoints of that
     holdings.py   what it holds of its traps, by trap and time

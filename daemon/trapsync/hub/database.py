@@ -12,6 +12,8 @@ from trapsync.errors import StorageError, TrapsyncError
 from trapsync.files import failpoint
 from trapsync.files.durable import make_folder
 
+FILE = "hub.sqlite"  # in the hub's folder
+
 # Append only: a hub at a field station is updated years after it was installed. PRAGMA user_version counts them.
 _MIGRATIONS = (
     """
