@@ -2,7 +2,7 @@
 
 The hub is the program itself. The floor is what no receiver that keeps its word can leave out: the digest, the file and
 its name flushed, one row committed; in one process, without a network. The web server is nginx with its own PUT, which
-flushes nothing.
+flushes nothing. The viewers go through all pages and pictures without a pause.
 """
 
 import base64
@@ -22,13 +22,17 @@ from statistics import median
 
 import external_programs
 import flooded_hub
+import hub_server
 import processes
 from bench import pictures
 from bench.table import Row
 from rclone_ends import free_port, wait_for
+from trapsync.hub.app import Hub
+from trapsync.hub.sessions import COOKIE
 
 _SIZE = 300_000  # bytes of an image
 _SENDERS = 4
+_VIEWERS = 20
 _Put = Callable[[http.client.HTTPConnection, int], int]
 
 
@@ -49,6 +53,7 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
             costs.append(((processes.cpu_seconds(process.pid) - before) / images, floor.cost(images)))
             if web:
                 rates.append((rate, web.rate(images)))
+        seen = _with_viewers(folder, hub, port, images, rounds)
         memory = flooded_hub.memory_of(process.pid)
     yield Row(
         "store",
@@ -58,6 +63,16 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
         "hash, write and flush, one commit",
         median(ours / least for ours, least in costs),
         2.5,
+    )
+    yield Row(
+        "store",
+        f"images in a second while {_VIEWERS} viewers fetch pages and pictures",
+        median(watched for watched, _ in seen),
+        "/s",
+        "without viewers",
+        median(watched / alone for watched, alone in seen),
+        0.9,
+        at_least=True,
     )
     yield Row("store", "memory of the hub and its examiner", memory, "MB", "120 MB", memory / 120, 1.0)
     if not web:
@@ -71,6 +86,38 @@ def rows(folder: Path, *, rounds: int, tiny: bool) -> Iterator[Row]:
         "nginx, PUT, which flushes nothing",
         median(ours / theirs for ours, theirs in rates),
     )
+
+
+def _with_viewers(
+    folder: Path, hub: "_Sender", port: int, images: int, rounds: int
+) -> list[tuple[float, float]]:
+    """Images in a second with viewers and without, by turns."""
+    seen = []
+    for _ in range(rounds):
+        alone = hub.rate(images)
+        with _viewers(folder, port):
+            seen.append((hub.rate(images), alone))
+    return seen
+
+
+@contextmanager
+def _viewers(folder: Path, port: int) -> Iterator[None]:
+    """Twenty of them, in a process of their own, until the block ends."""
+    store = Hub.open(folder / "hub")
+    user = store.accounts.named("trap")
+    assert user
+    secret = store.sessions.begin(user, hub_server.PASSWORD)
+    store.database.close()
+    command = [sys.executable, "-m", "bench.viewing", str(port), str(_VIEWERS), f"{COOKIE}={secret}"]
+    with processes.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdout.readline()  # each has had a page
+        yield
+        process.stdin.close()
+        fetched = int(process.stdout.readline())
+        if fetched < _VIEWERS:
+            raise RuntimeError(f"the viewers have seen {fetched} pages and pictures")
 
 
 class _Sender:

@@ -69,9 +69,9 @@ class Page:
 
 
 @pytest.mark.parametrize(
-    ("still_come", "came", "spent"), [(True, True, 1.0), (False, True, 0.52), (False, False, 0.1)]
+    ("still_come", "came", "spent"), [(True, True, 2.1), (False, True, 0.52), (False, False, 0.1)]
 )
-def test_a_page_costs_nine_times_its_time_in_rest_while_pictures_come(
+def test_after_a_page_its_thread_rests_while_pictures_come(
     still_come: bool, came: bool, spent: float
 ) -> None:
     clock = FakeTime()

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,8 +97,9 @@ class HubRequest(Request):
         part: Arrival | _Text = _Text()
         try:
             parser = PushMultipartParser(boundary, max_segment_count=_MOST_FILES + _MOST_TEXTS)
+            chunks = self._chunks()
             while not parser.closed:
-                for event in parser.parse(self.stream.read(_AT_ONCE)):
+                for event in parser.parse(next(chunks)):
                     if isinstance(event, MultipartSegment):
                         part = self._begin(event, form, texts)
                     elif event:
@@ -107,6 +110,14 @@ class HubRequest(Request):
             (name, bytes(text.content).decode(errors="replace")) for name, text in texts.items()
         )
         return form
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The body, and then nothing again and again. One that was received in memory is not copied."""
+        body = self.environ["wsgi.input"]
+        if isinstance(body, BytesIO) and self.content_length == body.getbuffer().nbytes:
+            yield body.getvalue()
+        while True:
+            yield self.stream.read(_AT_ONCE)
 
     def _begin(self, part: MultipartSegment, form: Form, texts: dict[str, _Text]) -> Arrival | _Text:
         """Where the content of a part goes."""

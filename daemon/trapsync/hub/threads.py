@@ -12,7 +12,7 @@ from waitress.task import ThreadedTaskDispatcher
 from trapsync.clock import Clock
 
 _PROGRAMS, _BROWSERS = 4, 2
-_REST, _LONGEST_REST = 9, 1.0  # times the answer; seconds
+_REST, _LONGEST_REST = 24, 2.0  # times the answer; seconds
 _LOOK = 0.02  # seconds between two looks whether pictures still come
 _STILL = 0.5  # seconds after the last one
 

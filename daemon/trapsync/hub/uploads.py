@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Response
-
 from trapsync.hub.accounts import User
 from trapsync.hub.admission import USER
 from trapsync.hub.arrivals import HubRequest
@@ -46,7 +44,8 @@ class Uploads:
             return self._app(environ, start)
         finally:
             request.close()
-        return answer(environ, start)
+        start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
+        return [answer]
 
 
 def take(request: HubRequest, intake: Intake, user: User) -> list[Row]:
@@ -66,7 +65,6 @@ def take(request: HubRequest, intake: Intake, user: User) -> list[Row]:
     ]
 
 
-def _as_json(rows: list[Row]) -> Response:
+def _as_json(rows: list[Row]) -> bytes:
     """As Flask writes it."""
-    text = json.dumps(rows, separators=(",", ":"))
-    return Response(f"{text}\n", content_type="application/json")
+    return json.dumps(rows, separators=(",", ":")).encode() + b"\n"
