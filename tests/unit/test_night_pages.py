@@ -78,7 +78,7 @@ def test_a_trap_says_how_it_is_and_what_it_has(reader: Reader, names: list[str])
         "Remote settings that the trap had last: 7",
         "capture.every 30 min",
         "1.5 m",
-        "10 of 20 taken; missed: 10 the camera failed",
+        "10 of 20 taken; missed: 10 (the camera failed)",
     ):
         assert one in says
     assert f"/picture/full/{names[-1]}" in places(reader.page(TRAP))
@@ -180,7 +180,7 @@ def test_a_night_says_what_was_taken_and_missed_and_shows_its_pictures(
     page = reader.page(NIGHT)
     for one in (
         "Wednesday, 24 June 2026",
-        "3 pictures here. 10 of 20 taken; missed: 10 the camera failed",
+        "3 pictures here. 10 of 20 taken; missed: 10 (the camera failed)",
         "22:00 4 2 the camera failed",
         "22:20 01:40 10 the camera failed",
     ):
@@ -193,7 +193,7 @@ def test_a_night_says_what_was_taken_and_missed_and_shows_its_pictures(
 def test_a_night_without_pictures_says_so(reader: Reader) -> None:
     says = text(reader.page(f"{TRAP}/2026-06-21"))
     assert "no picture of this night has come" in says
-    assert "missed: 10 the camera failed" in says
+    assert "missed: 10 (the camera failed)" in says
     assert "0 pictures here. No report yet." in text(reader.page(f"{TRAP}/2025-01-01"))
 
 

@@ -258,7 +258,7 @@ def effort(night: Night | None) -> str:
     if night is None:
         return "no report yet"
     expected, taken = night.sums()
-    missed = ", ".join(f"{number} {calendar.words(reason)}" for reason, number in night.missed().items())
+    missed = ", ".join(f"{number} ({calendar.words(reason)})" for reason, number in night.missed().items())
     return f"{taken} of {expected} taken" + (f"; missed: {missed}" if missed else "")
 
 
