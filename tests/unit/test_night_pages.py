@@ -171,6 +171,21 @@ def test_odd_questions_about_a_trap_have_an_answer(reader: Reader, query: str) -
     assert reader.get(f"{TRAP}?{query}").status_code == 200
 
 
+@pytest.mark.parametrize("span", ["2d", "30d", "90d", "all"])
+def test_heartbeats_that_the_hub_has_thinned_are_no_gaps_in_a_plot(
+    hub: RunningHub, reader: Reader, span: str
+) -> None:
+    filled_hub.add_heartbeats(hub.hub.database, 1, 90)
+    body = json.dumps(filled_hub.beat(1))
+    with hub.hub.database.writing() as connection:
+        sql = "INSERT INTO heartbeats (device, received, body) VALUES (?, ?, ?)"
+        daily = [(filled_hub.device(1), NOW.timestamp() - 86400.0 * day, body) for day in range(91, 130)]
+        connection.executemany(sql, daily)
+    page = reader.page(f"/trap/{filled_hub.device(1)}?span={span}")
+    (battery,) = re.findall(r"<title>Battery.*?</svg>", page, re.DOTALL)
+    assert (battery.count("<path"), battery.count("<circle")) == (1, 0)
+
+
 # ── The night ────────────────────────────────────────────────────────────────────────────────────────
 
 
