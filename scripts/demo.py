@@ -56,6 +56,12 @@ password_file = "password"
 every = "1 s"
 retry_initial = "1 s"
 retry_max = "3 s"
+
+[hub]
+url = "http://127.0.0.1:{port}"
+username = "trapsync"
+password_file = "password"
+every = "2 s"
 """
 
 
@@ -153,12 +159,37 @@ def main() -> int:
         link = Link(hub_port)
         config = _write_config(folder, link.port)
         trap = Program("--config", str(config), "run", "--captures", str(options.images))
+        if options.keep:
+            _invite(hub_port)
         try:
             facts = _play(trap, link, config, options.images)
         finally:
             trap.stop()
+        if not options.keep:
             hub.stop()
-    return _report(facts, trap, link, folder, options.images)
+        code = _report(facts, trap, link, folder, options.images)
+        if options.keep:
+            _go_on(config, hub_port)
+    return code
+
+
+def _invite(port: int) -> None:
+    print(
+        f"look at the trap in a browser: http://127.0.0.1:{port}   name: trapsync   password: trapsync\n",
+        flush=True,
+    )
+
+
+def _go_on(config: Path, port: int) -> None:
+    """Let the trap run on, for who looks at it, until Ctrl-C."""
+    trap = Program("--config", str(config), "run")
+    try:
+        print("\nthe trap runs on until Ctrl-C")
+        _invite(port)
+        while trap.is_running():
+            time.sleep(0.5)
+    finally:
+        trap.stop()
 
 
 def _leave(number: int, _: object) -> None:
@@ -174,6 +205,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--images", type=int, default=12, metavar="N", help="how many pictures to take (default 12)"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="then run on until Ctrl-C, to be looked at in a browser"
     )
     options = parser.parse_args()
     if options.images < 1:

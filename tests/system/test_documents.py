@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -12,9 +13,11 @@ from xml.etree import ElementTree
 
 import click
 import pytest
+import requests
 
 import documents
 import private_machine
+import processes
 import trapsync
 from documents import NOT_RUN, ROOT, RUN_ELSEWHERE, WITH_COMMANDS, Block, without_comment
 from private_machine import CONFIG, Machine
@@ -193,12 +196,27 @@ def test_no_code_is_only_indented(document: str) -> None:
 
 
 def demonstrate() -> list[str]:
-    """Run scripts/demo, with the environment of the tests in place of its own; what it says."""
-    done = subprocess.run(
-        [sys.executable, "scripts/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.partition("\npictures:")[0].splitlines()
+    """Run scripts/demo, with the environment of the tests in place of its own; what it says.
+
+    At its end it is looked at in a browser, in which the trap's picture is shown, and told to end.
+    """
+    command = [sys.executable, "-u", "scripts/demo.py", "--keep"]
+    with processes.started(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout
+        said = [demo.stdout.readline()]
+        while said[-1] and "runs on until Ctrl-C" not in said[-1]:
+            said.append(demo.stdout.readline())
+        address = re.search(r"http://127\.0\.0\.1:\d+", demo.stdout.readline())
+        assert address, said
+        login = {"name": "trapsync", "password": "trapsync"}
+        with requests.Session() as browser:
+            origin = {"Origin": address[0]}
+            shown = browser.post(f"{address[0]}/login", data=login, headers=origin, timeout=60)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 128 + signal.SIGINT
+    assert "demonstration" in shown.text
+    text = "".join(said).partition("\npictures:")[0]
+    return [line for line in text.splitlines() if not line.startswith("look at the trap")]
 
 
 @pytest.mark.timeout(300)
@@ -214,7 +232,7 @@ def test_the_demonstration_ends_by_itself_and_is_what_its_picture_shows() -> Non
 
 def test_the_pictures_are_small_and_fetch_nothing() -> None:
     folder = ROOT / ".github" / "images"
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 120_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 150_000
     addresses = set(re.findall(r"\w+://[^\"')\s]+", (folder / "demo.svg").read_text(encoding="utf-8")))
     assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never fetched
 
