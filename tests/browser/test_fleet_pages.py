@@ -13,10 +13,8 @@ import hub_server
 import large_fleet
 from hub_server import RunningHub
 
-SCREENS = list(browser.SCREENS)
 PATHS = {
     "fleet": "/",
-    "failing": "/?verdict=failing",
     "map": "/map",
     "devices": "/devices",
     "device": "/devices/0a000001",
@@ -57,31 +55,32 @@ def test_500_traps_are_there_in_a_moment_and_few_bytes(chromium: Browser, tmp_pa
         large_fleet.fill(hub, 500, 200_000)
         with browser.visit(chromium, hub, "reader", "desktop") as visit:
             visit.open("/")
+            visit.page.wait_for_function("document.images[0].complete")
             costs = visit.page.evaluate(_COSTS)
-            for _ in range(3):  # beside other tests on the same cores the best of some looks counts
+            for _ in range(2):  # beside other tests on the same cores the best of some looks counts
                 visit.page.reload()
                 costs["paint"] = min(costs["paint"], visit.page.evaluate(_COSTS)["paint"])
             print(f"500 traps, 200,000 images: {costs}")  # noqa: T201
             assert costs["whole"] <= 300_000  # bytes, of which some are sent: pages are compressed
             assert costs["paint"] <= 1500  # ms
             assert 0 < costs["pictures"] < 60, "only those that are near the screen"
-            expect(visit.page.locator(".card")).to_have_count(500)
+            expect(visit.page.locator(".cards > li")).to_have_count(500)
 
 
 # ── Who can read and reach it ────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("name", PATHS)
-def test_everybody_can_read_and_reach_what_is_on_a_page(
-    chromium: Browser, hub: RunningHub, screen: str, name: str
+@pytest.mark.parametrize("screen", browser.TRIED)
+def test_everybody_can_read_and_reach_what_is_on_the_pages(
+    chromium: Browser, hub: RunningHub, screen: str
 ) -> None:
     with browser.visit(chromium, hub, "owner", screen) as visit:
-        visit.open(PATHS[name])
-        visit.shoot(name)
-        browser.require_readable(visit)
-        browser.require_large_targets(visit)
-        browser.require_keyboard(visit)
+        for name, path in PATHS.items():
+            visit.open(path)
+            visit.shoot(name)
+            browser.require_readable(visit)
+            browser.require_large_targets(visit)
+            browser.require_keyboard(visit)
 
 
 def test_without_javascript_one_logs_in_sees_the_worst_first_chooses_and_logs_out(
@@ -116,9 +115,8 @@ def test_the_form_for_logging_in_can_be_read_and_reached_and_says_what_was_wrong
         browser.require_keyboard(visit)
 
 
-@pytest.mark.parametrize("screen", SCREENS)
-def test_a_code_is_made_and_shown_once(chromium: Browser, empty: RunningHub, screen: str) -> None:
-    with browser.visit(chromium, empty, "owner", screen) as visit:
+def test_a_code_is_made_and_shown_once(chromium: Browser, empty: RunningHub) -> None:
+    with browser.visit(chromium, empty, "owner") as visit:
         visit.open("/devices")
         visit.page.get_by_label("Groups, if any").fill("valley")
         visit.page.get_by_label("Public keys").fill("ed25519:yG0BrYsvtpSyL/YOPJ2eftkNtWBHcrdEUNQJE7mpy68=")
@@ -167,10 +165,7 @@ def no_script_ran(page: Page) -> bool:
     )
 
 
-@pytest.mark.parametrize("screen", ["phone", "desktop"])
-def test_hostile_texts_and_pictures_are_shown_as_what_they_are(
-    chromium: Browser, empty: RunningHub, screen: str
-) -> None:
+def test_hostile_texts_and_pictures_are_shown_as_what_they_are(chromium: Browser, empty: RunningHub) -> None:
     empty.hub.fleet.take(
         "0a1b2c3d", beat("0a1b2c3d", name=HOSTILE, reasons=[TURNED.replace("\0", ""), "x" * 900])
     )
@@ -181,7 +176,7 @@ def test_hostile_texts_and_pictures_are_shown_as_what_they_are(
     (row,) = empty.rows()
     empty.store.path(row).write_bytes(b"\xff\xd8\xff\xe0 no picture any more")
     empty.upload("0a1b2c3f.2026-06-21_20-19-15.jpg", drawings.trap())
-    with browser.visit(chromium, empty, "reader", screen) as visit:
+    with browser.visit(chromium, empty, "reader") as visit:
         visit.open("/")
         visit.shoot("hostile")
         assert visit.page.get_by_text("<script>document").count() == 1

@@ -326,6 +326,22 @@ def test_what_an_earlier_hub_took_is_an_answer_all_the_same(tmp_path: Path, body
     assert [trap.verdict for trap in traps(answer)] == ["failing"]
 
 
+def test_the_newest_heartbeats_are_found_by_the_index_however_many_there_are(tmp_path: Path) -> None:
+    hub = Hub.open(tmp_path, FakeTime())
+    asked = list[str]()
+    with hub.database.reading() as connection:
+        connection.set_trace_callback(asked.append)  # it rests, and serves the next question
+    list(hub.fleet.snapshot()["traps"])
+    questions = [sql for sql in asked if "heartbeats" in sql]
+    assert len(questions) == 2
+    with hub.database.reading() as connection:
+        plans = [
+            row["detail"] for sql in questions for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")
+        ]
+    assert any("heartbeats_by_device" in step for step in plans)
+    assert [step for step in plans if step.startswith("SCAN") and "traps" not in step] == []
+
+
 def test_more_traps_than_a_hub_knows_are_refused_and_the_others_are_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

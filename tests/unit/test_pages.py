@@ -37,6 +37,17 @@ def hub(tmp_path: Path, clock: FakeTime) -> Iterator[RunningHub]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """One for tests that change nothing."""
+    with (
+        hub_server.cheap_passwords(),
+        hub_server.running(tmp_path_factory.mktemp("shared") / "hub") as running,
+    ):
+        running.upload(NAME, drawings.trap())
+        yield running
+
+
 # ── Who gets in ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -73,8 +84,8 @@ def test_a_wrong_password_and_a_traps_account_get_no_cookie(
     assert "<script>" not in answer.text
 
 
-def test_a_token_of_the_api_is_no_name_for_the_form(hub: RunningHub) -> None:
-    answer = Visitor(hub).log_in(hub.auth("owner")[0], "x")
+def test_a_token_of_the_api_is_no_name_for_the_form(shared: RunningHub) -> None:
+    answer = Visitor(shared).log_in(shared.auth("owner")[0], "x")
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
 
 
@@ -108,8 +119,8 @@ def test_one_waits_for_a_password_and_a_second_is_told_to_come_again(
     "place",
     ["//evil.example", "/\\evil.example", "https://evil.example/", "javascript:x", "/\t/evil.example", ""],
 )
-def test_after_logging_in_nobody_is_led_to_another_host(hub: RunningHub, place: str) -> None:
-    assert Visitor(hub).log_in("reader", next=place).headers["Location"] == "/"
+def test_after_logging_in_nobody_is_led_to_another_host(shared: RunningHub, place: str) -> None:
+    assert Visitor(shared).log_in("reader", next=place).headers["Location"] == "/"
 
 
 # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────
@@ -124,8 +135,8 @@ def test_a_cookie_that_was_there_before_is_not_the_one_after(hub: RunningHub) ->
     assert thief.get("/").status_code == 303
 
 
-def test_a_cookie_cannot_be_read_by_scripts_nor_sent_by_other_sites(hub: RunningHub) -> None:
-    cookie = Visitor(hub).log_in("reader").headers["Set-Cookie"]
+def test_a_cookie_cannot_be_read_by_scripts_nor_sent_by_other_sites(shared: RunningHub) -> None:
+    cookie = Visitor(shared).log_in("reader").headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= {*cookie.split("; ")}
     assert "Secure" not in cookie
 
@@ -160,9 +171,9 @@ def test_a_session_ends(hub: RunningHub, clock: FakeTime, end: str) -> None:
 
 
 @pytest.mark.parametrize("cookie", ["\xff=;", f"{COOKIE}=\xff", f"{COOKIE}={'x' * 43}", f"{COOKIE}=", "=;;="])
-def test_an_odd_cookie_is_none(hub: RunningHub, cookie: str) -> None:
+def test_an_odd_cookie_is_none(shared: RunningHub, cookie: str) -> None:
     given = {"Cookie": cookie.encode("latin-1")}
-    answers = [requests.get(hub.url + path, headers=given, timeout=10) for path in ("/", "/login")]
+    answers = [requests.get(shared.url + path, headers=given, timeout=10) for path in ("/", "/login")]
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
@@ -210,9 +221,11 @@ def test_a_cookie_is_nothing_at_the_api_and_a_password_nothing_at_a_page(hub: Ru
     assert requests.get(hub.url, auth=hub.auth("owner"), allow_redirects=False, timeout=10).status_code == 303
 
 
-def test_a_program_that_asks_for_what_is_not_there_gets_a_line_and_a_browser_a_page(hub: RunningHub) -> None:
-    assert Visitor(hub).get("/nowhere").text == "Not Found\n"
-    page = Visitor(hub).get("/nowhere", Accept="text/html,*/*")
+def test_a_program_that_asks_for_what_is_not_there_gets_a_line_and_a_browser_a_page(
+    shared: RunningHub,
+) -> None:
+    assert Visitor(shared).get("/nowhere").text == "Not Found\n"
+    page = Visitor(shared).get("/nowhere", Accept="text/html,*/*")
     assert (page.status_code, "There is no such page at this hub." in page.text) == (404, True)
 
 
@@ -257,8 +270,8 @@ def test_the_token_of_a_form_is_another_one_each_time(hub: RunningHub) -> None:
     assert visitor.post("/logout", form=first).status_code == 303
 
 
-def test_a_body_that_is_longer_than_any_form_is_refused_by_its_head(hub: RunningHub) -> None:
-    assert Visitor(hub).post("/login", name="x" * 20_000).status_code == 413
+def test_a_body_that_is_longer_than_any_form_is_refused_by_its_head(shared: RunningHub) -> None:
+    assert Visitor(shared).post("/login", name="x" * 20_000).status_code == 413
 
 
 # ── Headers ──────────────────────────────────────────────────────────────────────────────────────────
@@ -267,9 +280,9 @@ def test_a_body_that_is_longer_than_any_form_is_refused_by_its_head(hub: Running
 @pytest.mark.parametrize("path", ["/", "/login", "/nowhere", f"/picture/full/{'x' * 9}", "/assets/style.css"])
 @pytest.mark.parametrize("name", ["", "reader"])
 def test_every_page_keeps_others_from_framing_it_and_itself_from_asking_others(
-    hub: RunningHub, path: str, name: str
+    shared: RunningHub, path: str, name: str
 ) -> None:
-    headers = Visitor(hub, name).get(path, Accept="text/html").headers
+    headers = Visitor(shared, name).get(path, Accept="text/html").headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
@@ -298,9 +311,8 @@ def test_a_picture_is_for_who_is_logged_in_and_kept_by_his_browser(hub: RunningH
     assert requests.get(hub.url + PICTURE, auth=hub.auth("owner"), timeout=10).status_code == 403
 
 
-def test_a_picture_that_has_not_changed_is_not_sent_again(hub: RunningHub) -> None:
-    hub.upload(NAME, drawings.trap())
-    visitor = Visitor(hub, "reader")
+def test_a_picture_that_has_not_changed_is_not_sent_again(shared: RunningHub) -> None:
+    visitor = Visitor(shared, "reader")
     tag = visitor.get(PICTURE).headers["ETag"]
     again = visitor.get(PICTURE, If_None_Match=tag)
     assert (again.status_code, again.content) == (304, b"")
@@ -320,9 +332,8 @@ def test_a_picture_that_has_not_changed_is_not_sent_again(hub: RunningHub) -> No
         "full/%ff",
     ],
 )
-def test_a_name_that_is_no_picture_of_this_hub_is_not_found(hub: RunningHub, path: str) -> None:
-    hub.upload(NAME, drawings.trap())
-    assert Visitor(hub, "reader").get(f"/picture/{path}").status_code == 404
+def test_a_name_that_is_no_picture_of_this_hub_is_not_found(shared: RunningHub, path: str) -> None:
+    assert Visitor(shared, "reader").get(f"/picture/{path}").status_code == 404
 
 
 def test_a_picture_whose_file_is_gone_is_not_found(hub: RunningHub) -> None:

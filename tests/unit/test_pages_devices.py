@@ -124,6 +124,12 @@ def test_what_is_not_there_is_not_found(hub: RunningHub, path: str) -> None:
     assert Visitor(hub, "owner").get(path).status_code == 404
 
 
+def test_what_is_no_way_to_lock_a_trap_out_does_nothing(hub: RunningHub) -> None:
+    hub.join(DEVICE, "its own")
+    assert Visitor(hub, "owner").form("/devices", f"/devices/{DEVICE}/burn").status_code == 404
+    assert hub.hub.accounts.named(DEVICE)
+
+
 @pytest.mark.parametrize("name", ["reader", "trap"])
 def test_who_is_no_admin_sees_nothing_of_it_and_changes_nothing(hub: RunningHub, name: str) -> None:
     hub.join(DEVICE, "its own")

@@ -97,10 +97,7 @@ class DevicesPages:
     def end(self, device: str, how: str) -> Response:
         """Lock a trap out."""
         _meaning(how)
-        if how == "revoke":
-            self._enrolment.revoke(device)
-        else:
-            self._enrolment.forget(device)
+        (self._enrolment.revoke if how == "revoke" else self._enrolment.forget)(device)
         log.info("%s did this to trap %s: %s", g.user.name, device, how)
         return go_to("/devices")
 
