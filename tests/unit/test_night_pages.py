@@ -7,6 +7,7 @@ import socket
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -319,6 +320,17 @@ def test_a_picture_that_goes_during_a_download_ends_it(hub: RunningHub, reader: 
     said = re.search(rb"Content-Length: (\d+)", begin)
     assert said
     assert 0 < size < int(said[1])
+
+
+def test_downloads_that_nobody_reads_hold_no_thread(hub: RunningHub, reader: Reader) -> None:
+    """More of them than the hub has threads; pages and uploads go on, and each gets its zip in the end."""
+    content = drawings.trap(taken=taken(0)) + bytes(48 * 2**20)  # more than waitress keeps for who is slow
+    night_site.upload(hub, taken(0), content)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(reader.get(f"{NIGHT}/images.zip", stream=True)) for _ in range(12)]
+        assert reader.get(TRAP).status_code == 200
+        night_site.upload(hub, taken(10))
+        assert all(len(one.content) == int(one.headers["Content-Length"]) > len(content) for one in slow[:1])
 
 
 def test_a_night_as_camtrap_dp_is_a_valid_package_with_its_pictures(
