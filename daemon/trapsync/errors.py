@@ -12,6 +12,7 @@
     ├── CameraError               no picture: the camera failed, hung or is missing
     ├── RefusedDocument           a signed document that the trap does not accept, with the code of the reason
     ├── GpioError                 a pin of the Pi's header cannot be used
+    ├── NotSent                   a message to people was not sent, or nobody knows
     ├── DamagedImage              this file is damaged: quarantine it with the reason
     │   ├── IncompleteImage       … or it is still being written: look again first
     │   └── ExaminerKilled        … or that is unknown, as its examiner was killed: look again later
@@ -117,6 +118,14 @@ class RefusedDocument(TrapsyncError):
 
 class GpioError(TrapsyncError):
     """A pin of the Pi's header cannot be used."""
+
+
+class NotSent(TrapsyncError):
+    """A message to people was not sent; the text is one line without secrets. `is_unknown`: it may have been."""
+
+    def __init__(self, message: str, *, is_unknown: bool = False) -> None:
+        super().__init__(one_line(message))
+        self.is_unknown = is_unknown
 
 
 class DamagedImage(TrapsyncError):

@@ -535,6 +535,11 @@ def test_a_command_that_is_told_works_as_it_is_written(
 # Needs hands, a shop, a look at the device, or somebody else: who runs the server, or has to decide.
 HANDS = (
     *(
+        "is no address such as ntfys://",
+        "has no address in it; write one",
+        "begins with https://; write it there",
+    ),
+    *(
         "check the cable",
         "stop it (`sudo fuser",
         "power off and check both ends",

@@ -1240,7 +1240,7 @@ def test_the_hub_without_its_extra_says_what_to_install(call: Call, monkeypatch:
     monkeypatch.setitem(sys.modules, "flask", None)
     assert (
         call("hub").complaint
-        == "the hub needs flask: run `pipx inject trapsync flask multipart prometheus-client segno waitress`"
+        == "the hub needs flask: run `pipx inject trapsync apprise flask multipart prometheus-client segno waitress`"
     )
 
 

@@ -83,6 +83,7 @@ DOORS = {
     "prometheus_client": {"hub"},
     "waitress": {"hub"},
     "multipart": {"hub"},
+    "apprise": {"runtime.message_process"},
 }
 
 # A folder that is one door as a whole.
@@ -90,7 +91,7 @@ WHOLE = {"cli", "hub"}
 
 # These are imported where they are used: they are costly, or may be missing.
 ONLY_IN_FUNCTIONS = {"picamera2", "libcamera", "pyvips", "piexif", "astral", "rich", "tomli_w"}
-ONLY_IN_FUNCTIONS |= {"nacl", "paho", "gpiozero", "segno"}  # extras
+ONLY_IN_FUNCTIONS |= {"nacl", "paho", "gpiozero", "segno", "apprise"}  # extras
 
 
 def name_of(path: Path) -> str:

@@ -114,7 +114,8 @@ def _require_packages() -> None:
         if error.name == "fcntl":
             raise SettingsError("the hub runs on Linux and macOS only") from None
         raise SettingsError(
-            f"the hub needs {error.name}: run `pipx inject trapsync flask multipart prometheus-client segno waitress`"
+            f"the hub needs {error.name}: run `pipx inject trapsync apprise flask multipart prometheus-client segno "
+            "waitress`"
         ) from None
 
 

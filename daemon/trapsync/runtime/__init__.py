@@ -8,6 +8,7 @@ scheduler            jobs and their intervals (APScheduler)
 child_process        what child processes have in common
 camera_process       the camera in a process of its own
 examiners            worker processes that look at new files
+messenger            messages to people, each sent from a process of its own
 upload_pool          several uploads at once
 destination_context  destinations, connected with the catalog
 clock_correction     images whose time was not known, put right

@@ -42,14 +42,18 @@ _WHY_NOT = {
 }
 
 
-def restrict(rules: Iterable[tuple[Path, int]]) -> None:
+def restrict(rules: Iterable[tuple[Path, int]], *, keeps_tcp: bool = False) -> None:
     """Keep from this process every file but these, each with what may be done to it, or below it; all of TCP; and signals.
 
-    Files that are not there are left out. Raises OSError, in words, and then nothing has changed.
+    `keeps_tcp`: TCP stays. Files that are not there are left out. Raises OSError, in words, and then nothing has changed.
     """
     version = _call(_CREATE, None, 0, _ASK_VERSION)
     files = (1 << (_BITS[version] if version < len(_BITS) else 16)) - 1
-    attributes = [files, _TCP if version >= _TCP_SINCE else 0, _SCOPES if version >= _SCOPES_SINCE else 0]
+    attributes = [
+        files,
+        _TCP if version >= _TCP_SINCE and not keeps_tcp else 0,
+        _SCOPES if version >= _SCOPES_SINCE else 0,
+    ]
     # An older kernel takes a longer record too, as long as what it does not know is 0.
     ruleset = _call(_CREATE, (ctypes.c_uint64 * 3)(*attributes), 24, 0)
     try:

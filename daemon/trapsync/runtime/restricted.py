@@ -81,6 +81,16 @@ def probe() -> str:
     return lacking()
 
 
+def of_programs() -> Iterator[tuple[Path, int]]:
+    """What a process reads that runs this program, for one whose other rights are not an examiner's."""
+    for path in _code(Rights()):
+        yield path, landlock.READ
+    for name in _SYSTEM_FILES:
+        yield Path("/etc", name), landlock.READ
+    yield Path("/dev/null"), landlock.USE
+    yield Path("/dev/urandom"), landlock.READ
+
+
 def _rules(rights: Rights) -> Iterator[tuple[Path, int]]:
     for path in _code(rights):
         yield path, landlock.RUN if rights.is_camera else landlock.READ

@@ -22,14 +22,18 @@ _FEWEST = 3
 
 def zone(settings: Settings) -> ZoneInfo:
     """The time zone of its place; SettingsError for one that there is not."""
-    name = settings.trap.timezone
+    return named_zone(settings.trap.timezone, "trap.timezone")
+
+
+def named_zone(name: str, key: str) -> ZoneInfo:
+    """The time zone of that name, "system" for the machine's; SettingsError, which names the key, where there is none."""
     if name == "system":
         return system_zone()
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise SettingsError(
-            f'trap.timezone = {name!r}: there is no such time zone; write "Europe/Zurich", "UTC" or "system"'
+            f'{key} = {name!r}: there is no such time zone; write "Europe/Zurich", "UTC" or "system"'
         ) from None
 
 
