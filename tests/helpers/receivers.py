@@ -43,14 +43,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.pings.append(self.path)
-        self._answer(b"OK")
+        self._behave()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.told.append((self.path, json.loads(body)))
-        {"/refuses": self._refuse, "/hangs": self._hang, "/floods": self._flood}.get(
-            self.path, self._answer
-        )()
+        self._behave()
+
+    def _behave(self) -> None:
+        known = {"/refuses": self._refuse, "/hangs": self._hang, "/floods": self._flood}
+        known.get(self.path.partition("?")[0], self._answer)()
 
     def _answer(self, text: bytes = b"{}", status: int = 200) -> None:
         self.send_response(status)

@@ -106,6 +106,22 @@ def test_its_process_opens_no_secret_and_no_database(tmp_path: Path) -> None:
     assert "PermissionError" in says or (not has_landlock() and "it was read" in says)
 
 
+def test_what_goes_wrong_is_told_without_any_part_of_the_address(tmp_path: Path) -> None:
+    with standing_in_for_apprise(tmp_path, TELLS_ALL):
+        says = str(reason("json://me:sesame@hush.example.org/sesame%20two?key=sesame-three"))
+    assert says == "the service did not take it: RuntimeError: json://me:…@…/…?…=…, or …"
+
+
+# An Apprise that shows what it was given.
+TELLS_ALL = """
+class NotifyType: INFO = WARNING = 0
+class AppriseAsset:
+    def __init__(self, **_): pass
+class Apprise:
+    def __init__(self, asset): pass
+    def add(self, url): self.url = url; return True
+    def notify(self, *_, **__): raise RuntimeError(self.url + ", or SESAME two")
+"""
 # What Apprise would be if something had taken it over.
 TAKEN_OVER = """
 class NotifyType: INFO = WARNING = 0

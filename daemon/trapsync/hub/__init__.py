@@ -24,6 +24,7 @@
     reports_app.py  the endpoints of that
     holdings.py   what it holds of its traps, by trap and time
     nights.py     nights and local time
+    alerts/       messages to people: what changed at the traps
     metrics.py    what the heartbeats say, for Prometheus
     long_answers.py  answers that are made in a file, row by row
     annotations.py  what detectors found in an image

@@ -186,6 +186,51 @@ _MIGRATIONS = (
         wait      REAL NOT NULL
     ) STRICT;
     """,
+    """
+    -- A row is a rule of the alerts that holds for a trap. `detail`: what is worth telling again if it changes; of a silent
+    -- trap, when it was heard last. `clear_since`: unix seconds since when it holds no longer, which is told after a while.
+    CREATE TABLE alert_states (
+        device      TEXT NOT NULL,
+        rule        TEXT NOT NULL,
+        detail      TEXT NOT NULL,
+        clear_since REAL,
+        PRIMARY KEY (device, rule)
+    ) STRICT, WITHOUT ROWID;
+
+    -- A row is a change of that, or a daily summary, until all addresses were told. `at`: unix seconds; `picture`: an image.
+    CREATE TABLE alert_changes (
+        number  INTEGER PRIMARY KEY AUTOINCREMENT,
+        device  TEXT NOT NULL,
+        name    TEXT NOT NULL,
+        rule    TEXT NOT NULL,
+        is_on   INTEGER NOT NULL,
+        at      REAL NOT NULL,
+        text    TEXT NOT NULL,
+        picture INTEGER
+    ) STRICT;
+
+    -- A row is an address of the alerts, by its SHA-256: `told` is the last change that it was told, `tried` the last that
+    -- was under way to it and may have come there.
+    CREATE TABLE alert_addresses (
+        address TEXT PRIMARY KEY,
+        told    INTEGER NOT NULL,
+        tried   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- A row is a message that was sent, or may have been; the newest of each address.
+    CREATE TABLE alert_messages (
+        number  INTEGER PRIMARY KEY AUTOINCREMENT,
+        address TEXT NOT NULL,
+        at      REAL NOT NULL
+    ) STRICT;
+
+    -- One row: when alerts were last looked at, in unix seconds, and the date of the last daily summary.
+    CREATE TABLE alert_clock (
+        id     INTEGER PRIMARY KEY CHECK (id = 1),
+        turn   REAL,
+        digest TEXT
+    ) STRICT;
+    """,
 )
 
 

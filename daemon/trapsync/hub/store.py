@@ -170,6 +170,14 @@ class Store:
             row = connection.execute("SELECT * FROM images WHERE id = ?", (number,)).fetchone()
             return dict(row) if row else None
 
+    def newest(self, devices: Iterable[str], since: str) -> int | None:
+        """The id of the newest image of these devices, not older than a moment; None if there is none."""
+        sql = "SELECT id, datetime FROM images WHERE device = ? AND datetime >= ? ORDER BY datetime DESC LIMIT 1"
+        with self._database.reading() as connection:
+            found = [connection.execute(sql, (device, since)).fetchone() for device in devices]
+        newest = max(filter(None, found), key=lambda row: row["datetime"], default=None)
+        return newest and int(newest["id"])
+
     def delete(self, keys: Iterable[tuple[str, str]]) -> list[Row]:
         """Delete images and their annotations, then the files; return the deleted rows.
 

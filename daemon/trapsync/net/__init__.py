@@ -8,6 +8,7 @@ foreign_json    JSON from outside: decoded within bounds, what cannot be stored 
 heartbeat       what a heartbeat may hold
 judgement       a trap judged from afar, by its heartbeats
 http_body       bodies that are streamed from a file, multipart forms
+ping            tell a dead-man's service that somebody works
 throttle        a bandwidth limit that several uploads share
 backoff         how long to wait before the next attempt
 stickypi_rules  what a Sticky Pi server accepts

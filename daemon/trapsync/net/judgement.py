@@ -12,6 +12,7 @@ from trapsync.settings.words import count
 
 VERDICTS = ("ok", "warning", "failing")
 _SILENT = 3  # heartbeats that stay away
+_LATE = 0.5  # of the time after which it is silent: one heartbeat and a half
 _EVERY = 900.0  # seconds, of a heartbeat that does not say
 _LONGEST_NAME, _LONGEST_REASON = 60, 200  # characters
 _LONGEST_SPAN = 1e10  # seconds
@@ -43,8 +44,17 @@ class Trap:
     @property
     def silent(self) -> float | None:
         """Seconds for which it has been silent, if those are too many."""
-        every = self.beat.every_s or _EVERY
-        return self.age if self.age is not None and self.age > _SILENT * every else None
+        return self.age if self.age is not None and self.age > self.patience else None
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a heartbeat after which it is silent."""
+        return _SILENT * (self.beat.every_s or _EVERY)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a heartbeat has stayed away, of a trap that is not silent yet."""
+        return self.silent is None and self.age is not None and self.age > _LATE * self.patience
 
     @property
     def verdict(self) -> str:
