@@ -116,7 +116,7 @@ OTHERS = {
     *("keys", "keys new", "keys show", "keys jump", "keys revoke"),
     *("push", "resend", "fleet", "hub", "help", "completion"),
     *("hub login", "hub invite", "hub devices", "hub groups", "hub revoke", "hub forget", "hub effort"),
-    *("hub export", "hub export camtrap-dp", "hub check", "hub example", "hub backup"),
+    *("hub export", "hub export camtrap-dp", "hub check", "hub example", "hub backup", "hub notify"),
     *("hub users", "hub users list", "hub users add", "hub users remove"),
     *("settings", "settings example", "export", "deployment"),
 }

@@ -1,17 +1,25 @@
 """The hub's config file on the command line: --config, hub check, hub example."""
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trapsync.cli.drop_root import step_down
-from trapsync.errors import TrapsyncError, printable
-from trapsync.settings import config_file
+from trapsync.clock import SystemClock
+from trapsync.errors import SettingsError, TrapsyncError, printable
+from trapsync.settings import alert_addresses, config_file
 from trapsync.settings import hub as hub_settings
+from trapsync.settings.alerts import Alerts
 from trapsync.settings.hub import Hub, HubSettings
+
+if TYPE_CHECKING:
+    from trapsync.runtime.messenger import Messenger
+
+_TEST = ("trapsync: a test message", "This hub can tell you when something is wrong at your traps.")
 
 CONFIG = click.option(
     "--config",
@@ -70,6 +78,12 @@ def _problems(found: HubSettings) -> Iterator[str]:
     ]
     if hub.password_file:
         looks.append(partial(config_file.read_secret, hub.password_file, "hub.password_file"))
+    alerts = found.alerts
+    looks += [alerts.zone, partial(_messenger, alerts)]
+    if alerts.addresses_file:
+        looks.append(partial(alert_addresses.read, alerts.addresses_file))
+    if alerts.ping_file:
+        looks.append(partial(alert_addresses.read_ping, alerts.ping_file))
     for look in looks:
         try:
             look()
@@ -83,4 +97,52 @@ def example() -> None:
     click.echo(config_file.shipped("hub.toml"), nl=False)
 
 
-COMMANDS = (check, example)
+@click.command(short_help="Send a test message to each address.")
+@CONFIG
+@click.option("--test", is_flag=True, help="Send one now.")
+def notify(config: Path | None, test: bool) -> int:
+    """Send a test message to each address of [alerts], and the ping, and say of each how that went.
+
+    Exit code 0 if all of them took it. The hub may run meanwhile. Called by root, it works as the owner of the hub's folder.
+    """
+    if config is None or not test:
+        raise click.UsageError("say: trapsync hub notify --test --config hub.toml")
+    found = hub_settings.load(config)
+    if not found.alerts.are_on:
+        raise SettingsError(f"{config}: [alerts] names no addresses_file and no ping_file")
+    step_down(found.hub.folder)
+    failed = [_shown(name, send) for name, send in _tests(found)]
+    return int(any(failed))
+
+
+def _messenger(alerts: Alerts) -> "Messenger | None":
+    from trapsync.runtime import messenger
+
+    return messenger.prepared(alerts)
+
+
+def _tests(found: HubSettings) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Each address as it may be shown, and what sends something there."""
+    alerts, sender = found.alerts, _messenger(found.alerts)
+    if alerts.addresses_file and sender:
+        for address in alert_addresses.read(alerts.addresses_file):
+            yield str(address), partial(sender.send, address.url, *_TEST, picture=None, is_bad=False)
+    if alerts.ping_file:
+        from trapsync.net.ping import ping
+
+        url = alert_addresses.read_ping(alerts.ping_file)
+        yield "ping", partial(ping, url, SystemClock(), time.sleep)
+
+
+def _shown(name: str, send: Callable[[], object]) -> bool:
+    """Whether it failed, after saying so."""
+    try:
+        send()
+    except TrapsyncError as error:
+        click.echo(printable(f"{name}: {error}"))
+        return True
+    click.echo(f"{name}: ok")
+    return False
+
+
+COMMANDS = (check, example, notify)

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from trapsync.errors import TrapsyncError, one_line
+from trapsync.hub.alerts import watch as alerts
 from trapsync.hub.app import Hub
 from trapsync.hub.retention import Retention
-from trapsync.runtime import systemd
+from trapsync.runtime import messenger, systemd
 from trapsync.settings.hub import HubSettings
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,13 @@ _END = 5.0  # seconds that a work may take when the hub ends; what it does then 
 
 @contextmanager
 def beside(settings: HubSettings, hub: Hub, address: str) -> Iterator[None]:
-    """Do the background work of a hub that listens at this address, until the block ends."""
+    """Do the background work of a hub that listens at this address, until the block ends. Raises SettingsError."""
     works: dict[str, Work] = {}
     if settings.hub.keep.has_any_end:
         keep = settings.hub.keep
         works["retention"] = Retention(hub.database, hub.store, hub.thumbnails, keep, hub.clock).step
+    if watch := alerts.prepared(hub, settings.alerts, messenger.prepared(settings.alerts), settings.hub.url):
+        works["alerts"] = watch.step
     if limit := systemd.watchdog_seconds():
         works["watchdog"] = lambda: _feed(address, limit)
     with running(works):

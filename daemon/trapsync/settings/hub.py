@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
+from trapsync.settings.alerts import Alerts
 from trapsync.settings.project import Project
 from trapsync.settings.table import Table, within
 from trapsync.settings.units import Keeping, Size
@@ -69,6 +70,7 @@ class HubSettings(Table, frozen=True):
 
     hub: Hub = Hub()
     project: Project = Project()
+    alerts: Alerts = Alerts()
 
 
 def load(path: Path) -> HubSettings:
