@@ -81,7 +81,7 @@ def test_other_versions_of_an_image_are_in_the_backup(hub: RunningHub, tmp_path:
     assert (tmp_path / "copy" / kept[0]).read_bytes() == (tmp_path / "hub" / kept[0]).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["hub: database copied", "hub: image copied", "hub: backup complete"])
+@pytest.mark.parametrize("name", ["backup: database copied", "backup: image copied", "backup: complete"])
 def test_a_backup_that_is_cut_anywhere_is_the_one_before_or_the_new_one(
     hub: RunningHub, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +132,7 @@ def test_what_is_deleted_meanwhile_is_no_problem_and_what_is_missing_is(
     missing.unlink()
 
     def delete(at: str) -> None:
-        if at == "hub: database copied":
+        if at == "backup: database copied":
             monkeypatch.undo()
             hub.hub.store.delete([(drawings.DEVICE, f"{TAKEN + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}")])
 

@@ -34,8 +34,8 @@ ASIDE = {
 }
 CONFLICT = "hub: set aside"  # which happens to an image that finds its name taken at the hub
 # At those of the services the program is killed by `conformance.OverHttp`, whose server outlives it; at the others by
-# `test_join.py`, `test_camtrap_dp.py` and `test_hub_alert_lives.py`.
-SERVICES = set(BUILT_IN) - {"directory", "stickypi"} | {"join", "camtrap-dp", "alerts"}
+# `test_join.py`, `test_camtrap_dp.py`, `test_hub_alert_lives.py` and `test_hub_backup.py`.
+SERVICES = set(BUILT_IN) - {"directory", "stickypi"} | {"join", "camtrap-dp", "alerts", "backup"}
 HITS = (1, 2, 4, 3, 6)  # which hit of its name each of five kills is
 
 # A life is forked from a server that has loaded everything already: it takes a third of a second, not two.

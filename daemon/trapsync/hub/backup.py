@@ -58,7 +58,7 @@ def copy(source: Path, target: Path, tell: Callable[[Outcome], None], *, verify:
             _copy_versions(source, target)
             _forget_deleted(source / FILE, copied, outcome)
             copied.replace(target / FILE)
-            failpoint.hit("hub: backup complete")
+            failpoint.hit("backup: complete")
             durable.flush_folder(target)
     except BlockingIOError:
         raise StorageError(f"{target}: another backup is being made there") from None
@@ -80,7 +80,7 @@ def _copy_database(source: Path, copied: Path) -> None:
             raise StorageError(f"{source}: the hub's database is damaged: {one_line(said)}")
     with copied.open("rb") as file:
         os.fsync(file.fileno())
-    failpoint.hit("hub: database copied")
+    failpoint.hit("backup: database copied")
 
 
 def _rows(database: Path) -> Iterator[Row]:
@@ -129,7 +129,7 @@ def _copy_file(source: Path, target: Path, md5: str) -> int:
         temporary.unlink()
         raise _Damaged(f"is damaged: its md5 is {digest.hexdigest()}, not {md5}")
     temporary.replace(target)
-    failpoint.hit("hub: image copied")
+    failpoint.hit("backup: image copied")
     durable.flush_folder(target.parent)
     return size
 
