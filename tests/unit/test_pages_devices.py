@@ -73,7 +73,7 @@ def test_where_the_package_for_it_is_missing_there_is_no_picture_of_a_code(
     [
         ({"keys": ""}, "Name the public key"),
         ({"keys": "ed25519:short"}, "keys at most, written ed25519:"),
-        ({"uses": "x"}, "Uses: give a number"),
+        ({"uses": "x"}, "What stands in uses is no number"),
         ({"uses": "0"}, "A code is for 1 to 1000 traps"),
         ({"days": "999"}, "A code ends within 400 days"),
         ({"groups": "Valley"}, "A group is written in lower case"),

@@ -122,7 +122,7 @@ def _words(name: str) -> tuple[str, ...]:
 def _number(name: str) -> int:
     text = request.form.get(name, "")
     if not (text.isascii() and text.isdigit() and len(text) < 5):
-        raise BadTerms(f"{name}: give a number")
+        raise BadTerms(f"what stands in {name} is no number")
     return int(text)
 
 
