@@ -624,7 +624,6 @@ CHOICES = (
         "or ask the hub's operator for a new code",
         "name another with --out",
     ),
-    "{}: give a number",
     *("give one of --hub, --folder and --broker", "choose another with --port", "from 1024 on with --port"),
     *(
         "set another with --password-file",
