@@ -130,6 +130,7 @@ def test_settings_that_are_wrong_keep_no_running_hub_from_running(box: Container
 def test_a_version_that_does_not_start_goes_and_the_old_one_comes_back_with_its_database(
     box: Container,
 ) -> None:
+    before = held(box)
     program = box.source / "daemon/trapsync/hub/server.py"
     good = program.read_text()
     program.write_text(good.replace("        server = listen(", "        1 / 0\n        server = listen("))
@@ -137,13 +138,14 @@ def test_a_version_that_does_not_start_goes_and_the_old_one_comes_back_with_its_
     assert "not upgraded" in install(box, code=1)
     program.write_text(good)
     assert box.says("readlink", "/opt/trapsync-hub/current") == "1"
-    assert held(box) == ["01", "02"]
+    assert held(box) == before
     assert "number 2 takes over from number 1" in install(box).lower()
-    assert held(box) == ["01", "02"]
+    assert held(box) == before
 
 
 def test_removed_its_pictures_stay(box: Container) -> None:
+    before = len(held(box))
     assert f"kept: /etc/trapsync-hub, {HUB}" in install(box, "--remove")
-    assert len(list((box.root / HUB[1:] / "images").rglob("*.jpg"))) == 2
+    assert len(list((box.root / HUB[1:] / "images").rglob("*.jpg"))) == before
     assert box.shown("LoadState", UNIT) == "not-found"
     assert box.says("find", "/opt", "/usr/local", "-name", "*trapsync*") == ""
