@@ -56,7 +56,7 @@ class Rests:
 class Page:
     """A page that takes a tenth of a second."""
 
-    asks_for_page = True
+    asks_for_page, sends_picture = True, False
 
     def __init__(self, clock: FakeTime) -> None:
         self._clock = clock

@@ -45,6 +45,7 @@ from trapsync.hub.uploads import Uploads
 from trapsync.hub.wire import (
     LARGEST_BODIES,
     LARGEST_QUESTION,
+    UPLOADS,
     BadRequest,
     Busy,
     ForeignJson,
@@ -180,7 +181,7 @@ def _rules(images: "_Endpoints", fleet: FleetEndpoints, enrolment: EnrolmentEndp
         ("POST", "/get_token", _EVERYBODY, images.get_token),
         ("POST", "/get_images/<what>", _EVERYBODY, images.get_images),
         ("POST", "/get_image_series/<what>", _EVERYBODY, images.get_image_series),
-        ("POST", uploads.RULE, _WRITERS, images.put_new_images),
+        ("POST", UPLOADS, _WRITERS, images.put_new_images),
         ("POST", "/delete_images", _ADMINS, images.delete_images),
         ("POST", "/put_uid_annotations", _WRITERS, images.put_uid_annotations),
         ("POST", "/get_uid_annotations/<what>", _EVERYBODY, images.get_uid_annotations),

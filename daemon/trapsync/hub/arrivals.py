@@ -28,6 +28,7 @@ class Arrival:
     def __init__(self, folder: Path) -> None:
         self.path = folder / f"{secrets.token_hex(8)}.jpg"
         self.size = 0
+        self.is_stored = False  # moved to its place
         self._digest = hashlib.md5(usedforsecurity=False)
         self._file = self.path.open("xb", buffering=0)
 
@@ -52,7 +53,8 @@ class Arrival:
     def close(self) -> None:
         """End, and remove what was not moved to its place."""
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        if not self.is_stored:
+            self.path.unlink(missing_ok=True)
         failpoint.hit("hub: arrival removed")
 
 

@@ -23,6 +23,7 @@ from trapsync.hub.admission import USER, Admission, Admitted, Denied, Head, Logi
 from trapsync.hub.password_queue import PasswordQueue
 from trapsync.hub.room import NoRoom, Room
 from trapsync.hub.threads import Threads
+from trapsync.hub.wire import UPLOADS
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._unread = b""
         self._login: Login | None = None  # being compared
         self._refused = False  # and not answered yet
-        self.asks_for_page = False  # for browsers; see `threads`
+        self.asks_for_page = self.sends_picture = False  # who answers; see `threads`
         self._must_linger = False
         self._lingers = 0  # until so many bytes have moved
         self._moved = 0  # bytes, both ways
@@ -184,6 +185,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._login = None
         if isinstance(verdict, Admitted):
             self.user, self.request.largest, self.asks_for_page = verdict
+            self.sends_picture = self.request.path == UPLOADS
             self.request.promised = verdict.largest if self.request.chunked else self.request.content_length
             verdict = self.server.admit(self) or verdict
         if isinstance(verdict, Denied):

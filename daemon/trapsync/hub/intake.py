@@ -15,7 +15,7 @@ from trapsync.clock import Clock, iso, utc
 from trapsync.errors import one_line
 from trapsync.hub.accounts import User
 from trapsync.hub.arrivals import Arrival
-from trapsync.hub.store import AlreadyHere, Row, Store
+from trapsync.hub.store import AlreadyHere, Row, Store, place_of
 from trapsync.hub.thumbnails import Examiner
 from trapsync.hub.wire import BadRequest, Busy
 from trapsync.image import Image
@@ -60,10 +60,11 @@ class Intake:
         row = {**self._row(image, user), "md5": arrival.md5, "device": device, "datetime": iso(taken)}
         try:
             self.store.keep(row, arrival.path)
+            arrival.is_stored = True
         except AlreadyHere:
             log.info("%s is stored already, sent again by %s", one_line(name), user.name)
             raise
-        log.info("stored %s: %d bytes from %s", self.store.path(row).name, arrival.size, user.name)
+        log.info("stored %s: %d bytes from %s", place_of(row).name, arrival.size, user.name)
         return {"id": None, **row, "but": None if row["but"] is None else bool(row["but"])}
 
     def _examined(self, arrival: Arrival) -> Image:

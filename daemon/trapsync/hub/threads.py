@@ -1,7 +1,9 @@
-"""The threads that answer requests: four for programs, two for browsers.
+"""The threads that answer requests: two take pictures, four answer other programs, and two browsers.
 
-Viewers can so take none that a trap waits for. And while pictures come in, those for browsers rest after each answer nine
-times as long as it took: Python runs one thread at a time, and small copies are made by the process that looks at uploads.
+So nobody's long question, and no viewer, takes the thread that a trap waits for. More than two would take no picture sooner:
+the disk and the examiner serve one at a time, and threads that wait for one another cost a fifth of the CPU. While pictures
+come in, those for browsers rest after each answer many times as long as it took: Python runs one thread at a time, and
+small copies are made by the process that looks at uploads.
 """
 
 import threading
@@ -11,7 +13,7 @@ from waitress.task import ThreadedTaskDispatcher
 
 from trapsync.clock import Clock
 
-_PROGRAMS, _BROWSERS = 4, 2
+_PICTURES, _PROGRAMS, _BROWSERS = 2, 4, 2
 _REST, _LONGEST_REST = 24, 2.0  # times the answer; seconds
 _LOOK = 0.02  # seconds between two looks whether pictures still come
 _STILL = 0.5  # seconds after the last one
@@ -21,6 +23,7 @@ class Connection(Protocol):
     """What is answered."""
 
     asks_for_page: bool
+    sends_picture: bool
 
     def service(self) -> None:
         """Answer its request."""
@@ -37,7 +40,8 @@ class Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
         self._clock = clock
         self._pictures = float("-inf")  # when one last came, on the monotonic clock
         self._ends = threading.Event()
-        self._pages = ThreadedTaskDispatcher()
+        self._takers, self._pages = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
+        self._takers.set_thread_count(_PICTURES)
         self.set_thread_count(_PROGRAMS)
         self._pages.set_thread_count(_BROWSERS)
 
@@ -49,13 +53,16 @@ class Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
         """Have a request answered."""
         if task.asks_for_page:
             self._pages.add_task(_Page(task, self))
+        elif task.sends_picture:
+            self._takers.add_task(task)
         else:
             super().add_task(task)
 
     def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:
         """End; the requests under way have so many seconds."""
         self._ends.set()
-        self._pages.shutdown(cancel_pending, timeout)
+        for others in (self._pages, self._takers):
+            others.shutdown(cancel_pending, timeout)
         return bool(super().shutdown(cancel_pending, timeout))
 
     def answer_page(self, task: Connection) -> None:

@@ -8,12 +8,12 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from trapsync.hub.accounts import User
 from trapsync.hub.admission import USER
 from trapsync.hub.arrivals import HubRequest
+from trapsync.hub.channel import IN_MEMORY
 from trapsync.hub.intake import Intake
 from trapsync.hub.room import Room
 from trapsync.hub.store import Row
-from trapsync.hub.wire import BadRequest
+from trapsync.hub.wire import UPLOADS, BadRequest
 
-RULE = "/_put_new_images"
 _FAILED = "trapsync.failed"  # where an error of an upload is in the environment of its request
 
 
@@ -32,12 +32,13 @@ class Uploads:
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer a request; of an upload that fails Flask's view says why."""
         user: User | None = environ.get(USER)
-        if user is None or environ["PATH_INFO"] != RULE or environ["REQUEST_METHOD"] != "POST":
+        if user is None or environ["PATH_INFO"] != UPLOADS or environ["REQUEST_METHOD"] != "POST":
             return self._app(environ, start)
         request = self._request(environ)
         request.max_content_length = self._largest
         try:
-            self._room.require()
+            if (request.content_length or 0) <= IN_MEMORY:  # of a longer body its head was looked at for that
+                self._room.require()
             answer = _as_json(take(request, self._intake, user))
         except Exception as error:
             environ[_FAILED] = error

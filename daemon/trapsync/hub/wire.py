@@ -16,6 +16,7 @@ LARGEST_BODIES: dict[str, int | None] = {
     "put_uid_annotations": 16 * 2**20,
     "put_reports": reports.LARGEST_BATCH,
 }
+UPLOADS = "/_put_new_images"  # the path of the endpoint that takes images
 _MOST_VALUES = 10**6  # in annotations: five hundred outlines of two hundred points are 300,000
 _LONGEST = 1000  # characters of a device or a date in a question
 

@@ -106,7 +106,10 @@ class HubExaminer:
         return answer[0]
 
     def _may_be_the_machine(self, answer: tuple[Any], file: Path) -> bool:
+        """Whether another process may do better: a disk was mounted there, say, on which only a new one has rights."""
         (found,) = answer
+        if isinstance(found, StorageError | FileNotFoundError) and self._rights.identity() != self._folders:
+            return True
         stale = isinstance(found, StorageError) and self._rights.are_stale(found, file)
         return stale or isinstance(found, MemoryError)
 
@@ -119,8 +122,8 @@ class HubExaminer:
 
     def _ask(self, work: Callable[..., Any], *arguments: Any) -> tuple[Any]:
         """The answer of the examiner, in a tuple; it may be an error."""
-        if self._done >= _TASKS or self._rights.identity() != self._folders:
-            self._end()  # a disk was mounted there, say: only a new process may use it
+        if self._done >= _TASKS:
+            self._end()
         deadline = _TIMEOUT + (0.0 if self._pipe else _TO_START)
         pipe = self._pipe or self._start()
         self._done += 1
