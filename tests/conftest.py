@@ -83,7 +83,7 @@ def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 # cut meanwhile would come back as it was at the cut. So these take turns. (xdist's own groups do nothing with
 # pytest 9: they go by a suffix of the test's name, which is lost.)
 ONE_AFTER_ANOTHER = (
-    *("test_system.py", "test_power_cut.py", "test_one_way.py", "test_stick.py"),
+    *("test_system.py", "test_hub_system.py", "test_power_cut.py", "test_one_way.py", "test_stick.py"),
     "test_bench.py::test_every_measurement_gives_its_rows[deliver]",
     "test_bench.py::test_a_backlog_goes_to_a_bucket",
     "test_documents.py::test_every_command_of_a_document",

@@ -1,6 +1,7 @@
 """Processes as the kernel shows them: children, and the time that they used."""
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -41,6 +42,14 @@ def cpu_seconds(pid: int) -> float:
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:13])) + (sum(map(int, fields[13:15])) if one == pid else 0)
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had, in bytes; 0 of one that is gone."""
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) * 1024 if found else 0
+    return 0
 
 
 class IdleTime:

@@ -145,11 +145,6 @@ def test_a_small_copy_is_made_anew_where_a_crash_left_half_of_one(tmp_path: Path
         assert list((tmp_path / INCOMING).iterdir()) == []
 
 
-def peak(pid: int) -> int:
-    """The most memory that a process has had, in bytes."""
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
-
-
 @contextmanager
 def command(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The real hub, and its address."""
@@ -180,7 +175,7 @@ def test_the_hubs_own_process_decodes_nothing_and_all_of_it_needs_little_memory(
         rows = requests.post(f"{url}/get_image_series/thumbnail", json=asked, auth=auth, timeout=30).json()
         sizes = [len(requests.get(row["url"], timeout=60).content) for row in rows]
         assert all(1000 < size < len(picture) / 10 for size in sizes), "these are no small copies"
-        memory = [peak(pid) for pid in (program.pid, *processes.children(program.pid))]
+        memory = [processes.peak(pid) for pid in (program.pid, *processes.children(program.pid))]
         program.terminate()
         said = program.communicate(timeout=20)[0]
     print(f"MB at most, the hub and its children: {[round(one / 1e6) for one in memory]}")  # noqa: T201

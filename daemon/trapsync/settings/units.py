@@ -71,7 +71,7 @@ def _quantity(text: object, units: dict[str, Any], example: str) -> float:
 def shown(number: float, like: object = None) -> str:
     """Write a bound in the unit of the value that it bounds."""
     kind = number if like is None else like
-    if number == math.inf:
+    if isinstance(kind, Keeping) and number == math.inf:
         return _FOR_EVER
     if isinstance(kind, Duration):
         unit = next((u for u in ("day", "h", "min", "s") if number >= _UNITS_OF_TIME[u]), "ms")
