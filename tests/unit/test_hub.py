@@ -37,6 +37,7 @@ from trapsync.hub.database import Database
 from trapsync.hub.links import LINK_LIFE
 from trapsync.hub.server import listen, prepare_accounts, serve
 from trapsync.hub.store import Store
+from trapsync.hub.thumbnails import NO_EXAMINER, Thumbnails
 from trapsync.hub.wire import moment
 from trapsync.image import Image
 from trapsync.jpeg import exif, structure, thumbnail
@@ -310,14 +311,20 @@ def test_a_connection_that_breaks_in_the_body_stores_nothing(empty_hub: RunningH
     assert empty_hub.ask("get_images/metadata", [KEY]).json() == []
 
 
-def test_what_a_crash_left_in_the_way_in_is_gone_after_a_start(tmp_path: Path) -> None:
-    left_over = tmp_path / "images" / ".incoming" / "0123.jpg"
-    left_over.parent.mkdir(parents=True)
-    left_over.write_bytes(GOOD)
+@pytest.mark.parametrize("place", ["images/.incoming", "thumbnails/.making"])
+def test_what_a_crash_left_in_the_way_in_is_gone_after_a_start(tmp_path: Path, place: str) -> None:
+    """A picture, a download's tables, and a link: what that leads to stays."""
+    folder, elsewhere = tmp_path / place, tmp_path / "elsewhere"
+    for path in (folder / "0123.jpg", folder / "trapsync-hub-x" / "tables" / "media.csv", elsewhere / "x"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(GOOD)
+    (folder / "link").symlink_to(elsewhere)
 
-    Store(tmp_path, Database(tmp_path / "hub.sqlite"))
+    store = Store(tmp_path, Database(tmp_path / "hub.sqlite"))
+    Thumbnails(tmp_path, store, NO_EXAMINER)
 
-    assert not left_over.exists()
+    assert list(folder.iterdir()) == []
+    assert (elsewhere / "x").exists()
 
 
 # --- Never twice, never overwritten -------------------------------------------------------------------------

@@ -7,6 +7,7 @@ with a dot and end in `.part`; whoever owns the folder may delete those that a c
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -146,6 +147,14 @@ def make_folder(folder: Path) -> None:
         new.mkdir(exist_ok=True)
         failpoint.hit("folder: made")
         flush_folder(new.parent)
+
+
+def remove(left_over: Path) -> None:
+    """Remove what a crash left: a file, a link, or a folder with all that is in it. Raises OSError."""
+    if left_over.is_dir() and not left_over.is_symlink():
+        shutil.rmtree(left_over)
+    else:
+        left_over.unlink()
 
 
 def flush_folder(folder: Path) -> None:

@@ -118,7 +118,7 @@ class Store:
         try:
             durable.make_folder(self.incoming)
             for left_over in self.incoming.iterdir():
-                left_over.unlink()
+                durable.remove(left_over)
                 failpoint.hit("hub: incoming emptied")
             self._remove_files()
         except OSError as error:

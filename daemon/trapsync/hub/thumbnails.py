@@ -66,7 +66,7 @@ class Thumbnails:
         try:
             durable.make_folder(self._making)
             for left_over in self._making.iterdir():
-                left_over.unlink()
+                durable.remove(left_over)
                 failpoint.hit("hub: small copy emptied")
         except OSError as error:
             raise StorageError(durable.explain(error, self._making)) from error
