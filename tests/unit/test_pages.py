@@ -1,8 +1,13 @@
 """Pages of the hub: who gets in, by which cookie; forms; headers; pictures. See tests/browser for what a browser shows."""
 
+import errno
+import os
+import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import requests
@@ -13,6 +18,8 @@ from fake_time import FakeTime
 from hub_server import PASSWORD, RunningHub
 from pages_visitor import Visitor
 from trapsync.hub.accounts import DEFAULT_NAME, DEFAULT_PASSWORD
+from trapsync.hub.database import Database
+from trapsync.hub.pages import pictures
 from trapsync.hub.sessions import COOKIE, LIFE
 
 NAME = drawings.NAME
@@ -193,6 +200,26 @@ def test_somebody_has_fifty_sessions_at_most(hub: RunningHub, clock: FakeTime) -
     assert first.get("/").status_code == 303
 
 
+def test_where_the_disk_is_full_pages_are_shown_and_who_logs_in_is_told_that(
+    hub: RunningHub, clock: FakeTime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    visitor = Visitor(hub, "reader")
+    clock.sleep(7200)  # so that its use would be written down
+
+    def full(_: Database) -> NoReturn:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(Database, "writing", full)
+    answers = [visitor.get("/"), visitor.log_in("reader")]
+    monkeypatch.undo()
+
+    assert [answer.status_code for answer in answers] == [200, 507]
+    assert "The disk of this hub is full." in answers[1].text
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_the_database_holds_no_secret_of_a_cookie(hub: RunningHub) -> None:
     secret = Visitor(hub, "reader").secret
     with hub.hub.database.reading() as connection:
@@ -343,3 +370,50 @@ def test_a_picture_whose_file_is_gone_is_not_found(hub: RunningHub) -> None:
     assert [
         Visitor(hub, "reader").get(f"/picture/{size}/{NAME}").status_code for size in ("full", "mini")
     ] == [404] * 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_where_the_disk_takes_no_small_copy_the_picture_itself_is_sent(
+    hub: RunningHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    hub.upload(NAME, drawings.trap())
+    visitor = Visitor(hub, "reader")
+
+    def fail(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number), "somewhere")
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    answers = [visitor.get(f"/picture/small/{NAME}") for _ in range(2)]
+    monkeypatch.undo()
+
+    assert [answer.content for answer in answers] == [drawings.trap()] * 2
+    assert not any(record.exc_info for record in caplog.records)
+    assert visitor.get(f"/picture/small/{NAME}").content != drawings.trap()
+
+
+def test_a_picture_that_the_disk_does_not_give_is_no_bug(
+    hub: RunningHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.upload(NAME, drawings.trap())
+    visitor = Visitor(hub, "reader")
+
+    def fail(path: Path, *_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(pictures, "send_file", fail)
+    answer = visitor.get(PICTURE)
+
+    assert (answer.status_code, "input/output error" in answer.text) == (503, True)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_small_copies_are_made_once_where_the_clock_went_back_since_the_picture_came(hub: RunningHub) -> None:
+    hub.upload(NAME, drawings.trap())
+    (row,) = hub.rows()
+    os.utime(hub.store.path(row), (4e9, 4e9))
+    visitor, made = Visitor(hub, "reader"), list[list[int]]()
+    for _ in range(2):
+        assert visitor.get(f"/picture/small/{NAME}").content != drawings.trap()
+        made.append([path.stat().st_ino for path in sorted((hub.folder / "thumbnails").rglob("*.jpg"))])
+    assert made[0] == made[1] != []

@@ -9,6 +9,8 @@ import hashlib
 import hmac
 import re
 import secrets
+import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from trapsync.clock import Clock
@@ -88,10 +90,10 @@ class Sessions:
         return Session(user, bool(row["has_default_password"]), row["used"], secret)
 
     def note(self, session: Session) -> None:
-        """It is in use; written down once an hour."""
+        """It is in use; written down once an hour, where the disk takes that: a page is shown all the same."""
         now = self._clock.wall()
         if not 0 <= now - session.used < _NOTED_EVERY:
-            with self._database.writing() as connection:
+            with suppress(sqlite3.OperationalError), self._database.writing() as connection:
                 sql = "UPDATE sessions SET used = ? WHERE secret_hash = ?"
                 connection.execute(sql, (now, hash_of(session.secret)))
 

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds until it is one's turn
 _MOST_WITHOUT = 10_000
+_COARSE = 2.0  # seconds to which FAT keeps times
 MAKING = Path("thumbnails", ".making")  # below the hub's folder
 
 
@@ -82,7 +84,9 @@ class Thumbnails:
         try:
             if not _is_newer(wanted, image):  # somebody else may have made it meanwhile
                 self._make(image, copies)
-        except (TrapsyncError, TimeoutError) as error:
+        except FileNotFoundError:  # there is no image any more
+            raise
+        except (TrapsyncError, OSError) as error:  # late, full, read-only
             log.warning("no thumbnail of %s: %s", image.name, error)
             if isinstance(error, DamagedImage) and not isinstance(
                 error, ExaminerKilled
@@ -105,11 +109,13 @@ class Thumbnails:
         name = f"{secrets.token_hex(8)}.jpg"
         source = self._store.incoming / name
         made = examination.thumbnail_paths(self._making, name)
+        came = image.stat().st_mtime
         try:
             _link(image, source)
             self._examiner.make_thumbnails(self._store.incoming, name, self._making)
             durable.make_folder(copies[0].parent)
             for one, place in zip(made, copies, strict=True):
+                _make_newer(one, came)
                 one.rename(place)
                 failpoint.hit("hub: small copy in place")
         finally:
@@ -124,6 +130,13 @@ class Thumbnails:
 def _is_newer(copy: Path, image: Path) -> bool:
     """Whether there is a copy, made since the image came. Raises FileNotFoundError where there is no image."""
     return copy.exists() and copy.stat().st_mtime >= image.stat().st_mtime
+
+
+def _make_newer(copy: Path, came: float) -> None:
+    """Have a copy be newer than its image where the clock went back since that came: it would be made each time."""
+    if copy.stat().st_mtime < came:
+        with suppress(OSError):  # of a file of somebody else, on a stick say
+            os.utime(copy, (came + _COARSE, came + _COARSE))
 
 
 def _link(image: Path, name: Path) -> None:

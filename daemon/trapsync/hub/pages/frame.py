@@ -18,6 +18,7 @@ from trapsync.hub import enrolment_app, fleet_app
 from trapsync.hub.accounts import PEOPLE
 from trapsync.hub.admission import Denied, Endpoint, Head, Refusals
 from trapsync.hub.pages.asset_files import Assets
+from trapsync.hub.room import is_full
 from trapsync.hub.sessions import Session, Sessions, secret_of
 from trapsync.hub.wire import Busy
 
@@ -184,6 +185,8 @@ def _in_words(error: Exception) -> tuple[int, str]:
     if isinstance(error, TrapsyncError):
         text = one_line(error, 500)
         return _STATUSES.get(type(error), 503), text[:1].upper() + text[1:]
+    if is_full(error):
+        return 507, "The disk of this hub is full."
     return 500, "This is a bug in the hub; its log says more."
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from flask import Response, send_file
 
 from trapsync.clock import iso
+from trapsync.errors import StorageError
+from trapsync.files import durable
 from trapsync.hub.links import What
 from trapsync.hub.pages.frame import NoSuchPage
 from trapsync.hub.store import by_keys
@@ -38,5 +40,7 @@ class Pictures:
             answer = send_file(sent, mimetype="image/jpeg", etag=mark, conditional=True)
         except FileNotFoundError:
             raise NoSuchPage("The file of this picture is missing at the hub.") from None
+        except OSError as error:
+            raise StorageError(durable.explain(error, path)) from None
         answer.headers["Cache-Control"] = _KEPT
         return answer
