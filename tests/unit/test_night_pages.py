@@ -152,6 +152,13 @@ def test_a_heartbeat_that_is_none_costs_its_place_only(hub: RunningHub, reader: 
     assert "its heartbeat makes no sense" in text(reader.page(TRAP))
 
 
+def test_a_temperature_that_is_none_costs_its_place_in_the_plot_only(hub: RunningHub, reader: Reader) -> None:
+    night_site.upload(hub, taken(0), drawings.sticky_pi_2022(drawings.COMMENT_2022.replace("20.6", "1e300")))
+    assert "Temperature: nothing is known of this time" in text(reader.page(TRAP))
+    night_site.upload(hub, taken(0, 22))
+    assert "Temperature: 20.6 °C" in text(reader.page(TRAP))
+
+
 def test_nights_are_shown_some_at_a_time_and_winters_are_skipped(hub: RunningHub, reader: Reader) -> None:
     reported.heard(hub.hub)
     night_site.report(hub, *(reported.night(-number) for number in (0, 20, 200)))

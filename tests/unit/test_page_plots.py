@@ -48,6 +48,7 @@ def texts(svg: ElementTree.Element) -> list[str]:
         (0, 1795, (0, 500, 1000, 1500, 2000)),
         (1e9, 1e9 + 1, None),
         (-(2.0**53), 2.0**53, None),
+        (2.0**53, 2.0**53, None),
     ],
 )
 def test_the_numbers_of_an_axis_are_round_and_hold_all_values(

@@ -139,7 +139,8 @@ def _drawn(curve: Curve, frame: Frame) -> Iterator[Markup]:
 def _round_numbers(least: float, most: float) -> Iterator[float]:
     """Round numbers at equal distances, the first not above `least` and the last not below `most`."""
     if most - least < 1e-6 * max(abs(least), abs(most), 1.0):
-        least, most = (least - 0.5 if least else 0.0), most + 0.5
+        more = max(0.5, 1e-6 * abs(most))  # of a large number half of one may be nothing
+        least, most = (least - more if least else 0.0), most + more
     rough = (most - least) / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)

@@ -43,6 +43,7 @@ _UNITS = {
     **dict.fromkeys(("latitude", "longitude", "camera_tilt", "camera_heading"), "°"),
     "every": "s",
 }
+_NOTHING_HAS = 1e6  # degrees or per cent: what is beyond was not measured, and would be all that a plot shows
 _MEASURED = ("temp", "hum", "lum", "bat", "lat", "lng", "alt")
 
 
@@ -202,7 +203,7 @@ class TrapPage:
             points = [
                 (datetime.fromisoformat(row["datetime"]).timestamp(), value)
                 for row in rows
-                if (value := measured(row).get(key)) is not None
+                if (value := measured(row).get(key)) is not None and abs(value) < _NOTHING_HAS
             ]
             yield Curve(title, unit, points, gap)
 
