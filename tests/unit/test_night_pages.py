@@ -28,6 +28,7 @@ from hub_server import RunningHub
 from night_site import DEVICE, HOSTILE, MARKED, NIGHT, TRAP, Reader, places, taken
 from trapsync.cli.common import Moment
 from trapsync.clock import iso
+from trapsync.hub.pages import downloads
 from trapsync.settings import config_file
 from trapsync.settings.project import Contributor, Project
 
@@ -306,6 +307,16 @@ def test_a_picture_whose_file_is_missing_is_named_in_the_zip(
     with zipfile.ZipFile(io.BytesIO(reader.get(f"{NIGHT}/images.zip").content)) as found:
         assert found.namelist() == [names[3], names[5], "not-in-this-zip.txt"]
         assert names[4] in found.read("not-in-this-zip.txt").decode()
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("name", ["images", "camtrap-dp"])
+def test_a_night_of_very_many_pictures_has_no_zip(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(downloads, "_MOST", 2)
+    answer = reader.get(f"{NIGHT}/{name}.zip")
+    assert (answer.status_code, "too many for a zip" in answer.text) == (403, True)
 
 
 def test_a_night_of_which_nothing_came_has_no_zip(reader: Reader, names: list[str]) -> None:

@@ -37,7 +37,7 @@ class Downloads:
 
     def images(self, device: str, night: str) -> Response:
         """The pictures of a night, under their names."""
-        found = asked(self._hub, device, night)
+        found = self._asked(device, night)
         members, missing = list[Member](), list[str]()
         for path, taken in self._files(found):
             if member := _member(path, path.name, taken):
@@ -50,7 +50,7 @@ class Downloads:
 
     def camtrap_dp(self, device: str, night: str) -> Response:
         """A package of the exchange standard Camtrap DP of a night, with its pictures."""
-        found = asked(self._hub, device, night)
+        found = self._asked(device, night)
         name, files = f"{device}-{found.night}-camtrap-dp", _InZip()
         now = utc(self._hub.clock.wall()).astimezone(found.trap.local.zone)
         folder = TemporaryDirectory(prefix="trapsync-hub-")
@@ -75,13 +75,17 @@ class Downloads:
         except SettingsError as error:
             raise NotAllowed(str(error)) from None
 
+    def _asked(self, device: str, night: str) -> Asked:
+        """The night of an address. Raises NoSuchPage; NotAllowed for one that would keep a thread busy for long."""
+        found = asked(self._hub, device, night)
+        if self._holdings.count(device, found.span) > _MOST:
+            raise NotAllowed(f"This night has more than {_MOST} pictures: too many for a zip.")
+        return found
+
     def _files(self, found: Asked) -> Iterator[tuple[Path, datetime]]:
-        """The files of a night, each with its local time. Raises NotAllowed."""
-        last, number = "", 0
+        """The files of a night, each with its local time."""
+        last = ""
         while rows := self._holdings.images(found.trap.device, found.span, _AT_ONCE, last):
-            number += len(rows)
-            if number > _MOST:
-                raise NotAllowed(f"This night has more than {_MOST} pictures: too many for a zip.")
             for row in rows:
                 taken = datetime.fromisoformat(row["datetime"]).astimezone(found.trap.local.zone)
                 yield self._hub.store.path(row), taken
