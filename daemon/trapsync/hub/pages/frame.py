@@ -20,7 +20,7 @@ from trapsync.hub.admission import Denied, Endpoint, Head, Refusals
 from trapsync.hub.pages.asset_files import Assets
 from trapsync.hub.room import is_full
 from trapsync.hub.sessions import Session, Sessions, secret_of
-from trapsync.hub.wire import Busy
+from trapsync.hub.wire import BadRequest, Busy
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class Page(NamedTuple):
 _STATUSES: Mapping[type[TrapsyncError], int] = {
     NoSuchPage: 404,
     NotAllowed: 403,
+    BadRequest: 400,
     Busy: 503,
     **fleet_app.STATUSES,
     **enrolment_app.STATUSES,
