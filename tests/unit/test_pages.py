@@ -91,6 +91,11 @@ def test_a_wrong_password_and_a_traps_account_get_no_cookie(
     assert "<script>" not in answer.text
 
 
+def test_a_long_password_is_taken_whole(hub: RunningHub) -> None:
+    hub.hub.accounts.add("reader", "x" * 300, "viewer")
+    assert [Visitor(hub).log_in("reader", "x" * size).status_code for size in (300, 200)] == [303, 401]
+
+
 def test_a_token_of_the_api_is_no_name_for_the_form(shared: RunningHub) -> None:
     answer = Visitor(shared).log_in(shared.auth("owner")[0], "x")
     assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
@@ -273,6 +278,12 @@ def test_a_form_from_another_site_is_not_taken(hub: RunningHub, headers: dict[st
     assert visitor.post("/logout", headers, form=visitor.token()).status_code == 403
     assert visitor.get("/").status_code == 200
     assert Visitor(hub).post("/login", headers, name="reader", password=PASSWORD).status_code == 403
+
+
+def test_who_calls_the_hub_by_another_address_than_its_own_is_told_that_one(tmp_path: Path) -> None:
+    with hub_server.running(tmp_path / "hub", url="https://hub.example.org") as hub:
+        answer = Visitor(hub).post("/login", {"Origin": hub.url}, name="reader", password=PASSWORD)
+    assert (answer.status_code, "Open https://hub.example.org/ and" in answer.text) == (403, True)
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "same-origin", "Origin": "https://hub"}, {}])

@@ -152,7 +152,9 @@ def _let_in(page: Page, sessions: Sessions) -> Response | None:
         sessions.note(session)
     if request.method == "POST":
         if not _is_from_here():
-            raise NotAllowed("This form was sent by another site. Open the page here, and send it again.")
+            raise NotAllowed(
+                f"This form was sent by another site. Open {request.host_url} and send it again from there."
+            )
         if page.roles is not None and session and not session.has_made(request.form.get("form", "")):
             raise NotAllowed("This form is an old one. Open its page again, and send it once more.")
     return None

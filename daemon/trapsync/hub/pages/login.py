@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PATIENCE = 30.0  # seconds for a password to be compared
-_LONGEST = 200  # characters of a name or a password
+_LONGEST = 200  # characters of a name
 _BUSY = "Too many passwords are being compared. Try again in a few seconds."
 # A path of this hub: a browser takes // and /\ for another host.
 _LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
@@ -40,7 +40,7 @@ class LoginPages:
 
     def log_in(self) -> Response:
         """Take name and password; a session that there is ends, so that nobody is given one that another knows."""
-        name, password = (request.form.get(field, "")[:_LONGEST] for field in ("name", "password"))
+        name, password = request.form.get("name", "")[:_LONGEST], request.form.get("password", "")
         key = (network(request.remote_addr or "-"), name)
         if wait := self._hub.guesses.wait(key):
             return self._refused(
