@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -329,6 +330,13 @@ def test_every_page_keeps_others_from_framing_it_and_itself_from_asking_others(
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert ("no-store" in headers["Cache-Control"]) == (path != "/assets/style.css")
     assert "WWW-Authenticate" not in headers
+
+
+def test_a_browser_that_knows_no_texts_beside_shapes_shows_the_shapes(shared: RunningHub) -> None:
+    sheet = Visitor(shared).get("/assets/style.css").text
+    named = re.findall(r'content: ("[^"]+") / ""', sheet)
+    assert named
+    assert re.findall(r'content: ("[^"]+"); content: \1 / ""', sheet) == named
 
 
 # ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────
