@@ -107,6 +107,21 @@ def test_a_swipe_leads_to_the_picture_beside(chromium: Browser, hub: RunningHub)
         expect(heading).to_have_text("Wed 24 Jun 2026 22:30:00")
 
 
+def test_who_has_enlarged_the_page_moves_it_and_stays_at_the_picture(
+    chromium: Browser, hub: RunningHub
+) -> None:
+    with browser.visit(chromium, hub, "reader", "phone") as visit:
+        visit.open(PICTURE)
+        enlarge = (
+            "scale => Object.defineProperty(visualViewport, 'scale', {value: scale, configurable: true})"
+        )
+        visit.page.evaluate(enlarge, 2)
+        visit.page.evaluate(_SWIPE, [100, 300])
+        visit.page.evaluate(enlarge, 1)
+        visit.page.evaluate(_SWIPE, [300, 100])
+        expect(visit.page.get_by_role("heading", level=1)).to_have_text("Wed 24 Jun 2026 23:35:00")
+
+
 def test_without_a_script_links_do_the_same(chromium: Browser, hub: RunningHub) -> None:
     # Chromium says in its console that it runs no script.
     with browser.visit(chromium, hub, "reader", java_script_enabled=False, may_fail=True) as visit:

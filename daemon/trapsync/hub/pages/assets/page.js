@@ -48,9 +48,11 @@
     zoomTo(zoom > 1 ? 1 : 3);
   });
 
+  // Who has enlarged the page with two fingers moves it with one.
+  const isWhole = () => zoom === 1 && !(window.visualViewport && window.visualViewport.scale > 1.05);
   let begin = null;
   viewer.addEventListener("touchstart", (event) => {
-    begin = event.touches.length === 1 && zoom === 1 ? event.touches[0] : null;
+    begin = event.touches.length === 1 && isWhole() ? event.touches[0] : null;
   }, { passive: true });
   viewer.addEventListener("touchend", (event) => {
     const end = event.changedTouches[0];
