@@ -1,5 +1,6 @@
 """Codes, groups and locking traps out by a browser; and the map."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import drawings
 import hub_server
 from fake_time import FakeTime
 from hub_server import RunningHub
@@ -194,3 +196,29 @@ def test_the_worst_are_on_top_and_hostile_names_are_text() -> None:
         "mark failing",
     ]
     assert {title.text for title in root.iter("title")} == {"<script>: failing", '"&: ok'}
+
+
+@pytest.mark.parametrize(("name", "is_there"), [("谷" * 12, True), ("谷" * 20, False), ("x" * 20, True)])
+def test_a_name_stands_beside_its_mark_where_it_has_room(name: str, is_there: bool) -> None:
+    svg = drawn([spot(46.2, 6.1, name=name)])
+    assert (f">{name}</text>" in svg) == is_there
+    assert 'aria-label="Map of 1 trap;' in svg
+
+
+@pytest.mark.parametrize(("place", "is_one"), [("46.20100,6.12300", True), ("-121.00000,46.00000", False)])
+def test_a_picture_of_no_place_on_earth_gives_a_trap_no_position(
+    hub: RunningHub, place: str, is_one: bool
+) -> None:
+    hub.hub.fleet.take(DEVICE, json.dumps({"device": DEVICE}).encode())
+    picture = drawings.sticky_pi_2022(drawings.COMMENT_2022.replace("46.20100,6.12300", place))
+    assert hub.upload(f"{DEVICE}.2026-06-21_20-19-15.jpg", picture).status_code == 200
+    page = Visitor(hub, "reader").get("/map").text
+    assert ("Without a position" not in page) == is_one
+
+
+def test_a_picture_of_which_an_older_hub_kept_zeros_has_no_position(hub: RunningHub) -> None:
+    hub.hub.fleet.take(DEVICE, json.dumps({"device": DEVICE}).encode())
+    hub.upload(f"{DEVICE}.2026-06-21_20-19-15.jpg", drawings.trap())
+    with hub.hub.database.writing() as connection:
+        connection.execute("UPDATE images SET lat = 0, lng = 0")
+    assert "Without a position" in Visitor(hub, "reader").get("/map").text

@@ -1,6 +1,7 @@
 """The map: where the traps stand, as SVG of our own, without a map of others under it."""
 
 import math
+import unicodedata
 from collections.abc import Iterator
 from datetime import timedelta
 from html import escape
@@ -12,8 +13,11 @@ from trapsync.clock import utc
 from trapsync.hub.holdings import Holdings
 from trapsync.hub.pages.fleet import judged
 from trapsync.hub.pages.frame import render
+from trapsync.hub.store import Row
+from trapsync.image import without_unknown
 from trapsync.net.judgement import VERDICTS
 from trapsync.net.reports import Deployment
+from trapsync.settings.words import count
 
 if TYPE_CHECKING:
     from trapsync.hub.app import Hub
@@ -70,9 +74,9 @@ class MapPage:
         """Latitude and longitude by device: of the newest deployment that has them, else of the newest picture."""
         soon = utc(self._hub.clock.wall()) + timedelta(days=1)
         pictures = {
-            device: (row["lat"], row["lng"])
+            device: place
             for device, row in self._holdings.newest(soon).items()
-            if row["lat"] is not None and row["lng"] is not None
+            if (place := _place_of_picture(row))
         }
         newest: dict[str, Deployment] = {}
         for device, one in self._hub.reports.deployments():
@@ -87,6 +91,15 @@ def place_of(deployment: Deployment) -> tuple[float, float] | None:
     if isinstance(latitude, int | float) and isinstance(longitude, int | float):
         return float(latitude), float(longitude)
     return None
+
+
+def _place_of_picture(row: Row) -> tuple[float, float] | None:
+    """Where a picture was taken. None where it does not say, or names no place on earth, which would shrink the map."""
+    known = without_unknown({key: row[key] for key in ("lat", "lng")})
+    latitude, longitude = known.get("lat"), known.get("lng")
+    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
+        return None
+    return latitude, longitude
 
 
 # ── The drawing ──────────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +151,7 @@ def drawn(spots: list[Spot]) -> str:
     size = (
         f'viewBox="0 0 {_WIDTH:.0f} {height}" width="{_WIDTH * _ENLARGED:.0f}" height="{height * _ENLARGED}"'
     )
-    text = f"Map of {len(spots)} traps; the list below says the same"
+    text = f"Map of {count(len(spots), 'trap')}; the list below says the same"
     return f'<svg class="map" {size} role="img" aria-label="{text}">{"".join(parts)}</svg>'
 
 
@@ -178,13 +191,18 @@ def _marks(sheet: _Sheet, spots: list[Spot]) -> Iterator[str]:
         place = f'href="/trap/{escape(spot.device)}" tabindex="-1"'
         yield f'<a {place}>{label}<path class="mark {spot.verdict}" d="M{x} {y}{_SHAPES[spot.verdict]}"/></a>'
     for x, y, spot in points[:_MOST_NAMES]:  # the worst first
-        width = len(spot.name) * _LETTER
+        width = _letters(spot.name) * _LETTER
         is_free = all(
             abs(y - other) > _LINE or x > right or x + width + 10 < left for left, right, other in named
         )
         if is_free and x + width + 10 < _WIDTH:
             named.append((x, x + width + 10, y))
             yield f'<text class="label" x="{x + 9:.0f}" y="{y + 4:.0f}">{escape(spot.name)}</text>'
+
+
+def _letters(name: str) -> int:
+    """How many letters a name is as wide as: those of Chinese, Japanese and Korean are two."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in {"W", "F"}) for letter in name)
 
 
 # From the middle of a mark on: a circle, a triangle and a square, as beside the words.
