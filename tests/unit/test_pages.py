@@ -1,6 +1,7 @@
 """Pages of the hub: who gets in, by which cookie; forms; headers; pictures. See tests/browser for what a browser shows."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -355,6 +356,19 @@ def test_a_picture_is_for_who_is_logged_in_and_kept_by_his_browser(hub: RunningH
     assert len({one.headers["ETag"] for one in (full, small, mini)}) == 3
     assert Visitor(hub).get(PICTURE).status_code == 403
     assert requests.get(hub.url + PICTURE, auth=hub.auth("owner"), timeout=10).status_code == 403
+
+
+def test_a_card_says_how_old_its_picture_is_where_the_trap_has_newer_ones(
+    hub: RunningHub, clock: FakeTime
+) -> None:
+    hub.upload(NAME, drawings.trap())
+    visitor, shown = Visitor(hub, "reader"), list[bool]()
+    for passed, newest in ((0, {"age_s": 60}), (7200, {"age_s": 60}), (0, None)):
+        clock.sleep(passed)
+        beat = {"device": drawings.DEVICE, "newest_image": newest}
+        hub.hub.fleet.take(drawings.DEVICE, json.dumps(beat).encode())
+        shown.append("<dt>Picture shown<dd>2 h ago" in visitor.get("/").text)
+    assert shown == [False, True, True]
 
 
 def test_a_picture_that_has_not_changed_is_not_sent_again(shared: RunningHub) -> None:

@@ -118,6 +118,16 @@ def test_a_trap_is_locked_out_once_that_is_confirmed(hub: RunningHub, how: str, 
     assert [trap["state"] for trap in hub.hub.enrolment.traps()] == left
 
 
+def test_the_card_of_a_revoked_trap_says_first_that_it_is(hub: RunningHub) -> None:
+    hub.join(DEVICE, "its own")
+    hub.hub.fleet.take(DEVICE, json.dumps({"device": DEVICE, "reasons": ["a", "b", "c"]}).encode(), DEVICE)
+    said = "revoked: the hub takes nothing from it any more"
+    assert said not in Visitor(hub, "reader").get("/").text
+    hub.hub.enrolment.revoke(DEVICE)
+    page = Visitor(hub, "reader").get("/").text
+    assert page.index(said) < page.index("<p>a") < page.index("<p>and 1 more")
+
+
 @pytest.mark.parametrize(
     "path", ["/devices/00000000", f"/devices/{DEVICE}/burn", "/devices/%00", "/devices/../x"]
 )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from trapsync.hub.app import Hub
 
 _MOST_REASONS = 3
+_LAG = 3600.0  # seconds by which the picture shown may be older than the newest one without being told apart from it
+_REVOKED = "revoked: the hub takes nothing from it any more"
 
 
 class Filter(NamedTuple):
@@ -31,12 +33,17 @@ class Filter(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture of the hub: its file name, the width and height of its small copy, and how old it is."""
+    """A picture of the hub: its file name, the width and height of its small copy, and how many seconds old it is."""
 
     name: str
     width: int
     height: int
-    age: str
+    seconds: float
+
+    @property
+    def age(self) -> str:
+        """How old it is, in words."""
+        return ago(self.seconds)
 
     @classmethod
     def of(cls, row: Row, now: datetime) -> "Picture":
@@ -44,7 +51,7 @@ class Picture(NamedTuple):
         age = now - datetime.fromisoformat(row["datetime"])
         scale = min(1.0, SMALL[0] / max(1, row["width"]), SMALL[1] / max(1, row["height"]))
         width, height = (max(1, round(row[side] * scale)) for side in ("width", "height"))
-        return cls(place_of(row).name, width, height, ago(max(0.0, age.total_seconds())))
+        return cls(place_of(row).name, width, height, max(0.0, age.total_seconds()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,14 @@ class Card:
 
     trap: Trap
     picture: Picture | None
+    is_revoked: bool
 
     @property
     def reasons(self) -> list[str]:
         """The first ones, and how many there are beside them."""
-        more = len(self.trap.reasons) - _MOST_REASONS
-        return [*self.trap.reasons[:_MOST_REASONS], *([f"and {more} more"] if more > 0 else [])]
+        reasons = [*([_REVOKED] if self.is_revoked else []), *self.trap.reasons]
+        more = len(reasons) - _MOST_REASONS
+        return [*reasons[:_MOST_REASONS], *([f"and {more} more"] if more > 0 else [])]
 
     @property
     def pause(self) -> str:
@@ -72,8 +81,11 @@ class Card:
         """What is known of it: a name and a value each."""
         trap, beat = self.trap, self.trap.beat
         yield "Heard", "never" if trap.joined is not None else f"{ago(trap.age)} ago"
-        if beat.newest_image and beat.newest_image.age_s is not None:
-            yield "Newest picture", f"{ago(trap.since(beat.newest_image.age_s))} ago"
+        newest = beat.newest_image.age_s if beat.newest_image else None
+        if newest is not None:
+            yield "Newest picture", f"{ago(trap.since(newest))} ago"
+        if self.picture and (newest is None or self.picture.seconds > trap.since(newest) + _LAG):
+            yield "Picture shown", f"{self.picture.age} ago"
         if beat.newest_delivery_age_s is not None:
             yield "Newest delivery", f"{ago(trap.since(beat.newest_delivery_age_s))} ago"
         if beat.ledger.pending is not None:
@@ -102,8 +114,9 @@ class FleetPage:
         found, now = judged(self._hub), utc(self._hub.clock.wall())
         newest = self._holdings.newest(now + timedelta(days=1))
         pictures = {device: Picture.of(row, now) for device, row in newest.items()}
+        revoked = {one["device"] for one in self._hub.enrolment.traps() if one["state"] == "revoked"}
         cards = [
-            Card(trap, pictures.get(trap.device))
+            Card(trap, pictures.get(trap.device), trap.device in revoked)
             for trap in found
             if chosen not in VERDICTS or trap.verdict == chosen
         ]
