@@ -198,6 +198,12 @@ def test_a_session_that_is_used_goes_on(hub: RunningHub, clock: FakeTime) -> Non
         assert visitor.get("/").status_code == 200
 
 
+def test_a_browser_keeps_the_cookie_of_a_session_that_goes_on(shared: RunningHub) -> None:
+    cookie = Visitor(shared).log_in("reader").headers["Set-Cookie"]
+    (seconds,) = re.findall(r"Max-Age=(\d+)", cookie)
+    assert int(seconds) > 10 * LIFE
+
+
 def test_somebody_has_fifty_sessions_at_most(hub: RunningHub, clock: FakeTime) -> None:
     first, user = Visitor(hub, "reader"), hub.hub.accounts.named("reader")
     assert user

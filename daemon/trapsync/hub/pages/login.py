@@ -12,7 +12,7 @@ from trapsync.errors import one_line
 from trapsync.hub.accounts import User
 from trapsync.hub.admission import Login, network
 from trapsync.hub.pages import frame
-from trapsync.hub.sessions import COOKIE, LIFE, secret_of
+from trapsync.hub.sessions import COOKIE, secret_of
 from trapsync.settings.schema import DEVICE
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 30.0  # seconds for a password to be compared
 _LONGEST = 200  # characters of a name
+_KEPT = 400 * 86400  # seconds that browsers keep a cookie at most; a session that is not used ends sooner
 _BUSY = "Too many passwords are being compared. Try again in a few seconds."
 # A path of this hub: a browser takes // and /\ for another host.
 _LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
@@ -75,7 +76,7 @@ class LoginPages:
         answer.set_cookie(
             COOKIE,
             self._hub.sessions.begin(user, password),
-            max_age=LIFE,
+            max_age=_KEPT,
             secure=request.is_secure,
             httponly=True,
             samesite="Lax",
