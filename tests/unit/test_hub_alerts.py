@@ -8,8 +8,10 @@ import pytest
 
 import drawings
 from alerted import MINUTE, NOON, TRAP, Bench
+from hub_server import InThisProcess
 from trapsync.errors import NotSent, Unreachable
 from trapsync.hub.alerts.pings import Pings
+from trapsync.hub.app import Hub
 from trapsync.hub.store import Store
 from trapsync.settings.alerts import RULES
 from trapsync.settings.units import Duration
@@ -221,6 +223,20 @@ def test_a_silent_trap_is_not_heard_because_the_clock_went_back(tmp_path: Path) 
     bench.live(60)
     bench.clock.step_wall(-86400.0)
     bench.live(120)
+    assert bench.phone.subjects == [f"{TRAP}: silent for 46 min"]
+
+
+@pytest.mark.parametrize("starts_anew", [False, True])
+def test_a_trap_that_goes_silent_after_the_clock_went_back_is_told(tmp_path: Path, starts_anew: bool) -> None:
+    bench = settled(tmp_path)
+    bench.clock.step_wall(400 * 86400.0)
+    bench.turn()
+    bench.beat()
+    bench.clock.step_wall(-400 * 86400.0)
+    if starts_anew:
+        bench.hub = Hub.open(tmp_path / "hub", bench.clock, InThisProcess())
+        bench.start()
+    bench.live(2 * HOUR)
     assert bench.phone.subjects == [f"{TRAP}: silent for 46 min"]
 
 

@@ -62,6 +62,9 @@ class Fleet:
         self._clock = clock
         self._verify = verify
         self._thinning = Thinning(clock)
+        # When each trap was heard last, and since when this process could hear one: on the monotonic clock.
+        self._heard: dict[str, float] = {}
+        self._began = clock.monotonic()
 
     def held(self, slot: str) -> Held | None:
         """The document in a slot; None when there is none. Raises NoSuchSlot."""
@@ -119,6 +122,7 @@ class Fleet:
                 "INSERT INTO heartbeats (device, received, body) VALUES (?, ?, ?)", (device, now, text)
             )
             self._thinning.added(connection, device)
+        self._heard[device] = self._clock.monotonic()
         return iso(utc(now))
 
     def snapshot(self) -> dict[str, Any]:
@@ -182,11 +186,16 @@ class Fleet:
     def _since(self, moment: float | None) -> int | None:
         return None if moment is None else max(0, round(self._clock.wall() - moment))
 
+    def _age(self, device: str, received: float) -> int:
+        """Seconds since a heartbeat was received; if that lies ahead, by a clock that was set back since: at the least."""
+        age = self._clock.wall() - received
+        return round(age if age >= 0 else self._clock.monotonic() - self._heard.get(device, self._began))
+
     def _entry(self, row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
         return {
             "device": row["device"],
             "received": iso(utc(row["received"])),
-            "age_s": self._since(row["received"]),
+            "age_s": self._age(row["device"], row["received"]),
             "heartbeat": _stored(row["body"]),
         }
 
