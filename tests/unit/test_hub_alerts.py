@@ -12,6 +12,7 @@ from hub_server import InThisProcess
 from trapsync.errors import NotSent, Unreachable
 from trapsync.hub.alerts.pings import Pings
 from trapsync.hub.app import Hub
+from trapsync.hub.fleet import NotTaken
 from trapsync.hub.store import Store
 from trapsync.settings.alerts import RULES
 from trapsync.settings.units import Duration
@@ -95,6 +96,41 @@ def test_settings_that_are_refused_one_after_the_other_are_told_each(bench: Benc
     for version in (7, 8):
         bench.live(30, TRAP, remote={"version": version, "state": "rolled_back"})
     assert bench.phone.subjects == [f"{TRAP}: settings: {version} rolled back" for version in (7, 8)]
+
+
+@pytest.mark.parametrize("is_odd", [False, True])
+def test_what_a_trap_says_nothing_of_any_more_is_not_over(bench: Bench, is_odd: bool) -> None:
+    late: dict[str, Any] = {"newest_delivery_age_s": 2 * 86400.0, "ledger": {"pending": 140}}
+    bench.live(
+        30, TRAP, battery=3.0, disk={"days_left": 2.0}, remote={"version": 7, "state": "rolled_back"}, **late
+    )
+    bench.beat(remote={"version": 7, "state": "rolled_back"})
+    if is_odd:
+        with pytest.raises(NotTaken):
+            bench.beat(battery="high")
+    bench.live(30)
+    assert (
+        bench.phone.subjects[0] == "1 trap: 1 not delivering, 1 battery, 1 card filling, 1 settings refused"
+    )
+    assert not [told for told in bench.phone.told if "recovered" in told.subject or "again" in told.body]
+
+
+def test_a_trap_that_never_delivered_anything_is_told_after_that_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, undelivered=Duration(7200))
+    for _ in range(3):
+        bench.beat(ledger={"pending": 140})
+        bench.live(40)
+    assert bench.phone.told == []
+    bench.beat(ledger={"pending": 140})
+    bench.live(10)
+    bench.beat(ledger={"pending": 140}, name="another")
+    bench.live(10)
+    bench.beat(ledger={"pending": 0}, newest_delivery_age_s=60.0)
+    bench.live(10)
+    assert bench.phone.subjects == [
+        f"{TRAP}: nothing delivered yet, 140 images pending",
+        f"{TRAP}: it delivers again",
+    ]
 
 
 def test_rules_that_are_left_out_are_not_told(tmp_path: Path) -> None:

@@ -24,21 +24,25 @@ class Condition(NamedTuple):
 
 # A rule that is not there: nothing is known of it now. None: it does not hold.
 Known = dict[Rule, Condition | None]
+_UNKNOWN = Condition("")
 
 
 def known(trap: Trap, limits: Alerts, before: Collection[str], listening: float) -> Known:
     """What is known of a trap, when these rules held before. `listening`: seconds for which it could have been heard.
 
-    A trap that is silent says nothing else: whatever held goes on.
+    A trap that is silent, or whose heartbeat makes no sense, says nothing else: whatever held goes on.
     """
     if trap.silent is not None or trap.joined is not None:
         is_silent = trap.verdict == "failing"
         if is_silent and listening < trap.patience:
             return {}
         return {"silent": Condition(trap.reasons[0]) if is_silent else None}
+    if trap.odd:
+        return {"silent": None, "failing": _failing(trap, limits, False)}
     found: Known = {"silent": None}
     for rule, judge in _JUDGES.items():
-        found[rule] = judge(trap, limits, rule in before)
+        if (condition := judge(trap, limits, rule in before)) is not _UNKNOWN:
+            found[rule] = condition
     return found
 
 
@@ -48,7 +52,7 @@ def over(trap: Trap, rule: str) -> str:
     if rule == "battery" and beat.battery is not None:
         return f"battery at {beat.battery:.0f} % again"
     if rule == "settings":
-        return f"settings: {trap.settings}"
+        return "no settings are refused any more" if trap.settings == "-" else f"settings: {trap.settings}"
     return _OVER[rule]
 
 
@@ -71,23 +75,33 @@ def _failing(trap: Trap, _limits: Alerts, _was: bool) -> Condition | None:
     )
 
 
-def _undelivered(trap: Trap, limits: Alerts, _was: bool) -> Condition | None:
+def _undelivered(trap: Trap, limits: Alerts, was: bool) -> Condition | None:
     pending, sent = trap.beat.ledger.pending, trap.beat.newest_delivery_age_s
-    if not pending or sent is None or trap.since(sent) < limits.undelivered:
+    if pending is None:
+        return _UNKNOWN
+    if sent is None:  # it has delivered nothing yet: known is for how long it has been heard
+        is_long, what = was or (trap.named or 0.0) >= limits.undelivered, "yet"
+    else:
+        is_long, what = trap.since(sent) >= limits.undelivered, f"for {age(trap.since(sent))}"
+    if not pending or not is_long:
         return None
-    return Condition(f"nothing delivered for {age(trap.since(sent))}, {count(pending, 'image')} pending")
+    return Condition(f"nothing delivered {what}, {count(pending, 'image')} pending")
 
 
 def _battery(trap: Trap, limits: Alerts, was: bool) -> Condition | None:
     charge = trap.beat.battery
-    if charge is None or charge >= limits.battery + (_BATTERY_ABOVE if was else 0):
+    if charge is None:
+        return _UNKNOWN
+    if charge >= limits.battery + (_BATTERY_ABOVE if was else 0):
         return None
     return Condition(f"battery at {charge:.0f} %")
 
 
 def _card(trap: Trap, limits: Alerts, was: bool) -> Condition | None:
     days = trap.beat.disk.days_left
-    if days is None or days * _DAY >= limits.card * (_CARD_ABOVE if was else 1):
+    if days is None:
+        return _UNKNOWN
+    if days * _DAY >= limits.card * (_CARD_ABOVE if was else 1):
         return None
     return Condition(f"the card is full in {age(max(0.0, days * _DAY))}")
 
