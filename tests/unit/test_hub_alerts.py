@@ -394,20 +394,26 @@ def test_nothing_is_left_of_what_all_know(tmp_path: Path) -> None:
 
 # ── The daily summary ────────────────────────────────────────────────────────────────────────────────
 
-NIGHT = {"night": "2026-06-21", "expected": 120, "taken": 118}
+NIGHT = {"night": "2026-06-20", "expected": 120, "taken": 118}  # the last one that is over in the morning
 
 
 def test_each_morning_brings_a_summary_with_the_newest_picture(tmp_path: Path) -> None:
     bench = Bench(tmp_path, digest="08:00")
+    for taken in ("2026-06-21T11:59:59Z", "2026-06-21T20:00:00Z", "2026-06-22T01:00:00Z"):
+        _keep(bench.hub.store, TRAP, taken)
     bench.live(20 * HOUR, TRAP, step=5)
     bench.live(2 * HOUR, TRAP, last_night=NIGHT)
     (told,) = bench.phone.told
     assert told.subject == "1 trap: 1 ok"
-    assert f"{TRAP}: 118 of 120 expected pictures" in told.body
+    assert told.body.split("\n\n")[-2:] == [
+        f"Pictures of last night that are here:\n{TRAP}: 2",
+        f"Reports of the night of 2026-06-20:\n{TRAP}: 118 of 120 expected pictures",
+    ]
     assert 0 <= told.at - (NOON + 20 * HOUR * MINUTE) <= 4 * MINUTE
     bench.live(24 * HOUR, TRAP, step=5)
     assert len(bench.phone.told) == 2
-    assert "No report of last night from 1 trap." in bench.phone.told[1].body
+    assert "No picture of last night is here." in bench.phone.told[1].body
+    assert "No report of these nights from 1 trap." in bench.phone.told[1].body
 
 
 def test_a_summary_has_the_small_copy_of_the_newest_picture_of_the_night(tmp_path: Path) -> None:
@@ -424,16 +430,25 @@ def test_a_summary_has_the_small_copy_of_the_newest_picture_of_the_night(tmp_pat
             store.images / MANY[1] / "2026-06-22" / f"{MANY[1]}.2026-06-22_01-00-00.jpg", "thumbnail"
         ).read_bytes()
     )
-    assert store.newest(MANY[:1], OLD) is None
+    assert store.newest(MANY[:1], OLD, "2027") is None
+    assert store.newest([TRAP], OLD, "2026-06-21T20:00:00Z") is None
+
+
+def test_a_picture_of_which_no_small_copy_can_be_made_is_not_sent_itself(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, digest="08:00")
+    _keep(bench.hub.store, TRAP, "2026-06-21T20:00:00Z", b"no picture")
+    bench.live(21 * HOUR, TRAP, step=10)
+    (told,) = bench.phone.told
+    assert told.picture is None
 
 
 OLD = "2026-06-20T23:00:00Z"
 
 
-def _keep(store: Store, device: str, taken: str) -> None:
+def _keep(store: Store, device: str, taken: str, content: bytes | None = None) -> None:
     """Have the hub hold a picture, another one for each device."""
     arrival = store.incoming / "arrived"
-    arrival.write_bytes(drawings.trap(int(device, 16) % 9))
+    arrival.write_bytes(content or drawings.trap(int(device, 16) % 9))
     facts = dict.fromkeys(("device_version", "lat", "lng", "alt", "temp", "hum", "lum", "bat", "but"))
     row = {"device": device, "datetime": taken, "md5": "0" * 32, "width": 160, "height": 120, **facts}
     store.keep(row | {"datetime_created": taken, "api_version": "1", "api_user_id": None}, arrival)

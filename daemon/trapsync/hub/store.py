@@ -170,13 +170,24 @@ class Store:
             row = connection.execute("SELECT * FROM images WHERE id = ?", (number,)).fetchone()
             return dict(row) if row else None
 
-    def newest(self, devices: Iterable[str], since: str) -> int | None:
-        """The id of the newest image of these devices, not older than a moment; None if there is none."""
-        sql = "SELECT id, datetime FROM images WHERE device = ? AND datetime >= ? ORDER BY datetime DESC LIMIT 1"
+    def newest(self, devices: Iterable[str], since: str, until: str) -> int | None:
+        """The id of the newest image of these devices from a moment on and before another; None if there is none."""
+        sql = (
+            "SELECT id, datetime FROM images WHERE device = ? AND datetime >= ? AND datetime < ? "
+            "ORDER BY datetime DESC LIMIT 1"
+        )
         with self._database.reading() as connection:
-            found = [connection.execute(sql, (device, since)).fetchone() for device in devices]
+            found = [connection.execute(sql, (device, since, until)).fetchone() for device in devices]
         newest = max(filter(None, found), key=lambda row: row["datetime"], default=None)
         return newest and int(newest["id"])
+
+    def counts(self, devices: Iterable[str], since: str, until: str) -> dict[str, int]:
+        """How many images of each of these devices there are from a moment on and before another."""
+        sql = "SELECT count(*) FROM images WHERE device = ? AND datetime >= ? AND datetime < ?"
+        with self._database.reading() as connection:
+            return {
+                device: connection.execute(sql, (device, since, until)).fetchone()[0] for device in devices
+            }
 
     def delete(self, keys: Iterable[tuple[str, str]]) -> list[Row]:
         """Delete images and their annotations, then the files; return the deleted rows.

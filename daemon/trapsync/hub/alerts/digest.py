@@ -1,38 +1,40 @@
-"""The daily summary: how the traps are, what each took last night, and the newest picture of it."""
+"""The daily summary: how the traps are, the pictures of last night, and the newest one of them.
 
-import logging
-from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
+A trap reports a night when it is over, at noon. So the summary of a morning has the number of pictures of last night that
+the hub holds by then, and the reports of the night before.
+"""
 
-from trapsync.clock import Clock, iso
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+from trapsync.clock import Clock
+from trapsync.errors import one_line
 from trapsync.hub.alerts.changes import DIGEST, Changes
 from trapsync.hub.alerts.texts import local
 from trapsync.hub.database import Database
+from trapsync.hub.nights import LocalTime
+from trapsync.hub.store import Store
 from trapsync.net.judgement import Trap, summary
 from trapsync.settings.alerts import Alerts
 from trapsync.settings.words import count
 
-log = logging.getLogger(__name__)
-
 _MOST_LINES = 20
+_LONGEST_LINE = 120  # characters
 _NONE_YET = "-"
-
-# The id of the newest image of these devices since a moment, UTC text; None if there is none.
-Newest = Callable[[list[str], str], int | None]
 
 
 class Digest:
     """Adds the summary to what is told, once a day."""
 
     def __init__(
-        self, database: Database, clock: Clock, settings: Alerts, changes: Changes, newest: Newest
+        self, database: Database, clock: Clock, settings: Alerts, changes: Changes, store: Store
     ) -> None:
         self._database = database
         self._clock = clock
         self._due = settings.digest_time()
         self._zone = settings.zone()
         self._changes = changes
-        self._newest = newest
+        self._store = store
 
     def turn(self, traps: list[Trap]) -> bool:
         """Add the summary if it is time for it; whether it was added."""
@@ -56,7 +58,7 @@ class Digest:
 
     def _note(self, today: str, traps: list[Trap] | None = None, night: date = date.min) -> None:
         """Note the summary of today, and in the same transaction add it."""
-        picture = self._picture(traps, night) if traps else None
+        text, picture = self._composed(traps, night) if traps else ("", None)
         with self._database.writing() as connection:
             connection.execute(
                 "INSERT INTO alert_clock (id, digest) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET digest = "
@@ -64,29 +66,51 @@ class Digest:
                 (today,),
             )
             if traps:
-                self._changes.add(DIGEST, words(traps, night), picture, connection)
+                self._changes.add(DIGEST, text, picture, connection)
 
-    def _picture(self, traps: list[Trap], night: date) -> int | None:
-        since = datetime.combine(night, time(12), self._zone).astimezone(UTC)
-        return self._newest([trap.device for trap in traps], iso(since))
+    def _composed(self, traps: list[Trap], night: date) -> tuple[str, int | None]:
+        """The text, and the id of the picture."""
+        span = LocalTime(self._zone, True).span_of(night).stored()
+        devices = [trap.device for trap in traps]
+        return words(traps, self._store.counts(devices, *span), night), self._store.newest(devices, *span)
 
 
-def words(traps: list[Trap], night: date) -> str:
-    """The text of the summary; the first line says it in short. `night` is the date of last evening."""
+def words(traps: list[Trap], pictures: Mapping[str, int], night: date) -> str:
+    """The text of the summary; the first line says it in short.
+
+    `night` is the date of last evening; `pictures`: of each device, how many of that night are here.
+    """
     parts = [summary(traps)]
-    bad = [
-        f"{trap.name}: {trap.verdict}: {'; '.join(trap.reasons[:2]) or 'it does not say why'}"
-        for trap in traps
-        if trap.verdict != "ok"
-    ]
+    bad = [trap for trap in traps if trap.verdict != "ok"]
     if bad:
-        parts.append(_lines("", bad))
-    reports = [trap for trap in traps if trap.beat.last_night and trap.beat.last_night.night == str(night)]
-    if reports:
-        parts.append(_lines("Last night:\n", [_night(trap) for trap in sorted(reports, key=_share)]))
-    if len(traps) > len(reports):
-        parts.append(f"No report of last night from {count(len(traps) - len(reports), 'trap')}.")
+        parts.append(_lines("", [_trouble(trap) for trap in bad]))
+    if any(pictures.values()):
+        fewest = sorted(traps, key=lambda trap: pictures[trap.device])
+        lines = [f"{trap.name}: {pictures[trap.device]}" for trap in fewest]
+        parts.append(_lines("Pictures of last night that are here:\n", lines))
+    else:
+        parts.append("No picture of last night is here.")
+    parts += _nights(traps, night)
     return "\n\n".join(parts)
+
+
+def _trouble(trap: Trap) -> str:
+    reasons = "; ".join(trap.reasons[:2]) or "it does not say why"
+    return one_line(f"{trap.name}: {trap.verdict}: {reasons}", _LONGEST_LINE)
+
+
+def _nights(traps: list[Trap], last: date) -> list[str]:
+    """What was reported of the night before the last one; of that too, where it is after noon."""
+    parts, silent = [], len(traps)
+    for night in (last, last - timedelta(days=1)):
+        reports = [
+            trap for trap in traps if trap.beat.last_night and trap.beat.last_night.night == str(night)
+        ]
+        silent -= len(reports)
+        if reports:
+            lines = [_night(trap) for trap in sorted(reports, key=_share)]
+            parts.append(_lines(f"Reports of the night of {night}:\n", lines))
+    return parts + ([f"No report of these nights from {count(silent, 'trap')}."] if silent else [])
 
 
 def _share(trap: Trap) -> float:

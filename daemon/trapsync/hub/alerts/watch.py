@@ -49,7 +49,7 @@ class Watch:
         self._hub = hub
         self._listening = Listening(hub.database, hub.clock)
         self._changes = Changes(hub.database, hub.clock, settings)
-        self._digest = Digest(hub.database, hub.clock, settings, self._changes, hub.store.newest)
+        self._digest = Digest(hub.database, hub.clock, settings, self._changes, hub.store)
         self._outbox = Outbox(
             hub.database, hub.clock, settings, addresses, messenger, url=url, picture=self._picture
         )
@@ -99,8 +99,11 @@ class Watch:
         if row is None:
             return None
         try:
-            path: Path = self._hub.thumbnails.get(self._hub.store.path(row), "thumbnail")
-            return path.read_bytes() if path.stat().st_size <= _LARGEST_PICTURE else None
+            image = self._hub.store.path(row)
+            copy = self._hub.thumbnails.get(image, "thumbnail")
+            # Never the image itself, in which its place may stand.
+            is_fit = copy != image and copy.stat().st_size <= _LARGEST_PICTURE
+            return copy.read_bytes() if is_fit else None
         except OSError:
             return None
 
