@@ -347,6 +347,23 @@ def test_what_was_refused_for_certain_does_not(tmp_path: Path) -> None:
     assert "already" not in bench.phone.told[0].body
 
 
+def test_a_service_that_takes_no_pictures_gets_the_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, digest="08:00")
+    _keep(bench.hub.store, TRAP, "2026-06-21T20:00:00Z")
+    take = bench.phone.send
+
+    def send(*words: str, picture: bytes | None, is_bad: bool) -> None:
+        if picture:
+            raise NotSent("the service did not take it: error=400")
+        take(*words, picture=picture, is_bad=is_bad)
+
+    monkeypatch.setattr(bench.phone, "send", send)
+    bench.live(21 * HOUR, TRAP, step=10)
+    assert bench.phone.subjects == ["1 trap: 1 ok"]
+
+
 def test_an_address_that_is_new_is_told_what_happens_from_then_on(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.live(30, TRAP, verdict="failing")

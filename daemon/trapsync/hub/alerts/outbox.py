@@ -112,7 +112,11 @@ class Outbox:
     def _tell(self, address: Address, standing: _Standing, waiting: list[Change]) -> None:
         tried = self._note_try(address, waiting[-1].number)
         standing.sent.append(self._clock.monotonic())
-        picture = next((one.picture for one in reversed(waiting) if one.picture is not None), None)
+        # After a failure without it, in turns: a service that takes no pictures would take nothing ever again.
+        is_shown = standing.failures % 2 == 0
+        picture = next(
+            (one.picture for one in reversed(waiting) if is_shown and one.picture is not None), None
+        )
         message = compose(
             waiting,
             self._zone,
