@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
@@ -26,6 +27,7 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.pings: list[str] = []
+        self.logins: list[str] = []  # of these, user:password
         self.flooded = 0
         self.ended = threading.Event()
 
@@ -43,6 +45,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.pings.append(self.path)
+        if login := self.headers["Authorization"]:
+            self.server.logins.append(b64decode(login.removeprefix("Basic ")).decode())
         self._behave()
 
     def do_POST(self) -> None:

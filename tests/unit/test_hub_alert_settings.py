@@ -104,9 +104,10 @@ def test_a_file_that_others_can_read_is_refused_with_the_command_that_closes_it(
 
 def test_a_ping_is_an_address_of_the_web(tmp_path: Path) -> None:
     assert alert_addresses.read_ping(secret(tmp_path / "a", "https://hc.example.org/x?y")).endswith("x?y")
-    with pytest.raises(SettingsError) as caught:
-        alert_addresses.read_ping(secret(tmp_path / "a", "ntfy://sesame"))
-    assert "sesame" not in str(caught.value)
+    for line in ("ntfy://sesame", "https://[sesame", "https://example.org:sesame/"):
+        with pytest.raises(SettingsError) as caught:
+            alert_addresses.read_ping(secret(tmp_path / "a", line))
+        assert "sesame" not in str(caught.value)
 
 
 def test_a_test_message_says_of_each_address_how_it_went(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The alerts of the hub: what is told, once, when, and to whom; by a clock that stands still."""
 
 import logging
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hub_server import InThisProcess
 from trapsync.errors import NotSent, Unreachable
 from trapsync.hub.alerts.pings import Pings
 from trapsync.hub.app import Hub
+from trapsync.hub.database import Database
 from trapsync.hub.fleet import NotTaken
 from trapsync.hub.store import Store
 from trapsync.settings.alerts import RULES
@@ -525,3 +527,21 @@ def test_the_hub_pings_while_it_has_room_and_says_once_that_it_cannot(
     del asked[:]
     bench.live(30)
     assert asked == []
+
+
+def test_a_hub_whose_database_takes_nothing_does_not_ping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, asked = Bench(tmp_path, ()), list[str]()
+    bench.pings = Pings("https://example.org/sesame", 300, bench.clock, asked.append)
+    bench.start()
+
+    def refuse(_database: Database) -> None:
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(Database, "writing", refuse)
+    bench.watch.step()
+    assert asked == []
+    monkeypatch.undo()
+    bench.watch.step()
+    assert len(asked) == 1

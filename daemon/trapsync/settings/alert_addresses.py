@@ -61,9 +61,17 @@ def read(path: Path) -> tuple[Address, ...]:
 def read_ping(path: Path) -> str:
     """The address in a file that is pinged; SettingsError where there is none, without showing it."""
     url = config_file.read_secret(path, _PING_KEY).strip()
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or len(url.split()) != 1:
+    if not _is_of_the_web(url):
         raise SettingsError(
             f"{_PING_KEY}: {path} holds no address that begins with https://; write it there alone"
         )
     return url
+
+
+def _is_of_the_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError for one that is no number
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and len(url.split()) == 1

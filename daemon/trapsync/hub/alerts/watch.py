@@ -58,7 +58,9 @@ class Watch:
 
     def turn(self) -> None:
         """Judge the traps, note what changed, and tell what may be told."""
+        self._listening.turn()
         found = self._note() if self._tells else []
+        self._listening.note()  # a hub whose database takes nothing fails here, before it pings
         if self._pings and self._has_room():
             self._pings.turn()
         self._outbox.turn(many_are_late=_are_many_late(found))
@@ -82,7 +84,6 @@ class Watch:
         return True
 
     def _note(self) -> list[Trap]:
-        self._listening.turn()
         snapshot = self._hub.fleet.snapshot()
         entries = list(snapshot["traps"])
         received = {entry["device"]: entry["received"] for entry in entries}
@@ -90,7 +91,6 @@ class Watch:
         is_new = self._changes.note(found, received, self._listening.seconds())
         if self._digest.turn(found) or is_new:
             self._outbox.changed()
-        self._listening.note()
         return found
 
     def _picture(self, number: int) -> bytes | None:
