@@ -1,6 +1,8 @@
 """Messages by Apprise, each from a process of its own: real services, and some that hang, refuse or answer without end."""
 
+import errno
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,8 +120,43 @@ def test_what_goes_wrong_is_told_without_any_part_of_the_address(tmp_path: Path)
     assert says == "the service did not take it: RuntimeError: json://me:…@…/…?…=…, or …"
 
 
+def test_whether_it_was_refused_for_certain_does_not_depend_on_the_words_of_the_address(
+    receiver: Receiver,
+) -> None:
+    error = reason(receiver.address("refuses").replace("sesame", "error"))
+    assert "…=403" in str(error)
+    assert not error.is_unknown
+
+
+def test_an_address_that_cannot_be_taken_apart_is_no_bug() -> None:
+    assert str(reason("json://[sesame")) == "Apprise knows no such address"
+
+
+def test_what_is_too_long_for_a_service_is_cut(receiver: Receiver) -> None:
+    address = f"misskey://sesame@127.0.0.1:{receiver.server_port}"
+    Messenger(60).send(address, SUBJECT, f"{BODY}\n{'x' * 3000}", picture=None, is_bad=True)
+    (body,) = receiver.bodies("api/notes/create")
+    assert len(body["text"]) <= 512
+    assert BODY in body["text"]
+
+
+def test_a_disk_that_is_full_costs_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert str(reason("json://example.org")) == "no process can send it: No space left on device"
+
+
+def test_a_long_word_of_a_service_is_not_cut_in_the_middle_of_a_secret(tmp_path: Path) -> None:
+    with standing_in_for_apprise(tmp_path, TELLS_MUCH):
+        assert str(reason("json://me:sesame-and-more@hush.example.org")).endswith("… … …")
+
+
 # An Apprise that shows what it was given.
 TELLS_ALL = """
+class NotifyBase: pass
+class OverflowMode: TRUNCATE = 0
 class NotifyType: INFO = WARNING = 0
 class AppriseAsset:
     def __init__(self, **_): pass
@@ -128,8 +165,23 @@ class Apprise:
     def add(self, url): self.url = url; return True
     def notify(self, *_, **__): raise RuntimeError(self.url + ", or SESAME two")
 """
+# One that logs it behind much else.
+TELLS_MUCH = """
+import logging
+class NotifyBase: pass
+class OverflowMode: TRUNCATE = 0
+class NotifyType: INFO = WARNING = 0
+class AppriseAsset:
+    def __init__(self, **_): pass
+class Apprise:
+    def __init__(self, asset): pass
+    def add(self, url): return True
+    def notify(self, *_, **__): logging.getLogger("apprise").warning("hush.example.org " * 11 + "sesame-and-more")
+"""
 # What Apprise would be if something had taken it over.
 TAKEN_OVER = """
+class NotifyBase: pass
+class OverflowMode: TRUNCATE = 0
 class NotifyType: INFO = WARNING = 0
 class AppriseAsset:
     def __init__(self, **_): pass

@@ -34,6 +34,9 @@ _LARGEST_ORDER = 4 * 2**20  # bytes, with a small copy
 _LARGEST_FILE = 64 * 1024  # bytes; its answer is a line
 _NICE = 5
 _STATUS = re.compile(r"\berror=\d{3}\b")  # as Apprise writes it
+_LONGEST_HEARD = (
+    4000  # characters: a secret is found whole only, so the rest is cut when there is none any more
+)
 _SHORTEST_SECRET = 3  # characters of a part of an address that is taken out of a text
 _OF_NETWORKS = ("resolv.conf", "hosts", "host.conf", "gai.conf", "services", "ssl", "ca-certificates", "pki")
 _RUN = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/usr/share/zoneinfo")
@@ -50,14 +53,14 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     sys.stdout = sys.stderr = io.StringIO()
     try:
-        why = _without_secrets(_send(order), order["url"])
+        why = _send(order)
     except MemoryError:
         why = TOO_MUCH
     except Exception as error:  # a plugin's bug: one of a hundred services
-        why = _without_secrets(f"{REFUSED}: {type(error).__name__}: {error}", order["url"])
+        why = f"{REFUSED}: {type(error).__name__}: {error}"
     # Apprise does not tell whether a message was on its way; a status is an answer to it.
     is_unknown = bool(why) and why not in {MISSING, UNKNOWN} and not _STATUS.search(why)
-    json.dump({"why": why, "is_unknown": is_unknown}, answer)
+    json.dump({"why": _without_secrets(why, order["url"]), "is_unknown": is_unknown}, answer)
     answer.close()
     os._exit(0)  # without waiting for a thread that hangs
 
@@ -76,6 +79,8 @@ def _send(order: dict[str, Any]) -> str:
     asset = apprise.AppriseAsset(
         app_id="trapsync", app_desc="trapsync hub", app_url="", async_mode=False, plugin_paths=[]
     )
+    # What is too long is cut, unless the address says otherwise: most services refuse it, now and ever after.
+    apprise.NotifyBase.overflow_mode = apprise.OverflowMode.TRUNCATE
     service = apprise.Apprise(asset=asset)
     if not service.add(order["url"]):
         return UNKNOWN
@@ -100,7 +105,7 @@ class _Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the newest."""
-        self.texts = [*self.texts[-2:], one_line(record.getMessage())]
+        self.texts = [*self.texts[-2:], one_line(record.getMessage(), _LONGEST_HEARD)]
 
 
 def _limit() -> None:
@@ -127,9 +132,9 @@ def _rules() -> Iterator[tuple[Path, int]]:
 
 def _without_secrets(text: str, url: str) -> str:
     """The text without any part of the address: which of them are secrets differs from service to service."""
-    parts = urlsplit(url)
     pieces = re.split(r"[/:@?&=;,]+", url.partition("://")[2])
-    pieces += [parts.hostname or ""]
+    with suppress(ValueError):  # of "[" without "]"
+        pieces.append(urlsplit(url).hostname or "")
     for piece in sorted({*pieces, *map(unquote, pieces)}, key=len, reverse=True):
         if len(piece) >= _SHORTEST_SECRET:
             text = re.sub(re.escape(piece), "…", text, flags=re.IGNORECASE)

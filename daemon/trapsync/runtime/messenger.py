@@ -36,7 +36,10 @@ class Messenger:
         """Send a message to an address of Apprise, with a picture, a JPEG, if there is one. Raises NotSent."""
         shown = base64.b64encode(picture).decode() if picture else None
         order = {"url": url, "subject": subject, "body": body, "picture": shown, "is_bad": is_bad}
-        answer = self._answer(json.dumps(order).encode())
+        try:
+            answer = self._answer(json.dumps(order).encode())
+        except OSError as error:  # no room for its answer, or no memory for a process
+            raise NotSent(f"no process can send it: {error.strerror or error}") from None
         if answer.get("why"):
             raise NotSent(str(answer["why"]), is_unknown=bool(answer.get("is_unknown")))
 
