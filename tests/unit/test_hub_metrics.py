@@ -70,5 +70,10 @@ def test_hostile_words_are_labels_and_nothing_else(hub: RunningHub) -> None:
     assert [key[3] for key in found if key[0] == "last_night_missed" and key[1] == "0a5bb6f5"] == ["camera"]
 
 
+def test_of_a_trap_whose_heartbeat_makes_no_sense_only_its_age_is_known(hub: RunningHub) -> None:
+    found = scraped(hub, {"device": "0a5bb6f6", "battery": "high"})
+    assert {key[0] for key in found if key[1] == "0a5bb6f6"} == {"heartbeat_age_seconds"}
+
+
 def test_traps_and_strangers_read_no_metrics(hub: RunningHub) -> None:
     assert requests.get(f"{hub.url}/metrics", timeout=30).status_code == 401

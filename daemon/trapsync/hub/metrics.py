@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 60  # characters
 _WORD = re.compile("[a-z_]{1,30}")
 
+
+def _clock_trusted(beat: Heartbeat) -> float | None:
+    """None where nothing is known of the trap: its heartbeat makes no sense."""
+    return None if beat.verdict is None else float(beat.clock.trusted)
+
+
 # Of each trap: the metric's name, what it is, and its value; None is left out.
 _VALUES: tuple[tuple[str, str, Callable[[Heartbeat], float | None]], ...] = (
     ("card_free_bytes", "Free bytes of the card.", lambda beat: beat.disk.free_bytes),
@@ -30,7 +36,7 @@ _VALUES: tuple[tuple[str, str, Callable[[Heartbeat], float | None]], ...] = (
     ("battery_days_left", "Days until the battery is empty.", lambda beat: beat.battery_days),
     ("refused_deliveries", "Deliveries that a destination refused.", lambda beat: beat.refused),
     ("capture_failures", "Captures that failed in a row.", lambda beat: beat.capture_failures),
-    ("clock_trusted", "1 where the trap's clock is synchronised.", lambda beat: float(beat.clock.trusted)),
+    ("clock_trusted", "1 where the trap's clock is synchronised.", _clock_trusted),
     (
         "last_night_expected",
         "Pictures that were due in the last whole night.",
