@@ -158,6 +158,8 @@ def test_a_trap_that_joined_and_does_not_call_is_silent(bench: Bench) -> None:
         )
     bench.live(60)
     assert bench.phone.subjects == ["Meadow: joined 46 min ago, and has not been heard yet"]
+    bench.live(10, TRAP)
+    assert bench.phone.subjects[1:] == [f"{TRAP}: heard for the first time"]
 
 
 def test_a_trap_that_was_forgotten_is_told_no_more(tmp_path: Path) -> None:

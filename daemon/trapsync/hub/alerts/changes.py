@@ -96,7 +96,8 @@ class Changes:
             clear_since = min(now if state["clear_since"] is None else state["clear_since"], now)
             if now - clear_since >= self._settings.settled:
                 is_told = "recovered" in self._settings.rules
-                yield _Step(trap.device, rule, "", trap.name, over(trap, rule), now, is_told=is_told)
+                text = over(trap, rule, state["detail"])
+                yield _Step(trap.device, rule, "", trap.name, text, now, is_told=is_told)
             elif clear_since != state["clear_since"]:
                 yield _Step(trap.device, rule, state["detail"], holds=True, clear_since=clear_since)
 

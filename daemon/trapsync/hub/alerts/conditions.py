@@ -46,9 +46,11 @@ def known(trap: Trap, limits: Alerts, before: Collection[str], listening: float)
     return found
 
 
-def over(trap: Trap, rule: str) -> str:
-    """That a rule holds no longer, in words."""
+def over(trap: Trap, rule: str, detail: str) -> str:
+    """That a rule holds no longer, in words. `detail`: of a trap that was silent, when it had been heard last."""
     beat = trap.beat
+    if rule == "silent" and not detail:
+        return "heard for the first time"
     if rule == "battery" and beat.battery is not None:
         return f"battery at {beat.battery:.0f} % again"
     if rule == "settings":
