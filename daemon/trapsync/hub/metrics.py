@@ -15,6 +15,7 @@ from trapsync.errors import one_line
 from trapsync.hub.fleet import Fleet
 from trapsync.net import heartbeat
 from trapsync.net.heartbeat import Heartbeat
+from trapsync.net.judgement import VERDICTS
 
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
@@ -48,7 +49,6 @@ _VALUES: tuple[tuple[str, str, Callable[[Heartbeat], float | None]], ...] = (
         lambda beat: beat.last_night.taken if beat.last_night else None,
     ),
 )
-_VERDICTS = ("ok", "warning", "failing")
 
 
 class _Family:
@@ -87,7 +87,7 @@ class _Collector:
             age.add(trap, entry["age_s"])
             if beat.newest_image and beat.newest_image.age_s is not None:
                 image.add(trap, beat.newest_image.age_s + (entry["age_s"] or 0))
-            for one in _VERDICTS:
+            for one in VERDICTS:
                 verdict.add(trap, None if beat.verdict is None else float(beat.verdict == one), one)
             for state in heartbeat.Ledger.__struct_fields__:
                 images.add(trap, getattr(beat.ledger, state), state)
