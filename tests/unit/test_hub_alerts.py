@@ -241,6 +241,14 @@ def test_a_trap_that_does_not_call_after_the_hub_was_off_is_told_all_the_same(tm
     assert bench.phone.subjects == [f"{TRAP}: silent for 11 h"]
 
 
+def test_after_the_hub_stood_still_the_traps_have_the_time_to_call(tmp_path: Path) -> None:
+    bench = settled(tmp_path)
+    bench.clock.sleep(10 * 3600.0)
+    bench.live(40)
+    bench.live(60, TRAP)
+    assert bench.phone.told == []
+
+
 def test_a_hub_that_was_off_for_a_moment_goes_on_counting(tmp_path: Path) -> None:
     bench = settled(tmp_path)
     bench.live(30)

@@ -1,12 +1,14 @@
 """For how long the hub could have heard the traps: since its start, if it was off for long, or since its clock was stepped.
 
-A trap is silent by the hub's clock. After an outage of the hub, and after a step of its clock, all traps would be.
+A trap is silent by the hub's clock. After an outage of the hub, and after a step of its clock, all traps would be; and after
+the hub stood still: a container that was paused, a disk that hung.
 """
 
 from trapsync.clock import Clock
 from trapsync.hub.database import Database
 
 _SHORT = 300.0  # seconds without a turn in which no trap misses more than one heartbeat
+_STOOD_STILL = 1200.0  # seconds from one turn to the next; the messages of a turn take 900 at the most
 _STEP = 60.0  # seconds by which the wall clock and the monotonic one may go apart between two turns
 
 
@@ -28,11 +30,12 @@ class Listening:
         return self._monotonic - self._since
 
     def turn(self) -> None:
-        """A turn begins: look whether the clock was stepped since the last one."""
+        """A turn begins: look whether the clock was stepped since the last one, or the hub stood still."""
         wall, monotonic = self._clock.wall(), self._clock.monotonic()
-        ahead = (wall - self._wall) - (monotonic - self._monotonic)
+        went_on = monotonic - self._monotonic
+        ahead = wall - self._wall - went_on
         self._wall, self._monotonic = wall, monotonic
-        if abs(ahead) > _STEP:
+        if abs(ahead) > _STEP or went_on > _STOOD_STILL:
             self._since = monotonic
 
     def note(self) -> None:
