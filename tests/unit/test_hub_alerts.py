@@ -421,6 +421,21 @@ def test_nothing_is_left_of_what_all_know(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM alert_changes").fetchone()[0] == 0
 
 
+def test_a_hub_without_room_says_so_and_calls_no_trap_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = settled(tmp_path)
+    monkeypatch.setattr(bench.hub.room, "_min_free", 10**18)
+    bench.live(2 * HOUR)
+    (told,) = bench.phone.told
+    assert told.subject == "the hub: no room left, it stores no picture and no heartbeat"
+    assert told.body.splitlines()[0] == f"Sun 13:00 {told.subject}"
+    assert told.body.endswith("https://hub.example.org/")
+    monkeypatch.undo()
+    bench.live(30, TRAP)
+    assert bench.phone.subjects[1:] == ["the hub: it has room again"]
+
+
 # ── The daily summary ────────────────────────────────────────────────────────────────────────────────
 
 NIGHT = {"night": "2026-06-20", "expected": 120, "taken": 118}  # the last one that is over in the morning

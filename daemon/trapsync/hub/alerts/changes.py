@@ -9,11 +9,15 @@ from typing import Any
 from trapsync.clock import Clock
 from trapsync.hub.alerts.conditions import Condition, known, over
 from trapsync.hub.database import Database
+from trapsync.net.heartbeat import Heartbeat
 from trapsync.net.judgement import Trap
 from trapsync.settings.alerts import Alerts
 
+ROOM = "room"  # among the rules of changes: the hub itself has none left
 DIGEST = "digest"  # among the rules of changes: the daily summary, which waits for its turn as they do
 
+_THE_HUB = Trap(device="", beat=Heartbeat(name="the hub"), age=None)
+_NO_ROOM = Condition("no room left, it stores no picture and no heartbeat")
 _States = defaultdict[str, dict[str, dict[str, Any]]]  # of each trap, by rule
 
 
@@ -42,16 +46,21 @@ class Changes:
         self._clock = clock
         self._settings = settings
 
-    def note(self, traps: list[Trap], received: Mapping[str, str], listening: float) -> bool:
+    def note(
+        self, traps: list[Trap], received: Mapping[str, str], listening: float, *, has_room: bool = True
+    ) -> bool:
         """Compare what the traps say now with what held before; whether anything is to be told.
 
-        `received`: when the newest heartbeat of each came; see `conditions.known` for `listening`.
+        `received`: when the newest heartbeat of each came; see `conditions.known` for `listening`. `has_room`: the hub.
         """
         before: _States = defaultdict(dict)
         with self._database.reading() as connection:
             for row in connection.execute("SELECT * FROM alert_states"):
                 before[row["device"]][row["rule"]] = dict(row)
-        steps = list(self._steps(traps, received, before, listening))
+        steps = [
+            *self._step(_THE_HUB, ROOM, None if has_room else _NO_ROOM, before.pop("", {}).get(ROOM), ""),
+            *self._steps(traps, received, before, listening),
+        ]
         if steps:
             with self._database.writing() as connection:
                 for step in steps:

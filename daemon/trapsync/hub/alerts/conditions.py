@@ -64,6 +64,7 @@ _OVER = {
     "undelivered": "it delivers again",
     "battery": "battery charged again",
     "card": "the card has room again",
+    "room": "it has room again",
 }
 
 

@@ -36,7 +36,11 @@ class Listening:
         ahead = wall - self._wall - went_on
         self._wall, self._monotonic = wall, monotonic
         if abs(ahead) > _STEP or went_on > _STOOD_STILL:
-            self._since = monotonic
+            self.restart()
+
+    def restart(self) -> None:
+        """Count anew: until now the hub took no heartbeat."""
+        self._since = self._monotonic
 
     def note(self) -> None:
         """A turn is done."""

@@ -16,7 +16,12 @@ _MOST_BYTES = 3500  # of a body: ntfy takes 4096, Telegram as many characters
 _LONGEST_SUBJECT = 120
 _MAYBE_TOLD = "{} may have reached you already: the hub does not know whether its last message was taken."
 # In a subject, of changes of more than one trap.
-_SHORT = {"settings": "settings refused", "undelivered": "not delivering", "card": "card filling"}
+_SHORT = {
+    "room": "hub without room",
+    "settings": "settings refused",
+    "undelivered": "not delivering",
+    "card": "card filling",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def _subject(groups: list[list[Change]]) -> str:
         return f"{groups[0][-1].name}: {_happened(groups[0])}"
     counts = Counter(_SHORT.get(group[-1].rule, group[-1].rule) for group in groups if group[-1].is_on)
     recovered = sum(not group[-1].is_on for group in groups)
-    traps = len({group[0].device for group in groups})
+    traps = len({group[0].device for group in groups} - {""})
     found = [f"{number} {rule}" for rule, number in counts.items()]
     return f"{count(traps, 'trap')}: " + ", ".join(found + [f"{recovered} recovered"] * bool(recovered))
 
@@ -71,7 +76,8 @@ def _subject(groups: list[list[Change]]) -> str:
 def _line(group: list[Change], zone: ZoneInfo) -> str:
     first, last = group[0], group[-1]
     since = f"{_moment(first, zone)}-{_moment(last, zone)}" if len(group) > 1 else _moment(last, zone)
-    return f"{since} {last.name} ({last.device}): {_happened(group)}"
+    device = f" ({last.device})" if last.device else ""
+    return f"{since} {last.name}{device}: {_happened(group)}"
 
 
 def _happened(group: list[Change]) -> str:
@@ -94,7 +100,7 @@ def _lines(lines: list[str], url: str) -> str:
 
 
 def _link(devices: list[str], url: str) -> str:
-    own = set(devices)
+    own = set(devices) - {""}
     return f"{url.rstrip('/')}/trap/{own.pop()}" if len(own) == 1 else f"{url.rstrip('/')}/"
 
 

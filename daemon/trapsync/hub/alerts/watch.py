@@ -59,9 +59,12 @@ class Watch:
     def turn(self) -> None:
         """Judge the traps, note what changed, and tell what may be told."""
         self._listening.turn()
-        found = self._note() if self._tells else []
+        has_room = self._has_room()
+        if not has_room:
+            self._listening.restart()
+        found = self._note(has_room) if self._tells else []
         self._listening.note()  # a hub whose database takes nothing fails here, before it pings
-        if self._pings and self._has_room():
+        if self._pings and has_room:
             self._pings.turn()
         self._outbox.turn(many_are_late=_are_many_late(found))
 
@@ -83,12 +86,12 @@ class Watch:
             return False
         return True
 
-    def _note(self) -> list[Trap]:
+    def _note(self, has_room: bool) -> list[Trap]:
         snapshot = self._hub.fleet.snapshot()
         entries = list(snapshot["traps"])
         received = {entry["device"]: entry["received"] for entry in entries}
         found = traps({**snapshot, "traps": entries})
-        is_new = self._changes.note(found, received, self._listening.seconds())
+        is_new = self._changes.note(found, received, self._listening.seconds(), has_room=has_room)
         if self._digest.turn(found) or is_new:
             self._outbox.changed()
         return found
