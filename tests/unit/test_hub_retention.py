@@ -246,6 +246,51 @@ def test_annotations_reports_and_heartbeats_end_each_by_its_own_setting(tmp_path
     assert season.count("heartbeats") == 1  # by which the trap is known
 
 
+def test_a_step_that_fails_is_done_again_at_the_next_look(
+    season: Season, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    season.nights(KEPT)
+    season.put()
+    season.time.sleep(DAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(season.hub.store, "delete", Mock(side_effect=OSError("no space")))
+        with pytest.raises(OSError, match="no space"):
+            season.look()
+    season.time.sleep(LOOK_EVERY)
+    season.look()
+    assert season.images()[0] == iso(START + timedelta(days=1))
+
+
+def test_a_file_that_cannot_be_removed_costs_itself_and_no_start(
+    season: Season, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [season.put(START + timedelta(seconds=second)) for second in range(3)]
+    victim = season.hub.store.path(rows[1])
+    victim.unlink()
+    victim.mkdir()  # which is not removed like a file, by root either
+    assert len(season.hub.store.delete((row["device"], row["datetime"]) for row in rows)) == 3
+    assert [path.name for path in victim.parent.iterdir()] == [victim.name]
+    assert f"files of 1 deleted images stay: {victim}: " in caplog.text
+    caplog.clear()
+    row = season.put(START + timedelta(seconds=9))
+    season.hub.store.delete([(row["device"], row["datetime"])])
+    assert not season.hub.store.path(row).exists()
+    assert "stay" not in caplog.text
+    season.start_again()
+    assert season.count("removed_images") == 1
+    victim.rmdir()
+    season.start_again()
+    assert season.count("removed_images") == 0
+
+
+def test_a_small_copy_that_cannot_be_removed_keeps_no_image(season: Season) -> None:
+    copies = season.hub.thumbnails._paths(season.hub.store.path(season.put()))
+    copies[0].mkdir(parents=True)
+    season.time.sleep(DAY)
+    season.nights(KEPT + 2)
+    assert season.images()[0] > iso(START)
+
+
 def test_a_hub_that_is_killed_at_any_point_of_a_deletion_leaves_no_file_without_a_row(tmp_path: Path) -> None:
     names = ("hub: before the commit", "hub: committed", "hub: deleted", "hub: folder removed")
     for number, name in enumerate(name for name in names for _ in range(3)):
@@ -270,8 +315,7 @@ def test_an_image_that_came_again_before_its_old_file_was_gone_stays(season: Sea
     row = season.put()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "unlink", Mock(side_effect=PermissionError))
-        with pytest.raises(PermissionError):
-            season.hub.store.delete([(row["device"], row["datetime"])])
+        season.hub.store.delete([(row["device"], row["datetime"])])
     season.put()
     season.start_again()
     assert len(season.images()) == 1

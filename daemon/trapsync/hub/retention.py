@@ -57,13 +57,18 @@ class Retention:
             now = self._time.look()
             if now is None or self._day == now // DAY:
                 return LOOK_EVERY
-            self._day, self._under_way = now // DAY, self._everything(now)
-        for what, count in self._under_way:
-            self._deleted[what] += count
-            return _PAUSE
-        self._tell()
-        self._under_way = None
-        return LOOK_EVERY
+            self._under_way = self._everything(now)
+        try:
+            what, count = next(self._under_way, (None, 0))
+        except Exception:  # a full disk, say: it is begun again at the next look
+            self._under_way = None
+            raise
+        if what is None:
+            self._tell()
+            self._under_way = None
+            return LOOK_EVERY
+        self._deleted[what] += count
+        return _PAUSE
 
     def _tell(self) -> None:
         if self._deleted.total():
@@ -83,6 +88,7 @@ class Retention:
             if self._keep.has_end(what):
                 for count in work(now - getattr(self._keep, what)):
                     yield what, count
+        self._day = now // DAY
 
     def _images(self, before: float) -> Iterator[int]:
         for device in Holdings(self._database).newest(utc(before)):

@@ -27,6 +27,7 @@ from trapsync.image import TrapName
 log = logging.getLogger(__name__)
 
 INCOMING = Path("images", ".incoming")  # below the hub's folder
+CONFLICTS = "conflicts"
 
 _MOST_VERSIONS = 10  # of one device and second that are kept in `conflicts`
 _COLUMNS = (
@@ -110,11 +111,12 @@ class Store:
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.images = folder / "images"
-        self.conflicts = folder / "conflicts"
+        self.conflicts = folder / CONFLICTS
         self.incoming = folder / INCOMING
         self._database = database
         # Rows are guarded by the database; this holds a file and its row together (see `delete`).
         self._moving = threading.Lock()
+        self._stuck: set[tuple[str, str]] = set()  # deleted images whose files could not be removed
         try:
             durable.make_folder(self.incoming)
             for left_over in self.incoming.iterdir():
@@ -206,23 +208,26 @@ class Store:
         return rows
 
     def _remove_files(self) -> None:
-        """Remove the files of deleted rows, durably, and then forget these; of an image that came again it stays."""
+        """Remove the files of deleted rows, durably, and then forget these; of an image that came again it stays.
+
+        A file that cannot be removed costs itself: it is told, and the next start tries again.
+        """
         with self._database.reading() as connection:
             found = connection.execute(
                 "SELECT device, datetime, EXISTS (SELECT 1 FROM images WHERE images.device = removed.device "
                 "AND images.datetime = removed.datetime) AS is_back FROM removed_images AS removed"
             ).fetchall()
-        paths = [self.path(dict(row)) for row in found if not row["is_back"]]
-        for path in paths:
-            path.unlink(missing_ok=True)
-            failpoint.hit("hub: deleted")
-        for folder in {path.parent for path in paths}:
+        rows = {key: row for row in found if (key := row[:2]) not in self._stuck}
+        paths = {key: self.path(dict(row)) for key, row in rows.items() if not row["is_back"]}
+        failed = {key: error for key, path in paths.items() if (error := _why_not_removed(path))}
+        for folder in {path.parent for key, path in paths.items() if key not in failed}:
             _remove_if_empty(folder)
-        if found:
+        if failed:
+            log.error("files of %d deleted images stay: %s", len(failed), next(iter(failed.values())))
+            self._stuck |= failed.keys()
+        if done := rows.keys() - failed.keys():
             with self._database.writing() as connection:
-                connection.executemany(
-                    "DELETE FROM removed_images WHERE device = ? AND datetime = ?", [row[:2] for row in found]
-                )
+                connection.executemany("DELETE FROM removed_images WHERE device = ? AND datetime = ?", done)
 
     def _refuse_known(self, connection: sqlite3.Connection, row: Row) -> None:
         sql = "SELECT md5 FROM images WHERE device = :device AND datetime = :datetime"
@@ -257,13 +262,22 @@ class Store:
             self._set_aside(target, row, found)
 
     def _set_aside(self, path: Path, row: Row, md5: str) -> None:
-        place = self.conflicts / place_of(row)
-        target = place.with_name(f"{place.stem}.{md5}.jpg")
+        target = self.conflicts / version_of(row, md5)
         durable.make_folder(target.parent)
         path.rename(target)
         failpoint.hit("hub: set aside")
         durable.flush_folder(target.parent)
         log.warning("conflict: moved to %s", target)
+
+
+def _why_not_removed(path: Path) -> str:
+    """Remove a file; why that failed, if it did."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return durable.explain(error, path)
+    failpoint.hit("hub: deleted")
+    return ""
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -281,6 +295,12 @@ def _remove_if_empty(folder: Path) -> None:
 def place_of(row: Row) -> Path:
     """`<device>/<date>/<name>`: one spelling of the device, so that one image has one place."""
     return _place(row["device"].lower(), row["datetime"])
+
+
+def version_of(row: Row, md5: str) -> Path:
+    """Where below `conflicts` other bytes for a row's device and second lie."""
+    place = place_of(row)
+    return place.with_name(f"{place.stem}.{md5}.jpg")
 
 
 @lru_cache(1000)

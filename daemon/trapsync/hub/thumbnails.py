@@ -98,10 +98,13 @@ class Thumbnails:
         return wanted
 
     def delete(self, image: Path) -> None:
-        """Delete both copies of an image, as far as there are any."""
+        """Delete both copies of an image, as far as there are any. What cannot be removed stays, and is told."""
+        self._without.discard(image)
         for copy in self._paths(image):
-            copy.unlink(missing_ok=True)
-            self._without.discard(image)
+            try:
+                copy.unlink(missing_ok=True)
+            except OSError as error:
+                log.error("a small copy of a deleted image stays: %s", durable.explain(error, copy))
             failpoint.hit("hub: small copy deleted")
 
     def _make(self, image: Path, copies: tuple[Path, Path]) -> None:
