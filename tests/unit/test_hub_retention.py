@@ -189,6 +189,17 @@ def test_a_trap_whose_clock_is_in_the_past_loses_nothing_sooner(season: Season) 
     assert len(season.images(OTHER)) == 1
 
 
+def test_what_says_to_be_years_ahead_makes_nothing_else_old(season: Season) -> None:
+    later = 4 * 365 + 60
+    season.put(START + timedelta(days=later), OTHER)
+    reported.heard(season.hub)
+    season.hub.reports.take(DEVICE, reported.lines(reported.night(later)), 0)
+    season.nights(10)
+    season.time.step_wall(4 * 365 * DAY)
+    season.nights(30, come=False)
+    assert len(season.images()) == 10
+
+
 def test_where_nothing_new_comes_nothing_ages(season: Season) -> None:
     season.nights(10)
     season.nights(3 * KEPT, come=False)

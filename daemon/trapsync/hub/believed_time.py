@@ -8,7 +8,7 @@ What is remembered of the last look is a row of the database. Times are unix sec
 
 import logging
 import sqlite3
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from trapsync.clock import Clock, iso, utc
@@ -48,13 +48,14 @@ class BelievedTime:
             now = _Look(self._clock.boot_id(), self._clock.monotonic(), self._clock.wall(), 0)
             now = now._replace(wait=_wait(before, now))
             connection.execute("INSERT OR REPLACE INTO looks VALUES (1, ?, ?, ?, ?)", now)
-        newest = self._newest()
+        newest = self._newest(utc(now.wall))
         return None if now.wait or newest is None else min(now.wall, newest + DAY)
 
-    def _newest(self) -> float | None:
-        """The newest time that a trap says of a picture or a night."""
-        images = self._holdings.newest(datetime.max.replace(tzinfo=UTC)).values()
-        nights = self._database.rows("SELECT max(key) AS night FROM reports WHERE kind = 'night'", (), 1)
+    def _newest(self, now: datetime) -> float | None:
+        """The newest time that a trap says of a picture or a night, of those that are over: one of a wrong clock is not."""
+        images = self._holdings.newest(now).values()
+        sql = "SELECT max(key) AS night FROM reports WHERE kind = 'night' AND key <= ?"
+        nights = self._database.rows(sql, (str(now.date()),), 1)
         texts = [row["datetime"] for row in images] + [
             f"{row['night']}T00:00:00Z" for row in nights if row["night"]
         ]
