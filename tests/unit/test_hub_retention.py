@@ -257,6 +257,16 @@ def test_annotations_reports_and_heartbeats_end_each_by_its_own_setting(tmp_path
     assert season.count("heartbeats") == 1  # by which the trap is known
 
 
+def test_of_a_trap_that_rests_the_newest_report_stays_by_which_it_knows_the_hub(tmp_path: Path) -> None:
+    season = Season(tmp_path / "hub", reports=60)
+    reported.heard(season.hub)
+    season.hub.reports.take(DEVICE, reported.lines(reported.night(0), reported.night(1)), 0)
+    newest = season.hub.reports.take(DEVICE, b"", 0)["newest"]
+    season.nights(70)
+    assert list(reported.held(season.hub.reports)) == [reported.night(1)["night"]]
+    assert season.hub.reports.take(DEVICE, b"", newest)["newest"] == newest
+
+
 def test_a_step_that_fails_is_done_again_at_the_next_look(
     season: Season, monkeypatch: pytest.MonkeyPatch
 ) -> None:

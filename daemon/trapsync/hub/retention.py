@@ -118,7 +118,11 @@ class Retention:
             yield self._delete("uid_annotations", "id", old)
 
     def _reports(self, before: float) -> Iterator[int]:
-        sql = "SELECT number, kind, key, body FROM reports WHERE number > ? AND received < ? ORDER BY number LIMIT ?"
+        """Of each trap all that are old but the newest: by its number the trap knows that this is the hub it told them."""
+        sql = (
+            "SELECT number, kind, key, body FROM reports AS one WHERE number > ? AND received < ? AND number < "
+            "(SELECT max(number) FROM reports WHERE reports.device = one.device) ORDER BY number LIMIT ?"
+        )
         last = 0
         while rows := self._some(sql, (last, before, _AT_ONCE)):
             last = rows[-1]["number"]
