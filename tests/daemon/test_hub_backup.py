@@ -19,6 +19,7 @@ from trapsync.cli import cli
 from trapsync.errors import StorageError
 from trapsync.files import failpoint
 from trapsync.hub import backup
+from trapsync.hub.app import Hub
 from trapsync.hub.store import place_of
 
 TAKEN = drawings.TAKEN
@@ -62,8 +63,9 @@ def test_a_backup_of_a_running_hub_has_each_image_and_the_next_one_copies_what_i
     hub: RunningHub, tmp_path: Path
 ) -> None:
     said = say("--folder", tmp_path / "hub", tmp_path / "copy")
-    assert said.output.startswith(f"{tmp_path / 'copy'}: 4 images, 4 of them new (")
-    assert said.output.endswith("; none could not be copied\n")
+    assert said.stdout.startswith(f"{tmp_path / 'copy'}: 4 images, 4 of them new (")
+    assert said.stdout.endswith("; none could not be copied\n")
+    assert said.stderr.startswith(f"{tmp_path / 'copy'} is on the same disk as {tmp_path / 'hub'}: ")
     assert held(tmp_path / "copy") == hub.stored()
     hub.upload(name_of(9), picture(9))
     outcome = copy(tmp_path)
@@ -122,6 +124,51 @@ def test_a_copy_that_was_damaged_is_found_by_verify_and_made_good(hub: RunningHu
     victim.write_bytes(b"rotten")
     assert copy(tmp_path).new == 0
     assert copy(tmp_path, verify=True).new == 1
+    assert held(tmp_path / "copy") == hub.stored()
+
+
+def test_an_image_that_the_hubs_disk_does_not_give_costs_itself(hub: RunningHub, tmp_path: Path) -> None:
+    (victim,) = (tmp_path / "hub" / "images").rglob(name_of(1))
+    victim.unlink()
+    victim.mkdir()  # which cannot be read, by root either
+    outcome = copy(tmp_path)
+    assert (outcome.images, outcome.new) == (4, 3)
+    assert [one.rpartition("/")[2] for one in outcome.problems] == [
+        f"{name_of(1)}: cannot be read: Is a directory"
+    ]
+    assert (tmp_path / "copy" / "hub.sqlite").exists()
+    assert list((tmp_path / "copy").rglob("*.part")) == []
+
+
+def test_another_image_under_the_name_of_a_deleted_one_is_copied_and_that_one_stays(
+    hub: RunningHub, tmp_path: Path
+) -> None:
+    copy(tmp_path)
+    hub.hub.store.delete([(drawings.DEVICE, f"{TAKEN + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}")])
+    assert hub.upload(name_of(1), picture(1)[:-2] + b"\0\xff\xd9").status_code == 200
+    assert copy(tmp_path).new == 1
+    assert held(tmp_path / "copy") == hub.stored()
+    (before,) = (tmp_path / "copy" / "conflicts").rglob("*.jpg")
+    assert before.read_bytes() == picture(1)
+    assert before.name == name_of(1).replace("jpg", f"{hashlib.md5(picture(1)).hexdigest()}.jpg")
+
+
+def test_a_backup_is_not_written_over_by_a_hub_that_begins_anew(hub: RunningHub, tmp_path: Path) -> None:
+    copy(tmp_path)
+    before = (tmp_path / "copy" / "hub.sqlite").read_bytes()
+    Hub.open(tmp_path / "new").database.close()
+    with pytest.raises(StorageError, match="the backup of another hub lies there; choose another folder"):
+        backup.copy(tmp_path / "new", tmp_path / "copy", lambda _: None)
+    assert (tmp_path / "copy" / "hub.sqlite").read_bytes() == before
+    backup.copy(tmp_path / "copy", tmp_path / "back", lambda _: None)  # restored, it is the same hub
+    assert backup.copy(tmp_path / "back", tmp_path / "copy", lambda _: None).problems == []
+    assert held(tmp_path / "copy") == hub.stored()
+
+
+def test_a_backup_whose_database_is_damaged_gets_a_new_one(hub: RunningHub, tmp_path: Path) -> None:
+    copy(tmp_path)
+    (tmp_path / "copy" / "hub.sqlite").write_bytes(b"rotten" * 1000)
+    assert copy(tmp_path).new == 0
     assert held(tmp_path / "copy") == hub.stored()
 
 

@@ -720,6 +720,8 @@ ELSEWHERE = {
         "unit/test_hub_config.py::test_a_file_that_is_not_there_is_one_line_that_says_how_to_begin_one",
     ),
     "a hub ran in this folder; move it away": "daemon/test_hub_backup.py::test_what_can_be_no_backup_is_one_line",
+    "the backup of another hub lies there; choose another folder": "daemon/test_hub_backup.py::"
+    "test_a_backup_is_not_written_over_by_a_hub_that_begins_anew",
     "name its folder with --folder": "unit/test_hub_packages.py::test_what_no_hub_has_is_one_line",
     "is there already; move it away first": "unit/test_cli.py::test_a_file_is_not_put_back_over_another",
     "no deployment is under way; to begin one: trapsync": "unit/test_deployment_commands.py::"

@@ -52,6 +52,10 @@ def backup(target: Path, folder: Path, verify: bool) -> int:
     )
     for problem in outcome.problems[:_MOST_SHOWN]:
         click.echo(f"- {printable(problem)}")
+    if more := len(outcome.problems[_MOST_SHOWN:]):
+        click.echo(f"- and {more} others")
+    if folder.stat().st_dev == target.stat().st_dev:
+        click.echo(f"{target} is on the same disk as {folder}: what breaks it takes both", err=True)
     return int(bool(outcome.problems))
 
 
