@@ -66,6 +66,25 @@ def test_every_unit_is_put_in_its_place_and_taken_away_again() -> None:
         ] == []
 
 
+_CUT = """
+systemctl() { echo "systemctl $1"; }
+as_account() { echo "no space"; return 1; }
+previous=1 next=2
+save_database
+echo "it went on"
+"""
+
+
+def test_an_upgrade_that_ends_while_the_hub_is_stopped_starts_it_again(tmp_path: Path) -> None:
+    script = (ROOT / "scripts" / "install-hub").read_text()
+    assert script.endswith('\nmain "$@"\n')
+    (tmp_path / "install-hub").write_text(script.replace('\nmain "$@"\n', _CUT))
+    done = subprocess.run(["bash", tmp_path / "install-hub"], capture_output=True, text=True)
+    assert done.returncode == 1
+    said = [line for line in done.stdout.splitlines() if line and line[0].isalpha()]
+    assert said == ["systemctl stop", "no space", "systemctl start"]
+
+
 @pytest.mark.skipif(shutil.which("udevadm") is None, reason="udevadm is not installed here")
 def test_udev_has_nothing_to_say_against_the_rule() -> None:
     if subprocess.run(["udevadm", "verify", "--help"], capture_output=True).returncode:
