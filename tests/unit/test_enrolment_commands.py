@@ -200,6 +200,15 @@ def test_what_cannot_be_done_is_told(say: Say, words: tuple[str, ...], says: str
     assert "Traceback" not in err
 
 
+def test_root_works_on_accounts_as_the_owner_of_the_hubs_folder(
+    say: Say, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[Path] = []
+    monkeypatch.setattr("trapsync.cli.hub.step_down", became.append)
+    assert say("hub", "users", "list", "--folder", str(desk / "hub"))[0] == 0
+    assert became == [desk / "hub"]
+
+
 def test_accounts_are_added_listed_and_removed_while_the_hub_runs(say: Say, hub: RunningHub) -> None:
     folder = ("--folder", str(hub.folder))
     added = say("hub", "users", "add", "mia", "--role", "admin", "--password-file", "password", *folder)

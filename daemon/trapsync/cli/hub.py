@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from trapsync.cli import enrolment, fleet_effort, hub_backup, hub_config, packages
 from trapsync.cli.common import Quantity, given_password, show_table, start_logging
+from trapsync.cli.drop_root import step_down
 from trapsync.clock import SystemClock
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
@@ -180,6 +181,7 @@ def _accounts(folder: Path) -> Iterator["Accounts"]:
     from trapsync.hub.accounts import Accounts
     from trapsync.hub.database import Database
 
+    step_down(folder)
     database = Database(folder / "hub.sqlite")
     try:
         yield Accounts(database)
