@@ -78,6 +78,10 @@ WRONG = {
     "[hub]\nport = 70000\n": "hub.port: 70000 is not between 0 and 65535",
     "[hub]\nbehind_proxy = 'caddy'\n": "hub.behind_proxy: 'caddy' is no IP address; give the web server's",
     "[hub]\nurl = 'hub.example.org'\n": "hub.url: 'hub.example.org': give scheme and name only",
+    "[hub]\nurl = 'https://mia:secret@hub'\n": "hub.url: 'https://mia:secret@hub': give scheme and name only",
+    "[hub]\nurl = 'https://hub:port'\n": "hub.url: 'https://hub:port': give scheme and name only",
+    "[hub]\nurl = 'https://[hub'\n": "hub.url: 'https://[hub': give scheme and name only",
+    "[hub]\nurl = 'https://hub?trap=1'\n": "hub.url: 'https://hub?trap=1': give scheme and name only",
     "[trap]\n": "trap: there is no such setting",
     "hub": "is not TOML",
 }

@@ -60,8 +60,7 @@ class Hub(Table, frozen=True):
             raise ValueError(
                 f"behind_proxy: {self.behind_proxy!r} is no IP address; give the web server's, as 127.0.0.1"
             )
-        parts = urlsplit(self.url)
-        if self.url and (parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/")):
+        if self.url and not _is_origin(self.url):
             raise ValueError(f"url: {self.url!r}: give scheme and name only, as https://hub.example.org")
 
 
@@ -87,6 +86,18 @@ def with_options(hub: Hub, options: dict[str, Any]) -> Hub:
     except ValueError as error:
         key, _, reason = str(error).partition(": ")
         raise SettingsError(f"--{key.replace('_', '-')}: {reason}") from None
+
+
+def _is_origin(text: str) -> bool:
+    """Whether a text is scheme, name and perhaps port, and nothing else: no password, say."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port  # what is no number is a ValueError here
+    except ValueError:
+        return False
+    origin = f"{parts.scheme}://{parts.netloc}".lower()
+    is_web = parts.scheme in {"http", "https"} and host is not None
+    return is_web and "@" not in origin and text.lower().rstrip("/") == origin
 
 
 def _is_address(text: str) -> bool:
