@@ -118,7 +118,7 @@ class HubRequest(Request):
         body = self.environ["wsgi.input"]
         if isinstance(body, BytesIO) and self.content_length == body.getbuffer().nbytes:
             yield body.getvalue()
-            self.stream.exhaust()
+            self.stream.read()
         while True:
             yield self.stream.read(_AT_ONCE)
 
