@@ -22,8 +22,10 @@ KILLS = 2
 
 # ── Every side effect has a name ─────────────────────────────────────────────────────────────────────
 
-# A note in memory; and the operator's own computer, where no trap is killed (`test_push_numbers.py` cuts a push short).
+# A note in memory; what each caller has a name for; and the operator's own computer, where no trap is killed
+# (`test_push_numbers.py` cuts a push short).
 _NOT_ON_THE_CARD = {
+    "files/durable.py: remove",
     "files/process_note.py: close",
     "fleet/operator_key.py: keep_secret",
     "fleet/operator_key.py: replace_secret",

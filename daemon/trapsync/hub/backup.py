@@ -200,6 +200,7 @@ def _digest(path: Path) -> str:
 def _move(path: Path, place: Path) -> None:
     durable.make_folder(place.parent)
     path.replace(place)
+    failpoint.hit("backup: version set aside")
     durable.flush_folder(place.parent)
 
 
