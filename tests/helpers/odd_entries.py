@@ -317,16 +317,23 @@ class Entries:
     def unreadable(self) -> Made:
         """A picture that only its owner, another account, may read; or its folder."""
         _, content = self.any_whole()
-        path = write(self.file(), content)
-        locked = path
+        path = locked = self.file()
+        # It comes unreadable: the daemon may take in what can be read for a moment.
+        hidden = write(self.spool.with_name("unreadable"), content)
+        mode = stat.S_IMODE(hidden.stat().st_mode)
+        hidden.chmod(0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden.rename(path)
         if (
             path.parent != self.spool
             and not any(one != path for one in path.parent.iterdir())
             and self.chance.random() < 0.5
         ):
             locked = path.parent
-        before = stat.S_IMODE(locked.stat().st_mode)
+        before = mode if locked == path else stat.S_IMODE(locked.stat().st_mode)
         locked.chmod(0)
+        if locked != path:
+            path.chmod(mode)
         return Made(
             f"no permission to read {str(locked)!r}",
             kept=[content],
