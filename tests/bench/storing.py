@@ -234,7 +234,7 @@ def _nginx(folder: Path) -> Iterator[int]:
         f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (place / "nginx.conf").write_text(
-        f"{user} pid {place}/pid; error_log {place}/error.log; daemon off; worker_processes auto; events {{}}\n"
+        f"{user} pid {place}/pid; error_log {place}/error.log; daemon off; master_process off; events {{}}\n"
         f"http {{ access_log off; {paths} client_max_body_size 100m;\n"
         f"server {{ listen 127.0.0.1:{port}; location / {{ root {place}/files; dav_methods PUT; }} }} }}\n"
     )
