@@ -17,7 +17,7 @@ from trapsync.clock import Clock
 from trapsync.errors import CameraError, StorageError, TrapsyncError
 from trapsync.hardware import gpio
 from trapsync.image import UNKNOWN, Reading, parse_name, place_of
-from trapsync.runtime import restricted
+from trapsync.runtime import child_process, restricted
 from trapsync.runtime.child_process import become_child, spawn
 from trapsync.settings.schema import Camera as CameraSettings
 from trapsync.settings.schema import Flash, Settings
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _TO_START = 20.0  # seconds for a new camera process: on a small Pi picamera2 alone takes five to load
 _MIN_REST = 10.0  # seconds: a camera whose next picture is further away than this rests until then
 _RESTART_EVERY = 86400.0  # seconds: the camera software leaks a little
+_TO_END = 0.5  # seconds for a killed process: one that is stuck in the kernel must not hold us up
 _ODD_PICTURES = 3  # in a row, until the camera's process is renewed over them
 
 
@@ -134,37 +135,18 @@ class CameraProcess:
 
     def _start(self) -> Connection:
         self._folders = self._rights.identity()
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(
-            target=_run_camera,
-            args=(
-                *(theirs, self._settings, self._device, self._clock, self._make),
-                *(self._offset, self._rights),
-            ),
+        self._process, self._pipe = child_process.start(
+            *(_run_camera, self._settings, self._device, self._clock, self._make, self._offset, self._rights),
             name="camera",
-            daemon=True,
         )
-        try:
-            process.start()
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._process, self._pipe, self._started = process, ours, self._clock.monotonic()
-        return ours
+        self._started = self._clock.monotonic()
+        return self._pipe
 
     def _kill(self) -> int | None:
-        process, self._process = self._process, None
-        if self._pipe:
-            self._pipe.close()
-            self._pipe = None
+        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
         if process is None:
             return None
-        process.join(0.2)
-        code = process.exitcode
-        process.kill()
-        process.join(0.5)  # a process stuck in the kernel stays; it must not hold us up
+        code = child_process.end(process, pipe, _TO_END)
         if code != 0:
             self.switch_off_flash()
         return code

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from trapsync.catalog import Catalog, integrity
-from trapsync.runtime.child_process import become_child, spawn
+from trapsync.runtime.child_process import become_child, start
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,7 @@ def check(catalog: Catalog, path: Path, progress: Callable[[], object]) -> None:
 
     `progress` is called about every second, and may raise to end the check.
     """
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_run, args=(theirs, path), name="catalog check", daemon=True)
-    process.start()
-    theirs.close()
+    process, ours = start(_run, path, name="catalog check")
     try:
         for _ in range(int(_MAX_TIME / _LOOK)):
             if ours.poll(_LOOK):

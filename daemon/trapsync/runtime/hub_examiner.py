@@ -17,8 +17,7 @@ from typing import Any
 from trapsync.errors import DamagedImage, ExaminerKilled, StorageError
 from trapsync.image import Image
 from trapsync.jpeg import examination, thumbnail
-from trapsync.runtime import restricted
-from trapsync.runtime.child_process import spawn
+from trapsync.runtime import child_process, restricted
 from trapsync.runtime.examiner_process import MAX_MEMORY, NoExaminer, become_examiner, set_up, why_none
 from trapsync.runtime.restricted import Rights
 
@@ -141,31 +140,16 @@ class HubExaminer:
 
     def _start(self) -> Connection:
         self._folders, self._done = self._rights.identity(), 0
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=_run, args=(theirs, self._rights), name="examiner", daemon=True)
         try:
-            process.start()
+            self._process, self._pipe = child_process.start(_run, self._rights, name="examiner")
         except OSError as error:
-            ours.close()
             raise NoExaminer(why_none(error)) from error
-        finally:
-            theirs.close()
-        self._process, self._pipe = process, ours
-        return ours
+        return self._pipe
 
     def _end(self) -> int | None:
         """End the process, if there is one; how it ended, where it had ended by itself."""
-        process, self._process = self._process, None
-        if self._pipe:
-            self._pipe.close()
-            self._pipe = None
-        if process is None:
-            return None
-        process.join(0.2)  # one at rest ends when its pipe closes
-        code = process.exitcode
-        process.kill()
-        process.join(_TO_END)
-        return code
+        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
+        return child_process.end(process, pipe, _TO_END) if process else None
 
     def _tell_rights(self) -> None:
         """Log once what the examiner was to give up and could not."""
