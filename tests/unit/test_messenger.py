@@ -153,20 +153,8 @@ def test_a_long_word_of_a_service_is_not_cut_in_the_middle_of_a_secret(tmp_path:
         assert str(reason("json://me:sesame-and-more@hush.example.org")).endswith("… … …")
 
 
-# An Apprise that shows what it was given.
-TELLS_ALL = """
-class NotifyBase: pass
-class OverflowMode: TRUNCATE = 0
-class NotifyType: INFO = WARNING = 0
-class AppriseAsset:
-    def __init__(self, **_): pass
-class Apprise:
-    def __init__(self, asset): pass
-    def add(self, url): self.url = url; return True
-    def notify(self, *_, **__): raise RuntimeError(self.url + ", or SESAME two")
-"""
-# One that logs it behind much else.
-TELLS_MUCH = """
+# As much of Apprise as our process calls; what it does with a message follows, on its one line.
+STAND_IN = """
 import logging
 class NotifyBase: pass
 class OverflowMode: TRUNCATE = 0
@@ -175,23 +163,12 @@ class AppriseAsset:
     def __init__(self, **_): pass
 class Apprise:
     def __init__(self, asset): pass
-    def add(self, url): return True
-    def notify(self, *_, **__): logging.getLogger("apprise").warning("hush.example.org " * 11 + "sesame-and-more")
-"""
-# What Apprise would be if something had taken it over.
-TAKEN_OVER = """
-class NotifyBase: pass
-class OverflowMode: TRUNCATE = 0
-class NotifyType: INFO = WARNING = 0
-class AppriseAsset:
-    def __init__(self, **_): pass
-class Apprise:
-    def __init__(self, asset): pass
-    def add(self, url): return True
-    def notify(self, *_, **__):
-        open({!r}).read()
-        raise RuntimeError("it was read")
-"""
+    def add(self, url): self.url = url; return True
+    def notify(self, *_, **__): """
+# One that shows what it was given, one that logs it behind much else, and what it would be if something had taken it over.
+TELLS_ALL = STAND_IN + 'raise RuntimeError(self.url + ", or SESAME two")'
+TELLS_MUCH = STAND_IN + 'logging.getLogger("apprise").warning("hush.example.org " * 11 + "sesame-and-more")'
+TAKEN_OVER = STAND_IN + 'open({!r}).read(); raise RuntimeError("it was read")'
 
 
 @contextmanager
