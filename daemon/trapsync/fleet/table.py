@@ -17,7 +17,7 @@ def cells(trap: Trap) -> tuple[str, ...]:
         _image(trap),
         _since(trap, beat.newest_delivery_age_s),
         _or_dash(beat.ledger.pending, "{}"),
-        _room(trap),
+        trap.room or "-",
         trap.settings,
         _or_dash(beat.battery, "{:.0f}%") + _or_nothing(beat.battery_days, " {:.0f} d"),
         "-" if trap.joined is not None else "ok" if beat.clock.trusted else "unset",
@@ -31,19 +31,11 @@ def complaints(found: list[Trap]) -> Iterator[tuple[str, str, str]]:
             yield trap.name, trap.verdict, reason
 
 
-def _room(trap: Trap) -> str:
-    """The days until its card is full."""
-    days = trap.beat.disk.days_left
-    return "-" if days is None else "> 1 y" if days > 366 else f"{days:.0f} d"
-
-
 def _image(trap: Trap) -> str:
     """The age of the newest image; while the schedule is closed also when the next one is due."""
     beat = trap.beat
     age = _since(trap, beat.newest_image.age_s if beat.newest_image else None)
-    if beat.schedule_open is not False or beat.next_picture_s is None:
-        return age
-    return f"{age}, next in {ago(max(0.0, beat.next_picture_s - (trap.age or 0.0)))}"
+    return age if trap.until_next is None else f"{age}, next in {ago(trap.until_next)}"
 
 
 def _since(trap: Trap, age: float | None) -> str:

@@ -15,6 +15,11 @@ MOST = 3000
 _LOOK_AFTER = 500  # heartbeats, or a new day: looked through is what one trap has, some thousand rows
 
 
+def kept_every(age: float) -> float:
+    """Seconds between two heartbeats that are kept of what is so many seconds old; 0 where all are."""
+    return 0.0 if age <= _ALL else 3600.0 if age <= _HOURLY else DAY
+
+
 class Thinning:
     """Removes what is kept no longer, trap by trap."""
 

@@ -90,6 +90,20 @@ class Trap:
         """An age that was true when the heartbeat was sent, grown since; seconds."""
         return age + (self.age or 0.0)
 
+    @property
+    def until_next(self) -> float | None:
+        """Seconds until the next picture is due, while the schedule is closed."""
+        due = self.beat.next_picture_s
+        return (
+            None if self.beat.schedule_open is not False or due is None else max(0.0, due - self.since(0.0))
+        )
+
+    @property
+    def room(self) -> str:
+        """The days until its card is full; empty where nobody knows."""
+        days = self.beat.disk.days_left
+        return "" if days is None else "> 1 y" if days > 366 else f"{days:.0f} d"
+
     def plain(self) -> dict[str, Any]:
         """For programs."""
         return {

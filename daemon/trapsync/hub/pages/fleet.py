@@ -72,10 +72,8 @@ class Card:
     @property
     def pause(self) -> str:
         """Until when the schedule is closed."""
-        beat, passed = self.trap.beat, self.trap.age or 0.0
-        if beat.schedule_open is not False or beat.next_picture_s is None:
-            return ""
-        return f"Schedule closed, next picture in {ago(max(0.0, beat.next_picture_s - passed))}"
+        left = self.trap.until_next
+        return "" if left is None else f"Schedule closed, next picture in {ago(left)}"
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """What is known of it: a name and a value each."""
@@ -95,8 +93,8 @@ class Card:
         if beat.battery is not None:
             days = "" if beat.battery_days is None else f", {beat.battery_days:.0f} d left"
             yield "Battery", f"{beat.battery:.0f} %{days}"
-        if beat.disk.days_left is not None:
-            yield "Card full in", "> 1 y" if beat.disk.days_left > 366 else f"{beat.disk.days_left:.0f} d"
+        if trap.room:
+            yield "Card full in", trap.room
         if trap.settings != "-":
             yield "Settings", trap.settings
 

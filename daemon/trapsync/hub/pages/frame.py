@@ -4,6 +4,7 @@ A form is a POST with the token of its session in the field `form`, and is not t
 """
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -96,6 +97,11 @@ def render(template: str, status: int = 200, **values: object) -> Response:
 def go_to(place: str) -> Response:
     """Lead to another page, after a form say."""
     return redirect(place, 303)  # type: ignore[return-value]
+
+
+def at_desk() -> str:
+    """The options by which a command at the operator's computer finds this hub, as who asks."""
+    return f"--hub {shlex.quote(request.host_url.rstrip('/'))} --user {shlex.quote(g.session.user.name)}"
 
 
 class Doors:

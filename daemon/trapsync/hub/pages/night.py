@@ -1,18 +1,17 @@
 """The page of one night of a trap: what was taken and missed, its pictures, and each picture by itself."""
 
-import shlex
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, g, request
+from flask import Response, request
 
 from trapsync.clock import utc
 from trapsync.errors import one_line
 from trapsync.hub.holdings import Holdings
 from trapsync.hub.nights import Span, read_night
 from trapsync.hub.pages import calendar
-from trapsync.hub.pages.frame import NoSuchPage, render
+from trapsync.hub.pages.frame import NoSuchPage, at_desk, render
 from trapsync.hub.pages.trap import Known, effort, known, measured, picture
 from trapsync.hub.store import Row, by_keys
 from trapsync.hub.wire import moment
@@ -172,5 +171,4 @@ def _facts(row: Row) -> list[tuple[str, str]]:
 def _resend(found: Asked) -> str:
     """The command that has the trap send again what is missing here."""
     since, until = (f"{one:%Y-%m-%dT%H:%M:%S+00:00}" for one in found.span)
-    where = f"--hub {shlex.quote(request.host_url.rstrip('/'))} --user {shlex.quote(g.session.user.name)}"
-    return f"trapsync resend --from {since} --until {until} --to device:{found.trap.device} {where}"
+    return f"trapsync resend --from {since} --until {until} --to device:{found.trap.device} {at_desk()}"

@@ -1,19 +1,19 @@
 """The page of one trap: how it is, its newest picture, its nights, its plots, its settings and its deployments."""
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Response, g, request
+from flask import Response, request
 
 from trapsync.clock import utc
 from trapsync.errors import one_line
+from trapsync.hub.heartbeat_history import DAY, kept_every
 from trapsync.hub.holdings import Heard, Holdings
 from trapsync.hub.nights import LocalTime, Span, read_night
 from trapsync.hub.pages import calendar, plots
-from trapsync.hub.pages.frame import NoSuchPage, render
+from trapsync.hub.pages.frame import NoSuchPage, at_desk, render
 from trapsync.hub.pages.plots import Curve, Frame
 from trapsync.hub.store import Row, place_of
 from trapsync.image import without_unknown
@@ -27,7 +27,6 @@ from trapsync.settings.schema import DEVICE
 if TYPE_CHECKING:
     from trapsync.hub.app import Hub
 
-DAY = 86400.0
 _NIGHTS = 14  # of a page
 _OF_A_NIGHT = 10  # pictures of a strip
 _POINTS = 400  # of a plot
@@ -36,7 +35,6 @@ _MOST_DEPLOYMENTS = 20
 _SPANS = (("2d", "2 days", 2), ("30d", "30 days", 30), ("90d", "90 days", 90), ("all", "all", 0))
 _AHEAD = timedelta(days=1)  # by which a picture's clock may be wrong; what is beyond is not the newest one
 _BETWEEN_NIGHTS = 3 * 3600.0  # seconds without a picture after which the line of a plot is interrupted
-_EVERY = 900.0  # seconds between heartbeats, of a trap that does not say
 # Units of the terms of a deployment; see `settings.deployment`.
 _UNITS = {
     **dict.fromkeys(("altitude", "camera_height", "detection_distance", "coordinate_uncertainty"), "m"),
@@ -186,8 +184,9 @@ class TrapPage:
 
     def _of_heartbeats(self, trap: Known, frame: Frame) -> Iterator[Curve]:
         heard = self._holdings.heartbeats(trap.device, frame.since, frame.until + 1, _POINTS)
-        every = trap.judged.beat.every_s if trap.judged else None
-        gap = max(3 * (every or _EVERY), 2.5 * (frame.until - frame.since) / _POINTS, _thinned(frame))
+        length = frame.until - frame.since
+        patience = trap.judged.patience if trap.judged else 0.0
+        gap = max(patience, 2.5 * length / _POINTS, 2.5 * kept_every(length))
         yield Curve("Battery", "%", _points(heard, "battery"), gap, 0, 100)
         free = [(at, value / 1e9) for at, value in _points(heard, "disk.free_bytes")]
         yield Curve("Card, free", "GB", free, gap, 0)
@@ -219,13 +218,12 @@ class TrapPage:
             {**slot, "is_there": slot["hash"] in seen, "user": one_line(slot["user"], 60)}
             for slot in self._hub.fleet.published(slots)
         ]
-        where = f"--hub {shlex.quote(request.host_url.rstrip('/'))} --user {shlex.quote(g.session.user.name)}"
         return {
             "said": trap.judged.settings if trap.judged else "-",
             "reason": one_line(remote.reason or ""),
             "in_force": sorted(_flat(remote.values or {})),
             "held": held,
-            "push": f"trapsync push {trap.device}.toml --to device:{trap.device} {where}",
+            "push": f"trapsync push {trap.device}.toml --to device:{trap.device} {at_desk()}",
         }
 
     def _deployments(self, trap: Known) -> list[dict[str, Any]]:
@@ -265,16 +263,16 @@ def effort(night: Night | None) -> str:
 
 def _facts(trap: Known, newest: Row | None, now: datetime) -> Iterator[tuple[str, str]]:
     """What a heartbeat says, with its names; what is unknown is left out."""
-    beat, judged = (trap.judged.beat, trap.judged) if trap.judged else (Heartbeat(), None)
-    age = judged.age if judged else None
-    yield "heard", f"{ago(age)} ago" if age is not None else "never"
+    judged = trap.judged or Trap(trap.device, Heartbeat(), None)
+    beat = judged.beat
+    yield "heard", f"{ago(judged.age)} ago" if judged.age is not None else "never"
     if newest:
         taken = now - datetime.fromisoformat(newest["datetime"])
         yield "newest picture here", f"{ago(max(0.0, taken.total_seconds()))} ago"
     if beat.newest_image and beat.newest_image.age_s is not None:
-        yield "newest picture there", f"{ago(beat.newest_image.age_s + (age or 0))} ago"
+        yield "newest picture there", f"{ago(judged.since(beat.newest_image.age_s))} ago"
     if beat.newest_delivery_age_s is not None:
-        yield "newest delivery", f"{ago(beat.newest_delivery_age_s + (age or 0))} ago"
+        yield "newest delivery", f"{ago(judged.since(beat.newest_delivery_age_s))} ago"
     yield from _state(beat)
 
 
@@ -326,12 +324,6 @@ def _points(heard: list[Heard], name: str) -> list[tuple[float, float]]:
     part, _, key = name.rpartition(".")
     found = [(one.at, getattr(getattr(one.beat, part) if part else one.beat, key)) for one in heard]
     return [(at, value) for at, value in found if value is not None]
-
-
-def _thinned(frame: Frame) -> float:
-    """The longest time between two heartbeats of which the hub has removed those between; see `heartbeat_history`."""
-    days = (frame.until - frame.since) / DAY
-    return 0.0 if days <= 2 else 2.5 * 3600 if days <= 90 else 2.5 * DAY
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
