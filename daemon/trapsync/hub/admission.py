@@ -259,14 +259,6 @@ def _is_forwarded(headers: Mapping[str, str]) -> bool:
     return any(key in {"FORWARDED", "X_REAL_IP", "VIA"} or key.startswith("X_FORWARDED_") for key in headers)
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an address of IPv4 or IPv6."""
-    try:
-        return bool(ipaddress.ip_address(text))
-    except ValueError:
-        return False
-
-
 @functools.lru_cache(10_000)
 def network(address: str) -> str:
     """What one attacker has of addresses: one of IPv4, but a network of 64 bits of IPv6."""

@@ -5,7 +5,6 @@ but the body gives the reason, in one line.
 """
 
 import gzip
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -39,7 +38,7 @@ from trapsync.hub.reports import Reports
 from trapsync.hub.reports_app import ReportEndpoints
 from trapsync.hub.room import Room, is_full
 from trapsync.hub.sessions import Sessions
-from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges
+from trapsync.hub.store import Row, Store, Wanted, by_keys, by_ranges, md5_of
 from trapsync.hub.thumbnails import NO_EXAMINER, Examiner, Thumbnails
 from trapsync.hub.uploads import Uploads
 from trapsync.hub.wire import (
@@ -305,15 +304,10 @@ class _Files:
         try:
             if what != "image":
                 path = self._hub.thumbnails.get(path, what)
-            return send_file(path, mimetype="image/jpeg", etag=_md5(path))
+            # As S3 has it: a request for one byte shows whether the stored bytes still match the row.
+            return send_file(path, mimetype="image/jpeg", etag=md5_of(path))
         except FileNotFoundError:
             raise NotFound from None
-
-
-def _md5(path: Path) -> str:
-    """The MD5 of the stored bytes, as S3 returns it: a request for one byte shows whether they still match the row."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _health(hub: Hub) -> Response:

@@ -19,7 +19,7 @@ from trapsync.errors import StorageError, one_line
 from trapsync.files import durable, failpoint
 from trapsync.files.locks import locked
 from trapsync.hub.database import FILE
-from trapsync.hub.store import CONFLICTS, Row, place_of, version_of
+from trapsync.hub.store import CONFLICTS, Row, md5_of, place_of, version_of
 
 _AT_ONCE = 1 << 20  # bytes of a file that are read and written at a time
 _ROWS_AT_ONCE = 1000
@@ -191,8 +191,7 @@ def _content(path: Path) -> Iterator[bytes]:
 def _digest(path: Path) -> str:
     """The MD5 of a file of the backup."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return md5_of(path)
     except OSError:
         return "unreadable"
 

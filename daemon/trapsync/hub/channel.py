@@ -19,11 +19,12 @@ from waitress.task import ErrorTask, WSGITask
 
 from trapsync.clock import Clock
 from trapsync.hub.accounts import User
-from trapsync.hub.admission import USER, Admission, Admitted, Denied, Head, Login, is_address, network
+from trapsync.hub.admission import USER, Admission, Admitted, Denied, Head, Login, network
 from trapsync.hub.password_queue import PasswordQueue
 from trapsync.hub.room import NoRoom, Room
 from trapsync.hub.threads import Threads
 from trapsync.hub.wire import UPLOADS
+from trapsync.settings.open_links import is_address
 
 log = logging.getLogger(__name__)
 

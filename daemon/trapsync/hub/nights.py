@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from trapsync.clock import iso
 from trapsync.net.reports import Deployment
 
 _YEARS = range(1970, 2200)  # of nights; in any other no trap stood
@@ -53,7 +54,7 @@ class Span(NamedTuple):
 
 def stored(moment: datetime) -> str:
     """A moment as the database has it in `images.datetime`: UTC, to the second, so that text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return iso(moment)
 
 
 def read_night(text: str) -> date | None:

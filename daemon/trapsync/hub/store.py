@@ -256,9 +256,7 @@ class Store:
         """
         if not target.exists():
             return
-        with target.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found != row["md5"]:
+        if (found := md5_of(target)) != row["md5"]:
             self._set_aside(target, row, found)
 
     def _set_aside(self, path: Path, row: Row, md5: str) -> None:
@@ -268,6 +266,12 @@ class Store:
         failpoint.hit("hub: set aside")
         durable.flush_folder(target.parent)
         log.warning("conflict: moved to %s", target)
+
+
+def md5_of(path: Path) -> str:
+    """The MD5 of a file, in hex. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _why_not_removed(path: Path) -> str:

@@ -1,6 +1,5 @@
 """The hub's config file: how it is reached and where it keeps things ([hub]), how long ([hub.keep]), and of which study."""
 
-import ipaddress
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 from trapsync.errors import SettingsError
 from trapsync.settings import config_file
 from trapsync.settings.alerts import Alerts
+from trapsync.settings.open_links import is_address
 from trapsync.settings.project import Project
 from trapsync.settings.table import Table, within
 from trapsync.settings.units import Keeping, Size
@@ -56,7 +56,7 @@ class Hub(Table, frozen=True):
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         within(self, port=(0, 65535))
-        if self.behind_proxy and not _is_address(self.behind_proxy):
+        if self.behind_proxy and not is_address(self.behind_proxy):
             raise ValueError(
                 f"behind_proxy: {self.behind_proxy!r} is no IP address; give the web server's, as 127.0.0.1"
             )
@@ -98,11 +98,3 @@ def _is_origin(text: str) -> bool:
     origin = f"{parts.scheme}://{parts.netloc}".lower()
     is_web = parts.scheme in {"http", "https"} and host is not None
     return is_web and "@" not in origin and text.lower().rstrip("/") == origin
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

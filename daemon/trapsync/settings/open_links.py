@@ -26,6 +26,14 @@ def is_open_to_all(url: str) -> bool:
     return parts.scheme == "http" and not is_near
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an address of IPv4 or IPv6."""
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach that address. A name other than localhost is taken for open."""
     try:
